@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * /proc/slabprobe: status and commands. The format is in docs/formats.md.
+ *
+ * It is in proc and not in debugfs so that it is there on every kernel, also on
+ * one that is locked down, and that a file held open does not pin the module.
+ */
+#include <linux/kernel.h>
+#include <linux/ktime.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/proc_fs.h>
+#include <linux/seq_file.h>
+#include <linux/string.h>
+#include <linux/uaccess.h>
+
+#include "slabprobe.h"
+
+#define NR_MARKS	32
+#define MARK_LEN	32
+#define COMMAND_LEN	256
+/* Large enough for PROBE_MAX_THREADS, so that reading never allocates. */
+#define STATUS_LEN	(32 * 1024)
+
+struct mark {
+	u64 time_ns;
+	char name[MARK_LEN];
+};
+
+/* Protects the set of threads, their configuration and the marks. */
+static DEFINE_MUTEX(probe_lock);
+static struct mark marks[NR_MARKS];
+static unsigned int nr_marks;
+
+static int cmd_set(char *args)
+{
+	struct probe_config wish;
+	char *word;
+
+	probe_threads_config(&wish);
+	while ((word = strsep(&args, " ")) != NULL) {
+		char *key = strsep(&word, "=");
+		unsigned int value;
+
+		if (!*key)
+			continue;
+		if (!word || kstrtouint(word, 0, &value))
+			return -EINVAL;
+		if (!strcmp(key, "threads"))
+			wish.threads = value;
+		else if (!strcmp(key, "objects"))
+			wish.objects = value;
+		else if (!strcmp(key, "size"))
+			wish.size = value;
+		else if (!strcmp(key, "pause_us"))
+			wish.pause_us = value;
+		else if (!strcmp(key, "reap_rounds"))
+			wish.reap_rounds = value;
+		else
+			return -EINVAL;
+	}
+	return probe_threads_set(&wish);
+}
+
+static int cmd_start(char *args)
+{
+	return probe_threads_start();
+}
+
+static int cmd_stop(char *args)
+{
+	return probe_threads_want(PROBE_STOPPED);
+}
+
+static int cmd_park(char *args)
+{
+	return probe_threads_want(PROBE_PARKED);
+}
+
+static int cmd_resume(char *args)
+{
+	return probe_threads_want(PROBE_RUNNING);
+}
+
+static int cmd_hold(char *args)
+{
+	probe_hold();
+	return 0;
+}
+
+static int cmd_release(char *args)
+{
+	probe_release();
+	return 0;
+}
+
+static int cmd_mark(char *args)
+{
+	struct mark *mark = &marks[nr_marks % NR_MARKS];
+
+	if (!args || !*args || strchr(args, ' '))
+		return -EINVAL;
+	strscpy(mark->name, args, sizeof(mark->name));
+	mark->time_ns = ktime_get_ns();
+	nr_marks++;
+	probe_threads_mark();
+	return 0;
+}
+
+static const struct command {
+	const char *name;
+	int (*run)(char *args);
+} commands[] = {
+	{ "set", cmd_set },
+	{ "start", cmd_start },
+	{ "stop", cmd_stop },
+	{ "park", cmd_park },
+	{ "resume", cmd_resume },
+	{ "hold", cmd_hold },
+	{ "release", cmd_release },
+	{ "mark", cmd_mark },
+};
+
+static int run_command(char *line)
+{
+	char *args = strim(line);
+	char *name = strsep(&args, " ");
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(commands); i++)
+		if (!strcmp(name, commands[i].name))
+			return commands[i].run(args);
+	return -EINVAL;
+}
+
+static ssize_t probe_write(struct file *file, const char __user *buf, size_t len, loff_t *pos)
+{
+	char line[COMMAND_LEN];
+	int err;
+
+	if (len >= sizeof(line))
+		return -EINVAL;
+	if (copy_from_user(line, buf, len))
+		return -EFAULT;
+	line[len] = '\0';
+	mutex_lock(&probe_lock);
+	err = run_command(line);
+	mutex_unlock(&probe_lock);
+	return err ? err : len;
+}
+
+static int probe_show(struct seq_file *m, void *v)
+{
+	struct probe_bits bits = probe_cache_bits();
+	unsigned int i;
+
+	mutex_lock(&probe_lock);
+	seq_printf(m, PROBE_NAME " 1\nnow_ns %llu\n", ktime_get_ns());
+	seq_printf(m, "bits kvmem=%#lx deadlocked=%#lx growing=%#lx reaping=%#lx\n",
+		   bits.kvmem, bits.deadlocked, bits.growing, bits.reaping);
+	probe_hold_show(m);
+	probe_threads_show(m);
+	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
+		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
+			   marks[i % NR_MARKS].name);
+	mutex_unlock(&probe_lock);
+	return 0;
+}
+
+static int probe_open(struct inode *inode, struct file *file)
+{
+	return single_open_size(file, probe_show, NULL, STATUS_LEN);
+}
+
+static const struct proc_ops probe_ops = {
+	.proc_open = probe_open,
+	.proc_read = seq_read,
+	.proc_write = probe_write,
+	.proc_lseek = seq_lseek,
+	.proc_release = single_release,
+};
+
+static int __init slabprobe_init(void)
+{
+	int err = probe_hold_init();
+
+	if (err)
+		return err;
+	if (!proc_create(PROBE_NAME, 0600, NULL, &probe_ops)) {
+		probe_hold_exit();
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+/*
+ * The worker is let go before the threads are stopped: they may be waiting for
+ * it. The hook goes last, when no thread is left to ask for a growth.
+ */
+static void __exit slabprobe_exit(void)
+{
+	remove_proc_entry(PROBE_NAME, NULL);
+	probe_release();
+	probe_threads_exit();
+	probe_hold_exit();
+}
+
+module_init(slabprobe_init);
+module_exit(slabprobe_exit);
+
+MODULE_LICENSE("GPL");
+MODULE_AUTHOR("The splvm authors");
+MODULE_DESCRIPTION("Critical threads on an SPL slab cache, and a lever on its worker");

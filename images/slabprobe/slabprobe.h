@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * slabprobe: critical threads on an SPL cache, and a lever on its worker.
+ *
+ * main.c owns /proc/slabprobe, threads.c the critical threads and their
+ * figures, hold.c the lever, cache.c is the only file that sees SPL headers.
+ */
+#ifndef SLABPROBE_H
+#define SLABPROBE_H
+
+#include <linux/seq_file.h>
+#include <linux/types.h>
+
+#define PROBE_NAME		"slabprobe"
+#define PROBE_MAX_THREADS	64
+#define PROBE_MAX_OBJECTS	16384
+
+enum probe_state {
+	PROBE_STOPPED,	/* holds nothing, idles */
+	PROBE_RUNNING,	/* takes and gives back, round after round */
+	PROBE_PARKED,	/* holds the objects of one round, idles */
+};
+
+struct probe_config {
+	unsigned int threads;
+	unsigned int objects;		/* per thread and round */
+	unsigned int size;		/* bytes per object */
+	unsigned int pause_us;		/* between two rounds */
+	unsigned int reap_rounds;	/* 0: never reap */
+};
+
+/* The flag bits of this SPL version; they have moved between versions. */
+struct probe_bits {
+	unsigned long kvmem;
+	unsigned long deadlocked;
+	unsigned long growing;
+	unsigned long reaping;
+};
+
+struct probe_cache;
+
+/* cache.c */
+struct probe_bits probe_cache_bits(void);
+struct probe_cache *probe_cache_create(size_t size);
+void probe_cache_destroy(struct probe_cache *cache);
+void *probe_cache_alloc(struct probe_cache *cache);
+void probe_cache_free(struct probe_cache *cache, void *obj);
+void probe_cache_reap(struct probe_cache *cache);
+
+/* threads.c; the caller holds the lock of main.c */
+int probe_threads_set(const struct probe_config *config);
+void probe_threads_config(struct probe_config *config);
+int probe_threads_start(void);
+int probe_threads_want(enum probe_state state);
+void probe_threads_mark(void);
+void probe_threads_show(struct seq_file *m);
+void probe_threads_exit(void);
+
+/* hold.c */
+int probe_hold_init(void);
+void probe_hold_exit(void);
+void probe_hold(void);
+void probe_release(void);
+void probe_hold_show(struct seq_file *m);
+
+#endif
