@@ -9,6 +9,7 @@
     ├── QemuLaunchError       QEMU ended before a guest could run
     ├── BootError             a guest that never answered
     ├── GuestLostError        a guest that answered once and does so no more
+    ├── GuestCommandError     a guest that answers, and says no
     ├── DeadlineExceeded      a step took longer than its budget
     └── EvidenceError         recorded evidence that cannot be read
 
@@ -71,8 +72,7 @@ class QemuLaunchError(HarnessError):
 
     def __init__(self, argv: Sequence[str], exit_code: int | None, log_tail: str) -> None:
         super().__init__(
-            f"QEMU ended with status {exit_code}: {log_tail.strip() or '(no output)'}\n"
-            f"command: {shlex.join(argv)}",
+            f"QEMU ended with status {exit_code}: {log_tail.strip() or '(no output)'}\ncommand: {shlex.join(argv)}",
             hint="`splvm doctor` checks the host",
         )
         self.argv = tuple(argv)
@@ -93,6 +93,10 @@ class BootError(HarnessError):
 
 class GuestLostError(HarnessError):
     """A guest that answered once and does so no more."""
+
+
+class GuestCommandError(HarnessError):
+    """A guest that answers, and says no: a command that failed, a module it does not load."""
 
 
 class DeadlineExceeded(HarnessError):

@@ -1,0 +1,18 @@
+"""Where images/ is: beside the package in a checkout, inside it once installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def find_images() -> Path:
+    """The directory with the guest's files, the test module and SPL's semantic patches.
+
+    :raises FileNotFoundError: when the installation is incomplete.
+    """
+    for candidate in (_PACKAGE.parent / "images", _PACKAGE / "_images"):
+        if (candidate / "guest" / "init").is_file():
+            return candidate
+    raise FileNotFoundError(f"images/ is neither beside nor inside {_PACKAGE}")

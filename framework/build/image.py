@@ -1,0 +1,166 @@
+"""The guest's root: an initramfs cut from a Debian root of the kernel's suite, and the keys to get in.
+
+busybox, dropbear, the agent, the few modules that a virtual machine needs. The root is in memory: under memory pressure
+there is nothing to page in, and no disk to wait for.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from framework.assets import find_images
+from framework.build.kernels import Kernel
+from framework.build.root import BuildRoot
+from framework.deadline import Deadline
+from framework.errors import BuildError
+from framework.guest.ssh import SshKeys
+from framework.host.process import run
+from framework.host.store import Artefact, Store, input_hash
+
+RECIPE = 1
+
+# Loaded by the guest's init, with what they depend on.
+MODULES = ("virtio_pci", "virtio_net", "virtio_console")
+
+_DIRECTORIES = ("bin", "dev", "etc/dropbear", "lib/modules", "proc", "root/.ssh", "run", "sys", "tmp")
+
+
+def make_keys(store: Store, root: BuildRoot, deadline: Deadline) -> SshKeys:
+    """The SSH keys of this store's guests: made once, never leave it."""
+
+    def build(tree: Path) -> None:
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "splvm", "-f", str(tree / "identity")]
+        run(argv, deadline=deadline, what="making SSH keys")
+        argv = ["dropbearkey", "-t", "ed25519", "-f", "/build/host_key"]
+        made = root.run(argv, work=tree, deadline=deadline, what="making the host key", log=tree / "dropbearkey.log")
+        (line,) = re.findall(r"^ssh-ed25519 \S+", made.stdout, re.MULTILINE)
+        (tree / "host_key.pub").write_text(f"{line}\n")
+
+    key = input_hash({"recipe": RECIPE, "type": "ed25519"})
+    keys = store.get("ssh-keys", key, build, deadline=deadline, what="SSH keys for guests")
+    return SshKeys(keys.path / "identity", keys.path / "host_key.pub")
+
+
+def resolve_modules(dependencies: str, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The modules to load, each after those it depends on.
+
+    :param dependencies: text of modules.dep; a line is a module's path, a colon, and the paths it needs, nearest first.
+    :param wanted: names, as lsmod shows them.
+    :raises BuildError: when there is no such module.
+    """
+    needs: dict[str, list[str]] = {}
+    for line in dependencies.splitlines():
+        path, _, rest = line.partition(":")
+        needs[path] = rest.split()
+    by_name = {_module_name(path): path for path in needs}
+    order: list[str] = []
+    for name in wanted:
+        if name not in by_name:
+            raise BuildError("initramfs", f"the kernel has no module {name}", None)
+        for path in [*reversed(needs[by_name[name]]), by_name[name]]:
+            if path not in order:
+                order.append(path)
+    return tuple(order)
+
+
+def _module_name(path: str) -> str:
+    return Path(path).name.split(".ko")[0].replace("-", "_")
+
+
+def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline) -> Artefact:
+    """The initramfs, `initrd.cpio`: everything but SPL and the probe."""
+    sources = find_images() / "guest"
+    key = input_hash(
+        {
+            "recipe": RECIPE,
+            "root": kernel.root.artefact.key,
+            "kernel": kernel.image.key,
+            "sources": sources,
+            "modules": MODULES,
+            "identity": keys.identity.with_suffix(".pub"),
+            "host_key": keys.host_key,
+        }
+    )
+
+    def build(tree: Path) -> None:
+        log = store.root / "logs" / f"image-{kernel.release}.log"
+        log.parent.mkdir(exist_ok=True)
+        with store.temporary() as work:
+            stage = work / "stage"
+            for name in _DIRECTORIES:
+                (stage / name).mkdir(parents=True)
+            _add_programs(kernel.root, work, stage, log, deadline)
+            _add_agent(kernel.root, work, stage, sources, log, deadline)
+            _add_modules(kernel, stage)
+            _add_login(keys, stage)
+            shutil.copy2(sources / "init", stage / "init")
+            (stage / "init").chmod(0o755)
+            _pack(stage, tree / "initrd.cpio", deadline)
+
+    return store.get("image", key, build, deadline=deadline, what=f"initramfs for {kernel.release}")
+
+
+def _add_programs(root: BuildRoot, work: Path, stage: Path, log: Path, deadline: Deadline) -> None:
+    """busybox with a link for each of its commands, dropbear with the libraries it loads."""
+    inside = root.artefact.path
+    shutil.copy2(inside / "bin" / "busybox", stage / "bin" / "busybox")
+    listed = root.run(["busybox", "--list"], work=work, deadline=deadline, what="busybox --list", log=log)
+    for command in set(listed.stdout.split()) - {"busybox"}:
+        (stage / "bin" / command).symlink_to("busybox")
+    shutil.copy2(inside / "usr" / "sbin" / "dropbear", stage / "bin" / "dropbear")
+    linked = root.run(["ldd", "/usr/sbin/dropbear"], work=work, deadline=deadline, what="ldd dropbear", log=log)
+    for library in re.findall(r"(/\S+)", linked.stdout):
+        target = stage / library.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(inside / library.lstrip("/"), target)
+
+
+def _add_agent(root: BuildRoot, work: Path, stage: Path, sources: Path, log: Path, deadline: Deadline) -> None:
+    shutil.copytree(sources, work / "agent")
+    files = sorted(f"agent/{path.name}" for path in sources.glob("*.c"))
+    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-static", "-pthread", "-s"]
+    root.run(["gcc", *flags, "-o", "splvm-agent", *files], work=work, deadline=deadline, what="the agent", log=log)
+    shutil.copy2(work / "splvm-agent", stage / "bin" / "splvm-agent")
+
+
+def _add_modules(kernel: Kernel, stage: Path) -> None:
+    paths = resolve_modules((kernel.modules / "modules.dep").read_text(), MODULES)
+    for path in paths:
+        shutil.copy2(kernel.modules / path, stage / "lib" / "modules" / Path(path).name)
+    (stage / "etc" / "modules").write_text("".join(f"{Path(path).name}\n" for path in paths))
+
+
+def _add_login(keys: SshKeys, stage: Path) -> None:
+    files: Mapping[str, tuple[str, int]] = {
+        "etc/passwd": ("root:x:0:0:root:/root:/bin/sh\n", 0o644),
+        "etc/group": ("root:x:0:\n", 0o644),
+        "etc/shadow": ("root:*:1:0:99999:7:::\n", 0o600),
+        "etc/shells": ("/bin/sh\n", 0o644),
+        "root/.ssh/authorized_keys": (keys.identity.with_suffix(".pub").read_text(), 0o600),
+    }
+    for name, (text, mode) in files.items():
+        (stage / name).write_text(text)
+        (stage / name).chmod(mode)
+    shutil.copy2(keys.host_key.with_suffix(""), stage / "etc" / "dropbear" / "host_key")
+    # dropbear refuses keys below a directory that others may write to.
+    for name in ("", "root", "root/.ssh"):
+        (stage / name).chmod(0o700 if name else 0o755)
+
+
+def _pack(stage: Path, target: Path, deadline: Deadline) -> None:
+    """Everything belongs to root; names in order, so that the same stage gives the same archive."""
+    names = sorted(str(path.relative_to(stage)) for path in stage.rglob("*"))
+    argv = [
+        "cpio",
+        "--create",
+        "--format=newc",
+        "--owner=0:0",
+        "--reproducible",
+        "--quiet",
+        "--null",
+        f"--file={target}",
+    ]
+    run(argv, cwd=stage, input="\0".join([".", *names]) + "\0", deadline=deadline, what="packing the initramfs")

@@ -1,0 +1,108 @@
+"""The build root: a Debian root of the kernel's own suite, so that the compiler is the one the kernel was built with.
+
+Also what the guest's image is cut from. Owns how it is made and how a command is run in it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from framework.assets import find_images
+from framework.deadline import Deadline
+from framework.errors import BuildError, SetupError
+from framework.host.debian import PrivateApt
+from framework.host.process import Completed, as_root_args, run
+from framework.host.store import Artefact, Store, input_hash
+
+# Change when what is made changes although no input does.
+RECIPE = 1
+
+# Compiler and make for the modules; full perl, without which the configure of bullseye's ZFS fails with a misleading
+# "global page state interfaces"; the autotools for a git checkout, which has no configure; the rest for the image.
+PACKAGES = (
+    "autoconf",
+    "automake",
+    "busybox-static",
+    "dropbear-bin",
+    "gcc",
+    "kmod",
+    "libc6-dev",
+    "libtool",
+    "make",
+    "perl",
+)
+
+# Nothing in a build root is read by people.
+_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRoot:
+    """A root with compiler and kernel headers."""
+
+    artefact: Artefact
+    # Release of the kernel whose headers are in it, as in `uname -r`.
+    release: str
+
+    @property
+    def headers(self) -> str:
+        """Where the kernel's build directory is, inside."""
+        return f"/lib/modules/{self.release}/build"
+
+    def run(
+        self, argv: list[str], *, work: Path, deadline: Deadline, what: str, log: Path, hint: str | None = None
+    ) -> Completed:
+        """Run a command inside, as the caller's user, without a network, with `work` as its /build.
+
+        :raises BuildError: when it fails, with its last lines and the log's path.
+        """
+        owner = f"{os.getuid()}:{os.getgid()}"
+        enter = find_images() / "build" / "enter.sh"
+        return run(
+            [
+                *as_root_args(),
+                *("unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--"),
+                *("sh", str(enter), str(self.artefact.path), str(work), owner),
+                *argv,
+            ],
+            deadline=deadline,
+            what=what,
+            log=log,
+            error=BuildError,
+            hint=hint,
+        )
+
+
+def build_root(store: Store, apt: PrivateApt, release: str, headers: str, deadline: Deadline) -> BuildRoot:
+    """The build root for one kernel.
+
+    :param release: of the kernel, as in `uname -r`.
+    :param headers: package with its headers.
+    :raises SetupError: when mmdebstrap fails.
+    """
+    packages = sorted((*PACKAGES, headers))
+    key = input_hash({"recipe": RECIPE, "suite": apt.suite.name, "packages": packages, "excluded": _EXCLUDED})
+
+    def build(tree: Path) -> None:
+        argv = [
+            *as_root_args(),
+            *("mmdebstrap", "--variant=apt", "--mode=root", "--format=directory", "--quiet"),
+            f"--include={','.join(packages)}",
+            *(f"--aptopt={line}" for line in apt.acquire_options()),
+            *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
+            '--customize-hook=mkdir "$1/build"',
+            *(apt.suite.name, str(tree), "-"),
+        ]
+        run(
+            argv,
+            deadline=deadline,
+            what=f"build root of {apt.suite.name}",
+            input=apt.sources_list(),
+            error=SetupError,
+            hint="`splvm doctor` checks the host; an old package list is renewed with `splvm build --refresh`",
+        )
+
+    what = f"build root of {apt.suite.name} with {headers}"
+    return BuildRoot(store.get("build-root", key, build, deadline=deadline, what=what), release)

@@ -1,0 +1,307 @@
+"""spl.ko and slabprobe.ko, from the distribution's source or the user's, with patches on top.
+
+Three artefacts, so that an edit rebuilds only what it has to: zfs_config.h (one configure run per kernel and per the
+parts of the tree that configure reads), spl.ko (per source, variant and patches), slabprobe.ko (per SPL's headers and
+exported symbols, which a patch of SPL's code leaves alone).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from framework.assets import find_images
+from framework.build.root import BuildRoot
+from framework.build.variants import Variant
+from framework.deadline import Deadline
+from framework.errors import BuildError, SetupError, UsageError
+from framework.host.debian import PackageGoneError, PrivateApt
+from framework.host.process import run
+from framework.host.store import Artefact, Store, input_hash
+from framework.log import note
+
+RECIPE = 1
+
+# Directory of SPL's own sources in an OpenZFS tree, 2.0 and later.
+SPL_DIR = Path("module/os/linux/spl")
+
+# What configure reads; an edit of the modules' code does not run it again.
+_CONFIGURE_INPUTS = ("META", "autogen.sh", "configure", "configure.ac", "config", "copy-builtin", "zfs_config.h.in")
+
+# What a tree may have beside its sources: results of builds in place, and history.
+_LEFT_OUT = shutil.ignore_patterns(".git", "*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", "*.a", "*.lo", ".libs", "build")
+
+
+@dataclass(frozen=True, slots=True)
+class SplSource:
+    """An OpenZFS tree."""
+
+    # As the user named it: `debian` or `path:DIR`.
+    name: str
+    tree: Path
+    version: str
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the user's."""
+        return self.name != "debian"
+
+
+@dataclass(frozen=True, slots=True)
+class SplBuild:
+    """Modules ready to be loaded, spl.ko first."""
+
+    source: SplSource
+    variant: Variant
+    patches: tuple[Path, ...]
+    modules: tuple[Path, ...]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether anything of the user's is in it."""
+        return self.source.is_own or bool(self.patches)
+
+    def facts(self) -> dict[str, object]:
+        """What run.json says of it."""
+        return {
+            "source": self.source.name,
+            "version": self.source.version,
+            "variant": self.variant.name,
+            "patches": [{"name": p.name, "sha256": _sha256(p)} for p in self.patches],
+            "modules": {m.name: _sha256(m) for m in self.modules},
+        }
+
+
+def find_source(name: str, store: Store, apt: PrivateApt, deadline: Deadline) -> SplSource:
+    """The source that `--spl` names.
+
+    :param name: `debian`, or `path:DIR` with an OpenZFS tree (git checkout or unpacked release).
+    :raises UsageError: when it is neither, or DIR is no such tree.
+    """
+    if name == "debian":
+        return _debian_source(store, apt, deadline)
+    kind, _, directory = name.partition(":")
+    if kind != "path" or not directory:
+        raise UsageError(f"--spl {name}: not a source; it is `debian` or `path:DIR`")
+    tree = Path(directory).expanduser().absolute()
+    if not (tree / SPL_DIR / "spl-kmem-cache.c").is_file():
+        raise UsageError(
+            f"--spl {name}: not the top of an OpenZFS tree, 2.0 or later: "
+            f"{tree / SPL_DIR / 'spl-kmem-cache.c'} is not there"
+        )
+    return SplSource(f"path:{tree}", tree, _meta_version(tree))
+
+
+def _debian_source(store: Store, apt: PrivateApt, deadline: Deadline) -> SplSource:
+    """zfs-dkms of the suite; dkms itself never runs."""
+    for candidate in apt.candidates("zfs-dkms"):
+        try:
+            deb = apt.download("zfs-dkms", candidate.version, deadline)
+        except PackageGoneError as error:
+            note(f"{error.message}; trying an older one")
+            continue
+
+        def build(tree: Path, deb: Path = deb) -> None:
+            with store.temporary() as work:
+                run(["dpkg-deb", "-x", deb, work], deadline=deadline, what=f"unpacking {deb.name}")
+                (source,) = (work / "usr" / "src").glob("zfs-*")
+                for entry in source.iterdir():
+                    entry.rename(tree / entry.name)
+
+        key = input_hash({"recipe": RECIPE, "deb": deb})
+        what = f"source of zfs-dkms {candidate.version}"
+        artefact = store.get("spl-source", key, build, deadline=deadline, what=what)
+        return SplSource("debian", artefact.path, candidate.version)
+    raise SetupError(
+        f"zfs-dkms of {apt.suite.name} can not be had from the mirror",
+        hint="it is in the component contrib; name a mirror that has it with SPLVM_MIRROR",
+    )
+
+
+def _meta_version(tree: Path) -> str:
+    """Version and release of a tree, from its META file."""
+    try:
+        meta = (tree / "META").read_text(errors="replace")
+    except OSError:
+        return "unknown"
+    fields = dict(re.findall(r"^(\w+):\s+(\S+)", meta, re.MULTILINE))
+    return "-".join(fields[name] for name in ("Version", "Release") if name in fields) or "unknown"
+
+
+def build_spl(
+    store: Store,
+    root: BuildRoot,
+    source: SplSource,
+    variant: Variant,
+    patches: Sequence[Path],
+    deadline: Deadline,
+) -> SplBuild:
+    """The modules of one source, variant and list of patches.
+
+    :param patches: `.cocci` or `.patch` files, applied in this order after the variant's own.
+    :raises UsageError: when a patch is neither.
+    :raises BuildError: when a patch does not apply or something does not compile.
+    """
+    for patch in patches:
+        if patch.suffix not in (".cocci", ".patch", ".diff") or not patch.is_file():
+            raise UsageError(f"--spl-patch {patch}: not a file that ends in .cocci, .patch or .diff")
+    applied = (*variant.patches(), *patches)
+    config = _configure(store, root, source, deadline)
+    spl = _build_spl_ko(store, root, source, config, applied, deadline)
+    probe = _build_probe(store, root, config, spl, deadline)
+    modules = (spl.path / "spl.ko", probe.path / "slabprobe.ko")
+    return SplBuild(source, variant, tuple(patches), modules)
+
+
+def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadline) -> Artefact:
+    inputs = {name: source.tree / name for name in _CONFIGURE_INPUTS if (source.tree / name).exists()}
+    key = input_hash({"recipe": RECIPE, "root": root.artefact.key, **inputs})
+
+    def build(tree: Path) -> None:
+        log = _log(store, f"configure-{root.release}")
+        with store.temporary() as work:
+            _copy_tree(source.tree, work / "src")
+            script = (
+                "cd src && { [ -x configure ] || sh ./autogen.sh; } && ./configure --with-config=kernel "
+                f"--with-linux=/lib/modules/{root.release}/source --with-linux-obj={root.headers}"
+            )
+            root.run(
+                ["sh", "-c", script],
+                work=work,
+                deadline=deadline,
+                what=f"configure of OpenZFS {source.version} for {root.release}",
+                log=log,
+                hint="this version of OpenZFS may not support this kernel",
+            )
+            shutil.copy2(work / "src" / "zfs_config.h", tree)
+
+    what = f"configure of OpenZFS {source.version} for {root.release} (a minute or two, once)"
+    return store.get("spl-config", key, build, deadline=deadline, what=what)
+
+
+def _build_spl_ko(
+    store: Store, root: BuildRoot, source: SplSource, config: Artefact, patches: Sequence[Path], deadline: Deadline
+) -> Artefact:
+    kbuild = find_images() / "spl" / "Kbuild"
+    key = input_hash(
+        {
+            "recipe": RECIPE,
+            "config": config.key,
+            "spl": source.tree / SPL_DIR,
+            "include": source.tree / "include",
+            "kbuild": kbuild,
+            "patches": list(patches),
+            # A plain patch may also touch what is not compiled here; then it has to fit there too.
+            "tree": source.tree.name if any(p.suffix != ".cocci" for p in patches) else "",
+        }
+    )
+
+    def build(tree: Path) -> None:
+        log = _log(store, f"spl-{key[:12]}")
+        with store.temporary() as work:
+            src = work / "src"
+            _copy_tree(source.tree, src)
+            for patch in patches:
+                _apply(patch, src, log, deadline)
+            shutil.copy2(config.path / "zfs_config.h", src)
+            shutil.copy2(kbuild, src / "module" / "Kbuild")
+            _make(root, work, "/build/src/module", ["SPL_SRC=/build/src"], log, deadline, f"spl.ko ({source.version})")
+            _strip(root, work, ["src/module/spl.ko"], log, deadline)
+            for name in ("spl.ko", "Module.symvers"):
+                shutil.copy2(src / "module" / name, tree)
+            shutil.copytree(src / "include", tree / "include", symlinks=True, ignore=_LEFT_OUT)
+
+    names = ", ".join(p.name for p in patches)
+    what = f"spl.ko of {source.version} for {root.release}" + (f" with {names}" if names else "")
+    return store.get("spl", key, build, deadline=deadline, what=what)
+
+
+def _build_probe(store: Store, root: BuildRoot, config: Artefact, spl: Artefact, deadline: Deadline) -> Artefact:
+    sources = find_images() / "slabprobe"
+    symbols, include = spl.path / "Module.symvers", spl.path / "include"
+    key = input_hash(
+        {
+            "recipe": RECIPE,
+            "config": config.key,
+            "symbols": symbols,
+            "spl": include / "os" / "linux" / "spl",
+            "sources": sources,
+        }
+    )
+
+    def build(tree: Path) -> None:
+        log = _log(store, f"slabprobe-{key[:12]}")
+        with store.temporary() as work:
+            shutil.copytree(sources, work / "slabprobe")
+            shutil.copytree(include, work / "src" / "include", symlinks=True)
+            shutil.copy2(config.path / "zfs_config.h", work / "src")
+            shutil.copy2(symbols, work / "src")
+            variables = ["SPL_SRC=/build/src", "SPL_SYMBOLS=/build/src/Module.symvers"]
+            _make(root, work, "/build/slabprobe", variables, log, deadline, "slabprobe.ko")
+            _strip(root, work, ["slabprobe/slabprobe.ko"], log, deadline)
+            shutil.copy2(work / "slabprobe" / "slabprobe.ko", tree)
+
+    return store.get("slabprobe", key, build, deadline=deadline, what=f"slabprobe.ko for {root.release}")
+
+
+def _apply(patch: Path, src: Path, log: Path, deadline: Deadline) -> None:
+    """Apply one patch to a private copy.
+
+    :raises BuildError: when it does not apply, or matches nothing.
+    """
+    if patch.suffix == ".cocci":
+        files = sorted(str(path.relative_to(src)) for path in (src / SPL_DIR).glob("*.c"))
+        before = {name: _sha256(src / name) for name in files}
+        argv = ["spatch", "--very-quiet", "--sp-file", str(patch.absolute()), "--in-place", *files]
+        run(argv, cwd=src, deadline=deadline, what=f"semantic patch {patch.name}", log=log, error=BuildError)
+        if all(_sha256(src / name) == digest for name, digest in before.items()):
+            raise BuildError(f"semantic patch {patch.name}", "it matches nothing in the sources of SPL", log)
+    else:
+        argv = [
+            "patch",
+            "--strip=1",
+            "--batch",
+            "--forward",
+            "--no-backup-if-mismatch",
+            "--input",
+            str(patch.absolute()),
+        ]
+        run(argv, cwd=src, deadline=deadline, what=f"patch {patch.name}", log=log, error=BuildError)
+
+
+def _make(
+    root: BuildRoot, work: Path, module: str, variables: Sequence[str], log: Path, deadline: Deadline, what: str
+) -> None:
+    root.run(
+        ["make", f"-j{os.cpu_count() or 1}", "-C", root.headers, f"M={module}", *variables, "modules"],
+        work=work,
+        deadline=deadline,
+        what=what,
+        log=log,
+    )
+
+
+def _strip(root: BuildRoot, work: Path, files: Sequence[str], log: Path, deadline: Deadline) -> None:
+    """Debug information is nine tenths of a module, and would have to go through SSH into every guest."""
+    root.run(["strip", "--strip-debug", *files], work=work, deadline=deadline, what="strip", log=log)
+
+
+def _copy_tree(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, symlinks=True, ignore=_LEFT_OUT)
+
+
+def _log(store: Store, name: str) -> Path:
+    """A fresh log file; the last one of each name is kept."""
+    path = store.root / "logs" / f"{name}.log"
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    return path
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

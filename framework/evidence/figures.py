@@ -1,0 +1,115 @@
+"""Figures of a run for people and plots, made from the same timeline as the verdict. Nothing is judged by them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from framework.evidence.slab import CacheRow
+from framework.evidence.timeline import Evidence, Sample, Timeline, between
+
+# Points of a series: enough for a plot in a terminal or on a page.
+SERIES_POINTS = 60
+
+
+def describe(evidence: Evidence, cache: str) -> dict[str, Any]:
+    """What a summary shows. A figure that the evidence does not give is absent.
+
+    :param cache: name of the probe's cache in the slab file.
+    """
+    timeline, marks = evidence.timeline, evidence.timeline.marks
+    rows = _rows(timeline, cache)
+    figures: dict[str, Any] = {}
+    if "window" in marks and "window-end" in marks:
+        start, end = marks["window"], marks["window-end"]
+        figures["window_s"] = round((end - start) / 1e9, 3)
+        figures.update(_progress(timeline, marks.get("hold", start), start, end))
+        figures.update(_worker(timeline, start, end))
+    figures["slab"] = _slab_lines(rows, marks)
+    figures.update(_recovery(timeline, rows, marks))
+    figures["series"] = _series(timeline, rows)
+    return figures
+
+
+def _rows(timeline: Timeline, cache: str) -> list[Sample[CacheRow]]:
+    pairs = ((s, s.value.cache(cache)) for s in timeline.slab)
+    return [Sample(s.seq, s.start_ns, s.end_ns, s.path, row) for s, row in pairs if row is not None]
+
+
+def _progress(timeline: Timeline, hold_ns: int, start: int, end: int) -> dict[str, Any]:
+    probes = between(timeline.probe, start, end)
+    if len(probes) < 2:
+        return {}
+    first, last = probes[0].value, probes[-1].value
+    seconds = (probes[-1].end_ns - probes[0].end_ns) / 1e9
+    got = sum(t.allocs for t in last.threads) - sum(t.allocs for t in first.threads)
+    gaps = [t.gap_max_ns for s in between(timeline.probe, hold_ns, end) for t in s.value.threads]
+    return {
+        "threads": len(last.threads),
+        "object_size": last.config.size,
+        "objects": got,
+        "objects_per_s": round(got / seconds, 1) if seconds else None,
+        "emergency_objects": last.live.emergency_total - first.live.emergency_total,
+        "longest_gap_ms": round(max(gaps) / 1e6, 1) if gaps else None,
+    }
+
+
+def _worker(timeline: Timeline, start: int, end: int) -> dict[str, Any]:
+    held = [s for s in between(timeline.probe, start, end) if s.value.hold.held]
+    if not held:
+        return {}
+    hold = held[-1].value.hold
+    readings = [t for s in between(timeline.tasks, start, end) for t in s.value if t.pid == hold.pid]
+    figures: dict[str, Any] = {"pid": hold.pid, "readings": len(readings)}
+    if readings:
+        figures["comm"] = readings[0].comm
+        figures["stack"] = list(readings[0].frames)
+        figures["switches"] = sorted({t.voluntary + t.nonvoluntary for t in readings})
+    released = timeline.probe[-1].value.hold.released_ns
+    if released > hold.since_ns:
+        figures["held_s"] = round((released - hold.since_ns) / 1e9, 3)
+    return {"worker": figures}
+
+
+def _slab_lines(rows: list[Sample[CacheRow]], marks: dict[str, int]) -> dict[str, Any]:
+    """The slab file's row before, during and after: last before the lever, last at rest or in the window, last."""
+    lines: dict[str, Any] = {}
+    before_ns = marks.get("hold", marks.get("window"))
+    during_ns = marks.get("audit-end", marks.get("window-end"))
+    if before_ns is not None:
+        lines["before"] = next((s.value for s in reversed(rows) if s.end_ns <= before_ns), None)
+    if during_ns is not None:
+        lines["during"] = next((s.value for s in reversed(rows) if s.end_ns <= during_ns), None)
+    if rows:
+        lines["after"] = rows[-1].value
+    return {when: row.to_json() for when, row in lines.items() if row is not None}
+
+
+def _recovery(timeline: Timeline, rows: list[Sample[CacheRow]], marks: dict[str, int]) -> dict[str, Any]:
+    if "release" not in marks or not timeline.probe:
+        return {}
+    deadlocked = timeline.probe[-1].value.bits.get("deadlocked", 0)
+    for sample in rows:
+        drained = not sample.value.emergency.alloc and not sample.value.flags & deadlocked
+        if sample.start_ns >= marks["release"] and drained:
+            return {"recovery_ms": round((sample.end_ns - marks["release"]) / 1e6, 1)}
+    return {}
+
+
+def _series(timeline: Timeline, rows: list[Sample[CacheRow]]) -> dict[str, Any]:
+    """Emergency objects in use, and objects handed out per second, over the run; times are seconds of guest time."""
+    if len(timeline.probe) < 2:
+        return {}
+    first, last = timeline.probe[0].end_ns, timeline.probe[-1].end_ns
+    width = max(1, (last - first) // SERIES_POINTS)
+    edges = [first + i * width for i in range(SERIES_POINTS + 1)]
+    used = [(s.end_ns, s.value.emergency.alloc or 0) for s in rows]
+    emergency = [max((count for at, count in used if a <= at < b), default=0) for a, b in pairwise(edges)]
+    counts = [_allocs_at(timeline, edge) for edge in edges]
+    rates = [round((b - a) / (width / 1e9), 1) for a, b in pairwise(counts)]
+    return {"start_s": first / 1e9, "step_s": width / 1e9, "emergency": emergency, "objects_per_s": rates}
+
+
+def _allocs_at(timeline: Timeline, time_ns: int) -> int:
+    before = [s for s in timeline.probe if s.end_ns <= time_ns]
+    return sum(t.allocs for t in before[-1].value.threads) if before else 0

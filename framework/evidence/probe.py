@@ -1,0 +1,245 @@
+"""/proc/slabprobe, version 1 (docs/formats.md): the status of the test module in the guest."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from framework.errors import EvidenceError
+from framework.evidence.stream import excerpt, payload_lines
+
+VERSION = 1
+
+_INTEGER = re.compile(r"-?[0-9]{1,20}|0x[0-9a-f]{1,16}")
+
+
+class RunState(enum.StrEnum):
+    """What the critical threads were asked to do."""
+
+    STOPPED = "stopped"
+    RUNNING = "running"
+    PARKED = "parked"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What each critical thread does."""
+
+    threads: int
+    # Objects that a thread takes in a round.
+    objects: int
+    # Bytes of an object.
+    size: int
+    # Sleep between two rounds.
+    pause_us: int
+    # Rounds after which empty slabs are given back; 0 is never.
+    reap_rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What was asked of the threads, and how many have got there."""
+
+    state: RunState
+    parked: int
+    stopped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The lever on the slab worker."""
+
+    # The next growth of the cache will be held.
+    armed: bool
+    # Workers held now.
+    held: int
+    # The worker held last and since when; 0 if there was none.
+    pid: int
+    since_ns: int
+    # Growths held so far.
+    entries: int
+    # When the last one was let go; 0 if none was.
+    released_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Objects that the threads hold, told apart by address and not by SPL's own counters."""
+
+    slab: int
+    emergency: int
+    # Most emergency objects there were at once.
+    emergency_max: int
+    # Emergency objects handed out so far.
+    emergency_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """One critical thread; counters since the module was loaded."""
+
+    index: int
+    pid: int
+    rounds: int
+    allocs: int
+    frees: int
+    # Allocations that gave an emergency object.
+    emergency: int
+    failures: int
+    # Objects whose pattern was damaged.
+    corrupt: int
+    # Longest time between two allocations since the last mark, and since `start`; open gaps count.
+    gap_max_ns: int
+    gap_total_max_ns: int
+    # When the allocation now under way began; 0 if none is.
+    alloc_since_ns: int
+    # When the last allocation ended.
+    last_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A named moment."""
+
+    index: int
+    time_ns: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeStatus:
+    """One reading of /proc/slabprobe; all times are the guest's CLOCK_MONOTONIC."""
+
+    now_ns: int
+    # The flag bits of the SPL that the module was built for: kvmem, deadlocked, growing, reaping.
+    bits: dict[str, int]
+    config: Config
+    run: Run
+    hold: Hold
+    live: Live
+    threads: tuple[Thread, ...]
+    # Allocations of all threads that took from 2^K to 2^(K+1) - 1 ns, by K; empty buckets are absent.
+    latency: dict[int, int]
+    # The last 32.
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One record: its line, and its words after the tag."""
+
+    number: int
+    words: tuple[str, ...]
+
+    def integer(self, index: int) -> int:
+        """The word at `index` as a number."""
+        if index >= len(self.words):
+            raise EvidenceError("a number is missing", line=self.number)
+        return _integer(self.words[index], self.number)
+
+    def numbers(self, *keys: str) -> dict[str, int]:
+        """The values of these keys, which must all be there; other keys are left alone."""
+        pairs = self.pairs()
+        missing = [key for key in keys if key not in pairs]
+        if missing:
+            raise EvidenceError(f"missing: {', '.join(missing)}", line=self.number)
+        return {key: _integer(pairs[key], self.number) for key in keys}
+
+    def pairs(self) -> dict[str, str]:
+        """The words that are key=value."""
+        return dict(word.partition("=")[::2] for word in self.words if "=" in word)
+
+
+def parse_probe(text: str) -> ProbeStatus:
+    """Read a status of version 1. Tags and keys that are not known are left alone.
+
+    :raises EvidenceError: for another version, for something required that is missing, doubled or
+        not a number, and for a status that is cut off, with the line.
+    """
+    records = _records(text)
+    return ProbeStatus(
+        now_ns=_only(records, "now_ns").integer(0),
+        bits=_bits(_only(records, "bits")),
+        config=Config(**_only(records, "config").numbers("threads", "objects", "size", "pause_us", "reap_rounds")),
+        run=_run(_only(records, "run")),
+        hold=_hold(_only(records, "hold")),
+        live=Live(**_only(records, "live").numbers("slab", "emergency", "emergency_max", "emergency_total")),
+        threads=tuple(_thread(line) for line in records.get("thread", ())),
+        latency=_latency(records.get("latency", ())),
+        marks=tuple(_mark(line) for line in records.get("mark", ())),
+    )
+
+
+def _records(text: str) -> dict[str, list[_Line]]:
+    """The lines by tag, after the version and the last line end were checked."""
+    records: dict[str, list[_Line]] = {}
+    number = 0
+    for number, line in payload_lines(text):
+        tag, *words = line.split() or [""]
+        if number == 1 and (tag, words) != ("slabprobe", [str(VERSION)]):
+            raise EvidenceError(f"not a slabprobe status of version {VERSION}: {excerpt(line)}", line=1)
+        records.setdefault(tag, []).append(_Line(number, tuple(words)))
+    if number == 0:
+        raise EvidenceError("the status is empty")
+    # The module ends every line; one that is not ended may have lost digits.
+    if not text.endswith("\n"):
+        raise EvidenceError("truncated: the last line has no end", line=number)
+    records[""] = [_Line(number, ())]
+    return records
+
+
+def _only(records: dict[str, list[_Line]], tag: str) -> _Line:
+    lines = records.get(tag)
+    if not lines:
+        raise EvidenceError(f"the status ends without a line `{tag}`", line=records[""][0].number)
+    if len(lines) > 1:
+        raise EvidenceError(f"a second line `{tag}`", line=lines[1].number)
+    return lines[0]
+
+
+def _integer(word: str, line: int) -> int:
+    if not _INTEGER.fullmatch(word):
+        raise EvidenceError(f"not a number: {excerpt(word)}", line=line)
+    return int(word, 16 if word.startswith("0x") else 10)
+
+
+def _bits(line: _Line) -> dict[str, int]:
+    line.numbers("kvmem", "deadlocked", "growing", "reaping")
+    return {name: _integer(value, line.number) for name, value in line.pairs().items()}
+
+
+def _run(line: _Line) -> Run:
+    state = line.pairs().get("state", "")
+    if state not in tuple(RunState):
+        raise EvidenceError(f"not a state: {excerpt(state)}, valid are {', '.join(RunState)}", line=line.number)
+    return Run(state=RunState(state), **line.numbers("parked", "stopped"))
+
+
+def _hold(line: _Line) -> Hold:
+    values = line.numbers("armed", "held", "pid", "since_ns", "entries", "released_ns")
+    armed = values.pop("armed")
+    return Hold(armed=armed != 0, **values)
+
+
+def _thread(line: _Line) -> Thread:
+    counters = ("pid", "rounds", "allocs", "frees", "emergency", "failures", "corrupt")
+    times = ("gap_max_ns", "gap_total_max_ns", "alloc_since_ns", "last_ns")
+    return Thread(index=line.integer(0), **line.numbers(*counters, *times))
+
+
+def _latency(lines: Sequence[_Line]) -> dict[int, int]:
+    buckets: dict[int, int] = {}
+    for line in lines:
+        bucket = line.integer(0)
+        if bucket in buckets or not 0 <= bucket < 64:
+            raise EvidenceError(f"bucket {bucket} is doubled or impossible", line=line.number)
+        buckets[bucket] = line.integer(1)
+    return buckets
+
+
+def _mark(line: _Line) -> Mark:
+    if len(line.words) < 3:
+        raise EvidenceError("a mark without a name", line=line.number)
+    return Mark(line.integer(0), line.integer(1), " ".join(line.words[2:]))

@@ -1,0 +1,74 @@
+"""Verdicts: what they are, and which of two wins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+class Outcome(StrEnum):
+    """What a run showed. In order of precedence: where several hold, the first one is the verdict."""
+
+    # Oops, panic, BUG, lockdep or KASAN report.
+    CRASHED = "CRASHED"
+    # QEMU or every channel gone without evidence of a crash.
+    LOST = "LOST"
+    # Worker stuck, no progress.
+    STALLED = "STALLED"
+    # Emergency objects do not drain, the deadlocked flag stays, or callers do not come back.
+    NO_RECOVERY = "NO_RECOVERY"
+    # The slab file contradicts itself or the probe's own counts.
+    MISCOUNTED = "MISCOUNTED"
+    # Progress, but a latency bound was broken.
+    SLOW = "SLOW"
+    # The worker was never proven stuck, or nobody needed it.
+    NOT_TRIGGERED = "NOT_TRIGGERED"
+    # Gaps in the evidence.
+    INCONCLUSIVE = "INCONCLUSIVE"
+    # Worker proven stuck throughout the window, critical threads advance in every slice of it, recovery complete after.
+    PROGRESS = "PROGRESS"
+    # Nothing stuck, no emergency object, no timeout, no accounting fault.
+    HEALTHY = "HEALTHY"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the module did what it promises."""
+        return self in (Outcome.PROGRESS, Outcome.HEALTHY)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One sentence, and the frames of the agent's stream that it rests on."""
+
+    text: str
+    samples: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"text": self.text, "samples": list(self.samples)}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of a run, why, and the figures that go with it."""
+
+    outcome: Outcome
+    # Why, the most telling first; never empty.
+    reasons: tuple[Reason, ...]
+    # What else was wrong, with the outcome it would have given by itself.
+    also: tuple[tuple[Outcome, Reason], ...] = ()
+    # Numbers for people and plots; nothing is judged by them.
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of verdict.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "verdict": self.outcome.value,
+            "reasons": [reason.to_json() for reason in self.reasons],
+            "also": [{"verdict": outcome.value, **reason.to_json()} for outcome, reason in self.also],
+            "figures": dict(self.figures),
+        }

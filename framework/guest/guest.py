@@ -1,0 +1,70 @@
+"""A guest from boot to end: QEMU, console and SSH together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from framework.deadline import Deadline
+from framework.errors import BootError, DeadlineExceeded, GuestCommandError, GuestLostError
+from framework.guest.console import Console, start_console
+from framework.guest.qemu import MachineSpec, Qemu, start_qemu
+from framework.guest.ssh import Ssh, SshKeys, start_ssh
+
+_LOG = logging.getLogger("splvm.guest")
+
+# What images/guest/init says when SSH listens.
+_UP = "splvm: guest is up"
+
+# Seconds a guest may take from start to SSH. Under TCG a Debian cloud kernel takes 3 on an idle host; the factor is
+# for a host that is not.
+BOOT_BUDGET_S = {"tcg": 90.0, "kvm": 30.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A guest that has answered on SSH."""
+
+    spec: MachineSpec
+    qemu: Qemu
+    console: Console
+    ssh: Ssh
+
+    def insert_module(self, path: Path, *, deadline: Deadline) -> None:
+        """Copy a kernel module into the guest and load it.
+
+        :raises GuestCommandError: when the kernel refuses it; the message has the kernel's own words.
+        """
+        inside = f"/lib/modules/{path.name}"
+        self.ssh.put(path.read_bytes(), inside, deadline=deadline)
+        try:
+            self.ssh.run(f"insmod {inside}", deadline=deadline)
+        except GuestCommandError as error:
+            raise GuestCommandError(f"{error.message}\n{self.console.tail(5)}") from error
+
+
+@contextmanager
+def start_guest(spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline) -> Iterator[Guest]:
+    """Boot a guest and wait until it answers on SSH; nothing of it is left after the block.
+
+    :param logs: directory for console.log and qemu.log.
+    :raises QemuLaunchError: when QEMU does not run.
+    :raises BootError: when the guest does not come up; with the console's last lines.
+    """
+    budget = deadline.sub(BOOT_BUDGET_S[spec.accelerator])
+    with ExitStack() as stack:
+        qemu = stack.enter_context(
+            start_qemu(spec, console_log=logs / "console.log", qemu_log=logs / "qemu.log", deadline=budget)
+        )
+        console = stack.enter_context(start_console(qemu.console))
+        console.wait_until_says(_UP, budget)
+        try:
+            ssh = stack.enter_context(start_ssh(qemu.ssh_port(budget), keys, budget))
+        except (GuestLostError, DeadlineExceeded) as error:
+            title = console.panic_title() or error.message
+            raise BootError(title, console.tail()) from error
+        _LOG.debug("guest answers on port %d", ssh.port)
+        yield Guest(spec, qemu, console, ssh)

@@ -1,0 +1,277 @@
+"""One QEMU process: its command line, its life, and its monitor (QMP).
+
+Owns the process and both ends of the sockets to it. Sockets are made here and handed over as descriptors, so there is
+no path to clean up and no port to guess; the one TCP port, for SSH, is chosen by the kernel and read back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import shlex
+import socket
+import subprocess
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qemu.qmp import ExecuteError, QMPClient
+from qemu.qmp.error import QMPError
+
+from framework.deadline import Deadline
+from framework.errors import DeadlineExceeded, GuestLostError, QemuLaunchError
+
+_LOG = logging.getLogger("splvm.qemu")
+T = TypeVar("T")
+
+# Virtual CPU models. `max` offers what the accelerator can do; under TCG smaller models were measured to be slower
+# to the first SSH answer, because the guest's crypto then runs without vector instructions.
+_CPU_MODEL = {"tcg": "max", "kvm": "host"}
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """What a guest's machine is made of."""
+
+    # Name or path of the QEMU binary.
+    qemu: str
+    # bzImage, and one or more cpio archives that the kernel unpacks one over the other.
+    kernel: Path
+    initrds: tuple[Path, ...]
+    # `tcg` or `kvm`.
+    accelerator: str
+    # MiB of memory, and number of virtual CPUs.
+    ram_mib: int = 512
+    cpus: int = 2
+    # Words added to the kernel's command line.
+    append: tuple[str, ...] = ()
+
+
+def kernel_command_line(spec: MachineSpec) -> str:
+    """The kernel's command line."""
+    return " ".join(
+        [
+            "console=ttyS0",
+            # A panic ends QEMU at once (with -no-reboot), so it is an exit and not a silence.
+            "panic=-1",
+            "oops=panic",
+            # Stacks printed at low levels are evidence, and sysrq-t of a busy guest is long (openzfs #4106).
+            "ignore_loglevel",
+            "log_buf_len=16M",
+            "nokaslr",
+            "mitigations=off",
+            # The lever enters a function behind its first instruction, which indirect branch tracking forbids.
+            "ibt=off",
+            *spec.append,
+        ]
+    )
+
+
+def qemu_args(spec: MachineSpec, *, initrd: str, qmp_fd: int, console_fd: int, console_log: Path) -> list[str]:
+    """The command line of QEMU, one option and its value after the other."""
+    return [
+        spec.qemu,
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-machine", "q35"),
+        *("-accel", "tcg,thread=multi" if spec.accelerator == "tcg" else spec.accelerator),
+        *("-cpu", _CPU_MODEL[spec.accelerator]),
+        *("-smp", str(spec.cpus)),
+        *("-m", f"{spec.ram_mib}M"),
+        *("-kernel", str(spec.kernel)),
+        *("-initrd", initrd),
+        *("-append", kernel_command_line(spec)),
+        *("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
+        *("-mon", "chardev=qmp,mode=control"),
+        # QEMU itself keeps the log, so that it is complete also when the harness dies.
+        *("-chardev", f"socket,id=console,fd={console_fd},logfile={console_log},logappend=on"),
+        *("-serial", "chardev:console"),
+        # restrict=on: the guest reaches nothing; only the forwarded port leads in, from loopback.
+        *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"),
+        *("-device", "virtio-net-pci,netdev=net,romfile="),
+    ]
+
+
+class Qmp:
+    """The monitor of one QEMU, with a deadline on every command.
+
+    qemu.qmp speaks asyncio; its loop runs in a thread of this object's own.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
+        self._client = QMPClient("splvm")
+
+    def connect(self, sock: socket.socket, deadline: Deadline) -> None:
+        """Take over `sock` and negotiate."""
+        self._thread.start()
+        self._wait(self._client.connect(sock), deadline, "QMP greeting")
+
+    def execute(self, command: str, arguments: dict[str, object] | None = None, *, deadline: Deadline) -> object:
+        """Run one command and return its answer.
+
+        :raises GuestLostError: when QEMU is gone or refuses.
+        :raises DeadlineExceeded: when it does not answer.
+        """
+        try:
+            return self._wait(self._client.execute(command, arguments), deadline, f"QMP {command}")
+        except (ExecuteError, QMPError, OSError, EOFError) as error:
+            raise GuestLostError(f"QMP {command}: {error}") from error
+
+    def close(self) -> None:
+        """Disconnect and end the thread; safe to call in any state."""
+        if not self._thread.is_alive():
+            self._loop.close()
+            return
+        with suppress(Exception):
+            self._wait(self._client.disconnect(), Deadline(2), "QMP disconnect")
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(2)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def _wait(self, work: Coroutine[Any, Any, T], deadline: Deadline, what: str) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(deadline.remaining_s)
+        except TimeoutError:
+            future.cancel()
+            raise DeadlineExceeded(what, deadline.seconds) from None
+
+
+@dataclass(slots=True)
+class Qemu:
+    """A running QEMU."""
+
+    argv: tuple[str, ...]
+    process: subprocess.Popen[bytes]
+    qmp: Qmp
+    # The guest's serial console; read it all the time, or the guest waits for room.
+    console: socket.socket
+    log: Path
+
+    def exit_code(self) -> int | None:
+        """The status QEMU ended with, or None while it runs."""
+        return self.process.poll()
+
+    def ssh_port(self, deadline: Deadline) -> int:
+        """The port on 127.0.0.1 that leads to the guest's SSH."""
+        answer = self.qmp.execute("human-monitor-command", {"command-line": "info usernet"}, deadline=deadline)
+        match = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", str(answer))
+        if match is None:
+            raise GuestLostError(f"QEMU forwards no port: {answer!r}")
+        return int(match[1])
+
+    def vcpu_threads(self, deadline: Deadline) -> tuple[int, ...]:
+        """The host's thread ids of the virtual CPUs."""
+        answer = self.qmp.execute("query-cpus-fast", deadline=deadline)
+        assert isinstance(answer, list)
+        return tuple(int(cpu["thread-id"]) for cpu in answer)
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines QEMU itself wrote."""
+        return _tail(self.log, lines)
+
+
+def _tail(path: Path, lines: int) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 65536))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return ""
+
+
+def _initrd_memfd(initrds: Sequence[Path]) -> int:
+    """All archives, one after the other, in memory that goes away with its last user."""
+    fd = os.memfd_create("initrd", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as out:
+        for path in initrds:
+            data = path.read_bytes()
+            # The kernel looks for the next archive at a multiple of four (init/initramfs.c).
+            out.write(data + bytes(-len(data) % 4))
+    return fd
+
+
+@contextmanager
+def start_qemu(spec: MachineSpec, *, console_log: Path, qemu_log: Path, deadline: Deadline) -> Iterator[Qemu]:
+    """Start QEMU and connect its monitor; on leaving, end it: quit, terminate, kill.
+
+    :param console_log: where QEMU writes everything the guest says on its console.
+    :param qemu_log: where QEMU's own output goes.
+    :raises QemuLaunchError: when it ends at once.
+    """
+    qmp_here, qmp_there = socket.socketpair()
+    console_here, console_there = socket.socketpair()
+    initrd = _initrd_memfd(spec.initrds)
+    try:
+        inherited = (qmp_there.fileno(), console_there.fileno(), initrd)
+        argv = qemu_args(
+            spec,
+            initrd=f"/proc/self/fd/{initrd}",
+            qmp_fd=qmp_there.fileno(),
+            console_fd=console_there.fileno(),
+            console_log=console_log,
+        )
+        _LOG.debug("$ %s", shlex.join(argv))
+        with qemu_log.open("ab", buffering=0) as log:
+            log.write(f"$ {shlex.join(argv)}\n".encode())
+            # The kernel ends QEMU when the thread that started it ends, however it ends.
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=inherited,
+                start_new_session=True,
+            )
+    except BaseException:
+        qmp_here.close()
+        console_here.close()
+        raise
+    finally:
+        qmp_there.close()
+        console_there.close()
+        os.close(initrd)
+    qemu = Qemu(tuple(argv), process, Qmp(), console_here, qemu_log)
+    try:
+        _connect(qemu, qmp_here, deadline)
+        yield qemu
+    finally:
+        _stop(qemu)
+        console_here.close()
+        qmp_here.close()
+
+
+def _connect(qemu: Qemu, sock: socket.socket, deadline: Deadline) -> None:
+    try:
+        qemu.qmp.connect(sock, deadline.sub(10))
+    except (QMPError, OSError, EOFError, DeadlineExceeded) as error:
+        # It has closed its end, so it is about to go, if it has not gone.
+        with suppress(subprocess.TimeoutExpired):
+            qemu.process.wait(2)
+        raise QemuLaunchError(qemu.argv, qemu.exit_code(), qemu.log_tail()) from error
+
+
+def _stop(qemu: Qemu) -> None:
+    """Three ways, each with its own bound; the last cannot fail."""
+    if qemu.exit_code() is None:
+        with suppress(GuestLostError, DeadlineExceeded):
+            qemu.qmp.execute("quit", deadline=Deadline(2))
+            qemu.process.wait(3)
+            _LOG.debug("QEMU has quit")
+    with suppress(subprocess.TimeoutExpired):
+        qemu.process.wait(0 if qemu.exit_code() is not None else 1)
+    for end in (qemu.process.terminate, qemu.process.kill):
+        if qemu.exit_code() is None:
+            end()
+            with suppress(subprocess.TimeoutExpired):
+                qemu.process.wait(3)
+    qemu.process.wait()
+    qemu.qmp.close()

@@ -1,0 +1,158 @@
+"""SSH to a guest: one transport, a deadline on everything.
+
+Owns the connection. The host key is known beforehand and checked, so an answer comes from the guest that was started.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import shlex
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import paramiko
+
+from framework.deadline import Deadline
+from framework.errors import DeadlineExceeded, GuestCommandError, GuestLostError
+
+# Its threads log tracebacks for what is raised to the caller anyway.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+
+# Seconds between two keep-alives: a connection that is cut is noticed, also by a reader that only waits.
+_KEEPALIVE_S = 2
+
+# Bytes of a command's output that are kept; what a guest prints is not trusted to end.
+_OUTPUT_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SshKeys:
+    """The key pair of the client and the public host key of every guest of this cache."""
+
+    # OpenSSH private key file of the client.
+    identity: Path
+    # `ssh-ed25519 AAAA...` of the guests.
+    host_key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a command in the guest left."""
+
+    command: str
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Ssh:
+    """An authenticated connection to one guest."""
+
+    def __init__(self, transport: paramiko.Transport, port: int) -> None:
+        self._transport = transport
+        self.port = port
+
+    def open_stream(self, command: str, deadline: Deadline) -> paramiko.Channel:
+        """Start `command` and return its channel. Keep the reference: paramiko closes what nobody holds."""
+        try:
+            channel = self._transport.open_session(timeout=deadline.remaining_s)
+            channel.exec_command(command)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestLostError(f"SSH: cannot start {command!r}: {error}") from error
+        return channel
+
+    def run(self, command: str, *, deadline: Deadline, data: bytes = b"", check: bool = True) -> CommandResult:
+        """Run a shell command in the guest.
+
+        :param data: its standard input.
+        :raises GuestLostError: when the connection goes.
+        :raises GuestCommandError: with `check`, when the command fails.
+        :raises DeadlineExceeded: when it does not end.
+        """
+        channel = self.open_stream(command, deadline)
+        try:
+            stdout, stderr, status = self._exchange(channel, data, deadline, command)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise GuestLostError(f"SSH: {command!r} was cut off: {error}") from error
+        finally:
+            channel.close()
+        result = CommandResult(command, status, stdout, stderr)
+        if check and status != 0:
+            raise GuestCommandError(
+                f"in the guest, {command!r} ended with status {status}: {(stderr or stdout).strip()}"
+            )
+        return result
+
+    def put(self, content: bytes, path: str, *, deadline: Deadline) -> None:
+        """Write a file in the guest."""
+        self.run(f"cat > {shlex.quote(path)}", data=content, deadline=deadline)
+
+    def _exchange(
+        self, channel: paramiko.Channel, data: bytes, deadline: Deadline, command: str
+    ) -> tuple[str, str, int]:
+        """Feed and drain a command. Its errors wait in paramiko's window (2 MiB) until its output has ended."""
+        output = bytearray()
+        try:
+            channel.settimeout(max(deadline.remaining_s, 0.01))
+            channel.sendall(data)
+            channel.shutdown_write()
+            while chunk := channel.recv(65536):
+                output += chunk
+                if len(output) > _OUTPUT_BYTES:
+                    raise GuestCommandError(f"in the guest, {command!r} printed over {_OUTPUT_BYTES} bytes")
+                channel.settimeout(max(deadline.remaining_s, 0.01))
+            errors = b"".join(iter(lambda: channel.recv_stderr(65536), b""))
+        except TimeoutError:
+            seen = bytes(output[-200:]).decode(errors="replace")
+            raise DeadlineExceeded(f"in the guest, {command!r}", deadline.seconds, seen) from None
+        if not channel.status_event.wait(max(deadline.remaining_s, 0.01)):
+            raise DeadlineExceeded(f"in the guest, {command!r}: its exit status", deadline.seconds)
+        return bytes(output).decode(errors="replace"), errors.decode(errors="replace"), channel.exit_status
+
+
+def _read_host_key(path: Path) -> paramiko.PKey:
+    kind, blob = path.read_text().split()[:2]
+    return paramiko.PKey.from_type_string(kind, base64.b64decode(blob))
+
+
+@contextmanager
+def start_ssh(port: int, keys: SshKeys, deadline: Deadline) -> Iterator[Ssh]:
+    """Connect to a guest that is up; closes the connection on leaving.
+
+    :raises GuestLostError: when it refuses, or is not the guest that was started.
+    """
+    transport = _connect(port, keys, deadline)
+    try:
+        yield Ssh(transport, port)
+    finally:
+        transport.close()
+
+
+def _connect(port: int, keys: SshKeys, deadline: Deadline) -> paramiko.Transport:
+    try:
+        sock = socket.create_connection(("127.0.0.1", port), timeout=max(deadline.remaining_s, 0.01))
+    except OSError as error:
+        raise GuestLostError(f"SSH: port {port}: {error}") from error
+    transport = paramiko.Transport(sock)
+    try:
+        transport.banner_timeout = transport.auth_timeout = deadline.remaining_s
+        options = transport.get_security_options()
+        # The cheapest that both sides have: in an emulated guest the exchange is most of the time to the first answer.
+        options.kex = ("curve25519-sha256@libssh.org",)
+        options.key_types = ("ssh-ed25519",)
+        transport.start_client(timeout=deadline.remaining_s)
+        if transport.get_remote_server_key() != _read_host_key(keys.host_key):
+            raise GuestLostError(f"SSH: the host key on port {port} is not the guest's")
+        transport.auth_publickey("root", paramiko.Ed25519Key.from_private_key_file(str(keys.identity)))
+        transport.set_keepalive(_KEEPALIVE_S)
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        transport.close()
+        raise GuestLostError(f"SSH on port {port}: {error}") from error
+    except BaseException:
+        transport.close()
+        raise
+    return transport

@@ -1,0 +1,563 @@
+"""Debian packages of several suites at once, through apt on private state.
+
+Owns ``apt/`` in the store: per suite a configuration, package lists and downloaded packages. apt itself checks
+signatures and hashes; the host's own apt is asked for its mirror, proxy and credentials, and never changed. No mirror
+is named here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from functools import cmp_to_key
+from pathlib import Path
+
+from framework.deadline import Deadline
+from framework.errors import SetupError, UsageError
+from framework.host.process import Completed, run
+from framework.host.store import hold_lock
+from framework.log import LOGGER, note, step
+
+COMPONENTS = "main contrib"
+
+_KEYRINGS = (
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "/usr/share/keyrings/debian-archive-keyring.pgp",
+)
+# Questions to the lists on disk.
+_QUERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pocket:
+    """One directory below dists/ of an archive."""
+
+    # As in a line of sources.list.
+    release: str
+    # Whether it is in the security archive rather than the main one.
+    security: bool = False
+    # Whether a mirror may be without it: archived suites lose theirs.
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A Debian release with the pockets that belong to it."""
+
+    name: str
+    pockets: tuple[Pocket, ...]
+
+
+def _released(name: str) -> Suite:
+    updates = Pocket(f"{name}-updates", optional=True)
+    return Suite(name, (Pocket(name), updates, Pocket(f"{name}-security", security=True)))
+
+
+SUITES: Mapping[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        _released("bullseye"),
+        _released("bookworm"),
+        _released("trixie"),
+        Suite("sid", (Pocket("sid"),)),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """Where packages come from: URIs as in sources.list, without the slash at the end."""
+
+    main: str
+    security: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One version of a package."""
+
+    package: str
+    version: str
+    # "amd64" or "all".
+    architecture: str
+    # Bytes.
+    size: int
+    sha256: str
+    # The source package and its version; signed kernels have a source package of their own.
+    source: str
+    source_version: str
+    # Pre-Depends and Depends as written.
+    depends: str
+    # Path in the archive; empty when the lists no longer have it.
+    filename: str
+    # False when only the copy that was downloaded once is left.
+    indexed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """The first alternative of a dependency."""
+
+    package: str
+    # "=", ">=", "<<" and so on with the version; both empty when any will do.
+    operator: str
+    version: str
+
+
+class PackageGoneError(SetupError):
+    """A version that the mirror does not have (any more); the next candidate may be there."""
+
+
+def find_suite(name: str) -> Suite:
+    """:raises UsageError: when there is no such suite here."""
+    if name not in SUITES:
+        raise UsageError(f"no suite {name!r}; there are {', '.join(SUITES)}")
+    return SUITES[name]
+
+
+def find_keyring() -> Path:
+    """The keys of the Debian archive.
+
+    :raises SetupError: when they are not installed.
+    """
+    for name in _KEYRINGS:
+        if os.path.isfile(name):
+            return Path(name)
+    raise SetupError(
+        "the keys of the Debian archive are not on this host, so its packages cannot be checked",
+        hint="apt install debian-archive-keyring",
+    )
+
+
+def find_mirror() -> Mirror:
+    """The mirror of Debian: $SPLVM_MIRROR and $SPLVM_SECURITY_MIRROR, else the one the host's own apt uses.
+
+    Without a security archive of its own it is taken to be ``debian-security`` beside the main one.
+
+    :raises SetupError: when the host's apt has no Debian archive, on Ubuntu for one.
+    """
+    security = os.environ.get("SPLVM_SECURITY_MIRROR", "")
+    main = os.environ.get("SPLVM_MIRROR", "")
+    if not main:
+        fields = "$(CREATED_BY)\t$(ORIGIN)\t$(LABEL)\t$(RELEASE)\t$(REPO_URI)"
+        argv = ["apt-get", "indextargets", "--format", fields]
+        listing = run(argv, deadline=Deadline(_QUERY_S), what="asking apt for its mirror").stdout
+        main, found = choose_mirror(listing)
+        security = security or found
+    main = main.rstrip("/")
+    return Mirror(main, security.rstrip("/") or _beside(main, "debian-security"))
+
+
+def choose_mirror(listing: str) -> tuple[str, str]:
+    """The main and the security URI in what apt says of its index targets.
+
+    :param listing: lines of creator, origin, label, release and URI, separated by tabs. Origin and label are only
+        known to a host that has package lists; on others the names of releases decide.
+    :raises SetupError: when no Debian archive is among them.
+    """
+    main = security = ""
+    pockets = {pocket.release for suite in SUITES.values() for pocket in suite.pockets} | {"stable", "unstable"}
+    for line in listing.splitlines():
+        creator, origin, label, release, uri = line.split("\t")
+        if creator != "Packages" or uri.startswith("cdrom:"):
+            continue
+        if origin.startswith("$("):
+            origin, label = ("Debian", "Debian") if release in pockets else ("", "")
+        is_security = label == "Debian-Security" or release.endswith("-security")
+        if origin != "Debian" or not (is_security or label == "Debian"):
+            continue
+        if is_security:
+            security = security or uri
+        else:
+            main = main or uri
+    if not main:
+        raise SetupError(
+            "apt on this host knows no Debian archive, and kernels come from one",
+            hint="set SPLVM_MIRROR to the URI of a Debian mirror, as in sources.list",
+        )
+    return main, security
+
+
+class PrivateApt:
+    """apt for one suite, on state of its own.
+
+    :param store_root: directory of the store.
+    :param suite: a row of `SUITES` or its name.
+    :param mirror: where packages come from, by default what `find_mirror` finds.
+    :param keyring: keys that its lists must be signed with, by default Debian's.
+    :raises SetupError: when mirror or keyring cannot be found.
+    """
+
+    def __init__(
+        self,
+        store_root: Path,
+        suite: Suite | str,
+        mirror: Mirror | None = None,
+        *,
+        keyring: Path | None = None,
+    ) -> None:
+        self.suite = find_suite(suite) if isinstance(suite, str) else suite
+        self.mirror = mirror or find_mirror()
+        self._keyring = keyring or find_keyring()
+        self._home = store_root.absolute() / "apt" / self.suite.name
+        for name in ("lists/partial", "cache/archives/partial", "state", "debs"):
+            (self._home / name).mkdir(parents=True, exist_ok=True)
+        self._settings = _host_settings()
+        _write(self._home / "status", "")
+        _write(self._home / "apt.conf", "\n".join(self._configuration()) + "\n")
+        if not (self._home / "sources.list").exists() or self._updated_at() is None:
+            _write(self._home / "sources.list", self._sources())
+
+    def sources_list(self) -> str:
+        """The lines of sources.list, for mmdebstrap: pockets that the mirror turned out to lack are left out."""
+        return (self._home / "sources.list").read_text(encoding="utf-8")
+
+    def acquire_options(self) -> tuple[str, ...]:
+        """Lines of apt.conf with the host's proxy and the like, for `mmdebstrap --aptopt`."""
+        return self._settings
+
+    def update(self, deadline: Deadline, max_age_s: float = 86400) -> None:
+        """Fetch the package lists, unless those at hand are younger than `max_age_s`.
+
+        Without a network the lists at hand are used, and that is said.
+
+        :raises SetupError: when there are no lists and no network, or when a list is not signed as it should be.
+        """
+        with hold_lock(self._home / "lock", deadline, f"package lists of {self.suite.name}"):
+            updated = self._updated_at()
+            if updated is not None and 0 <= time.time() - updated < max_age_s:
+                return
+            with step(f"package lists of {self.suite.name}"):
+                done, sources = self._try_update(deadline)
+            if done.exit_code == 0:
+                _write(self._home / "sources.list", sources)
+                stamp = {"time": time.time(), "wanted": self._sources()}
+                _write(self._home / "updated.json", json.dumps(stamp))
+                return
+            trouble = find_trouble(done.tail)
+            if updated is None or trouble not in _BEARABLE:
+                raise _explain(f"package lists of {self.suite.name}", trouble, done.tail)
+            day = time.strftime("%Y-%m-%d %H:%M", time.localtime(updated))
+            LOGGER.warning("%s: %s; going on with the package lists of %s", self.suite.name, trouble.value, day)
+
+    def candidates(self, package: str) -> list[Candidate]:
+        """All versions of a package, newest first; empty if there is none.
+
+        Versions that were downloaded once and have left the lists since are among them.
+        """
+        found = list(parse_candidates(self._ask("apt-cache", "show", "--all-versions", package)))
+        known = {candidate.version for candidate in found}
+        kept = [candidate for candidate in self._kept(package) if candidate.version not in known]
+        # apt sorts what is in its lists; the rest is compared with dpkg, a process each, so only if there is any.
+        return sorted(found + kept, key=cmp_to_key(_compare_versions), reverse=True) if kept else found
+
+    def depends(self, package: str, version: str | None = None) -> list[Dependency]:
+        """What a package depends on directly, of alternatives the first.
+
+        :param version: by default the newest one.
+        :raises PackageGoneError: when the package, or that version of it, does not exist.
+        """
+        return parse_depends(self._candidate(package, version).depends)
+
+    def download(self, package: str, version: str, deadline: Deadline) -> Path:
+        """The .deb file of a package, fetched once and kept.
+
+        :raises PackageGoneError: when the mirror does not have it although its lists may.
+        :raises SetupError: when the mirror cannot be reached, or the file is not the one in the signed lists.
+        """
+        candidate = self._candidate(package, version)
+        target = self._home / "debs" / _deb_name(candidate)
+        what = f"download of {package} {version} ({self.suite.name})"
+        with hold_lock(target.with_suffix(".lock"), deadline, what):
+            if _is_candidate(target, candidate):
+                return target
+            if not candidate.indexed:
+                raise PackageGoneError(f"{what}: the kept file is damaged, and the mirror no longer has it")
+            # Nobody else writes here while the lock is held, so what a killed process left can go.
+            partial = target.with_suffix(".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            try:
+                with step(what):
+                    self._fetch(candidate, partial, deadline, what)
+                    _write(target.with_suffix(".json"), json.dumps(_as_json(candidate)))
+                    (partial / target.name).replace(target)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        return target
+
+    def _fetch(self, candidate: Candidate, directory: Path, deadline: Deadline, what: str) -> None:
+        wanted = f"{candidate.package}={candidate.version}"
+        done = self._run("apt-get", "download", wanted, deadline=deadline, what=what, cwd=directory)
+        if done.exit_code != 0:
+            raise _explain(what, find_trouble(done.tail), done.tail)
+        # apt has checked it too; this is about the name, and about a file: mirror that apt only links to.
+        file = directory / _deb_name(candidate)
+        if file.is_symlink():
+            shutil.copyfile(file.resolve(), directory / "copy")
+            (directory / "copy").replace(file)
+        if not _is_candidate(file, candidate):
+            raise _explain(what, Trouble.HASH, f"{file.name} is not the file that the lists name")
+
+    def _try_update(self, deadline: Deadline) -> tuple[Completed, str]:
+        """Update, without optional pockets that turn out not to exist; the lines that were used are returned too."""
+        missing: set[str] = set()
+        while True:
+            sources = self._sources(missing)
+            trial = self._home / "sources.trial"
+            _write(trial, sources)
+            options = ["-o", f"Dir::Etc::sourcelist={trial}", "--error-on=any"]
+            done = self._run("apt-get", *options, "update", deadline=deadline, what=f"apt update {self.suite.name}")
+            new = {p.release for p in self.suite.pockets if p.optional and _lacks_release(done.tail, p.release)}
+            if done.exit_code == 0 or not new - missing:
+                return done, sources
+            missing |= new
+            note(f"{self.suite.name}: the mirror has no {', '.join(sorted(new))}; going on without")
+
+    def _sources(self, missing: set[str] | frozenset[str] = frozenset()) -> str:
+        lines = []
+        for pocket in self.suite.pockets:
+            if pocket.release not in missing:
+                uri = self.mirror.security if pocket.security else self.mirror.main
+                lines.append(f"deb [arch=amd64 signed-by={self._keyring}] {uri} {pocket.release} {COMPONENTS}\n")
+        return "".join(lines)
+
+    def _updated_at(self) -> float | None:
+        """When the lists were fetched from this mirror (seconds of the epoch); None if they never were."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            stamp = json.loads((self._home / "updated.json").read_text(encoding="utf-8"))
+            if stamp["wanted"] == self._sources():
+                return float(stamp["time"])
+        return None
+
+    def _candidate(self, package: str, version: str | None) -> Candidate:
+        found = self.candidates(package)
+        for candidate in found:
+            if version in (None, candidate.version):
+                return candidate
+        versions = ", ".join(candidate.version for candidate in found) or "no version at all"
+        wanted = f"{package} {version}" if version else package
+        raise PackageGoneError(f"{self.suite.name} has no {wanted}; its lists have {versions}")
+
+    def _kept(self, package: str) -> Iterator[Candidate]:
+        for record in (self._home / "debs").glob(f"{package}_*.json"):
+            # A record that cannot be read is as good as none: the file is fetched again.
+            with suppress(OSError, ValueError, TypeError):
+                if record.with_suffix(".deb").exists():
+                    yield Candidate(**json.loads(record.read_text(encoding="utf-8")))
+
+    def _ask(self, *argv: str) -> str:
+        done = self._run(*argv, deadline=Deadline(_QUERY_S), what=argv[0])
+        if done.exit_code == 0 or "No packages found" in done.tail or "Unable to locate" in done.tail:
+            return done.stdout
+        raise SetupError(f"{' '.join(argv)} failed:\n{done.tail}")
+
+    def _run(self, *argv: str, deadline: Deadline, what: str, cwd: Path | None = None) -> Completed:
+        env = {"APT_CONFIG": str(self._home / "apt.conf")}
+        return run(argv, deadline=deadline, what=what, cwd=cwd, env=env, check=False)
+
+    def _configuration(self) -> Iterator[str]:
+        own = {
+            "Dir::State": self._home / "state",
+            "Dir::State::lists": self._home / "lists",
+            "Dir::State::status": self._home / "status",
+            "Dir::Cache": self._home / "cache",
+            "Dir::Etc::sourcelist": self._home / "sources.list",
+            "Dir::Etc::sourceparts": "/dev/null",
+            # The host's configuration would be read after this file, and override it.
+            "Dir::Etc::main": "/dev/null",
+            "Dir::Etc::parts": "/dev/null",
+            "Dir::Etc::preferences": "/dev/null",
+            "Dir::Etc::preferencesparts": "/dev/null",
+            "APT::Architecture": "amd64",
+            "APT::Architectures": "amd64",
+            "APT::Get::AllowUnauthenticated": "false",
+            "Acquire::AllowInsecureRepositories": "false",
+            "Acquire::AllowWeakRepositories": "false",
+            "Acquire::AllowDowngradeToInsecureRepositories": "false",
+            # A suite changes from testing to stable and on; that is no surprise here.
+            "Acquire::AllowReleaseInfoChange": "true",
+            "Acquire::Languages": "none",
+            # 70 MB per suite on the disk instead of 160, and as fast.
+            "Acquire::GzipIndexes": "true",
+            "Dir::Cache::srcpkgcache": "",
+        }
+        if os.geteuid() == 0:
+            # The user that apt would become cannot write here when the store is in root's home.
+            own["APT::Sandbox::User"] = "root"
+        # apt waits for minutes otherwise; the host's own settings come after these and win.
+        yield 'Acquire::Retries "2"; Acquire::http::Timeout "30"; Acquire::https::Timeout "30";'
+        yield from self._settings
+        for name, value in own.items():
+            yield f'{name} "{value}";'
+
+
+class Trouble(Enum):
+    """What apt complains of."""
+
+    SIGNATURE = "the signature of a package list is missing or not by a key of Debian's"
+    HASH = "a file is not the one that the signed package lists name"
+    GONE = "the mirror does not have the file"
+    NO_SUITE = "the mirror does not have the suite"
+    OFFLINE = "the mirror cannot be reached"
+    OTHER = "apt failed"
+
+
+# Searched in this order in apt's own words in the C locale (apt 2.2 to 3.x): a list that is refused for its signature
+# is also said to be missing.
+_SYMPTOMS: Sequence[tuple[Trouble, re.Pattern[str]]] = (
+    (
+        Trouble.SIGNATURE,
+        re.compile(
+            r"GPG error|OpenPGP|NO_PUBKEY|BADSIG|EXPKEYSIG|signatures? (?:couldn't|verification|is|were)"
+            r"|is (?:not|no longer) signed"
+        ),
+    ),
+    (Trouble.HASH, re.compile(r"Hash Sum mismatch|unexpected size|Hashes of received file")),
+    (Trouble.NO_SUITE, re.compile(r"does not have a Release file|no longer has a Release file")),
+    (
+        Trouble.OFFLINE,
+        re.compile(
+            r"[Rr]esolv|[Cc]ould not connect|[Uu]nable to connect|Connection (?:failed|refused|timed out|reset)"
+            r"|Network is unreachable|No route to host|Cannot initiate the connection|Bad Gateway|Gateway Time-?out"
+            r"|Service Unavailable|Proxy Authentication Required"
+        ),
+    ),
+    (Trouble.GONE, re.compile(r"404 +Not Found|File not found|was not found|Unable to locate package")),
+)
+
+# What leaves the lists at hand as good as they were.
+_BEARABLE = (Trouble.OFFLINE, Trouble.NO_SUITE, Trouble.GONE)
+
+_HINTS = {
+    Trouble.SIGNATURE: "the mirror or something on the way to it is not to be trusted, or the keyring is too old "
+    "(apt install debian-archive-keyring)",
+    Trouble.HASH: "the mirror is being updated or has been tampered with; try again later or set SPLVM_MIRROR",
+    Trouble.NO_SUITE: "set SPLVM_MIRROR to a Debian mirror that has it",
+    Trouble.OFFLINE: "check the network and apt's proxy settings, or set SPLVM_MIRROR",
+    Trouble.OTHER: "`apt-get update` on this host may show the same",
+}
+
+
+def find_trouble(text: str) -> Trouble:
+    """What apt's output complains of."""
+    for trouble, pattern in _SYMPTOMS:
+        if pattern.search(text):
+            return trouble
+    return Trouble.OTHER
+
+
+def parse_candidates(text: str) -> Iterator[Candidate]:
+    """Versions of packages in the output of ``apt-cache show``, each version once."""
+    seen = set()
+    for paragraph in re.split(r"\n\s*\n", text):
+        fields: dict[str, str] = dict(re.findall(r"(?m)^([A-Za-z0-9-]+): *(.*(?:\n[ \t].*)*)", paragraph))
+        if "Filename" not in fields or (key := (fields["Package"], fields["Version"])) in seen:
+            continue
+        seen.add(key)
+        source = re.fullmatch(r"(\S+)(?: \((.+)\))?", fields.get("Source", fields["Package"]))
+        depends = [fields[name] for name in ("Pre-Depends", "Depends") if name in fields]
+        yield Candidate(
+            package=fields["Package"],
+            version=fields["Version"],
+            architecture=fields["Architecture"],
+            size=int(fields["Size"]),
+            sha256=fields["SHA256"],
+            source=source[1] if source else fields["Package"],
+            source_version=(source and source[2]) or fields["Version"],
+            depends=", ".join(depends),
+            filename=fields["Filename"],
+        )
+
+
+def parse_depends(text: str) -> list[Dependency]:
+    """Dependencies in a Depends field, of alternatives the first."""
+    found = []
+    for clause in text.split(","):
+        first = clause.split("|")[0].strip()
+        if match := re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)(?::\w+)?(?: *\(([<>=]+) *([^)]+)\))?", first):
+            found.append(Dependency(match[1], match[2] or "", (match[3] or "").strip()))
+    return found
+
+
+def _host_settings() -> tuple[str, ...]:
+    """Lines of apt.conf with how the host's apt reaches its mirror: proxies, credentials, certificates, time-outs."""
+    query = Deadline(_QUERY_S)
+    dump = run(["apt-config", "dump", "Acquire"], deadline=query, what="asking apt for its settings").stdout
+    # Which files make up an index and whom to trust are not the host's business here.
+    unwanted = re.compile(
+        r'Acquire(?: |::(?:IndexTargets|Changelogs|Languages|CompressionTypes|GzipIndexes|Allow\w+)\b)|.* "";$'
+    )
+    settings = [line for line in dump.splitlines() if not unwanted.match(line)]
+    argv = ["apt-config", "shell", "file", "Dir::Etc::netrc/f", "directory", "Dir::Etc::netrcparts/d"]
+    paths = dict(
+        re.findall(r"(?m)^(\w+)='(.*)'$", run(argv, deadline=query, what="asking apt for its settings").stdout)
+    )
+    for name, key in (("file", "netrc"), ("directory", "netrcparts")):
+        if name in paths:
+            settings.append(f'Dir::Etc::{key} "{paths[name].rstrip("/")}";')
+    return tuple(settings)
+
+
+def _explain(what: str, trouble: Trouble, tail: str) -> SetupError:
+    said = "\n".join(line for line in tail.splitlines() if line.startswith(("E:", "W:"))) or tail
+    error = PackageGoneError if trouble is Trouble.GONE else SetupError
+    return error(f"{what}: {trouble.value}\n{said}", hint=_HINTS.get(trouble))
+
+
+def _lacks_release(text: str, release: str) -> bool:
+    return re.search(rf"{re.escape(release)} Release' (?:does not have|no longer has) a Release file", text) is not None
+
+
+def _beside(uri: str, name: str) -> str:
+    """The URI with its last path component replaced."""
+    scheme, rest = re.fullmatch(r"([a-z0-9+]+:/{0,2})?(.*)", uri, re.DOTALL).groups()  # type: ignore[union-attr]
+    head, slash, _ = rest.rpartition("/")
+    return f"{scheme or ''}{head if slash else rest}/{name}"
+
+
+def _deb_name(candidate: Candidate) -> str:
+    # apt writes the colon of an epoch like this.
+    version = candidate.version.replace(":", "%3a")
+    return f"{candidate.package}_{version}_{candidate.architecture}.deb"
+
+
+def _is_candidate(file: Path, candidate: Candidate) -> bool:
+    try:
+        if file.stat().st_size != candidate.size:
+            return False
+        with open(file, "rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest() == candidate.sha256
+    except OSError:
+        return False
+
+
+def _as_json(candidate: Candidate) -> dict[str, str | int | bool]:
+    """What is kept beside a downloaded package, for the day the lists no longer have it."""
+    fields = {name: getattr(candidate, name) for name in Candidate.__slots__}
+    return {**fields, "filename": "", "indexed": False}
+
+
+def _compare_versions(one: Candidate, other: Candidate) -> int:
+    for operator, result in (("lt", -1), ("gt", 1)):
+        argv = ["dpkg", "--compare-versions", one.version, operator, other.version]
+        if run(argv, deadline=Deadline(_QUERY_S), what="comparing versions", check=False).exit_code == 0:
+            return result
+    return 0
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file in one go, for its owner only: the URI of a mirror may contain a password."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    fresh.replace(path)

@@ -1,0 +1,108 @@
+"""From names on a command line to an experiment that is ready: everything fetched, built and found in the store."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from framework import __version__
+from framework.build.image import build_image, make_keys
+from framework.build.kernels import Kernel, fetch_kernel, find_kernel
+from framework.build.spl import SplBuild, build_spl, find_source
+from framework.build.variants import find_variant
+from framework.deadline import Deadline
+from framework.guest.qemu import MachineSpec
+from framework.guest.ssh import SshKeys
+from framework.host.debian import PrivateApt
+from framework.host.probe import Accelerator, Qemu, find_accelerator, find_qemu
+from framework.host.store import Store
+from framework.lab.experiment import Experiment, Workload, host_facts
+from framework.lab.scenarios import Scenario
+
+# Seconds for all fetching and building; from nothing it takes about four minutes on two cores.
+PREPARE_BUDGET_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked for, by name."""
+
+    kernel: str = "debian-12"
+    variant: str = "stock"
+    # `debian` or `path:DIR`.
+    spl: str = "debian"
+    patches: tuple[Path, ...] = ()
+    # `auto`, `kvm` or `tcg`.
+    accelerator: str = "auto"
+    ram_mib: int = 512
+    # Fetch package lists anew, whatever their age.
+    refresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the wish came to."""
+
+    kernel: Kernel
+    spl: SplBuild
+    machine: MachineSpec
+    keys: SshKeys
+    qemu: Qemu
+    accelerator: Accelerator
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json says of it."""
+        return {
+            "splvm": __version__,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "argv": sys.argv,
+            "kernel": self.kernel.facts(),
+            "spl": self.spl.facts(),
+            "qemu": {"version": ".".join(map(str, self.qemu.version)), "sha256": self.qemu.sha256},
+            "accelerator": {"name": self.accelerator.name, "reason": self.accelerator.reason},
+            **host_facts(),
+        }
+
+    def experiment(
+        self, scenario: Scenario, *, window_s: float | None = None, rate_hz: int = 20, workload: Workload | None = None
+    ) -> Experiment:
+        """An experiment on it.
+
+        :param window_s: by default the scenario's own.
+        """
+        return Experiment(
+            scenario,
+            self.machine,
+            self.keys,
+            self.spl.modules,
+            self.facts(),
+            window_s if window_s is not None else scenario.window_s,
+            rate_hz,
+            workload or Workload(),
+        )
+
+
+def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = None) -> Prepared:
+    """Fetch and build what a wish needs; what is in the store already is taken from there.
+
+    :raises UsageError: when a name in the wish does not exist.
+    :raises SetupError: when something cannot be fetched or built.
+    """
+    spec, variant = find_kernel(wish.kernel), find_variant(wish.variant)
+    store = store or Store.default()
+    deadline = deadline or Deadline(PREPARE_BUDGET_S)
+    qemu = find_qemu()
+    apt = PrivateApt(store.root, spec.suite)
+    apt.update(deadline, **({"max_age_s": 0} if wish.refresh else {}))
+    source = find_source(wish.spl, store, apt, deadline)
+    kernel = fetch_kernel(store, apt, spec, deadline)
+    spl = build_spl(store, kernel.root, source, variant, wish.patches, deadline)
+    keys = make_keys(store, kernel.root, deadline)
+    image = build_image(store, kernel, keys, deadline)
+    accelerator = find_accelerator(wish.accelerator, qemu, kernel.vmlinuz, store.root, deadline)
+    initrds = (image.path / "initrd.cpio",)
+    machine = MachineSpec(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name, ram_mib=wish.ram_mib)
+    return Prepared(kernel, spl, machine, keys, qemu, accelerator)

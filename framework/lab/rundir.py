@@ -1,0 +1,171 @@
+"""The directory of one run: what is recorded, as it comes, and read back to be judged.
+
+::
+
+    run.json       what was run on what, how it ended, and size and hash of every file of evidence
+    samples.jsonl  one record a line: frames of the agent, the host's own readings, phases
+    console.log    what the guest said on its serial console (written by QEMU)
+    qemu.log       QEMU's command line and output
+    harness.log    what the harness did
+    verdict.json   the verdict; not evidence
+
+Everything is flushed as it comes. `run.json` is written at the start and again at the end; a run whose end is missing
+was cut off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from framework.errors import EvidenceError
+from framework.evidence.stream import Frame
+from framework.evidence.timeline import Evidence, Timeline
+from framework.evidence.verdict import Verdict
+
+SCHEMA_VERSION = 1
+
+# The files a verdict rests on, besides run.json, which has their hashes.
+EVIDENCE_FILES = ("samples.jsonl", "console.log", "qemu.log", "harness.log")
+
+
+class RunDirectory:
+    """Writes the evidence of one run. Its methods may be called from any thread.
+
+    :param path: made if it is not there.
+    :param facts: what run.json says from the beginning.
+    """
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.facts: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **facts}
+        self._start = time.monotonic()
+        self._lock = threading.Lock()
+        self._samples = (path / "samples.jsonl").open("w", encoding="utf-8")
+        self._write_facts()
+        self._record({"kind": "start", "schema_version": SCHEMA_VERSION})
+
+    def record_frame(self, frame: Frame, path: str) -> None:
+        """Keep a frame of the agent.
+
+        :param path: how it got here, `ssh` for one.
+        """
+        self._record({"kind": "frame", "path": path, **asdict(frame)})
+
+    def record_phase(self, name: str) -> None:
+        """Keep the host's view of when a phase began. The guest's own is in the probe's marks."""
+        self._record({"kind": "phase", "name": name})
+
+    def record_host(self, reading: Mapping[str, Any]) -> None:
+        """Keep a reading of the host."""
+        self._record({"kind": "host", **reading})
+
+    def finish(self, outcome: Mapping[str, Any]) -> None:
+        """Close the evidence: how the run ended, and what every file holds."""
+        with self._lock:
+            self._samples.close()
+        self.facts["outcome"] = dict(outcome)
+        self.facts["evidence"] = {name: _digest(self.path / name) for name in EVIDENCE_FILES}
+        self._write_facts()
+
+    def write_verdict(self, verdict: Verdict) -> None:
+        """Keep the verdict beside the evidence."""
+        _write_json(self.path / "verdict.json", verdict.to_json())
+
+    def _record(self, record: dict[str, Any]) -> None:
+        record["at_s"] = round(time.monotonic() - self._start, 6)
+        line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+        with self._lock:
+            if not self._samples.closed:
+                self._samples.write(line + "\n")
+                self._samples.flush()
+
+    def _write_facts(self) -> None:
+        _write_json(self.path / "run.json", self.facts)
+
+
+def read_evidence(path: Path) -> Evidence:
+    """Read a run's directory.
+
+    Damage that a verdict can be given on is in `Evidence.damage`; only what leaves nothing to judge is an error.
+
+    :raises EvidenceError: when there is no run in `path`, or its run.json cannot be read.
+    """
+    facts = _read_facts(path)
+    damage = list(_find_damage(path, facts))
+    try:
+        records = _read_records(path / "samples.jsonl")
+    except EvidenceError as error:
+        damage.append(f"samples.jsonl: {error}")
+        records = []
+    console = (path / "console.log").read_bytes().decode(errors="replace") if (path / "console.log").exists() else ""
+    return Evidence(facts, Timeline.from_records(records), console, tuple(damage))
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise EvidenceError(f"{path} is not a directory", hint="give the directory that `splvm run` named")
+    try:
+        facts = json.loads((path / "run.json").read_bytes())
+    except FileNotFoundError:
+        raise EvidenceError(f"{path} has no run.json: it is not the directory of a run") from None
+    except ValueError as error:
+        raise EvidenceError(f"{path / 'run.json'} is damaged: {error}") from error
+    if not isinstance(facts, dict) or "schema_version" not in facts:
+        raise EvidenceError(f"{path / 'run.json'} is not the record of a run")
+    if facts["schema_version"] != SCHEMA_VERSION:
+        raise EvidenceError(
+            f"{path / 'run.json'} has schema version {facts['schema_version']!r}, this program reads {SCHEMA_VERSION}",
+            hint="judge it with the version of splvm that recorded it",
+        )
+    return facts
+
+
+def _find_damage(path: Path, facts: Mapping[str, Any]) -> list[str]:
+    recorded = facts.get("evidence")
+    if not isinstance(recorded, dict) or not isinstance(facts.get("outcome"), dict):
+        return ["run.json: the run was cut off, its end is not recorded"]
+    damage = []
+    for name in EVIDENCE_FILES:
+        if not (path / name).is_file():
+            damage.append(f"{name}: missing")
+        elif _digest(path / name) != recorded.get(name):
+            damage.append(f"{name}: not what it was when the run ended")
+    return damage
+
+
+def _read_records(path: Path) -> list[dict[str, Any]]:
+    records = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise EvidenceError("not a record", line=number)
+                records.append(record)
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise EvidenceError(f"not a record: {error}") from error
+    return records
+
+
+def _digest(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {"bytes": 0, "sha256": None}
+    data = path.read_bytes()
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _write_json(path: Path, value: object) -> None:
+    """Whole or not at all: a reader never sees half of it."""
+    scratch = path.with_name(path.name + ".new")
+    scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    scratch.replace(path)

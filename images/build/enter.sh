@@ -1,0 +1,17 @@
+#!/bin/sh
+# enter.sh ROOT WORK UID:GID COMMAND [ARGUMENT...]
+# Runs COMMAND in the build root ROOT with WORK as its /build. To be called under `unshare --mount --pid --fork`: every
+# mount here is private, so it goes away with this process, however that ends. ROOT itself stays read-only.
+set -eu
+root=$1 work=$2 owner=$3
+shift 3
+mount --bind "$root" "$root"
+mount -o remount,ro,bind "$root"
+mount --bind "$work" "$root/build"
+# objtool looks things up in /proc (kernels from 7.0 on).
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/tmp"
+exec chroot --userspec="$owner" "$root" /usr/bin/env -i \
+	PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/build LC_ALL=C.UTF-8 \
+	sh -c 'cd /build && exec "$@"' sh "$@"

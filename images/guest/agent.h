@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the two halves of the sampling agent share: agent.c makes the stream,
+ * agent_sources.c what goes into it.
+ */
+#ifndef AGENT_H
+#define AGENT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+#define NSEC_PER_SEC	1000000000ULL
+#define SHORT_LEN	192	/* of a frame's header, and of short payloads */
+#define NR_SOURCES	6
+
+struct settings {
+	unsigned long rate, slow_every, ring_kib;
+	const char *root;
+	bool realtime;
+};
+
+/* All fixed before the first tick. */
+extern struct settings settings;
+extern uint64_t base_ns, period_ns;
+extern int proc_fd;
+
+extern atomic_bool stopping;
+
+/* Text in a buffer of fixed size. What does not fit is left out, and all after it. */
+struct text {
+	char *buf;
+	size_t len, size;
+	bool cut;
+};
+
+void text_put(struct text *t, const char *s, size_t n);
+void text_str(struct text *t, const char *s);
+void text_num(struct text *t, const char *before, uint64_t value);
+
+uint64_t now_ns(void);
+void sleep_until(uint64_t ns);
+/* The latest tick at or before now that is a multiple of every. */
+uint64_t last_due(uint64_t now, uint64_t every);
+
+struct frame {
+	const char *source, *what;
+	uint64_t tick, start_ns, end_ns;
+	const char *payload;
+	size_t len;
+};
+
+void ring_lock(void);
+void ring_unlock(void);
+/* With the lock held. The frame takes the next number; false: there is no room and it is lost. */
+bool ring_push(const struct frame *f);
+/* With the lock held. Has the writer empty the ring. */
+void ring_flush(void);
+
+void start_thread(void *(*run)(void *), void *arg);
+/* A thread comes back from here when all are ready and base_ns is known. */
+void wait_for_start(void);
+
+/* How many threads start_sources() starts: all of them wait for the start. */
+#define NR_SOURCE_THREADS	(NR_SOURCES + 2)
+void set_up_sources(void);
+void start_sources(void);
+
+#endif
