@@ -25,10 +25,10 @@ from framework.evidence.verdict import Outcome, Reason, Verdict
 CACHE = "slabprobe"
 
 # The window is looked at in slices of this length, ns: in each, every critical thread has to advance.
-SLICE_NS = 500_000_000
+SLICE_NS = 1_000_000_000
 
-# A critical thread that got nothing for this long up to the end of the window stands still, ns: two slices.
-STALL_NS = 2 * SLICE_NS
+# A critical thread that got nothing for this long up to the end of the window stands still, ns.
+STALL_NS = 1_500_000_000
 
 # Readings further apart than this leave a hole in which anything may have happened, ns.
 HOLE_NS = 1_000_000_000
@@ -123,6 +123,8 @@ def judge(evidence: Evidence) -> Verdict:
     if "window" in case.marks and "window-end" in case.marks:
         complaints += [c for check in rule.checks for c in check(case)]
     figures = describe(evidence, CACHE)
+    if "window-end" in case.marks and (starved := _starved(case)):
+        figures["starved"] = starved.strip(" ()")
     if not complaints:
         return Verdict(rule.good, rule.because(case), figures=figures)
     order = list(Outcome)

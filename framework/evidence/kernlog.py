@@ -163,7 +163,7 @@ _TRIGGER = re.compile("|".join(f"(?P<t{at}>{pattern})" for at, (_, pattern) in e
 # Whatever _TRIGGER or _END can match contains one of these; most lines contain none.
 _HINT = re.compile(
     r"BUG|WARNING|INFO: |Kernel panic|PANIC|\[#\d|VERIFY|ASSERT|LOCKUP|Unexpected gfp|oom-killer|ut of memory"
-    r"|allocation failure|vmalloc error|Unable to|---\[ end|Linux version "
+    r"|allocation failure|vmalloc error|Unable to|UBSAN|---\[ end|Linux version "
 )
 _BENIGN = re.compile("|".join(f"(?:{pattern})" for pattern, _ in BENIGN))
 # After these nothing works any more: the die message ("Oops: 0000 [#1]") and panic() itself.
@@ -331,9 +331,14 @@ class _Scanner:
             self.crash = report
         if report.kind is FindingKind.OOM_KILL:
             self.oom = not _KILLED.match(message)
+        self.reports.append(report)
+        self.count(report)
+
+    def count(self, report: _Report) -> None:
+        """Count the report, which is the last one, and drop it again if there are enough of its kind."""
         self.counts[report.kind] += 1
-        if self.counts[report.kind] <= MAX_PER_KIND:
-            self.reports.append(report)
+        if self.counts[report.kind] > MAX_PER_KIND and self.reports[-1] is report:
+            self.reports.pop()
 
     def absorbs(self, new: _Report, message: str) -> bool:
         """Whether `new` is only more of what is already reported."""
@@ -352,25 +357,26 @@ class _Scanner:
         if old.kind.fatal and (new.dying or new.kind is FindingKind.PANIC):
             old.dying = new.dying
             return True
-        return _is_gfp_warning(old, new)
+        if {old.kind, new.kind} != {FindingKind.WARNING, FindingKind.UNEXPECTED_GFP}:
+            return False
+        if old.kind is FindingKind.WARNING:
+            self.rename(old, new)
+        return True
+
+    def rename(self, warning: _Report, gfp: _Report) -> None:
+        """Say "Unexpected gfp" of a warning that is one: WARN() prints its own line before or after the message.
+
+        Since Linux 6.19 __vmalloc() warns so of flags that it does not know (vmalloc_fix_flags(), mm/vmalloc.c),
+        each time, and kv_alloc() of spl-kmem-cache.c passes __GFP_HIGHMEM.
+        """
+        self.counts[warning.kind] -= 1
+        warning.kind, warning.title = gfp.kind, gfp.title
+        self.count(warning)
 
     def is_consequence(self, message: str) -> bool:
         if _ON_WARN.search(message):
             return self.latest is not None and self.latest.kind.fatal
         return self.crash is not None and _CONSEQUENCE.search(message) is not None
-
-
-def _is_gfp_warning(old: _Report, new: _Report) -> bool:
-    """Join "Unexpected gfp" with the WARN() that prints it, in either order.
-
-    Since Linux 6.19 __vmalloc() refuses flags it does not know, __GFP_HIGHMEM among them, which
-    kv_alloc() of spl-kmem-cache.c passes (vmalloc_fix_flags(), mm/vmalloc.c).
-    """
-    if {old.kind, new.kind} != {FindingKind.WARNING, FindingKind.UNEXPECTED_GFP}:
-        return False
-    if old.kind is FindingKind.WARNING:
-        old.kind, old.title = new.kind, new.title
-    return True
 
 
 def _split(line: str) -> tuple[float | None, str | None, str]:

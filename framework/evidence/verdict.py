@@ -63,6 +63,11 @@ class Verdict:
     # Numbers for people and plots; nothing is judged by them.
     figures: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_starved(self) -> bool:
+        """Whether nothing can be said because the host gave the guest too little: the one reason to run again."""
+        return self.outcome is Outcome.INCONCLUSIVE and "starved" in self.figures
+
     def to_json(self) -> dict[str, Any]:
         """The content of verdict.json."""
         return {

@@ -82,6 +82,7 @@ class AgentStream:
             while data := self._channel.recv(65536):
                 for frame in reader.feed(data):
                     self._take(frame)
+            reader.close()
         except (EvidenceError, OSError, EOFError, paramiko.SSHException) as error:
             reason = f"the agent's stream broke off: {error}"
         with self._changed:

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _KEYRINGS = (
 )
 # Questions to the lists on disk.
 _QUERY_S = 60.0
+# What a query waits for another process that updates them.
+_UPDATE_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,11 +302,8 @@ class PrivateApt:
         done = self._run("apt-get", "download", wanted, deadline=deadline, what=what, cwd=directory)
         if done.exit_code != 0:
             raise _explain(what, find_trouble(done.tail), done.tail)
-        # apt has checked it too; this is about the name, and about a file: mirror that apt only links to.
+        # apt has checked it too; this is about the name, and about the disk.
         file = directory / _deb_name(candidate)
-        if file.is_symlink():
-            shutil.copyfile(file.resolve(), directory / "copy")
-            (directory / "copy").replace(file)
         if not _is_candidate(file, candidate):
             raise _explain(what, Trouble.HASH, f"{file.name} is not the file that the lists name")
 
@@ -355,7 +355,9 @@ class PrivateApt:
                     yield Candidate(**json.loads(record.read_text(encoding="utf-8")))
 
     def _ask(self, *argv: str) -> str:
-        done = self._run(*argv, deadline=Deadline(_QUERY_S), what=argv[0])
+        # While another process updates, some of the lists are new and some are old.
+        with hold_lock(self._home / "lock", Deadline(_UPDATE_S), f"package lists of {self.suite.name}"):
+            done = self._run(*argv, deadline=Deadline(_QUERY_S), what=argv[0])
         if done.exit_code == 0 or "No packages found" in done.tail or "Unable to locate" in done.tail:
             return done.stdout
         raise SetupError(f"{' '.join(argv)} failed:\n{done.tail}")
@@ -556,7 +558,7 @@ def _compare_versions(one: Candidate, other: Candidate) -> int:
 
 def _write(path: Path, text: str) -> None:
     """Write a file in one go, for its owner only: the URI of a mirror may contain a password."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(text)

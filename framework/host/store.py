@@ -195,12 +195,16 @@ class Store:
             raise ValueError(f"{path} is not inside {self.root}")
         _unmount_below(path)
         deadline = Deadline(_REMOVE_S)
+        what = f"removing {path}"
         argv = ["rm", "-rf", "--one-file-system", "--", str(path)]
-        run(argv, deadline=deadline, what=f"removing {path}", check=False)
+        run(argv, deadline=deadline, what=what, check=False)
         if os.path.lexists(path):
-            # Read-only directories of our own, or a build root that belongs to root.
-            run(["chmod", "-R", "u+rwX", "--", path], deadline=deadline, what=f"removing {path}", check=False)
-            run([*as_root_args(), *argv], deadline=deadline, what=f"removing {path}")
+            # Directories of our own that may not be written.
+            run(["chmod", "-R", "u+rwX", "--", path], deadline=deadline, what=what, check=False)
+            run(argv, deadline=deadline, what=what, check=False)
+        if os.path.lexists(path):
+            # A build root, which belongs to root.
+            run([*as_root_args(), *argv], deadline=deadline, what=what)
 
     def _home(self, kind: str, key: str) -> Path:
         if not _KIND.fullmatch(kind) or kind in _RESERVED or not _KEY.fullmatch(key):

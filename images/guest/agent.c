@@ -6,7 +6,7 @@
  *
  * It has to go on while the guest is short of memory and partly stuck. So all
  * memory is there, touched and locked before the first tick, files are held
- * open, and every source has a thread of its own, for the very read may block
+ * open, and a read that hangs stops no other one, for the very read may block
  * on the bug under test. No thread reads or writes a file while it holds the
  * ring's lock, the only one there is.
  */
@@ -40,7 +40,7 @@ int proc_fd;
 atomic_bool stopping;
 static pthread_barrier_t gate;
 
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *fmt, ...)
+void die(const char *fmt, ...)
 {
 	int err = errno;
 	va_list ap;
@@ -503,14 +503,15 @@ int main(int argc, char **argv)
 	if (settings.realtime)
 		set_up_realtime();
 	period_ns = NSEC_PER_SEC / settings.rate;
-	/* This thread and those that wait for the start. */
-	pthread_barrier_init(&gate, NULL, 2 + NR_SOURCE_THREADS);
+	/* For this thread, the one for commands and the readers. */
+	pthread_barrier_init(&gate, NULL, 2 + NR_READERS);
 	start_thread(writer_main, NULL);
 	start_thread(command_main, NULL);
-	start_sources();
+	start_readers();
 	base_ns = now_ns();
 	push_hello();
 	wait_for_start();
+	start_sampling();
 	while (sigwait(&end, &sig))
 		;
 	push_end();

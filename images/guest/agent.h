@@ -15,7 +15,8 @@
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 #define NSEC_PER_SEC	1000000000ULL
 #define SHORT_LEN	192	/* of a frame's header, and of short payloads */
-#define NR_SOURCES	6
+#define NR_SOURCES	7
+#define NR_READERS	(NR_SOURCES + 1)
 
 struct settings {
 	unsigned long rate, slow_every, ring_kib;
@@ -60,13 +61,14 @@ bool ring_push(const struct frame *f);
 /* With the lock held. Has the writer empty the ring. */
 void ring_flush(void);
 
+void __attribute__((noreturn, format(printf, 1, 2))) die(const char *fmt, ...);
 void start_thread(void *(*run)(void *), void *arg);
 /* A thread comes back from here when all are ready and base_ns is known. */
 void wait_for_start(void);
 
-/* How many threads start_sources() starts: all of them wait for the start. */
-#define NR_SOURCE_THREADS	(NR_SOURCES + 2)
 void set_up_sources(void);
-void start_sources(void);
+/* The readers wait for the start, and then for start_sampling(). */
+void start_readers(void);
+void start_sampling(void);
 
 #endif

@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The sources of the agent's stream: what they read, and when. Each has a
- * thread; the finder looks for tasks, and the keeper tells which reads hang.
+ * The sources of the agent's stream: what they read, and when.
+ *
+ * One thread leads: it wakes at each tick and reads all that is due, one source
+ * after the other. If it has not come through half a period later, it hangs in
+ * a read, and one of the others, who have waited for that, takes the lead. The
+ * source that hangs is left to the thread that hangs in it. There are as many
+ * threads as can hang, and one more to lead. In a guest without hardware
+ * acceleration this costs less than half of a thread for each source that wakes
+ * by itself.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -9,28 +16,32 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "agent.h"
 
 #define FILE_LEN	(64 * 1024)	/* of one reading; more is cut */
+#define FLUSH_NS	(NSEC_PER_SEC / 5)
 #define MAX_TASKS	64
 #define MAX_STACK_LINES	32
 #define MAX_OTHERS	4096
 
 struct source {
-	const char *name;
+	const char *name;	/* NULL: what it does gives no frames */
 	bool slow;
 	int (*collect)(struct source *src, struct text *out);	/* 0 or an errno */
 	const char *paths[3];	/* below /proc */
 	int fds[3];		/* -1: to be opened at the next due tick */
 	const char *failed;	/* the path that the last error is about */
-	atomic_uint_fast64_t since_ns;	/* when the read under way began; 0: none */
-	uint64_t tick;			/* of that read */
-	char (*bufs)[FILE_LEN];		/* [cur] for the next reading, the other: the last data */
+	char (*bufs)[FILE_LEN];	/* [cur] for the next reading, the other: the last data */
 	unsigned int cur;
 	size_t last_len;
 	bool has_last;
+	/* The rest under the ring's lock. A source is read by one thread at a time. */
+	uint64_t due;		/* the next tick at which it is due */
+	uint64_t since_ns;	/* when the read under way began; 0: none */
+	uint64_t tick;		/* of that read */
 };
 
 /* Appends a whole file. Files of seq_file come in pieces of about a page. */
@@ -100,7 +111,7 @@ static int collect_pressure(struct source *src, struct text *out)
 }
 
 /*
- * The threads of interest. The finder fills a free slot and then sets its pid;
+ * The tasks of interest. find_tasks() fills a free slot and then sets its pid;
  * the source `tasks` reads slots with a pid and frees those whose task is gone.
  */
 struct task {
@@ -184,8 +195,11 @@ static bool is_other(int pid)
  * Only tasks that were not there at the last scan are opened. proc lists them
  * by rising number, so that one pass over the last scan's numbers is enough; in
  * another order, some are merely opened again.
+ *
+ * This is not done by the source `tasks` itself: a look into a new directory of
+ * proc allocates, and may wait for the very reclaim that `tasks` is to show.
  */
-static void find_tasks(void)
+static int find_tasks(struct source *src, struct text *out)
 {
 	static _Alignas(struct dirent64) char buf[8192];
 	static int others[2][MAX_OTHERS];
@@ -193,6 +207,8 @@ static void find_tasks(void)
 	unsigned int k = 0, new = !old;
 	ssize_t n, at;
 
+	(void)src;
+	(void)out;
 	count[new] = 0;
 	lseek(proc_fd, 0, SEEK_SET);
 	while ((n = getdents64(proc_fd, buf, sizeof(buf))) > 0) {
@@ -209,23 +225,7 @@ static void find_tasks(void)
 		}
 	}
 	old = new;
-}
-
-/*
- * Not done by the source `tasks` itself: a look into a new directory of proc
- * allocates, and may wait for the very reclaim that the source is to show.
- */
-static void *finder_main(void *arg)
-{
-	uint64_t tick = settings.slow_every;
-
-	wait_for_start();
-	while (!stopping) {
-		sleep_until(base_ns + tick * period_ns);
-		find_tasks();
-		tick = last_due(now_ns(), settings.slow_every) + settings.slow_every;
-	}
-	return arg;
+	return 0;
 }
 
 static bool read_switches(int fd, struct switches *s)
@@ -321,15 +321,26 @@ static int collect_tasks(struct source *src, struct text *out)
 	return 0;
 }
 
+/* Read in this order: the ones that hang more easily come later. */
 static struct source sources[NR_SOURCES] = {
-	{ .name = "slab", .collect = collect_file, .paths = { "spl/kmem/slab" } },
-	{ .name = "probe", .collect = collect_file, .paths = { "slabprobe" } },
 	{ .name = "tasks", .collect = collect_tasks },
+	{ .name = "probe", .collect = collect_file, .paths = { "slabprobe" } },
+	{ .name = "slab", .collect = collect_file, .paths = { "spl/kmem/slab" } },
 	{ .name = "meminfo", .slow = true, .collect = collect_file, .paths = { "meminfo" } },
 	{ .name = "pressure", .slow = true, .collect = collect_pressure,
 	  .paths = { "pressure/memory", "pressure/io", "pressure/cpu" } },
 	{ .name = "vmstat", .slow = true, .collect = collect_file, .paths = { "vmstat" } },
+	{ .slow = true, .collect = find_tasks },
 };
+
+static uint64_t leader;		/* under the ring's lock: how often the lead was taken */
+static uint64_t flush_due;	/* under the ring's lock: the tick */
+static int watch_fd;		/* a timer that goes off when the leader hangs */
+
+static uint64_t every(const struct source *src)
+{
+	return src->slow ? settings.slow_every : 1;
+}
 
 /* With the lock held. */
 static void push_error(struct frame f, int err, const char *before, const char *about)
@@ -346,19 +357,16 @@ static void push_error(struct frame f, int err, const char *before, const char *
 	ring_push(&f);
 }
 
+/* With the lock held. */
 static void push_reading(struct source *src, struct frame *f, int err, const struct text *out)
 {
-	bool same = !err && src->has_last && out->len == src->last_len &&
-		    !memcmp(src->bufs[0], src->bufs[1], out->len);
-
-	ring_lock();
 	if (err) {
 		push_error(*f, err, " /proc/", src->failed);
-	} else if (same) {
-		f->what = "same";
+		return;
+	}
+	if (strcmp(f->what, "data")) {
 		ring_push(f);
 	} else {
-		f->what = "data";
 		f->payload = out->buf;
 		f->len = out->len;
 		/* Data that was lost is nothing to be the same as. */
@@ -366,79 +374,122 @@ static void push_reading(struct source *src, struct frame *f, int err, const str
 		src->last_len = out->len;
 		src->cur = !src->cur;
 	}
-	if (!err && out->cut)
+	if (out->cut)
 		push_error(*f, EFBIG, " cut at 65536 bytes: /proc/", src->failed);
+}
+
+/* True: the source is due and free, and now this thread's to read. */
+static bool claim(struct source *src, uint64_t lead, uint64_t tick)
+{
+	bool ours;
+
+	ring_lock();
+	ours = lead == leader && !stopping && !src->since_ns && src->due <= tick;
+	if (ours) {
+		src->since_ns = now_ns();
+		src->tick = last_due(src->since_ns, every(src));
+	}
+	ring_unlock();
+	return ours;
+}
+
+static void sample(struct source *src)
+{
+	struct frame f = { .source = src->name, .what = "data", .payload = "" };
+	struct text out = { .buf = src->bufs[src->cur], .size = FILE_LEN };
+	int err = src->collect(src, &out);
+
+	if (src->has_last && out.len == src->last_len && !memcmp(src->bufs[0], src->bufs[1], out.len))
+		f.what = "same";
+	ring_lock();
+	/* With the lock held, so that no blocked frame can come after the reading or end later. */
+	f.end_ns = now_ns();
+	f.start_ns = src->since_ns;
+	f.tick = src->tick;
+	src->since_ns = 0;
+	src->due = last_due(f.end_ns, every(src)) + every(src);
+	if (src->name)
+		push_reading(src, &f, err, &out);
 	ring_unlock();
 }
 
-/* Returns the time when the reading was there. */
-static uint64_t sample(struct source *src, uint64_t tick, uint64_t start)
+/* With the lock held. */
+static void push_blocked(uint64_t now)
 {
-	struct frame f = { .source = src->name, .tick = tick, .start_ns = start, .payload = "" };
-	struct text out = { .buf = src->bufs[src->cur], .size = FILE_LEN };
-	int err;
+	struct frame f = { .what = "blocked", .end_ns = now, .payload = "" };
+	const struct source *src;
 
-	src->tick = tick;
-	atomic_store(&src->since_ns, start);
-	err = src->collect(src, &out);
-	/* In this order no blocked frame can claim a time past the end. */
-	atomic_store(&src->since_ns, 0);
-	f.end_ns = now_ns();
-	push_reading(src, &f, err, &out);
-	return f.end_ns;
-}
-
-static void *source_main(void *arg)
-{
-	struct source *src = arg;
-	uint64_t every = src->slow ? settings.slow_every : 1;
-	uint64_t tick = 0, now;
-
-	wait_for_start();
-	while (!stopping) {
-		sleep_until(base_ns + tick * period_ns);
-		now = now_ns();
-		now = sample(src, last_due(now, every), now);
-		tick = last_due(now, every) + every;
+	for (src = sources; src < sources + NR_SOURCES; src++) {
+		if (!src->name || !src->since_ns || now <= src->since_ns + 2 * period_ns)
+			continue;
+		f.source = src->name;
+		f.tick = src->tick;
+		f.start_ns = src->since_ns;
+		ring_push(&f);
 	}
-	return NULL;
 }
 
-/* With the lock held: so the reading itself can only come after this frame. */
-static void push_blocked(const struct source *src, uint64_t since, uint64_t now)
+/* With the lock held: has another thread take the lead at this time, if none moves it on. */
+static void watch(uint64_t ns)
 {
-	struct frame f = { .source = src->name, .what = "blocked", .payload = "" };
+	struct itimerspec at = {
+		.it_value = { .tv_sec = ns / NSEC_PER_SEC, .tv_nsec = ns % NSEC_PER_SEC },
+	};
 
-	f.tick = src->tick;
-	f.start_ns = since;
-	f.end_ns = now;
-	ring_push(&f);
+	timerfd_settime(watch_fd, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
-/*
- * Comes a quarter of a period after each tick, when most readings are in the
- * ring: one wake-up of the writer, and of all that carries the stream on, then
- * serves them all.
- */
-static void *keeper_main(void *arg)
+static uint64_t take_lead(void)
+{
+	uint64_t times, lead;
+
+	while (read(watch_fd, &times, sizeof(times)) != sizeof(times))
+		;
+	ring_lock();
+	lead = ++leader;
+	watch(now_ns() + period_ns / 2);
+	ring_unlock();
+	return lead;
+}
+
+/* Gives the next tick; 0: another thread has the lead. */
+static uint64_t end_tick(uint64_t lead)
+{
+	uint64_t now, tick = 0;
+
+	ring_lock();
+	if (lead == leader) {
+		now = now_ns();
+		push_blocked(now);
+		tick = last_due(now, 1) + 1;
+		watch(base_ns + tick * period_ns + period_ns / 2);
+		/* Whatever carries the stream on wakes for each write, which costs more than the reading. */
+		if (tick > flush_due) {
+			ring_flush();
+			flush_due = tick - 1 + (FLUSH_NS + period_ns - 1) / period_ns;
+		}
+	}
+	ring_unlock();
+	return tick;
+}
+
+static void *reader_main(void *arg)
 {
 	struct source *src;
-	uint64_t tick = 0, now;
+	uint64_t lead, tick;
 
 	wait_for_start();
 	for (;;) {
-		sleep_until(base_ns + tick * period_ns + period_ns / 4);
-		ring_lock();
-		now = now_ns();
-		for (src = sources; src < sources + NR_SOURCES; src++) {
-			uint64_t since = atomic_load(&src->since_ns);
-
-			if (since && now > since + 2 * period_ns)
-				push_blocked(src, since, now);
-		}
-		ring_flush();
-		ring_unlock();
-		tick = last_due(now, 1) + 1;
+		lead = take_lead();
+		do {
+			tick = last_due(now_ns(), 1);
+			for (src = sources; src < sources + NR_SOURCES; src++)
+				if (claim(src, lead, tick))
+					sample(src);
+			tick = end_tick(lead);
+			if (tick)
+				sleep_until(base_ns + tick * period_ns);
+		} while (tick);
 	}
 	return arg;
 }
@@ -454,15 +505,23 @@ void set_up_sources(void)
 		for (k = 0; k < ARRAY_SIZE(sources[i].fds); k++)
 			sources[i].fds[k] = -1;
 	}
-	find_tasks();
+	watch_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	if (watch_fd < 0)
+		die("timer");
+	find_tasks(NULL, NULL);
 }
 
-void start_sources(void)
+void start_readers(void)
 {
 	unsigned int i;
 
-	start_thread(keeper_main, NULL);
-	start_thread(finder_main, NULL);
-	for (i = 0; i < NR_SOURCES; i++)
-		start_thread(source_main, &sources[i]);
+	for (i = 0; i < NR_READERS; i++)
+		start_thread(reader_main, NULL);
+}
+
+void start_sampling(void)
+{
+	ring_lock();
+	watch(base_ns);
+	ring_unlock();
 }

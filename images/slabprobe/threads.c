@@ -37,7 +37,7 @@ static struct probe_config config = {
 	.threads = 2,
 	.objects = 32,
 	.size = 65536,
-	.pause_us = 500,
+	.pause_us = 5000,
 	.reap_rounds = 1,
 };
 

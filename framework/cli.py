@@ -1,0 +1,403 @@
+"""The command line. Results go to stdout, everything else to stderr.
+
+Exit status: 0 as expected, 1 another verdict or evidence that cannot be read, 2 usage, 3 trouble of the harness or the
+host, 130 and 143 when ended by Ctrl-C and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from framework import __version__
+from framework.build.kernels import KERNELS
+from framework.build.variants import VARIANTS
+from framework.deadline import Deadline
+from framework.errors import EvidenceError, HarnessError, SetupError, UsageError
+from framework.evidence.judge import judge as judge_evidence
+from framework.evidence.slab import SlabFile
+from framework.evidence.slab import parse_slab as parse_slab_text
+from framework.evidence.verdict import Outcome, Verdict
+from framework.guest.guest import start_guest
+from framework.host.probe import inspect_host
+from framework.host.process import find_program
+from framework.host.store import Store
+from framework.lab.experiment import Workload, run_experiment, run_until_fed
+from framework.lab.prepare import Prepared, Wish, prepare
+from framework.lab.rundir import read_evidence
+from framework.lab.scenarios import SCENARIOS, expected_outcomes, find_scenario
+from framework.log import note, setup_logging, step
+from framework.report.summary import plain, summarize, verdict_line
+
+app = typer.Typer(
+    name="splvm",
+    help="Prove or refute that SPL makes forward progress while its slab worker is stuck.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+KernelOption = Annotated[str, typer.Option(help=f"Kernel: {', '.join(KERNELS)}.", metavar="ID")]
+VariantOption = Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")]
+SplOption = Annotated[
+    str, typer.Option(help="Source of SPL: `debian`, or `path:DIR` with an OpenZFS tree.", metavar="SOURCE")
+]
+PatchOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="A .patch or .cocci file to apply on top; may be given again.", metavar="FILE"),
+]
+AccelOption = Annotated[str, typer.Option(help="auto, kvm or tcg.", metavar="NAME")]
+MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, metavar="MIB")]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch package lists anew first.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"splvm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Also show every command.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings only.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show version.")] = False,
+) -> None:
+    setup_logging(-1 if quiet else verbose)
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Check what this host can do."""
+    report = inspect_host()
+    if as_json:
+        _print_json({"ok": report.ok, "checks": [asdict(check) for check in report.checks]})
+    else:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for check in report.checks:
+            mark = Text("ok", "green") if check.ok else Text("no", "red" if check.required else "yellow")
+            table.add_row(mark, check.name, Text(check.detail if check.ok else f"{check.detail}; {check.hint}"))
+        _console().print(table)
+    if not report.ok:
+        raise SetupError("this host lacks something that every run needs", hint="see the lines marked `no`")
+
+
+@app.command()
+def build(
+    kernel: KernelOption = "debian-12",
+    variant: VariantOption = "stock",
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    accel: AccelOption = "auto",
+    refresh: RefreshOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch and build everything a run needs, and say where it is."""
+    prepared = prepare(_wish(kernel, variant, spl, spl_patch, accel, refresh=refresh))
+    if as_json:
+        _print_json({**prepared.facts(), "store": str(Store.default().root)})
+        return
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_row("kernel", f"{prepared.kernel.release} ({prepared.kernel.package} {prepared.kernel.version})")
+    table.add_row(
+        "SPL", f"{prepared.spl.source.version} {prepared.spl.variant.name}, source {prepared.spl.source.name}"
+    )
+    for module in prepared.spl.modules:
+        table.add_row("module", str(module))
+    table.add_row("initramfs", str(prepared.machine.initrds[0]))
+    table.add_row("accelerator", f"{prepared.accelerator.name}: {prepared.accelerator.reason}")
+    _console().print(table)
+
+
+@app.command()
+def run(
+    scenario: Annotated[str, typer.Argument(help=f"What to do: {', '.join(SCENARIOS)}.", metavar="SCENARIO")],
+    kernel: KernelOption = "debian-12",
+    variant: VariantOption = "stock",
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    repeat: Annotated[int, typer.Option(help="Runs, one after the other.", min=1, metavar="N")] = 1,
+    memory: MemoryOption = 512,
+    accel: AccelOption = "auto",
+    window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
+    rate: Annotated[int, typer.Option(help="Samples a second.", min=1, max=100)] = 20,
+    threads: Annotated[int, typer.Option(help="Critical threads.", min=1, max=64)] = 2,
+    objects: Annotated[int, typer.Option(help="Objects per thread and round.", min=1, max=16384)] = 32,
+    size: Annotated[int, typer.Option(help="Bytes of an object.", min=64, max=8 * 1024 * 1024)] = 65536,
+    expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+) -> None:
+    """Run a scenario in a fresh guest and judge it."""
+    chosen = find_scenario(scenario)
+    wanted = frozenset({_outcome(expect)}) if expect else None
+    wish = _wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory)
+    base = _claim_directory(out, f"{scenario}-{kernel}-{variant}")
+    with step(f"preparing {kernel}, {variant}"):
+        prepared = prepare(wish)
+    wanted = wanted or expected_outcomes(chosen, variant, own=prepared.spl.is_own)
+    experiment = prepared.experiment(
+        chosen, window_s=window, rate_hz=rate, workload=Workload(threads=threads, objects=objects, size=size)
+    )
+    results: list[tuple[Verdict, Path]] = []
+    for number in range(1, repeat + 1):
+        directory = base if repeat == 1 else base / f"{number:03}"
+        results.append((run_experiment(experiment, directory), directory))
+        _show(*results[-1], wanted)
+    if repeat > 1:
+        _show_tally([verdict for verdict, _ in results], wanted)
+    odd = [result for result in results if result[0].outcome not in wanted]
+    verdict, directory = (odd or results)[-1]
+    typer.echo(verdict_line(verdict, read_evidence(directory).facts))
+    if odd:
+        raise typer.Exit(1)
+
+
+@app.command()
+def judge(
+    directory: Annotated[Path, typer.Argument(help="Directory of a run.", metavar="DIR")],
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a recorded run again, from its files alone."""
+    evidence = read_evidence(directory)
+    verdict = judge_evidence(evidence)
+    facts = evidence.facts
+    spl = facts.get("spl", {})
+    own = spl.get("source", "debian") != "debian" or bool(spl.get("patches"))
+    wanted = expected_outcomes(find_scenario(str(facts.get("scenario"))), str(spl.get("variant")), own=own)
+    if as_json:
+        _print_json(verdict.to_json())
+    else:
+        _console().print(summarize(verdict, facts, str(directory), expected=verdict.outcome in wanted))
+        typer.echo(verdict_line(verdict, facts))
+    if verdict.outcome not in wanted:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    kernel: KernelOption = "debian-12",
+    accel: AccelOption = "auto",
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+) -> None:
+    """The main job: hold the worker of the stock SPL, then of a build without emergency objects.
+
+    The second is the control. If it does not fail, the first proves nothing.
+    """
+    scenario = find_scenario("held-worker")
+    base = _claim_directory(out, f"demo-{kernel}")
+    builds = {}
+    for variant in ("stock", "no-emergency"):
+        with step(f"preparing {kernel}, {variant}"):
+            builds[variant] = prepare(Wish(kernel=kernel, variant=variant, accelerator=accel))
+    console = _console(record=True)
+    ok = True
+    lines = []
+    for variant, prepared in builds.items():
+        wanted = expected_outcomes(scenario, variant, own=False)
+        verdict, directory = run_until_fed(prepared.experiment(scenario), base / variant)[-1]
+        _show(verdict, directory, wanted, console)
+        lines.append(verdict_line(verdict, read_evidence(directory).facts))
+        ok = ok and verdict.outcome in wanted
+    meaning = (
+        "SPL went on while its worker was stuck, and the same harness failed the build that cannot."
+        if ok
+        else "At least one verdict is not the expected one: the two together prove nothing."
+    )
+    console.print(Text(meaning, style="bold green" if ok else "bold red"))
+    report = base / "report.html"
+    console.save_html(str(report))
+    typer.echo(f"report: {report}")
+    for line in lines:
+        typer.echo(line)
+    if not ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def shell(
+    kernel: KernelOption = "debian-12",
+    variant: VariantOption = "stock",
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    memory: MemoryOption = 512,
+    accel: AccelOption = "auto",
+    command: Annotated[str | None, typer.Option("--command", "-c", help="Run this and leave.", metavar="CMD")] = None,
+) -> None:
+    """Boot a guest with SPL and the probe loaded, and give a shell in it. The guest ends with the shell."""
+    prepared = prepare(_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory))
+    with Store.default().temporary() as logs:
+        status = _run_shell(prepared, logs, command)
+    raise typer.Exit(status)
+
+
+@app.command("parse-slab")
+def parse_slab(
+    file: Annotated[str, typer.Argument(help="A copy of /proc/spl/kmem/slab, or - for stdin.", metavar="FILE")],
+    as_json: JsonOption = False,
+) -> None:
+    """Read a slab file, also one pasted into a report."""
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from error
+    try:
+        slab = parse_slab_text(data.decode(errors="replace"))
+    except EvidenceError as error:
+        raise EvidenceError(f"{file}: {error.message}") from error
+    if as_json:
+        _print_json(slab.to_json())
+    else:
+        _console().print(_slab_table(slab))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def test(ctx: typer.Context) -> None:
+    """Run the project's own test suite, with real guests. Further arguments go to pytest."""
+    if not (_ROOT / "tests" / "vm").is_dir():
+        raise UsageError("the test suite is not part of an installation", hint="run it in a checkout of splvm")
+    argv = [sys.executable, "-m", "pytest", "--require-vm", *ctx.args]
+    note(shlex.join(argv))
+    os.chdir(_ROOT)
+    os.execv(sys.executable, argv)
+
+
+def _wish(
+    kernel: str,
+    variant: str,
+    spl: str,
+    patches: Sequence[Path] | None,
+    accel: str,
+    *,
+    ram_mib: int = 512,
+    refresh: bool = False,
+) -> Wish:
+    absolute = tuple(patch.absolute() for patch in patches or ())
+    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh)
+
+
+def _outcome(name: str) -> Outcome:
+    try:
+        return Outcome(name.upper())
+    except ValueError:
+        raise UsageError(f"--expect {name}: no such verdict; there are: {', '.join(Outcome)}") from None
+
+
+def _claim_directory(out: Path | None, name: str) -> Path:
+    """A directory of this run's own: `out`, or one below ./runs with the time in its name.
+
+    :raises UsageError: when `out` has something in it already.
+    """
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"--out {out}: there is something already", hint="name a directory that is new or empty")
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        path = Path("runs") / (f"{stamp}-{name}" + (f"-{number}" if number else ""))
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+    raise SetupError("cannot make a directory below ./runs")
+
+
+def _show(verdict: Verdict, directory: Path, wanted: frozenset[Outcome], console: Console | None = None) -> None:
+    facts = read_evidence(directory).facts
+    panel = summarize(verdict, facts, str(directory), expected=verdict.outcome in wanted)
+    (console or _console()).print(panel)
+
+
+def _show_tally(verdicts: Sequence[Verdict], wanted: frozenset[Outcome]) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for outcome in Outcome:
+        count = sum(verdict.outcome is outcome for verdict in verdicts)
+        if count:
+            table.add_row(outcome.value, f"{count} of {len(verdicts)}", "" if outcome in wanted else "not expected")
+    _console().print(table)
+
+
+def _run_shell(prepared: Prepared, logs: Path, command: str | None) -> int:
+    """A shell in a guest, through the system's own ssh, which knows terminals. Returns its exit status."""
+    ssh = find_program("ssh")
+    deadline = Deadline(600)
+    with start_guest(prepared.machine, prepared.keys, logs, deadline) as guest:
+        for module in prepared.spl.modules:
+            guest.insert_module(module, deadline=deadline)
+        known_hosts = logs / "known_hosts"
+        known_hosts.write_text(f"[127.0.0.1]:{guest.ssh.port} {prepared.keys.host_key.read_text()}")
+        argv = [
+            *(ssh, "-F", "none", "-p", str(guest.ssh.port), "-i", str(prepared.keys.identity)),
+            *("-o", f"UserKnownHostsFile={known_hosts}", "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR"),
+            *("root@127.0.0.1", *([command] if command else [])),
+        ]
+        note(f"guest is up; {'running the command' if command else 'leave the shell to end it'}")
+        # The user's terminal is the child's as well, so this one is not started through the gate for subprocesses.
+        return os.waitstatus_to_exitcode(os.waitpid(os.posix_spawn(ssh, argv, os.environ), 0)[1])
+
+
+def _slab_table(slab: SlabFile) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), title=f"layout of {slab.layout}", title_justify="left")
+    columns: Sequence[tuple[str, Callable[[Any], object]]] = (
+        ("name", lambda row: plain(row.name)),
+        ("flags", lambda row: f"{row.flags:#07x}"),
+        ("objsize", lambda row: row.objsize),
+        ("slabs", lambda row: row.slab.total),
+        ("objects", lambda row: row.object.total),
+        ("in use", lambda row: row.object.alloc),
+        ("dlock", lambda row: row.emergency.dlock),
+        ("emergency", lambda row: row.emergency.alloc),
+        ("max", lambda row: row.emergency.max),
+    )
+    for name, _ in columns:
+        table.add_column(name, justify="left" if name == "name" else "right")
+    for row in slab.caches:
+        cells = (value(row) for _, value in columns)
+        table.add_row(*(Text("-" if cell is None else str(cell)) for cell in cells))
+    return table
+
+
+def _console(*, record: bool = False) -> Console:
+    # Off a terminal lines are as long as they are, so that they can be searched.
+    return Console(record=record, highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM ends the program as Ctrl-C does: by an exception, so that everything is taken down on the way."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def main() -> NoReturn:
+    """Entry point: turns every error into a message and an exit status."""
+    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    try:
+        # Its own errors (usage, Ctrl-C, a reader that has gone) it turns into messages and statuses itself.
+        app()
+    except HarnessError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_status)
+    raise AssertionError("a typer application exits")

@@ -1,0 +1,137 @@
+"""A verdict in ten seconds of reading, for a terminal.
+
+Everything that came out of a guest is put in as plain text: no markup, no control characters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+from sparklines import sparklines
+
+from framework.evidence.verdict import Outcome, Verdict
+
+_STYLE = {Outcome.PROGRESS: "green", Outcome.HEALTHY: "green", Outcome.NOT_TRIGGERED: "yellow"} | {
+    Outcome.INCONCLUSIVE: "yellow"
+}
+
+# Columns of the slab file that tell the story.
+_COLUMNS = ("flags", "slabs", "objects", "in use", "dlock", "emergency", "max")
+
+
+def summarize(verdict: Verdict, facts: Mapping[str, Any], where: str, *, expected: bool | None = None) -> Panel:
+    """The summary of one run.
+
+    :param facts: run.json.
+    :param where: the run's directory, as the user may type it.
+    :param expected: whether this is the verdict that was expected; None when that is not known.
+    """
+    style = _STYLE.get(verdict.outcome, "red")
+    note = {True: " (as expected)", False: " (NOT as expected)", None: ""}[expected]
+    head = Text.assemble((verdict.outcome.value, f"bold {style}"), note)
+    for reason in verdict.reasons[:4]:
+        head.append(f"\n  {plain(reason.text)}")
+    if len(verdict.reasons) > 4:
+        head.append(f"\n  ... and {len(verdict.reasons) - 4} more in verdict.json")
+    parts: list[RenderableType] = [head]
+    parts += [part for part in (_facts_table(verdict.figures), _slab_table(verdict.figures), _plot(verdict)) if part]
+    parts.append(Text(f"evidence: {where}", style="dim"))
+    return Panel(Group(*parts), title=Text(plain(title(facts))), title_align="left", border_style=style)
+
+
+def title(facts: Mapping[str, Any]) -> str:
+    """Scenario, kernel and variant of a run."""
+    kernel, spl = facts.get("kernel", {}), facts.get("spl", {})
+    release = f"{kernel.get('id')} ({kernel.get('release')})"
+    build = f"SPL {spl.get('version')} {spl.get('variant')}"
+    patches = "".join(f" + {patch.get('name')}" for patch in spl.get("patches", ()))
+    return f"{facts.get('scenario')} on {release}, {build}{patches}"
+
+
+def verdict_line(verdict: Verdict, facts: Mapping[str, Any]) -> str:
+    """The last line on stdout: `VERDICT scenario kernel variant reason`."""
+    kernel, spl = facts.get("kernel", {}), facts.get("spl", {})
+    words = (verdict.outcome.value, facts.get("scenario"), kernel.get("id"), spl.get("variant"))
+    return plain(" ".join(str(word) for word in words) + f" {verdict.reasons[0].text}")
+
+
+def plain(text: str) -> str:
+    """One line without control characters, at most 500 long."""
+    line = "".join(char if char.isprintable() else " " for char in text)
+    return line if len(line) <= 500 else line[:499] + "…"
+
+
+def _facts_table(figures: Mapping[str, Any]) -> RenderableType | None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column()
+    for name, value in _facts(figures):
+        table.add_row(name, Text(plain(value)))
+    return table if table.row_count else None
+
+
+def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    worker = figures.get("worker")
+    if worker and worker.get("stack"):
+        held = f" for {worker['held_s']:.1f} s" if "held_s" in worker else ""
+        switches = worker.get("switches", [])
+        still = "not one context switch" if len(switches) == 1 else f"context switches {switches[0]} to {switches[-1]}"
+        stack = " <- ".join(worker["stack"][:2])
+        yield "stuck", f"{worker.get('comm')} (pid {worker['pid']}){held} in {stack}; {still}"
+    if "objects" in figures:
+        size = f"{figures['object_size'] // 1024} KiB"
+        yield (
+            "went on",
+            f"{figures['threads']} critical threads got {figures['objects']} objects of {size} in "
+            f"{figures['window_s']:.1f} s ({figures['objects_per_s']:.0f}/s), "
+            f"{figures['emergency_objects']} of them emergency objects",
+        )
+    if figures.get("longest_gap_ms") is not None:
+        yield "longest gap", f"{figures['longest_gap_ms']} ms between two allocations of a thread"
+    if "recovery_ms" in figures:
+        yield "recovery", f"{figures['recovery_ms']} ms after the release"
+
+
+def _slab_table(figures: Mapping[str, Any]) -> RenderableType | None:
+    rows: Mapping[str, Any] = figures.get("slab", {})
+    if not rows:
+        return None
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("slab file")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right")
+    for when, row in rows.items():
+        table.add_row(when, *(Text(plain(cell)) for cell in _slab_cells(row)))
+    return table
+
+
+def _slab_cells(row: Mapping[str, Any]) -> Sequence[str]:
+    slab, objects, emergency = row["slab"], row["object"], row["emergency"]
+    values = (
+        slab["total"],
+        objects["total"],
+        objects["alloc"],
+        emergency["dlock"],
+        emergency["alloc"],
+        emergency["max"],
+    )
+    return (f"{row['flags']:#07x}", *("-" if value is None else str(value) for value in values))
+
+
+def _plot(verdict: Verdict) -> RenderableType | None:
+    series: Mapping[str, Any] = verdict.figures.get("series", {})
+    if not series:
+        return None
+    table = Table.grid(padding=(0, 2))
+    seconds = len(series["emergency"]) * series["step_s"]
+    for name, key, unit in (("emergency", "emergency", "in use"), ("objects", "objects_per_s", "per s")):
+        values = series[key]
+        table.add_row(
+            Text(name, style="bold"), sparklines(values, minimum=0, maximum=max(1, *values))[0], f"0 to {max(values):.0f} {unit}, {seconds:.1f} s"
+        )
+    return table

@@ -1,0 +1,597 @@
+"""The guest's sampling agent, built here and driven over pipes against a fake /proc."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import select
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+from framework.deadline import Deadline
+
+GUEST = Path(__file__).parents[2] / "images" / "guest"
+LIMIT_S = 30.0
+FILE_LEN = 64 * 1024
+SLOW = ("meminfo", "pressure", "vmstat")
+NUMBER = rb"(0|[1-9][0-9]*)"
+HEADER = re.compile(
+    rb"F %b %b (agent|slab|probe|tasks|meminfo|pressure|vmstat|ctl) (data|same|blocked|error) %b %b %b"
+    % ((NUMBER,) * 5)
+)
+HELLO = re.compile(rb"hello version=1 rate_hz=%b slow_every=%b base_ns=%b period_ns=%b pid=%b" % ((NUMBER,) * 5))
+END = re.compile(rb"end frames=%b dropped=%b" % ((NUMBER,) * 2))
+STATUS = """\
+Name:\tspl_kmem_cache
+State:\tD (disk sleep)
+Pid:\t77
+voluntary_ctxt_switches:\t{}
+nonvoluntary_ctxt_switches:\t{}
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frame:
+    seq: int
+    tick: int
+    source: str
+    what: str
+    start_ns: int
+    end_ns: int
+    payload: bytes
+
+
+def parse_header(line: bytes) -> tuple[Frame, int]:
+    """Gives a frame that lacks its payload, and the payload's length."""
+    match = HEADER.fullmatch(line)
+    assert match, f"not a header: {line[:200]!r}"
+    seq, tick, source, what, start_ns, end_ns, length = match.groups()
+    frame = Frame(int(seq), int(tick), source.decode(), what.decode(), int(start_ns), int(end_ns), b"")
+    return frame, int(length)
+
+
+class Agent:
+    """A running agent; leaving the context kills it if it still runs."""
+
+    def __init__(self, binary: Path, root: Path, *options: str) -> None:
+        argv = [str(binary), "--root", str(root), *options]
+        self.process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+        self.frames: list[Frame] = []
+        self._buffer = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert pipe
+            pipe.close()
+
+    def _fill(self, deadline: Deadline) -> bool:
+        assert self.process.stdout
+        fd = self.process.stdout.fileno()
+        ready, _, _ = select.select([fd], [], [], deadline.remaining_s)
+        assert ready, f"no output: {self.frames[-3:]}"
+        chunk = os.read(fd, 1 << 16)
+        self._buffer += chunk
+        return bool(chunk)
+
+    def next_frame(self, deadline: Deadline) -> Frame | None:
+        """The next frame, None at the end of the output."""
+        while b"\n" not in self._buffer:
+            if not self._fill(deadline):
+                assert not self._buffer, "the output ends within a header"
+                return None
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        frame, length = parse_header(line)
+        while len(self._buffer) < length + 1:
+            assert self._fill(deadline), "the output ends within a payload"
+        assert self._buffer[length : length + 1] == b"\n", "no newline after the payload"
+        frame = dataclasses.replace(frame, payload=self._buffer[:length])
+        self._buffer = self._buffer[length + 1 :]
+        self.frames.append(frame)
+        return frame
+
+    def until(self, wanted: Callable[[Frame], bool]) -> Frame:
+        """Reads on to the first frame that is wanted."""
+        deadline = Deadline(LIMIT_S)
+        while frame := self.next_frame(deadline):
+            if wanted(frame):
+                return frame
+        raise AssertionError(f"the stream ended: {self.frames[-3:]}")
+
+    def until_is(self, source: str, what: str) -> Frame:
+        return self.until(lambda f: (f.source, f.what) == (source, what))
+
+    def until_payload(self, source: str, payload: bytes) -> Frame:
+        return self.until(lambda f: (f.source, f.payload) == (source, payload))
+
+    def send(self, text: str) -> None:
+        """Writes it all, without the agent's output being read meanwhile."""
+        assert self.process.stdin
+        fd = self.process.stdin.fileno()
+        deadline = Deadline(LIMIT_S)
+        os.set_blocking(fd, False)
+        rest = text.encode()
+        while rest:
+            _, ready, _ = select.select([], [fd], [], deadline.remaining_s)
+            assert ready, "the agent takes no more input"
+            rest = rest[os.write(fd, rest) :]
+
+    def close_input(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+
+    def drain(self) -> list[Frame]:
+        """Reads to the end of the output, checks the whole stream, and that the agent left with 0."""
+        deadline = Deadline(LIMIT_S)
+        while self.next_frame(deadline):
+            pass
+        assert self.process.wait(timeout=LIMIT_S) == 0
+        check_stream(self.frames)
+        return self.frames
+
+    def quit(self) -> list[Frame]:
+        self.send("quit\n")
+        return self.drain()
+
+
+def check_stream(frames: list[Frame]) -> None:
+    """Whatever holds for every complete stream."""
+    first, last = frames[0], frames[-1]
+    hello, end = HELLO.fullmatch(first.payload), END.fullmatch(last.payload)
+    assert hello and end
+    assert (first.seq, first.source, first.what) == (0, "agent", "data")
+    assert (last.source, last.what) == ("agent", "data")
+    assert sum(f.source == "agent" for f in frames) == 2
+    _, slow_every, base_ns, period_ns, _ = map(int, hello.groups())
+    total, dropped = map(int, end.groups())
+    assert last.seq == total
+    seqs = [f.seq for f in frames]
+    assert seqs == sorted(set(seqs))
+    assert len(set(range(total)) - set(seqs)) == dropped
+    for frame in frames:
+        check_frame(frame, base_ns, period_ns, slow_every)
+    for source in {f.source for f in frames} - {"agent", "ctl"}:
+        check_source([f for f in frames if f.source == source], period_ns)
+
+
+def check_frame(frame: Frame, base_ns: int, period_ns: int, slow_every: int) -> None:
+    due_ns = base_ns + frame.tick * period_ns
+    assert due_ns <= frame.start_ns < due_ns + period_ns, "it was another tick"
+    assert frame.start_ns <= frame.end_ns
+    if frame.source in SLOW:
+        assert frame.tick % slow_every == 0
+    if frame.what in ("same", "blocked"):
+        assert frame.payload == b""
+    if frame.what == "error":
+        assert re.fullmatch(rb"errno=[1-9][0-9]* .*", frame.payload)
+
+
+def check_source(frames: list[Frame], period_ns: int) -> None:
+    """The frames of one source tell one story, in order."""
+    done, blocked, has_data = -1, None, False
+    for frame in frames:
+        if frame.what == "error" and frame.tick == done:
+            assert frame.payload.startswith(b"errno=27 ")
+            continue
+        assert frame.tick > done
+        if frame.what == "blocked":
+            assert frame.end_ns - frame.start_ns > 2 * period_ns
+        if blocked:
+            assert (frame.tick, frame.start_ns) == (blocked.tick, blocked.start_ns)
+            assert frame.end_ns > blocked.end_ns
+        blocked = frame if frame.what == "blocked" else None
+        done = frame.tick if frame.what != "blocked" else done
+        assert frame.what != "same" or has_data
+        has_data = has_data or frame.what == "data"
+
+
+class FakeProc:
+    """A directory that looks like /proc to the agent."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.proc = root / "proc"
+        for name in ("spl/kmem/slab", "slabprobe", "meminfo", "vmstat"):
+            self.write(name, f"{name} 1\n")
+        for name in ("memory", "io", "cpu"):
+            self.write(f"pressure/{name}", f"some {name}\n")
+
+    def write(self, name: str, text: str) -> Path:
+        """Makes the file appear with all its text at once, also in place of an old one."""
+        path = self.proc / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.root / "scratch"
+        scratch.write_text(text)
+        return scratch.rename(path)
+
+    def overwrite(self, name: str, text: str) -> None:
+        """Changes a file that the agent holds open, in one write of the same length."""
+        path = self.proc / name
+        assert path.stat().st_size == len(text)
+        fd = os.open(path, os.O_WRONLY)
+        assert os.pwrite(fd, text.encode(), 0) == len(text)
+        os.close(fd)
+
+    def add_task(self, pid: int, comm: str, **files: str) -> None:
+        """Makes the task's directory appear with all its files at once."""
+        scratch = self.root / "scratch-task"
+        scratch.mkdir()
+        for name, text in {"comm": comm + "\n", **files}.items():
+            (scratch / name).write_text(text)
+        scratch.rename(self.proc / str(pid))
+
+
+@pytest.fixture(scope="session")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    gcc = shutil.which("gcc")
+    if not gcc:
+        pytest.skip("gcc is not installed")
+    path = tmp_path_factory.mktemp("agent") / "agent"
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
+    sources = [GUEST / "agent.c", GUEST / "agent_sources.c"]
+    done = subprocess.run([gcc, *flags, "-o", path, *sources], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> FakeProc:
+    return FakeProc(tmp_path)
+
+
+@pytest.fixture
+def start(binary: Path, proc: FakeProc) -> Iterator[Callable[..., Agent]]:
+    """Starts an agent on the fake proc, 100 ticks a second unless told otherwise."""
+    running: list[Agent] = []
+
+    def start_agent(*options: str) -> Agent:
+        agent = Agent(binary, proc.root, "--rate", "100", "--no-realtime", *options)
+        running.append(agent)
+        return agent
+
+    yield start_agent
+    for agent in running:
+        agent.__exit__(None, None, None)
+
+
+def tasks_in(payload: bytes) -> dict[str, list[str]]:
+    """The lines of each task that stand below its own, by that one."""
+    tasks: dict[str, list[str]] = {}
+    for line in payload.decode().splitlines():
+        if line.startswith("task "):
+            below = tasks.setdefault(line, [])
+        else:
+            below.append(line)
+    return tasks
+
+
+def test_hello_says_what_was_asked_for(start: Callable[..., Agent]) -> None:
+    agent = start("--slow-every", "3")
+    hello = HELLO.fullmatch(agent.until_is("agent", "data").payload)
+    assert hello
+    rate_hz, slow_every, _, period_ns, pid = map(int, hello.groups())
+    assert (rate_hz, slow_every, period_ns, pid) == (100, 3, 10_000_000, agent.process.pid)
+    agent.quit()
+
+
+def test_every_source_is_read(start: Callable[..., Agent]) -> None:
+    agent = start("--slow-every", "2")
+    agent.until(lambda f: f.source == "vmstat" and f.tick >= 4)
+    frames = agent.quit()
+    first = {f.source: f.payload for f in reversed(frames) if f.source != "agent"}
+    assert first == {
+        "slab": b"spl/kmem/slab 1\n",
+        "probe": b"slabprobe 1\n",
+        "tasks": b"",
+        "meminfo": b"meminfo 1\n",
+        "vmstat": b"vmstat 1\n",
+        "pressure": b"# memory\nsome memory\n# io\nsome io\n# cpu\nsome cpu\n",
+    }
+    assert [f.seq for f in frames] == list(range(len(frames)))
+    assert any(f.source == "slab" and f.tick % 2 for f in frames)
+
+
+def test_unchanged_readings_are_same(start: Callable[..., Agent], proc: FakeProc) -> None:
+    agent = start()
+    agent.until_is("slab", "same")
+    proc.overwrite("spl/kmem/slab", "spl/kmem/slab 2\n")
+    agent.until_payload("slab", b"spl/kmem/slab 2\n")
+    agent.until_is("slab", "same")
+    slab = [(f.what, f.payload) for f in agent.quit() if f.source == "slab" and f.what != "same"]
+    assert slab == [("data", b"spl/kmem/slab 1\n"), ("data", b"spl/kmem/slab 2\n")]
+
+
+def test_files_are_held_open(start: Callable[..., Agent], proc: FakeProc) -> None:
+    agent = start()
+    agent.until_is("slab", "same")
+    proc.write("spl/kmem/slab", "another file\n")
+    tick = agent.frames[-1].tick
+    agent.until(lambda f: f.source == "slab" and f.tick > tick + 3)
+    assert all(f.payload != b"another file\n" for f in agent.quit())
+
+
+def test_file_that_appears_later(start: Callable[..., Agent], proc: FakeProc) -> None:
+    (proc.proc / "spl/kmem/slab").unlink()
+    (proc.proc / "pressure/io").unlink()
+    agent = start("--slow-every", "2")
+    assert agent.until_is("slab", "error").payload == b"errno=2 /proc/spl/kmem/slab"
+    assert agent.until_is("slab", "error").payload == b"errno=2 /proc/spl/kmem/slab"
+    assert agent.until_is("pressure", "error").payload == b"errno=2 /proc/pressure/io"
+    proc.write("spl/kmem/slab", "here it is\n")
+    proc.write("pressure/io", "here too\n")
+    assert agent.until_is("slab", "data").payload == b"here it is\n"
+    assert b"# io\nhere too\n" in agent.until_is("pressure", "data").payload
+    agent.until_is("slab", "same")
+    agent.quit()
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_long_file_is_cut(start: Callable[..., Agent], proc: FakeProc, excess: int) -> None:
+    proc.write("spl/kmem/slab", "x" * (FILE_LEN + excess))
+    agent = start()
+    agent.until_is("slab", "same")
+    agent.until(lambda f: f.source == "slab" and f.what != "error")
+    frames = [f for f in agent.quit() if f.source == "slab"]
+    assert frames[0].payload == b"x" * FILE_LEN
+    assert frames[1].what == ("error" if excess else "same")
+    if excess:
+        assert frames[1].payload == b"errno=27 cut at 65536 bytes: /proc/spl/kmem/slab"
+        assert frames[1].tick == frames[0].tick
+        assert frames[2].what == "same"
+
+
+def test_blocked_read_is_told_while_others_go_on(start: Callable[..., Agent], proc: FakeProc) -> None:
+    slab, fifo = proc.proc / "spl/kmem/slab", proc.root / "fifo"
+    slab.unlink()
+    os.mkfifo(slab)
+    os.link(slab, fifo)
+    agent = start()
+    first = agent.until_is("slab", "blocked")
+    assert not any(f.source == "slab" for f in agent.frames[:-1])
+    agent.until_is("probe", "same")
+    agent.until_is("slab", "blocked")
+    agent.until_is("probe", "same")
+    agent.until_is("slab", "blocked")
+    # Let go of the first open; it finds something that has no offsets. The next one finds a file.
+    proc.write("spl/kmem/slab", "back again\n")
+    os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    freed = agent.until_is("slab", "error")
+    assert (freed.tick, freed.start_ns) == (first.tick, first.start_ns)
+    assert freed.payload == b"errno=29 /proc/spl/kmem/slab"
+    data = agent.until_is("slab", "data")
+    assert data.payload == b"back again\n"
+    # The ticks that it missed are not made up for.
+    assert data.tick >= freed.tick + 3
+    agent.until_is("slab", "same")
+    blocked = [f for f in agent.quit() if f.what == "blocked"]
+    assert {f.source for f in blocked} == {"slab"}
+    assert {f.start_ns for f in blocked} == {first.start_ns}
+
+
+def test_commands(start: Callable[..., Agent], proc: FakeProc) -> None:
+    proc.overwrite("slabprobe", "." * len("slabprobe 1\n"))
+    agent = start()
+    agent.send("probe hold\nprobe mark a b\n")
+    assert agent.until_is("ctl", "data").payload == b"ok hold"
+    assert agent.until_is("ctl", "data").payload == b"ok mark a b"
+    assert (proc.proc / "slabprobe").read_text() == "holdmark a b"
+    agent.send("probe " + "c" * 200 + "\nprobe " + "d" * 201 + "\nprobe " + "e" * 9000 + "\n")
+    assert agent.until_is("ctl", "data").payload == b"ok " + b"c" * 200
+    assert agent.until_is("ctl", "error").payload == b"errno=22 " + b"d" * 200
+    assert agent.until_is("ctl", "error").payload == b"errno=22 " + b"e" * 200
+    agent.send("probe \nquite\n\nprob")
+    assert agent.until_is("ctl", "error").payload == b"errno=22 "
+    assert agent.until_is("ctl", "error").payload == b"errno=22 quite"
+    assert agent.until_is("ctl", "error").payload == b"errno=22 "
+    agent.send("e release\n")
+    assert agent.until_is("ctl", "data").payload == b"ok release"
+    assert (proc.proc / "slabprobe").read_text() == "holdmark a b" + "c" * 200 + "release"
+    agent.quit()
+
+
+def test_command_errors(start: Callable[..., Agent], proc: FakeProc) -> None:
+    (proc.proc / "slabprobe").unlink()
+    agent = start()
+    agent.send("probe hold\n")
+    assert agent.until_is("ctl", "error").payload == b"errno=2 hold"
+    (proc.proc / "slabprobe").symlink_to("/dev/full")
+    agent.send("probe hold\n")
+    assert agent.until_is("ctl", "error").payload == b"errno=28 hold"
+    # It reads as zeros without end, which is no trouble either.
+    assert agent.until_is("probe", "data").payload == bytes(FILE_LEN)
+    agent.quit()
+
+
+def test_overflow_is_counted(start: Callable[..., Agent]) -> None:
+    agent = start("--ring", "4")
+    agent.until_is("agent", "data")
+    # Each line is answered with a frame; that is more than the pipe and the ring hold.
+    agent.send("".join(f"{i} {'x' * 180}\n" for i in range(2000)) + "quit\n")
+    frames = agent.drain()
+    answers = [int(f.payload.split()[1]) for f in frames if f.source == "ctl"]
+    assert 0 < len(answers) < 2000
+    assert answers == sorted(set(answers))
+    assert answers[0] == 0
+    assert frames[-1].seq > len(frames)
+
+
+def test_frame_larger_than_the_ring_is_lost_each_time(start: Callable[..., Agent], proc: FakeProc) -> None:
+    proc.write("spl/kmem/slab", "x" * 2000)
+    agent = start("--ring", "1")
+    agent.until(lambda f: f.source == "probe" and f.tick >= 5)
+    frames = agent.quit()
+    # `same` would be the same as something that was never seen.
+    assert not any(f.source == "slab" for f in frames)
+    end = END.fullmatch(frames[-1].payload)
+    assert end
+    assert int(end[2]) >= 2
+
+
+def test_tasks(start: Callable[..., Agent], proc: FakeProc) -> None:
+    deep = [f"[<0>] frame_{i}+0x1/0x2" for i in range(40)]
+    proc.add_task(77, "spl_kmem_cache", status=STATUS.format(12, 3), stack="\n".join(deep) + "\n")
+    proc.add_task(78, "slabprobe a b", status=STATUS.format(1, 0).replace("D (", "S ("), stack="[<0>] last")
+    proc.add_task(79, "bash", status=STATUS.format(5, 5), stack="")
+    proc.add_task(80, "slabprobe/1", status=STATUS.format(2, 0))
+    proc.add_task(81, "spl_kmem_cache", status="Name:\tspl_kmem_cache\n", stack="")
+    agent = start()
+    assert tasks_in(agent.until_is("tasks", "data").payload) == {
+        "task pid=77 comm=spl_kmem_cache state=D voluntary=12 nonvoluntary=3": deep[:32],
+        "task pid=78 comm=slabprobe_a_b state=S voluntary=1 nonvoluntary=0": ["[<0>] last"],
+        "task pid=80 comm=slabprobe/1 state=D voluntary=2 nonvoluntary=0": ["stack errno=2"],
+    }
+    agent.until_is("tasks", "same")
+    proc.overwrite("77/status", STATUS.format(14, 3))
+    changed = agent.until_is("tasks", "data").payload
+    assert b"task pid=77 comm=spl_kmem_cache state=D voluntary=14 nonvoluntary=3\n" in changed
+    agent.quit()
+
+
+def test_tasks_come_and_go(start: Callable[..., Agent], proc: FakeProc) -> None:
+    proc.add_task(79, "bash", status=STATUS.format(5, 5), stack="")
+    agent = start("--slow-every", "2")
+    assert agent.until_is("tasks", "data").payload == b""
+    proc.add_task(90, "spl_kmem_cache", status=STATUS.format(1, 1), stack="")
+    task = b"task pid=90 comm=spl_kmem_cache state=D voluntary=1 nonvoluntary=1\n"
+    assert agent.until_is("tasks", "data").payload == task
+    # An open status of a task that is gone reads as nothing.
+    os.truncate(proc.proc / "90/status", 0)
+    shutil.rmtree(proc.proc / "90")
+    assert agent.until_is("tasks", "data").payload == b""
+    proc.add_task(90, "spl_kmem_cache", status=STATUS.format(1, 1), stack="")
+    assert agent.until_is("tasks", "data").payload == task
+    agent.quit()
+
+
+def test_task_that_moves_under_the_reading(start: Callable[..., Agent], proc: FakeProc) -> None:
+    with (
+        subprocess.Popen(["yes"], stdout=subprocess.PIPE) as busy,
+        subprocess.Popen(["cat"], stdin=busy.stdout, stdout=subprocess.DEVNULL) as other,
+    ):
+        try:
+            proc.add_task(77, "spl_kmem_cache")
+            (proc.proc / "77/status").symlink_to(f"/proc/{busy.pid}/status")
+            # Takes long to read, so that there is time to move.
+            (proc.proc / "77/stack").symlink_to(f"/proc/{os.getpid()}/smaps_rollup")
+            agent = start("--slow-every", "1")
+            agent.until(lambda f: f.source == "tasks" and b" moved=1\n" in f.payload)
+            agent.quit()
+        finally:
+            busy.kill()
+            other.kill()
+
+
+def test_end_of_input_ends_the_stream(start: Callable[..., Agent]) -> None:
+    agent = start()
+    agent.until_is("slab", "data")
+    agent.close_input()
+    agent.drain()
+
+
+def test_sigterm_ends_the_stream(start: Callable[..., Agent]) -> None:
+    agent = start()
+    agent.until_is("slab", "data")
+    agent.process.terminate()
+    agent.drain()
+
+
+def test_quit_does_not_wait_for_a_blocked_read(start: Callable[..., Agent], proc: FakeProc) -> None:
+    (proc.proc / "vmstat").unlink()
+    os.mkfifo(proc.proc / "vmstat")
+    agent = start("--slow-every", "2")
+    agent.until_is("vmstat", "blocked")
+    frames = agent.quit()
+    assert {f.what for f in frames if f.source == "vmstat"} == {"blocked"}
+
+
+def test_nothing_follows_quit(start: Callable[..., Agent]) -> None:
+    agent = start()
+    agent.send("probe hold\nquit\nprobe release\n")
+    assert [f.payload for f in agent.drain() if f.source == "ctl"] == [b"ok hold"]
+
+
+def test_output_that_fails_ends_the_agent(start: Callable[..., Agent]) -> None:
+    agent = start()
+    agent.until_is("slab", "data")
+    assert agent.process.stdout
+    agent.process.stdout.close()
+    assert agent.process.wait(timeout=LIMIT_S) == 1
+
+
+def test_realtime_is_set_up_or_its_lack_is_said(binary: Path, proc: FakeProc) -> None:
+    adj = proc.write("self/oom_score_adj", "0\n")
+    with Agent(binary, proc.root) as agent:
+        assert agent.process.stderr
+        fds = [p.fileno() for p in (agent.process.stdout, agent.process.stderr) if p]
+        ready, _, _ = select.select(fds, [], [], LIMIT_S)
+        if agent.process.stderr.fileno() in ready:
+            assert re.match(rb"agent: (mlockall|SCHED_FIFO|oom_score_adj): \w+", agent.process.stderr.read())
+            assert agent.process.wait(timeout=LIMIT_S) == 1
+            return
+        agent.until_is("slab", "data")
+        threads = list(Path(f"/proc/{agent.process.pid}/task").iterdir())
+        assert len(threads) >= 10
+        assert {os.sched_getscheduler(int(t.name)) for t in threads} == {os.SCHED_FIFO}
+        assert {os.sched_getparam(int(t.name)).sched_priority for t in threads} == {1}
+        locked = re.search(r"VmLck:\s+(\d+) kB", Path(f"/proc/{agent.process.pid}/status").read_text())
+        assert locked
+        assert int(locked[1]) >= 4096
+        assert adj.read_text() == "-1000"
+        agent.quit()
+
+
+def run(binary: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([binary, *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=LIMIT_S)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--nonsense"],
+        ["-x"],
+        ["stray"],
+        ["--rate"],
+        ["--rate", "0"],
+        ["--rate", "101"],
+        ["--rate", "20x"],
+        ["--rate", "-1"],
+        ["--rate", ""],
+        ["--slow-every", "0"],
+        ["--ring", "99999999999999999999"],
+    ],
+    ids=" ".join,
+)
+def test_bad_options(binary: Path, options: list[str]) -> None:
+    done = run(binary, "--no-realtime", *options)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "agent" in done.stderr
+
+
+def test_help(binary: Path) -> None:
+    done = run(binary, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for option in ("--rate", "--slow-every", "--ring", "--root", "--no-realtime", "--help"):
+        assert option in done.stdout
+
+
+def test_root_without_proc(binary: Path, tmp_path: Path) -> None:
+    done = run(binary, "--no-realtime", "--root", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f"{tmp_path}/proc" in done.stderr

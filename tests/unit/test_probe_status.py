@@ -1,0 +1,143 @@
+"""/proc/slabprobe."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from framework.errors import EvidenceError
+from framework.evidence.probe import Config, Hold, Live, Mark, Run, RunState, Thread, parse_probe
+
+FUZZ = settings(deadline=None, max_examples=200, derandomize=True)
+
+TEXT = """\
+slabprobe 1
+now_ns 8123456789
+bits kvmem=0x80 deadlocked=0x4000 growing=0x8000 reaping=0x10000
+hold armed=1 held=1 pid=77 since_ns=7012345678 entries=1 released_ns=0
+config threads=2 objects=64 size=65536 pause_us=500 reap_rounds=1
+run state=parked parked=2 stopped=0
+live slab=-1 emergency=64 emergency_max=65 emergency_total=1234
+thread 0 pid=90 rounds=12 allocs=768 frees=704 emergency=320 failures=0 corrupt=0 gap_max_ns=101800000 \
+gap_total_max_ns=101900000 alloc_since_ns=0 last_ns=8123400000
+thread 1 pid=91 rounds=11 allocs=700 frees=640 emergency=300 failures=1 corrupt=2 gap_max_ns=5 \
+gap_total_max_ns=6 alloc_since_ns=8123400001 last_ns=8123300000
+latency 12 345
+latency 26 1
+mark 0 7000000000 settle
+mark 1 7100000000 hold
+"""
+LINES = TEXT.splitlines(keepends=True)
+
+
+def test_a_status() -> None:
+    status = parse_probe(TEXT)
+    assert status.now_ns == 8_123_456_789
+    assert status.bits == {"kvmem": 0x80, "deadlocked": 0x4000, "growing": 0x8000, "reaping": 0x10000}
+    assert status.config == Config(threads=2, objects=64, size=65536, pause_us=500, reap_rounds=1)
+    assert status.run == Run(RunState.PARKED, parked=2, stopped=0)
+    assert status.hold == Hold(armed=True, held=1, pid=77, since_ns=7_012_345_678, entries=1, released_ns=0)
+    assert status.live == Live(slab=-1, emergency=64, emergency_max=65, emergency_total=1234)
+    assert status.threads[0] == Thread(0, 90, 12, 768, 704, 320, 0, 0, 101_800_000, 101_900_000, 0, 8_123_400_000)
+    assert status.threads[1] == Thread(1, 91, 11, 700, 640, 300, 1, 2, 5, 6, 8_123_400_001, 8_123_300_000)
+    assert status.latency == {12: 345, 26: 1}
+    assert status.marks == (Mark(0, 7_000_000_000, "settle"), Mark(1, 7_100_000_000, "hold"))
+
+
+def test_a_status_before_anything_was_done() -> None:
+    status = parse_probe("".join(LINES[:7]))
+    assert (status.threads, status.latency, status.marks) == ((), {}, ())
+
+
+def test_what_is_not_known_is_left_alone() -> None:
+    text = TEXT.replace("entries=1", "entries=1 colour=red").replace("latency 12", "shrinker count=what\n\nlatency 12")
+    assert parse_probe(text) == parse_probe(TEXT)
+
+
+def test_bits_that_later_versions_add_are_kept() -> None:
+    assert parse_probe(TEXT.replace("reaping=", "destroy=0x20000 reaping=")).bits["destroy"] == 0x20000
+
+
+@pytest.mark.parametrize("tag", ["now_ns", "bits", "hold", "config", "run", "live"])
+def test_required_lines(tag: str) -> None:
+    without = "".join(line for line in LINES if not line.startswith(tag + " "))
+    with pytest.raises(EvidenceError, match=f"without a line `{tag}`") as caught:
+        parse_probe(without)
+    assert caught.value.line == len(LINES) - 1
+    with pytest.raises(EvidenceError, match=f"a second line `{tag}`") as caught:
+        parse_probe(TEXT + next(line for line in LINES if line.startswith(tag + " ")))
+    assert caught.value.line == len(LINES) + 1
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [(at, word.partition("=")[0]) for at, line in enumerate(LINES, 1) for word in line.split() if "=" in word],
+)
+def test_required_keys(line: int, key: str) -> None:
+    lines = LINES.copy()
+    lines[line - 1] = lines[line - 1].replace(f" {key}=", f" no_{key}=")
+    with pytest.raises(EvidenceError) as caught:
+        parse_probe("".join(lines))
+    assert caught.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("slabprobe 1", "slabprobe 2", 1, "version 1"),
+        ("slabprobe 1", "slabprobe", 1, "version 1"),
+        ("slabprobe 1", "slabprobe 1 1", 1, "version 1"),
+        ("slabprobe 1\n", "", 1, "version 1"),
+        ("8123456789", "8123456789.5", 2, "not a number"),
+        ("now_ns 8123456789", "now_ns", 2, "a number is missing"),
+        ("0x4000", "4000h", 3, "not a number"),
+        ("entries=1", "entries=", 4, "not a number"),
+        ("entries=1", "entries=\u0661", 4, "not a number"),
+        ("entries=1", "entries=" + "1" * 30, 4, "not a number"),
+        ("state=parked", "state=asleep", 6, "'asleep', valid are stopped, running, parked"),
+        ("thread 1", "thread one", 9, "not a number"),
+        ("latency 26", "latency 12", 11, "bucket 12"),
+        ("latency 26", "latency 64", 11, "bucket 64"),
+        ("latency 26 1", "latency 26", 11, "a number is missing"),
+        ("7100000000 hold", "7100000000", 13, "a mark without a name"),
+    ],
+)
+def test_what_is_refused(old: str, new: str, line: int, words: str) -> None:
+    with pytest.raises(EvidenceError) as caught:
+        parse_probe(TEXT.replace(old, new, 1))
+    assert caught.value.line == line
+    assert words in str(caught.value)
+
+
+def test_an_empty_status() -> None:
+    with pytest.raises(EvidenceError, match="empty"):
+        parse_probe("")
+
+
+def test_every_cut_is_noticed_or_between_lines() -> None:
+    whole = {sum(map(len, LINES[:count])) for count in range(7, len(LINES) + 1)}
+    for cut in range(len(TEXT)):
+        if cut in whole:
+            parse_probe(TEXT[:cut])
+        else:
+            with pytest.raises(EvidenceError):
+                parse_probe(TEXT[:cut])
+
+
+@FUZZ
+@given(st.lists(st.tuples(st.integers(0, len(TEXT)), st.integers(0, 40), st.text(max_size=12)), max_size=4))
+def test_fuzz_only_evidence_errors(edits: list[tuple[int, int, str]]) -> None:
+    text = TEXT
+    for at, gone, instead in edits:
+        text = text[:at] + instead + text[at + gone :]
+    try:
+        parse_probe(text)
+    except EvidenceError as error:
+        assert error.line is not None or "empty" in error.message
+
+
+def test_the_longest_status() -> None:
+    text = TEXT + LINES[7] * 2_000 + "".join(f"mark {at} {at} m{at}\n" for at in range(2_000))
+    status = parse_probe(text)
+    assert (len(status.threads), len(status.marks)) == (2_002, 2_002)

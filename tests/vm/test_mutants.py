@@ -1,0 +1,60 @@
+"""The harness has to fail when SPL is wrong: builds of SPL with one fault each, and the verdict each must get.
+
+A mutant is a semantic patch in mutants/. That it is a fault, and that the verdict names it, is what is tested here;
+that SPL itself is right is what test_scenarios.py tests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from framework.evidence.verdict import Outcome
+from framework.plugin import RunResult
+
+pytestmark = pytest.mark.vm
+
+HERE = Path(__file__).parent / "mutants"
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One fault, one scenario that shows it."""
+
+    # Name of the semantic patch.
+    name: str
+    scenario: str
+    outcome: Outcome
+    # What the reasons of the verdict must say.
+    reason: str
+
+
+MUTANTS = (
+    Mutant("flag-never-set", "held-worker", Outcome.STALLED, r"got no object for the last \d"),
+    Mutant("fallback-leaks", "held-worker", Outcome.NO_RECOVERY, r"emergency objects (are left|did not drain)"),
+    Mutant("counts-double", "held-worker", Outcome.MISCOUNTED, r"emergency objects|object total"),
+    Mutant("maximum-forgotten", "held-worker", Outcome.MISCOUNTED, r"max"),
+    Mutant("dlock-forgotten", "held-worker", Outcome.MISCOUNTED, r"yet dlock is 0"),
+    Mutant("deadlocked-sticks", "held-worker", Outcome.NO_RECOVERY, r"flagged deadlocked|did not drain"),
+    Mutant("wake-up-lost", "held-worker", Outcome.NO_RECOVERY, r"callers are not woken"),
+    Mutant("timeout-too-long", "held-worker", Outcome.SLOW, r"waited \d+\.\d ms|got no object between"),
+    Mutant("growing-sticks", "nominal", Outcome.NO_RECOVERY, r"still flagged growing"),
+    Mutant("wake-up-lost", "nominal", Outcome.SLOW, r"callers are not woken"),
+    Mutant("timeout-too-short", "nominal", Outcome.SLOW, r"although nothing held the worker"),
+)
+
+
+def test_every_patch_has_a_row() -> None:
+    assert {path.stem for path in HERE.glob("*.cocci")} == {mutant.name for mutant in MUTANTS}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.name}-{mutant.scenario}")
+def test_mutant_is_found(run_scenario: Callable[..., RunResult], mutant: Mutant) -> None:
+    result = run_scenario(mutant.scenario, patches=(HERE / f"{mutant.name}.cocci",))
+    result.must_be(mutant.outcome)
+    reasons = " | ".join(reason.text for reason in result.verdict.reasons)
+    assert re.search(mutant.reason, reasons), reasons
