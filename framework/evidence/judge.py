@@ -33,13 +33,13 @@ STALL_NS = 1_500_000_000
 # Readings further apart than this leave a hole in which anything may have happened, ns.
 HOLE_NS = 1_000_000_000
 
-# Allocations in these latency buckets (powers of two, ns) waited for the worker (from 131 us), or for as long as SPL's
-# timeout of HZ/10 (from 67 ms): spl_cache_grow() in OpenZFS, module/os/linux/spl/spl-kmem-cache.c.
-WAIT_BUCKET = 17
+# Allocations in these latency buckets (powers of two, ns) waited for as long as SPL's timeout of HZ/10 (from 67 ms), or
+# long, but less (from 8 ms): spl_cache_grow() in OpenZFS, module/os/linux/spl/spl-kmem-cache.c. On a host that is busy
+# long waits get rarer with their length. Where those as long as the timeout are many, and more than twice as many as
+# the shorter ones, it is the timeout that ended them, and not the worker.
 TIMEOUT_BUCKET = 26
-
-# When more than this part of the waits last as long as the timeout, callers are not being woken.
-TIMEOUT_SHARE = 0.25
+LONG_BUCKET = 23
+TIMEOUTS_AT_LEAST = 4
 
 # A guest counts as starved when its virtual CPUs waited for a CPU of the host for more than this part of the time
 # they wanted to run, or when its readings are further apart than this, ns (they are due every 50 ms).
@@ -123,8 +123,9 @@ def judge(evidence: Evidence) -> Verdict:
     if "window" in case.marks and "window-end" in case.marks:
         complaints += [c for check in rule.checks for c in check(case)]
     figures = describe(evidence, CACHE)
-    if "window-end" in case.marks and (starved := _starved(case)):
-        figures["starved"] = starved.strip(" ()")
+    for first, last in (("recovered", "final"), ("window", "window-end")):
+        if first in case.marks and last in case.marks and (starved := _starved(case, first, last)):
+            figures["starved"] = starved.strip(" ()")
     if not complaints:
         return Verdict(rule.good, rule.because(case), figures=figures)
     order = list(Outcome)
@@ -181,16 +182,15 @@ def _check_phases(*names: str) -> Check:
 def _check_stuck(case: Case) -> Iterator[Complaint]:
     """The same worker, on the same stack, without one context switch, in every reading of the window."""
     start, end = case.window
-    held = [s for s in case.timeline.probe if s.value.hold.held and s.start_ns <= end]
-    if not held:
+    pid = _held_worker(case)
+    if pid is None:
         yield Complaint(Outcome.NOT_TRIGGERED, Reason("the lever was pulled and no worker came to be held"))
         return
-    pid = held[-1].value.hold.pid
     samples = between(case.timeline.tasks, start, end)
     if not samples or widest_gap_ns(samples, start, end) > HOLE_NS:
         gap = _s(widest_gap_ns(samples, start, end))
         yield Complaint(Outcome.INCONCLUSIVE, Reason(f"for {gap} of the window nobody looked at the worker"))
-    first = next((t for s in samples for t in s.value if t.pid == pid), None)
+    first = next((t for s in samples for t in s.value if t.pid == pid and t.state == "D" and t.frames), None)
     loose = [(s, why) for s in samples if (why := _why_not_stuck(s.value, pid, first))]
     if not loose:
         return
@@ -206,15 +206,22 @@ def _check_stuck(case: Case) -> Iterator[Complaint]:
     )
 
 
+def _held_worker(case: Case) -> int | None:
+    """The worker that was held last before the end of the window."""
+    end = case.window[1]
+    held = [s.value.hold.pid for s in case.timeline.probe if s.value.hold.held and s.start_ns <= end]
+    return held[-1] if held else None
+
+
 def _why_not_stuck(tasks: tuple[Task, ...], pid: int, first: Task | None) -> str | None:
     task = next((t for t in tasks if t.pid == pid), None)
-    if task is None or first is None:
+    if task is None:
         return "it is not in the list of tasks"
     if task.state != "D":
         return f"its state is {task.state}, not D"
     if not task.frames:
         return "its stack cannot be read"
-    if task.frames != first.frames:
+    if first is None or task.frames != first.frames:
         return f"its stack has changed: {' <- '.join(task.frames[:3])}"
     if task.moved or (task.voluntary, task.nonvoluntary) != (first.voluntary, first.nonvoluntary):
         return "it has run in between: its context switches went on"
@@ -245,6 +252,17 @@ def _check_progress(case: Case) -> Iterator[Complaint]:
     for thread in samples[-1].value.threads:
         counts = [(s, next((t.allocs for t in s.value.threads if t.index == thread.index), 0)) for s in samples]
         yield from _look_at_thread(case, thread.index, thread.pid, counts)
+
+
+def _check_threads(case: Case) -> Iterator[Complaint]:
+    """Every critical thread is in every reading from the window on: one that is left out may stand still."""
+    for sample in case.timeline.probe:
+        threads, expected = sample.value.threads, sample.value.config.threads
+        complete = threads and [t.index for t in threads] == list(range(len(threads))) and len(threads) == expected
+        if sample.start_ns >= case.window[0] and not complete:
+            reason = f"the status at {_s(sample.start_ns)} has {len(threads)} critical threads of {expected}"
+            yield Complaint(Outcome.INCONCLUSIVE, Reason(reason, (sample.seq,)))
+            return
 
 
 def _look_at_thread(
@@ -299,20 +317,19 @@ def _check_latency(case: Case) -> Iterator[Complaint]:
     )
 
 
-def _starved(case: Case) -> str:
-    """Why the guest cannot be blamed for what took long; empty when it can."""
-    start, end = case.window
+def _starved(case: Case, first: str = "window", last: str = "window-end") -> str:
+    """Why the guest cannot be blamed for what took long between two marks; empty when it can."""
+    start, end = case.marks[first], case.marks[last]
     gap = widest_gap_ns(between(case.timeline.probe, start, end), start, end)
     if gap > STARVED_GAP_NS:
         return f" (the guest was starved: readings {_ms(gap)} apart)"
     phases = case.timeline.host_phases
-    readings = [
-        r for r in case.timeline.host if phases.get("window", 0) - 1 <= r.at_s <= phases.get("window-end", 0) + 1
-    ]
+    readings = [r for r in case.timeline.host if phases.get(first, 0) - 1 <= r.at_s <= phases.get(last, 0) + 1]
     if len(readings) >= 2:
         wait_s = readings[-1].wait_s - readings[0].wait_s
         run_s = readings[-1].run_s - readings[0].run_s
-        if wait_s > STARVED_SHARE * (run_s + wait_s):
+        # Less than before means that a CPU is gone, and so are its figures.
+        if run_s >= 0 and wait_s > STARVED_SHARE * (run_s + wait_s):
             return f" (the guest was starved: its CPUs ran {run_s:.1f} s and waited {wait_s:.1f} s for the host's)"
     return ""
 
@@ -347,15 +364,16 @@ def _check_woken(start: str, end: str, outcome: Outcome) -> Check:
             return
         first, last = samples[0].value.latency, samples[-1].value.latency
         grown = {bucket: count - first.get(bucket, 0) for bucket, count in last.items()}
-        waits = sum(count for bucket, count in grown.items() if bucket >= WAIT_BUCKET)
         timeouts = sum(count for bucket, count in grown.items() if bucket >= TIMEOUT_BUCKET)
-        if waits and timeouts > TIMEOUT_SHARE * waits:
-            starved = _starved(case)
+        shorter = sum(count for bucket, count in grown.items() if LONG_BUCKET <= bucket < TIMEOUT_BUCKET)
+        if timeouts >= TIMEOUTS_AT_LEAST and timeouts > 2 * shorter:
+            starved = _starved(case, start, end)
             yield Complaint(
                 Outcome.INCONCLUSIVE if starved else outcome,
                 Reason(
-                    f"callers are not woken: {timeouts} of {waits} waits for the worker between {start} and {end} "
-                    f"lasted {2**TIMEOUT_BUCKET // 1_000_000} ms or more, as long as the timeout{starved}",
+                    f"callers are not woken: between {start} and {end}, {timeouts} allocations took "
+                    f"{2**TIMEOUT_BUCKET // 1_000_000} ms or more, as long as the timeout, and only {shorter} took "
+                    f"{2**LONG_BUCKET // 1_000_000} ms to that{starved}",
                     (samples[0].seq, samples[-1].seq),
                 ),
             )
@@ -410,18 +428,19 @@ def _check_maximum(case: Case) -> Iterator[Complaint]:
 
 
 def _maximum_too_high(case: Case) -> Iterator[Complaint]:
-    rows = case.rows()
-    last = case.timeline.probe[-1] if case.timeline.probe else None
-    if not rows or last is None or rows[-1].value.emergency.max is None:
+    """The last row that the probe was read after: both maxima only ever grow."""
+    last = case.timeline.probe[-1]
+    row = next((s for s in reversed(case.rows()) if s.end_ns <= last.start_ns), None)
+    if row is None or row.value.emergency.max is None:
         return
     slack = last.value.config.threads
-    maximum = rows[-1].value.emergency.max
-    if last.start_ns >= rows[-1].start_ns and maximum > last.value.live.emergency_max + slack:
+    maximum = row.value.emergency.max
+    if maximum > last.value.live.emergency_max + slack:
         reason = (
             f"the slab file's maximum is {maximum} emergency objects, the probe never held more than "
             f"{last.value.live.emergency_max}"
         )
-        yield Complaint(Outcome.MISCOUNTED, Reason(reason, (last.seq, rows[-1].seq)))
+        yield Complaint(Outcome.MISCOUNTED, Reason(reason, (row.seq, last.seq)))
 
 
 def _check_audit(case: Case) -> Iterator[Complaint]:
@@ -437,10 +456,10 @@ def _check_audit(case: Case) -> Iterator[Complaint]:
     for sample in rows:
         live, row = probes[-1].value.live, sample.value
         seqs = (probes[-1].seq, sample.seq)
-        if row.emergency.alloc != live.emergency:
-            reason = (
-                f"at rest the slab file has {row.emergency.alloc} emergency objects, the probe holds {live.emergency}"
-            )
+        # A cache for which SPL has no such column has no emergency objects either.
+        counted = row.emergency.alloc or 0
+        if counted != live.emergency:
+            reason = f"at rest the slab file has {counted} emergency objects, the probe holds {live.emergency}"
             yield Complaint(Outcome.MISCOUNTED, Reason(reason, seqs))
             return
         # Objects that wait in the per-CPU magazines count as allocated too.
@@ -499,12 +518,12 @@ def _check_recovered(case: Case) -> Iterator[Complaint]:
     release = case.marks["release"]
     after = [s for s in case.rows() if s.start_ns >= release]
     back = next((s for s in after if not s.value.emergency.alloc and not case.flags(s.value).get("deadlocked")), None)
-    if back is None:
-        last = f": {after[-1].value.emergency.alloc} in use, flags {after[-1].value.flags:#07x}" if after else ""
-        yield Complaint(
-            Outcome.NO_RECOVERY if after else Outcome.INCONCLUSIVE,
-            Reason(f"emergency objects did not drain after the release{last}", _seqs(after[-1:])),
-        )
+    if not after:
+        yield Complaint(Outcome.INCONCLUSIVE, Reason("the slab file was never read after the release"))
+    elif back is None:
+        last = f"{after[-1].value.emergency.alloc} in use, flags {after[-1].value.flags:#07x}"
+        reason = f"emergency objects did not drain after the release: {last}"
+        yield Complaint(Outcome.NO_RECOVERY, Reason(reason, _seqs(after[-1:])))
     if "recovered" not in case.marks or "final" not in case.marks:
         return
     samples = case.probes("recovered", "final")
@@ -513,14 +532,15 @@ def _check_recovered(case: Case) -> Iterator[Complaint]:
         return
     first, last_probe = samples[0].value, samples[-1].value
     more = last_probe.live.emergency_total - first.live.emergency_total
+    starved = _starved(case, "recovered", "final")
+    outcome = Outcome.INCONCLUSIVE if starved else Outcome.NO_RECOVERY
     if more:
-        starved = _starved(case)
         reason = f"{more} more emergency objects were handed out after the recovery{starved}"
-        yield Complaint(Outcome.INCONCLUSIVE if starved else Outcome.NO_RECOVERY, Reason(reason, _seqs(samples)))
+        yield Complaint(outcome, Reason(reason, _seqs(samples)))
     for before, now in zip(first.threads, last_probe.threads, strict=False):
         if now.rounds <= before.rounds:
-            reason = f"critical thread {now.index} (pid {now.pid}) finished no round after the recovery"
-            yield Complaint(Outcome.NO_RECOVERY, Reason(reason, _seqs(samples)))
+            reason = f"critical thread {now.index} (pid {now.pid}) finished no round after the recovery{starved}"
+            yield Complaint(outcome, Reason(reason, _seqs(samples)))
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -543,7 +563,7 @@ def _because_progress(case: Case) -> tuple[Reason, ...]:
     start, end = case.window
     tasks = between(case.timeline.tasks, start, end)
     probes = between(case.timeline.probe, start, end)
-    pid = probes[-1].value.hold.pid
+    pid = _held_worker(case)
     worker = next(t for t in tasks[0].value if t.pid == pid)
     first, last = probes[0].value, probes[-1].value
     gap = max(t.gap_max_ns for s in between(case.timeline.probe, case.marks["hold"], end) for t in s.value.threads)
@@ -596,6 +616,7 @@ RULES: Mapping[str, Rule] = {
     "nominal": Rule(
         required=(*_ALWAYS, _check_phases("window", "window-end", "audit", "audit-end", "final", "end")),
         checks=(
+            _check_threads,
             _check_progress,
             _check_latency,
             _check_quiet,
@@ -616,6 +637,7 @@ RULES: Mapping[str, Rule] = {
         checks=(
             _check_stuck,
             _check_needed,
+            _check_threads,
             _check_progress,
             _check_latency,
             _check_rows,

@@ -112,7 +112,7 @@ class _Builder:
         for number, record in enumerate(records, 1):
             try:
                 self._take(record)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 self.losses.append(f"record {number} cannot be read: {error!r}")
         if not self.ended:
             self.losses.append("the agent's stream has no end: it was cut off")
@@ -147,12 +147,14 @@ class _Builder:
                 pass
 
     def _take_frame(self, record: Mapping[str, Any]) -> None:
-        seq, source, what = int(record["seq"]), str(record["source"]), str(record["what"])
+        seq, source, what = _count(record["seq"]), str(record["source"]), str(record["what"])
         if seq != self.next_seq:
             self.losses.append(f"frames {self.next_seq} to {seq - 1} are missing")
+            # `same` says nothing when what it is the same as may be among them.
+            self.last_value.clear()
         self.next_seq = seq + 1
         text = str(record["text"])
-        start_ns, end_ns = int(record["start_ns"]), int(record["end_ns"])
+        start_ns, end_ns = _count(record["start_ns"]), _count(record["end_ns"])
         if source == "agent":
             self._take_agent(text)
         elif what == "blocked":
@@ -166,8 +168,9 @@ class _Builder:
         words = dict(word.split("=", 1) for word in text.split() if "=" in word)
         if text.startswith("end "):
             self.ended = True
-            if words.get("dropped") != "0":
-                self.losses.append(f"the agent dropped {words.get('dropped')} frames")
+            dropped = _count(words["dropped"])
+            if dropped:
+                self.losses.append(f"the agent dropped {dropped} frames")
 
     def _value(self, seq: int, source: str, text: str | None) -> object:
         """Parse `text`, or give again what was parsed last; None, and a loss, when that is not possible."""
@@ -182,6 +185,14 @@ class _Builder:
             self.losses.append(f"frame {seq}: {source} cannot be read: {error}")
             self.last_value.pop(source, None)
         return self.last_value.get(source)
+
+
+def _count(value: Any) -> int:
+    """A number of a frame: of 64 bits, as the agent writes it."""
+    count = int(value)
+    if not 0 <= count < 1 << 64:
+        raise ValueError(f"not a number of 64 bits: {str(value)[:40]}")
+    return count
 
 
 _PARSERS: dict[str, Any] = {"slab": parse_slab, "probe": parse_probe, "tasks": parse_tasks}

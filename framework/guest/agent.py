@@ -37,9 +37,10 @@ class AgentStream:
         """Why the stream has ended, or None while it runs."""
         return self._ended
 
-    def command(self, command: str, deadline: Deadline) -> None:
+    def command(self, command: str, deadline: Deadline) -> int:
         """Write `command` to the probe, through a file the agent holds open: nothing is started in the guest.
 
+        :returns: when it was done, guest time in ns.
         :raises GuestCommandError: when the probe refuses.
         :raises GuestLostError: when the stream has ended.
         :raises DeadlineExceeded: when no answer comes.
@@ -56,6 +57,7 @@ class AgentStream:
             reply = self._replies.pop()
         if reply.what != "data":
             raise GuestCommandError(f"the probe refused {command!r}: {reply.text.strip()}")
+        return reply.end_ns
 
     def quit(self, deadline: Deadline) -> bool:
         """Ask for the end of the stream. True when it came whole, last frame and all."""

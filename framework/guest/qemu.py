@@ -15,7 +15,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from qemu.qmp.error import QMPError
 
 from framework.deadline import Deadline
 from framework.errors import DeadlineExceeded, GuestLostError, QemuLaunchError
+from framework.host.process import start_process
 
 _LOG = logging.getLogger("splvm.qemu")
 T = TypeVar("T")
@@ -88,8 +89,8 @@ def qemu_args(spec: MachineSpec, *, initrd: str, qmp_fd: int, console_fd: int, c
         *("-append", kernel_command_line(spec)),
         *("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
         *("-mon", "chardev=qmp,mode=control"),
-        # QEMU itself keeps the log, so that it is complete also when the harness dies.
-        *("-chardev", f"socket,id=console,fd={console_fd},logfile={console_log},logappend=on"),
+        # QEMU itself keeps the log, so that it is complete also when the harness dies. It reads two commas as one.
+        *("-chardev", f"socket,id=console,fd={console_fd},logfile={str(console_log).replace(',', ',,')},logappend=on"),
         *("-serial", "chardev:console"),
         # restrict=on: the guest reaches nothing; only the forwarded port leads in, from loopback.
         *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"),
@@ -160,6 +161,12 @@ class Qemu:
         """The status QEMU ended with, or None while it runs."""
         return self.process.poll()
 
+    def wait_until_ended(self, deadline: Deadline) -> int | None:
+        """The status QEMU ended with, or None when it still runs at the deadline."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(deadline.remaining_s)
+        return self.exit_code()
+
     def ssh_port(self, deadline: Deadline) -> int:
         """The port on 127.0.0.1 that leads to the guest's SSH."""
         answer = self.qmp.execute("human-monitor-command", {"command-line": "info usernet"}, deadline=deadline)
@@ -188,15 +195,16 @@ def _tail(path: Path, lines: int) -> str:
         return ""
 
 
-def _initrd_memfd(initrds: Sequence[Path]) -> int:
+@contextmanager
+def _initrd_memfd(initrds: Sequence[Path]) -> Iterator[int]:
     """All archives, one after the other, in memory that goes away with its last user."""
-    fd = os.memfd_create("initrd", os.MFD_CLOEXEC)
-    with os.fdopen(os.dup(fd), "wb") as out:
+    with os.fdopen(os.memfd_create("initrd", os.MFD_CLOEXEC), "wb") as out:
         for path in initrds:
             data = path.read_bytes()
             # The kernel looks for the next archive at a multiple of four (init/initramfs.c).
             out.write(data + bytes(-len(data) % 4))
-    return fd
+        out.flush()
+        yield out.fileno()
 
 
 @contextmanager
@@ -207,10 +215,10 @@ def start_qemu(spec: MachineSpec, *, console_log: Path, qemu_log: Path, deadline
     :param qemu_log: where QEMU's own output goes.
     :raises QemuLaunchError: when it ends at once.
     """
-    qmp_here, qmp_there = socket.socketpair()
-    console_here, console_there = socket.socketpair()
-    initrd = _initrd_memfd(spec.initrds)
-    try:
+    with ExitStack() as stack:
+        qmp_here, qmp_there = map(stack.enter_context, socket.socketpair())
+        console_here, console_there = map(stack.enter_context, socket.socketpair())
+        initrd = stack.enter_context(_initrd_memfd(spec.initrds))
         inherited = (qmp_there.fileno(), console_there.fileno(), initrd)
         argv = qemu_args(
             spec,
@@ -219,34 +227,17 @@ def start_qemu(spec: MachineSpec, *, console_log: Path, qemu_log: Path, deadline
             console_fd=console_there.fileno(),
             console_log=console_log,
         )
-        _LOG.debug("$ %s", shlex.join(argv))
-        with qemu_log.open("ab", buffering=0) as log:
-            log.write(f"$ {shlex.join(argv)}\n".encode())
-            # The kernel ends QEMU when the thread that started it ends, however it ends.
-            process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=inherited,
-                start_new_session=True,
-            )
-    except BaseException:
-        qmp_here.close()
-        console_here.close()
-        raise
-    finally:
+        log = stack.enter_context(qemu_log.open("ab", buffering=0))
+        log.write(f"$ {shlex.join(argv)}\n".encode())
+        # Kills what is left, whatever happens in between.
+        process = stack.enter_context(start_process(argv, stdout=log, stderr=log, pass_fds=inherited))
+        # The other ends are QEMU's alone, so that its end is seen here.
         qmp_there.close()
         console_there.close()
-        os.close(initrd)
-    qemu = Qemu(tuple(argv), process, Qmp(), console_here, qemu_log)
-    try:
+        qemu = Qemu(tuple(argv), process, Qmp(), console_here, qemu_log)
+        stack.callback(_stop, qemu)
         _connect(qemu, qmp_here, deadline)
         yield qemu
-    finally:
-        _stop(qemu)
-        console_here.close()
-        qmp_here.close()
 
 
 def _connect(qemu: Qemu, sock: socket.socket, deadline: Deadline) -> None:
@@ -260,18 +251,14 @@ def _connect(qemu: Qemu, sock: socket.socket, deadline: Deadline) -> None:
 
 
 def _stop(qemu: Qemu) -> None:
-    """Three ways, each with its own bound; the last cannot fail."""
+    """Ask it to go, then tell it to; what is still there after that is killed by whoever started the process."""
     if qemu.exit_code() is None:
-        with suppress(GuestLostError, DeadlineExceeded):
+        with suppress(GuestLostError, DeadlineExceeded, subprocess.TimeoutExpired):
             qemu.qmp.execute("quit", deadline=Deadline(2))
             qemu.process.wait(3)
             _LOG.debug("QEMU has quit")
-    with suppress(subprocess.TimeoutExpired):
-        qemu.process.wait(0 if qemu.exit_code() is not None else 1)
-    for end in (qemu.process.terminate, qemu.process.kill):
-        if qemu.exit_code() is None:
-            end()
-            with suppress(subprocess.TimeoutExpired):
-                qemu.process.wait(3)
-    qemu.process.wait()
+    if qemu.exit_code() is None:
+        qemu.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            qemu.process.wait(2)
     qemu.qmp.close()

@@ -31,6 +31,8 @@ _LOG = logging.getLogger("splvm.process")
 TAIL_LINES = 40
 # What is kept to find those lines in.
 _RECENT_BYTES = 65536
+# The longest that Ctrl-C can go unnoticed.
+_SIGNAL_DELAY_S = 0.5
 # More than a pipe holds: one read takes all that is there (pipe(7), /proc/sys/fs/pipe-max-size).
 _PIPE_BYTES = 1 << 20
 
@@ -137,7 +139,7 @@ def start_process(
     _LOG.debug("run: %s%s", f"(cd {cwd}) " if cwd else "", shlex.join(words))
     try:
         process = subprocess.Popen(
-            [*_death_signal_args(), program, *words[1:]],
+            [*_death_signal_args(os.getpid()), program, *words[1:]],
             cwd=cwd,
             env=environment,
             stdin=stdin,
@@ -192,10 +194,17 @@ def _program(name: str, path: str, cwd: Path | None) -> str:
     return find_program(name, path)
 
 
-@cache
-def _death_signal_args() -> list[str]:
+def _death_signal_args(parent: int) -> list[str]:
+    """What to put before a command so that it does not outlive the thread that starts it.
+
+    :param parent: PID of the process that starts it.
+    """
     # A prefix and not `preexec_fn`, which may deadlock in a process with threads.
-    return ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
+    if not shutil.which("setpriv"):
+        return []
+    # The signal is only sent for a death to come, so a parent that is gone by then has to be noticed.
+    guard = '[ "$PPID" = "$0" ] && exec "$@"'
+    return ["setpriv", "--pdeathsig", "KILL", "--", "/bin/sh", "-c", guard, str(parent)]
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
@@ -258,7 +267,8 @@ def _collect(process: subprocess.Popen[bytes], deadline: Deadline, what: str, lo
                 selector.register(pipe, selectors.EVENT_READ)
             running = True
             while running:
-                ready = selector.select(deadline.remaining_s)
+                # Python may see a signal just before it blocks, and would then act on it only once this returns.
+                ready = selector.select(min(deadline.remaining_s, _SIGNAL_DELAY_S))
                 if deadline.expired:
                     last = output.tail_text().splitlines()
                     raise DeadlineExceeded(what, deadline.seconds, last[-1] if last else "")

@@ -79,7 +79,11 @@ class Experiment:
     workload: Workload = Workload()
 
 
-def run_experiment(experiment: Experiment, out: Path) -> Verdict:
+# Called with the guest and the name of each phase as it begins. Whoever wants to disturb a run does it here.
+OnPhase = Callable[[Guest, str], None]
+
+
+def run_experiment(experiment: Experiment, out: Path, on_phase: OnPhase | None = None) -> Verdict:
     """Run it and judge it. Everything is in `out` afterwards, also when it goes wrong.
 
     :param out: directory of the run.
@@ -91,9 +95,9 @@ def run_experiment(experiment: Experiment, out: Path) -> Verdict:
     try:
         with _harness_log(out / "harness.log"):
             try:
-                outcome = _run_guest(experiment, record)
-            except KeyboardInterrupt:
-                outcome = {"kind": "interrupted", "detail": "by the user"}
+                outcome = _run_guest(experiment, record, on_phase)
+            except (KeyboardInterrupt, SystemExit):
+                outcome = {"kind": "interrupted", "detail": "by a signal"}
                 raise
             except (BootError, QemuLaunchError) as error:
                 outcome = {"kind": "never up", "detail": error.message}
@@ -161,7 +165,7 @@ def _harness_log(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _run_guest(experiment: Experiment, record: RunDirectory) -> dict[str, Any]:
+def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase | None) -> dict[str, Any]:
     """Boot, run, end. A guest that is lost on the way is an outcome, not an error."""
     LOGGER.debug("run of %s in %s", experiment.scenario.name, record.path)
     deadline = Deadline(RUN_BUDGET_S)
@@ -169,7 +173,7 @@ def _run_guest(experiment: Experiment, record: RunDirectory) -> dict[str, Any]:
         with step(f"booting a guest ({experiment.machine.accelerator})"):
             guest = stack.enter_context(start_guest(experiment.machine, experiment.keys, record.path, deadline))
         try:
-            _drive(guest, experiment, record, deadline)
+            _drive(guest, experiment, record, on_phase, deadline)
         except (GuestLostError, DeadlineExceeded) as error:
             LOGGER.debug("lost: %s", error)
             return {"kind": "lost", "detail": _last_words(guest, error)}
@@ -183,10 +187,13 @@ def _last_words(guest: Guest, error: HarnessError) -> str:
     except DeadlineExceeded:
         return f"{error.message}; QEMU is still running"
     title = guest.console.panic_title()
-    return f"{error.message}; QEMU ended with status {guest.qemu.exit_code()}" + (f"; {title}" if title else "")
+    status = guest.qemu.wait_until_ended(Deadline(LAST_WORDS_S))
+    return f"{error.message}; QEMU ended with status {status}" + (f"; {title}" if title else "")
 
 
-def _drive(guest: Guest, experiment: Experiment, record: RunDirectory, deadline: Deadline) -> None:
+def _drive(
+    guest: Guest, experiment: Experiment, record: RunDirectory, on_phase: OnPhase | None, deadline: Deadline
+) -> None:
     with step("loading SPL and the probe"):
         for module in experiment.modules:
             guest.insert_module(module, deadline=deadline.sub(60))
@@ -199,6 +206,8 @@ def _drive(guest: Guest, experiment: Experiment, record: RunDirectory, deadline:
         agent.command(experiment.workload.command(), deadline.sub(20))
         with step(f"{experiment.scenario.name}: {experiment.scenario.summary}"):
             for phase in experiment.scenario.steps(experiment.window_s):
+                if on_phase is not None:
+                    on_phase(guest, phase.name)
                 _take_step(phase, agent, live, record, deadline)
         if not agent.quit(deadline.sub(20)):
             raise GuestLostError(f"the agent did not finish its stream: {agent.ended}")
@@ -206,10 +215,11 @@ def _drive(guest: Guest, experiment: Experiment, record: RunDirectory, deadline:
 
 def _take_step(phase: Step, agent: AgentStream, live: Live, record: RunDirectory, deadline: Deadline) -> None:
     LOGGER.debug("step %s: %s", phase.name or "(wait)", ", ".join(phase.commands) or "wait")
-    live.begin()
     if phase.name:
         record.record_phase(phase.name)
-        agent.command(f"mark {phase.name}", deadline.sub(20))
+        live.begin(agent.command(f"mark {phase.name}", deadline.sub(20)))
+    else:
+        live.begin()
     for command in phase.commands:
         agent.command(command, deadline.sub(20))
     done = live.wait_until(phase.until, phase.limit_s, agent, deadline)
@@ -252,17 +262,22 @@ class Live:
             if frame.source == "probe" and frame.what == "data":
                 self._probe = parse_probe(frame.text)
             elif frame.source == "slab":
-                self._slab_readings += 1
+                self._slab_readings += frame.start_ns >= self._began_ns
                 if frame.what == "data":
                     self._row = parse_slab(frame.text).cache(CACHE)
         except EvidenceError as error:
             LOGGER.debug("frame %d: %s", frame.seq, error)
 
-    def begin(self) -> None:
-        """A step begins: count its readings and its time from here."""
+    def begin(self, at_ns: int | None = None) -> None:
+        """A step begins: count its readings and its time from here.
+
+        Frames are on their way for a while, so what has just been seen may be older than what the step has just done.
+
+        :param at_ns: guest time; by default that of what was seen last.
+        """
         with self._changed:
             self._slab_readings = 0
-            self._began_ns = self._now_ns
+            self._began_ns = self._now_ns if at_ns is None else at_ns
             self._rounds = tuple(t.rounds for t in self._probe.threads) if self._probe else ()
 
     def wait_until(

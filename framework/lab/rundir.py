@@ -2,7 +2,7 @@
 
 ::
 
-    run.json       what was run on what, how it ended, and size and hash of every file of evidence
+    run.json       what was run on what, how it ended, and size and hash of every file of evidence, itself included
     samples.jsonl  one record a line: frames of the agent, the host's own readings, phases
     console.log    what the guest said on its serial console (written by QEMU)
     qemu.log       QEMU's command line and output
@@ -34,6 +34,9 @@ SCHEMA_VERSION = 1
 # The files a verdict rests on, besides run.json, which has their hashes.
 EVIDENCE_FILES = ("samples.jsonl", "console.log", "qemu.log", "harness.log")
 
+# How half a surrogate pair, such as an argument that is not UTF-8, is written: as JSON's own escape.
+_ERRORS = "backslashreplace"
+
 
 class RunDirectory:
     """Writes the evidence of one run. Its methods may be called from any thread.
@@ -48,7 +51,7 @@ class RunDirectory:
         self.facts: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **facts}
         self._start = time.monotonic()
         self._lock = threading.Lock()
-        self._samples = (path / "samples.jsonl").open("w", encoding="utf-8")
+        self._samples = (path / "samples.jsonl").open("w", encoding="utf-8", errors=_ERRORS)
         self._write_facts()
         self._record({"kind": "start", "schema_version": SCHEMA_VERSION})
 
@@ -73,6 +76,7 @@ class RunDirectory:
             self._samples.close()
         self.facts["outcome"] = dict(outcome)
         self.facts["evidence"] = {name: _digest(self.path / name) for name in EVIDENCE_FILES}
+        self.facts["seal"] = _seal(self.facts)
         self._write_facts()
 
     def write_verdict(self, verdict: Verdict) -> None:
@@ -96,8 +100,15 @@ def read_evidence(path: Path) -> Evidence:
 
     Damage that a verdict can be given on is in `Evidence.damage`; only what leaves nothing to judge is an error.
 
-    :raises EvidenceError: when there is no run in `path`, or its run.json cannot be read.
+    :raises EvidenceError: when there is no run in `path`, or its files cannot be read.
     """
+    try:
+        return _read_evidence(path)
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be read: {error}") from error
+
+
+def _read_evidence(path: Path) -> Evidence:
     facts = _read_facts(path)
     damage = list(_find_damage(path, facts))
     try:
@@ -105,8 +116,8 @@ def read_evidence(path: Path) -> Evidence:
     except EvidenceError as error:
         damage.append(f"samples.jsonl: {error}")
         records = []
-    console = (path / "console.log").read_bytes().decode(errors="replace") if (path / "console.log").exists() else ""
-    return Evidence(facts, Timeline.from_records(records), console, tuple(damage))
+    console = (path / "console.log").read_bytes() if (path / "console.log").is_file() else b""
+    return Evidence(facts, Timeline.from_records(records), console.decode(errors="replace"), tuple(damage))
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -116,7 +127,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
         facts = json.loads((path / "run.json").read_bytes())
     except FileNotFoundError:
         raise EvidenceError(f"{path} has no run.json: it is not the directory of a run") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EvidenceError(f"{path / 'run.json'} is damaged: {error}") from error
     if not isinstance(facts, dict) or "schema_version" not in facts:
         raise EvidenceError(f"{path / 'run.json'} is not the record of a run")
@@ -133,6 +144,8 @@ def _find_damage(path: Path, facts: Mapping[str, Any]) -> list[str]:
     if not isinstance(recorded, dict) or not isinstance(facts.get("outcome"), dict):
         return ["run.json: the run was cut off, its end is not recorded"]
     damage = []
+    if facts.get("seal") != _seal(facts):
+        damage.append("run.json: not what it was when the run ended")
     for name in EVIDENCE_FILES:
         if not (path / name).is_file():
             damage.append(f"{name}: missing")
@@ -142,7 +155,9 @@ def _find_damage(path: Path, facts: Mapping[str, Any]) -> list[str]:
 
 
 def _read_records(path: Path) -> list[dict[str, Any]]:
-    records = []
+    records: list[dict[str, Any]] = []
+    if not path.is_file():
+        return records
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
@@ -150,9 +165,7 @@ def _read_records(path: Path) -> list[dict[str, Any]]:
                 if not isinstance(record, dict):
                     raise EvidenceError("not a record", line=number)
                 records.append(record)
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EvidenceError(f"not a record: {error}") from error
     return records
 
@@ -164,8 +177,15 @@ def _digest(path: Path) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
+def _seal(facts: Mapping[str, Any]) -> str:
+    """The hash of everything else in run.json: a verdict rests on that too."""
+    text = json.dumps({key: value for key, value in facts.items() if key != "seal"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _write_json(path: Path, value: object) -> None:
     """Whole or not at all: a reader never sees half of it."""
     scratch = path.with_name(path.name + ".new")
-    scratch.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    scratch.write_text(text, encoding="utf-8", errors=_ERRORS)
     scratch.replace(path)

@@ -91,7 +91,7 @@ _AUDIT = (
     Step("audit", (), _read_often, 3),
     Step("audit-end", (), _lasts(0), 1),
 )
-_FINISH = (Step("stop", ("stop",), _stopped, 5), Step("final", (), _read_often, 3), Step("end", (), _lasts(0.1), 1))
+_FINISH = (Step("stop", ("stop",), _stopped, 5), Step("final", (), _read_often, 3), Step("end", (), _lasts(0.2), 1))
 
 
 def _nominal(window_s: float) -> tuple[Step, ...]:
@@ -113,7 +113,7 @@ def _held_worker(window_s: float) -> tuple[Step, ...]:
         Step("window-end", (), _lasts(0), 1),
         *_AUDIT,
         Step("release", ("release", "resume"), _recovered, 10, then="recovered"),
-        Step("", (), _lasts(0.7), 2),
+        Step("", (), _lasts(1.5), 3),
         *_FINISH,
     )
 

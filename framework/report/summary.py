@@ -34,10 +34,12 @@ def summarize(verdict: Verdict, facts: Mapping[str, Any], where: str, *, expecte
     style = _STYLE.get(verdict.outcome, "red")
     note = {True: " (as expected)", False: " (NOT as expected)", None: ""}[expected]
     head = Text.assemble((verdict.outcome.value, f"bold {style}"), note)
-    for reason in verdict.reasons[:4]:
+    # What is good is in the table below; what is not needs its reasons.
+    reasons = () if verdict.outcome.is_good else verdict.reasons
+    for reason in reasons[:4]:
         head.append(f"\n  {plain(reason.text)}")
-    if len(verdict.reasons) > 4:
-        head.append(f"\n  ... and {len(verdict.reasons) - 4} more in verdict.json")
+    if len(reasons) > 4:
+        head.append(f"\n  ... and {len(reasons) - 4} more in verdict.json")
     parts: list[RenderableType] = [head]
     parts += [part for part in (_facts_table(verdict.figures), _slab_table(verdict.figures), _plot(verdict)) if part]
     parts.append(Text(f"evidence: {where}", style="dim"))
@@ -131,7 +133,6 @@ def _plot(verdict: Verdict) -> RenderableType | None:
     seconds = len(series["emergency"]) * series["step_s"]
     for name, key, unit in (("emergency", "emergency", "in use"), ("objects", "objects_per_s", "per s")):
         values = series[key]
-        table.add_row(
-            Text(name, style="bold"), sparklines(values, minimum=0, maximum=max(1, *values))[0], f"0 to {max(values):.0f} {unit}, {seconds:.1f} s"
-        )
+        line = sparklines(values, minimum=0, maximum=max(1, *values))[0]
+        table.add_row(Text(name, style="bold"), line, f"0 to {max(values):.0f} {unit}, {seconds:.1f} s")
     return table

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the two halves of the sampling agent share: agent.c makes the stream,
- * agent_sources.c what goes into it.
+ * What the parts of the sampling agent share: agent.c makes the stream,
+ * agent_sources.c what goes into it, agent_tasks.c what is said of tasks.
  */
 #ifndef AGENT_H
 #define AGENT_H
@@ -70,5 +70,10 @@ void set_up_sources(void);
 /* The readers wait for the start, and then for start_sampling(). */
 void start_readers(void);
 void start_sampling(void);
+
+/* Looks for tasks of interest. */
+void find_tasks(void);
+/* Appends all that are known, each with its stack, and forgets those that are gone. */
+void put_tasks(struct text *out);
 
 #endif

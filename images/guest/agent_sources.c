@@ -11,10 +11,8 @@
  * by itself.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -23,9 +21,6 @@
 
 #define FILE_LEN	(64 * 1024)	/* of one reading; more is cut */
 #define FLUSH_NS	(NSEC_PER_SEC / 5)
-#define MAX_TASKS	64
-#define MAX_STACK_LINES	32
-#define MAX_OTHERS	4096
 
 struct source {
 	const char *name;	/* NULL: what it does gives no frames */
@@ -110,214 +105,22 @@ static int collect_pressure(struct source *src, struct text *out)
 	return err;
 }
 
-/*
- * The tasks of interest. find_tasks() fills a free slot and then sets its pid;
- * the source `tasks` reads slots with a pid and frees those whose task is gone.
- */
-struct task {
-	atomic_int pid;		/* 0: the slot is free */
-	int status_fd;
-	int stack_fd;		/* or -errno */
-	char comm[32];
-};
-
-struct switches {
-	char state;
-	uint64_t voluntary, nonvoluntary;
-};
-
-static struct task tasks[MAX_TASKS];
-
-static int open_task(int pid, const char *name)
+static int collect_tasks(struct source *src, struct text *out)
 {
-	char path[32];
-	struct text t = { .buf = path, .size = sizeof(path) };
-	int fd;
-
-	text_num(&t, "", pid);
-	text_put(&t, name, strlen(name) + 1);
-	fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
-
-static void add_task(int pid, const char *comm)
-{
-	struct task *task = tasks;
-	unsigned int i;
-
-	while (task < tasks + MAX_TASKS && atomic_load(&task->pid))
-		task++;
-	if (task == tasks + MAX_TASKS)
-		return;
-	task->status_fd = open_task(pid, "/status");
-	if (task->status_fd < 0)
-		return;
-	task->stack_fd = open_task(pid, "/stack");
-	for (i = 0; i < sizeof(task->comm) - 1 && comm[i]; i++)
-		task->comm[i] = comm[i] > ' ' && comm[i] < 0x7f ? comm[i] : '_';
-	task->comm[i] = '\0';
-	atomic_store(&task->pid, pid);
-}
-
-static bool is_known(int pid)
-{
-	unsigned int i;
-
-	for (i = 0; i < MAX_TASKS; i++)
-		if (atomic_load(&tasks[i].pid) == pid)
-			return true;
-	return false;
-}
-
-/* Adds a task if its name is of interest. True: it is another one, and stays so. */
-static bool is_other(int pid)
-{
-	char comm[64];
-	ssize_t n;
-	int fd = open_task(pid, "/comm");
-
-	if (fd < 0)
-		return false;
-	n = pread(fd, comm, sizeof(comm) - 1, 0);
-	close(fd);
-	if (n <= 0)
-		return false;
-	comm[n - (comm[n - 1] == '\n')] = '\0';
-	if (!strncmp(comm, "spl_kmem_cache", 14) || !strncmp(comm, "slabprobe", 9)) {
-		add_task(pid, comm);
-		return false;
-	}
-	/* Every kernel thread has this name for an instant when it is new. */
-	return strcmp(comm, "kthreadd") != 0;
-}
-
-/*
- * Only tasks that were not there at the last scan are opened. proc lists them
- * by rising number, so that one pass over the last scan's numbers is enough; in
- * another order, some are merely opened again.
- *
- * This is not done by the source `tasks` itself: a look into a new directory of
- * proc allocates, and may wait for the very reclaim that `tasks` is to show.
- */
-static int find_tasks(struct source *src, struct text *out)
-{
-	static _Alignas(struct dirent64) char buf[8192];
-	static int others[2][MAX_OTHERS];
-	static unsigned int count[2], old;
-	unsigned int k = 0, new = !old;
-	ssize_t n, at;
-
-	(void)src;
-	(void)out;
-	count[new] = 0;
-	lseek(proc_fd, 0, SEEK_SET);
-	while ((n = getdents64(proc_fd, buf, sizeof(buf))) > 0) {
-		for (at = 0; at < n; at += ((struct dirent64 *)(buf + at))->d_reclen) {
-			int pid = atoi(((struct dirent64 *)(buf + at))->d_name);
-
-			if (pid <= 0 || is_known(pid))
-				continue;
-			while (k < count[old] && others[old][k] < pid)
-				k++;
-			if ((k < count[old] && others[old][k] == pid) || is_other(pid))
-				if (count[new] < MAX_OTHERS)
-					others[new][count[new]++] = pid;
-		}
-	}
-	old = new;
+	src->failed = "tasks";
+	put_tasks(out);
 	return 0;
 }
 
-static bool read_switches(int fd, struct switches *s)
-{
-	static const char keys[3][32] = {
-		"\nState:\t", "\nvoluntary_ctxt_switches:\t", "\nnonvoluntary_ctxt_switches:\t",
-	};
-	static char buf[4096];	/* only one thread comes here */
-	ssize_t n = pread(fd, buf, sizeof(buf) - 1, 0);
-	const char *value[3];
-	unsigned int i;
-
-	if (n <= 0)
-		return false;
-	buf[n] = '\0';
-	for (i = 0; i < ARRAY_SIZE(keys); i++) {
-		value[i] = strstr(i ? value[i - 1] : buf, keys[i]);
-		if (!value[i])
-			return false;
-		value[i] += strlen(keys[i]);
-	}
-	s->state = *value[0];
-	s->voluntary = strtoull(value[1], NULL, 10);
-	s->nonvoluntary = strtoull(value[2], NULL, 10);
-	return true;
-}
-
-static void put_stack(struct text *out, const char *stack, ssize_t len)
-{
-	unsigned int lines = 0;
-	ssize_t end = 0;
-
-	while (end < len && lines < MAX_STACK_LINES)
-		lines += stack[end++] == '\n';
-	text_put(out, stack, end);
-	if (end && stack[end - 1] != '\n')
-		text_str(out, "\n");
-}
-
 /*
- * The counters are read on both sides of the stack: only if they agree does the
- * stack belong to one and the same sleep. False: the task is gone.
+ * Not done by `tasks` itself: a look into a new directory of proc allocates, and
+ * may wait for the very reclaim that `tasks` is to show.
  */
-static bool put_task(const struct task *task, int pid, struct text *out)
+static int collect_names(struct source *src, struct text *out)
 {
-	static char stack[8192];
-	struct switches before, after;
-	ssize_t len = task->stack_fd;
-
-	if (!read_switches(task->status_fd, &before))
-		return false;
-	if (len >= 0)
-		len = pread(task->stack_fd, stack, sizeof(stack), 0);
-	if (len < 0 && task->stack_fd >= 0)
-		len = -errno;
-	if (!read_switches(task->status_fd, &after))
-		return false;
-	text_num(out, "task pid=", pid);
-	text_str(out, " comm=");
-	text_str(out, task->comm);
-	text_str(out, " state=");
-	text_put(out, &after.state, 1);
-	text_num(out, " voluntary=", after.voluntary);
-	text_num(out, " nonvoluntary=", after.nonvoluntary);
-	if (before.voluntary != after.voluntary || before.nonvoluntary != after.nonvoluntary)
-		text_str(out, " moved=1");
-	text_str(out, "\n");
-	if (len < 0) {
-		text_num(out, "stack errno=", -len);
-		text_str(out, "\n");
-	} else {
-		put_stack(out, stack, len);
-	}
-	return true;
-}
-
-static int collect_tasks(struct source *src, struct text *out)
-{
-	unsigned int i;
-
-	src->failed = "tasks";
-	for (i = 0; i < MAX_TASKS; i++) {
-		struct task *task = &tasks[i];
-		int pid = atomic_load(&task->pid);
-
-		if (!pid || put_task(task, pid, out))
-			continue;
-		close(task->status_fd);
-		if (task->stack_fd >= 0)
-			close(task->stack_fd);
-		atomic_store(&task->pid, 0);
-	}
+	(void)src;
+	(void)out;
+	find_tasks();
 	return 0;
 }
 
@@ -330,7 +133,7 @@ static struct source sources[NR_SOURCES] = {
 	{ .name = "pressure", .slow = true, .collect = collect_pressure,
 	  .paths = { "pressure/memory", "pressure/io", "pressure/cpu" } },
 	{ .name = "vmstat", .slow = true, .collect = collect_file, .paths = { "vmstat" } },
-	{ .slow = true, .collect = find_tasks },
+	{ .slow = true, .collect = collect_names },
 };
 
 static uint64_t leader;		/* under the ring's lock: how often the lead was taken */
@@ -508,7 +311,7 @@ void set_up_sources(void)
 	watch_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
 	if (watch_fd < 0)
 		die("timer");
-	find_tasks(NULL, NULL);
+	find_tasks();
 }
 
 void start_readers(void)

@@ -14,6 +14,7 @@ import pytest
 
 from framework.deadline import Deadline
 from framework.errors import BuildError, DeadlineExceeded, SetupError
+from framework.host import process
 from framework.host.process import TAIL_LINES, as_root_args, find_program, run, start_process
 
 ROOT = Path(__file__).parents[2]
@@ -155,9 +156,9 @@ def test_escaped_writer_does_not_delay() -> None:
 
 
 def test_block_ends_its_process() -> None:
-    with pytest.raises(RuntimeError, match="on purpose"), start_process(["sleep", "1000"]) as process:
+    with pytest.raises(RuntimeError, match="on purpose"), start_process(["sleep", "1000"]) as started:
         raise RuntimeError("on purpose")
-    assert process.returncode == -signal.SIGKILL
+    assert started.returncode == -signal.SIGKILL
 
 
 HARNESS = """
@@ -194,6 +195,15 @@ def test_nothing_outlives_the_harness(how: str, number: signal.Signals) -> None:
         harness.communicate(timeout=20)
     assert harness.returncode == -number
     wait_until_gone(pid)
+
+
+def test_command_whose_parent_is_gone_already_does_not_run() -> None:
+    def output(parent: int) -> bytes:
+        argv = [*process._death_signal_args(parent), "echo", "a  b", "'"]
+        return subprocess.run(argv, check=False, capture_output=True).stdout
+
+    assert output(os.getpid()) == b"a  b '\n"
+    assert output(1) == b""
 
 
 @pytest.mark.usefixtures("fresh_root_args")

@@ -206,8 +206,8 @@ def mounted(*argv: str, at: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.path.ismount(at):
-            subprocess.run(["umount", str(at)], check=True)
+        # Not `os.path.ismount`: it does not know a bind mount within one file system.
+        subprocess.run(["umount", str(at)], check=False, capture_output=True)
 
 
 def test_really_full_disk(tmp_path: Path, builder: Builder) -> None:

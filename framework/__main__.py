@@ -1,0 +1,7 @@
+"""`python -m framework` is `splvm`."""
+
+from __future__ import annotations
+
+from framework.cli import main
+
+main()

@@ -1,0 +1,730 @@
+"""Runs that never took place: the records that a real one would leave, with one thing wrong where a test wants it.
+
+A run is two critical threads, the worker that grows their cache, and what SPL counts. They are moved on from tick to
+tick through the phases of a scenario, and read at each tick as the agent reads them, in the formats of docs/formats.md.
+Every run is the same each time; one without faults is what a good SPL shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from framework.evidence.judge import SLICE_NS
+from framework.evidence.stream import Frame, What
+from framework.evidence.timeline import Evidence, Timeline
+
+Record = dict[str, Any]
+
+HELD = "held-worker"
+NOMINAL = "nominal"
+
+PERIOD_NS = 50_000_000
+BASE_NS = 4_000_000_000
+
+# What each critical thread does: so many objects a round, so many rounds a tick.
+THREADS = 2
+OBJECTS = 32
+ROUNDS = 3
+SIZE = 65_536
+
+PER_SLAB = 8
+SLAB_SIZE = 524_672
+KVMEM, DEADLOCKED, GROWING = 0x80, 0x4000, 0x8000
+
+WORKER_PID = 114
+THREAD_PIDS = (128, 129)
+LATENCY_BOUND_MS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One step of a scenario; without a name it sets no mark."""
+
+    name: str
+    ticks: int
+    commands: tuple[str, ...] = ()
+
+
+_AUDIT = (Phase("window-end", 0), Phase("park", 2, ("park",)), Phase("audit", 4), Phase("audit-end", 0))
+_FINISH = (Phase("stop", 2, ("stop",)), Phase("final", 4), Phase("end", 2))
+
+PHASES: Mapping[str, tuple[Phase, ...]] = {
+    NOMINAL: (
+        Phase("", 2),
+        Phase("settle", 20, ("start",)),
+        Phase("window", 60),
+        *_AUDIT,
+        Phase("resume", 4, ("resume",)),
+        *_FINISH,
+    ),
+    HELD: (
+        Phase("", 2),
+        Phase("settle", 20, ("start",)),
+        Phase("hold", 4, ("hold",)),
+        Phase("window", 60),
+        *_AUDIT,
+        Phase("release", 2, ("release", "resume")),
+        Phase("recovered", 30),
+        *_FINISH,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a run: it begins `after_s` into a phase and lasts `for_s`."""
+
+    phase: str
+    after_s: float = 0.0
+    for_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Skew:
+    """For as long as `span` lasts, a text says something else than what is true: these are added to its numbers."""
+
+    # slab: size, slab.max, emergency.alloc, ...; probe: `live.emergency`, `thread 1.corrupt`, ...
+    source: str
+    cells: Mapping[str, int]
+    span: Span = Span("")
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What goes wrong in a run; the defaults are one in which nothing does."""
+
+    # --- SPL and the worker
+    # Emergency objects for callers whom the worker keeps waiting.
+    fallback: bool = True
+    # The kernel's own allocator backs the cache, so that it never grows by the worker.
+    kernel_cache: bool = False
+    # The lever does not hold the worker.
+    free_worker: Span | None = None
+    # The threads find enough objects in slabs and do not need the worker.
+    ample_slabs: bool = False
+    # What `tasks` says of the worker instead; empty: nothing.
+    worker: tuple[Span, str] | None = None
+    # --- the critical threads
+    # Thread to when it waits for an object.
+    waiting: Mapping[int, Span] = field(default_factory=dict)
+    # Waits for the worker that last as long as SPL's timeout.
+    timeouts: Span | None = None
+    # --- what is read of it
+    skews: tuple[Skew, ...] = ()
+    # Source to when it reads this instead.
+    garbled: Mapping[str, tuple[Span, str]] = field(default_factory=dict)
+    # Source to when it is not read.
+    unread: Mapping[str, Span] = field(default_factory=dict)
+    # Phases that the run never came to.
+    unmarked: frozenset[str] = frozenset()
+    # --- what is kept of it
+    # Frames that did not arrive.
+    lost: Span | None = None
+    # Everything from here on did not arrive.
+    cut: Span | None = None
+    # Frames that the agent says it dropped, and whether it says anything at the end.
+    dropped: int = 0
+    ended: bool = True
+    # --- the host
+    # Part of the time for which virtual CPUs had to wait for one of the host's.
+    host_wait: float = 0.1
+    # More lines on the console.
+    console: str = ""
+    # How the run ended, according to run.json.
+    outcome: tuple[str, str] = ("ended", "all steps were taken")
+
+    def __or__(self, other: Knobs) -> Knobs:
+        """Both at once."""
+        both: dict[str, Any] = {}
+        for name in (f.name for f in fields(Knobs)):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+                both[name] = {**mine, **theirs}
+            elif name in ("skews", "console"):
+                both[name] = mine + theirs
+            else:
+                both[name] = mine if theirs == getattr(GOOD, name) else theirs
+        return Knobs(**both)
+
+
+GOOD = Knobs()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is left of a run."""
+
+    facts: dict[str, Any]
+    records: list[Record]
+    console: str
+
+    def evidence(self) -> Evidence:
+        """The same as if it had been written to a directory and read back."""
+        return Evidence(self.facts, Timeline.from_records(self.records), self.console)
+
+    def frames(self) -> list[Frame]:
+        """The frames of the agent among the records."""
+        names = [f.name for f in fields(Frame)]
+        frames = [{name: r[name] for name in names} for r in self.records if r["kind"] == "frame"]
+        return [Frame(**{**frame, "what": What(frame["what"])}) for frame in frames]
+
+
+def simulate(scenario: str, knobs: Knobs = GOOD) -> Run:
+    """Let a run take its course."""
+    facts = {
+        "schema_version": 1,
+        "scenario": scenario,
+        "parameters": {"window_s": 3.0, "latency_bound_ms": LATENCY_BOUND_MS, "rate_hz": 20, "ram_mib": 512, "cpus": 2},
+        "splvm": "0.1.0",
+        "argv": ["splvm", "run", scenario],
+        "kernel": {"id": "debian-12", "release": "6.1.0-56-cloud-amd64"},
+        "spl": {"source": "debian", "version": "2.1.11-1+deb12u1", "variant": "stock", "patches": []},
+        "accelerator": {"name": "tcg", "reason": "/dev/kvm is not there"},
+        "outcome": dict(zip(("kind", "detail"), knobs.outcome, strict=True)),
+    }
+    return Run(facts, _Simulation(scenario, knobs).run(), CONSOLE + knobs.console)
+
+
+CONSOLE = """\
+[    0.000000] Linux version 6.1.0-56-cloud-amd64 (builder@example) (gcc-12 (Debian 12.2.0-14) 12.2.0) #1 SMP
+[    0.000000] Command line: console=ttyS0 panic=-1 oops=panic ignore_loglevel
+[    1.880030] Run /init as init process
+[    3.402118] slabprobe: loading out-of-tree module taints kernel.
+"""
+
+_KTHREAD = "[<0>] kthread+0xd7/0x100\n[<0>] ret_from_fork+0x1f/0x30\n"
+_LISTENS = f"[<0>] taskq_thread+0x425/0x510 [spl]\n{_KTHREAD}"
+_HELD = f"[<0>] slabprobe_grow_work+0xfa/0x140 [slabprobe]\n[<0>] taskq_thread+0x2e0/0x510 [spl]\n{_KTHREAD}"
+_GROWS = (
+    "[<0>] __vmalloc_node+0x4a/0x60\n[<0>] spl_cache_grow_work+0x7c/0x2b0 [spl]\n"
+    f"[<0>] taskq_thread+0x2e0/0x510 [spl]\n{_KTHREAD}"
+)
+_WAITS = f"[<0>] spl_kmem_cache_alloc+0x550/0x5c0 [spl]\n[<0>] critical_thread+0x74/0x340 [slabprobe]\n{_KTHREAD}"
+_IDLES = f"[<0>] idle+0xaf/0xf0 [slabprobe]\n[<0>] critical_thread+0x32/0x340 [slabprobe]\n{_KTHREAD}"
+
+
+# Context switches of the worker when it comes to be held: a few for each tick before.
+WORKER_SWITCHES = 2 + 6 * 22
+
+
+def worker_text(
+    state: str = "D", stack: str = _HELD, switches: tuple[int, int] = (WORKER_SWITCHES, 0), rest: str = ""
+) -> str:
+    """What `tasks` says of the worker."""
+    header = f"task pid={WORKER_PID} comm=spl_kmem_cache state={state}"
+    return f"{header} voluntary={switches[0]} nonvoluntary={switches[1]}{rest}\n{stack}"
+
+
+@dataclass(slots=True)
+class _Thread:
+    """One critical thread. Objects are counted by kind when they are taken and when they are given back."""
+
+    index: int
+    rounds: int = 0
+    slab: int = 0
+    emergency: int = 0
+    allocs: int = 0
+    frees: int = 0
+    emergency_total: int = 0
+    gap_max_ns: int = 0
+    gap_total_max_ns: int = 0
+    # 0: it does not wait.
+    waits_since_ns: int = 0
+    # 0: it is idle.
+    last_ns: int = 0
+    reached: str = "running"
+
+    def take(self, count: int, emergency: bool) -> None:
+        self.allocs += count
+        if emergency:
+            self.emergency += count
+            self.emergency_total += count
+        else:
+            self.slab += count
+
+    def finish_round(self, emergency: bool) -> None:
+        self.take(OBJECTS - self.slab - self.emergency, emergency)
+        self.frees += self.slab + self.emergency
+        self.slab = self.emergency = 0
+        self.rounds += 1
+
+    def note_gap(self, gap_ns: int) -> None:
+        self.gap_max_ns = max(self.gap_max_ns, gap_ns)
+        self.gap_total_max_ns = max(self.gap_total_max_ns, gap_ns)
+
+    def idle(self, state: str) -> None:
+        self.reached = state
+        self.last_ns = 0
+
+
+class _Simulation:
+    """The guest, and the harness that drives it and writes down what it reads."""
+
+    def __init__(self, scenario: str, knobs: Knobs) -> None:
+        self.phases = PHASES[scenario]
+        self.knobs = knobs
+        # The clock, and when each phase began.
+        self.tick = 0
+        self.now_ns = BASE_NS
+        self.begun: dict[str, int] = {"": BASE_NS}
+        # The probe.
+        self.threads: list[_Thread] = []
+        self.wanted = "stopped"
+        self.marks: list[tuple[str, int]] = []
+        self.latency: dict[int, int] = {}
+        # The lever.
+        self.armed = False
+        self.entries = self.since_ns = self.released_ns = 0
+        # Ticks for which the worker has been held; 0: it is not.
+        self.held_ticks = 0
+        # What SPL remembers.
+        self.switches = 2
+        self.dlock = self.emergency_max = self.object_max = 0
+        # The agent and the host.
+        self.seq = 0
+        self.texts: dict[str, str] = {}
+        self.records: list[Record] = [{"kind": "start", "schema_version": 1, "at_s": 0.0}]
+
+    def run(self) -> list[Record]:
+        self.frame("agent", f"hello version=1 rate_hz=20 slow_every=10 base_ns={BASE_NS} period_ns={PERIOD_NS} pid=117")
+        self.frame("ctl", f"ok set threads={THREADS} objects={OBJECTS} size={SIZE} pause_us=5000 reap_rounds=1")
+        for phase in self.phases:
+            self.begin(phase)
+            for _ in range(phase.ticks):
+                self.move_on()
+                self.read()
+        self.now_ns += 2_000_000
+        if self.knobs.ended:
+            self.frame("agent", f"end frames={self.seq} dropped={self.knobs.dropped}")
+        return self.records
+
+    def within(self, span: Span | None) -> bool:
+        """Whether it is the time."""
+        if span is None or span.phase not in self.begun:
+            return False
+        into_s = (self.now_ns - self.begun[span.phase]) / 1e9
+        return span.after_s <= into_s < span.after_s + span.for_s
+
+    # --- the harness -------------------------------------------------------------------------------------------------
+
+    def begin(self, phase: Phase) -> None:
+        if not phase.name:
+            return
+        # Between the readings of one tick and those of the next.
+        self.now_ns = max(self.now_ns + 2_000_000, BASE_NS + self.tick * PERIOD_NS + 20_000_000)
+        self.begun[phase.name] = self.now_ns
+        self.record({"kind": "phase", "name": phase.name})
+        if phase.name not in self.knobs.unmarked:
+            self.marks.append((phase.name, self.now_ns))
+            for thread in self.threads:
+                thread.gap_max_ns = 0
+            self.frame("ctl", f"ok mark {phase.name}")
+        for command in phase.commands:
+            self.obey(command)
+            self.frame("ctl", f"ok {command}")
+
+    def obey(self, command: str) -> None:
+        match command:
+            case "start":
+                self.threads = [_Thread(index) for index in range(THREADS)]
+                self.wanted = "running"
+            case "stop":
+                self.wanted = "stopped"
+            case "park":
+                self.wanted = "parked"
+            case "resume":
+                self.wanted = "running"
+            case "hold":
+                self.armed = True
+            case "release":
+                self.armed = False
+
+    # --- the guest ---------------------------------------------------------------------------------------------------
+
+    def move_on(self) -> None:
+        self.tick += 1
+        self.now_ns = BASE_NS + self.tick * PERIOD_NS
+        self.move_worker()
+        for thread in self.threads:
+            self.move_thread(thread)
+
+    def move_worker(self) -> None:
+        held = self.armed and not self.within(self.knobs.free_worker)
+        if held and not self.held_ticks:
+            self.since_ns = self.now_ns
+            self.entries += 1
+        elif self.held_ticks and not held:
+            self.released_ns = self.now_ns
+        self.held_ticks = self.held_ticks + 1 if held else 0
+        if not held:
+            self.switches += 6
+
+    @property
+    def deadlocked(self) -> bool:
+        """Whether a caller has timed out; the threads have emergency objects from then on."""
+        return self.held_ticks > 1 and self.knobs.fallback and not self.knobs.ample_slabs
+
+    def must_wait(self, thread: _Thread) -> bool:
+        if self.within(self.knobs.waiting.get(thread.index)):
+            return True
+        return self.held_ticks > 0 and not self.deadlocked and not self.knobs.ample_slabs
+
+    def move_thread(self, thread: _Thread) -> None:
+        if thread.reached == self.wanted != "running":
+            return
+        if self.must_wait(thread):
+            thread.reached = "running"
+            thread.waits_since_ns = thread.waits_since_ns or (thread.last_ns or self.now_ns - PERIOD_NS) + 30_000
+            return
+        if thread.waits_since_ns:
+            self.end_wait(thread)
+        if self.wanted == "stopped":
+            if thread.slab + thread.emergency:
+                thread.finish_round(self.deadlocked)
+            thread.idle("stopped")
+        elif self.wanted == "parked":
+            thread.take(OBJECTS - thread.slab - thread.emergency, self.deadlocked)
+            thread.idle("parked")
+        else:
+            self.work(thread)
+        if self.deadlocked:
+            self.emergency_max = THREADS * OBJECTS
+        else:
+            self.object_max = THREADS * OBJECTS
+
+    def end_wait(self, thread: _Thread) -> None:
+        waited_ns = self.now_ns - thread.waits_since_ns
+        thread.note_gap(waited_ns)
+        thread.waits_since_ns = 0
+        self.count_latency(waited_ns.bit_length() - 1, 1)
+        if self.deadlocked:
+            self.dlock += 1
+
+    def work(self, thread: _Thread) -> None:
+        """A few rounds, and a part of the next."""
+        before = thread.allocs
+        for _ in range(ROUNDS):
+            thread.finish_round(self.deadlocked)
+        thread.take(8 + (7 * self.tick + 11 * thread.index) % 17, self.deadlocked)
+        thread.reached = "running"
+        if thread.last_ns:
+            thread.note_gap(6_100_000 + 1_000 * (self.tick % 7))
+        thread.last_ns = self.now_ns - 20_000
+        got = thread.allocs - before
+        if self.held_ticks:
+            self.count_latency(16 if self.deadlocked else 8, got)
+        else:
+            self.count_latency(26 if self.within(self.knobs.timeouts) else 20, ROUNDS)
+            self.count_latency(8, got - ROUNDS)
+
+    def count_latency(self, bucket: int, count: int) -> None:
+        self.latency[bucket] = self.latency.get(bucket, 0) + count
+
+    # --- what is read ------------------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        self.now_ns += 1_000_000
+        self.read_source("probe", self.probe_text)
+        self.read_source("slab", self.slab_text)
+        self.read_source("tasks", self.tasks_text)
+        if self.tick % 10 == 0:
+            self.read_source("meminfo", lambda: f"MemTotal:  406312 kB\nMemFree:  {365_524 - self.tick} kB\n")
+            self.read_source("pressure", lambda: "# memory\nsome avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
+            self.read_source("vmstat", lambda: f"nr_free_pages {91_381 - self.tick}\npgfault 10\n")
+        if self.tick % 5 == 0:
+            spent_ns = self.tick * PERIOD_NS
+            wait_ns = int(self.knobs.host_wait * spent_ns)
+            vcpus = [{"tid": 32_007 + cpu, "run_ns": spent_ns - wait_ns, "wait_ns": wait_ns} for cpu in range(2)]
+            self.record({"kind": "host", "vcpus": vcpus, "load1": 1.5})
+
+    def read_source(self, source: str, render: Any) -> None:
+        if self.within(self.knobs.unread.get(source)):
+            return
+        text = str(render())
+        span, other = self.knobs.garbled.get(source, (None, ""))
+        if self.within(span):
+            text = other
+        self.now_ns += 100_000
+        self.frame(source, text)
+        self.now_ns += 100_000
+
+    def frame(self, source: str, text: str) -> None:
+        """The agent writes `same` for a text that has not changed."""
+        same = source not in ("agent", "ctl") and self.texts.get(source) == text
+        self.texts[source] = text
+        seq, self.seq = self.seq, self.seq + 1
+        if self.within(self.knobs.lost):
+            return
+        self.record(
+            {
+                "kind": "frame",
+                "path": "ssh",
+                "seq": seq,
+                "tick": self.tick,
+                "source": source,
+                "what": "same" if same else "data",
+                "start_ns": self.now_ns,
+                "end_ns": self.now_ns + 80_000,
+                "text": "" if same else text,
+            }
+        )
+
+    def record(self, record: Record) -> None:
+        if not self.within(self.knobs.cut):
+            self.records.append({**record, "at_s": round((self.now_ns - BASE_NS) / 1e9 + 4.7, 6)})
+
+    def skewed(self, source: str, cells: Mapping[str, int]) -> dict[str, int]:
+        """What the text says. SPL's counters are unsigned."""
+        told = dict(cells)
+        for skew in self.knobs.skews:
+            if skew.source == source and self.within(skew.span):
+                told = {name: (value + skew.cells.get(name, 0)) % 2**64 for name, value in told.items()}
+        return told
+
+    def probe_text(self) -> str:
+        lines = ["slabprobe 1", f"now_ns {self.now_ns}"]
+        lines.append(f"bits kvmem={KVMEM:#x} deadlocked={DEADLOCKED:#x} growing={GROWING:#x} reaping=0x10000")
+        lines.append(
+            self.probe_line(
+                "hold",
+                armed=int(self.armed),
+                held=int(self.held_ticks > 0),
+                pid=WORKER_PID if self.entries else 0,
+                since_ns=self.since_ns,
+                entries=self.entries,
+                released_ns=self.released_ns,
+            )
+        )
+        lines.append(
+            self.probe_line("config", threads=THREADS, objects=OBJECTS, size=SIZE, pause_us=5000, reap_rounds=1)
+        )
+        reached = {state: sum(t.reached == state for t in self.threads) for state in ("parked", "stopped")}
+        lines.append(self.probe_line("run", **reached).replace("run ", f"run state={self.wanted} ", 1))
+        lines.append(
+            self.probe_line(
+                "live",
+                slab=sum(t.slab for t in self.threads),
+                emergency=sum(t.emergency for t in self.threads),
+                emergency_max=self.emergency_max,
+                emergency_total=sum(t.emergency_total for t in self.threads),
+            )
+        )
+        lines += [self.thread_line(thread) for thread in self.threads]
+        lines += [f"latency {bucket} {count}" for bucket, count in sorted(self.latency.items())]
+        lines += [f"mark {index} {time_ns} {name}" for index, (name, time_ns) in enumerate(self.marks)]
+        return "\n".join(lines) + "\n"
+
+    def thread_line(self, thread: _Thread) -> str:
+        since_ns = thread.last_ns or thread.waits_since_ns
+        open_ns = self.now_ns - since_ns if since_ns else 0
+        return self.probe_line(
+            f"thread {thread.index}",
+            pid=THREAD_PIDS[thread.index],
+            rounds=thread.rounds,
+            allocs=thread.allocs,
+            frees=thread.frees,
+            emergency=thread.emergency_total,
+            failures=0,
+            corrupt=0,
+            gap_max_ns=max(thread.gap_max_ns, open_ns),
+            gap_total_max_ns=max(thread.gap_total_max_ns, open_ns),
+            alloc_since_ns=thread.waits_since_ns,
+            last_ns=thread.last_ns,
+        )
+
+    def probe_line(self, tag: str, **values: int) -> str:
+        told = self.skewed("probe", {f"{tag}.{key}": value for key, value in values.items()})
+        return " ".join((tag, *(f"{name.removeprefix(f'{tag}.')}={value}" for name, value in told.items())))
+
+    def slab_text(self) -> str:
+        rows = [slab_row("spl_zlib_workspace_cache", dict.fromkeys(_CELLS, 0) | ZLIB)]
+        if self.threads and self.knobs.kernel_cache:
+            rows.append(kernel_row("slabprobe", sum(t.slab for t in self.threads)))
+        elif self.threads:
+            rows.append(slab_row("slabprobe", self.skewed("slab", self.slab_cells())))
+        return SLAB_HEADER + "".join(rows)
+
+    def slab_cells(self) -> dict[str, int]:
+        slab, emergency = (sum(getattr(t, kind) for t in self.threads) for kind in ("slab", "emergency"))
+        busy = self.wanted == "running" and not self.held_ticks
+        used = -(-slab // PER_SLAB)
+        total = used + busy
+        growing = GROWING if self.held_ticks or (busy and self.tick % 2) else 0
+        return {
+            "flags": KVMEM | growing | (DEADLOCKED if self.deadlocked else 0),
+            "size": total * SLAB_SIZE,
+            "alloc": slab * SIZE,
+            "slabsize": SLAB_SIZE,
+            "objsize": SIZE,
+            "slab.total": total,
+            "slab.alloc": used,
+            "slab.max": self.object_max // PER_SLAB,
+            "object.total": total * PER_SLAB + emergency,
+            "object.alloc": slab,
+            "object.max": self.object_max,
+            "emergency.dlock": self.dlock,
+            "emergency.alloc": emergency,
+            "emergency.max": self.emergency_max,
+        }
+
+    def tasks_text(self) -> str:
+        text = worker_text("S", _LISTENS, (self.switches, 0))
+        if self.held_ticks:
+            text = worker_text("D", _HELD, (self.switches, 0))
+        if self.knobs.worker is not None and self.within(self.knobs.worker[0]):
+            text = self.knobs.worker[1]
+        return text + "".join(self.thread_task(thread) for thread in self.threads)
+
+    def thread_task(self, thread: _Thread) -> str:
+        idle = thread.reached != "running"
+        state = "D" if thread.waits_since_ns else "I" if idle else "R"
+        stack = _WAITS if thread.waits_since_ns else _IDLES if idle else ""
+        header = f"task pid={THREAD_PIDS[thread.index]} comm=slabprobe/{thread.index} state={state}"
+        return f"{header} voluntary={2 * thread.rounds} nonvoluntary={thread.rounds // 3}\n{stack}"
+
+
+# --- the slab file as the kernel prints it ----------------------------------------------------------------------------
+
+SLAB_HEADER = (
+    "--------------------- cache -------------------------------------------------------  "
+    "----- slab ------  ---- object -----  --- emergency ---\n"
+    "name                                    flags      size     alloc slabsize  objsize  "
+    "total alloc   max  total alloc   max  dlock alloc   max\n"
+)
+ZLIB = {"flags": KVMEM, "slabsize": 2_145_216, "objsize": 268_104}
+_SIZES = ("flags", "size", "alloc", "slabsize", "objsize")
+_SLAB = ("slab.total", "slab.alloc", "slab.max")
+_OBJECT = ("object.total", "object.alloc", "object.max")
+_EMERGENCY = ("emergency.dlock", "emergency.alloc", "emergency.max")
+_CELLS = (*_SIZES, *_SLAB, *_OBJECT, *_EMERGENCY)
+
+
+def slab_row(name: str, cells: Mapping[str, int]) -> str:
+    """One cache, as slab_seq_show() prints it."""
+    flags, size, alloc, slabsize, objsize = (cells[cell] for cell in _SIZES)
+    groups = "".join(f"  {cells[a]:5} {cells[b]:5} {cells[c]:5}" for a, b, c in (_SLAB, _OBJECT, _EMERGENCY))
+    return f"{name:36}  {flags:#07x} {size:9} {alloc:9} {slabsize:8} {objsize:8}{groups}\n"
+
+
+def kernel_row(name: str, objects: int) -> str:
+    """The same for a cache that the kernel's own allocator backs."""
+    dashes = f"  {'-':>5} {'-':>5} {'-':>5}"
+    sizes = f"{'-':>9} {objects * SIZE:9} {'-':>8} {SIZE:8}"
+    return f"{name:36}  0x00100 {sizes}{dashes}  {'-':>5} {objects:5} {'-':>5}{dashes}\n"
+
+
+# --- what can go wrong ------------------------------------------------------------------------------------------------
+
+# The window, its second half, a moment in it, and the time for which nothing should change.
+_WINDOW = Span("window")
+_HALF = Span("window", 1.5)
+_MOMENT = Span("window", 1.0, 0.1)
+_AT_REST = Span("audit", 0.0, 0.2)
+_SLICE_S = SLICE_NS / 1e9
+
+_OOPS = """\
+[    9.017302] BUG: kernel NULL pointer dereference, address: 0000000000000018
+[    9.017911] #PF: supervisor read access in kernel mode
+[    9.019380] Oops: 0000 [#1] PREEMPT SMP PTI
+[    9.020105] CPU: 0 PID: 114 Comm: spl_kmem_cache Tainted: G           OE      6.1.0-56-cloud-amd64 #1
+[    9.021880] Kernel panic - not syncing: Fatal exception
+"""
+
+
+def _slab(span: Span, **cells: int) -> Knobs:
+    """The slab file is wrong: `emergency_max=3` adds 3 to that cell."""
+    return Knobs(skews=(Skew("slab", {name.replace("_", "."): by for name, by in cells.items()}, span),))
+
+
+def _probe(span: Span, cell: str, by: int) -> Knobs:
+    """The probe's status is wrong."""
+    return Knobs(skews=(Skew("probe", {cell: by}, span),))
+
+
+FAULTS: Mapping[str, Knobs] = {
+    # --- the guest
+    "oops": Knobs(console=_OOPS),
+    "lost": Knobs(outcome=("lost", "the agent was silent for 20 s; QEMU is still running"), cut=_HALF),
+    "lost before the first reading": Knobs(outcome=("lost", "the connection was closed"), cut=Span("")),
+    "cut off": Knobs(outcome=("cut off", "no space left on device"), cut=_HALF),
+    "interrupted": Knobs(outcome=("interrupted", "by the user")),
+    # --- the stream
+    "frames lost": Knobs(lost=_MOMENT),
+    "first frames lost": Knobs(lost=Span("", 0.0, 0.04)),
+    "frames dropped": Knobs(dropped=3),
+    "no end of the stream": Knobs(ended=False),
+    "slab file garbled": Knobs(garbled={"slab": (_MOMENT, "Segmentation fault\n")}),
+    "probe's status garbled": Knobs(garbled={"probe": (_MOMENT, "slabprobe 2\n")}),
+    "list of tasks garbled": Knobs(garbled={"tasks": (_MOMENT, "[<0>] kthread+0xd7/0x100\n")}),
+    # --- the worker
+    "no worker came": Knobs(free_worker=Span("hold")),
+    "worker let go half way": Knobs(free_worker=_HALF),
+    "worker held from half way on": Knobs(free_worker=Span("hold", 0.0, 1.7)),
+    "worker not looked at": Knobs(unread={"tasks": _WINDOW}),
+    "worker not looked at for a while": Knobs(unread={"tasks": Span("window", 1.0, 1.2)}),
+    "worker runs": Knobs(worker=(_WINDOW, worker_text("R"))),
+    "worker runs at times": Knobs(worker=(Span("window", 2.0, 0.2), worker_text("R"))),
+    "worker's stack unreadable": Knobs(worker=(_HALF, worker_text(stack="stack errno=1\n"))),
+    "worker's stack changes": Knobs(worker=(_HALF, worker_text(stack=_GROWS))),
+    "worker's switches go on": Knobs(worker=(_HALF, worker_text(switches=(WORKER_SWITCHES + 1, 0)))),
+    "worker's involuntary switches go on": Knobs(worker=(_HALF, worker_text(switches=(WORKER_SWITCHES, 1)))),
+    "worker moved while it was read": Knobs(worker=(_MOMENT, worker_text(rest=" moved=1"))),
+    "worker not in the list": Knobs(worker=(_HALF, "")),
+    "worker not needed": Knobs(ample_slabs=True),
+    # --- progress
+    "no fallback": Knobs(fallback=False),
+    "thread 1 stands still": Knobs(waiting={1: Span("window", 1.0)}),
+    "thread 1 stands still until the release": Knobs(waiting={1: Span("window", 1.4, 2.0)}),
+    "thread 1 stands still for a slice": Knobs(waiting={1: Span("window", _SLICE_S - 0.1, _SLICE_S + 0.2)}),
+    "thread 1 waits too long once": Knobs(waiting={1: Span("window", 1.2, 0.7)}),
+    "thread 1 waits too long before the window": _probe(Span("hold", 0.0, 0.2), "thread 1.gap_max_ns", 600_000_000),
+    "threads not looked at": Knobs(unread={"probe": Span("window", 0.0, 3.0)}),
+    "threads not looked at for a while": Knobs(unread={"probe": Span("window", 1.0, 1.2)}),
+    "threads looked at once in a slice": Knobs(unread={"probe": Span("window", _SLICE_S + 0.02, _SLICE_S - 0.07)}),
+    "a third thread is left out": _probe(_MOMENT, "config.threads", 1),
+    # --- woken, or timed out
+    "nobody is woken": Knobs(timeouts=_WINDOW),
+    "nobody is woken after the recovery": Knobs(timeouts=Span("recovered")),
+    "emergency objects for nothing": (
+        _slab(_WINDOW, emergency_dlock=1, emergency_max=2)
+        | _probe(_WINDOW, "live.emergency_total", 5)
+        | _probe(_WINDOW, "live.emergency_max", 2)
+    ),
+    "callers time out for nothing": _slab(_WINDOW, emergency_dlock=3),
+    "kernel's own cache": Knobs(kernel_cache=True),
+    # --- accounting
+    "size is wrong": _slab(_MOMENT, size=4096),
+    "emergency objects below zero": _slab(Span("settle", 0.5, 0.1), emergency_alloc=-1),
+    "maximum goes down": _slab(Span("window", 1.0, 0.5), emergency_max=5),
+    "timeouts go down": _slab(Span("window", 1.0, 0.5), emergency_dlock=5),
+    "no cache in the slab file": Knobs(garbled={"slab": (Span(""), SLAB_HEADER)}),
+    "maximum too low": _probe(_WINDOW, "live.emergency_max", 7),
+    "maximum too high": _slab(Span("settle", 0.5), emergency_max=40),
+    "timeouts not counted": _slab(Span("hold", 0.06), emergency_dlock=-2),
+    "emergency objects miscounted at rest": _probe(_AT_REST, "live.emergency", 1),
+    "slab objects miscounted at rest": _probe(_AT_REST, "live.slab", 70),
+    "objects damaged": _probe(_HALF, "thread 1.corrupt", 2),
+    "allocations failed": _probe(_HALF, "thread 0.failures", 4),
+    "threads not at rest": _probe(_AT_REST, "run.parked", -1),
+    "slab file not read at rest": Knobs(unread={"slab": _AT_REST}),
+    # --- recovery
+    "emergency objects do not drain": _slab(Span("release"), emergency_alloc=3, object_total=3),
+    "cache stays deadlocked": _slab(Span("release"), flags=DEADLOCKED),
+    "slab file not read after the release": Knobs(unread={"slab": Span("release")}),
+    "emergency objects after the recovery": _probe(Span("recovered", 0.4), "live.emergency_total", 9),
+    "thread 1 stands still after the recovery": Knobs(waiting={1: Span("recovered")}),
+    "threads not looked at after the recovery": Knobs(unread={"probe": Span("recovered", 0.0, 1.6)}),
+    "threads hardly looked at after the recovery": Knobs(unread={"probe": Span("recovered", 0.0, 1.5)}),
+    "thread 1 does not stop": Knobs(waiting={1: Span("stop")}),
+    "emergency object left": _slab(Span("final"), emergency_alloc=1, object_total=1),
+    "flagged deadlocked at the end": _slab(Span("final"), flags=DEADLOCKED),
+    "flagged growing at the end": _slab(Span("final"), flags=GROWING),
+    "slab file not read at the end": Knobs(unread={"slab": Span("final")}),
+    "probe not read at the end": Knobs(unread={"probe": Span("final", 0.0, 0.2)}),
+    # --- the host; no fault of the module, and none at all as long as nothing else is wrong
+    "host starves the guest": Knobs(host_wait=0.7),
+    "guest gets no CPU for a moment": Knobs(unread={"probe": Span("window", 2.3, 0.4)}),
+}

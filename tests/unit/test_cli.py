@@ -1,0 +1,140 @@
+"""The command line as a user meets it: statuses, messages, JSON. Nothing here needs a guest."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from framework import __version__
+
+COMMANDS = ("doctor", "build", "run", "judge", "demo", "shell", "parse-slab", "test")
+
+
+def splvm(*args: str, cwd: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    argv = [sys.executable, "-m", "framework", *args]
+    done = subprocess.run(argv, cwd=cwd, input=stdin, capture_output=True, check=False, timeout=60)
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return done
+
+
+def test_help_lists_every_command() -> None:
+    done = splvm("--help")
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert command in done.stdout.decode()
+
+
+@pytest.mark.parametrize("command", COMMANDS[:-1])
+def test_help_of_a_command(command: str) -> None:
+    done = splvm(command, "--help")
+    assert done.returncode == 0
+    assert b"Usage:" in done.stdout
+
+
+def test_version() -> None:
+    assert splvm("--version").stdout.decode().strip() == f"splvm {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("args", "names"),
+    [
+        (("run", "no-such"), ("nominal", "held-worker")),
+        (("run", "nominal", "--kernel", "no-such"), ("debian-12",)),
+        (("run", "nominal", "--variant", "no-such"), ("stock", "no-emergency")),
+        (("run", "nominal", "--expect", "no-such"), ("PROGRESS", "STALLED")),
+        (("build", "--kernel", "no-such"), ("debian-12",)),
+        (("demo", "--kernel", "no-such"), ("debian-12",)),
+        (("shell", "--variant", "no-such"), ("stock",)),
+        (("run", "nominal", "--accel", "no-such"), ("auto", "kvm", "tcg")),
+        (("run", "nominal", "--spl", "no-such"), ("debian", "path:DIR")),
+        (("no-such",), ("No such command",)),
+        (("run",), ("SCENARIO",)),
+        (("run", "nominal", "--memory", "1"), ("256",)),
+    ],
+)
+def test_unknown_names_are_answered_with_the_valid_ones(
+    tmp_path: Path, args: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    done = splvm(*args, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr.decode()
+    for name in names:
+        assert name in done.stderr.decode()
+    assert done.stdout == b""
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_out_that_is_in_use(tmp_path: Path) -> None:
+    (tmp_path / "something").touch()
+    done = splvm("run", "nominal", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert b"something already" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["slab-2012-08.txt", "slab-2012-11.txt", "slab-pasted.txt"])
+def test_parse_slab_json_keeps_its_contract(data: Path, name: str) -> None:
+    done = splvm("parse-slab", str(data / name), "--json")
+    assert done.returncode == 0
+    slab = json.loads(done.stdout)
+    assert set(slab) == {"layout", "caches"}
+    assert slab["layout"] in ("2012-08", "2012-11")
+    assert slab["caches"]
+    for cache in slab["caches"]:
+        groups = {"slab", "object", "emergency"}
+        assert set(cache) == {"name", "flags", "size", "alloc", "slabsize", "objsize"} | groups
+        assert set(cache["slab"]) == set(cache["object"]) == {"total", "alloc", "max"}
+        assert set(cache["emergency"]) == {"dlock", "alloc", "max"}
+
+
+def test_parse_slab_from_stdin_and_for_people(data: Path) -> None:
+    done = splvm("parse-slab", "-", stdin=(data / "slab-2012-11.txt").read_bytes())
+    assert done.returncode == 0
+    assert b"emergency" in done.stdout
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.7, 0.97])
+def test_truncated_slab_file_names_its_line(data: Path, tmp_path: Path, keep: float) -> None:
+    whole = (data / "slab-2012-11.txt").read_bytes()
+    cut = whole[: int(len(whole) * keep)]
+    (tmp_path / "cut").write_bytes(cut)
+    done = splvm("parse-slab", str(tmp_path / "cut"))
+    assert done.returncode == 1
+    assert f"line {len(cut.splitlines())}" in done.stderr.decode()
+    assert done.stdout == b""
+
+
+def test_foreign_slab_file(tmp_path: Path) -> None:
+    (tmp_path / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    done = splvm("parse-slab", str(tmp_path / "passwd"))
+    assert done.returncode == 1
+    assert b"line 1" in done.stderr
+
+
+def test_slab_file_that_is_not_there(tmp_path: Path) -> None:
+    done = splvm("parse-slab", str(tmp_path / "none"))
+    assert done.returncode == 2
+    assert b"No such file" in done.stderr
+
+
+def test_judge_of_what_is_no_run(tmp_path: Path) -> None:
+    for directory in (tmp_path, tmp_path / "none"):
+        done = splvm("judge", str(directory))
+        assert done.returncode == 1
+        assert done.stderr.startswith(b"error: ")
+
+
+def test_doctor_json() -> None:
+    done = splvm("doctor", "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == (0 if report["ok"] else 3)
+    assert {"python", "qemu", "kvm", "disk"} <= {check["name"] for check in report["checks"]}
+
+
+def test_reader_that_goes_away(data: Path) -> None:
+    """`splvm parse-slab FILE | head -0`."""
+    argv = f"{sys.executable} -m framework parse-slab {data / 'slab-2012-11.txt'} | true"
+    done = subprocess.run(["sh", "-c", argv], capture_output=True, check=False, timeout=60)
+    assert b"Traceback" not in done.stderr

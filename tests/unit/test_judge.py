@@ -1,0 +1,802 @@
+"""Verdicts: good runs, each thing that can be wrong with one, two of them at once, and evidence that is not whole."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulated import (
+    FAULTS,
+    GOOD,
+    HELD,
+    NOMINAL,
+    PHASES,
+    SIZE,
+    SLAB_HEADER,
+    Knobs,
+    Record,
+    Span,
+    kernel_row,
+    simulate,
+    slab_row,
+)
+
+import framework.evidence.judge as judge_module
+from framework.errors import EvidenceError
+from framework.evidence.judge import RULES, Case, judge
+from framework.evidence.slab import parse_slab
+from framework.evidence.timeline import Evidence, Timeline
+from framework.evidence.verdict import Outcome, Verdict
+
+SETTINGS = settings(deadline=None, derandomize=True)
+
+DATA = Path(__file__).parents[1] / "data"
+
+BEST = {HELD: Outcome.PROGRESS, NOMINAL: Outcome.HEALTHY}
+SCENARIOS = tuple(BEST)
+
+
+@functools.cache
+def evidence_of(scenario: str, *faults: str) -> Evidence:
+    """The evidence of a run in which all of `faults` hold."""
+    knobs = functools.reduce(Knobs.__or__, (FAULTS[fault] for fault in faults), GOOD)
+    return simulate(scenario, knobs).evidence()
+
+
+def verdict_of(scenario: str, *faults: str) -> Verdict:
+    return judge(evidence_of(scenario, *faults))
+
+
+def judge_records(scenario: str, records: list[Record]) -> Verdict:
+    facts = simulate(scenario).facts
+    return judge(Evidence(facts, Timeline.from_records(records), ""))
+
+
+# Good runs
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_good_run(scenario: str) -> None:
+    verdict = verdict_of(scenario)
+    assert (verdict.outcome, verdict.also) == (BEST[scenario], ())
+
+
+def test_the_reasons_for_progress() -> None:
+    worker, threads, recovery = (reason.text for reason in verdict_of(HELD).reasons)
+    assert re.fullmatch(
+        r"worker spl_kmem_cache \(pid 114\) was stuck for 3\.000 s in slabprobe_grow_work <- taskq_thread: "
+        r"60 readings, 134 context switches in each",
+        worker,
+    )
+    assert re.fullmatch(
+        r"2 critical threads got (\d{4,}) objects meanwhile, \1 of them emergency objects; longest gap 100\.0 ms",
+        threads,
+    )
+    assert re.fullmatch(r"recovered \d+\.\d ms after the release: no emergency object left, flags clear", recovery)
+
+
+def test_the_reasons_for_health() -> None:
+    threads, slab = (reason.text for reason in verdict_of(NOMINAL).reasons)
+    assert re.fullmatch(r"2 critical threads got \d{4,} objects, none of them an emergency object", threads)
+    assert slab == "nobody timed out (dlock 0), and the slab file agrees with the probe"
+
+
+def test_simulated_rows_are_printed_as_the_kernel_prints_them() -> None:
+    text = (DATA / "slab-2012-11.txt").read_text()
+    lines = text.splitlines(keepends=True)
+    row = parse_slab(text).cache("slabprobe")
+    assert row is not None
+    cells = {"flags": row.flags, "size": row.size, "alloc": row.alloc, "slabsize": row.slabsize, "objsize": row.objsize}
+    for group in ("slab", "object", "emergency"):
+        usage = getattr(row, group)
+        cells |= {f"{group}.{name}": getattr(usage, name) for name in usage.__slots__}
+    assert "".join(lines[:2]) == SLAB_HEADER
+    assert slab_row(row.name, {name: value or 0 for name, value in cells.items()}) in lines
+    assert kernel_row("zio_cache", 0).replace(f"{SIZE:8}", f"{1280:8}") in lines
+
+
+# One thing wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a fault must lead to."""
+
+    fault: str
+    outcome: Outcome
+    # What the first reason says, from its beginning.
+    reason: str
+    scenarios: tuple[str, ...] = (HELD,)
+
+
+BOTH = (HELD, NOMINAL)
+STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.8\d\d s "
+BACK = r"critical threads did not come back after the release"
+
+ROWS = (
+    # _check_crash
+    Row("oops", Outcome.CRASHED, r"OOPS: BUG: kernel NULL pointer .* \(console\.log line 5\)$", BOTH),
+    # _check_lost
+    Row("lost", Outcome.LOST, r"the agent was silent for 20 s; .*; last reading at 6\.\d{3} s of guest time$", BOTH),
+    Row("lost before the first reading", Outcome.LOST, r"the connection was closed; nothing was ever read$", BOTH),
+    Row("cut off", Outcome.INCONCLUSIVE, r"the run was cut off: no space left on device$", BOTH),
+    Row("interrupted", Outcome.INCONCLUSIVE, r"the run was interrupted: by the user$", BOTH),
+    # _check_losses
+    Row("frames lost", Outcome.INCONCLUSIVE, r"frames \d+ to \d+ are missing$", BOTH),
+    Row("first frames lost", Outcome.INCONCLUSIVE, r"frames 0 to 1 are missing$", BOTH),
+    Row("frames dropped", Outcome.INCONCLUSIVE, r"the agent dropped 3 frames$", BOTH),
+    Row("no end of the stream", Outcome.INCONCLUSIVE, r"the agent's stream has no end: it was cut off$", BOTH),
+    Row(
+        "slab file garbled", Outcome.INCONCLUSIVE, r"frame \d+: slab cannot be read: line 1: .*Segmentation fault", BOTH
+    ),
+    Row("probe's status garbled", Outcome.INCONCLUSIVE, r"frame \d+: probe cannot be read: line 1: .*version 1", BOTH),
+    Row("list of tasks garbled", Outcome.INCONCLUSIVE, r"frame \d+: tasks cannot be read: line 1: a task was", BOTH),
+    # _check_stuck
+    Row("no worker came", Outcome.NOT_TRIGGERED, r"the lever was pulled and no worker came to be held$"),
+    Row("worker runs", Outcome.NOT_TRIGGERED, r"worker 114 is not proven stuck in 60 of 60 readings: .* is R, not D$"),
+    Row(
+        "worker runs at times",
+        Outcome.INCONCLUSIVE,
+        r"worker 114 is not proven stuck in 4 of 60 .* 7\.3\d\d s its state",
+    ),
+    Row("worker let go half way", Outcome.INCONCLUSIVE, STUCK_HALF + r"its state is S, not D$"),
+    Row(
+        "worker held from half way on",
+        Outcome.INCONCLUSIVE,
+        r"worker 114 .* 30 of 60 .* 5\.3\d\d s its state is S, not D$",
+    ),
+    Row("worker's stack unreadable", Outcome.INCONCLUSIVE, STUCK_HALF + r"its stack cannot be read$"),
+    Row(
+        "worker's stack changes",
+        Outcome.INCONCLUSIVE,
+        STUCK_HALF + r"its stack has changed: __vmalloc_node <- spl_cache_",
+    ),
+    Row("worker's switches go on", Outcome.INCONCLUSIVE, STUCK_HALF + r"it has run in between: its context switches"),
+    Row("worker's involuntary switches go on", Outcome.INCONCLUSIVE, STUCK_HALF + r"it has run in between"),
+    Row("worker moved while it was read", Outcome.INCONCLUSIVE, r"worker 114 .* in 2 of 60 .* it has run in between"),
+    Row("worker not in the list", Outcome.INCONCLUSIVE, STUCK_HALF + r"it is not in the list of tasks$"),
+    Row("worker not looked at", Outcome.INCONCLUSIVE, r"for 3\.000 s of the window nobody looked at the worker$"),
+    Row("worker not looked at for a while", Outcome.INCONCLUSIVE, r"for 1\.250 s of the window nobody looked at the w"),
+    # _check_needed
+    Row(
+        "worker not needed", Outcome.NOT_TRIGGERED, r"no emergency object was handed out in the window \(0 before it\)$"
+    ),
+    # _check_threads
+    Row(
+        "a third thread is left out",
+        Outcome.INCONCLUSIVE,
+        r"the status at 6\.\d{3} s has 2 critical threads of 3$",
+        BOTH,
+    ),
+    # _check_progress
+    Row(
+        "no fallback",
+        Outcome.STALLED,
+        r"critical thread 0 \(pid 128\) got no object for the last 2\.950 s of the window: "
+        r"state D, spl_kmem_cache_alloc <- critical_thread <- kthread <- ret_from_fork$",
+    ),
+    Row(
+        "thread 1 stands still",
+        Outcome.STALLED,
+        r"critical thread 1 \(pid 129\) got no object for the last 2\.000 s of the window: state D, spl_kmem_cache_",
+        BOTH,
+    ),
+    Row(
+        "thread 1 stands still until the release", Outcome.STALLED, r"critical thread 1 .* for the last 1\.600 s", BOTH
+    ),
+    Row(
+        "thread 1 stands still for a slice",
+        Outcome.SLOW,
+        r"critical thread 1 \(pid 129\) got no object between \d\.\d{3} s and \d\.\d{3} s$",
+        BOTH,
+    ),
+    Row(
+        "threads not looked at", Outcome.INCONCLUSIVE, r"for 3\.000 s of the window nobody looked at the critical", BOTH
+    ),
+    Row(
+        "threads not looked at for a while", Outcome.INCONCLUSIVE, r"for 1\.250 s of the window nobody looked at", BOTH
+    ),
+    Row(
+        "threads looked at once in a slice",
+        Outcome.INCONCLUSIVE,
+        r"critical thread 0 \(pid 128\) was looked at 1 times between \d\.\d{3} s and \d\.\d{3} s$",
+        BOTH,
+    ),
+    # _check_latency
+    Row(
+        "thread 1 waits too long once",
+        Outcome.SLOW,
+        r"critical thread 1 \(pid 129\) waited 750\.0 ms between two allocations; the bound is 500\.0 ms$",
+        BOTH,
+    ),
+    Row("thread 1 waits too long before the window", Outcome.SLOW, r"critical thread 1 \(pid 129\) waited 700\.0 ms"),
+    # _check_quiet
+    Row(
+        "emergency objects for nothing",
+        Outcome.SLOW,
+        r"5 emergency objects were handed out although nothing",
+        (NOMINAL,),
+    ),
+    Row("callers time out for nothing", Outcome.SLOW, r"3 callers timed out although nothing held the w", (NOMINAL,)),
+    Row("kernel's own cache", Outcome.NOT_TRIGGERED, r"the cache never grew$", (NOMINAL,)),
+    # _check_woken
+    Row(
+        "nobody is woken",
+        Outcome.SLOW,
+        r"callers are not woken: between window and window-end, \d{3} allocations took 67 ms or more",
+        (NOMINAL,),
+    ),
+    Row(
+        "nobody is woken after the recovery",
+        Outcome.NO_RECOVERY,
+        r"callers are not woken: between recovered and final, \d{3} allocations took 67 ms or more",
+    ),
+    # _check_rows
+    Row(
+        "size is wrong",
+        Outcome.MISCOUNTED,
+        r"slab file at 6\.\d{3} s: slabprobe: size is \d+, but \d+ slabs of 524672",
+        BOTH,
+    ),
+    Row(
+        "emergency objects below zero",
+        Outcome.MISCOUNTED,
+        r"slab file at 4\.\d{3} s: slabprobe: emergency alloc is 18446744073709551615, it went below zero by 1$",
+        BOTH,
+    ),
+    Row("maximum goes down", Outcome.MISCOUNTED, r"slab file at 6\.\d{3} s: .* emergency max went down from 69 to 64$"),
+    Row("timeouts go down", Outcome.MISCOUNTED, r"slab file at 6\.\d{3} s: .* dlock went down from \d to \d$", BOTH),
+    Row(
+        "no cache in the slab file",
+        Outcome.INCONCLUSIVE,
+        r"the slab file was never read with the cache slabprobe",
+        BOTH,
+    ),
+    # _check_maximum
+    Row(
+        "maximum too low",
+        Outcome.MISCOUNTED,
+        r"the slab file's maximum is 64 emergency objects, the probe held 71$",
+    ),
+    Row(
+        "maximum too high",
+        Outcome.MISCOUNTED,
+        r"the slab file's maximum is \d+ emergency objects, the probe never held more than (0|64)$",
+        BOTH,
+    ),
+    Row("timeouts not counted", Outcome.MISCOUNTED, r"\d+ emergency objects were handed out, yet dlock is 0$"),
+    # _check_audit
+    Row(
+        "emergency objects miscounted at rest",
+        Outcome.MISCOUNTED,
+        r"at rest the slab file has (64|0) emergency objects, the probe holds (65|1)$",
+        BOTH,
+    ),
+    Row(
+        "kernel's own cache", Outcome.MISCOUNTED, r"at rest the slab file has 0 emergency objects, the probe holds 64$"
+    ),
+    Row(
+        "slab objects miscounted at rest",
+        Outcome.MISCOUNTED,
+        r"at rest the slab file has (64|0) slab objects, the probe holds (134|70)$",
+        BOTH,
+    ),
+    Row("objects damaged", Outcome.MISCOUNTED, r"critical thread 1: 2 objects came back damaged, 0 allocations", BOTH),
+    Row("allocations failed", Outcome.MISCOUNTED, r"critical thread 0: 0 objects .*, 4 allocations .* failed$", BOTH),
+    Row("threads not at rest", Outcome.INCONCLUSIVE, r"the threads did not come to rest, so nothing could be c", BOTH),
+    Row(
+        "slab file not read at rest", Outcome.INCONCLUSIVE, r"the threads did not come to rest, so nothing could", BOTH
+    ),
+    # _check_recovered
+    Row(
+        "emergency objects do not drain",
+        Outcome.NO_RECOVERY,
+        r"emergency objects did not drain after the release: 3 in use, flags 0x00080$",
+    ),
+    Row("cache stays deadlocked", Outcome.NO_RECOVERY, r"emergency objects did not drain .*: 0 in use, flags 0x04080$"),
+    Row(
+        "slab file not read after the release", Outcome.INCONCLUSIVE, r"the slab file was never read after the release$"
+    ),
+    Row("emergency objects after the recovery", Outcome.NO_RECOVERY, r"9 more emergency objects were handed out after"),
+    Row(
+        "thread 1 stands still after the recovery",
+        Outcome.NO_RECOVERY,
+        r"critical thread 1 \(pid 129\) finished no round after the recovery$",
+    ),
+    Row(
+        "threads not looked at after the recovery",
+        Outcome.INCONCLUSIVE,
+        r"nobody looked at what came after the recovery$",
+    ),
+    Row(
+        "threads hardly looked at after the recovery",
+        Outcome.INCONCLUSIVE,
+        r"critical thread 0 .* finished no round after the recovery \(the guest was starved: readings 1\d{3}\.\d ms",
+    ),
+    # _check_drained
+    Row(
+        "thread 1 does not stop",
+        Outcome.NO_RECOVERY,
+        rf"1 {BACK}; thread 1 waits for an object since \d+\.\d{{3}} s$",
+        BOTH,
+    ),
+    Row(
+        "emergency object left", Outcome.NO_RECOVERY, r"1 emergency objects are left although every object was g", BOTH
+    ),
+    Row(
+        "flagged deadlocked at the end", Outcome.NO_RECOVERY, r"the cache is still flagged deadlocked \(0x04080\)", BOTH
+    ),
+    Row("flagged growing at the end", Outcome.NO_RECOVERY, r"the cache is still flagged growing \(0x08080\)", BOTH),
+    Row(
+        "slab file not read at the end", Outcome.INCONCLUSIVE, r"nothing was read after the threads were stopped$", BOTH
+    ),
+    Row("probe not read at the end", Outcome.INCONCLUSIVE, r"nothing was read after the threads were stopped$", BOTH),
+)
+
+# What is no reason for another verdict as long as it is all there is.
+HARMLESS = ("host starves the guest", "guest gets no CPU for a moment")
+
+CASES = [(row, scenario) for row in ROWS for scenario in row.scenarios]
+
+
+@pytest.mark.parametrize(("row", "scenario"), [pytest.param(r, s, id=f"{s}: {r.fault}") for r, s in CASES])
+def test_a_fault(row: Row, scenario: str) -> None:
+    verdict = verdict_of(scenario, row.fault)
+    assert verdict.outcome is row.outcome
+    assert re.match(row.reason, verdict.reasons[0].text)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("fault", HARMLESS)
+def test_a_starved_guest_that_made_progress_is_good(fault: str, scenario: str) -> None:
+    verdict = verdict_of(scenario, fault)
+    assert (verdict.outcome, verdict.also) == (BEST[scenario], ())
+    assert not verdict.is_starved
+
+
+def test_every_fault_is_judged() -> None:
+    assert {row.fault for row in ROWS} | set(HARMLESS) == set(FAULTS)
+
+
+def test_every_outcome_is_reached() -> None:
+    assert {row.outcome for row in ROWS} | set(BEST.values()) == set(Outcome)
+
+
+def test_reasons_name_frames_that_are_there() -> None:
+    for row, scenario in CASES:
+        run = simulate(scenario, FAULTS[row.fault])
+        kept = {record["seq"] for record in run.records if record["kind"] == "frame"}
+        verdict = verdict_of(scenario, row.fault)
+        for reason in (*verdict.reasons, *(reason for _, reason in verdict.also)):
+            assert kept.issuperset(reason.samples), row.fault
+
+
+RULED = [(name, at) for name, rule in RULES.items() for at in range(len(rule.required) + len(rule.checks))]
+
+
+@pytest.mark.parametrize(("scenario", "at"), RULED)
+def test_every_check_is_needed(scenario: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it, at least one run would get another verdict or another first reason."""
+    rule = RULES[scenario]
+    checks = (*rule.required, *rule.checks)
+    verdicts = whole_verdicts(scenario)
+    monkeypatch.setattr(judge_module, "RULES", {scenario: without(rule, (*checks[:at], *checks[at + 1 :]))})
+    assert any(first_reason(evidence) != whole for evidence, whole in verdicts)
+
+
+@functools.cache
+def whole_verdicts(scenario: str) -> list[tuple[Evidence, tuple[Outcome, str] | str]]:
+    """The verdicts of all checks together on all faults, and on a run that did not come to its end."""
+    runs = [evidence_of(scenario, row.fault) for row, name in CASES if name == scenario]
+    runs.append(simulate(scenario, Knobs(unmarked=frozenset({"end"}))).evidence())
+    return [(evidence, first_reason(evidence)) for evidence in runs]
+
+
+def without(rule: judge_module.Rule, checks: tuple[judge_module.Check, ...]) -> judge_module.Rule:
+    required = tuple(check for check in rule.required if check in checks)
+    return replace(rule, required=required, checks=tuple(check for check in rule.checks if check in checks))
+
+
+def first_reason(evidence: Evidence) -> tuple[Outcome, str] | str:
+    """The verdict in short. Where a check is gone, a run may be called good that has nothing to show for it."""
+    try:
+        verdict = judge(evidence)
+    except (LookupError, ValueError, StopIteration) as error:
+        return repr(error)
+    return verdict.outcome, verdict.reasons[0].text
+
+
+# Phases
+
+NEEDED = {
+    NOMINAL: {"window", "window-end", "audit", "audit-end", "final", "end"},
+    HELD: {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
+}
+MARKS = [(name, phase.name) for name, phases in PHASES.items() for phase in phases if phase.name]
+
+
+@pytest.mark.parametrize(("scenario", "mark"), MARKS)
+def test_a_phase_that_the_run_never_came_to(scenario: str, mark: str) -> None:
+    verdict = judge(simulate(scenario, Knobs(unmarked=frozenset({mark}))).evidence())
+    if mark in NEEDED[scenario]:
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert verdict.reasons[0].text == f"the run never came to: {mark}"
+    else:
+        assert verdict.outcome is BEST[scenario]
+
+
+# Two things wrong
+
+# For each bad outcome a fault that leads to it and leaves the others alone, in order of precedence.
+ONE_OF_EACH = {
+    Outcome.CRASHED: FAULTS["oops"],
+    Outcome.LOST: Knobs(outcome=("lost", "QEMU ended")),
+    Outcome.STALLED: FAULTS["thread 1 stands still until the release"],
+    Outcome.NO_RECOVERY: FAULTS["flagged growing at the end"],
+    Outcome.MISCOUNTED: FAULTS["size is wrong"],
+    Outcome.SLOW: FAULTS["thread 1 waits too long before the window"],
+    Outcome.NOT_TRIGGERED: FAULTS["worker runs"],
+    Outcome.INCONCLUSIVE: FAULTS["frames dropped"],
+}
+
+
+def test_one_of_each() -> None:
+    assert [outcome for outcome in Outcome if not outcome.is_good] == list(ONE_OF_EACH)
+    for outcome, knobs in ONE_OF_EACH.items():
+        assert judge(simulate(HELD, knobs).evidence()).outcome is outcome
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(ONE_OF_EACH, 2)))
+def test_of_two_faults_the_worse_one_counts(first: Outcome, second: Outcome) -> None:
+    verdict = judge(simulate(HELD, ONE_OF_EACH[first] | ONE_OF_EACH[second]).evidence())
+    assert verdict.outcome is first
+    assert second in {outcome for outcome, _ in verdict.also}
+
+
+def test_what_else_is_wrong_is_told_the_worst_first() -> None:
+    verdict = judge(simulate(HELD, functools.reduce(Knobs.__or__, ONE_OF_EACH.values())).evidence())
+    assert [verdict.outcome, *dict.fromkeys(outcome for outcome, _ in verdict.also)] == list(ONE_OF_EACH)
+
+
+@pytest.mark.parametrize("fault", ["oops", "thread 1 stands still", "size is wrong"])
+def test_a_damaged_record_is_worth_no_verdict(fault: str) -> None:
+    verdict = judge(replace(evidence_of(HELD, fault), damage=("console.log: missing",)))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert [reason.text for reason in verdict.reasons] == ["the record is damaged: console.log: missing"]
+
+
+@pytest.mark.parametrize("scenario", [None, "", "zvol-swap", 7])
+def test_an_unknown_scenario(scenario: object) -> None:
+    with pytest.raises(EvidenceError, match=r"scenario .* is not known; known are nominal, held-worker"):
+        judge(Evidence({"scenario": scenario}, Timeline(), ""))
+
+
+# Starved guests
+
+STARVED_BY_HOST = r"\(the guest was starved: its CPUs ran \d+\.\d s and waited \d+\.\d s for the host's\)$"
+
+
+@pytest.mark.parametrize("starved", HARMLESS)
+@pytest.mark.parametrize("outcome", list(ONE_OF_EACH))
+def test_a_starved_guest_is_excused_for_being_slow_only(outcome: Outcome, starved: str) -> None:
+    verdict = judge(simulate(HELD, ONE_OF_EACH[outcome] | FAULTS[starved]).evidence())
+    assert verdict.outcome is (Outcome.INCONCLUSIVE if outcome is Outcome.SLOW else outcome)
+    assert verdict.is_starved == (verdict.outcome is Outcome.INCONCLUSIVE)
+
+
+EXCUSED = (
+    (HELD, "thread 1 waits too long once"),
+    (HELD, "emergency objects after the recovery"),
+    (HELD, "nobody is woken after the recovery"),
+    (NOMINAL, "nobody is woken"),
+    (NOMINAL, "emergency objects for nothing"),
+    (NOMINAL, "callers time out for nothing"),
+)
+
+
+@pytest.mark.parametrize(("scenario", "fault"), EXCUSED)
+def test_what_a_starved_guest_is_excused_for(scenario: str, fault: str) -> None:
+    verdict = verdict_of(scenario, fault, "host starves the guest")
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert re.search(STARVED_BY_HOST, verdict.reasons[0].text)
+    assert not verdict_of(scenario, fault).is_starved
+
+
+def test_no_excuse_for_a_thread_that_never_comes_back() -> None:
+    assert verdict_of(HELD, "thread 1 does not stop", "host starves the guest").outcome is Outcome.NO_RECOVERY
+    assert verdict_of(HELD, "no fallback", "host starves the guest").outcome is Outcome.STALLED
+
+
+def test_an_excuse_counts_for_its_own_time_only() -> None:
+    window, after = "guest gets no CPU for a moment", Knobs(unread={"probe": Span("recovered", 0.4, 0.4)})
+    assert verdict_of(HELD, "emergency objects after the recovery", window).outcome is Outcome.NO_RECOVERY
+    assert verdict_of(HELD, "nobody is woken after the recovery", window).outcome is Outcome.NO_RECOVERY
+    late = FAULTS["thread 1 waits too long once"] | after
+    assert judge(simulate(HELD, late).evidence()).outcome is Outcome.SLOW
+
+
+def test_a_virtual_cpu_that_is_gone_is_no_excuse() -> None:
+    records = simulate(NOMINAL, FAULTS["thread 1 waits too long once"]).records
+    hosts = [record for record in records if record["kind"] == "host"]
+    for record in hosts[len(hosts) // 2 :]:
+        record["vcpus"] = []
+    assert judge_records(NOMINAL, records).outcome is Outcome.SLOW
+
+
+def test_the_bound_is_that_of_the_run() -> None:
+    evidence = evidence_of(HELD, "thread 1 waits too long once")
+    for bound_ms, outcome in ((749, Outcome.SLOW), (750, Outcome.PROGRESS)):
+        parameters = {**evidence.facts["parameters"], "latency_bound_ms": bound_ms}
+        assert judge(replace(evidence, facts={**evidence.facts, "parameters": parameters})).outcome is outcome
+
+
+# The kernel's own words
+
+FATAL = {"bug", "kasan", "lockdep", "oops", "oops-gpf", "panic", "soft-lockup", "spl-panic"}
+
+
+@pytest.mark.parametrize("log", sorted((DATA / "kernlog").glob("*.log")), ids=lambda path: path.stem)
+def test_recorded_kernel_logs(log: Path) -> None:
+    verdict = judge(replace(evidence_of(HELD), console=log.read_text()))
+    if log.stem in FATAL:
+        assert verdict.outcome is Outcome.CRASHED
+        assert re.match(r"[A-Z]+: .+ \(console\.log line \d+\)$", verdict.reasons[0].text)
+    else:
+        assert verdict.outcome is Outcome.PROGRESS
+
+
+# Records
+
+
+def frames(records: list[Record], source: str) -> list[Record]:
+    return [record for record in records if record.get("source") == source]
+
+
+def test_what_is_the_same_as_something_unreadable_is_not_guessed() -> None:
+    records = simulate(NOMINAL).records
+    slabs = frames(records, "slab")
+    same = next(at for at, record in enumerate(slabs) if record["what"] == "same" and at > 10)
+    slabs[same - 1].update(what="data", text="not a slab file\n")
+    losses = Timeline.from_records(records).losses
+    assert losses[0].startswith(f"frame {slabs[same - 1]['seq']}: slab cannot be read")
+    assert f"frame {slabs[same]['seq']}: slab is the same as nothing" in losses
+
+
+def test_what_is_the_same_as_something_lost_is_not_guessed() -> None:
+    """The row before the loss, taken for the one after it, would make the slab file contradict the probe."""
+    records = simulate(HELD).records
+    last = [record for record in frames(records, "slab") if record["what"] == "data"][-1]
+    timeline = Timeline.from_records([record for record in records if record is not last])
+    assert timeline.slab[-1].seq < last["seq"]
+    assert f"frames {last['seq']} to {last['seq']} are missing" in timeline.losses
+
+
+@pytest.mark.parametrize("what", ["error", "blocked"])
+def test_a_reading_that_failed_is_no_reading(what: str) -> None:
+    records = simulate(HELD).records
+    frame = frames(records, "slab")[50]
+    frame.update(what=what, text="errno=5 Input/output error" if what == "error" else "")
+    timeline = Timeline.from_records(records)
+    assert frame["seq"] not in {sample.seq for sample in timeline.slab}
+    assert [(sample.seq, sample.value) for sample in timeline.blocked] == [(frame["seq"], "slab")] * (what == "blocked")
+
+
+# Less evidence
+
+
+def indexes(records: list[Record]) -> st.SearchStrategy[Collection[int]]:
+    """Some records: a few, or a stretch of them."""
+    last = len(records) - 1
+    few = st.sets(st.integers(0, last), min_size=1, max_size=8)
+    stretch = st.tuples(st.integers(0, last), st.integers(1, 200)).map(lambda x: range(x[0], min(last + 1, sum(x))))
+    return st.one_of(few, stretch)
+
+
+GOOD_RECORDS = {scenario: simulate(scenario).records for scenario in SCENARIOS}
+BAD_CASES = [(scenario, row.fault) for row, scenario in CASES]
+
+
+@settings(SETTINGS, max_examples=40)
+@given(st.data(), st.sampled_from(SCENARIOS))
+def test_a_good_run_is_good_only_with_all_its_frames(data: st.DataObject, scenario: str) -> None:
+    records = GOOD_RECORDS[scenario]
+    gone = data.draw(indexes(records))
+    verdict = judge_records(scenario, [record for at, record in enumerate(records) if at not in gone])
+    assert verdict.outcome.is_good == all(records[at]["kind"] != "frame" for at in gone)
+
+
+@pytest.mark.parametrize("kind", ["host", "phase", "start"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_good_run_needs_no_word_of_the_host(scenario: str, kind: str) -> None:
+    records = [record for record in GOOD_RECORDS[scenario] if record["kind"] != kind]
+    assert judge_records(scenario, records).outcome is BEST[scenario]
+
+
+@settings(SETTINGS, max_examples=20)
+@given(st.data(), st.sampled_from(SCENARIOS))
+def test_a_good_run_cut_short_is_not_good(data: st.DataObject, scenario: str) -> None:
+    records = GOOD_RECORDS[scenario]
+    kept = data.draw(st.integers(0, len(records) - 1))
+    verdict = judge_records(scenario, records[:kept])
+    assert not verdict.outcome.is_good
+    assert any("the agent's stream has no end" in reason.text for reason in verdict.reasons)
+
+
+@settings(SETTINGS, max_examples=50)
+@given(st.data(), st.sampled_from(BAD_CASES))
+def test_a_bad_run_does_not_get_good_by_losing_evidence(data: st.DataObject, case: tuple[str, str]) -> None:
+    scenario, fault = case
+    run = simulate(scenario, FAULTS[fault])
+    gone = data.draw(indexes(run.records))
+    run.records[:] = [record for at, record in enumerate(run.records) if at not in gone]
+    assert not judge(run.evidence()).outcome.is_good
+
+
+# Hostile evidence
+
+HUGE = (10**19, 10**20, 10**30, 10**400, -1, -(10**400))
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from(HUGE),
+    st.floats(),
+    st.text(max_size=20),
+    st.lists(st.integers(), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+NUMBER = re.compile(r"\d+")
+
+
+def delete_field(record: Record, data: st.DataObject) -> None:
+    del record[data.draw(st.sampled_from(sorted(record)))]
+
+
+def replace_field(record: Record, data: st.DataObject) -> None:
+    record[data.draw(st.sampled_from(sorted(record)))] = data.draw(JUNK)
+
+
+def replace_text(record: Record, data: st.DataObject) -> None:
+    record["text"] = data.draw(st.text())
+
+
+def cut_text(record: Record, data: st.DataObject) -> None:
+    text = str(record.get("text", ""))
+    record["text"] = text[: data.draw(st.integers(0, len(text)))]
+
+
+def replace_number(record: Record, data: st.DataObject) -> None:
+    text = str(record.get("text", ""))
+    if numbers := list(NUMBER.finditer(text)):
+        number = data.draw(st.sampled_from(numbers))
+        new = data.draw(st.one_of(st.integers(0, 2**64), st.sampled_from((-1, *HUGE[:3]))))
+        record["text"] = f"{text[: number.start()]}{new}{text[number.end() :]}"
+
+
+def edit_lines(record: Record, data: st.DataObject) -> None:
+    """A line goes, comes twice, or changes places with another."""
+    lines = str(record.get("text", "")).splitlines(keepends=True)
+    if lines:
+        line = lines.pop(data.draw(st.integers(0, len(lines) - 1)))
+        for _ in range(data.draw(st.integers(0, 2))):
+            lines.insert(data.draw(st.integers(0, len(lines))), line)
+    record["text"] = "".join(lines)
+
+
+MUTATIONS: tuple[Callable[[Record, st.DataObject], None], ...] = (
+    delete_field,
+    replace_field,
+    replace_text,
+    cut_text,
+    replace_number,
+    edit_lines,
+)
+
+
+IMPOSSIBLE: tuple[tuple[str, str, Any], ...] = (
+    ("frame", "seq", -1),
+    ("frame", "seq", 10**400),
+    ("frame", "start_ns", 1 << 64),
+    ("frame", "start_ns", float("inf")),
+    ("frame", "end_ns", "soon"),
+    ("frame", "source", None),
+    ("host", "at_s", 10**400),
+    ("host", "vcpus", [{"run_ns": 10**400, "wait_ns": 0}]),
+    ("host", "vcpus", [7]),
+    ("phase", "at_s", [1]),
+)
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), IMPOSSIBLE)
+def test_an_impossible_value_is_a_loss(kind: str, field: str, value: Any) -> None:
+    records = simulate(HELD).records
+    at = next(at for at, record in enumerate(records) if record["kind"] == kind and at > 10)
+    if value is None:
+        del records[at][field]
+    else:
+        records[at][field] = value
+    verdict = judge_records(HELD, records)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reasons[0].text.startswith(f"record {at + 1} cannot be read: ")
+
+
+@pytest.mark.parametrize("said", ["dropped=some", "dropped=-1", "dropped=" + "9" * 5000, ""])
+def test_the_agents_last_word_has_to_be_a_number(said: str) -> None:
+    records = simulate(HELD).records
+    records[-1]["text"] = f"end frames=1 {said}"
+    verdict = judge_records(HELD, records)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert re.match(rf"record {len(records)} cannot be read: .{{,400}}$", verdict.reasons[0].text)
+
+
+def test_a_probe_without_threads_proves_nothing() -> None:
+    records = simulate(HELD).records
+    for record in frames(records, "probe"):
+        kept = (line for line in record["text"].splitlines() if not line.startswith("thread "))
+        record["text"] = "".join(f"{line}\n" for line in kept).replace("threads=2", "threads=0")
+    verdict = judge_records(HELD, records)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert re.match(r"the status at 5\.\d{3} s has 0 critical threads of 0$", verdict.reasons[0].text)
+
+
+def check_bearable(judged: Callable[[], Verdict]) -> None:
+    """A verdict that can be written down, or an EvidenceError."""
+    try:
+        verdict = judged()
+    except EvidenceError as error:
+        assert len(str(error)) < 1000
+    else:
+        assert verdict.reasons
+        assert all(len(reason.text) < 1000 for reason in verdict.reasons)
+        assert json.loads(json.dumps(verdict.to_json()))["verdict"] == verdict.outcome.value
+
+
+@settings(SETTINGS, max_examples=100)
+@given(st.data(), st.sampled_from([*SCENARIOS, *SCENARIOS, *BAD_CASES]))
+def test_mutated_records_are_judged_or_refused(data: st.DataObject, case: Any) -> None:
+    scenario, knobs = (case, GOOD) if isinstance(case, str) else (case[0], FAULTS[case[1]])
+    run = simulate(scenario, knobs)
+    # What is read at the end weighs most: marks and counters are taken from there.
+    weights = st.one_of(
+        st.integers(0, len(run.records) - 1), st.integers(max(0, len(run.records) - 8), len(run.records) - 1)
+    )
+    for _ in range(data.draw(st.integers(1, 3))):
+        data.draw(st.sampled_from(MUTATIONS))(run.records[data.draw(weights)] or {"kind": "frame"}, data)
+    check_bearable(lambda: judge(run.evidence()))
+
+
+@settings(SETTINGS, max_examples=50)
+@given(st.data(), st.sampled_from(SCENARIOS), st.sampled_from(("probe", "slab", "tasks")))
+def test_a_source_that_lies_all_the_time_is_judged_or_refused(data: st.DataObject, scenario: str, source: str) -> None:
+    """The same change in all of its texts, so that they agree with one another."""
+    run = simulate(scenario)
+    readings = [record for record in frames(run.records, source) if record["what"] == "data"]
+    lines = sorted({NUMBER.sub("#", line) for line in readings[-1]["text"].splitlines()})
+    line, at = data.draw(st.sampled_from(lines)), data.draw(st.integers(0, 12))
+    new = data.draw(st.sampled_from(("", "0", "1", "-1", "99999999999999999999", "0x7", "x")))
+    for record in readings:
+        changed = (change(text, line, at, new) for text in record["text"].splitlines())
+        record["text"] = "".join(f"{text}\n" for text in changed if text)
+    check_bearable(lambda: judge(run.evidence()))
+
+
+def change(text: str, line: str, at: int, new: str) -> str:
+    """If `text` is `line` but for its numbers, put `new` for one of them; all of it goes when there is no such one."""
+    if NUMBER.sub("#", text) != line:
+        return text
+    numbers = list(NUMBER.finditer(text))
+    return f"{text[: numbers[at].start()]}{new}{text[numbers[at].end() :]}" if at < len(numbers) else ""
+
+
+def test_a_case_knows_its_flags() -> None:
+    evidence = evidence_of(HELD, "cache stays deadlocked")
+    case = Case(evidence, evidence.timeline, evidence.timeline.marks, 0)
+    assert case.flags(case.rows()[-1].value) == {"kvmem": True, "deadlocked": True, "growing": False, "reaping": False}
