@@ -302,6 +302,7 @@ class Live:
                     raise GuestLostError(agent.ended)
                 if silence.expired:
                     raise GuestLostError(f"the agent was silent for {SILENCE_S:.0f} s")
+                self._record.check()
                 deadline.check("the run")
                 self._changed.wait(0.2)
 

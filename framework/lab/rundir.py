@@ -19,12 +19,12 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from framework.errors import EvidenceError
+from framework.errors import EvidenceError, SetupError
 from framework.evidence.stream import Frame
 from framework.evidence.timeline import Evidence, Timeline
 from framework.evidence.verdict import Verdict
@@ -51,6 +51,7 @@ class RunDirectory:
         self.facts: dict[str, Any] = {"schema_version": SCHEMA_VERSION, **facts}
         self._start = time.monotonic()
         self._lock = threading.Lock()
+        self._failure: OSError | None = None
         self._samples = (path / "samples.jsonl").open("w", encoding="utf-8", errors=_ERRORS)
         self._write_facts()
         self._record({"kind": "start", "schema_version": SCHEMA_VERSION})
@@ -70,10 +71,22 @@ class RunDirectory:
         """Keep a reading of the host."""
         self._record({"kind": "host", **reading})
 
+    def check(self) -> None:
+        """:raises SetupError: when a record could not be written; the run is then worth nothing."""
+        if self._failure is not None:
+            raise SetupError(
+                f"cannot write to {self.path}: {self._failure.strerror}",
+                hint="free some space, or name another directory with --out",
+            ) from self._failure
+
     def finish(self, outcome: Mapping[str, Any]) -> None:
-        """Close the evidence: how the run ended, and what every file holds."""
+        """Close the evidence: how the run ended, and what every file holds.
+
+        :raises SetupError: when it could not be written whole.
+        """
         with self._lock:
-            self._samples.close()
+            self._keep_failure(self._samples.close)
+        self.check()
         self.facts["outcome"] = dict(outcome)
         self.facts["evidence"] = {name: _digest(self.path / name) for name in EVIDENCE_FILES}
         self.facts["seal"] = _seal(self.facts)
@@ -87,9 +100,19 @@ class RunDirectory:
         record["at_s"] = round(time.monotonic() - self._start, 6)
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
         with self._lock:
-            if not self._samples.closed:
-                self._samples.write(line + "\n")
-                self._samples.flush()
+            if not self._samples.closed and self._failure is None:
+                self._keep_failure(lambda: self._write_line(line))
+
+    def _write_line(self, line: str) -> None:
+        self._samples.write(line + "\n")
+        self._samples.flush()
+
+    def _keep_failure(self, write: Callable[[], None]) -> None:
+        """A full disk must not end the thread that reads the guest, or it would look as if the guest were gone."""
+        try:
+            write()
+        except OSError as error:
+            self._failure = self._failure or error
 
     def _write_facts(self) -> None:
         _write_json(self.path / "run.json", self.facts)
