@@ -10,7 +10,6 @@ guests skips the tests marked `vm`, unless `--require-vm` is given.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from framework.lab.prepare import Prepared, Wish, prepare
 from framework.lab.rundir import RunDirectory
 from framework.lab.scenarios import Reading, find_scenario
 from framework.log import setup_logging
+from framework.report.summary import plain
 
 # Seconds of the host for one command in a healthy guest, and for a guest to boot and load its modules.
 COMMAND_S = 30.0
@@ -178,8 +178,7 @@ class Recording:
 
     def read(self) -> Timeline:
         """Everything that was recorded so far."""
-        records = (self.directory.path / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-        return Timeline.from_records([json.loads(line) for line in records])
+        return Timeline.from_records(self.directory.read_so_far())
 
 
 @pytest.fixture
@@ -205,8 +204,8 @@ class RunResult:
         if self.verdict.outcome in outcomes:
             return
         lines = [f"verdict {self.verdict.outcome}, expected {' or '.join(outcomes)}"]
-        lines += [f"  {reason.text}" for reason in self.verdict.reasons]
-        lines += [f"  also {outcome}: {reason.text}" for outcome, reason in self.verdict.also]
+        lines += [f"  {plain(reason.text)}" for reason in self.verdict.reasons]
+        lines += [f"  also {outcome}: {plain(reason.text)}" for outcome, reason in self.verdict.also]
         pytest.fail("\n".join([*lines, f"evidence: {self.directory}"]), pytrace=False)
 
 

@@ -92,6 +92,8 @@ def build_root(store: Store, apt: PrivateApt, release: str, headers: str, deadli
             f"--include={','.join(packages)}",
             *(f"--aptopt={line}" for line in apt.acquire_options()),
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
+            # A root that a power cut leaves half-written is never renamed into the store.
+            "--dpkgopt=force-unsafe-io",
             '--customize-hook=mkdir "$1/build"',
             *(apt.suite.name, str(tree), "-"),
         ]

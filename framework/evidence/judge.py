@@ -117,7 +117,7 @@ def judge(evidence: Evidence) -> Verdict:
         reasons = tuple(Reason(f"the record is damaged: {what}") for what in evidence.damage)
         return Verdict(Outcome.INCONCLUSIVE, reasons)
     timeline = evidence.timeline
-    bound_ms = evidence.facts.get("parameters", {}).get("latency_bound_ms", 500)
+    bound_ms = evidence.facts.get("parameters", {}).get("latency_bound_ms", 1000)
     case = Case(evidence, timeline, timeline.marks, int(bound_ms) * 1_000_000)
     complaints = [c for check in rule.required for c in check(case)]
     if "window" in case.marks and "window-end" in case.marks:
@@ -284,8 +284,9 @@ def _look_at_thread(
         if len(inside) < 2:
             yield Complaint(Outcome.INCONCLUSIVE, Reason(f"{name} was looked at {len(inside)} times {at}"))
         elif inside[0][1] == inside[-1][1]:
-            outcome = Outcome.INCONCLUSIVE if _starved(case) else Outcome.SLOW
-            yield Complaint(outcome, Reason(f"{name} got no object {at}", _seqs([s for s, _ in inside])))
+            starved = _starved(case)
+            outcome = Outcome.INCONCLUSIVE if starved else Outcome.SLOW
+            yield Complaint(outcome, Reason(f"{name} got no object {at}{starved}", _seqs([s for s, _ in inside])))
 
 
 def _where(case: Case, pid: int) -> str:

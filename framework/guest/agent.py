@@ -15,9 +15,12 @@ import paramiko
 from framework.deadline import Deadline
 from framework.errors import DeadlineExceeded, EvidenceError, GuestCommandError, GuestLostError
 from framework.evidence.stream import Frame, FrameReader
-from framework.guest.ssh import Ssh
+from framework.guest.ssh import Ssh, close_channel
 
 AGENT_PATH = "/bin/splvm-agent"
+
+# Bytes of a command that the agent repeats in its answer (COMMAND_LEN in images/guest/agent.c).
+_ECHO_BYTES = 200
 
 
 class AgentStream:
@@ -48,16 +51,20 @@ class AgentStream:
         with self._changed:
             self._replies.clear()
             self._send(f"probe {command}\n")
-            while not self._replies:
+            while (reply := self._reply_to(command)) is None:
                 if self._ended is not None:
                     raise GuestLostError(f"probe {command}: {self._ended}")
                 if deadline.expired:
                     raise DeadlineExceeded(f"probe {command}", deadline.seconds)
                 self._changed.wait(min(deadline.remaining_s, 0.5))
-            reply = self._replies.pop()
         if reply.what != "data":
             raise GuestCommandError(f"the probe refused {command!r}: {reply.text.strip()}")
         return reply.end_ns
+
+    def _reply_to(self, command: str) -> Frame | None:
+        """The answer to `command`. One that comes late, to a command that nobody waits for any more, is not it."""
+        said = command.encode()[:_ECHO_BYTES].decode(errors="replace")
+        return next((reply for reply in self._replies if reply.text.partition(" ")[2].strip() == said), None)
 
     def quit(self, deadline: Deadline) -> bool:
         """Ask for the end of the stream. True when it came whole, last frame and all."""
@@ -79,17 +86,19 @@ class AgentStream:
 
     def _read(self) -> None:
         reader = FrameReader()
-        reason = "the agent's stream ended"
+        reason = "the agent's stream was not read to its end"
         try:
             while data := self._channel.recv(65536):
                 for frame in reader.feed(data):
                     self._take(frame)
             reader.close()
+            reason = "the agent's stream ended"
         except (EvidenceError, OSError, EOFError, paramiko.SSHException) as error:
             reason = f"the agent's stream broke off: {error}"
-        with self._changed:
-            self._ended = reason
-            self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._ended = reason
+                self._changed.notify_all()
 
     def _take(self, frame: Frame) -> None:
         self._sink(frame)
@@ -114,5 +123,5 @@ def start_agent(ssh: Ssh, *, rate_hz: int, sink: Callable[[Frame], None], deadli
     try:
         yield stream
     finally:
-        channel.close()
+        close_channel(channel)
         stream._thread.join(2)

@@ -9,8 +9,9 @@ import base64
 import logging
 import shlex
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,11 +58,24 @@ class Ssh:
         self.port = port
 
     def open_stream(self, command: str, deadline: Deadline) -> paramiko.Channel:
-        """Start `command` and return its channel. Keep the reference: paramiko closes what nobody holds."""
+        """Start `command` and return its channel. Keep the reference: paramiko closes what nobody holds.
+
+        :raises GuestLostError: when the connection goes, or the guest refuses.
+        :raises DeadlineExceeded: when it does not answer.
+        """
         try:
             channel = self._transport.open_session(timeout=deadline.remaining_s)
-            channel.exec_command(command)
+            # exec_command() waits for the guest's consent for ever; closing the channel ends that.
+            watchdog = threading.Timer(deadline.remaining_s, close_channel, [channel])
+            watchdog.daemon = True
+            watchdog.start()
+            try:
+                channel.exec_command(command)
+            finally:
+                watchdog.cancel()
         except (paramiko.SSHException, OSError, EOFError) as error:
+            if deadline.expired:
+                raise DeadlineExceeded(f"SSH: start of {command!r}", deadline.seconds) from error
             raise GuestLostError(f"SSH: cannot start {command!r}: {error}") from error
         return channel
 
@@ -79,7 +93,7 @@ class Ssh:
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestLostError(f"SSH: {command!r} was cut off: {error}") from error
         finally:
-            channel.close()
+            close_channel(channel)
         result = CommandResult(command, status, stdout, stderr)
         if check and status != 0:
             raise GuestCommandError(
@@ -95,23 +109,58 @@ class Ssh:
         self, channel: paramiko.Channel, data: bytes, deadline: Deadline, command: str
     ) -> tuple[str, str, int]:
         """Feed and drain a command. Its errors wait in paramiko's window (2 MiB) until its output has ended."""
-        output = bytearray()
+        output, errors = bytearray(), bytearray()
         try:
-            channel.settimeout(max(deadline.remaining_s, 0.01))
-            channel.sendall(data)
-            channel.shutdown_write()
-            while chunk := channel.recv(65536):
-                output += chunk
-                if len(output) > _OUTPUT_BYTES:
-                    raise GuestCommandError(f"in the guest, {command!r} printed over {_OUTPUT_BYTES} bytes")
-                channel.settimeout(max(deadline.remaining_s, 0.01))
-            errors = b"".join(iter(lambda: channel.recv_stderr(65536), b""))
+            _feed(channel, data, deadline)
+            for receive, kept in ((channel.recv, output), (channel.recv_stderr, errors)):
+                _set_timeout(channel, deadline)
+                while chunk := receive(65536):
+                    kept += chunk
+                    if len(kept) > _OUTPUT_BYTES:
+                        raise GuestCommandError(f"in the guest, {command!r} printed over {_OUTPUT_BYTES} bytes")
+                    _set_timeout(channel, deadline)
         except TimeoutError:
             seen = bytes(output[-200:]).decode(errors="replace")
             raise DeadlineExceeded(f"in the guest, {command!r}", deadline.seconds, seen) from None
         if not channel.status_event.wait(max(deadline.remaining_s, 0.01)):
             raise DeadlineExceeded(f"in the guest, {command!r}: its exit status", deadline.seconds)
-        return bytes(output).decode(errors="replace"), errors.decode(errors="replace"), channel.exit_status
+        if channel.exit_status == -1 and self._is_cut():
+            raise GuestLostError(f"SSH: {command!r} was cut off")
+        return output.decode(errors="replace"), errors.decode(errors="replace"), channel.exit_status
+
+    def _is_cut(self) -> bool:
+        """Whether the connection is gone. Paramiko closes the channels of one that is going before it says so."""
+        self._transport.join(0.5)
+        return not self._transport.is_active()
+
+
+def close_channel(channel: paramiko.Channel) -> None:
+    """Close a channel, also when its connection goes at this very moment."""
+    with suppress(paramiko.SSHException, OSError, EOFError):
+        channel.close()
+
+
+def _feed(channel: paramiko.Channel, data: bytes, deadline: Deadline) -> None:
+    """Write a command's standard input. It may go before it has read all: its output and status then say why."""
+    try:
+        while data:
+            _set_timeout(channel, deadline)
+            data = data[channel.send(data) :]
+        channel.shutdown_write()
+    except TimeoutError:
+        raise
+    except OSError:
+        return
+
+
+def _set_timeout(channel: paramiko.Channel, deadline: Deadline) -> None:
+    """Let the next call on `channel` wait as long as the budget lasts.
+
+    :raises TimeoutError: when it is used up, also if that call would not have to wait: some guests never stop talking.
+    """
+    if deadline.expired:
+        raise TimeoutError
+    channel.settimeout(deadline.remaining_s)
 
 
 def _read_host_key(path: Path) -> paramiko.PKey:
@@ -139,7 +188,7 @@ def _connect(port: int, keys: SshKeys, deadline: Deadline) -> paramiko.Transport
         raise GuestLostError(f"SSH: port {port}: {error}") from error
     transport = paramiko.Transport(sock)
     try:
-        transport.banner_timeout = transport.auth_timeout = deadline.remaining_s
+        transport.banner_timeout = transport.handshake_timeout = deadline.remaining_s
         options = transport.get_security_options()
         # The cheapest that both sides have: in an emulated guest the exchange is most of the time to the first answer.
         options.kex = ("curve25519-sha256@libssh.org",)
@@ -147,12 +196,22 @@ def _connect(port: int, keys: SshKeys, deadline: Deadline) -> paramiko.Transport
         transport.start_client(timeout=deadline.remaining_s)
         if transport.get_remote_server_key() != _read_host_key(keys.host_key):
             raise GuestLostError(f"SSH: the host key on port {port} is not the guest's")
+        transport.auth_timeout = deadline.remaining_s
         transport.auth_publickey("root", paramiko.Ed25519Key.from_private_key_file(str(keys.identity)))
         transport.set_keepalive(_KEEPALIVE_S)
     except (paramiko.SSHException, OSError, EOFError) as error:
-        transport.close()
+        _abandon(transport)
         raise GuestLostError(f"SSH on port {port}: {error}") from error
     except BaseException:
-        transport.close()
+        _abandon(transport)
         raise
     return transport
+
+
+def _abandon(transport: paramiko.Transport) -> None:
+    """Close a connection that did not come about. The timer of its handshake would keep the program from ending."""
+    transport.close()
+    if transport.is_alive():
+        transport.join(1)
+    transport.packetizer.complete_handshake()
+    transport.sock.close()

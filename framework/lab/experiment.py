@@ -21,7 +21,7 @@ from framework.evidence.judge import CACHE, judge
 from framework.evidence.probe import ProbeStatus, parse_probe
 from framework.evidence.slab import CacheRow, parse_slab
 from framework.evidence.stream import Frame
-from framework.evidence.verdict import Verdict
+from framework.evidence.verdict import Outcome, Verdict
 from framework.guest.agent import AgentStream, start_agent
 from framework.guest.guest import Guest, start_guest
 from framework.guest.qemu import MachineSpec
@@ -72,6 +72,8 @@ class Experiment:
     modules: tuple[Path, ...]
     # What run.json says of kernel, SPL, host.
     facts: Mapping[str, Any]
+    # Verdicts that count as expected.
+    expected: frozenset[Outcome]
     # Seconds of guest time.
     window_s: float
     # Samples a second.
@@ -134,6 +136,7 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
     scenario, workload = experiment.scenario, experiment.workload
     return {
         "scenario": scenario.name,
+        "expected": sorted(experiment.expected),
         "parameters": {
             "window_s": experiment.window_s,
             "latency_bound_ms": scenario.latency_bound_ms,

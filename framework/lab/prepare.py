@@ -14,13 +14,14 @@ from framework.build.kernels import Kernel, fetch_kernel, find_kernel
 from framework.build.spl import SplBuild, build_spl, find_source
 from framework.build.variants import find_variant
 from framework.deadline import Deadline
+from framework.evidence.verdict import Outcome
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
 from framework.host.debian import PrivateApt
 from framework.host.probe import Accelerator, Qemu, find_accelerator, find_qemu
 from framework.host.store import Store
 from framework.lab.experiment import Experiment, Workload, host_facts
-from framework.lab.scenarios import Scenario
+from framework.lab.scenarios import Scenario, expected_outcomes
 
 # Seconds for all fetching and building; from nothing it takes about four minutes on two cores.
 PREPARE_BUDGET_S = 3600.0
@@ -67,10 +68,17 @@ class Prepared:
         }
 
     def experiment(
-        self, scenario: Scenario, *, window_s: float | None = None, rate_hz: int = 20, workload: Workload | None = None
+        self,
+        scenario: Scenario,
+        *,
+        expected: frozenset[Outcome] | None = None,
+        window_s: float | None = None,
+        rate_hz: int = 20,
+        workload: Workload | None = None,
     ) -> Experiment:
         """An experiment on it.
 
+        :param expected: by default what the scenario's table says of the variant.
         :param window_s: by default the scenario's own.
         """
         return Experiment(
@@ -79,6 +87,7 @@ class Prepared:
             self.keys,
             self.spl.modules,
             self.facts(),
+            expected or expected_outcomes(scenario, self.spl.variant.name, own=self.spl.is_own),
             window_s if window_s is not None else scenario.window_s,
             rate_hz,
             workload or Workload(),

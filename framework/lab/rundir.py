@@ -79,6 +79,11 @@ class RunDirectory:
                 hint="free some space, or name another directory with --out",
             ) from self._failure
 
+    def read_so_far(self) -> list[dict[str, Any]]:
+        """The records that have been written up to now, whole ones only."""
+        with self._lock:
+            return read_records(self.path / "samples.jsonl")
+
     def finish(self, outcome: Mapping[str, Any]) -> None:
         """Close the evidence: how the run ended, and what every file holds.
 
@@ -135,7 +140,7 @@ def _read_evidence(path: Path) -> Evidence:
     facts = _read_facts(path)
     damage = list(_find_damage(path, facts))
     try:
-        records = _read_records(path / "samples.jsonl")
+        records = read_records(path / "samples.jsonl")
     except EvidenceError as error:
         damage.append(f"samples.jsonl: {error}")
         records = []
@@ -177,7 +182,11 @@ def _find_damage(path: Path, facts: Mapping[str, Any]) -> list[str]:
     return damage
 
 
-def _read_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a samples.jsonl; none if there is no such file.
+
+    :raises EvidenceError: when a line is no record.
+    """
     records: list[dict[str, Any]] = []
     if not path.is_file():
         return records

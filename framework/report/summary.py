@@ -84,11 +84,11 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         switches = worker.get("switches", [])
         still = "not one context switch" if len(switches) == 1 else f"context switches {switches[0]} to {switches[-1]}"
         stack = " <- ".join(worker["stack"][:2])
-        yield "stuck", f"{worker.get('comm')} (pid {worker['pid']}){held} in {stack}; {still}"
+        yield "held", f"{worker.get('comm')} (pid {worker['pid']}){held} in {stack}; {still}"
     if "objects" in figures:
         size = f"{figures['object_size'] // 1024} KiB"
         yield (
-            "went on",
+            "meanwhile",
             f"{figures['threads']} critical threads got {figures['objects']} objects of {size} in "
             f"{figures['window_s']:.1f} s ({figures['objects_per_s']:.0f}/s), "
             f"{figures['emergency_objects']} of them emergency objects",

@@ -20,7 +20,7 @@
 #include "agent.h"
 
 #define FILE_LEN	(64 * 1024)	/* of one reading; more is cut */
-#define FLUSH_NS	(NSEC_PER_SEC / 5)
+#define FLUSH_NS	(NSEC_PER_SEC / 4)	/* between two writes, at least */
 
 struct source {
 	const char *name;	/* NULL: what it does gives no frames */
@@ -34,7 +34,7 @@ struct source {
 	size_t last_len;
 	bool has_last;
 	/* The rest under the ring's lock. A source is read by one thread at a time. */
-	uint64_t due;		/* the next tick at which it is due */
+	uint64_t due;		/* the next tick that it may serve */
 	uint64_t since_ns;	/* when the read under way began; 0: none */
 	uint64_t tick;		/* of that read */
 };
@@ -210,7 +210,7 @@ static void sample(struct source *src)
 	f.start_ns = src->since_ns;
 	f.tick = src->tick;
 	src->since_ns = 0;
-	src->due = last_due(f.end_ns, every(src)) + every(src);
+	src->due = f.tick + every(src);
 	if (src->name)
 		push_reading(src, &f, err, &out);
 	ring_unlock();

@@ -54,7 +54,7 @@ _FINISH = (Phase("stop", 2, ("stop",)), Phase("final", 4), Phase("end", 2))
 PHASES: Mapping[str, tuple[Phase, ...]] = {
     NOMINAL: (
         Phase("", 2),
-        Phase("settle", 20, ("start",)),
+        Phase("settle", 10, ("start",)),
         Phase("window", 60),
         *_AUDIT,
         Phase("resume", 4, ("resume",)),
@@ -62,12 +62,12 @@ PHASES: Mapping[str, tuple[Phase, ...]] = {
     ),
     HELD: (
         Phase("", 2),
-        Phase("settle", 20, ("start",)),
+        Phase("settle", 10, ("start",)),
         Phase("hold", 4, ("hold",)),
         Phase("window", 60),
         *_AUDIT,
         Phase("release", 2, ("release", "resume")),
-        Phase("recovered", 30),
+        Phase("recovered", 20),
         *_FINISH,
     ),
 }
@@ -207,7 +207,7 @@ _IDLES = f"[<0>] idle+0xaf/0xf0 [slabprobe]\n[<0>] critical_thread+0x32/0x340 [s
 
 
 # Context switches of the worker when it comes to be held: a few for each tick before.
-WORKER_SWITCHES = 2 + 6 * 22
+WORKER_SWITCHES = 2 + 6 * 12
 
 
 def worker_text(
@@ -697,12 +697,12 @@ FAULTS: Mapping[str, Knobs] = {
     "kernel's own cache": Knobs(kernel_cache=True),
     # --- accounting
     "size is wrong": _slab(_MOMENT, size=4096),
-    "emergency objects below zero": _slab(Span("settle", 0.5, 0.1), emergency_alloc=-1),
+    "emergency objects below zero": _slab(Span("settle", 0.2, 0.1), emergency_alloc=-1),
     "maximum goes down": _slab(Span("window", 1.0, 0.5), emergency_max=5),
     "timeouts go down": _slab(Span("window", 1.0, 0.5), emergency_dlock=5),
     "no cache in the slab file": Knobs(garbled={"slab": (Span(""), SLAB_HEADER)}),
     "maximum too low": _probe(_WINDOW, "live.emergency_max", 7),
-    "maximum too high": _slab(Span("settle", 0.5), emergency_max=40),
+    "maximum too high": _slab(Span("settle", 0.2), emergency_max=40),
     "timeouts not counted": _slab(Span("hold", 0.06), emergency_dlock=-2),
     "emergency objects miscounted at rest": _probe(_AT_REST, "live.emergency", 1),
     "slab objects miscounted at rest": _probe(_AT_REST, "live.slab", 70),
@@ -716,8 +716,8 @@ FAULTS: Mapping[str, Knobs] = {
     "slab file not read after the release": Knobs(unread={"slab": Span("release")}),
     "emergency objects after the recovery": _probe(Span("recovered", 0.4), "live.emergency_total", 9),
     "thread 1 stands still after the recovery": Knobs(waiting={1: Span("recovered")}),
-    "threads not looked at after the recovery": Knobs(unread={"probe": Span("recovered", 0.0, 1.6)}),
-    "threads hardly looked at after the recovery": Knobs(unread={"probe": Span("recovered", 0.0, 1.5)}),
+    "threads not looked at after the recovery": Knobs(unread={"probe": Span("recovered", 0.0, 1.1)}),
+    "threads hardly looked at after the recovery": Knobs(unread={"probe": Span("recovered", 0.0, 1.0)}),
     "thread 1 does not stop": Knobs(waiting={1: Span("stop")}),
     "emergency object left": _slab(Span("final"), emergency_alloc=1, object_total=1),
     "flagged deadlocked at the end": _slab(Span("final"), flags=DEADLOCKED),

@@ -74,7 +74,7 @@ def test_the_reasons_for_progress() -> None:
     worker, threads, recovery = (reason.text for reason in verdict_of(HELD).reasons)
     assert re.fullmatch(
         r"worker spl_kmem_cache \(pid 114\) was stuck for 3\.000 s in slabprobe_grow_work <- taskq_thread: "
-        r"60 readings, 134 context switches in each",
+        r"60 readings, 74 context switches in each",
         worker,
     )
     assert re.fullmatch(
@@ -119,7 +119,7 @@ class Row:
 
 
 BOTH = (HELD, NOMINAL)
-STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.8\d\d s "
+STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.3\d\d s "
 BACK = r"critical threads did not come back after the release"
 
 ROWS = (
@@ -146,13 +146,13 @@ ROWS = (
     Row(
         "worker runs at times",
         Outcome.INCONCLUSIVE,
-        r"worker 114 is not proven stuck in 4 of 60 .* 7\.3\d\d s its state",
+        r"worker 114 is not proven stuck in 4 of 60 .* 6\.8\d\d s its state",
     ),
     Row("worker let go half way", Outcome.INCONCLUSIVE, STUCK_HALF + r"its state is S, not D$"),
     Row(
         "worker held from half way on",
         Outcome.INCONCLUSIVE,
-        r"worker 114 .* 30 of 60 .* 5\.3\d\d s its state is S, not D$",
+        r"worker 114 .* 30 of 60 .* 4\.8\d\d s its state is S, not D$",
     ),
     Row("worker's stack unreadable", Outcome.INCONCLUSIVE, STUCK_HALF + r"its stack cannot be read$"),
     Row(
@@ -174,7 +174,7 @@ ROWS = (
     Row(
         "a third thread is left out",
         Outcome.INCONCLUSIVE,
-        r"the status at 6\.\d{3} s has 2 critical threads of 3$",
+        r"the status at 5\.\d{3} s has 2 critical threads of 3$",
         BOTH,
     ),
     # _check_progress
@@ -244,7 +244,7 @@ ROWS = (
     Row(
         "size is wrong",
         Outcome.MISCOUNTED,
-        r"slab file at 6\.\d{3} s: slabprobe: size is \d+, but \d+ slabs of 524672",
+        r"slab file at 5\.\d{3} s: slabprobe: size is \d+, but \d+ slabs of 524672",
         BOTH,
     ),
     Row(
@@ -371,10 +371,10 @@ def test_every_outcome_is_reached() -> None:
     assert {row.outcome for row in ROWS} | set(BEST.values()) == set(Outcome)
 
 
-def test_reasons_name_frames_that_are_there() -> None:
+def test_reasons_name_readings_that_are_there() -> None:
     for row, scenario in CASES:
-        run = simulate(scenario, FAULTS[row.fault])
-        kept = {record["seq"] for record in run.records if record["kind"] == "frame"}
+        timeline = evidence_of(scenario, row.fault).timeline
+        kept = {sample.seq for samples in (timeline.probe, timeline.slab, timeline.tasks) for sample in samples}
         verdict = verdict_of(scenario, row.fault)
         for reason in (*verdict.reasons, *(reason for _, reason in verdict.also)):
             assert kept.issuperset(reason.samples), row.fault
@@ -605,7 +605,7 @@ GOOD_RECORDS = {scenario: simulate(scenario).records for scenario in SCENARIOS}
 BAD_CASES = [(scenario, row.fault) for row, scenario in CASES]
 
 
-@settings(SETTINGS, max_examples=40)
+@settings(SETTINGS, max_examples=30)
 @given(st.data(), st.sampled_from(SCENARIOS))
 def test_a_good_run_is_good_only_with_all_its_frames(data: st.DataObject, scenario: str) -> None:
     records = GOOD_RECORDS[scenario]
@@ -631,7 +631,7 @@ def test_a_good_run_cut_short_is_not_good(data: st.DataObject, scenario: str) ->
     assert any("the agent's stream has no end" in reason.text for reason in verdict.reasons)
 
 
-@settings(SETTINGS, max_examples=50)
+@settings(SETTINGS, max_examples=40)
 @given(st.data(), st.sampled_from(BAD_CASES))
 def test_a_bad_run_does_not_get_good_by_losing_evidence(data: st.DataObject, case: tuple[str, str]) -> None:
     scenario, fault = case
@@ -741,10 +741,10 @@ def test_a_probe_without_threads_proves_nothing() -> None:
     records = simulate(HELD).records
     for record in frames(records, "probe"):
         kept = (line for line in record["text"].splitlines() if not line.startswith("thread "))
-        record["text"] = "".join(f"{line}\n" for line in kept).replace("threads=2", "threads=0")
+        record["text"] = re.sub(r"(threads|parked|stopped)=\d", r"\1=0", "".join(f"{line}\n" for line in kept))
     verdict = judge_records(HELD, records)
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert re.match(r"the status at 5\.\d{3} s has 0 critical threads of 0$", verdict.reasons[0].text)
+    assert re.match(r"the status at 4\.\d{3} s has 0 critical threads of 0$", verdict.reasons[0].text)
 
 
 def check_bearable(judged: Callable[[], Verdict]) -> None:
@@ -759,7 +759,7 @@ def check_bearable(judged: Callable[[], Verdict]) -> None:
         assert json.loads(json.dumps(verdict.to_json()))["verdict"] == verdict.outcome.value
 
 
-@settings(SETTINGS, max_examples=100)
+@settings(SETTINGS, max_examples=80)
 @given(st.data(), st.sampled_from([*SCENARIOS, *SCENARIOS, *BAD_CASES]))
 def test_mutated_records_are_judged_or_refused(data: st.DataObject, case: Any) -> None:
     scenario, knobs = (case, GOOD) if isinstance(case, str) else (case[0], FAULTS[case[1]])
@@ -773,7 +773,7 @@ def test_mutated_records_are_judged_or_refused(data: st.DataObject, case: Any) -
     check_bearable(lambda: judge(run.evidence()))
 
 
-@settings(SETTINGS, max_examples=50)
+@settings(SETTINGS, max_examples=40)
 @given(st.data(), st.sampled_from(SCENARIOS), st.sampled_from(("probe", "slab", "tasks")))
 def test_a_source_that_lies_all_the_time_is_judged_or_refused(data: st.DataObject, scenario: str, source: str) -> None:
     """The same change in all of its texts, so that they agree with one another."""

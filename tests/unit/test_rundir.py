@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from simulated import FAULTS, GOOD, HELD, NOMINAL, Knobs, Run, simulate
 
-from framework.errors import EvidenceError
+from framework.errors import EvidenceError, SetupError
 from framework.evidence.judge import judge
 from framework.evidence.stream import Frame, What
 from framework.evidence.verdict import Outcome, Verdict
@@ -229,6 +229,23 @@ def test_nothing_is_written_after_the_end(recorded: Path, tmp_path: Path) -> Non
     record.record_frame(frame(0), "ssh")
     record.record_host({"vcpus": []})
     assert (tmp_path / "samples.jsonl").read_bytes() == before
+
+
+def test_what_was_written_so_far(open_run: RunDirectory) -> None:
+    for seq in range(3):
+        open_run.record_frame(frame(seq), "ssh")
+        assert open_run.read_so_far() == lines_of(open_run.path)
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """The writers go on, whoever drives the run is told, and what is left is no evidence."""
+    (tmp_path / "samples.jsonl").symlink_to("/dev/full")
+    record = RunDirectory(tmp_path, {"scenario": HELD})
+    record.record_frame(frame(0), "ssh")
+    for tell in (record.check, lambda: record.finish({"kind": "ended", "detail": ""})):
+        with pytest.raises(SetupError, match=r"cannot write to .*: No space left on device\nhint: free some space"):
+            tell()
+    assert "outcome" not in json.loads((tmp_path / "run.json").read_text())
 
 
 # The end
