@@ -17,7 +17,8 @@ from typing import Any
 
 from framework.deadline import Deadline
 from framework.errors import BootError, DeadlineExceeded, EvidenceError, GuestLostError, HarnessError, QemuLaunchError
-from framework.evidence.judge import CACHE, judge
+from framework.evidence.case import CACHE
+from framework.evidence.judge import judge
 from framework.evidence.probe import ProbeStatus, parse_probe
 from framework.evidence.slab import CacheRow, parse_slab
 from framework.evidence.stream import Frame

@@ -141,28 +141,30 @@ void find_tasks(void)
 	old = new;
 }
 
+static const char *after(const char *text, const char *key)
+{
+	const char *at = text ? strstr(text, key) : NULL;
+
+	return at ? at + strlen(key) : NULL;
+}
+
 static bool read_switches(int fd, struct switches *s)
 {
-	static const char keys[3][32] = {
-		"\nState:\t", "\nvoluntary_ctxt_switches:\t", "\nnonvoluntary_ctxt_switches:\t",
-	};
-	static char buf[4096];	/* only one thread comes here */
+	static char buf[4096];	/* only one thread comes here at a time */
 	ssize_t n = pread(fd, buf, sizeof(buf) - 1, 0);
-	const char *value[3];
-	unsigned int i;
+	const char *state, *voluntary, *nonvoluntary;
 
 	if (n <= 0)
 		return false;
 	buf[n] = '\0';
-	for (i = 0; i < ARRAY_SIZE(keys); i++) {
-		value[i] = strstr(i ? value[i - 1] : buf, keys[i]);
-		if (!value[i])
-			return false;
-		value[i] += strlen(keys[i]);
-	}
-	s->state = *value[0];
-	s->voluntary = strtoull(value[1], NULL, 10);
-	s->nonvoluntary = strtoull(value[2], NULL, 10);
+	state = after(buf, "\nState:\t");
+	voluntary = after(state, "\nvoluntary_ctxt_switches:\t");
+	nonvoluntary = after(voluntary, "\nnonvoluntary_ctxt_switches:\t");
+	if (!nonvoluntary)
+		return false;
+	s->state = *state;
+	s->voluntary = strtoull(voluntary, NULL, 10);
+	s->nonvoluntary = strtoull(nonvoluntary, NULL, 10);
 	return true;
 }
 

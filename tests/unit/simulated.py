@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from framework.evidence.judge import SLICE_NS
+from framework.evidence.progress import SLICE_NS
 from framework.evidence.stream import Frame, What
 from framework.evidence.timeline import Evidence, Timeline
 

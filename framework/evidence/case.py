@@ -1,0 +1,104 @@
+"""What a check is given, and what it answers: the evidence of one run with its times, and complaints.
+
+Pure, as all of evidence. Also the words in which times and samples are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from framework.evidence.probe import ProbeStatus
+from framework.evidence.slab import CacheRow
+from framework.evidence.timeline import Evidence, Sample, Timeline, between, widest_gap_ns
+from framework.evidence.verdict import Outcome, Reason
+
+# Name of the probe's cache in the slab file.
+CACHE = "slabprobe"
+
+# A guest counts as starved when its virtual CPUs waited for a CPU of the host for more than this part of the time
+# they wanted to run, or when its readings are further apart than this, ns (they are due every 50 ms).
+STARVED_SHARE = 0.4
+STARVED_GAP_NS = 300_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What a check found wrong."""
+
+    outcome: Outcome
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The evidence of one run, and the times on the guest's clock that the checks refer to."""
+
+    evidence: Evidence
+    timeline: Timeline
+    marks: Mapping[str, int]
+    # Longest gap between two allocations that is still progress, ns.
+    latency_bound_ns: int
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Beginning and end of the window, ns; only after `check_phases` found both."""
+        return self.marks["window"], self.marks["window-end"]
+
+    def probes(self, start: str, end: str) -> tuple[Sample[ProbeStatus], ...]:
+        """The probe's readings between two marks."""
+        return between(self.timeline.probe, self.marks[start], self.marks[end])
+
+    def rows(self) -> list[Sample[CacheRow]]:
+        """The slab file's rows of the probe's cache, in order."""
+        rows = []
+        for sample in self.timeline.slab:
+            row = sample.value.cache(CACHE)
+            if row is not None:
+                rows.append(Sample(sample.seq, sample.start_ns, sample.end_ns, sample.path, row))
+        return rows
+
+    def flags(self, row: CacheRow) -> dict[str, bool]:
+        """Which of the probe's named flag bits are set in a row."""
+        return {name: bool(row.flags & bit) for name, bit in self.timeline.probe[-1].value.bits.items()}
+
+
+Check = Callable[[Case], Iterator[Complaint]]
+
+
+def starved(case: Case, first: str = "window", last: str = "window-end") -> str:
+    """Why the guest cannot be blamed for what took long between two marks; empty when it can."""
+    start, end = case.marks[first], case.marks[last]
+    gap = widest_gap_ns(between(case.timeline.probe, start, end), start, end)
+    if gap > STARVED_GAP_NS:
+        return f" (the guest was starved: readings {millis(gap)} apart)"
+    phases = case.timeline.host_phases
+    readings = [r for r in case.timeline.host if phases.get(first, 0) - 1 <= r.at_s <= phases.get(last, 0) + 1]
+    if len(readings) >= 2:
+        wait_s = readings[-1].wait_s - readings[0].wait_s
+        run_s = readings[-1].run_s - readings[0].run_s
+        # Less than before means that a CPU is gone, and so are its figures.
+        if run_s >= 0 and wait_s > STARVED_SHARE * (run_s + wait_s):
+            return f" (the guest was starved: its CPUs ran {run_s:.1f} s and waited {wait_s:.1f} s for the host's)"
+    return ""
+
+
+def held_worker(case: Case) -> int | None:
+    """The worker that was held last before the end of the window."""
+    end = case.window[1]
+    held = [s.value.hold.pid for s in case.timeline.probe if s.value.hold.held and s.start_ns <= end]
+    return held[-1] if held else None
+
+
+def seconds(ns: int) -> str:
+    return f"{ns / 1e9:.3f} s"
+
+
+def millis(ns: int) -> str:
+    return f"{ns / 1e6:.1f} ms"
+
+
+def seqs(samples: list[Sample[Any]] | tuple[Sample[Any], ...]) -> tuple[int, ...]:
+    """First and last of them: what lies between can be looked up."""
+    return tuple(dict.fromkeys((samples[0].seq, samples[-1].seq))) if samples else ()
