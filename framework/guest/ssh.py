@@ -113,12 +113,12 @@ class Ssh:
         try:
             _feed(channel, data, deadline)
             for receive, kept in ((channel.recv, output), (channel.recv_stderr, errors)):
-                _set_timeout(channel, deadline)
+                channel.settimeout(deadline.remaining_s)
                 while chunk := receive(65536):
                     kept += chunk
                     if len(kept) > _OUTPUT_BYTES:
                         raise GuestCommandError(f"in the guest, {command!r} printed over {_OUTPUT_BYTES} bytes")
-                    _set_timeout(channel, deadline)
+                    channel.settimeout(deadline.remaining_s)
         except TimeoutError:
             seen = bytes(output[-200:]).decode(errors="replace")
             raise DeadlineExceeded(f"in the guest, {command!r}", deadline.seconds, seen) from None
@@ -144,23 +144,13 @@ def _feed(channel: paramiko.Channel, data: bytes, deadline: Deadline) -> None:
     """Write a command's standard input. It may go before it has read all: its output and status then say why."""
     try:
         while data:
-            _set_timeout(channel, deadline)
+            channel.settimeout(deadline.remaining_s)
             data = data[channel.send(data) :]
         channel.shutdown_write()
     except TimeoutError:
         raise
     except OSError:
         return
-
-
-def _set_timeout(channel: paramiko.Channel, deadline: Deadline) -> None:
-    """Let the next call on `channel` wait as long as the budget lasts.
-
-    :raises TimeoutError: when it is used up, also if that call would not have to wait: some guests never stop talking.
-    """
-    if deadline.expired:
-        raise TimeoutError
-    channel.settimeout(deadline.remaining_s)
 
 
 def _read_host_key(path: Path) -> paramiko.PKey:
