@@ -248,22 +248,23 @@ static bool open_probe(void)
 static int probe_write(const char *command, size_t len)
 {
 	ssize_t done;
-	int err;
 
 	if (len == 0 || len > COMMAND_LEN)
 		return EINVAL;
 	if (!open_probe())
 		return errno;
 	done = write(probe_fd, command, len);
-	if (done == (ssize_t)len)
-		return 0;
-	err = done < 0 ? errno : EIO;
-	/* The module went away; one that is loaded again has a new file. */
-	if (err == EIO) {
+	if (done < 0 && errno == EIO) {
+		/* The module went away. If it is there again, it has a new file. */
 		close(probe_fd);
 		probe_fd = -1;
+		if (!open_probe())
+			return errno;
+		done = write(probe_fd, command, len);
 	}
-	return err;
+	if (done < 0)
+		return errno;
+	return done == (ssize_t)len ? 0 : EIO;
 }
 
 /* False: the line ends the stream. */
