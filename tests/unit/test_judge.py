@@ -32,7 +32,8 @@ from simulated import (
 
 import framework.evidence.judge as judge_module
 from framework.errors import EvidenceError
-from framework.evidence.judge import RULES, Case, judge
+from framework.evidence.case import Case, Check
+from framework.evidence.judge import RULES, Rule, judge
 from framework.evidence.slab import parse_slab
 from framework.evidence.timeline import Evidence, Timeline
 from framework.evidence.verdict import Outcome, Verdict
@@ -123,14 +124,14 @@ STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.3\d\d 
 BACK = r"critical threads did not come back after the release"
 
 ROWS = (
-    # _check_crash
+    # check_crash
     Row("oops", Outcome.CRASHED, r"OOPS: BUG: kernel NULL pointer .* \(console\.log line 5\)$", BOTH),
-    # _check_lost
+    # check_lost
     Row("lost", Outcome.LOST, r"the agent was silent for 20 s; .*; last reading at 6\.\d{3} s of guest time$", BOTH),
     Row("lost before the first reading", Outcome.LOST, r"the connection was closed; nothing was ever read$", BOTH),
     Row("cut off", Outcome.INCONCLUSIVE, r"the run was cut off: no space left on device$", BOTH),
     Row("interrupted", Outcome.INCONCLUSIVE, r"the run was interrupted: by the user$", BOTH),
-    # _check_losses
+    # check_losses
     Row("frames lost", Outcome.INCONCLUSIVE, r"frames \d+ to \d+ are missing$", BOTH),
     Row("first frames lost", Outcome.INCONCLUSIVE, r"frames 0 to 1 are missing$", BOTH),
     Row("frames dropped", Outcome.INCONCLUSIVE, r"the agent dropped 3 frames$", BOTH),
@@ -140,7 +141,7 @@ ROWS = (
     ),
     Row("probe's status garbled", Outcome.INCONCLUSIVE, r"frame \d+: probe cannot be read: line 1: .*version 1", BOTH),
     Row("list of tasks garbled", Outcome.INCONCLUSIVE, r"frame \d+: tasks cannot be read: line 1: a task was", BOTH),
-    # _check_stuck
+    # check_stuck
     Row("no worker came", Outcome.NOT_TRIGGERED, r"the lever was pulled and no worker came to be held$"),
     Row("worker runs", Outcome.NOT_TRIGGERED, r"worker 114 is not proven stuck in 60 of 60 readings: .* is R, not D$"),
     Row(
@@ -166,18 +167,18 @@ ROWS = (
     Row("worker not in the list", Outcome.INCONCLUSIVE, STUCK_HALF + r"it is not in the list of tasks$"),
     Row("worker not looked at", Outcome.INCONCLUSIVE, r"for 3\.000 s of the window nobody looked at the worker$"),
     Row("worker not looked at for a while", Outcome.INCONCLUSIVE, r"for 1\.250 s of the window nobody looked at the w"),
-    # _check_needed
+    # check_needed
     Row(
         "worker not needed", Outcome.NOT_TRIGGERED, r"no emergency object was handed out in the window \(0 before it\)$"
     ),
-    # _check_threads
+    # check_threads
     Row(
         "a third thread is left out",
         Outcome.INCONCLUSIVE,
         r"the status at 5\.\d{3} s has 2 critical threads of 3$",
         BOTH,
     ),
-    # _check_progress
+    # check_progress
     Row(
         "no fallback",
         Outcome.STALLED,
@@ -211,7 +212,7 @@ ROWS = (
         r"critical thread 0 \(pid 128\) was looked at 1 times between \d\.\d{3} s and \d\.\d{3} s$",
         BOTH,
     ),
-    # _check_latency
+    # check_latency
     Row(
         "thread 1 waits too long once",
         Outcome.SLOW,
@@ -219,7 +220,7 @@ ROWS = (
         BOTH,
     ),
     Row("thread 1 waits too long before the window", Outcome.SLOW, r"critical thread 1 \(pid 129\) waited 700\.0 ms"),
-    # _check_quiet
+    # check_quiet
     Row(
         "emergency objects for nothing",
         Outcome.SLOW,
@@ -228,7 +229,7 @@ ROWS = (
     ),
     Row("callers time out for nothing", Outcome.SLOW, r"3 callers timed out although nothing held the w", (NOMINAL,)),
     Row("kernel's own cache", Outcome.NOT_TRIGGERED, r"the cache never grew$", (NOMINAL,)),
-    # _check_woken
+    # check_woken
     Row(
         "nobody is woken",
         Outcome.SLOW,
@@ -240,7 +241,7 @@ ROWS = (
         Outcome.NO_RECOVERY,
         r"callers are not woken: between recovered and final, \d{3} allocations took 67 ms or more",
     ),
-    # _check_rows
+    # check_rows
     Row(
         "size is wrong",
         Outcome.MISCOUNTED,
@@ -261,7 +262,7 @@ ROWS = (
         r"the slab file was never read with the cache slabprobe",
         BOTH,
     ),
-    # _check_maximum
+    # check_maximum
     Row(
         "maximum too low",
         Outcome.MISCOUNTED,
@@ -274,7 +275,7 @@ ROWS = (
         BOTH,
     ),
     Row("timeouts not counted", Outcome.MISCOUNTED, r"\d+ emergency objects were handed out, yet dlock is 0$"),
-    # _check_audit
+    # check_audit
     Row(
         "emergency objects miscounted at rest",
         Outcome.MISCOUNTED,
@@ -296,7 +297,7 @@ ROWS = (
     Row(
         "slab file not read at rest", Outcome.INCONCLUSIVE, r"the threads did not come to rest, so nothing could", BOTH
     ),
-    # _check_recovered
+    # check_recovered
     Row(
         "emergency objects do not drain",
         Outcome.NO_RECOVERY,
@@ -322,7 +323,7 @@ ROWS = (
         Outcome.INCONCLUSIVE,
         r"critical thread 0 .* finished no round after the recovery \(the guest was starved: readings 1\d{3}\.\d ms",
     ),
-    # _check_drained
+    # check_drained
     Row(
         "thread 1 does not stop",
         Outcome.NO_RECOVERY,
@@ -401,7 +402,7 @@ def whole_verdicts(scenario: str) -> list[tuple[Evidence, tuple[Outcome, str] | 
     return [(evidence, first_reason(evidence)) for evidence in runs]
 
 
-def without(rule: judge_module.Rule, checks: tuple[judge_module.Check, ...]) -> judge_module.Rule:
+def without(rule: Rule, checks: tuple[Check, ...]) -> Rule:
     required = tuple(check for check in rule.required if check in checks)
     return replace(rule, required=required, checks=tuple(check for check in rule.checks if check in checks))
 
@@ -715,7 +716,11 @@ IMPOSSIBLE: tuple[tuple[str, str, Any], ...] = (
 )
 
 
-@pytest.mark.parametrize(("kind", "field", "value"), IMPOSSIBLE)
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    IMPOSSIBLE,
+    ids=[f"{at} {kind}.{field}" for at, (kind, field, _) in enumerate(IMPOSSIBLE)],
+)
 def test_an_impossible_value_is_a_loss(kind: str, field: str, value: Any) -> None:
     records = simulate(HELD).records
     at = next(at for at, record in enumerate(records) if record["kind"] == kind and at > 10)
@@ -728,7 +733,9 @@ def test_an_impossible_value_is_a_loss(kind: str, field: str, value: Any) -> Non
     assert verdict.reasons[0].text.startswith(f"record {at + 1} cannot be read: ")
 
 
-@pytest.mark.parametrize("said", ["dropped=some", "dropped=-1", "dropped=" + "9" * 5000, ""])
+@pytest.mark.parametrize(
+    "said", ["dropped=some", "dropped=-1", f"dropped={'9' * 5000}", ""], ids=lambda said: said[:12]
+)
 def test_the_agents_last_word_has_to_be_a_number(said: str) -> None:
     records = simulate(HELD).records
     records[-1]["text"] = f"end frames=1 {said}"
