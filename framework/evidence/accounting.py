@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from framework.evidence.case import CACHE, Case, Complaint, seconds, seqs, starved
+from framework.evidence.case import CACHE, HOLE_NS, Case, Complaint, seconds, seqs, starved
 from framework.evidence.slab import contradictions, regressions
-from framework.evidence.timeline import between
+from framework.evidence.timeline import between, widest_gap_ns
 from framework.evidence.verdict import Outcome, Reason
+
+
+def check_read(case: Case) -> Iterator[Complaint]:
+    """The slab file was read in the window. Its read takes SPL's locks, and may itself hang on what is tested."""
+    start, end = case.window
+    gap = widest_gap_ns([s for s in case.rows() if start <= s.start_ns and s.end_ns <= end], start, end)
+    if gap <= HOLE_NS:
+        return
+    hung = [s for s in case.timeline.blocked if s.value == "slab" and start <= s.end_ns <= end]
+    why = f": a read that began at {seconds(hung[0].start_ns)} did not come back" if hung else ""
+    reason = f"for {seconds(gap)} of the window the slab file was not read with the cache {CACHE} in it{why}"
+    yield Complaint(Outcome.INCONCLUSIVE, Reason(reason, seqs(hung)))
 
 
 def check_rows(case: Case) -> Iterator[Complaint]:
     """The slab file against itself."""
     rows = case.rows()
-    if not rows:
-        yield Complaint(Outcome.INCONCLUSIVE, Reason(f"the slab file was never read with the cache {CACHE} in it"))
     for sample in rows:
         for what in contradictions(sample.value):
             yield Complaint(

@@ -11,11 +11,14 @@ from typing import Any
 
 from framework.evidence.probe import ProbeStatus
 from framework.evidence.slab import CacheRow
-from framework.evidence.timeline import Evidence, Sample, Timeline, between, widest_gap_ns
+from framework.evidence.timeline import Evidence, Sample, Timeline, between, cache_rows, widest_gap_ns
 from framework.evidence.verdict import Outcome, Reason
 
 # Name of the probe's cache in the slab file.
 CACHE = "slabprobe"
+
+# Readings further apart than this leave a hole in which anything may have happened, ns.
+HOLE_NS = 1_000_000_000
 
 # A guest counts as starved when its virtual CPUs waited for a CPU of the host for more than this part of the time
 # they wanted to run, or when its readings are further apart than this, ns (they are due every 50 ms).
@@ -52,12 +55,7 @@ class Case:
 
     def rows(self) -> list[Sample[CacheRow]]:
         """The slab file's rows of the probe's cache, in order."""
-        rows = []
-        for sample in self.timeline.slab:
-            row = sample.value.cache(CACHE)
-            if row is not None:
-                rows.append(Sample(sample.seq, sample.start_ns, sample.end_ns, sample.path, row))
-        return rows
+        return cache_rows(self.timeline, CACHE)
 
     def flags(self, row: CacheRow) -> dict[str, bool]:
         """Which of the probe's named flag bits are set in a row."""

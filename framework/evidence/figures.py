@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from framework.evidence.slab import CacheRow
-from framework.evidence.timeline import Evidence, Sample, Timeline, between
+from framework.evidence.timeline import Evidence, Sample, Timeline, between, cache_rows
 
 # Points of a series: enough for a plot in a terminal or on a page.
 SERIES_POINTS = 60
@@ -18,7 +18,7 @@ def describe(evidence: Evidence, cache: str) -> dict[str, Any]:
     :param cache: name of the probe's cache in the slab file.
     """
     timeline, marks = evidence.timeline, evidence.timeline.marks
-    rows = _rows(timeline, cache)
+    rows = cache_rows(timeline, cache)
     figures: dict[str, Any] = {}
     if "window" in marks and "window-end" in marks:
         start, end = marks["window"], marks["window-end"]
@@ -29,11 +29,6 @@ def describe(evidence: Evidence, cache: str) -> dict[str, Any]:
     figures.update(_recovery(timeline, rows, marks))
     figures["series"] = _series(timeline, rows)
     return figures
-
-
-def _rows(timeline: Timeline, cache: str) -> list[Sample[CacheRow]]:
-    pairs = ((s, s.value.cache(cache)) for s in timeline.slab)
-    return [Sample(s.seq, s.start_ns, s.end_ns, s.path, row) for s, row in pairs if row is not None]
 
 
 def _progress(timeline: Timeline, hold_ns: int, start: int, end: int) -> dict[str, Any]:

@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from framework.errors import EvidenceError
-from framework.evidence.accounting import check_audit, check_drained, check_maximum, check_recovered, check_rows
+from framework.evidence.accounting import (
+    check_audit,
+    check_drained,
+    check_maximum,
+    check_read,
+    check_recovered,
+    check_rows,
+)
 from framework.evidence.case import CACHE, Case, Check, Complaint, held_worker, millis, seconds, seqs, starved
 from framework.evidence.figures import describe
 from framework.evidence.kernlog import scan_kernel_log
@@ -60,11 +67,12 @@ def judge(evidence: Evidence) -> Verdict:
     if "window" in case.marks and "window-end" in case.marks:
         complaints += [c for check in rule.checks for c in check(case)]
     figures = describe(evidence, CACHE)
+    hunger = ""
     for first, last in (("recovered", "final"), ("window", "window-end")):
         if first in case.marks and last in case.marks and (excuse := starved(case, first, last)):
-            figures["starved"] = excuse.strip(" ()")
+            hunger = excuse.strip(" ()")
     if not complaints:
-        return Verdict(rule.good, rule.because(case), figures=figures)
+        return Verdict(rule.good, rule.because(case), figures=figures, starved=hunger)
     order = list(Outcome)
     complaints.sort(key=lambda complaint: order.index(complaint.outcome))
     worst = complaints[0].outcome
@@ -73,6 +81,7 @@ def judge(evidence: Evidence) -> Verdict:
         tuple(c.reason for c in complaints if c.outcome is worst),
         tuple((c.outcome, c.reason) for c in complaints if c.outcome is not worst),
         figures,
+        hunger,
     )
 
 
@@ -172,6 +181,7 @@ RULES: Mapping[str, Rule] = {
             check_latency,
             check_quiet,
             check_woken("window", "window-end", Outcome.SLOW),
+            check_read,
             check_rows,
             check_maximum,
             check_audit,
@@ -191,6 +201,7 @@ RULES: Mapping[str, Rule] = {
             check_threads,
             check_progress,
             check_latency,
+            check_read,
             check_rows,
             check_maximum,
             check_audit,

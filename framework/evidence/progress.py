@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from framework.evidence.case import Case, Check, Complaint, held_worker, millis, seconds, seqs, starved
+from framework.evidence.case import HOLE_NS, Case, Check, Complaint, held_worker, millis, seconds, seqs, starved
 from framework.evidence.probe import ProbeStatus
 from framework.evidence.stacks import Task
 from framework.evidence.timeline import Sample, between, widest_gap_ns
@@ -15,9 +15,6 @@ SLICE_NS = 1_000_000_000
 
 # A critical thread that got nothing for this long up to the end of the window stands still, ns.
 STALL_NS = 1_500_000_000
-
-# Readings further apart than this leave a hole in which anything may have happened, ns.
-HOLE_NS = 1_000_000_000
 
 # Allocations in these latency buckets (powers of two, ns) waited for as long as SPL's timeout of HZ/10 (from 67 ms), or
 # long, but less (from 8 ms): spl_cache_grow() in OpenZFS, module/os/linux/spl/spl-kmem-cache.c. On a host that is busy

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from framework.errors import EvidenceError
 from framework.evidence.probe import ProbeStatus, parse_probe
-from framework.evidence.slab import SlabFile, parse_slab
+from framework.evidence.slab import CacheRow, SlabFile, parse_slab
 from framework.evidence.stacks import Task, parse_tasks
 
 T = TypeVar("T")
@@ -87,6 +87,16 @@ class Evidence:
 def between(samples: Sequence[Sample[T]], start_ns: int, end_ns: int) -> tuple[Sample[T], ...]:
     """The samples whose reading lies wholly within the two times."""
     return tuple(s for s in samples if start_ns <= s.start_ns and s.end_ns <= end_ns)
+
+
+def cache_rows(timeline: Timeline, name: str) -> list[Sample[CacheRow]]:
+    """The rows of one cache, in order. A reading that has none, or several of that name, is left out."""
+    rows = []
+    for sample in timeline.slab:
+        found = [row for row in sample.value.caches if row.name == name]
+        if len(found) == 1:
+            rows.append(Sample(sample.seq, sample.start_ns, sample.end_ns, sample.path, found[0]))
+    return rows
 
 
 def widest_gap_ns(samples: Sequence[Sample[T]], start_ns: int, end_ns: int) -> int:

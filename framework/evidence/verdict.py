@@ -62,11 +62,13 @@ class Verdict:
     also: tuple[tuple[Outcome, Reason], ...] = ()
     # Numbers for people and plots; nothing is judged by them.
     figures: Mapping[str, Any] = field(default_factory=dict)
+    # How the host gave the guest too little CPU, in words; empty when it did not.
+    starved: str = ""
 
     @property
     def is_starved(self) -> bool:
         """Whether nothing can be said because the host gave the guest too little: the one reason to run again."""
-        return self.outcome is Outcome.INCONCLUSIVE and "starved" in self.figures
+        return self.outcome is Outcome.INCONCLUSIVE and bool(self.starved)
 
     def to_json(self) -> dict[str, Any]:
         """The content of verdict.json."""
@@ -76,4 +78,5 @@ class Verdict:
             "reasons": [reason.to_json() for reason in self.reasons],
             "also": [{"verdict": outcome.value, **reason.to_json()} for outcome, reason in self.also],
             "figures": dict(self.figures),
+            "starved": self.starved,
         }

@@ -38,8 +38,7 @@ class Console:
     def wait_until_says(self, pattern: str, deadline: Deadline) -> None:
         """Wait for a line that has `pattern` in it.
 
-        :raises BootError: when the kernel panics, or the console ends, before.
-        :raises DeadlineExceeded: when it does not come.
+        :raises BootError: when the kernel panics, or the console ends, before; also when it just does not come.
         """
         wanted = re.compile(pattern.encode())
         with self._changed:

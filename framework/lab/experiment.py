@@ -129,7 +129,7 @@ def run_until_fed(experiment: Experiment, out: Path, attempts: int = 3) -> list[
         if not verdict.is_starved:
             break
         if number < attempts:
-            note(f"{directory}: {verdict.figures['starved']}; running again")
+            note(f"{directory}: {verdict.starved}; running again")
     return results
 
 

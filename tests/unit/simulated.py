@@ -709,6 +709,10 @@ FAULTS: Mapping[str, Knobs] = {
     "objects damaged": _probe(_HALF, "thread 1.corrupt", 2),
     "allocations failed": _probe(_HALF, "thread 0.failures", 4),
     "threads not at rest": _probe(_AT_REST, "run.parked", -1),
+    "slab file not read in the window": Knobs(unread={"slab": _WINDOW}),
+    "slab file has the cache twice": Knobs(
+        garbled={"slab": (Span(""), SLAB_HEADER + 2 * slab_row("slabprobe", dict.fromkeys(_CELLS, 0)))}
+    ),
     "slab file not read at rest": Knobs(unread={"slab": _AT_REST}),
     # --- recovery
     "emergency objects do not drain": _slab(Span("release"), emergency_alloc=3, object_total=3),

@@ -259,7 +259,20 @@ ROWS = (
     Row(
         "no cache in the slab file",
         Outcome.INCONCLUSIVE,
-        r"the slab file was never read with the cache slabprobe",
+        r"for 3\.\d{3} s of the window the slab file was not read with the cache slabprobe in it$",
+        BOTH,
+    ),
+    # check_read
+    Row(
+        "slab file not read in the window",
+        Outcome.INCONCLUSIVE,
+        r"for \d\.\d{3} s of the window the slab file was not read with the cache slabprobe in it$",
+        BOTH,
+    ),
+    Row(
+        "slab file has the cache twice",
+        Outcome.INCONCLUSIVE,
+        r"for 3\.\d{3} s of the window the slab file was not read with the cache slabprobe in it$",
         BOTH,
     ),
     # check_maximum

@@ -508,6 +508,20 @@ def fake_qemu(path: Path, *, talks: bool) -> str:
 
 
 @pytest.mark.usefixtures("nothing_left")
+def test_archives_are_handed_over_as_one(idle: MachineSpec, tmp_path: Path) -> None:
+    """The kernel looks for the next archive at a multiple of four bytes (init/initramfs.c)."""
+    (tmp_path / "base").write_bytes(b"12345")
+    (tmp_path / "more").write_bytes(b"abcdefgh")
+    (tmp_path / "last").write_bytes(b"xy")
+    show = tmp_path / "show"
+    show.write_text('#!/bin/sh\nwhile [ "$1" != -initrd ]; do shift; done\ncat "$2"\n')
+    show.chmod(0o755)
+    initrds = tuple(tmp_path / name for name in ("base", "more", "last"))
+    launch_failure(replace(idle, qemu=str(show), initrds=initrds), tmp_path)
+    assert (tmp_path / "qemu.log").read_bytes().endswith(b"\n12345\0\0\0abcdefghxy\0\0")
+
+
+@pytest.mark.usefixtures("nothing_left")
 def test_a_qemu_that_promises_to_quit_and_stays_is_ended(idle: MachineSpec, tmp_path: Path) -> None:
     with running(replace(idle, qemu=fake_qemu(tmp_path / "qemu", talks=True)), tmp_path) as qemu:
         assert qemu.qmp.execute("query-status", deadline=Deadline(LIMIT_S)) == {}
@@ -526,7 +540,7 @@ def test_a_qemu_without_a_word_is_ended(idle: MachineSpec, tmp_path: Path) -> No
 # The harness goes, and QEMU with it.
 
 ORPHAN_MAKER = """\
-import signal, sys
+import sys, threading
 from pathlib import Path
 from framework.deadline import Deadline
 from framework.guest.qemu import MachineSpec, start_qemu
@@ -534,7 +548,9 @@ logs = Path(sys.argv[1])
 spec = MachineSpec({qemu!r}, logs / "kernel", (logs / "initrd",), "tcg", ram_mib=32, cpus=1)
 with start_qemu(spec, console_log=logs / "console.log", qemu_log=logs / "qemu.log", deadline=Deadline({limit})) as qemu:
     print(qemu.process.pid, flush=True)
-    signal.pause()
+    # One wait without end could miss a signal that comes just before it.
+    while not threading.Event().wait(0.1):
+        pass
 """
 
 

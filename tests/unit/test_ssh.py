@@ -154,12 +154,6 @@ def reads_a_byte(server: Server, channel: paramiko.Channel) -> None:
     finish(channel, b"", b"cat: write error: No space left on device\n", 1)
 
 
-def reads_in_sips(server: Server, channel: paramiko.Channel) -> None:
-    """Never takes all of its input, but always a little of it."""
-    while not server.released.wait(0.02) and channel.recv(8192):
-        pass
-
-
 HANDLERS: Mapping[str, Handler] = {
     "never-ends": never_ends,
     "never-falls-silent": never_falls_silent,
@@ -168,7 +162,6 @@ HANDLERS: Mapping[str, Handler] = {
     "is-cut-after-its-output": is_cut_after_its_output,
     "is-killed": is_killed,
     "reads-a-byte": reads_a_byte,
-    "reads-in-sips": reads_in_sips,
 }
 
 
@@ -181,15 +174,17 @@ def listening() -> Iterator[socket.socket]:
 
 
 @contextmanager
-def started(host_key: paramiko.PKey, client: bytes) -> Iterator[int]:
+def started(keys: SshKeys, handlers: Mapping[str, Handler] = HANDLERS) -> Iterator[int]:
     """A server on a port of its own, for any number of connections."""
+    host_key = paramiko.Ed25519Key.from_private_key_file(str(keys.host_key.with_suffix("")))
+    client = paramiko.Ed25519Key.from_private_key_file(str(keys.identity)).asbytes()
     servers: list[Server] = []
 
     def accept() -> None:
         with suppress(OSError):
             while True:
                 sock, _ = listener.accept()
-                servers.append(Server(sock, host_key, client, HANDLERS))
+                servers.append(Server(sock, host_key, client, handlers))
 
     with ExitStack() as stack:
         listener = stack.enter_context(listening())
@@ -227,9 +222,7 @@ def keys(tmp_path: Path) -> SshKeys:
 
 @pytest.fixture
 def port(keys: SshKeys) -> Iterator[int]:
-    host_key = paramiko.Ed25519Key.from_private_key_file(str(keys.host_key.with_suffix("")))
-    client = paramiko.Ed25519Key.from_private_key_file(str(keys.identity))
-    with started(host_key, client.asbytes()) as port:
+    with started(keys) as port:
         yield port
 
 
@@ -339,9 +332,19 @@ def test_a_guest_that_does_not_even_start_a_command(ssh: Ssh) -> None:
         ssh.run("echo on", deadline=Deadline(0.5))
 
 
-def test_a_command_that_reads_its_input_in_sips(ssh: Ssh) -> None:
-    with pytest.raises(DeadlineExceeded, match="'reads-in-sips'"):
-        ssh.run("reads-in-sips", data=bytes(16 * 1024 * 1024), deadline=Deadline(0.5))
+def test_a_command_that_reads_its_input_in_sips(keys: SshKeys) -> None:
+    """It always takes a little, so no single write has to wait long."""
+    taken: list[int] = []
+
+    def reads_in_sips(server: Server, channel: paramiko.Channel) -> None:
+        while not server.released.wait(0.005) and (data := channel.recv(32768)):
+            taken.append(len(data))
+
+    with started(keys, {"reads-in-sips": reads_in_sips}) as port, start_ssh(port, keys, Deadline(LIMIT_S)) as ssh:
+        data = bytes(16 * 1024 * 1024)
+        with pytest.raises(DeadlineExceeded, match="'reads-in-sips'"):
+            ssh.run("reads-in-sips", data=data, deadline=Deadline(0.5))
+    assert 0 < sum(taken) < len(data) / 2
 
 
 def test_a_command_that_never_falls_silent(ssh: Ssh) -> None:
