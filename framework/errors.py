@@ -71,8 +71,9 @@ class QemuLaunchError(HarnessError):
     """QEMU ended before a guest could run."""
 
     def __init__(self, argv: Sequence[str], exit_code: int | None, log_tail: str) -> None:
+        what = "QEMU does not answer on its monitor" if exit_code is None else f"QEMU ended with status {exit_code}"
         super().__init__(
-            f"QEMU ended with status {exit_code}: {log_tail.strip() or '(no output)'}\ncommand: {shlex.join(argv)}",
+            f"{what}: {log_tail.strip() or '(no output)'}\ncommand: {shlex.join(argv)}",
             hint="`splvm doctor` checks the host",
         )
         self.argv = tuple(argv)

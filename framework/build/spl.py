@@ -77,14 +77,19 @@ class SplBuild:
         }
 
 
-def find_source(name: str, store: Store, apt: PrivateApt, deadline: Deadline) -> SplSource:
-    """The source that `--spl` names.
+def check_inputs(name: str, patches: Sequence[Path]) -> Path | None:
+    """Look at what the user named before anything is fetched for it.
 
     :param name: `debian`, or `path:DIR` with an OpenZFS tree (git checkout or unpacked release).
-    :raises UsageError: when it is neither, or DIR is no such tree.
+    :param patches: `.cocci`, `.patch` or `.diff` files.
+    :returns: the user's tree, None for `debian`.
+    :raises UsageError: when the source is neither, DIR is no such tree, or a patch is no such file.
     """
+    for patch in patches:
+        if patch.suffix not in (".cocci", ".patch", ".diff") or not patch.is_file():
+            raise UsageError(f"--spl-patch {patch}: not a file that ends in .cocci, .patch or .diff")
     if name == "debian":
-        return _debian_source(store, apt, deadline)
+        return None
     kind, _, directory = name.partition(":")
     if kind != "path" or not directory:
         raise UsageError(f"--spl {name}: not a source; it is `debian` or `path:DIR`")
@@ -94,6 +99,13 @@ def find_source(name: str, store: Store, apt: PrivateApt, deadline: Deadline) ->
             f"--spl {name}: not the top of an OpenZFS tree, 2.0 or later: "
             f"{tree / SPL_DIR / 'spl-kmem-cache.c'} is not there"
         )
+    return tree
+
+
+def find_source(tree: Path | None, store: Store, apt: PrivateApt, deadline: Deadline) -> SplSource:
+    """The user's tree, or with None that of the kernel's suite."""
+    if tree is None:
+        return _debian_source(store, apt, deadline)
     return SplSource(f"path:{tree}", tree, _meta_version(tree))
 
 
@@ -143,13 +155,9 @@ def build_spl(
 ) -> SplBuild:
     """The modules of one source, variant and list of patches.
 
-    :param patches: `.cocci` or `.patch` files, applied in this order after the variant's own.
-    :raises UsageError: when a patch is neither.
+    :param patches: files that passed `check_inputs`, applied in this order after the variant's own.
     :raises BuildError: when a patch does not apply or something does not compile.
     """
-    for patch in patches:
-        if patch.suffix not in (".cocci", ".patch", ".diff") or not patch.is_file():
-            raise UsageError(f"--spl-patch {patch}: not a file that ends in .cocci, .patch or .diff")
     applied = (*variant.patches(), *patches)
     config = _configure(store, root, source, deadline)
     spl = _build_spl_ko(store, root, source, config, applied, deadline)

@@ -182,8 +182,8 @@ class Qemu:
         return tuple(int(cpu["thread-id"]) for cpu in answer)
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines QEMU itself wrote."""
-        return _tail(self.log, lines)
+        """The last lines QEMU itself wrote; the first line of its log is our own."""
+        return "\n".join(line for line in _tail(self.log, lines).splitlines() if not line.startswith("$ "))
 
 
 def _tail(path: Path, lines: int) -> str:

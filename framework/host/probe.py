@@ -144,6 +144,12 @@ def find_qemu() -> Qemu:
         return Qemu(path, version, hashlib.file_digest(binary, "sha256").hexdigest())
 
 
+def check_accelerator(wanted: str) -> None:
+    """:raises UsageError: when there is none of that name; the message lists them."""
+    if wanted not in ("auto", "kvm", "tcg"):
+        raise UsageError(f"no accelerator {wanted!r}; there are auto, kvm, tcg")
+
+
 def find_accelerator(
     wanted: str, qemu: Qemu, kernel_image: Path | None, store_root: Path, deadline: Deadline
 ) -> Accelerator:
@@ -158,8 +164,7 @@ def find_accelerator(
     :raises SetupError: when KVM is asked for and cannot be used.
     :raises DeadlineExceeded: when `deadline` ends before the trial does.
     """
-    if wanted not in ("auto", "kvm", "tcg"):
-        raise UsageError(f"no accelerator {wanted!r}; there are auto, kvm, tcg")
+    check_accelerator(wanted)
     if wanted == "tcg":
         return Accelerator("tcg", "asked for")
     trouble = _kvm_node_trouble()

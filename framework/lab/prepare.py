@@ -11,14 +11,14 @@ from typing import Any
 from framework import __version__
 from framework.build.image import build_image, make_keys
 from framework.build.kernels import Kernel, fetch_kernel, find_kernel
-from framework.build.spl import SplBuild, build_spl, find_source
+from framework.build.spl import SplBuild, build_spl, check_inputs, find_source
 from framework.build.variants import find_variant
 from framework.deadline import Deadline
 from framework.evidence.verdict import Outcome
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
 from framework.host.debian import PrivateApt
-from framework.host.probe import Accelerator, Qemu, find_accelerator, find_qemu
+from framework.host.probe import Accelerator, Qemu, check_accelerator, find_accelerator, find_qemu
 from framework.host.store import Store
 from framework.lab.experiment import Experiment, Workload, host_facts
 from framework.lab.scenarios import Scenario, expected_outcomes
@@ -100,13 +100,16 @@ def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = 
     :raises UsageError: when a name in the wish does not exist.
     :raises SetupError: when something cannot be fetched or built.
     """
+    # What is wrong with the wish is said before anything is fetched for it.
     spec, variant = find_kernel(wish.kernel), find_variant(wish.variant)
+    own_tree = check_inputs(wish.spl, wish.patches)
+    check_accelerator(wish.accelerator)
     store = store or Store.default()
     deadline = deadline or Deadline(PREPARE_BUDGET_S)
     qemu = find_qemu()
     apt = PrivateApt(store.root, spec.suite)
     apt.update(deadline, **({"max_age_s": 0} if wish.refresh else {}))
-    source = find_source(wish.spl, store, apt, deadline)
+    source = find_source(own_tree, store, apt, deadline)
     kernel = fetch_kernel(store, apt, spec, deadline)
     spl = build_spl(store, kernel.root, source, variant, wish.patches, deadline)
     keys = make_keys(store, kernel.root, deadline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,12 @@ from framework import __version__
 COMMANDS = ("doctor", "build", "run", "judge", "demo", "shell", "parse-slab", "test")
 
 
-def splvm(*args: str, cwd: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def splvm(
+    *args: str, cwd: Path | None = None, stdin: bytes = b"", store: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
     argv = [sys.executable, "-m", "framework", *args]
-    done = subprocess.run(argv, cwd=cwd, input=stdin, capture_output=True, check=False, timeout=60)
+    env = {**os.environ, **({"SPLVM_CACHE": str(store)} if store else {})}
+    done = subprocess.run(argv, cwd=cwd, env=env, input=stdin, capture_output=True, check=False, timeout=60)
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     return done
 
@@ -51,6 +55,8 @@ def test_version() -> None:
         (("shell", "--variant", "no-such"), ("stock",)),
         (("run", "nominal", "--accel", "no-such"), ("auto", "kvm", "tcg")),
         (("run", "nominal", "--spl", "no-such"), ("debian", "path:DIR")),
+        (("run", "nominal", "--spl", "path:/"), ("not the top of an OpenZFS tree",)),
+        (("run", "nominal", "--spl-patch", "no-such.cocci"), (".cocci, .patch or .diff",)),
         (("no-such",), ("No such command",)),
         (("run",), ("SCENARIO",)),
         (("run", "nominal", "--memory", "1"), ("256",)),
@@ -59,12 +65,14 @@ def test_version() -> None:
 def test_unknown_names_are_answered_with_the_valid_ones(
     tmp_path: Path, args: tuple[str, ...], names: tuple[str, ...]
 ) -> None:
-    done = splvm(*args, cwd=tmp_path)
+    # With a store that is empty: what is wrong is said before anything is fetched or built.
+    done = splvm(*args, cwd=tmp_path, store=tmp_path / "store")
     assert done.returncode == 2, done.stderr.decode()
     for name in names:
         assert name in done.stderr.decode()
     assert done.stdout == b""
     assert not list(tmp_path.rglob("run.json"))
+    assert not list(tmp_path.glob("store/apt/*/lists/*_Packages"))
 
 
 def test_out_that_is_in_use(tmp_path: Path) -> None:
