@@ -30,7 +30,8 @@ BAD_PATCHES = {
 
 
 @pytest.mark.parametrize("name", BAD_PATCHES)
-def test_bad_patch(prepare_spl: Callable[..., Prepared], tmp_path: Path, name: str) -> None:
+def test_bad_patch(spl: Prepared, prepare_spl: Callable[..., Prepared], tmp_path: Path, name: str) -> None:
+    assert spl.spl.modules, "what a good build needs is there already"
     text, complaint = BAD_PATCHES[name]
     patch = tmp_path / name
     patch.write_text(text)
@@ -47,7 +48,9 @@ def test_bad_patch(prepare_spl: Callable[..., Prepared], tmp_path: Path, name: s
 def kept() -> set[str]:
     """What is in the store: artefacts, and scratch."""
     root = Store.default_root()
-    return {f"{kind}/{entry.name}" for kind in ("spl", "slabprobe", "tmp") for entry in (root / kind).iterdir()}
+    return {
+        f"{path.parent.name}/{path.name}" for kind in ("spl", "slabprobe", "tmp") for path in root.glob(f"{kind}/*")
+    }
 
 
 @pytest.mark.parametrize("name", ["missing.patch", "wrong.txt"])
