@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,12 @@ pytestmark = pytest.mark.vm
 @pytest.fixture(scope="module")
 def installed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the package installed in it, not linked to the checkout."""
-    target = tmp_path_factory.mktemp("site")
-    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(project)]
+    # From a copy: setuptools builds inside the tree, and would leave it there.
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    for name in ("framework", "images", "pyproject.toml", "README.md"):
+        copy = shutil.copytree if (project / name).is_dir() else shutil.copy2
+        copy(project / name, source / name)
+    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(source)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return target
