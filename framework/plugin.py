@@ -186,7 +186,8 @@ def timeline(guest: Guest, tmp_path: Path) -> Iterator[Recording]:
     """The timeline of the test's guest, under way."""
     record = RunDirectory(tmp_path / "timeline", {"scenario": "test"})
     live = Live(record)
-    with start_agent(guest.ssh, rate_hz=20, sink=live.take, deadline=Deadline(COMMAND_S)) as agent:
+    deadline = Deadline(COMMAND_S)
+    with start_agent(guest.ssh, guest.qemu.port, rate_hz=20, sink=live.take, deadline=deadline) as agent:
         agent.command(Workload().command(), Deadline(COMMAND_S))
         yield Recording(record, agent, live)
     record.finish({"kind": "ended", "detail": "end of the test"})

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from framework.evidence.diagnosis import STARVED_SHARE
 from framework.evidence.probe import ProbeStatus
 from framework.evidence.slab import CacheRow
 from framework.evidence.timeline import Evidence, Sample, Timeline, between, cache_rows, widest_gap_ns
@@ -20,9 +21,7 @@ CACHE = "slabprobe"
 # Readings further apart than this leave a hole in which anything may have happened, ns.
 HOLE_NS = 1_000_000_000
 
-# A guest counts as starved when its virtual CPUs waited for a CPU of the host for more than this part of the time
-# they wanted to run, or when its readings are further apart than this, ns (they are due every 50 ms).
-STARVED_SHARE = 0.4
+# A guest also counts as starved when its readings are further apart than this, ns (they are due every 50 ms).
 STARVED_GAP_NS = 300_000_000
 
 

@@ -7,6 +7,7 @@ evidence that is missing can only make a verdict worse.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from framework.evidence.accounting import (
     check_rows,
 )
 from framework.evidence.case import CACHE, Case, Check, Complaint, held_worker, millis, seconds, seqs, starved
+from framework.evidence.diagnosis import Condition
 from framework.evidence.figures import describe
 from framework.evidence.kernlog import scan_kernel_log
 from framework.evidence.progress import (
@@ -31,8 +33,10 @@ from framework.evidence.progress import (
     check_threads,
     check_woken,
 )
+from framework.evidence.stacks import FUNCTION
 from framework.evidence.timeline import Evidence, between
 from framework.evidence.verdict import Outcome, Reason, Verdict
+from framework.evidence.waiting import find_waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,10 @@ class Rule:
     # The verdict when nobody complains, and what that then means.
     good: Outcome
     because: Callable[[Case], tuple[Reason, ...]]
+
+
+# Verdicts of which the cycle, or the chain, is a reason.
+_STANDS_STILL = (Outcome.LOST, Outcome.STALLED, Outcome.NO_RECOVERY)
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -76,18 +84,28 @@ def judge(evidence: Evidence) -> Verdict:
     order = list(Outcome)
     complaints.sort(key=lambda complaint: order.index(complaint.outcome))
     worst = complaints[0].outcome
+    waiting = find_waiting(evidence)
     return Verdict(
         worst,
-        tuple(c.reason for c in complaints if c.outcome is worst),
+        (
+            *(c.reason for c in complaints if c.outcome is worst),
+            *([Reason(waiting.sentence)] if waiting is not None and worst in _STANDS_STILL else []),
+        ),
         tuple((c.outcome, c.reason) for c in complaints if c.outcome is not worst),
         figures,
         hunger,
+        waiting.to_json() if waiting is not None else {},
     )
 
 
+# What the kernel says when the harness has sent it an NMI (unknown_nmi_error(), arch/x86/kernel/nmi.c).
+_NMI_PANIC = "Kernel panic - not syncing: NMI: Not continuing"
+
+
 def check_crash(case: Case) -> Iterator[Complaint]:
+    nmi = _injected_nmi(case)
     for finding in scan_kernel_log(case.evidence.console):
-        if finding.fatal:
+        if finding.fatal and not (nmi and _NMI_PANIC in finding.title):
             where = f"console.log line {finding.line}"
             yield Complaint(Outcome.CRASHED, Reason(f"{finding.kind.name}: {finding.title} ({where})"))
 
@@ -100,9 +118,23 @@ def check_lost(case: Case) -> Iterator[Complaint]:
         case "lost":
             last = case.timeline.probe[-1] if case.timeline.probe else None
             seen = f"; last reading at {seconds(last.end_ns)} of guest time" if last else "; nothing was ever read"
-            yield Complaint(Outcome.LOST, Reason(f"{outcome.get('detail')}{seen}", (last.seq,) if last else ()))
+            # A guest of which only the view is lost is not lost itself.
+            lost = not any(outcome.get("condition") == it and not it.is_lost for it in Condition)
+            text = f"{outcome.get('detail')}{seen}{_found_by_nmi(case)}"
+            yield Complaint(Outcome.LOST if lost else Outcome.INCONCLUSIVE, Reason(text, (last.seq,) if last else ()))
         case kind:
             yield Complaint(Outcome.INCONCLUSIVE, Reason(f"the run was {kind}: {outcome.get('detail')}"))
+
+
+def _found_by_nmi(case: Case) -> str:
+    """Where a CPU was that took no interrupt: the function that an NMI met."""
+    after = case.evidence.console.partition(_NMI_PANIC)[2] if _injected_nmi(case) else ""
+    met = re.search(rf"RIP: \d{{4}}:{FUNCTION}", after[:20000])
+    return f"; an NMI met a CPU in {met['function']}" if met else ""
+
+
+def _injected_nmi(case: Case) -> bool:
+    return any("nmi" in look.taken for look in case.timeline.looks)
 
 
 def check_losses(case: Case) -> Iterator[Complaint]:

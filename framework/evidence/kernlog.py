@@ -22,7 +22,7 @@ MAX_TITLE_CHARS = 300
 MAX_FRAMES = 64
 
 # What is looked at of a line.
-_MAX_LINE_CHARS = 2048
+MAX_LINE_CHARS = 2048
 # Lines that a report may take before its call trace begins. The longest reports are those of
 # lockdep, which prints the whole chain of locks first.
 _MAX_PREAMBLE = 60
@@ -180,16 +180,16 @@ _BREAK = re.compile(r"sysrq: |SysRq : ")
 # The first line of another boot: nothing after it follows from anything before it.
 _BOOT = "Linux version "
 
-_STAMP = re.compile(r"\[ {0,12}(\d{1,10}\.\d{6})\](?:\[ {0,12}([TC]\d{1,10})\])? ?", re.ASCII)
+STAMP = re.compile(r"\[ {0,12}(\d{1,10}\.\d{6})\](?:\[ {0,12}([TC]\d{1,10})\])? ?", re.ASCII)
 _LEVEL = re.compile(r"<\d{1,3}>", re.ASCII)
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4}[@-~]?|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)?|[ -~])?")
 _CONTROL = dict.fromkeys((*range(9), *range(10, 32), 127))
 
-_CALL_TRACE = re.compile(r"\s{0,8}Call [Tt]race:")
-_FRAME = re.compile(rf"\s{{0,8}}(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}})?(?P<guess>\? )?{FUNCTION}", re.ASCII)
+CALL_TRACE = re.compile(r"\s{0,8}Call [Tt]race:")
+FRAME = re.compile(rf"\s{{0,8}}(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}})?(?P<guess>\? )?{FUNCTION}", re.ASCII)
 # Marks of another stack inside a trace: <TASK>, </TASK>, <IRQ>, <#DF>, and on old kernels <EOI> before a frame.
-_STACK_MARK = re.compile(r"\s{0,8}<[/#A-Za-z0-9]{1,12}>\s{0,8}")
-_RIP = re.compile(rf"(?:RIP: 0010:(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}}){{0,2}}|pc : ){FUNCTION}", re.ASCII)
+STACK_MARK = re.compile(r"\s{0,8}<[/#A-Za-z0-9]{1,12}>\s{0,8}")
+RIP = re.compile(rf"(?:RIP: 0010:(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}}){{0,2}}|pc : ){FUNCTION}", re.ASCII)
 
 # Functions that only print the report.
 _REPORTING = frozenset(
@@ -217,7 +217,7 @@ def scan_kernel_log(text: str) -> tuple[Finding, ...]:
         hinted = _HINT.search(line) is not None
         if hinted or scanner.open is not None:
             for part in filter(None, line.split("\r")):
-                scanner.read(number, part[:_MAX_LINE_CHARS], hinted)
+                scanner.read(number, part[:MAX_LINE_CHARS], hinted)
     return tuple(report.finding() for report in scanner.reports)
 
 
@@ -261,14 +261,14 @@ class _Report:
     def read(self, message: str) -> None:
         """Take a line that begins no report of its own."""
         if self.stage is _Stage.PREAMBLE:
-            if _CALL_TRACE.match(message):
+            if CALL_TRACE.match(message):
                 self.stage = _Stage.TRACE
-            elif not self.frames and (rip := _RIP.match(message)):
+            elif not self.frames and (rip := RIP.match(message)):
                 self.frames.append(rip["function"])
         elif self.stage is _Stage.TRACE:
-            mark = _STACK_MARK.match(message)
+            mark = STACK_MARK.match(message)
             rest = message[mark.end() :] if mark else message
-            if frame := _FRAME.match(rest):
+            if frame := FRAME.match(rest):
                 names = self.guesses if frame["guess"] else self.frames
                 if len(names) < MAX_FRAMES:
                     names.append(frame["function"])
@@ -306,7 +306,7 @@ class _Scanner:
         self.counts = dict.fromkeys(FindingKind, 0)
 
     def read(self, number: int, line: str, hinted: bool) -> None:
-        time_s, caller, message = _split(line)
+        time_s, caller, message = split_stamp(line)
         if self.open is not None and (self.open.overdue(number) or _BREAK.match(message)):
             self.open = None
         if hinted and message.startswith(_BOOT):
@@ -379,14 +379,14 @@ class _Scanner:
         return self.crash is not None and _CONSEQUENCE.search(message) is not None
 
 
-def _split(line: str) -> tuple[float | None, str | None, str]:
+def split_stamp(line: str) -> tuple[float | None, str | None, str]:
     """A line's time stamp, caller id and message."""
     if "\x1b" in line:
         line = _ESCAPE.sub("", line)
     if not line.isprintable():
         line = line.translate(_CONTROL)
     # What userland wrote without a line end stands before the stamp.
-    stamp = _STAMP.search(line)
+    stamp = STAMP.search(line)
     if stamp is not None:
         return float(stamp[1]), stamp[2], line[stamp.end() :]
     level = _LEVEL.match(line)

@@ -72,6 +72,20 @@ class Task:
         return without_top(self.frames, SCHEDULER)
 
 
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """One thread of the guest and where it is."""
+
+    pid: int
+    # Its name, at most 15 characters on Linux.
+    comm: str
+    # The kernel's letter: R, S, D, I, ...
+    state: str
+    # Functions from the innermost out, without offsets, modules and the compiler's marks. Those that the kernel
+    # marks with `?` are only here when there are no others.
+    frames: tuple[str, ...]
+
+
 def without_top(frames: Sequence[str], functions: frozenset[str]) -> tuple[str, ...]:
     """`frames` without those at the top that are among `functions`."""
     first = next((index for index, name in enumerate(frames) if name not in functions), len(frames))

@@ -17,6 +17,9 @@ from framework.evidence.stacks import Task, parse_tasks
 
 T = TypeVar("T")
 
+# Sources that are kept as text.
+OTHERS = ("meminfo", "pressure", "vmstat", "loadavg", "slabinfo", "arcstats")
+
 
 @dataclass(frozen=True, slots=True)
 class Sample(Generic[T]):
@@ -44,19 +47,36 @@ class HostReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What the monitor found and took of a guest in trouble."""
+
+    # Seconds since the run began, on the host's clock.
+    at_s: float
+    # What made it look.
+    why: str
+    # A condition of diagnosis.py and its sentence; empty when only evidence was taken.
+    condition: str
+    text: str
+    # What was taken, and how that went; what failed, and how.
+    taken: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """All samples of a run, in the order of the stream."""
 
     slab: tuple[Sample[SlabFile], ...] = ()
     probe: tuple[Sample[ProbeStatus], ...] = ()
     tasks: tuple[Sample[tuple[Task, ...]], ...] = ()
-    # Texts of meminfo, pressure and vmstat, by source.
+    # Texts of the other sources (`OTHERS`), by source.
     other: Mapping[str, tuple[Sample[str], ...]] = field(default_factory=dict)
     # Reads that had not come back: source, in `value`.
     blocked: tuple[Sample[str], ...] = ()
     host: tuple[HostReading, ...] = ()
     # When the host began each phase, seconds since the run began. For comparison with `host` only.
     host_phases: Mapping[str, float] = field(default_factory=dict)
+    looks: tuple[Look, ...] = ()
     # What is missing or cannot be read, in words.
     losses: tuple[str, ...] = ()
 
@@ -82,6 +102,8 @@ class Evidence:
     console: str
     # What is missing from the record or was changed afterwards, in words.
     damage: tuple[str, ...] = ()
+    # What the kernel listed for SysRq.
+    sysrq: str = ""
 
 
 def between(samples: Sequence[Sample[T]], start_ns: int, end_ns: int) -> tuple[Sample[T], ...]:
@@ -115,6 +137,7 @@ class _Builder:
         self.blocked: list[Sample[str]] = []
         self.host: list[HostReading] = []
         self.phases: dict[str, float] = {}
+        self.looks: list[Look] = []
         self.next_seq = 0
         self.ended = False
 
@@ -126,7 +149,7 @@ class _Builder:
                 self.losses.append(f"record {number} cannot be read: {error!r}")
         if not self.ended:
             self.losses.append("the agent's stream has no end: it was cut off")
-        other = {name: tuple(self.samples.get(name, ())) for name in ("meminfo", "pressure", "vmstat")}
+        other = {name: tuple(self.samples.get(name, ())) for name in OTHERS}
         return Timeline(
             slab=tuple(self.samples.get("slab", ())),
             probe=tuple(self.samples.get("probe", ())),
@@ -135,6 +158,7 @@ class _Builder:
             blocked=tuple(self.blocked),
             host=tuple(self.host),
             host_phases=self.phases,
+            looks=tuple(self.looks),
             losses=tuple(self.losses),
         )
 
@@ -153,6 +177,8 @@ class _Builder:
                 )
             case "phase":
                 self.phases[str(record["name"])] = float(record["at_s"])
+            case "monitor":
+                self.looks.append(_look(record))
             case _:
                 pass
 
@@ -195,6 +221,18 @@ class _Builder:
             self.losses.append(f"frame {seq}: {source} cannot be read: {error}")
             self.last_value.pop(source, None)
         return self.last_value.get(source)
+
+
+def _look(record: Mapping[str, Any]) -> Look:
+    steps = [(str(step["what"]), bool(step["ok"]), str(step["detail"])) for step in record["taken"]]
+    return Look(
+        at_s=float(record["at_s"]),
+        why=str(record["why"]),
+        condition=str(record.get("condition", "")),
+        text=str(record.get("text", "")),
+        taken={what: detail for what, ok, detail in steps if ok},
+        failed={what: detail for what, ok, detail in steps if not ok},
+    )
 
 
 def _count(value: Any) -> int:

@@ -64,6 +64,8 @@ class Verdict:
     figures: Mapping[str, Any] = field(default_factory=dict)
     # How the host gave the guest too little CPU, in words; empty when it did not.
     starved: str = ""
+    # Who waited for whom, where it was asked: the graph with its source, and what the list of tasks lacks.
+    wait_for: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_starved(self) -> bool:
@@ -79,4 +81,5 @@ class Verdict:
             "also": [{"verdict": outcome.value, **reason.to_json()} for outcome, reason in self.also],
             "figures": dict(self.figures),
             "starved": self.starved,
+            "wait_for": dict(self.wait_for),
         }

@@ -20,43 +20,79 @@ from framework.errors import BootError, DeadlineExceeded
 # Bytes of the tail that is kept in memory: what is waited for is never longer than a line.
 _TAIL_BYTES = 256 * 1024
 
+# No line that is waited for is longer.
+_LINE_BYTES = 4096
+
 # A guest that has said this will not go on (kernel/panic.c, init/main.c).
-_DEAD = re.compile(rb"Kernel panic - not syncing[^\r\n]*|---\[ end Kernel panic")
+_DEAD = re.compile(rb"Kernel panic - not syncing[^\r\n]{0,400}|---\[ end Kernel panic")
+# The same, once its line is whole.
+_DEAD_LINE = re.compile(rb"(?:" + _DEAD.pattern + rb")(?=[\r\n\]])")
 
 
 class Console:
     """What the guest says on its serial console, and what is said to it."""
 
     def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
         self._spawn = SocketSpawn(sock, timeout=0.2)
         self._tail = b""
+        # Bytes that were ever read.
+        self._position = 0
+        self._panic: str | None = None
         self._ended = False
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._read, name="console", daemon=True)
+
+    @property
+    def position(self) -> int:
+        """Bytes the guest has said so far."""
+        return self._position
 
     def wait_until_says(self, pattern: str, deadline: Deadline) -> None:
         """Wait for a line that has `pattern` in it.
 
         :raises BootError: when the kernel panics, or the console ends, before; also when it just does not come.
         """
+        if not self.says(pattern, deadline):
+            if self._ended:
+                raise BootError(self._panic or "QEMU closed the console", self.tail())
+            title = self._panic or f"it did not say {pattern!r}"
+            raise BootError(f"{title} within {deadline.seconds:.0f} s", self.tail())
+
+    def says(self, pattern: str, deadline: Deadline, *, since: int = 0) -> bool:
+        """Whether a line with `pattern` in it comes before the deadline and the console's end.
+
+        :param since: position from which on it counts.
+        """
         wanted = re.compile(pattern.encode())
+        looked_to = since
         with self._changed:
-            while not wanted.search(self._tail):
-                dead = _DEAD.search(self._tail)
-                if dead and self._ended:
-                    raise BootError(dead[0].decode(errors="replace"), self.tail())
-                if self._ended:
-                    raise BootError("QEMU closed the console", self.tail())
-                if deadline.expired:
-                    title = dead[0].decode(errors="replace") if dead else f"it did not say {pattern!r}"
-                    raise BootError(f"{title} within {deadline.seconds:.0f} s", self.tail())
+            while True:
+                # What was looked at before need not be again, but for a line that was not whole.
+                start = max(0, len(self._tail) - (self._position - max(since, looked_to - _LINE_BYTES)))
+                if wanted.search(self._tail, start):
+                    return True
+                looked_to = self._position
+                if self._ended or deadline.expired:
+                    return False
                 self._changed.wait(min(deadline.remaining_s, 0.5))
+
+    def send_break(self, key: str) -> bool:
+        """A BREAK on the line and then a key: how SysRq is asked for on a serial console.
+
+        :returns: whether QEMU takes it; one that does not read does not.
+        """
+        # QEMU's multiplexer takes C-a b for a BREAK (QEMU manual, "Keys in the character backend multiplexer").
+        keys = b"\x01b" + key.encode()
+        try:
+            return self._sock.send(keys, socket.MSG_DONTWAIT) == len(keys)
+        except OSError:
+            return False
 
     def panic_title(self) -> str | None:
         """The kernel's panic line, if it has been said."""
-        dead = _DEAD.search(self._tail)
-        return dead[0].decode(errors="replace") if dead else None
+        return self._panic
 
     def wait_until_ended(self, deadline: Deadline) -> None:
         """Wait until QEMU has closed its end: all that the guest ever said has then been read."""
@@ -79,11 +115,20 @@ class Console:
             except (pexpect.EOF, OSError):
                 break
             with self._changed:
+                self._look_for_panic(_DEAD_LINE, self._tail[-_LINE_BYTES:] + data)
                 self._tail = (self._tail + data)[-_TAIL_BYTES:]
+                self._position += len(data)
                 self._changed.notify_all()
         with self._changed:
+            self._look_for_panic(_DEAD, self._tail[-_LINE_BYTES:])
             self._ended = True
             self._changed.notify_all()
+
+    def _look_for_panic(self, pattern: re.Pattern[bytes], text: bytes) -> None:
+        """Kept once seen: what is said after it may be more than the tail holds."""
+        dead = pattern.search(text) if self._panic is None else None
+        if dead is not None:
+            self._panic = dead[0].decode(errors="replace")
 
 
 @contextmanager

@@ -32,6 +32,8 @@ class Guest:
     qemu: Qemu
     console: Console
     ssh: Ssh
+    # The host's thread ids of the virtual CPUs.
+    vcpus: tuple[int, ...]
 
     def insert_module(self, path: Path, *, deadline: Deadline) -> None:
         """Copy a kernel module into the guest and load it.
@@ -67,4 +69,4 @@ def start_guest(spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline
             title = console.panic_title() or error.message
             raise BootError(title, console.tail()) from error
         _LOG.debug("guest answers on port %d", ssh.port)
-        yield Guest(spec, qemu, console, ssh)
+        yield Guest(spec, qemu, console, ssh, qemu.vcpu_threads(budget))

@@ -30,6 +30,9 @@ from framework.host.process import start_process
 _LOG = logging.getLogger("splvm.qemu")
 T = TypeVar("T")
 
+# Of the virtio-serial port; images/guest/init makes /dev/virtio-ports/NAME of it, as udev would.
+PORT_NAME = "splvm.agent"
+
 # Virtual CPU models. `max` offers what the accelerator can do; under TCG smaller models were measured to be slower
 # to the first SSH answer, because the guest's crypto then runs without vector instructions.
 _CPU_MODEL = {"tcg": "max", "kvm": "host"}
@@ -73,8 +76,12 @@ def kernel_command_line(spec: MachineSpec) -> str:
     )
 
 
-def qemu_args(spec: MachineSpec, *, initrd: str, qmp_fd: int, console_fd: int, console_log: Path) -> list[str]:
+def qemu_args(
+    spec: MachineSpec, *, initrd: str, qmp_fd: int, console_fd: int, port_fd: int, console_log: Path
+) -> list[str]:
     """The command line of QEMU, one option and its value after the other."""
+    # QEMU reads two commas as one.
+    log = str(console_log).replace(",", ",,")
     return [
         spec.qemu,
         *("-nodefaults", "-no-user-config", "-no-reboot"),
@@ -89,9 +96,16 @@ def qemu_args(spec: MachineSpec, *, initrd: str, qmp_fd: int, console_fd: int, c
         *("-append", kernel_command_line(spec)),
         *("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
         *("-mon", "chardev=qmp,mode=control"),
-        # QEMU itself keeps the log, so that it is complete also when the harness dies. It reads two commas as one.
-        *("-chardev", f"socket,id=console,fd={console_fd},logfile={str(console_log).replace(',', ',,')},logappend=on"),
+        # QEMU itself keeps the log, so that it is complete also when the harness dies. mux=on is what gives an escape
+        # for a BREAK on the line, which is how SysRq is asked for there.
+        *("-chardev", f"socket,id=console,fd={console_fd},logfile={log},logappend=on,mux=on"),
         *("-serial", "chardev:console"),
+        # A second way for the evidence, which needs neither sshd nor the guest's network.
+        *("-device", "virtio-serial-pci"),
+        *("-chardev", f"socket,id=port,fd={port_fd}"),
+        *("-device", f"virtserialport,chardev=port,name={PORT_NAME}"),
+        # The guest's kernel says here where its symbols' addresses and structures are told, for a memory dump.
+        *("-device", "vmcoreinfo"),
         # restrict=on: the guest reaches nothing; only the forwarded port leads in, from loopback.
         *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
@@ -155,6 +169,8 @@ class Qemu:
     qmp: Qmp
     # The guest's serial console; read it all the time, or the guest waits for room.
     console: socket.socket
+    # The virtio-serial port.
+    port: socket.socket
     log: Path
 
     def exit_code(self) -> int | None:
@@ -180,6 +196,20 @@ class Qemu:
         answer = self.qmp.execute("query-cpus-fast", deadline=deadline)
         assert isinstance(answer, list)
         return tuple(int(cpu["thread-id"]) for cpu in answer)
+
+    def status(self, deadline: Deadline) -> str:
+        """What QEMU says of its virtual CPUs: `running`, `paused`, `internal-error`, ... (RunState of QMP)."""
+        answer = self.qmp.execute("query-status", deadline=deadline)
+        return str(answer.get("status")) if isinstance(answer, dict) else str(answer)
+
+    def registers(self, deadline: Deadline) -> str:
+        """The registers of all virtual CPUs, as QEMU prints them."""
+        return str(self.qmp.execute("human-monitor-command", {"command-line": "info registers -a"}, deadline=deadline))
+
+    def press(self, keys: Sequence[str], deadline: Deadline) -> None:
+        """Press keys together on the guest's keyboard, by QEMU's names (QKeyCode), and let them go."""
+        pressed = [{"type": "qcode", "data": key} for key in keys]
+        self.qmp.execute("send-key", {"keys": pressed, "hold-time": 20}, deadline=deadline)
 
     def log_tail(self, lines: int = 20) -> str:
         """The last lines QEMU itself wrote; the first line of its log is our own."""
@@ -218,13 +248,15 @@ def start_qemu(spec: MachineSpec, *, console_log: Path, qemu_log: Path, deadline
     with ExitStack() as stack:
         qmp_here, qmp_there = map(stack.enter_context, socket.socketpair())
         console_here, console_there = map(stack.enter_context, socket.socketpair())
+        port_here, port_there = map(stack.enter_context, socket.socketpair())
         initrd = stack.enter_context(_initrd_memfd(spec.initrds))
-        inherited = (qmp_there.fileno(), console_there.fileno(), initrd)
+        inherited = (qmp_there.fileno(), console_there.fileno(), port_there.fileno(), initrd)
         argv = qemu_args(
             spec,
             initrd=f"/proc/self/fd/{initrd}",
             qmp_fd=qmp_there.fileno(),
             console_fd=console_there.fileno(),
+            port_fd=port_there.fileno(),
             console_log=console_log,
         )
         log = stack.enter_context(qemu_log.open("ab", buffering=0))
@@ -234,7 +266,8 @@ def start_qemu(spec: MachineSpec, *, console_log: Path, qemu_log: Path, deadline
         # The other ends are QEMU's alone, so that its end is seen here.
         qmp_there.close()
         console_there.close()
-        qemu = Qemu(tuple(argv), process, Qmp(), console_here, qemu_log)
+        port_there.close()
+        qemu = Qemu(tuple(argv), process, Qmp(), console_here, port_here, qemu_log)
         stack.callback(_stop, qemu)
         _connect(qemu, qmp_here, deadline)
         yield qemu

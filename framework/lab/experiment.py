@@ -25,6 +25,7 @@ from framework.evidence.stream import Frame
 from framework.evidence.verdict import Outcome, Verdict
 from framework.guest.agent import AgentStream, start_agent
 from framework.guest.guest import Guest, start_guest
+from framework.guest.monitor import Monitor
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
 from framework.lab.hostwatch import start_host_watch
@@ -35,11 +36,11 @@ from framework.log import LOGGER, note, step
 # Seconds of the host that a run may take beyond its boot, at most; a scenario here takes about ten.
 RUN_BUDGET_S = 300.0
 
-# Seconds of the host without a frame after which the agent counts as gone. It writes 60 frames a second.
-SILENCE_S = 20.0
+# Seconds of the host beyond that, kept in reserve for the evidence of a guest in trouble.
+EVIDENCE_S = 20.0
 
-# Seconds given to QEMU to end by itself once a guest is lost: a panic ends it, and is then in the console's log.
-LAST_WORDS_S = 5.0
+# A critical thread that has waited this long for an object when the window ends stands still, ns of guest time.
+STANDS_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,10 @@ class Experiment:
     # Samples a second.
     rate_hz: int = 20
     workload: Workload = Workload()
+    # Bytes that a dump of the guest's memory may take; 0 for none. It is taken of a guest that stalls or is lost, or at
+    # the end of every window.
+    dump_bytes: int = 0
+    dump_always: bool = False
 
 
 # Called with the guest and the name of each phase as it begins. Whoever wants to disturb a run does it here.
@@ -176,36 +181,47 @@ def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase |
     with ExitStack() as stack:
         with step(f"booting a guest ({experiment.machine.accelerator})"):
             guest = stack.enter_context(start_guest(experiment.machine, experiment.keys, record.path, deadline))
+        monitor = Monitor(guest, record.path, experiment.dump_bytes)
         try:
-            _drive(guest, experiment, record, on_phase, deadline)
+            _drive(guest, monitor, experiment, record, on_phase, deadline)
         except (GuestLostError, DeadlineExceeded) as error:
             LOGGER.debug("lost: %s", error)
-            return {"kind": "lost", "detail": _last_words(guest, error)}
+            return _look_into(monitor, record, error)
         return {"kind": "ended", "detail": "all steps were taken"}
 
 
-def _last_words(guest: Guest, error: HarnessError) -> str:
-    """What became of the guest. A panic ends QEMU a moment after the connection is lost."""
-    try:
-        guest.console.wait_until_ended(Deadline(LAST_WORDS_S))
-    except DeadlineExceeded:
-        return f"{error.message}; QEMU is still running"
-    title = guest.console.panic_title()
-    status = guest.qemu.wait_until_ended(Deadline(LAST_WORDS_S))
-    return f"{error.message}; QEMU ended with status {status}" + (f"; {title}" if title else "")
+def _look_into(monitor: Monitor, record: RunDirectory, error: HarnessError) -> dict[str, Any]:
+    """What became of a guest that fell silent, and its last evidence."""
+    with step("nothing comes from the guest any more; taking its last evidence"):
+        diagnosis, taken = monitor.look_into(Deadline(EVIDENCE_S))
+    look = {"condition": diagnosis.condition, "text": diagnosis.text, "taken": [it.to_json() for it in taken]}
+    record.record_look("lost", look)
+    return {"kind": "lost", "condition": diagnosis.condition, "detail": f"{error.message}; {diagnosis.text}"}
 
 
 def _drive(
-    guest: Guest, experiment: Experiment, record: RunDirectory, on_phase: OnPhase | None, deadline: Deadline
+    guest: Guest,
+    monitor: Monitor,
+    experiment: Experiment,
+    record: RunDirectory,
+    on_phase: OnPhase | None,
+    deadline: Deadline,
 ) -> None:
     with step("loading SPL and the probe"):
         for module in experiment.modules:
             guest.insert_module(module, deadline=deadline.sub(60))
+        record.add_facts({"spl_parameters": _parameters(guest, deadline)})
     live = Live(record)
-    vcpus = guest.qemu.vcpu_threads(deadline.sub(10))
     with (
-        start_host_watch(guest.qemu.process.pid, vcpus, record.record_host),
-        start_agent(guest.ssh, rate_hz=experiment.rate_hz, sink=live.take, deadline=deadline) as agent,
+        start_host_watch(monitor.take_reading, record.record_host),
+        start_agent(
+            guest.ssh,
+            guest.qemu.port,
+            rate_hz=experiment.rate_hz,
+            sink=live.take,
+            deadline=deadline,
+            is_starving=monitor.is_starving,
+        ) as agent,
     ):
         agent.command(experiment.workload.command(), deadline.sub(20))
         with step(f"{experiment.scenario.name}: {experiment.scenario.summary}"):
@@ -213,8 +229,18 @@ def _drive(
                 if on_phase is not None:
                     on_phase(guest, phase.name)
                 _take_step(phase, agent, live, record, deadline)
+                if phase.name == "window-end" and (experiment.dump_always or live.stands_still):
+                    taken = monitor.take_stall(Deadline(EVIDENCE_S))
+                    record.record_look("the end of the window", {"taken": [it.to_json() for it in taken]})
         if not agent.quit(deadline.sub(20)):
-            raise GuestLostError(f"the agent did not finish its stream: {agent.ended}")
+            raise GuestLostError(f"the agent did not finish its stream: {agent.gone() or 'no end came'}")
+
+
+def _parameters(guest: Guest, deadline: Deadline) -> dict[str, str]:
+    """SPL's parameters: half of them decide how its caches behave."""
+    listing = guest.ssh.run("cd /sys/module/spl/parameters && grep . *", deadline=deadline.sub(20), check=False)
+    pairs = (line.partition(":")[::2] for line in listing.stdout.splitlines()[:200])
+    return {name: value[:200] for name, value in pairs}
 
 
 def _take_step(phase: Step, agent: AgentStream, live: Live, record: RunDirectory, deadline: Deadline) -> None:
@@ -243,7 +269,6 @@ class Live:
     def __init__(self, record: RunDirectory) -> None:
         self._record = record
         self._changed = threading.Condition()
-        self._frames = 0
         self._probe: ProbeStatus | None = None
         self._row: CacheRow | None = None
         self._slab_readings = 0
@@ -251,11 +276,10 @@ class Live:
         self._began_ns = 0
         self._rounds: tuple[int, ...] = ()
 
-    def take(self, frame: Frame) -> None:
+    def take(self, frame: Frame, path: str) -> None:
         """The agent's sink."""
-        self._record.record_frame(frame, "ssh")
+        self._record.record_frame(frame, path)
         with self._changed:
-            self._frames += 1
             self._now_ns = max(self._now_ns, frame.end_ns)
             if frame.what in ("data", "same"):
                 self._look(frame)
@@ -271,6 +295,14 @@ class Live:
                     self._row = parse_slab(frame.text).cache(CACHE)
         except EvidenceError as error:
             LOGGER.debug("frame %d: %s", frame.seq, error)
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether a critical thread waits for an object, and has for long."""
+        probe = self._probe
+        return probe is not None and any(
+            thread.alloc_since_ns and probe.now_ns - thread.alloc_since_ns >= STANDS_NS for thread in probe.threads
+        )
 
     def begin(self, at_ns: int | None = None) -> None:
         """A step begins: count its readings and its time from here.
@@ -292,7 +324,6 @@ class Live:
         :raises GuestLostError: when the stream ends or falls silent.
         :raises DeadlineExceeded: when the host's own budget is used up.
         """
-        silence, seen = Deadline(SILENCE_S), -1
         with self._changed:
             while True:
                 reading = self._reading()
@@ -300,12 +331,8 @@ class Live:
                     return True
                 if reading is not None and reading.elapsed_ns >= limit_s * 1e9:
                     return False
-                if self._frames != seen:
-                    silence, seen = Deadline(SILENCE_S), self._frames
-                if agent.ended is not None:
-                    raise GuestLostError(agent.ended)
-                if silence.expired:
-                    raise GuestLostError(f"the agent was silent for {SILENCE_S:.0f} s")
+                if (gone := agent.gone()) is not None:
+                    raise GuestLostError(gone)
                 self._record.check()
                 deadline.check("the run")
                 self._changed.wait(0.2)

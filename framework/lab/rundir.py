@@ -7,6 +7,9 @@
     console.log    what the guest said on its serial console (written by QEMU)
     qemu.log       QEMU's command line and output
     harness.log    what the harness did
+    sysrq.txt      what the kernel listed when the harness asked for it by SysRq; these three only if they were taken
+    registers.txt  registers of the virtual CPUs
+    memory.kdump   the guest's memory
     verdict.json   the verdict; not evidence
 
 Everything is flushed as it comes. `run.json` is written at the start and again at the end; a run whose end is missing
@@ -28,11 +31,15 @@ from framework.errors import EvidenceError, SetupError
 from framework.evidence.stream import Frame
 from framework.evidence.timeline import Evidence, Timeline
 from framework.evidence.verdict import Verdict
+from framework.guest.monitor import DUMP_FILE, REGISTERS_FILE, SYSRQ_FILE
 
 SCHEMA_VERSION = 1
 
 # The files a verdict rests on, besides run.json, which has their hashes.
 EVIDENCE_FILES = ("samples.jsonl", "console.log", "qemu.log", "harness.log")
+
+# What is taken of a guest in trouble; some runs have it.
+TAKEN_FILES = (SYSRQ_FILE, REGISTERS_FILE, DUMP_FILE)
 
 # How half a surrogate pair, such as an argument that is not UTF-8, is written: as JSON's own escape.
 _ERRORS = "backslashreplace"
@@ -56,6 +63,10 @@ class RunDirectory:
         self._write_facts()
         self._record({"kind": "start", "schema_version": SCHEMA_VERSION})
 
+    def add_facts(self, facts: Mapping[str, Any]) -> None:
+        """Add to run.json what is only known now; it is written with the outcome."""
+        self.facts.update(facts)
+
     def record_frame(self, frame: Frame, path: str) -> None:
         """Keep a frame of the agent.
 
@@ -70,6 +81,13 @@ class RunDirectory:
     def record_host(self, reading: Mapping[str, Any]) -> None:
         """Keep a reading of the host."""
         self._record({"kind": "host", **reading})
+
+    def record_look(self, why: str, look: Mapping[str, Any]) -> None:
+        """Keep what the monitor found and took.
+
+        :param why: what made it look.
+        """
+        self._record({"kind": "monitor", "why": why, **look})
 
     def check(self) -> None:
         """:raises SetupError: when a record could not be written; the run is then worth nothing."""
@@ -93,7 +111,8 @@ class RunDirectory:
             self._keep_failure(self._samples.close)
         self.check()
         self.facts["outcome"] = dict(outcome)
-        self.facts["evidence"] = {name: _digest(self.path / name) for name in EVIDENCE_FILES}
+        taken = tuple(name for name in TAKEN_FILES if (self.path / name).exists())
+        self.facts["evidence"] = {name: _digest(self.path / name) for name in (*EVIDENCE_FILES, *taken)}
         self.facts["seal"] = _seal(self.facts)
         self._write_facts()
 
@@ -144,8 +163,12 @@ def _read_evidence(path: Path) -> Evidence:
     except EvidenceError as error:
         damage.append(f"samples.jsonl: {error}")
         records = []
-    console = (path / "console.log").read_bytes() if (path / "console.log").is_file() else b""
-    return Evidence(facts, Timeline.from_records(records), console.decode(errors="replace"), tuple(damage))
+    timeline = Timeline.from_records(records)
+    return Evidence(facts, timeline, _text(path / "console.log"), tuple(damage), _text(path / SYSRQ_FILE))
+
+
+def _text(path: Path) -> str:
+    return path.read_bytes().decode(errors="replace") if path.is_file() else ""
 
 
 def _read_facts(path: Path) -> dict[str, Any]:
@@ -174,9 +197,13 @@ def _find_damage(path: Path, facts: Mapping[str, Any]) -> list[str]:
     damage = []
     if facts.get("seal") != _seal(facts):
         damage.append("run.json: not what it was when the run ended")
-    for name in EVIDENCE_FILES:
-        if not (path / name).is_file():
-            damage.append(f"{name}: missing")
+    for name in (*EVIDENCE_FILES, *TAKEN_FILES):
+        there = (path / name).is_file()
+        if name in TAKEN_FILES and name not in recorded:
+            damage += [f"{name}: it was not there when the run ended"] if there else []
+        elif not there:
+            # Nothing rests on the dump, and it is large: it may go.
+            damage += [f"{name}: missing"] if name != DUMP_FILE else []
         elif _digest(path / name) != recorded.get(name):
             damage.append(f"{name}: not what it was when the run ended")
     return damage
@@ -205,8 +232,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 def _digest(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {"bytes": 0, "sha256": None}
-    data = path.read_bytes()
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _seal(facts: Mapping[str, Any]) -> str:

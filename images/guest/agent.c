@@ -22,15 +22,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
 
-#define END_RESERVE	(3 * SHORT_LEN)	/* room in the ring for the last frame */
-#define WRITE_LEN	(64 * 1024)	/* at most in one write, so that room comes free in steps */
 #define THREAD_STACK	(64 * 1024)
 #define COMMAND_LEN	200
+#define MAX_INPUTS	2
+/* A pipe takes what it is given in pages, a port of virtio-serial in one piece. */
+#define PIPE_CHUNK	(16 * 1024)
+#define PORT_CHUNK	4096
+/* prctl(2), since Linux 5.6; older headers lack it. */
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER	57
+#endif
 
 struct settings settings = {
 	.rate = 20, .slow_every = 10, .ring_kib = 4096, .root = "", .realtime = true,
@@ -105,245 +112,192 @@ uint64_t last_due(uint64_t now, uint64_t every)
 }
 
 /*
- * The ring holds whole frames between the threads that make them and the
- * writer. A frame that finds no room is lost, but its number is used up.
+ * Where commands come from, one for each path to the host. Each has its own
+ * descriptor of the probe, held open.
  */
-static struct {
-	pthread_mutex_t lock;
-	pthread_cond_t flush;
-	char *buf;
-	size_t size, tail, used;
-	size_t reserve;	/* of the size, only for the last frame */
-	uint64_t seq, dropped;
-	bool wanted;	/* the writer is to empty the ring */
-	bool closed;	/* the last frame is in */
-} ring = {
-	.lock = PTHREAD_MUTEX_INITIALIZER,
-	.flush = PTHREAD_COND_INITIALIZER,
-	.reserve = END_RESERVE,
+struct input {
+	int fd, probe_fd;
+	size_t len;
+	char line[COMMAND_LEN + 64];
 };
 
-void ring_lock(void)
+static struct input inputs[MAX_INPUTS];
+static unsigned int nr_inputs;
+static atomic_uint open_inputs;
+
+static bool open_probe(struct input *in)
 {
-	pthread_mutex_lock(&ring.lock);
+	if (in->probe_fd < 0)
+		in->probe_fd = openat(proc_fd, "slabprobe", O_WRONLY | O_CLOEXEC);
+	return in->probe_fd >= 0;
 }
 
-void ring_unlock(void)
-{
-	pthread_mutex_unlock(&ring.lock);
-}
-
-static void ring_copy(const char *s, size_t n)
-{
-	size_t head = (ring.tail + ring.used) % ring.size;
-	size_t first = n < ring.size - head ? n : ring.size - head;
-
-	memcpy(ring.buf + head, s, first);
-	memcpy(ring.buf, s + first, n - first);
-	ring.used += n;
-}
-
-void ring_flush(void)
-{
-	ring.wanted = true;
-	pthread_cond_signal(&ring.flush);
-}
-
-bool ring_push(const struct frame *f)
-{
-	char buf[SHORT_LEN];
-	struct text head = { .buf = buf, .size = sizeof(buf) };
-
-	if (ring.closed)
-		return false;
-	text_num(&head, "F ", ring.seq++);
-	text_num(&head, " ", f->tick);
-	text_str(&head, " ");
-	text_str(&head, f->source);
-	text_str(&head, " ");
-	text_str(&head, f->what);
-	text_num(&head, " ", f->start_ns);
-	text_num(&head, " ", f->end_ns);
-	text_num(&head, " ", f->len);
-	text_str(&head, "\n");
-	if (head.len + f->len + 1 > ring.size - ring.reserve - ring.used) {
-		ring.dropped++;
-		return false;
-	}
-	ring_copy(buf, head.len);
-	ring_copy(f->payload, f->len);
-	ring_copy("\n", 1);
-	if (ring.used > ring.size / 2)
-		ring_flush();
-	return true;
-}
-
-/*
- * Ends the process. The descriptors go first: a thread that cannot be killed
- * just now would keep them open, and the reader would wait for their end.
- */
-static void __attribute__((noreturn)) leave(int status)
-{
-	close(STDOUT_FILENO);
-	close(STDERR_FILENO);
-	_exit(status);
-}
-
-/* After a failed read or write: whether to try again. Waits if the descriptor does not. */
-static bool again(int fd, short events)
-{
-	struct pollfd p = { .fd = fd, .events = events };
-
-	if (errno == EAGAIN)
-		poll(&p, 1, -1);
-	return errno == EAGAIN || errno == EINTR;
-}
-
-/* With the lock held, which is let go while it writes. */
-static void ring_write(void)
-{
-	size_t n = ring.size - ring.tail;
-	ssize_t done;
-
-	if (n > ring.used)
-		n = ring.used;
-	if (n > WRITE_LEN)
-		n = WRITE_LEN;
-	ring_unlock();
-	do
-		done = write(STDOUT_FILENO, ring.buf + ring.tail, n);
-	while (done < 0 && again(STDOUT_FILENO, POLLOUT));
-	if (done < 0)
-		leave(1);
-	ring_lock();
-	ring.tail = (ring.tail + done) % ring.size;
-	ring.used -= done;
-}
-
-static void *writer_main(void *arg)
-{
-	ring_lock();
-	for (;;) {
-		while (!ring.wanted)
-			pthread_cond_wait(&ring.flush, &ring.lock);
-		while (ring.used)
-			ring_write();
-		ring.wanted = false;
-		if (ring.closed)
-			leave(0);
-	}
-	return arg;
-}
-
-/* For commands; held open. */
-static int probe_fd = -1;
-
-static bool open_probe(void)
-{
-	if (probe_fd < 0)
-		probe_fd = openat(proc_fd, "slabprobe", O_WRONLY | O_CLOEXEC);
-	return probe_fd >= 0;
-}
-
-static int probe_write(const char *command, size_t len)
+static int probe_write(struct input *in, const char *command, size_t len)
 {
 	ssize_t done;
 
 	if (len == 0 || len > COMMAND_LEN)
 		return EINVAL;
-	if (!open_probe())
+	if (!open_probe(in))
 		return errno;
-	done = write(probe_fd, command, len);
+	done = write(in->probe_fd, command, len);
 	if (done < 0 && errno == EIO) {
 		/* The module went away. If it is there again, it has a new file. */
-		close(probe_fd);
-		probe_fd = -1;
-		if (!open_probe())
+		close(in->probe_fd);
+		in->probe_fd = -1;
+		if (!open_probe(in))
 			return errno;
-		done = write(probe_fd, command, len);
+		done = write(in->probe_fd, command, len);
 	}
 	if (done < 0)
 		return errno;
 	return done == (ssize_t)len ? 0 : EIO;
 }
 
-/* False: the line ends the stream. */
-static bool run_line(const char *line, size_t len)
+/*
+ * The host sends a command with a number by every path that it has. Whichever
+ * brings it first is the one that counts. False: it has been seen.
+ */
+static bool is_news(unsigned long number)
 {
-	char buf[COMMAND_LEN + 32];
-	struct text t = { .buf = buf, .size = sizeof(buf) };
-	struct frame f = { .source = "ctl", .start_ns = now_ns(), .payload = buf };
-	bool is_probe = len >= 6 && !memcmp(line, "probe ", 6);
-	int err = EINVAL;
+	static atomic_ulong last;
+	unsigned long seen = last;
 
-	if (len == 4 && !memcmp(line, "quit", 4))
-		return false;
-	if (is_probe) {
-		line += 6;
-		len -= 6;
-		err = probe_write(line, len);
-	}
+	while (number > seen)
+		if (atomic_compare_exchange_weak(&last, &seen, number))
+			return true;
+	return false;
+}
+
+/* Length of `#NUMBER ` at the start of a line; 0 if there is none. */
+static size_t number_of(const char *line, size_t len, unsigned long *number)
+{
+	size_t at = 1;
+
+	*number = 0;
+	if (!len || line[0] != '#')
+		return 0;
+	while (at < len && at < 18 && line[at] >= '0' && line[at] <= '9')
+		*number = *number * 10 + (line[at++] - '0');
+	return at > 1 && at < len && line[at] == ' ' ? at + 1 : 0;
+}
+
+static void answer(uint64_t start_ns, int err, const char *line, size_t number_len, size_t skip, size_t len)
+{
+	char buf[COMMAND_LEN + 64];
+	struct text t = { .buf = buf, .size = sizeof(buf) };
+	struct frame f = { .source = "ctl", .start_ns = start_ns, .payload = buf };
+
 	f.end_ns = now_ns();
 	f.tick = last_due(f.start_ns, 1);
 	f.what = err ? "error" : "data";
 	if (err)
 		text_num(&t, "errno=", err);
 	text_str(&t, err ? " " : "ok ");
-	text_put(&t, line, len < COMMAND_LEN ? len : COMMAND_LEN);
+	text_put(&t, line, number_len);
+	text_put(&t, line + skip, len - skip < COMMAND_LEN ? len - skip : COMMAND_LEN);
 	f.len = t.len;
 	ring_lock();
 	ring_push(&f);
 	ring_flush();
 	ring_unlock();
+}
+
+/* False: the line ends the stream. */
+static bool run_line(struct input *in)
+{
+	uint64_t start_ns = now_ns();
+	unsigned long number;
+	size_t skip = number_of(in->line, in->len, &number);
+	size_t number_len = skip;
+	int err = EINVAL;
+
+	if (in->len == 4 && !memcmp(in->line, "quit", 4))
+		return false;
+	if (skip && !is_news(number))
+		return true;
+	if (in->len >= skip + 6 && !memcmp(in->line + skip, "probe ", 6)) {
+		skip += 6;
+		err = probe_write(in, in->line + skip, in->len - skip);
+	}
+	answer(start_ns, err, in->line, number_len, skip, in->len);
 	return true;
 }
 
-/* `quit` and the end of input reach the main thread as SIGTERM: one way to end. */
+/* `quit` and the end of all input reach the main thread as SIGTERM: one way to end. */
 static void *command_main(void *arg)
 {
-	static char chunk[4096], line[COMMAND_LEN + 32];
-	size_t len = 0;
+	struct input *in = arg;
+	char chunk[4096];
 	ssize_t n, i;
 
 	wait_for_start();
 	for (;;) {
-		n = read(STDIN_FILENO, chunk, sizeof(chunk));
-		if (n < 0 && again(STDIN_FILENO, POLLIN))
+		n = read(in->fd, chunk, sizeof(chunk));
+		if (n < 0 && again(in->fd, POLLIN))
 			continue;
 		if (n <= 0)
 			break;
 		for (i = 0; i < n; i++) {
 			/* A line that does not fit is too long anyhow. */
-			if (chunk[i] != '\n' && len < sizeof(line))
-				line[len++] = chunk[i];
+			if (chunk[i] != '\n' && in->len < sizeof(in->line))
+				in->line[in->len++] = chunk[i];
 			if (chunk[i] != '\n')
 				continue;
-			if (!run_line(line, len))
+			if (!run_line(in))
 				goto out;
-			len = 0;
+			in->len = 0;
 		}
 	}
+	if (atomic_fetch_sub(&open_inputs, 1) > 1)
+		return arg;
 out:
 	kill(getpid(), SIGTERM);
 	return arg;
 }
 
+static void add_input(int fd)
+{
+	struct input *in = &inputs[nr_inputs++];
+
+	in->fd = fd;
+	in->probe_fd = -1;
+	open_inputs++;
+	open_probe(in);
+}
+
+/* The second path. One that cannot be had is said, and the first goes on alone. */
+static void set_up_port(void)
+{
+	int fd;
+
+	if (!settings.port)
+		return;
+	fd = open(settings.port, O_RDWR | O_CLOEXEC);
+	if (fd < 0) {
+		fprintf(stderr, "agent: %s: %s\n", settings.port, strerror(errno));
+		return;
+	}
+	ring_add_output(fd, PORT_CHUNK);
+	add_input(fd);
+}
+
 /* The first and the last frame. */
-static void push_agent(const struct text *t, uint64_t tick)
+static struct frame agent_frame(const struct text *t, uint64_t tick)
 {
 	struct frame f = { .source = "agent", .what = "data", .tick = tick };
 
 	f.start_ns = f.end_ns = now_ns();
 	f.payload = t->buf;
 	f.len = t->len;
-	ring_push(&f);
-	ring_flush();
+	return f;
 }
 
 static void push_hello(void)
 {
 	char buf[SHORT_LEN];
 	struct text t = { .buf = buf, .size = sizeof(buf) };
+	struct frame f;
 
 	text_num(&t, "hello version=", 1);
 	text_num(&t, " rate_hz=", settings.rate);
@@ -351,8 +305,10 @@ static void push_hello(void)
 	text_num(&t, " base_ns=", base_ns);
 	text_num(&t, " period_ns=", period_ns);
 	text_num(&t, " pid=", getpid());
+	f = agent_frame(&t, 0);
 	ring_lock();
-	push_agent(&t, 0);
+	ring_push(&f);
+	ring_flush();
 	ring_unlock();
 }
 
@@ -360,24 +316,14 @@ static void push_end(void)
 {
 	char buf[SHORT_LEN];
 	struct text t = { .buf = buf, .size = sizeof(buf) };
+	struct frame f;
 
 	stopping = true;
 	ring_lock();
-	ring.reserve = 0;
-	text_num(&t, "end frames=", ring.seq);
-	text_num(&t, " dropped=", ring.dropped);
-	push_agent(&t, last_due(now_ns(), 1));
-	ring.closed = true;
+	ring_stamp(&t, "end frames=");
+	f = agent_frame(&t, last_due(now_ns(), 1));
+	ring_close(&f);
 	ring_unlock();
-}
-
-static void set_up_ring(void)
-{
-	ring.size = settings.ring_kib * 1024 + END_RESERVE;
-	ring.buf = malloc(ring.size);
-	if (!ring.buf)
-		die("ring of %lu KiB", settings.ring_kib);
-	memset(ring.buf, 1, ring.size);
 }
 
 static void set_up_proc(void)
@@ -389,7 +335,6 @@ static void set_up_proc(void)
 	proc_fd = n < (int)sizeof(path) ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	if (proc_fd < 0)
 		die("%s/proc", settings.root);
-	open_probe();
 }
 
 static void set_up_realtime(void)
@@ -405,6 +350,12 @@ static void set_up_realtime(void)
 	if (fd < 0 || write(fd, "-1000", 5) != 5)
 		die("oom_score_adj");
 	close(fd);
+	/*
+	 * What the kernel allocates on our behalf, such as a buffer for a write to
+	 * the port, does not wait for a filesystem or a block device, for those may
+	 * be what is stuck. Threads inherit it. A kernel before 5.6 cannot.
+	 */
+	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 }
 
 void start_thread(void *(*run)(void *), void *arg)
@@ -433,7 +384,8 @@ static const char usage[] =
 	"  --rate HZ        ticks a second, 1 to 100 (20)\n"
 	"  --slow-every N   meminfo, pressure and vmstat at every Nth tick (10)\n"
 	"  --ring KIB       memory for frames that wait to be written (4096)\n"
-	"  --root DIR       prefix of every path it opens (none)\n"
+	"  --port FILE      a second path: all goes there too, and commands are taken from it\n"
+	"  --root DIR       prefix of every path it opens in /proc (none)\n"
 	"  --no-realtime    without locked memory, SCHED_FIFO and oom_score_adj\n"
 	"  --help           this text\n";
 
@@ -461,6 +413,7 @@ static void parse_options(int argc, char **argv)
 		{ "rate", required_argument, NULL, 'r' },
 		{ "slow-every", required_argument, NULL, 's' },
 		{ "ring", required_argument, NULL, 'b' },
+		{ "port", required_argument, NULL, 'p' },
 		{ "root", required_argument, NULL, 'd' },
 		{ "no-realtime", no_argument, NULL, 'n' },
 		{ "help", no_argument, NULL, 'h' },
@@ -475,6 +428,8 @@ static void parse_options(int argc, char **argv)
 			settings.slow_every = number("slow-every", optarg, 1000000);
 		else if (c == 'b')
 			settings.ring_kib = number("ring", optarg, 1024 * 1024);
+		else if (c == 'p')
+			settings.port = optarg;
 		else if (c == 'd')
 			settings.root = optarg;
 		else if (c == 'n')
@@ -491,6 +446,7 @@ static void parse_options(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	sigset_t end;
+	unsigned int i;
 	int sig;
 
 	parse_options(argc, argv);
@@ -500,14 +456,18 @@ int main(int argc, char **argv)
 	sigprocmask(SIG_BLOCK, &end, NULL);
 	set_up_ring();
 	set_up_proc();
+	ring_add_output(STDOUT_FILENO, PIPE_CHUNK);
+	add_input(STDIN_FILENO);
+	set_up_port();
 	set_up_sources();
 	if (settings.realtime)
 		set_up_realtime();
 	period_ns = NSEC_PER_SEC / settings.rate;
-	/* For this thread, the one for commands and the readers. */
-	pthread_barrier_init(&gate, NULL, 2 + NR_READERS);
-	start_thread(writer_main, NULL);
-	start_thread(command_main, NULL);
+	/* For this thread, those for commands and the readers. */
+	pthread_barrier_init(&gate, NULL, 1 + nr_inputs + NR_READERS);
+	start_writers();
+	for (i = 0; i < nr_inputs; i++)
+		start_thread(command_main, &inputs[i]);
 	start_readers();
 	base_ns = now_ns();
 	push_hello();

@@ -15,12 +15,12 @@
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 #define NSEC_PER_SEC	1000000000ULL
 #define SHORT_LEN	192	/* of a frame's header, and of short payloads */
-#define NR_SOURCES	7
+#define NR_SOURCES	10
 #define NR_READERS	(NR_SOURCES + 1)
 
 struct settings {
 	unsigned long rate, slow_every, ring_kib;
-	const char *root;
+	const char *root, *port;
 	bool realtime;
 };
 
@@ -58,8 +58,20 @@ void ring_lock(void);
 void ring_unlock(void);
 /* With the lock held. The frame takes the next number; false: there is no room and it is lost. */
 bool ring_push(const struct frame *f);
-/* With the lock held. Has the writer empty the ring. */
+/* With the lock held. Has the writers empty the ring. */
 void ring_flush(void);
+/* With the lock held. Appends how many numbers are used up, and how many frames were lost. */
+void ring_stamp(struct text *t, const char *before);
+/* With the lock held. Nothing comes after this frame, and the process ends when all outputs have it. */
+void ring_close(const struct frame *last);
+
+void set_up_ring(void);
+/* What it writes at a time is at most this long: the kernel takes as much memory for it. */
+void ring_add_output(int fd, size_t chunk);
+void start_writers(void);
+
+/* After a failed read or write: whether to try again. Waits if the descriptor does not. */
+bool again(int fd, short events);
 
 void __attribute__((noreturn, format(printf, 1, 2))) die(const char *fmt, ...);
 void start_thread(void *(*run)(void *), void *arg);

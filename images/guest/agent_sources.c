@@ -24,7 +24,8 @@
 
 struct source {
 	const char *name;	/* NULL: what it does gives no frames */
-	bool slow;
+	unsigned int times;	/* of slow_every; 0: at every tick */
+	bool optional;		/* nothing is said of a file that is not there */
 	int (*collect)(struct source *src, struct text *out);	/* 0 or an errno */
 	const char *paths[3];	/* below /proc */
 	int fds[3];		/* -1: to be opened at the next due tick */
@@ -129,11 +130,18 @@ static struct source sources[NR_SOURCES] = {
 	{ .name = "tasks", .collect = collect_tasks },
 	{ .name = "probe", .collect = collect_file, .paths = { "slabprobe" } },
 	{ .name = "slab", .collect = collect_file, .paths = { "spl/kmem/slab" } },
-	{ .name = "meminfo", .slow = true, .collect = collect_file, .paths = { "meminfo" } },
-	{ .name = "pressure", .slow = true, .collect = collect_pressure,
+	{ .name = "meminfo", .times = 1, .collect = collect_file, .paths = { "meminfo" } },
+	{ .name = "pressure", .times = 1, .collect = collect_pressure,
 	  .paths = { "pressure/memory", "pressure/io", "pressure/cpu" } },
-	{ .name = "vmstat", .slow = true, .collect = collect_file, .paths = { "vmstat" } },
-	{ .slow = true, .collect = collect_names },
+	{ .name = "vmstat", .times = 1, .collect = collect_file, .paths = { "vmstat" } },
+	{ .times = 1, .collect = collect_names },
+	/* The number of all tasks is in it; of interest beside a list of them. */
+	{ .name = "loadavg", .times = 1, .collect = collect_file, .paths = { "loadavg" } },
+	/* These take locks that reclaim takes as well. */
+	{ .name = "slabinfo", .times = 4, .optional = true, .collect = collect_file,
+	  .paths = { "slabinfo" } },
+	{ .name = "arcstats", .times = 4, .optional = true, .collect = collect_file,
+	  .paths = { "spl/kstat/zfs/arcstats" } },
 };
 
 static uint64_t leader;		/* under the ring's lock: how often the lead was taken */
@@ -142,7 +150,7 @@ static int watch_fd;		/* a timer that goes off when the leader hangs */
 
 static uint64_t every(const struct source *src)
 {
-	return src->slow ? settings.slow_every : 1;
+	return src->times ? src->times * settings.slow_every : 1;
 }
 
 /* With the lock held. */
@@ -163,6 +171,8 @@ static void push_error(struct frame f, int err, const char *before, const char *
 /* With the lock held. */
 static void push_reading(struct source *src, struct frame *f, int err, const struct text *out)
 {
+	if (err == ENOENT && src->optional)
+		return;
 	if (err) {
 		push_error(*f, err, " /proc/", src->failed);
 		return;

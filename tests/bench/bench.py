@@ -124,7 +124,9 @@ def agent_cost(runs: int) -> dict[str, object]:
 
 def with_agent(guest: Guest, deadline: Deadline) -> float:
     frames: list[object] = []
-    with start_agent(guest.ssh, rate_hz=20, sink=frames.append, deadline=deadline) as agent:
+    with start_agent(
+        guest.ssh, guest.qemu.port, rate_hz=20, sink=lambda frame, _: frames.append(frame), deadline=deadline
+    ) as agent:
         poll(lambda: True if len(frames) > 20 else None, Deadline(60), "first frames")
         result = rate(guest, deadline)
         agent.quit(Deadline(30))

@@ -20,12 +20,10 @@ from framework.deadline import Deadline, poll
 GUEST = Path(__file__).parents[2] / "images" / "guest"
 LIMIT_S = 30.0
 FILE_LEN = 64 * 1024
-SLOW = ("meminfo", "pressure", "vmstat")
+SLOW = ("meminfo", "pressure", "vmstat", "loadavg")
 NUMBER = rb"(0|[1-9][0-9]*)"
-HEADER = re.compile(
-    rb"F %b %b (agent|slab|probe|tasks|meminfo|pressure|vmstat|ctl) (data|same|blocked|error) %b %b %b"
-    % ((NUMBER,) * 5)
-)
+SOURCE = rb"(agent|slab|probe|tasks|meminfo|pressure|vmstat|loadavg|slabinfo|arcstats|ctl)"
+HEADER = re.compile(rb"F %b %b %b (data|same|blocked|error) %b %b %b" % (NUMBER, NUMBER, SOURCE, *(NUMBER,) * 3))
 HELLO = re.compile(rb"hello version=1 rate_hz=%b slow_every=%b base_ns=%b period_ns=%b pid=%b" % ((NUMBER,) * 5))
 END = re.compile(rb"end frames=%b dropped=%b" % ((NUMBER,) * 2))
 STATUS = """\
@@ -215,7 +213,7 @@ class FakeProc:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.proc = root / "proc"
-        for name in ("spl/kmem/slab", "slabprobe", "meminfo", "vmstat"):
+        for name in ("spl/kmem/slab", "slabprobe", "meminfo", "vmstat", "loadavg"):
             self.write(name, f"{name} 1\n")
         for name in ("memory", "io", "cpu"):
             self.write(f"pressure/{name}", f"some {name}\n")
@@ -252,7 +250,7 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("gcc is not installed")
     path = tmp_path_factory.mktemp("agent") / "agent"
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
-    sources = [GUEST / "agent.c", GUEST / "agent_sources.c", GUEST / "agent_tasks.c"]
+    sources = sorted(GUEST.glob("*.c"))
     done = subprocess.run([gcc, *flags, "-o", path, *sources], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return path
@@ -310,6 +308,7 @@ def test_every_source_is_read(start: Callable[..., Agent]) -> None:
         "meminfo": b"meminfo 1\n",
         "vmstat": b"vmstat 1\n",
         "pressure": b"# memory\nsome memory\n# io\nsome io\n# cpu\nsome cpu\n",
+        "loadavg": b"loadavg 1\n",
     }
     assert [f.seq for f in frames] == list(range(len(frames)))
     assert any(f.source == "slab" and f.tick % 2 for f in frames)

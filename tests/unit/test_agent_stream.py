@@ -4,94 +4,24 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import cast
 
 import paramiko
 import pytest
+from fake_agent import END, LIMIT_S, Agent, Channel, Connection, drop, frame, meanwhile, wire
 
 from framework.deadline import Deadline, poll
 from framework.errors import DeadlineExceeded, GuestCommandError, GuestLostError
 from framework.evidence.stream import Frame, What
-from framework.guest.agent import AGENT_PATH, AgentStream, start_agent
+from framework.guest.agent import AGENT_PATH, AgentStream, Sink, start_agent
 from framework.guest.ssh import Ssh
 
-LIMIT_S = 30.0
-END = "end frames=3 dropped=0"
 
-
-def frame(seq: int, source: str = "slab", what: What = What.DATA, text: str = "") -> Frame:
-    return Frame(seq, seq, source, what, 1_000 * seq, 1_000 * seq + 7, text)
-
-
-def wire(*frames: Frame) -> bytes:
-    data = b""
-    for it in frames:
-        payload = it.text.encode()
-        data += f"F {it.seq} {it.tick} {it.source} {it.what} {it.start_ns} {it.end_ns} {len(payload)}\n".encode()
-        data += payload + b"\n"
-    return data
-
-
-class Channel:
-    """What AgentStream uses of an SSH channel."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    def sendall(self, data: bytes) -> None:
-        self._sock.sendall(data)
-
-    def recv(self, size: int) -> bytes:
-        return self._sock.recv(size)
-
-    def close(self) -> None:
-        # Wakes the reader, as paramiko's channel does.
-        self._sock.shutdown(socket.SHUT_RDWR)
-
-
-class Connection:
-    """What start_agent() uses of an SSH connection."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self.commands: list[str] = []
-
-    def open_stream(self, command: str, deadline: Deadline) -> Channel:
-        self.commands.append(command)
-        return self._channel
-
-
-class Agent:
-    """The guest's end: what is said to it, line by line, and what it answers."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._lines = sock.makefile("r")
-        self.heard: list[str] = []
-        self.seq = 0
-
-    def say(self, *frames: Frame) -> None:
-        self._sock.sendall(wire(*frames))
-
-    def send(self, data: bytes) -> None:
-        self._sock.sendall(data)
-
-    def hear(self) -> str:
-        line = self._lines.readline().rstrip("\n")
-        self.heard.append(line)
-        return line
-
-    def answer(self, what: What = What.DATA, before: str = "ok ") -> None:
-        """Hear a command and answer it as the agent does."""
-        command = self.hear().removeprefix("probe ")
-        self.seq += 1
-        self.say(frame(self.seq, "ctl", what, before + command))
-
-    def close(self) -> None:
-        self._lines.close()
-        self._sock.close()
+def start(ssh: Ssh, sink: Sink) -> AbstractContextManager[AgentStream]:
+    """An agent that has only SSH."""
+    return start_agent(ssh, None, rate_hz=20, sink=sink, deadline=Deadline(LIMIT_S))
 
 
 @contextmanager
@@ -102,21 +32,10 @@ def started() -> Iterator[tuple[AgentStream, Agent, list[Frame]]]:
     with here:
         try:
             ssh = cast(Ssh, Connection(Channel(here)))
-            with start_agent(ssh, rate_hz=20, sink=taken.append, deadline=Deadline(LIMIT_S)) as stream:
+            with start(ssh, sink=lambda frame, _: taken.append(frame)) as stream:
                 yield stream, agent, taken
         finally:
             agent.close()
-
-
-@contextmanager
-def meanwhile(work: Callable[[], object]) -> Iterator[None]:
-    """Do `work` in a thread; it has ended when the block has."""
-    thread = threading.Thread(target=work, name="guest")
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(LIMIT_S)
 
 
 def wait_until_ended(stream: AgentStream) -> str:
@@ -131,7 +50,7 @@ def test_the_agent_is_started_at_its_rate() -> None:
     here, there = socket.socketpair()
     with here, there:
         connection = Connection(Channel(here))
-        with start_agent(cast(Ssh, connection), rate_hz=50, sink=lambda _: None, deadline=Deadline(LIMIT_S)):
+        with start_agent(cast(Ssh, connection), None, rate_hz=50, sink=drop, deadline=Deadline(LIMIT_S)):
             pass
     assert connection.commands == [f"{AGENT_PATH} --rate 50"]
 
@@ -153,10 +72,10 @@ def test_frames_are_taken_by_another_thread() -> None:
     with here, there:
         ssh = cast(Ssh, Connection(Channel(here)))
 
-        def sink(_: Frame) -> None:
+        def sink(_: Frame, path: str) -> None:
             threads.append(threading.current_thread().name)
 
-        with start_agent(ssh, rate_hz=20, sink=sink, deadline=Deadline(LIMIT_S)):
+        with start(ssh, sink=sink):
             there.sendall(wire(frame(0)))
             poll(lambda: threads or None, Deadline(LIMIT_S), "a frame", interval_s=0.005)
     assert threads == ["agent"]
@@ -167,12 +86,13 @@ def test_a_command_waits_for_its_own_answer() -> None:
 
         def answer() -> None:
             agent.say(frame(0, "slab"), frame(1, "probe"))
+            agent.seq = 1
             agent.answer()
             agent.say(frame(3, "slab"))
 
         with meanwhile(answer):
             done_ns = stream.command("hold", Deadline(LIMIT_S))
-        assert agent.heard == ["probe hold"]
+        assert agent.heard == ["#1 probe hold"]
         assert done_ns == next(it.end_ns for it in taken if it.source == "ctl")
         wait_until_taken(taken, 4)
         assert [it.source for it in taken] == ["slab", "probe", "ctl", "slab"]
@@ -183,14 +103,14 @@ def test_commands_one_after_the_other() -> None:
         for command in ("set threads=2", "start", "mark a b"):
             with meanwhile(agent.answer):
                 stream.command(command, Deadline(LIMIT_S))
-        assert agent.heard == ["probe set threads=2", "probe start", "probe mark a b"]
+        assert agent.heard == ["#1 probe set threads=2", "#2 probe start", "#3 probe mark a b"]
 
 
 def test_a_command_that_is_refused() -> None:
     with started() as (stream, agent, _):
         with (
             meanwhile(lambda: agent.answer(What.ERROR, "errno=16 ")),
-            pytest.raises(GuestCommandError, match=r"refused 'set threads=9': errno=16 set threads=9$"),
+            pytest.raises(GuestCommandError, match=r"refused 'set threads=9': errno=16 #1 set threads=9$"),
         ):
             stream.command("set threads=9", Deadline(LIMIT_S))
         with meanwhile(agent.answer):
@@ -202,7 +122,7 @@ def test_a_command_without_an_answer() -> None:
         agent.say(frame(0, "slab"))
         with pytest.raises(DeadlineExceeded, match="probe hold"):
             stream.command("hold", Deadline(0.2))
-        assert agent.hear() == "probe hold"
+        assert agent.hear() == "#1 probe hold"
 
 
 def test_an_answer_that_comes_late_is_not_the_next_commands() -> None:
@@ -211,10 +131,10 @@ def test_an_answer_that_comes_late_is_not_the_next_commands() -> None:
             stream.command("mark window", Deadline(0.1))
 
         def answer() -> None:
-            assert (agent.hear(), agent.hear()) == ("probe mark window", "probe mark window-end")
-            agent.say(frame(1, "ctl", What.ERROR, "errno=16 mark window"))
+            assert (agent.hear(), agent.hear()) == ("#1 probe mark window", "#2 probe mark window-end")
+            agent.say(frame(1, "ctl", What.ERROR, "errno=16 #1 mark window"))
             wait_until_taken(taken, 1)
-            agent.say(frame(2, "ctl", What.DATA, "ok mark window-end"))
+            agent.say(frame(2, "ctl", What.DATA, "ok #2 mark window-end"))
 
         with meanwhile(answer):
             assert stream.command("mark window-end", Deadline(LIMIT_S)) == frame(2).end_ns
@@ -225,7 +145,7 @@ def test_a_command_that_is_too_long_is_repeated_in_part() -> None:
     with started() as (stream, agent, _):
 
         def refuse() -> None:
-            agent.say(frame(0, "ctl", What.ERROR, "errno=22 " + agent.hear().removeprefix("probe ")[:200]))
+            agent.say(frame(0, "ctl", What.ERROR, "errno=22 #1 " + agent.hear().removeprefix("#1 probe ")[:200]))
 
         with meanwhile(refuse), pytest.raises(GuestCommandError, match="errno=22"):
             stream.command(long, Deadline(LIMIT_S))
@@ -291,26 +211,26 @@ def test_a_reset_ends_the_stream() -> None:
 
 
 def test_a_sink_that_fails_ends_the_stream() -> None:
-    def full(_: Frame) -> None:
+    def full(_: Frame, path: str) -> None:
         raise OSError(28, "No space left on device")
 
     here, there = socket.socketpair()
     with here, there:
         ssh = cast(Ssh, Connection(Channel(here)))
-        with start_agent(ssh, rate_hz=20, sink=full, deadline=Deadline(LIMIT_S)) as stream:
+        with start(ssh, sink=full) as stream:
             there.sendall(wire(frame(0)))
             assert "No space left on device" in wait_until_ended(stream)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_sink_with_a_bug_does_not_leave_anybody_waiting() -> None:
-    def buggy(_: Frame) -> None:
+    def buggy(_: Frame, path: str) -> None:
         raise RuntimeError("bug")
 
     here, there = socket.socketpair()
     with here, there:
         ssh = cast(Ssh, Connection(Channel(here)))
-        with start_agent(ssh, rate_hz=20, sink=buggy, deadline=Deadline(LIMIT_S)) as stream:
+        with start(ssh, sink=buggy) as stream:
             there.sendall(wire(frame(0)))
             with pytest.raises(GuestLostError, match="not read to its end"):
                 stream.command("hold", Deadline(LIMIT_S))
@@ -377,7 +297,7 @@ def test_a_channel_that_cannot_be_written_to() -> None:
     here, there = socket.socketpair()
     with here, there:
         ssh = cast(Ssh, Connection(Closed(here)))
-        with start_agent(ssh, rate_hz=20, sink=lambda _: None, deadline=Deadline(LIMIT_S)) as stream:
+        with start(ssh, sink=drop) as stream:
             with pytest.raises(GuestLostError, match="agent: Channel is not open"):
                 stream.command("hold", Deadline(LIMIT_S))
             assert stream.quit(Deadline(LIMIT_S)) is False

@@ -36,6 +36,9 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         **BASE,
         "framework.host": "QEMU is a process of the host",
         "framework.evidence.stream": "the agent's frames come off the wire here",
+        "framework.evidence.merge": "and are made one stream of the two that bring them",
+        "framework.evidence.diagnosis": "what has become of a guest is told by pure rules",
+        "framework.evidence.sysrq": "the kernel's own list of blocked tasks is a sign",
     },
     "framework.build": {
         **BASE,

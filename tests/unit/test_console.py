@@ -5,16 +5,16 @@ from __future__ import annotations
 import socket
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from fake_agent import LIMIT_S, meanwhile
 
 from framework.deadline import Deadline, poll
 from framework.errors import BootError, DeadlineExceeded
 from framework.guest.console import _TAIL_BYTES, Console, start_console
 
-LIMIT_S = 30.0
 PANIC = b"[    2.4] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n"
 TITLE = "Kernel panic - not syncing: VFS: Unable to mount root fs"
 
@@ -25,17 +25,6 @@ def started() -> Iterator[tuple[Console, socket.socket]]:
     here, guest = socket.socketpair()
     with here, guest, start_console(here) as console:
         yield console, guest
-
-
-@contextmanager
-def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Do `work` in a thread; it has ended when the block has."""
-    thread = threading.Thread(target=work, name="guest")
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(LIMIT_S)
 
 
 def wait_until_read(console: Console, text: str) -> None:

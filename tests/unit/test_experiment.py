@@ -7,12 +7,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from fake_agent import LIMIT_S, meanwhile
 
 from framework.build.image import resolve_modules
 from framework.build.kernels import KERNELS, find_kernel
@@ -21,13 +21,12 @@ from framework.deadline import Deadline, poll
 from framework.errors import BuildError, DeadlineExceeded, GuestLostError, UsageError
 from framework.evidence.stream import Frame, What
 from framework.guest.agent import AgentStream
-from framework.lab import experiment
+from framework.host.schedstat import read_threads
 from framework.lab.experiment import Live, Workload
-from framework.lab.hostwatch import read_vcpus, start_host_watch
+from framework.lab.hostwatch import start_host_watch
 from framework.lab.rundir import RunDirectory
 from framework.lab.scenarios import SCENARIOS, Reading, find_scenario
 
-LIMIT_S = 30.0
 SECOND_NS = 1_000_000_000
 # The guest has been up for a while when its agent starts.
 BOOTED_NS = 8 * SECOND_NS
@@ -58,7 +57,10 @@ slabprobe                             0x{flags:05x}   1056768   1048576   528384
 class Stream:
     """All that a wait asks of the agent."""
 
-    ended: str | None = None
+    lost: str | None = None
+
+    def gone(self) -> str | None:
+        return self.lost
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Guest:
 
     def send(self, source: str, text: str = "", what: What = What.DATA, *, started_ns: int | None = None) -> None:
         start_ns = self.now_ns if started_ns is None else started_ns
-        self.live.take(Frame(self.seq, self.seq, source, what, start_ns, self.now_ns, text))
+        self.live.take(Frame(self.seq, self.seq, source, what, start_ns, self.now_ns, text), "ssh")
         self.seq += 1
 
     def probe(self, *, rounds: int = 0, held: int = 0) -> None:
@@ -103,28 +105,12 @@ def guest(record: RunDirectory) -> Guest:
     return Guest(Live(record), Stream())
 
 
-@pytest.fixture
-def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(experiment, "SILENCE_S", 0.3)
-
-
 def never(reading: Reading) -> bool:
     return False
 
 
 def always(reading: Reading) -> bool:
     return True
-
-
-@contextmanager
-def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """Do `work` in a thread; it has ended when the block has."""
-    thread = threading.Thread(target=work, name="guest")
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join(LIMIT_S)
 
 
 # Waiting, on the guest's clock.
@@ -302,32 +288,6 @@ def test_text_that_cannot_be_read_is_left_to_the_judge(guest: Guest, record: Run
 # Waits that come to nothing.
 
 
-@pytest.mark.usefixtures("short_silence")
-def test_silence_is_a_loss(guest: Guest) -> None:
-    guest.probe()
-    with pytest.raises(GuestLostError, match="silent"):
-        guest.wait_until(never)
-
-
-@pytest.mark.usefixtures("short_silence")
-def test_silence_from_the_beginning_is_a_loss(guest: Guest) -> None:
-    with pytest.raises(GuestLostError, match="silent"):
-        guest.wait_until(always)
-
-
-@pytest.mark.usefixtures("short_silence")
-@pytest.mark.parametrize("what", [What.BLOCKED, What.SAME, What.ERROR])
-def test_any_frame_breaks_the_silence(guest: Guest, what: What) -> None:
-    guest.probe()
-    over = Deadline(3 * experiment.SILENCE_S)
-
-    def sees_a_frame(reading: Reading) -> bool:
-        guest.send("slab", what=what)
-        return over.expired
-
-    assert guest.wait_until(sees_a_frame) is True
-
-
 def test_the_end_of_the_stream_is_a_loss(guest: Guest) -> None:
     guest.probe()
     seen = threading.Event()
@@ -338,7 +298,7 @@ def test_the_end_of_the_stream_is_a_loss(guest: Guest) -> None:
 
     def end() -> None:
         seen.wait(LIMIT_S)
-        guest.stream.ended = "the agent's stream broke off: reset"
+        guest.stream.lost = "the agent's stream broke off: reset"
 
     with meanwhile(end), pytest.raises(GuestLostError, match="broke off: reset"):
         guest.wait_until(see)
@@ -346,7 +306,7 @@ def test_the_end_of_the_stream_is_a_loss(guest: Guest) -> None:
 
 def test_what_came_before_the_end_of_the_stream_counts(guest: Guest) -> None:
     guest.probe(held=1)
-    guest.stream.ended = "the agent's stream ended"
+    guest.stream.lost = "the agent's stream ended"
     assert guest.wait_until(lambda reading: reading.probe.hold.held == 1) is True
 
 
@@ -383,7 +343,7 @@ def test_threads_of_this_process() -> None:
 
             def at_rest() -> dict[str, int] | None:
                 before = schedstat.read_text()
-                (reading,) = read_vcpus(os.getpid(), (tid[0],))
+                (reading,) = read_threads(os.getpid(), (tid[0],))
                 return reading if schedstat.read_text() == before else None
 
             reading = poll(at_rest, Deadline(LIMIT_S), "a thread that waits")
@@ -403,16 +363,19 @@ def test_threads_that_are_gone_are_left_out() -> None:
     gone = thread.native_id
     poll(lambda: not Path(f"/proc/self/task/{gone}").exists() or None, Deadline(LIMIT_S), "end of a thread")
     own = threading.get_native_id()
-    assert [reading["tid"] for reading in read_vcpus(os.getpid(), (gone, own))] == [own]
-    assert read_vcpus(os.getpid(), ()) == []
+    assert [reading["tid"] for reading in read_threads(os.getpid(), (gone, own))] == [own]
+    assert read_threads(os.getpid(), ()) == []
     # A process id that the kernel never gives (PID_MAX_LIMIT is 2^22).
-    assert read_vcpus(1 << 23, (own,)) == []
+    assert read_threads(1 << 23, (own,)) == []
 
 
 def test_the_host_is_read_until_the_block_ends() -> None:
     before = set(threading.enumerate())
     readings: list[dict[str, Any]] = []
-    with start_host_watch(os.getpid(), (threading.get_native_id(),), lambda reading: readings.append(dict(reading))):
+    own = threading.get_native_id()
+    with start_host_watch(
+        lambda at_s: read_threads(os.getpid(), (own,)), lambda reading: readings.append(dict(reading))
+    ):
         poll(lambda: len(readings) >= 2 or None, Deadline(LIMIT_S), "readings of the host")
     assert set(threading.enumerate()) <= before
     assert all(reading["load1"] >= 0 for reading in readings)

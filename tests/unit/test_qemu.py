@@ -65,7 +65,7 @@ def nothing_left() -> Iterator[None]:
 
 
 def arguments(spec: MachineSpec = SPEC, log: str = "console.log") -> list[str]:
-    return qemu_args(spec, initrd="/proc/self/fd/9", qmp_fd=5, console_fd=7, console_log=Path(log))
+    return qemu_args(spec, initrd="/proc/self/fd/9", qmp_fd=5, console_fd=7, port_fd=8, console_log=Path(log))
 
 
 def values(argv: Sequence[str], option: str) -> list[str]:
@@ -98,7 +98,7 @@ def test_the_guest_is_shut_in() -> None:
     assert network.startswith("user,")
     assert "restrict=on" in network.split(",")
     assert re.findall(r"hostfwd=([^,]*)", network) == ["tcp:127.0.0.1:0-:22"]
-    assert len(values(argv, "-device")) == 1
+    assert [device for device in values(argv, "-device") if "net" in device] == ["virtio-net-pci,netdev=net,romfile="]
 
 
 def test_nothing_listens_but_the_forwarded_port() -> None:
@@ -106,6 +106,7 @@ def test_nothing_listens_but_the_forwarded_port() -> None:
     assert [value.split(",")[0:3] for value in values(argv, "-chardev")] == [
         ["socket", "id=qmp", "fd=5"],
         ["socket", "id=console", "fd=7"],
+        ["socket", "id=port", "fd=8"],
     ]
     assert values(argv, "-mon") == ["chardev=qmp,mode=control"]
     assert values(argv, "-serial") == ["chardev:console"]

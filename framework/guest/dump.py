@@ -1,0 +1,148 @@
+"""A dump of a guest's memory, taken through QEMU's monitor.
+
+QEMU writes it into a pipe, and the harness from there to the disk: QEMU has no command that ends a dump under way, but
+it gives up when nobody reads any more. So a dump that gets too large or takes too long ends there and then, and the
+guest, which stands still meanwhile, goes on. Nothing is asked of the guest. What is in a dump is for others to say.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import selectors
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from framework.deadline import Deadline, poll
+from framework.errors import DeadlineExceeded, GuestLostError, SetupError
+from framework.guest.qemu import Qmp
+
+# What a dump may take on the disk. One of a guest of 512 MiB takes about 40 MiB: most of its memory is zero.
+DUMP_LIMIT_BYTES = 1 << 30
+
+# Beside the pages: per page a descriptor of 24 bytes, and 16 more for each piece that is written to a pipe.
+_OVERHEAD_BYTES = 64 << 20
+# One read takes all that the pipe holds (pipe(7), /proc/sys/fs/pipe-max-size).
+_PIPE_BYTES = 1 << 20
+# The longest that Ctrl-C can go unnoticed.
+_SIGNAL_DELAY_S = 0.5
+# For QEMU to say how it ended, after the last byte has come.
+_END_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryDump:
+    """A dump on the disk."""
+
+    # A file in the flattened kdump format, compressed with zlib.
+    path: Path
+    size_bytes: int
+    # Host's seconds it took; the guest stood still for them.
+    seconds: float
+
+
+def dump_memory(qmp: Qmp, path: Path, deadline: Deadline, *, limit_bytes: int = DUMP_LIMIT_BYTES) -> MemoryDump:
+    """Write the guest's memory to `path`, which only appears when the dump is whole.
+
+    A guest that runs is stopped for it and goes on afterwards; one that is stopped stays so.
+
+    :param limit_bytes: what it may take on the disk.
+    :raises SetupError: when there is not that much room, when it gets larger, or when the disk or QEMU says no.
+    :raises GuestLostError: when QEMU is gone.
+    :raises DeadlineExceeded: when it is not done in time; nothing of it is left.
+    """
+    start = time.monotonic()
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        _check_room(qmp, path, deadline, limit_bytes)
+        with _reading_end() as (pipe, name):
+            arguments: dict[str, object] = {
+                "paging": False,
+                "protocol": f"file:{name}",
+                "format": "kdump-zlib",
+                "detach": True,
+            }
+            qmp.execute("dump-guest-memory", arguments, deadline=deadline)
+            size = _copy(pipe, partial, deadline, limit_bytes, f"memory dump {path}")
+        _check_end(qmp, deadline)
+        partial.replace(path)
+    except OSError as error:
+        raise SetupError(
+            f"memory dump {path}: {error.strerror}", hint="make room on the disk, or do without the dump"
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return MemoryDump(path, size, time.monotonic() - start)
+
+
+def _check_room(qmp: Qmp, path: Path, deadline: Deadline, limit_bytes: int) -> None:
+    answer = qmp.execute("query-memory-size-summary", deadline=deadline)
+    ram = answer.get("base-memory") if isinstance(answer, dict) else None
+    if not isinstance(ram, int):
+        raise GuestLostError(f"QMP query-memory-size-summary: {answer!r}")
+    # Pages that do not shrink are stored as they are, so it is not larger than this.
+    wanted = min(limit_bytes, ram + _OVERHEAD_BYTES)
+    free = shutil.disk_usage(path.parent).free
+    if free < wanted:
+        raise SetupError(
+            f"memory dump {path}: it may take {wanted >> 20} MiB, and {free >> 20} MiB are free",
+            hint="make room on the disk, or do without the dump",
+        )
+
+
+@contextmanager
+def _reading_end() -> Iterator[tuple[int, Path]]:
+    """A pipe with a name: the end to read from, and the name that QEMU opens to write to it."""
+    with tempfile.TemporaryDirectory(prefix="splvm-dump-") as directory:
+        name = Path(directory, "pipe")
+        os.mkfifo(name, 0o600)
+        # Open before QEMU opens its end, which would otherwise block the whole of QEMU.
+        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            with suppress(OSError):
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            yield descriptor, name
+        finally:
+            os.close(descriptor)
+
+
+def _copy(pipe: int, target: Path, deadline: Deadline, limit_bytes: int, what: str) -> int:
+    """Everything from the pipe to a file; returns its size in bytes."""
+    size = 0
+    with target.open("wb") as file, selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            # Nothing is ready, not even the end, until QEMU has opened its own end.
+            ready = selector.select(min(deadline.remaining_s, _SIGNAL_DELAY_S))
+            if deadline.expired:
+                raise DeadlineExceeded(what, deadline.seconds, f"{size >> 20} MiB written")
+            if not ready:
+                continue
+            chunk = os.read(pipe, _PIPE_BYTES)
+            if not chunk:
+                return size
+            size += len(chunk)
+            if size > limit_bytes:
+                raise SetupError(
+                    f"{what}: it is larger than {limit_bytes >> 20} MiB",
+                    hint="allow more, or give the guest less memory",
+                )
+            file.write(chunk)
+
+
+def _check_end(qmp: Qmp, deadline: Deadline) -> None:
+    """:raises SetupError: unless QEMU says that the dump is whole."""
+
+    def ended() -> str | None:
+        answer = qmp.execute("query-dump", deadline=deadline)
+        status = str(answer.get("status")) if isinstance(answer, dict) else str(answer)
+        return None if status == "active" else status
+
+    status = poll(ended, deadline.sub(_END_S), "end of the memory dump")
+    if status != "completed":
+        raise SetupError(f"memory dump: QEMU ended it as {status!r}", hint="its log may say why")

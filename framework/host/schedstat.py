@@ -1,0 +1,30 @@
+"""How long threads ran, and how long they waited for a CPU: the scheduler's own figures.
+
+/proc/PID/task/TID/schedstat has time on a CPU and time runnable but not running, in ns
+(Documentation/scheduler/sched-stats.rst), so a guest that was starved is told from one that hangs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def read_threads(pid: int, threads: tuple[int, ...]) -> list[dict[str, int]]:
+    """One entry a thread: its id, and the ns it ran and waited. A thread that is gone is left out."""
+    readings = []
+    for thread in threads:
+        try:
+            run_ns, wait_ns = Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[:2]
+        except (OSError, ValueError):
+            continue
+        readings.append({"tid": thread, "run_ns": int(run_ns), "wait_ns": int(wait_ns)})
+    return readings
+
+
+def read_state(pid: int) -> str:
+    """The letter of a process's state (proc(5), /proc/PID/stat): R, S, D, T, Z, ...; empty when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]
