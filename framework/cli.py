@@ -26,6 +26,7 @@ from rich.text import Text
 
 from framework import __version__
 from framework.build.kernels import KERNELS
+from framework.build.symbols import fetch_symbols
 from framework.build.variants import VARIANTS
 from framework.deadline import Deadline
 from framework.errors import EvidenceError, HarnessError, SetupError, UsageError
@@ -33,12 +34,15 @@ from framework.evidence.judge import judge as judge_evidence
 from framework.evidence.slab import SlabFile
 from framework.evidence.slab import parse_slab as parse_slab_text
 from framework.evidence.verdict import Outcome, Verdict
+from framework.evidence.waitgraph import build_graph
 from framework.guest.guest import start_guest
+from framework.host.debian import PrivateApt
 from framework.host.probe import inspect_host
 from framework.host.process import find_program
 from framework.host.store import Store
-from framework.lab.experiment import Workload, run_until_fed
-from framework.lab.prepare import Prepared, Wish, prepare
+from framework.lab.experiment import Dump, Workload, run_until_fed
+from framework.lab.postmortem import describe_dump, examine_run
+from framework.lab.prepare import PREPARE_BUDGET_S, Prepared, Wish, prepare
 from framework.lab.rundir import read_evidence
 from framework.lab.scenarios import SCENARIOS, find_scenario
 from framework.log import note, setup_logging, step
@@ -110,10 +114,17 @@ def build(
     spl_patch: PatchOption = None,
     accel: AccelOption = "auto",
     refresh: RefreshOption = False,
+    symbols: Annotated[
+        bool, typer.Option("--symbols", help="Also the kernel's debug symbols for memory dumps, some 280 MiB to fetch.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch and build everything a run needs, and say where it is."""
     prepared = prepare(_wish(kernel, variant, spl, spl_patch, accel, refresh=refresh))
+    if symbols:
+        store = Store.default()
+        apt = PrivateApt(store.root, prepared.kernel.spec.suite)
+        fetch_symbols(store, apt, prepared.kernel, Deadline(PREPARE_BUDGET_S))
     if as_json:
         _print_json({"schema_version": 1, **prepared.facts(), "store": str(Store.default().root)})
         return
@@ -144,6 +155,9 @@ def run(
     threads: Annotated[int, typer.Option(help="Critical threads.", min=1, max=64)] = 2,
     objects: Annotated[int, typer.Option(help="Objects per thread and round.", min=1, max=16384)] = 32,
     size: Annotated[int, typer.Option(help="Bytes of an object.", min=64, max=8 * 1024 * 1024)] = 65536,
+    dump: Annotated[
+        Dump, typer.Option(help="Keep a dump of the guest's memory: never, in trouble (STALLED or lost), or always.")
+    ] = Dump.NEVER,
     expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
@@ -160,6 +174,7 @@ def run(
         window_s=window,
         rate_hz=rate,
         workload=Workload(threads=threads, objects=objects, size=size),
+        dump=dump,
     )
     results: list[tuple[Verdict, Path]] = []
     for number in range(1, repeat + 1):
@@ -193,6 +208,24 @@ def judge(
         typer.echo(verdict_line(verdict, facts))
     if not expected:
         raise typer.Exit(1)
+
+
+@app.command()
+def examine(
+    directory: Annotated[Path, typer.Argument(help="Directory of a run.", metavar="DIR")],
+    as_json: JsonOption = False,
+) -> None:
+    """Read the memory dump of a run: SPL's caches, who waits on them, the stacks of blocked tasks, and the cycle.
+
+    It needs nothing of the guest, but the kernel's debug symbols: `splvm build --symbols`.
+    """
+    report = examine_run(directory, Store.default(), Deadline(PREPARE_BUDGET_S))
+    graph = build_graph(report.for_graph())
+    if as_json:
+        _print_json({**report.to_json(), "wait_for": graph.to_json()})
+        return
+    for line in (*describe_dump(report), graph.sentence):
+        typer.echo(plain(line))
 
 
 @app.command()

@@ -28,7 +28,7 @@ from framework.evidence.verdict import Outcome, Verdict
 from framework.guest.agent import AgentStream, start_agent
 from framework.guest.guest import Guest, start_guest
 from framework.host.probe import inspect_host
-from framework.lab.experiment import Live, Workload, run_until_fed
+from framework.lab.experiment import Dump, Live, Workload, run_until_fed
 from framework.lab.prepare import Prepared, Wish, prepare
 from framework.lab.rundir import RunDirectory
 from framework.lab.scenarios import Reading, find_scenario
@@ -216,15 +216,22 @@ def run_scenario(
 ) -> Callable[..., RunResult]:
     """A function that runs a scenario and judges it.
 
-    Its arguments: the scenario's name, `window_s`, `workload`, and fields of `Wish`. A run whose guest was starved by
-    the host is done again, as a run of its own.
+    Its arguments: the scenario's name, `window_s`, `workload`, `dump`, and fields of `Wish`. A run whose guest was
+    starved by the host is done again, as a run of its own.
     """
     numbers = itertools.count()
 
     def run(
-        scenario: str, *, window_s: float | None = None, workload: Workload | None = None, **changes: Any
+        scenario: str,
+        *,
+        window_s: float | None = None,
+        workload: Workload | None = None,
+        dump: Dump = Dump.NEVER,
+        **changes: Any,
     ) -> RunResult:
-        experiment = prepare_spl(**changes).experiment(find_scenario(scenario), window_s=window_s, workload=workload)
+        experiment = prepare_spl(**changes).experiment(
+            find_scenario(scenario), window_s=window_s, workload=workload, dump=dump
+        )
         verdict, directory = run_until_fed(experiment, tmp_path / f"run{next(numbers)}")[-1]
         record_property("verdict", verdict.outcome.value)
         record_property("evidence", str(directory))

@@ -23,7 +23,7 @@ from framework.host.store import Artefact, Store, input_hash
 RECIPE = 1
 
 # Loaded by the guest's init, with what they depend on.
-MODULES = ("virtio_pci", "virtio_net", "virtio_console", "qemu_fw_cfg")
+MODULES = ("virtio_pci", "virtio_net", "virtio_console")
 
 _DIRECTORIES = ("bin", "dev", "etc/dropbear", "lib/modules", "proc", "root/.ssh", "run", "sys", "tmp")
 

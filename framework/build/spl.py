@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from framework.host.store import Artefact, Store, input_hash
 from framework.log import note
 
 RECIPE = 1
+# The same for the modules themselves.
+_MODULE_RECIPE = 2
 
 # Directory of SPL's own sources in an OpenZFS tree, 2.0 and later.
 SPL_DIR = Path("module/os/linux/spl")
@@ -62,6 +64,11 @@ class SplBuild:
     modules: tuple[Path, ...]
 
     @property
+    def debug(self) -> Mapping[str, Path]:
+        """What was stripped from each module, by the module's name."""
+        return {path.stem: debug_file(path) for path in self.modules}
+
+    @property
     def is_own(self) -> bool:
         """Whether anything of the user's is in it."""
         return self.source.is_own or bool(self.patches)
@@ -72,8 +79,8 @@ class SplBuild:
             "source": self.source.name,
             "version": self.source.version,
             "variant": self.variant.name,
-            "patches": [{"name": p.name, "sha256": _sha256(p)} for p in self.patches],
-            "modules": {m.name: _sha256(m) for m in self.modules},
+            "patches": [{"name": p.name, "sha256": sha256_of(p)} for p in self.patches],
+            "modules": {m.name: sha256_of(m) for m in self.modules},
         }
 
 
@@ -198,7 +205,7 @@ def _build_spl_ko(
     kbuild = find_images() / "spl" / "Kbuild"
     key = input_hash(
         {
-            "recipe": RECIPE,
+            "recipe": _MODULE_RECIPE,
             "config": config.key,
             "spl": source.tree / SPL_DIR,
             "include": source.tree / "include",
@@ -219,8 +226,8 @@ def _build_spl_ko(
             shutil.copy2(config.path / "zfs_config.h", src)
             shutil.copy2(kbuild, src / "module" / "Kbuild")
             _make(root, work, "/build/src/module", ["SPL_SRC=/build/src"], log, deadline, f"spl.ko ({source.version})")
-            _strip(root, work, ["src/module/spl.ko"], log, deadline)
-            for name in ("spl.ko", "Module.symvers"):
+            _strip(root, work, Path("src/module/spl.ko"), log, deadline)
+            for name in ("spl.ko", "spl.ko.debug", "Module.symvers"):
                 shutil.copy2(src / "module" / name, tree)
             shutil.copytree(src / "include", tree / "include", symlinks=True, ignore=_LEFT_OUT)
 
@@ -234,7 +241,7 @@ def _build_probe(store: Store, root: BuildRoot, config: Artefact, spl: Artefact,
     symbols, include = spl.path / "Module.symvers", spl.path / "include"
     key = input_hash(
         {
-            "recipe": RECIPE,
+            "recipe": _MODULE_RECIPE,
             "config": config.key,
             "symbols": symbols,
             "spl": include / "os" / "linux" / "spl",
@@ -251,8 +258,9 @@ def _build_probe(store: Store, root: BuildRoot, config: Artefact, spl: Artefact,
             shutil.copy2(symbols, work / "src")
             variables = ["SPL_SRC=/build/src", "SPL_SYMBOLS=/build/src/Module.symvers"]
             _make(root, work, "/build/slabprobe", variables, log, deadline, "slabprobe.ko")
-            _strip(root, work, ["slabprobe/slabprobe.ko"], log, deadline)
-            shutil.copy2(work / "slabprobe" / "slabprobe.ko", tree)
+            _strip(root, work, Path("slabprobe/slabprobe.ko"), log, deadline)
+            for name in ("slabprobe.ko", "slabprobe.ko.debug"):
+                shutil.copy2(work / "slabprobe" / name, tree)
 
     return store.get("slabprobe", key, build, deadline=deadline, what=f"slabprobe.ko for {root.release}")
 
@@ -264,10 +272,10 @@ def _apply(patch: Path, src: Path, log: Path, deadline: Deadline) -> None:
     """
     if patch.suffix == ".cocci":
         files = sorted(str(path.relative_to(src)) for path in (src / SPL_DIR).glob("*.c"))
-        before = {name: _sha256(src / name) for name in files}
+        before = {name: sha256_of(src / name) for name in files}
         argv = ["spatch", "--very-quiet", "--sp-file", str(patch.absolute()), "--in-place", *files]
         run(argv, cwd=src, deadline=deadline, what=f"semantic patch {patch.name}", log=log, error=BuildError)
-        if all(_sha256(src / name) == digest for name, digest in before.items()):
+        if all(sha256_of(src / name) == digest for name, digest in before.items()):
             raise BuildError(f"semantic patch {patch.name}", "it matches nothing in the sources of SPL", log)
     else:
         argv = [
@@ -294,9 +302,20 @@ def _make(
     )
 
 
-def _strip(root: BuildRoot, work: Path, files: Sequence[str], log: Path, deadline: Deadline) -> None:
-    """Debug information is nine tenths of a module, and would have to go through SSH into every guest."""
-    root.run(["strip", "--strip-debug", *files], work=work, deadline=deadline, what="strip", log=log)
+def _strip(root: BuildRoot, work: Path, module: Path, log: Path, deadline: Deadline) -> None:
+    """Move a module's debug information to a file beside it.
+
+    It is nine tenths of the module, and would have to go through SSH into every guest; a dump of the guest's memory is
+    read with it. The two files find each other by the module's build id.
+    """
+    split = ["objcopy", "--only-keep-debug", str(module), str(debug_file(module))]
+    root.run(split, work=work, deadline=deadline, what=f"debug information of {module.name}", log=log)
+    root.run(["strip", "--strip-debug", str(module)], work=work, deadline=deadline, what="strip", log=log)
+
+
+def debug_file(module: Path) -> Path:
+    """Where the debug information of a module is kept."""
+    return module.with_name(f"{module.name}.debug")
 
 
 def _copy_tree(source: Path, target: Path) -> None:
@@ -311,5 +330,6 @@ def _log(store: Store, name: str) -> Path:
     return path
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """As run.json has it."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

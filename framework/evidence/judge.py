@@ -23,7 +23,7 @@ from framework.evidence.accounting import (
 from framework.evidence.case import CACHE, Case, Check, Complaint, held_worker, millis, seconds, seqs, starved
 from framework.evidence.diagnosis import Condition
 from framework.evidence.figures import describe
-from framework.evidence.kernlog import scan_kernel_log
+from framework.evidence.kernlog import FindingKind, scan_kernel_log
 from framework.evidence.progress import (
     check_latency,
     check_needed,
@@ -120,7 +120,7 @@ def check_lost(case: Case) -> Iterator[Complaint]:
             seen = f"; last reading at {seconds(last.end_ns)} of guest time" if last else "; nothing was ever read"
             # A guest of which only the view is lost is not lost itself.
             lost = not any(outcome.get("condition") == it and not it.is_lost for it in Condition)
-            text = f"{outcome.get('detail')}{seen}{_found_by_nmi(case)}"
+            text = f"{outcome.get('detail')}{seen}{_found_by_nmi(case)}{_killed_agent(case)}"
             yield Complaint(Outcome.LOST if lost else Outcome.INCONCLUSIVE, Reason(text, (last.seq,) if last else ()))
         case kind:
             yield Complaint(Outcome.INCONCLUSIVE, Reason(f"the run was {kind}: {outcome.get('detail')}"))
@@ -131,6 +131,14 @@ def _found_by_nmi(case: Case) -> str:
     after = case.evidence.console.partition(_NMI_PANIC)[2] if _injected_nmi(case) else ""
     met = re.search(rf"RIP: \d{{4}}:{FUNCTION}", after[:20000])
     return f"; an NMI met a CPU in {met['function']}" if met else ""
+
+
+def _killed_agent(case: Case) -> str:
+    """The kernel's own word that it killed the agent for memory."""
+    findings = scan_kernel_log(case.evidence.console)
+    oom = any(it.kind is FindingKind.OOM_KILL for it in findings)
+    killed = re.search(r"Killed process \d{1,10} \(splvm-agent\)", case.evidence.console) if oom else None
+    return "; the kernel killed the agent for memory" if killed else ""
 
 
 def _injected_nmi(case: Case) -> bool:

@@ -23,6 +23,7 @@ class Reason(enum.StrEnum):
     ZIL = "zil"
     BUFFER = "buffer"  # of the DMU
     PAGE = "page"  # or a buffer of a block device: lock or writeback
+    BIO = "bio"  # memory for a request to a block device
     SWAP_IO = "swap_io"
     ZVOL = "zvol"
     ARC = "arc"
@@ -178,6 +179,14 @@ ROWS: tuple[Row, ...] = (
         "db_changed of dbuf_read(), signalled by dbuf_read_done(), module/zfs/dbuf.c and dmu.c",
     ),
     Row(
+        Reason.BIO,
+        "the bio",
+        _names("mempool_alloc mempool_alloc_noprof"),
+        (Role.ZVOL, Role.FLUSHER),
+        "bio_alloc_bioset(), block/bio.c, waits until another bio of the pool ends; on a zvol zvol_write() ends it",
+        within=_names("bio_alloc_bioset bio_alloc bio_alloc_clone bio_clone_fast"),
+    ),
+    Row(
         Reason.SWAP_IO,
         "the swap I/O",
         _PAGE,
@@ -262,11 +271,11 @@ ROWS: tuple[Row, ...] = (
         # In state D where there is no TASK_IDLE, that is, before 4.2, and where nobody used it.
         _names(
             "taskq_thread txg_thread_wait worker_thread rescuer_thread kthread_worker_fn smpboot_thread_fn kthreadd"
-            " kswapd kcompactd rcu_gp_kthread critical_thread one_round"
+            " kswapd kcompactd rcu_gp_kthread critical_thread one_round arc_reap_cb"
         ),
         (),
         "the loops of kernel threads: kernel/workqueue.c, kthread.c, smpboot.c, mm/vmscan.c; spl-taskq.c, txg.c;"
-        " idle() of images/slabprobe/threads.c",
+        " idle() of images/slabprobe/threads.c; the delay() of arc_reap_cb(), module/zfs/arc.c",
         top=True,
     ),
 )

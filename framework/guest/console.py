@@ -1,21 +1,26 @@
 """The guest's serial console, read by one thread for as long as the guest lives.
 
-Owns the host's end of the console. The log on disk is QEMU's; here is only the tail that is waited on.
+Owns the host's end of the console: the log on disk, which has everything as it comes, and the tail that is waited on.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
 import pexpect
 from pexpect.socket_pexpect import SocketSpawn
 
 from framework.deadline import Deadline
 from framework.errors import BootError, DeadlineExceeded
+
+_LOG = logging.getLogger("splvm.console")
 
 # Bytes of the tail that is kept in memory: what is waited for is never longer than a line.
 _TAIL_BYTES = 256 * 1024
@@ -32,8 +37,9 @@ _DEAD_LINE = re.compile(rb"(?:" + _DEAD.pattern + rb")(?=[\r\n\]])")
 class Console:
     """What the guest says on its serial console, and what is said to it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, log: IO[bytes]) -> None:
         self._sock = sock
+        self._log = log
         self._spawn = SocketSpawn(sock, timeout=0.2)
         self._tail = b""
         # Bytes that were ever read.
@@ -114,6 +120,7 @@ class Console:
                 continue
             except (pexpect.EOF, OSError):
                 break
+            self._keep(data)
             with self._changed:
                 self._look_for_panic(_DEAD_LINE, self._tail[-_LINE_BYTES:] + data)
                 self._tail = (self._tail + data)[-_TAIL_BYTES:]
@@ -124,6 +131,13 @@ class Console:
             self._ended = True
             self._changed.notify_all()
 
+    def _keep(self, data: bytes) -> None:
+        """A full disk must not end the reading, or the guest would wait for room. What is lost shows in `position`."""
+        try:
+            self._log.write(data)
+        except OSError as error:
+            _LOG.debug("console log: %s", error)
+
     def _look_for_panic(self, pattern: re.Pattern[bytes], text: bytes) -> None:
         """Kept once seen: what is said after it may be more than the tail holds."""
         dead = pattern.search(text) if self._panic is None else None
@@ -132,12 +146,16 @@ class Console:
 
 
 @contextmanager
-def start_console(sock: socket.socket) -> Iterator[Console]:
-    """Read `sock` in a thread until the block ends; closing the socket stays the caller's business."""
-    console = Console(sock)
-    console._thread.start()
-    try:
-        yield console
-    finally:
-        console._stopping.set()
-        console._thread.join(2)
+def start_console(sock: socket.socket, log: Path) -> Iterator[Console]:
+    """Read `sock` in a thread until the block ends; closing the socket stays the caller's business.
+
+    :param log: file that everything is appended to as it comes.
+    """
+    with log.open("ab", buffering=0) as file:
+        console = Console(sock, file)
+        console._thread.start()
+        try:
+            yield console
+        finally:
+            console._stopping.set()
+            console._thread.join(2)

@@ -11,7 +11,6 @@ import fcntl
 import os
 import selectors
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,8 +24,10 @@ from framework.guest.qemu import Qmp
 # What a dump may take on the disk. One of a guest of 512 MiB takes about 40 MiB: most of its memory is zero.
 DUMP_LIMIT_BYTES = 1 << 30
 
-# Beside the pages: per page a descriptor of 24 bytes, and 16 more for each piece that is written to a pipe.
-_OVERHEAD_BYTES = 64 << 20
+# Beside the pages: headers, bitmaps, per page a descriptor of 24 bytes, and 16 more for each piece that is written.
+_OVERHEAD_BYTES = 16 << 20
+_OVERHEAD_PER_PAGE = 64
+_PAGE_BYTES = 4096
 # One read takes all that the pipe holds (pipe(7), /proc/sys/fs/pipe-max-size).
 _PIPE_BYTES = 1 << 20
 # The longest that Ctrl-C can go unnoticed.
@@ -60,14 +61,7 @@ def dump_memory(qmp: Qmp, path: Path, deadline: Deadline, *, limit_bytes: int = 
     partial = path.with_name(f"{path.name}.partial")
     try:
         _check_room(qmp, path, deadline, limit_bytes)
-        with _reading_end() as (pipe, name):
-            arguments: dict[str, object] = {
-                "paging": False,
-                "protocol": f"file:{name}",
-                "format": "kdump-zlib",
-                "detach": True,
-            }
-            qmp.execute("dump-guest-memory", arguments, deadline=deadline)
+        with _start_dump(qmp, deadline) as pipe:
             size = _copy(pipe, partial, deadline, limit_bytes, f"memory dump {path}")
         _check_end(qmp, deadline)
         partial.replace(path)
@@ -86,7 +80,7 @@ def _check_room(qmp: Qmp, path: Path, deadline: Deadline, limit_bytes: int) -> N
     if not isinstance(ram, int):
         raise GuestLostError(f"QMP query-memory-size-summary: {answer!r}")
     # Pages that do not shrink are stored as they are, so it is not larger than this.
-    wanted = min(limit_bytes, ram + _OVERHEAD_BYTES)
+    wanted = min(limit_bytes, ram + ram // _PAGE_BYTES * _OVERHEAD_PER_PAGE + _OVERHEAD_BYTES)
     free = shutil.disk_usage(path.parent).free
     if free < wanted:
         raise SetupError(
@@ -96,19 +90,27 @@ def _check_room(qmp: Qmp, path: Path, deadline: Deadline, limit_bytes: int) -> N
 
 
 @contextmanager
-def _reading_end() -> Iterator[tuple[int, Path]]:
-    """A pipe with a name: the end to read from, and the name that QEMU opens to write to it."""
-    with tempfile.TemporaryDirectory(prefix="splvm-dump-") as directory:
-        name = Path(directory, "pipe")
-        os.mkfifo(name, 0o600)
-        # Open before QEMU opens its end, which would otherwise block the whole of QEMU.
-        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def _start_dump(qmp: Qmp, deadline: Deadline) -> Iterator[int]:
+    """Have QEMU write a dump into a pipe for the length of the block; yields the end to read from."""
+    reading, writing = os.pipe()
+    try:
         try:
+            # Less to and fro; a system may have run out of what it allows for pipes.
             with suppress(OSError):
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            yield descriptor, name
+                fcntl.fcntl(reading, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            arguments: dict[str, object] = {
+                "paging": False,
+                # QEMU opens it before it answers, so our own end can be closed then.
+                "protocol": f"file:/proc/{os.getpid()}/fd/{writing}",
+                "format": "kdump-zlib",
+                "detach": True,
+            }
+            qmp.execute("dump-guest-memory", arguments, deadline=deadline)
         finally:
-            os.close(descriptor)
+            os.close(writing)
+        yield reading
+    finally:
+        os.close(reading)
 
 
 def _copy(pipe: int, target: Path, deadline: Deadline, limit_bytes: int, what: str) -> int:
@@ -117,7 +119,6 @@ def _copy(pipe: int, target: Path, deadline: Deadline, limit_bytes: int, what: s
     with target.open("wb") as file, selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         while True:
-            # Nothing is ready, not even the end, until QEMU has opened its own end.
             ready = selector.select(min(deadline.remaining_s, _SIGNAL_DELAY_S))
             if deadline.expired:
                 raise DeadlineExceeded(what, deadline.seconds, f"{size >> 20} MiB written")

@@ -58,10 +58,8 @@ def start_guest(spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline
     """
     budget = deadline.sub(BOOT_BUDGET_S[spec.accelerator])
     with ExitStack() as stack:
-        qemu = stack.enter_context(
-            start_qemu(spec, console_log=logs / "console.log", qemu_log=logs / "qemu.log", deadline=budget)
-        )
-        console = stack.enter_context(start_console(qemu.console))
+        qemu = stack.enter_context(start_qemu(spec, qemu_log=logs / "qemu.log", deadline=budget))
+        console = stack.enter_context(start_console(qemu.console, logs / "console.log"))
         console.wait_until_says(_UP, budget)
         try:
             ssh = stack.enter_context(start_ssh(qemu.ssh_port(budget), keys, budget))

@@ -18,6 +18,7 @@ from framework.deadline import Deadline, poll
 from framework.errors import DeadlineExceeded, GuestLostError, HarnessError
 from framework.evidence.diagnosis import CpuSign, Diagnosis, Signs, diagnose, is_starved, parse_registers
 from framework.evidence.sysrq import DumpKind, parse_sysrq
+from framework.evidence.waitgraph import build_graph
 from framework.guest.dump import dump_memory
 from framework.guest.guest import Guest
 from framework.host.schedstat import read_state, read_threads
@@ -247,8 +248,10 @@ class Monitor:
         taken.append(Taken("nmi", panic is not None, f"from byte {start} of console.log on"))
 
     def _blocked_tasks(self) -> int:
+        """Tasks of the last list that wait for something; a thread that merely sleeps may be in state D as well."""
         path = self.out / SYSRQ_FILE
         if not path.is_file():
             return 0
         dumps = parse_sysrq(path.read_bytes().decode(errors="replace")).tasks
-        return len(next((dump.threads for dump in reversed(dumps) if dump.kind is DumpKind.BLOCKED), ()))
+        threads = next((dump.threads for dump in reversed(dumps) if dump.kind is DumpKind.BLOCKED), ())
+        return len(build_graph(threads).waits)

@@ -26,6 +26,7 @@ from qemu.qmp.error import QMPError
 from framework.deadline import Deadline
 from framework.errors import DeadlineExceeded, GuestLostError, QemuLaunchError
 from framework.host.process import start_process
+from framework.host.schedstat import read_state
 
 _LOG = logging.getLogger("splvm.qemu")
 T = TypeVar("T")
@@ -76,12 +77,8 @@ def kernel_command_line(spec: MachineSpec) -> str:
     )
 
 
-def qemu_args(
-    spec: MachineSpec, *, initrd: str, qmp_fd: int, console_fd: int, port_fd: int, console_log: Path
-) -> list[str]:
+def qemu_args(spec: MachineSpec, *, initrd: str, qmp_fd: int, console_fd: int, port_fd: int) -> list[str]:
     """The command line of QEMU, one option and its value after the other."""
-    # QEMU reads two commas as one.
-    log = str(console_log).replace(",", ",,")
     return [
         spec.qemu,
         *("-nodefaults", "-no-user-config", "-no-reboot"),
@@ -96,16 +93,15 @@ def qemu_args(
         *("-append", kernel_command_line(spec)),
         *("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
         *("-mon", "chardev=qmp,mode=control"),
-        # QEMU itself keeps the log, so that it is complete also when the harness dies. mux=on is what gives an escape
-        # for a BREAK on the line, which is how SysRq is asked for there.
-        *("-chardev", f"socket,id=console,fd={console_fd},logfile={log},logappend=on,mux=on"),
+        # mux=on is what gives an escape for a BREAK on the line, which is how SysRq is asked for there. The log is kept
+        # by whoever reads: QEMU's own logfile= has bytes twice that the reader had no room for at first
+        # (qemu_chr_write_buffer() in chardev/char.c logs what it then sends again).
+        *("-chardev", f"socket,id=console,fd={console_fd},mux=on"),
         *("-serial", "chardev:console"),
         # A second way for the evidence, which needs neither sshd nor the guest's network.
         *("-device", "virtio-serial-pci"),
         *("-chardev", f"socket,id=port,fd={port_fd}"),
         *("-device", f"virtserialport,chardev=port,name={PORT_NAME}"),
-        # The guest's kernel says here where its symbols' addresses and structures are told, for a memory dump.
-        *("-device", "vmcoreinfo"),
         # restrict=on: the guest reaches nothing; only the forwarded port leads in, from loopback.
         *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
@@ -238,10 +234,9 @@ def _initrd_memfd(initrds: Sequence[Path]) -> Iterator[int]:
 
 
 @contextmanager
-def start_qemu(spec: MachineSpec, *, console_log: Path, qemu_log: Path, deadline: Deadline) -> Iterator[Qemu]:
+def start_qemu(spec: MachineSpec, *, qemu_log: Path, deadline: Deadline) -> Iterator[Qemu]:
     """Start QEMU and connect its monitor; on leaving, end it: quit, terminate, kill.
 
-    :param console_log: where QEMU writes everything the guest says on its console.
     :param qemu_log: where QEMU's own output goes.
     :raises QemuLaunchError: when it ends at once.
     """
@@ -257,7 +252,6 @@ def start_qemu(spec: MachineSpec, *, console_log: Path, qemu_log: Path, deadline
             qmp_fd=qmp_there.fileno(),
             console_fd=console_there.fileno(),
             port_fd=port_there.fileno(),
-            console_log=console_log,
         )
         log = stack.enter_context(qemu_log.open("ab", buffering=0))
         log.write(f"$ {shlex.join(argv)}\n".encode())
@@ -285,6 +279,10 @@ def _connect(qemu: Qemu, sock: socket.socket, deadline: Deadline) -> None:
 
 def _stop(qemu: Qemu) -> None:
     """Ask it to go, then tell it to; what is still there after that is killed by whoever started the process."""
+    if read_state(qemu.process.pid) in ("T", "t"):
+        # Stopped, it hears nothing but the kill that whoever started it has in store.
+        qemu.qmp.close()
+        return
     if qemu.exit_code() is None:
         with suppress(GuestLostError, DeadlineExceeded, subprocess.TimeoutExpired):
             qemu.qmp.execute("quit", deadline=Deadline(2))

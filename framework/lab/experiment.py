@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from framework.evidence.slab import CacheRow, parse_slab
 from framework.evidence.stream import Frame
 from framework.evidence.verdict import Outcome, Verdict
 from framework.guest.agent import AgentStream, start_agent
+from framework.guest.dump import DUMP_LIMIT_BYTES
 from framework.guest.guest import Guest, start_guest
 from framework.guest.monitor import Monitor
 from framework.guest.qemu import MachineSpec
@@ -63,6 +65,16 @@ class Workload:
         return "set " + " ".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
 
 
+class Dump(StrEnum):
+    """When a dump of the guest's memory is kept."""
+
+    NEVER = "never"
+    # Of a guest that stalls or is lost.
+    TROUBLE = "trouble"
+    # Also at the end of every window.
+    ALWAYS = "always"
+
+
 @dataclass(frozen=True, slots=True)
 class Experiment:
     """Everything that one run needs; nothing is built or fetched any more."""
@@ -81,10 +93,7 @@ class Experiment:
     # Samples a second.
     rate_hz: int = 20
     workload: Workload = Workload()
-    # Bytes that a dump of the guest's memory may take; 0 for none. It is taken of a guest that stalls or is lost, or at
-    # the end of every window.
-    dump_bytes: int = 0
-    dump_always: bool = False
+    dump: Dump = Dump.NEVER
 
 
 # Called with the guest and the name of each phase as it begins. Whoever wants to disturb a run does it here.
@@ -120,7 +129,9 @@ def run_experiment(experiment: Experiment, out: Path, on_phase: OnPhase | None =
     return verdict
 
 
-def run_until_fed(experiment: Experiment, out: Path, attempts: int = 3) -> list[tuple[Verdict, Path]]:
+def run_until_fed(
+    experiment: Experiment, out: Path, attempts: int = 3, on_phase: OnPhase | None = None
+) -> list[tuple[Verdict, Path]]:
     """Run again, for as long as the host starved the guest of CPU. No verdict is taken back: every run is kept.
 
     :param out: directory of the first run; the others are beside it, with `-2` and so on at the end of the name.
@@ -129,7 +140,7 @@ def run_until_fed(experiment: Experiment, out: Path, attempts: int = 3) -> list[
     results: list[tuple[Verdict, Path]] = []
     for number in range(1, attempts + 1):
         directory = out if number == 1 else out.with_name(f"{out.name}-{number}")
-        results.append((run_experiment(experiment, directory), directory))
+        results.append((run_experiment(experiment, directory, on_phase), directory))
         verdict = results[-1][0]
         if not verdict.is_starved:
             break
@@ -181,13 +192,15 @@ def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase |
     with ExitStack() as stack:
         with step(f"booting a guest ({experiment.machine.accelerator})"):
             guest = stack.enter_context(start_guest(experiment.machine, experiment.keys, record.path, deadline))
-        monitor = Monitor(guest, record.path, experiment.dump_bytes)
+        monitor = Monitor(guest, record.path, 0 if experiment.dump is Dump.NEVER else DUMP_LIMIT_BYTES)
+        outcome: dict[str, Any] = {"kind": "ended", "detail": "all steps were taken"}
         try:
             _drive(guest, monitor, experiment, record, on_phase, deadline)
         except (GuestLostError, DeadlineExceeded) as error:
             LOGGER.debug("lost: %s", error)
-            return _look_into(monitor, record, error)
-        return {"kind": "ended", "detail": "all steps were taken"}
+            outcome = _look_into(monitor, record, error)
+    # The log on the disk is QEMU's; what was read of the same bytes here says whether it is whole.
+    return {**outcome, "console_bytes": guest.console.position}
 
 
 def _look_into(monitor: Monitor, record: RunDirectory, error: HarnessError) -> dict[str, Any]:
@@ -229,7 +242,7 @@ def _drive(
                 if on_phase is not None:
                     on_phase(guest, phase.name)
                 _take_step(phase, agent, live, record, deadline)
-                if phase.name == "window-end" and (experiment.dump_always or live.stands_still):
+                if phase.name == "window-end" and (experiment.dump is Dump.ALWAYS or live.stands_still):
                     taken = monitor.take_stall(Deadline(EVIDENCE_S))
                     record.record_look("the end of the window", {"taken": [it.to_json() for it in taken]})
         if not agent.quit(deadline.sub(20)):

@@ -20,7 +20,7 @@ from framework.guest.ssh import SshKeys
 from framework.host.debian import PrivateApt
 from framework.host.probe import Accelerator, Qemu, check_accelerator, find_accelerator, find_qemu
 from framework.host.store import Store
-from framework.lab.experiment import Experiment, Workload, host_facts
+from framework.lab.experiment import Dump, Experiment, Workload, host_facts
 from framework.lab.scenarios import Scenario, expected_outcomes
 
 # Seconds for all fetching and building; from nothing it takes about four minutes on two cores.
@@ -75,11 +75,13 @@ class Prepared:
         window_s: float | None = None,
         rate_hz: int = 20,
         workload: Workload | None = None,
+        dump: Dump = Dump.NEVER,
     ) -> Experiment:
         """An experiment on it.
 
         :param expected: by default what the scenario's table says of the variant.
         :param window_s: by default the scenario's own.
+        :param dump: when to keep a dump of the guest's memory.
         """
         return Experiment(
             scenario,
@@ -91,6 +93,7 @@ class Prepared:
             window_s if window_s is not None else scenario.window_s,
             rate_hz,
             workload or Workload(),
+            dump,
         )
 
 

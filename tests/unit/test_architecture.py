@@ -39,6 +39,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "framework.evidence.merge": "and are made one stream of the two that bring them",
         "framework.evidence.diagnosis": "what has become of a guest is told by pure rules",
         "framework.evidence.sysrq": "the kernel's own list of blocked tasks is a sign",
+        "framework.evidence.waitgraph": "and tells those that wait from those that sleep",
     },
     "framework.build": {
         **BASE,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from fake_agent import LIMIT_S, meanwhile
@@ -23,7 +25,7 @@ TITLE = "Kernel panic - not syncing: VFS: Unable to mount root fs"
 def started() -> Iterator[tuple[Console, socket.socket]]:
     """A console, and the guest's end of it."""
     here, guest = socket.socketpair()
-    with here, guest, start_console(here) as console:
+    with here, guest, start_console(here, Path(os.devnull)) as console:
         yield console, guest
 
 
@@ -172,7 +174,7 @@ def test_the_reader_ends_with_the_block_and_leaves_the_socket() -> None:
     before = set(threading.enumerate())
     here, guest = socket.socketpair()
     with here, guest:
-        with start_console(here):
+        with start_console(here, Path(os.devnull)):
             assert set(threading.enumerate()) > before
         assert set(threading.enumerate()) <= before
         guest.sendall(b"later")
@@ -185,5 +187,74 @@ def test_a_console_that_is_reset() -> None:
     with here, guest:
         here.sendall(b"unread")
         guest.close()
-        with start_console(here) as console, pytest.raises(BootError, match="QEMU closed the console"):
+        with (
+            start_console(here, Path(os.devnull)) as console,
+            pytest.raises(BootError, match="QEMU closed the console"),
+        ):
             console.wait_until_says("guest is up", Deadline(LIMIT_S))
+
+
+def test_everything_is_kept_as_it_comes(tmp_path: Path) -> None:
+    said = b"".join(b"[    1.0] line %d\r\n\x00\xff" % number for number in range(5000))
+    log = tmp_path / "console.log"
+    log.write_bytes(b"before\n")
+    here, guest = socket.socketpair()
+    with here, guest, start_console(here, log) as console:
+        # A byte at a time, as a serial port's come.
+        for at in range(0, 2000):
+            guest.sendall(said[at : at + 1])
+        guest.sendall(said[2000:])
+        guest.close()
+        console.wait_until_ended(Deadline(LIMIT_S))
+        assert console.position == len(said)
+    assert log.read_bytes() == b"before\n" + said
+
+
+def test_a_full_disk_does_not_end_the_reading() -> None:
+    here, guest = socket.socketpair()
+    with here, guest, start_console(here, Path("/dev/full")) as console:
+        guest.sendall(b"one\r\n")
+        wait_until_read(console, "one")
+        guest.sendall(b"two\r\n")
+        console.wait_until_says("two", Deadline(LIMIT_S))
+        assert console.position == 10
+
+
+def test_only_what_comes_after_a_position_counts() -> None:
+    with started() as (console, guest):
+        guest.sendall(b"sysrq: HELP\r\n")
+        console.wait_until_says("HELP", Deadline(LIMIT_S))
+        since = console.position
+        assert console.says("HELP", Deadline(0.1), since=since) is False
+        guest.sendall(b"sysrq: HE")
+        assert console.says("HELP", Deadline(0.1), since=since) is False
+        guest.sendall(b"LP\r\n")
+        assert console.says("sysrq: HELP", Deadline(LIMIT_S), since=since) is True
+
+
+def test_a_break_and_a_key() -> None:
+    with started() as (console, guest):
+        assert console.send_break("w") is True
+        assert guest.recv(10) == b"\x01bw"
+
+
+def test_a_break_to_a_qemu_that_is_gone() -> None:
+    with started() as (console, guest):
+        guest.close()
+        assert console.send_break("w") is False
+
+
+def test_a_panic_is_remembered_whatever_is_said_after_it() -> None:
+    with started() as (console, guest):
+        guest.sendall(PANIC + b"y" * (2 * _TAIL_BYTES))
+        guest.close()
+        console.wait_until_ended(Deadline(LIMIT_S))
+        assert console.panic_title() == TITLE
+
+
+def test_a_panic_in_pieces_has_its_whole_title() -> None:
+    with started() as (console, guest):
+        for at in range(0, len(PANIC), 7):
+            guest.sendall(PANIC[at : at + 7])
+        console.wait_until_says("root fs", Deadline(LIMIT_S))
+        assert console.panic_title() == TITLE

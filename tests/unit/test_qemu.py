@@ -64,8 +64,8 @@ def nothing_left() -> Iterator[None]:
 # The command line.
 
 
-def arguments(spec: MachineSpec = SPEC, log: str = "console.log") -> list[str]:
-    return qemu_args(spec, initrd="/proc/self/fd/9", qmp_fd=5, console_fd=7, port_fd=8, console_log=Path(log))
+def arguments(spec: MachineSpec = SPEC) -> list[str]:
+    return qemu_args(spec, initrd="/proc/self/fd/9", qmp_fd=5, console_fd=7, port_fd=8)
 
 
 def values(argv: Sequence[str], option: str) -> list[str]:
@@ -128,11 +128,6 @@ def test_machine() -> None:
     argv = arguments(replace(SPEC, ram_mib=640, cpus=3))
     assert (values(argv, "-m"), values(argv, "-smp")) == (["640M"], ["3"])
     assert (values(argv, "-kernel"), values(argv, "-initrd")) == (["vmlinuz"], ["/proc/self/fd/9"])
-
-
-def test_a_comma_in_a_path_is_no_option() -> None:
-    """QEMU reads two commas as one (qemu-options.hx; qemu_opts_parse())."""
-    assert "logfile=a,,b/console.log,logappend=on" in values(arguments(log="a,b/console.log"), "-chardev")[1]
 
 
 # The monitor.
@@ -326,9 +321,7 @@ def idle(tmp_path: Path) -> MachineSpec:
 
 @contextmanager
 def running(spec: MachineSpec, logs: Path) -> Iterator[Qemu]:
-    with start_qemu(
-        spec, console_log=logs / "console.log", qemu_log=logs / "qemu.log", deadline=Deadline(LIMIT_S)
-    ) as qemu:
+    with start_qemu(spec, qemu_log=logs / "qemu.log", deadline=Deadline(LIMIT_S)) as qemu:
         yield qemu
 
 
@@ -381,7 +374,7 @@ def test_a_killed_qemu_is_lost(idle: MachineSpec, tmp_path: Path) -> None:
         os.kill(qemu.process.pid, signal.SIGKILL)
         with pytest.raises(GuestLostError):
             qemu.vcpu_threads(Deadline(LIMIT_S))
-        with start_console(qemu.console) as console:
+        with start_console(qemu.console, tmp_path / "console.log") as console:
             console.wait_until_ended(Deadline(LIMIT_S))
     assert qemu.exit_code() == -signal.SIGKILL
 
@@ -392,7 +385,7 @@ def test_the_guest_is_heard_and_its_words_are_kept(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, text=b"one\r\nsplvm: up\r\n")
     logs = tmp_path / "logs, of a run"
     logs.mkdir()
-    with running(spec, logs) as qemu, start_console(qemu.console) as console:
+    with running(spec, logs) as qemu, start_console(qemu.console, logs / "console.log") as console:
         console.wait_until_says(r"splvm: up\r\n", Deadline(LIMIT_S))
         assert console.tail().splitlines()[-2:] == ["one", "splvm: up"]
     assert (logs / "console.log").read_bytes().endswith(b"one\r\nsplvm: up\r\n")
@@ -402,7 +395,7 @@ def test_the_guest_is_heard_and_its_words_are_kept(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("nothing_left")
 def test_a_guest_that_resets_ends_qemu(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, RESET, b"Kernel panic - not syncing: VFS\r\n")
-    with running(spec, tmp_path) as qemu, start_console(qemu.console) as console:
+    with running(spec, tmp_path) as qemu, start_console(qemu.console, tmp_path / "console.log") as console:
         with pytest.raises(BootError) as caught:
             console.wait_until_says("never", Deadline(LIMIT_S))
         assert caught.value.title == "Kernel panic - not syncing: VFS"
@@ -533,8 +526,7 @@ def test_a_qemu_that_promises_to_quit_and_stays_is_ended(idle: MachineSpec, tmp_
 @pytest.mark.usefixtures("nothing_left")
 def test_a_qemu_without_a_word_is_ended(idle: MachineSpec, tmp_path: Path) -> None:
     spec = replace(idle, qemu=fake_qemu(tmp_path / "qemu", talks=False))
-    logs = {"console_log": tmp_path / "console.log", "qemu_log": tmp_path / "qemu.log"}
-    with pytest.raises(QemuLaunchError), start_qemu(spec, **logs, deadline=Deadline(0.5)):
+    with pytest.raises(QemuLaunchError), start_qemu(spec, qemu_log=tmp_path / "qemu.log", deadline=Deadline(0.5)):
         raise AssertionError("it ran")
 
 
@@ -547,7 +539,7 @@ from framework.deadline import Deadline
 from framework.guest.qemu import MachineSpec, start_qemu
 logs = Path(sys.argv[1])
 spec = MachineSpec({qemu!r}, logs / "kernel", (logs / "initrd",), "tcg", ram_mib=32, cpus=1)
-with start_qemu(spec, console_log=logs / "console.log", qemu_log=logs / "qemu.log", deadline=Deadline({limit})) as qemu:
+with start_qemu(spec, qemu_log=logs / "qemu.log", deadline=Deadline({limit})) as qemu:
     print(qemu.process.pid, flush=True)
     # One wait without end could miss a signal that comes just before it.
     while not threading.Event().wait(0.1):

@@ -4,70 +4,178 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from framework.deadline import Deadline, poll
 from framework.errors import BootError, DeadlineExceeded, GuestLostError, QemuLaunchError
+from framework.evidence.judge import judge
 from framework.evidence.verdict import Outcome
 from framework.guest.guest import Guest, start_guest
-from framework.host.store import Store
-from framework.lab.experiment import run_experiment
+from framework.host.store import Store, input_hash
+from framework.lab.experiment import run_until_fed
 from framework.lab.prepare import Prepared
+from framework.lab.rundir import read_evidence
 from framework.lab.scenarios import find_scenario
 
 pytestmark = pytest.mark.vm
 
 
-def in_guest(command: str) -> Callable[[Guest], None]:
+# Wrecks a guest, once it is in the phase.
+Disturb = Callable[[Guest, Path], None]
+
+# What the guest is told at its console's cost: a line of 10 MB, NULs, escape sequences.
+FLOODS = {
+    "line": "head -c 10485760 /dev/zero | tr '\\0' x > /dev/ttyS0 &",
+    "nul": "cat /dev/zero > /dev/ttyS0 &",
+    "escape": "while :; do printf '\\033[2J\\033]0;t\\007\\001b\\r\\n'; done > /dev/ttyS0 &",
+}
+
+# The kernel's OOM killer is told to take the agent, and called.
+OOM_KILL = "echo 1000 > /proc/$(pidof splvm-agent)/oom_score_adj; echo f > /proc/sysrq-trigger"
+
+
+def in_guest(command: str) -> Disturb:
     """Run something that may take the connection along."""
 
-    def disturb(guest: Guest) -> None:
+    def disturb(guest: Guest, module: Path) -> None:
         with suppress(GuestLostError, DeadlineExceeded):
             guest.ssh.run(command, deadline=Deadline(5), check=False)
 
     return disturb
 
 
-def kill_qemu(guest: Guest) -> None:
-    os.kill(guest.qemu.process.pid, signal.SIGKILL)
+def wreck(action: str) -> Disturb:
+    """Let the module do it (tests/vm/wreck)."""
+
+    def disturb(guest: Guest, module: Path) -> None:
+        guest.ssh.put(module.read_bytes(), "/tmp/wreck.ko", deadline=Deadline(20))
+        guest.ssh.run(f"insmod /tmp/wreck.ko action={action}", deadline=Deadline(20))
+
+    return disturb
 
 
-DISTURBANCES: dict[str, tuple[Callable[[Guest], None], Outcome, str]] = {
-    "panic": (in_guest("echo c > /proc/sysrq-trigger"), Outcome.CRASHED, "sysrq triggered crash|NULL pointer|PANIC"),
-    "qemu-killed": (kill_qemu, Outcome.LOST, "QEMU ended with status -9"),
-    "sshd-killed": (in_guest("killall -9 dropbear"), Outcome.LOST, "QEMU is still running"),
-    "agent-killed": (in_guest("killall -9 splvm-agent"), Outcome.LOST, "QEMU is still running"),
-}
+def signal_qemu(number: signal.Signals) -> Disturb:
+    return lambda guest, module: os.kill(guest.qemu.process.pid, number)
 
 
-MOMENTS = [
-    *(("panic", when) for when in ("settle", "window", "release")),
-    *(("qemu-killed", when) for when in ("window", "release")),
-    *(("sshd-killed", when) for when in ("window", "release")),
-    ("agent-killed", "window"),
+def pause(guest: Guest, module: Path) -> None:
+    guest.qemu.qmp.execute("stop", deadline=Deadline(20))
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong, when, and what has to come of it."""
+
+    name: str
+    disturb: Disturb
+    # The step of the scenario at whose beginning it happens.
+    when: str
+    # Verdicts that are right, and words that the reasons must have.
+    outcomes: tuple[Outcome, ...]
+    words: tuple[str, ...] = ()
+    slow: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.when}"
+
+
+# The undisturbed verdict, by the second path of evidence.
+SAME = (Outcome.PROGRESS,)
+# A flooded console costs the guest its CPUs. What it can still show decides, and none of it may be cut.
+BUSY = (Outcome.PROGRESS, Outcome.SLOW, Outcome.NO_RECOVERY)
+
+FAULTS = [
+    *(
+        Fault(
+            "panic",
+            in_guest("echo c > /proc/sysrq-trigger"),
+            when,
+            (Outcome.CRASHED,),
+            ("sysrq triggered crash",),
+            slow,
+        )
+        for when, slow in (("settle", True), ("window", False), ("release", True))
+    ),
+    Fault("oops", wreck("oops"), "window", (Outcome.CRASHED,), ("NULL pointer dereference",), slow=True),
+    Fault("frozen", wreck("freeze"), "window", (Outcome.LOST,), ("interrupts are off on all CPUs", "in wreck_spin")),
+    *(
+        Fault("sshd-killed", in_guest("killall -9 dropbear"), when, SAME, slow=slow)
+        for when, slow in (("settle", True), ("hold", False), ("window", True), ("release", True))
+    ),
+    Fault("sshd-stopped", in_guest("killall -STOP dropbear"), "window", SAME, slow=True),
+    Fault("agent-oom-killed", in_guest(OOM_KILL), "window", (Outcome.INCONCLUSIVE,), ("killed the agent for memory",)),
+    Fault(
+        "agent-killed", in_guest("killall -9 splvm-agent"), "window", (Outcome.INCONCLUSIVE,), ("on SSH",), slow=True
+    ),
+    Fault(
+        "agent-stopped",
+        in_guest("killall -STOP splvm-agent"),
+        "window",
+        (Outcome.INCONCLUSIVE,),
+        ("on SSH",),
+        slow=True,
+    ),
+    Fault(
+        "userland-stopped",
+        in_guest("kill -STOP $(pidof splvm-agent) $(pidof dropbear)"),
+        "window",
+        (Outcome.LOST,),
+        ("its kernel does (BREAK on the serial console)", "the slab worker spl_kmem_cache"),
+    ),
+    *(
+        Fault("qemu-killed", signal_qemu(signal.SIGKILL), when, (Outcome.LOST,), ("QEMU ended with status -9",), slow)
+        for when, slow in (("window", False), ("release", True))
+    ),
+    Fault("qemu-stopped", signal_qemu(signal.SIGSTOP), "window", (Outcome.LOST,), ("QEMU is stopped (state T)",)),
+    Fault("paused", pause, "window", (Outcome.LOST,), ("the virtual CPUs do not run: paused",), slow=True),
+    Fault("clock-jumps", in_guest("date -s 2031-01-01; date -s 2001-01-01"), "window", SAME, slow=True),
+    Fault("slab-file-blocked", wreck("sem"), "window", (Outcome.INCONCLUSIVE,), ("did not come back",), slow=True),
+    *(Fault(f"flood-{name}", in_guest(FLOODS[name]), "window", BUSY, slow=name != "line") for name in FLOODS),
 ]
 
 
-@pytest.mark.parametrize(("name", "when"), MOMENTS)
-def test_disturbed_run(spl: Prepared, tmp_path: Path, name: str, when: str) -> None:
-    disturb, outcome, reason = DISTURBANCES[name]
+@pytest.fixture(scope="session")
+def wreck_module(prepare_spl: Callable[..., Prepared]) -> Path:
+    """The module that wrecks a guest, built with the product's own build root."""
+    root = prepare_spl().kernel.root
+    source = Path(__file__).parent / "wreck"
+    store = Store.default()
 
+    def build(tree: Path) -> None:
+        with store.temporary() as work:
+            shutil.copytree(source, work / "wreck")
+            argv = ["make", "-C", root.headers, "M=/build/wreck", "modules"]
+            root.run(argv, work=work, deadline=Deadline(300), what="wreck.ko", log=tree / "build.log")
+            shutil.copy2(work / "wreck" / "wreck.ko", tree)
+
+    key = input_hash({"source": source, "root": root.artefact.key})
+    return store.get("wreck", key, build, deadline=Deadline(600), what="wreck.ko").path / "wreck.ko"
+
+
+@pytest.mark.parametrize("fault", [pytest.param(it, id=str(it), marks=[pytest.mark.slow] * it.slow) for it in FAULTS])
+def test_fault(spl: Prepared, wreck_module: Path, tmp_path: Path, fault: Fault) -> None:
     def on_phase(guest: Guest, phase: str) -> None:
-        if phase == when:
-            disturb(guest)
+        if phase == fault.when:
+            fault.disturb(guest, wreck_module)
 
-    verdict = run_experiment(spl.experiment(find_scenario("held-worker")), tmp_path / "run", on_phase)
-    assert verdict.outcome is outcome, verdict.reasons
-    assert any(word in r.text for r in verdict.reasons for word in reason.split("|")), verdict.reasons
+    experiment = spl.experiment(find_scenario("held-worker"), window_s=2)
+    verdict, out = run_until_fed(experiment, tmp_path / "run", on_phase=on_phase)[-1]
+    said = " ".join(reason.text for reason in verdict.reasons)
+    assert verdict.outcome in fault.outcomes, said
+    assert all(word in said for word in fault.words), said
     assert not qemus_of(tmp_path)
+    assert judge(read_evidence(out)) == verdict
+    if fault.outcomes == SAME and "sshd" in fault.name:
+        assert "virtio-serial" in {sample.path for sample in read_evidence(out).timeline.slab}
 
 
 def test_panic_at_boot(spl: Prepared, tmp_path: Path) -> None:
