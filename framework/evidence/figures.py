@@ -37,13 +37,15 @@ def _progress(timeline: Timeline, hold_ns: int, start: int, end: int) -> dict[st
         return {}
     first, last = probes[0].value, probes[-1].value
     seconds = (probes[-1].end_ns - probes[0].end_ns) / 1e9
+    if seconds <= 0:
+        return {}
     got = sum(t.allocs for t in last.threads) - sum(t.allocs for t in first.threads)
     gaps = [t.gap_max_ns for s in between(timeline.probe, hold_ns, end) for t in s.value.threads]
     return {
         "threads": len(last.threads),
         "object_size": last.config.size,
         "objects": got,
-        "objects_per_s": round(got / seconds, 1) if seconds else None,
+        "objects_per_s": round(got / seconds, 1),
         "emergency_objects": last.live.emergency_total - first.live.emergency_total,
         "longest_gap_ms": round(max(gaps) / 1e6, 1) if gaps else None,
     }

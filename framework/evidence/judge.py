@@ -155,6 +155,9 @@ def check_phases(*names: str) -> Check:
         missing = [name for name in names if name not in case.marks]
         if missing:
             yield Complaint(Outcome.INCONCLUSIVE, Reason(f"the run never came to: {', '.join(missing)}"))
+        times = [case.marks[name] for name in names if name in case.marks]
+        if times != sorted(times):
+            yield Complaint(Outcome.INCONCLUSIVE, Reason(f"the phases are out of order: {', '.join(names)} is right"))
 
     return check
 

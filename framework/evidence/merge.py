@@ -6,30 +6,33 @@ left out.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from framework.evidence.stream import Frame
 
-# Bytes of payload that wait for a first path that is behind. It is then as good as silent.
+# Bytes of payload, and frames, that wait for a first path that is behind. It is then as good as silent.
 MAX_WAITING_BYTES = 16 << 20
+MAX_WAITING_FRAMES = 100_000
 
 
 class Merger:
     """Takes the frames of both paths and gives each frame once, by rising number.
 
     What comes by the first path is given at once. What the second path brings waits: it is needed only where the first
-    one has a gap, or is silent.
+    one has a gap, or is silent. On either path a number that does not rise is garbled, and left out.
     """
 
-    __slots__ = ("_bytes", "_next", "_silent", "_waiting", "first", "second")
+    __slots__ = ("_bytes", "_last", "_next", "_silent", "_waiting", "first", "second")
 
     def __init__(self, first: str, second: str) -> None:
         self.first = first
         self.second = second
         # The number that is given next.
         self._next = 0
-        # Frames of the second path, by their numbers; the numbers rise.
-        self._waiting: dict[int, Frame] = {}
+        # Frames of the second path, by rising numbers, and the last number that came.
+        self._waiting: deque[Frame] = deque()
+        self._last = -1
         self._bytes = 0
         self._silent = False
 
@@ -52,24 +55,29 @@ class Merger:
             self._silent = False
             yield from self._give_waiting(frame.seq)
             self._next = frame.seq + 1
-            self._bytes -= len(self._waiting.pop(frame.seq).text) if frame.seq in self._waiting else 0
+            if self._waiting and self._waiting[0].seq == frame.seq:
+                self._pop()
             yield path, frame
-        elif frame.seq >= self._next:
-            self._waiting[frame.seq] = frame
+        elif frame.seq >= self._next and frame.seq > self._last:
+            self._last = frame.seq
+            self._waiting.append(frame)
             self._bytes += len(frame.text)
-            if self._silent or self._bytes > MAX_WAITING_BYTES:
+            if self._silent or self._bytes > MAX_WAITING_BYTES or len(self._waiting) > MAX_WAITING_FRAMES:
                 yield from self._give_waiting(frame.seq + 1)
 
     def silence(self) -> Iterator[tuple[str, Frame]]:
         """The first path is silent. Gives all that the second one has brought since."""
         self._silent = True
-        last = max(self._waiting, default=-1)
-        yield from self._give_waiting(last + 1)
+        yield from self._give_waiting(self._last + 1)
 
     def _give_waiting(self, end: int) -> Iterator[tuple[str, Frame]]:
         """Give the waiting frames with numbers below `end`."""
-        for seq in [seq for seq in self._waiting if seq < end]:
-            frame = self._waiting.pop(seq)
-            self._bytes -= len(frame.text)
-            self._next = seq + 1
+        while self._waiting and self._waiting[0].seq < end:
+            frame = self._pop()
+            self._next = frame.seq + 1
             yield self.second, frame
+
+    def _pop(self) -> Frame:
+        frame = self._waiting.popleft()
+        self._bytes -= len(frame.text)
+        return frame

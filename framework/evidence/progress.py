@@ -85,8 +85,10 @@ def check_progress(case: Case) -> Iterator[Complaint]:
         gap = seconds(widest_gap_ns(samples, start, end))
         yield Complaint(Outcome.INCONCLUSIVE, Reason(f"for {gap} of the window nobody looked at the critical threads"))
         return
+    # Of two threads with one index the first counts.
+    allocs = [{t.index: t.allocs for t in reversed(s.value.threads)} for s in samples]
     for thread in samples[-1].value.threads:
-        counts = [(s, next((t.allocs for t in s.value.threads if t.index == thread.index), 0)) for s in samples]
+        counts = [(s, got.get(thread.index, 0)) for s, got in zip(samples, allocs, strict=True)]
         yield from _look_at_thread(case, thread.index, thread.pid, counts)
 
 

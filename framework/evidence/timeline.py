@@ -145,7 +145,7 @@ class _Builder:
         for number, record in enumerate(records, 1):
             try:
                 self._take(record)
-            except (KeyError, TypeError, ValueError, OverflowError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
                 self.losses.append(f"record {number} cannot be read: {error!r}")
         if not self.ended:
             self.losses.append("the agent's stream has no end: it was cut off")

@@ -172,8 +172,9 @@ class _Builder:
         if blocked := [holder for holder in self.known[row] if holder != pid][:MAX_EDGES]:
             return blocked
         for role in row.holders:
-            if len(others := [holder for holder in self.members[role] if holder != pid][:2]) == 1:
-                return others
+            others = (holder for holder in self.members[role] if holder != pid)
+            if len(only := list(itertools.islice(others, 2))) == 1:
+                return only
         return []
 
     def blocked_holders(self, row: Row) -> list[int]:

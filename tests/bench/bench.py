@@ -11,21 +11,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from framework.deadline import Deadline, poll
+from framework.errors import HarnessError
 from framework.evidence.probe import ProbeStatus, parse_probe
 from framework.guest.agent import start_agent
 from framework.guest.guest import Guest, start_guest
 from framework.host.store import Store
-from framework.lab.experiment import Workload
+from framework.lab.experiment import Workload, run_experiment, run_until_fed
 from framework.lab.prepare import Wish, prepare
+from framework.lab.rundir import read_evidence
+from framework.lab.scenarios import find_scenario
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -145,11 +151,83 @@ def objects_per_s(before: ProbeStatus, after: ProbeStatus) -> float:
     return got / ((after.now_ns - before.now_ns) / 1e9)
 
 
+def survival(runs: int) -> dict[str, object]:
+    """Runs whose sshd is killed just before the window: how many get the verdict of an undisturbed run, bundle and all.
+
+    Every other run is of the build without emergency objects, whose verdict is STALLED.
+    """
+    builds = {variant: prepare(Wish(variant=variant)) for variant in ("stock", "no-emergency")}
+    expected = {"stock": "PROGRESS", "no-emergency": "STALLED"}
+    same, odd, reruns = 0, [], 0
+    with tempfile.TemporaryDirectory(prefix="splvm-bench-") as directory:
+        for number in range(runs):
+            variant = list(builds)[number % 2]
+            experiment = builds[variant].experiment(find_scenario("held-worker"), window_s=2)
+            done = run_until_fed(experiment, Path(directory) / f"{number:03}", on_phase=_kill_sshd)
+            reruns += len(done) - 1
+            verdict, out = done[-1]
+            lacking = _lacks(out)
+            if verdict.outcome.value == expected[variant] and not lacking:
+                same += 1
+            else:
+                odd.append(f"run {number}, {variant}: {verdict.outcome} {verdict.reasons[0].text} {' '.join(lacking)}")
+            shutil.rmtree(out)
+            sys.stderr.write(f"{number + 1}: {verdict.outcome}, {same} as undisturbed\n")
+    return {"same": same, "runs": runs, "reruns_of_starved_guests": reruns, "odd": odd}
+
+
+def _kill_sshd(guest: Guest, phase: str) -> None:
+    if phase == "hold":
+        with suppress(HarnessError):
+            guest.ssh.run("killall -9 dropbear", deadline=Deadline(10), check=False)
+
+
+def _lacks(out: Path) -> list[str]:
+    """What the bundle of a run lacks; the window's evidence has to have come by the second path."""
+    done = subprocess.run(
+        [str(PROJECT / "splvm"), "bundle", str(out), "--force"], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        return [f"bundle: {done.stderr}"]
+    archive = out.with_name(f"{out.name}.tar.gz")
+    with tarfile.open(archive) as bundle:
+        names = {name.partition("/")[2] for name in bundle.getnames()}
+    wanted = ["issue.md", "slab-before.txt", "slab-during.txt", "slab-after.txt", "meminfo.txt", "stacks.txt"]
+    wanted += ["slabinfo.txt", "dmesg.txt"]
+    paths = {sample.path for sample in read_evidence(out).timeline.slab}
+    return [name for name in wanted if name not in names] + (["second path"] if "virtio-serial" not in paths else [])
+
+
+def evidence_time(runs: int) -> dict[str, object]:
+    """Seconds from the end of the window until the evidence of a stall, or of a silent guest, is complete."""
+    stalled, frozen = [], []
+    builds = {variant: prepare(Wish(variant=variant)) for variant in ("stock", "no-emergency")}
+    with tempfile.TemporaryDirectory(prefix="splvm-bench-") as directory:
+        for number in range(runs):
+            for variant, disturb, times in (("no-emergency", None, stalled), ("stock", _stop_userland, frozen)):
+                experiment = builds[variant].experiment(find_scenario("held-worker"), window_s=2)
+                out = Path(directory) / f"{variant}-{number}"
+                run_experiment(experiment, out, disturb)
+                timeline = read_evidence(out).timeline
+                times.append(timeline.looks[0].at_s - timeline.host_phases["window-end"])
+    return {"stall": summary(stalled, "s"), "every program stopped": summary(frozen, "s")}
+
+
+def _stop_userland(guest: Guest, phase: str) -> None:
+    """Neither the agent nor sshd runs on from here: only the kernel still answers."""
+    if phase == "window-end":
+        with suppress(HarnessError):
+            command = "kill -STOP $(pidof splvm-agent) $(pidof dropbear)"
+            guest.ssh.run(command, deadline=Deadline(0.5), check=False)
+
+
 BENCHMARKS: dict[str, tuple[Callable[[int], dict[str, object]], int]] = {
     "boot": (boot, 5),
     "warm-demo": (warm_demo, 3),
     "edited-patch": (edited_patch, 3),
     "agent-cost": (agent_cost, 8),
+    "evidence-time": (evidence_time, 3),
+    "survival": (survival, 100),
     "fresh-demo": (fresh_demo, 1),
 }
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from framework.errors import BootError, DeadlineExceeded, GuestLostError, QemuLa
 from framework.evidence.judge import judge
 from framework.evidence.verdict import Outcome
 from framework.guest.guest import Guest, start_guest
+from framework.host.process import as_root_args
 from framework.host.store import Store, input_hash
 from framework.lab.experiment import run_until_fed
 from framework.lab.prepare import Prepared
@@ -194,47 +195,69 @@ def test_qemu_that_does_not_start(spl: Prepared, tmp_path: Path) -> None:
     assert not qemus_of(tmp_path)
 
 
-@pytest.fixture
-def running(tmp_path: Path, project: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """`splvm run` as a user starts it, in the window of its scenario."""
-    out = tmp_path / "run"
-    argv = [sys.executable, "-m", "framework", "run", "held-worker", "--window", "60", "--out", str(out)]
-    process = subprocess.Popen(argv, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def run_argv(out: Path, *options: str) -> list[str]:
+    """`splvm run` as a user starts it."""
+    return [sys.executable, "-m", "framework", "run", "held-worker", "--out", str(out), *options]
+
+
+@contextmanager
+def started_run(out: Path, project: Path, phase: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`splvm run`, in a phase of its scenario, or booting its guest."""
+    # Long enough to be met in the window, and short where something later is to be met.
+    window = "60" if phase in ("window", *BEFORE_WINDOW) else "1"
+    process = subprocess.Popen(
+        run_argv(out, "--window", window), cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     try:
-        poll(lambda: True if has_reached(out, "window") else None, Deadline(240), "window")
-        yield process, out
+        poll(lambda: True if has_reached(out, phase) else None, Deadline(240), phase)
+        yield process
     finally:
         process.kill()
         process.communicate()
 
 
+@pytest.fixture
+def running(tmp_path: Path, project: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """`splvm run`, in the window of its scenario."""
+    with started_run(tmp_path / "run", project, "window") as process:
+        yield process, tmp_path / "run"
+
+
 def has_reached(out: Path, phase: str) -> bool:
+    if phase == "booting":
+        return bool(qemus_of(out))
     path = out / "samples.jsonl"
     return path.exists() and f'"kind":"phase","name":"{phase}"' in path.read_text()
 
 
 def qemus_of(directory: Path) -> list[int]:
-    """Processes whose command line names a console log below `directory`."""
+    """Processes that write their output to a file below `directory`, as every QEMU does to its log."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
-            if entry.name.isdigit() and str(directory).encode() in (entry / "cmdline").read_bytes():
+            if entry.name.isdigit() and (entry / "fd" / "1").readlink().is_relative_to(directory):
                 found.append(int(entry.name))
-    return [pid for pid in found if pid != os.getpid()]
+    return found
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ended_by_the_user(
-    running: tuple[subprocess.Popen[bytes], Path], tmp_path: Path, number: signal.Signals, status: int
-) -> None:
-    process, out = running
-    process.send_signal(number)
-    output = process.communicate(timeout=60)[0].decode()
+BEFORE_WINDOW = ("booting", "settle", "hold")
+PHASES = (*BEFORE_WINDOW, "window", "window-end", "park", "audit", "release")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+@pytest.mark.parametrize("phase", [pytest.param(it, marks=[pytest.mark.slow] * (it != "window")) for it in PHASES])
+def test_ended_by_the_user(tmp_path: Path, project: Path, phase: str, number: signal.Signals, status: int) -> None:
+    out = tmp_path / "run"
+    with started_run(out, project, phase) as process:
+        assert qemus_of(tmp_path)
+        process.send_signal(number)
+        output = process.communicate(timeout=60)[0].decode()
     assert process.returncode == status, output
     assert "Traceback" not in output
     assert not qemus_of(tmp_path)
     facts = json.loads((out / "run.json").read_text())
     assert facts["outcome"]["kind"] == "interrupted"
+    assert judge(read_evidence(out)).outcome is Outcome.INCONCLUSIVE
     assert not list((Store.default_root() / "tmp").glob(f"*-{process.pid}-*"))
 
 
@@ -249,3 +272,51 @@ def test_killed_harness_takes_its_guest_along(running: tuple[subprocess.Popen[by
     )
     assert judged.returncode == 1
     assert judged.stdout.splitlines()[-1].startswith("INCONCLUSIVE held-worker"), judged
+
+
+def judged_line(out: Path, project: Path) -> str:
+    """The last line of `splvm judge`."""
+    argv = [sys.executable, "-m", "framework", "judge", str(out)]
+    done = subprocess.run(argv, cwd=project, capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_two_runs_at_once(tmp_path: Path, project: Path) -> None:
+    outs = [tmp_path / "one", tmp_path / "two"]
+    processes = [subprocess.Popen(run_argv(out), cwd=project, stdout=subprocess.PIPE, text=True) for out in outs]
+    lines = [process.communicate(timeout=600)[0].splitlines()[-1] for process in processes]
+    # A host with two cores may starve both. Then that is said, and nothing else.
+    for line in lines:
+        assert line.startswith("PROGRESS") or (line.startswith("INCONCLUSIVE") and "starved" in line), lines
+    for out in outs:
+        assert judged_line(out, project).split()[0] in ("PROGRESS", "INCONCLUSIVE")
+        # Each has its own guest, and nothing of the other.
+        assert len({s.value.threads[0].pid for s in read_evidence(out).timeline.probe if s.value.threads}) == 1
+    assert not qemus_of(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_store_that_is_damaged_between_two_runs(spl: Prepared, tmp_path: Path, project: Path) -> None:
+    module = spl.spl.modules[0]
+    good = module.read_bytes()
+    module.write_bytes(good[: len(good) // 2] + b"\0" + good[len(good) // 2 + 1 :])
+    done = subprocess.run(
+        run_argv(tmp_path / "run", "--window", "2"), cwd=project, capture_output=True, text=True, timeout=600
+    )
+    assert done.stdout.splitlines()[-1].startswith("PROGRESS"), done.stdout
+    assert "damaged" in done.stderr
+    assert module.read_bytes() == good
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up(tmp_path: Path, project: Path) -> None:
+    """The directory of the run is on a file system of its own, which is gone with the process that sees it."""
+    script = 'mount -t tmpfs -o size=300k none "$0" && exec "$@"'
+    argv = ["unshare", "--mount", "sh", "-c", script, str(tmp_path), *run_argv(tmp_path / "run")]
+    done = subprocess.run([*as_root_args(), *argv], cwd=project, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 3, done
+    assert "No space left on device" in done.stderr
+    assert "hint: free some space" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not qemus_of(tmp_path)
