@@ -78,6 +78,10 @@ def starved(case: Case, first: str = "window", last: str = "window-end") -> str:
         # Less than before means that a CPU is gone, and so are its figures.
         if run_s >= 0 and wait_s > STARVED_SHARE * (run_s + wait_s):
             return f" (the guest was starved: its CPUs ran {run_s:.1f} s and waited {wait_s:.1f} s for the host's)"
+        stolen_s = readings[-1].steal_s - readings[0].steal_s
+        cores = case.evidence.facts.get("host", {}).get("cores") or 1
+        if stolen_s > STARVED_SHARE * cores * (readings[-1].at_s - readings[0].at_s):
+            return f" (the guest was starved: {stolen_s:.1f} s were stolen from the host's own CPUs)"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -68,18 +69,27 @@ def _worker(timeline: Timeline, start: int, end: int) -> dict[str, Any]:
     return {"worker": figures}
 
 
+def reading_times(marks: Mapping[str, int]) -> dict[str, int]:
+    """Until when a reading counts as one before, during or after, ns: the last one before the lever, the last one at rest
+    or in the window, and the last of all.
+    """
+    times = {
+        "before": marks.get("hold", marks.get("window")),
+        "during": marks.get("audit-end", marks.get("window-end")),
+        # Beyond every time of a frame, which has 64 bits.
+        "after": 1 << 64,
+    }
+    return {when: until_ns for when, until_ns in times.items() if until_ns is not None}
+
+
 def _slab_lines(rows: list[Sample[CacheRow]], marks: dict[str, int]) -> dict[str, Any]:
-    """The slab file's row before, during and after: last before the lever, last at rest or in the window, last."""
+    """The slab file's row before, during and after."""
     lines: dict[str, Any] = {}
-    before_ns = marks.get("hold", marks.get("window"))
-    during_ns = marks.get("audit-end", marks.get("window-end"))
-    if before_ns is not None:
-        lines["before"] = next((s.value for s in reversed(rows) if s.end_ns <= before_ns), None)
-    if during_ns is not None:
-        lines["during"] = next((s.value for s in reversed(rows) if s.end_ns <= during_ns), None)
-    if rows:
-        lines["after"] = rows[-1].value
-    return {when: row.to_json() for when, row in lines.items() if row is not None}
+    for when, until_ns in reading_times(marks).items():
+        row = next((s.value for s in reversed(rows) if s.end_ns <= until_ns), None)
+        if row is not None:
+            lines[when] = row.to_json()
+    return lines
 
 
 def _recovery(timeline: Timeline, rows: list[Sample[CacheRow]], marks: dict[str, int]) -> dict[str, Any]:

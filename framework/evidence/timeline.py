@@ -44,6 +44,8 @@ class HostReading:
     # Seconds all virtual CPU threads ran, and waited for a CPU of the host.
     run_s: float
     wait_s: float
+    # Seconds that were taken from the host's own CPUs by what is below it, all CPUs together.
+    steal_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ class _Builder:
                         float(record["at_s"]),
                         sum(int(vcpu["run_ns"]) for vcpu in vcpus) / 1e9,
                         sum(int(vcpu["wait_ns"]) for vcpu in vcpus) / 1e9,
+                        float(record.get("steal_s", 0)),
                     )
                 )
             case "phase":

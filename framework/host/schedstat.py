@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -19,6 +20,15 @@ def read_threads(pid: int, threads: tuple[int, ...]) -> list[dict[str, int]]:
             continue
         readings.append({"tid": thread, "run_ns": int(run_ns), "wait_ns": int(wait_ns)})
     return readings
+
+
+def read_steal_s() -> float:
+    """Seconds that a hypervisor below this host gave its CPUs to others, over all CPUs, since boot (proc(5), stat)."""
+    try:
+        words = Path("/proc/stat").read_text().partition("\n")[0].split()
+        return int(words[8]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def read_state(pid: int) -> str:

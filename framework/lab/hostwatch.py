@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from framework.host.schedstat import read_steal_s
+
 # Seconds between two readings.
 INTERVAL_S = 0.25
 
@@ -25,7 +27,7 @@ def start_host_watch(
 
     def watch() -> None:
         while True:
-            sink({"vcpus": read(time.monotonic()), "load1": os.getloadavg()[0]})
+            sink({"vcpus": read(time.monotonic()), "load1": os.getloadavg()[0], "steal_s": read_steal_s()})
             if done.wait(INTERVAL_S):
                 return
 

@@ -538,6 +538,19 @@ def test_an_excuse_counts_for_its_own_time_only() -> None:
     assert judge(simulate(HELD, late).evidence()).outcome is Outcome.SLOW
 
 
+@pytest.mark.parametrize(("share", "outcome"), [(0.5, Outcome.INCONCLUSIVE), (0.3, Outcome.SLOW)])
+def test_a_host_that_is_starved_itself_starves_its_guest(share: float, outcome: Outcome) -> None:
+    run = simulate(NOMINAL, FAULTS["thread 1 waits too long once"])
+    evidence = run.evidence()
+    cores = evidence.facts.get("host", {}).get("cores") or 1
+    for record in run.records:
+        if record["kind"] == "host":
+            record["steal_s"] = share * cores * record["at_s"]
+    verdict = judge(replace(evidence, timeline=Timeline.from_records(run.records)))
+    assert verdict.outcome is outcome
+    assert ("stolen from the host's own CPUs" in verdict.reasons[0].text) == (outcome is Outcome.INCONCLUSIVE)
+
+
 def test_a_virtual_cpu_that_is_gone_is_no_excuse() -> None:
     records = simulate(NOMINAL, FAULTS["thread 1 waits too long once"]).records
     hosts = [record for record in records if record["kind"] == "host"]
