@@ -136,11 +136,18 @@ FAULTS = [
         Fault("qemu-killed", signal_qemu(signal.SIGKILL), when, (Outcome.LOST,), ("QEMU ended with status -9",), slow)
         for when, slow in (("window", False), ("release", True))
     ),
-    Fault("qemu-stopped", signal_qemu(signal.SIGSTOP), "window", (Outcome.LOST,), ("QEMU is stopped (state T)",)),
+    Fault(
+        "qemu-stopped",
+        signal_qemu(signal.SIGSTOP),
+        "window",
+        (Outcome.LOST,),
+        ("QEMU is stopped (state T)",),
+        slow=True,
+    ),
     Fault("paused", pause, "window", (Outcome.LOST,), ("the virtual CPUs do not run: paused",), slow=True),
     Fault("clock-jumps", in_guest("date -s 2031-01-01; date -s 2001-01-01"), "window", SAME, slow=True),
     Fault("slab-file-blocked", wreck("sem"), "window", (Outcome.INCONCLUSIVE,), ("did not come back",), slow=True),
-    *(Fault(f"flood-{name}", in_guest(FLOODS[name]), "window", BUSY, slow=name != "line") for name in FLOODS),
+    *(Fault(f"flood-{name}", in_guest(FLOODS[name]), "window", BUSY, slow=True) for name in FLOODS),
 ]
 
 

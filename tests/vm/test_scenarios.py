@@ -32,6 +32,8 @@ REASONS = {
         r"critical thread 0 \(pid \d+\) got no object for the last \d\.\d+ s of the window: "
         r"state D, .*spl_kmem_cache_alloc.* <- critical_thread",
         r"critical thread 1 \(pid \d+\) got no object",
+        r"by sysrq-t, slabprobe/\d \(pid \d+\) and 1 more wait in spl_\w+ for the slab worker spl_kmem_cache "
+        r"\(pid \d+\), which is held by slabprobe until the host releases it: a chain, not a cycle",
     ],
 }
 
