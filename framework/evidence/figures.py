@@ -70,8 +70,9 @@ def _worker(timeline: Timeline, start: int, end: int) -> dict[str, Any]:
 
 
 def reading_times(marks: Mapping[str, int]) -> dict[str, int]:
-    """Until when a reading counts as one before, during or after, ns: the last one before the lever, the last one at rest
-    or in the window, and the last of all.
+    """Until when, ns, a reading counts as `before`, `during` or `after`; of each the last one tells.
+
+    That is before the lever, at rest or else in the window, and at the end.
     """
     times = {
         "before": marks.get("hold", marks.get("window")),

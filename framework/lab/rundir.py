@@ -195,11 +195,12 @@ def _find_damage(path: Path, facts: Mapping[str, Any]) -> list[str]:
     if not isinstance(recorded, dict) or not isinstance(facts.get("outcome"), dict):
         return ["run.json: the run was cut off, its end is not recorded"]
     damage = []
-    said, logged = facts["outcome"].get("console_bytes", 0), recorded.get("console.log", {}).get("bytes", 0)
-    if logged < said:
-        damage.append(f"console.log: {logged} bytes of the {said} that the guest said")
     if facts.get("seal") != _seal(facts):
         damage.append("run.json: not what it was when the run ended")
+    else:
+        said, logged = facts["outcome"].get("console_bytes", 0), recorded["console.log"]["bytes"]
+        if logged < said:
+            damage.append(f"console.log: {logged} bytes of the {said} that the guest said")
     for name in (*EVIDENCE_FILES, *TAKEN_FILES):
         there = (path / name).is_file()
         if name in TAKEN_FILES and name not in recorded:

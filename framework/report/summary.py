@@ -48,18 +48,29 @@ def summarize(verdict: Verdict, facts: Mapping[str, Any], where: str, *, expecte
 
 def title(facts: Mapping[str, Any]) -> str:
     """Scenario, kernel and variant of a run."""
-    kernel, spl = facts.get("kernel", {}), facts.get("spl", {})
+    kernel, spl = _part(facts, "kernel"), _part(facts, "spl")
     release = f"{kernel.get('id')} ({kernel.get('release')})"
     build = f"SPL {spl.get('version')} {spl.get('variant')}"
-    patches = "".join(f" + {patch.get('name')}" for patch in spl.get("patches", ()))
+    patches = "".join(f" + {patch['name']}" for patch in _patches(spl))
     return f"{facts.get('scenario')} on {release}, {build}{patches}"
 
 
 def verdict_line(verdict: Verdict, facts: Mapping[str, Any]) -> str:
     """The last line on stdout: `VERDICT scenario kernel variant reason`."""
-    kernel, spl = facts.get("kernel", {}), facts.get("spl", {})
+    kernel, spl = _part(facts, "kernel"), _part(facts, "spl")
     words = (verdict.outcome.value, facts.get("scenario"), kernel.get("id"), spl.get("variant"))
     return plain(" ".join(str(word) for word in words) + f" {verdict.reasons[0].text}")
+
+
+def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of run.json, which may be damaged."""
+    part = facts.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _patches(spl: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    patches = spl.get("patches")
+    return (it for it in (patches if isinstance(patches, list) else ()) if isinstance(it, dict) and "name" in it)
 
 
 def plain(text: str) -> str:

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The sampling agent: reads files of proc in the guest at a fixed rate and
- * streams them as frames to its standard output. The format is in
- * docs/formats.md, "The agent's stream".
+ * streams them as frames to its standard output, and to a port if there is one.
+ * The format is in docs/formats.md, "The agent's stream".
  *
  * It has to go on while the guest is short of memory and partly stuck. So all
  * memory is there, touched and locked before the first tick, files are held
@@ -273,7 +273,7 @@ static void set_up_port(void)
 
 	if (!settings.port)
 		return;
-	fd = open(settings.port, O_RDWR | O_CLOEXEC);
+	fd = open(settings.port, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0) {
 		fprintf(stderr, "agent: %s: %s\n", settings.port, strerror(errno));
 		return;
@@ -324,6 +324,17 @@ static void push_end(void)
 	f = agent_frame(&t, last_due(now_ns(), 1));
 	ring_close(&f);
 	ring_unlock();
+}
+
+/* What is opened later must not get the number of a standard stream that was closed. */
+static void set_up_streams(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	close(fd);
 }
 
 static void set_up_proc(void)
@@ -380,9 +391,9 @@ void wait_for_start(void)
 
 static const char usage[] =
 	"usage: agent [options]\n"
-	"Streams samples of /proc; takes `probe COMMAND` and `quit` on standard input.\n"
+	"Streams samples of /proc; takes `[#N ]probe COMMAND` and `quit` on standard input.\n"
 	"  --rate HZ        ticks a second, 1 to 100 (20)\n"
-	"  --slow-every N   meminfo, pressure and vmstat at every Nth tick (10)\n"
+	"  --slow-every N   meminfo, pressure, vmstat and loadavg at every Nth tick (10)\n"
 	"  --ring KIB       memory for frames that wait to be written (4096)\n"
 	"  --port FILE      a second path: all goes there too, and commands are taken from it\n"
 	"  --root DIR       prefix of every path it opens in /proc (none)\n"
@@ -450,6 +461,7 @@ int main(int argc, char **argv)
 	int sig;
 
 	parse_options(argc, argv);
+	set_up_streams();
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&end);
 	sigaddset(&end, SIGTERM);

@@ -41,6 +41,7 @@ static struct {
 	uint64_t head, wanted;	/* up to there it is to go out */
 	uint64_t seq, dropped;
 	bool closed;	/* the last frame is in */
+	bool whole;	/* an output has it all */
 	struct output outputs[MAX_OUTPUTS];
 	unsigned int nr_outputs;
 } ring = {
@@ -198,10 +199,10 @@ static void output_write(struct output *out)
 }
 
 /* With the lock held: the process ends with its last output. */
-static void leave_if_last(int status)
+static void leave_if_last(void)
 {
 	if (!slowest())
-		leave(status);
+		leave(ring.whole ? 0 : 1);
 }
 
 static void *writer_main(void *arg)
@@ -216,13 +217,14 @@ static void *writer_main(void *arg)
 			output_write(out);
 		if (out->open && ring.closed) {
 			out->open = false;
-			leave_if_last(0);
+			ring.whole = true;
 		}
 	}
-	leave_if_last(1);
+	leave_if_last();
 	ring_unlock();
-	/* The host sees that this path has ended. The number stays taken: another thread may be writing to it. */
-	dup2(STDERR_FILENO, out->fd);
+	/* The host sees that this path has ended. A port has no such end, and commands still come by it. */
+	if (out->fd == STDOUT_FILENO)
+		dup2(STDERR_FILENO, out->fd);
 	return NULL;
 }
 

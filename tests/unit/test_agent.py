@@ -1,13 +1,17 @@
-"""The guest's sampling agent, built here and driven over pipes against a fake /proc."""
+"""The guest's sampling agent, built here and driven over pipes and a terminal against a fake /proc."""
 
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
+import itertools
 import os
 import re
 import select
 import shutil
 import subprocess
+import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +24,8 @@ from framework.deadline import Deadline, poll
 GUEST = Path(__file__).parents[2] / "images" / "guest"
 LIMIT_S = 30.0
 FILE_LEN = 64 * 1024
-SLOW = ("meminfo", "pressure", "vmstat", "loadavg")
+# At every which one of the slow ticks a source is read; the others are at every tick.
+SLOW = {"meminfo": 1, "pressure": 1, "vmstat": 1, "loadavg": 1, "slabinfo": 4, "arcstats": 4}
 NUMBER = rb"(0|[1-9][0-9]*)"
 SOURCE = rb"(agent|slab|probe|tasks|meminfo|pressure|vmstat|loadavg|slabinfo|arcstats|ctl)"
 HEADER = re.compile(rb"F %b %b %b (data|same|blocked|error) %b %b %b" % (NUMBER, NUMBER, SOURCE, *(NUMBER,) * 3))
@@ -55,51 +60,41 @@ def parse_header(line: bytes) -> tuple[Frame, int]:
     return frame, int(length)
 
 
-class Agent:
-    """A running agent; leaving the context kills it if it still runs."""
+class Output:
+    """One of the agent's outputs, and what has been read of it."""
 
-    def __init__(self, binary: Path, root: Path, *options: str) -> None:
-        argv = [str(binary), "--root", str(root), *options]
-        self.process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
-        )
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
         self.frames: list[Frame] = []
-        self._buffer = b""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            assert pipe
-            pipe.close()
+        # All bytes, and how many of them were whole frames.
+        self.raw = bytearray()
+        self._done = 0
 
     def _fill(self, deadline: Deadline) -> bool:
-        assert self.process.stdout
-        fd = self.process.stdout.fileno()
-        ready, _, _ = select.select([fd], [], [], deadline.remaining_s)
+        ready, _, _ = select.select([self.fd], [], [], deadline.remaining_s)
         assert ready, f"waited for output in vain, last seen: {self.frames[-3:]}"
-        chunk = os.read(fd, 1 << 16)
-        self._buffer += chunk
+        try:
+            chunk = os.read(self.fd, 1 << 16)
+        except OSError as error:
+            # The other end of a terminal is closed.
+            assert error.errno == errno.EIO
+            chunk = b""
+        self.raw += chunk
         return bool(chunk)
 
     def next_frame(self, deadline: Deadline) -> Frame | None:
         """The next frame, None at the end of the output."""
-        while b"\n" not in self._buffer:
+        while (end := self.raw.find(b"\n", self._done)) < 0:
             if not self._fill(deadline):
-                assert not self._buffer, "the output ends within a header"
+                assert len(self.raw) == self._done, "the output ends within a header"
                 return None
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        frame, length = parse_header(line)
-        while len(self._buffer) < length + 1:
+        frame, length = parse_header(bytes(self.raw[self._done : end]))
+        start, end = end + 1, end + 1 + length
+        while len(self.raw) < end + 1:
             assert self._fill(deadline), "the output ends within a payload"
-        assert self._buffer[length : length + 1] == b"\n", "no newline after the payload"
-        frame = dataclasses.replace(frame, payload=self._buffer[:length])
-        self._buffer = self._buffer[length + 1 :]
+        assert self.raw[end : end + 1] == b"\n", "no newline after the payload"
+        frame = dataclasses.replace(frame, payload=bytes(self.raw[start:end]))
+        self._done = end + 1
         self.frames.append(frame)
         return frame
 
@@ -117,6 +112,69 @@ class Agent:
     def until_payload(self, source: str, payload: bytes) -> Frame:
         return self.until(lambda f: (f.source, f.payload) == (source, payload))
 
+    def finish(self) -> list[Frame]:
+        """Reads to the end of the output, and checks the whole stream."""
+        deadline = Deadline(LIMIT_S)
+        while self.next_frame(deadline):
+            pass
+        check_stream(self.frames)
+        return self.frames
+
+    def take_rest(self) -> None:
+        """Reads to the end of the output, wherever in the stream that is."""
+        deadline = Deadline(LIMIT_S)
+        while self._fill(deadline):
+            pass
+
+
+class Port(Output):
+    """The host's end of the agent's port: a terminal that changes nothing."""
+
+    def __init__(self) -> None:
+        fd, self._slave = os.openpty()
+        super().__init__(fd)
+        tty.setraw(self._slave)
+        self.path = os.ttyname(self._slave)
+
+    def leave_to_agent(self) -> None:
+        """Closes the other end here, once the agent has it open: then it ends when the agent does."""
+        if self._slave >= 0:
+            os.close(self._slave)
+        self._slave = -1
+
+    def send(self, text: str) -> None:
+        assert os.write(self.fd, text.encode()) == len(text)
+
+    def close(self) -> None:
+        self.leave_to_agent()
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
+
+class Agent(Output):
+    """A running agent and its standard output; leaving the context kills it if it still runs."""
+
+    def __init__(self, binary: Path, root: Path, *options: str) -> None:
+        argv = [str(binary), "--root", str(root), *options]
+        self.process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+        assert self.process.stdout
+        super().__init__(self.process.stdout.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert pipe
+            pipe.close()
+
     def send(self, text: str) -> None:
         """Writes it all, without the agent's output being read meanwhile."""
         assert self.process.stdin
@@ -133,13 +191,14 @@ class Agent:
         assert self.process.stdin
         self.process.stdin.close()
 
+    def close_output(self) -> None:
+        assert self.process.stdout
+        self.process.stdout.close()
+
     def drain(self) -> list[Frame]:
         """Reads to the end of the output, checks the whole stream, and that the agent left with 0."""
-        deadline = Deadline(LIMIT_S)
-        while self.next_frame(deadline):
-            pass
+        self.finish()
         assert self.process.wait(timeout=LIMIT_S) == 0
-        check_stream(self.frames)
         return self.frames
 
     def pass_ticks(self) -> None:
@@ -174,7 +233,7 @@ def check_stream(frames: list[Frame]) -> None:
 
 
 def check_frame(frame: Frame, base_ns: int, period_ns: int, slow_every: int) -> None:
-    every = slow_every if frame.source in SLOW else 1
+    every = SLOW[frame.source] * slow_every if frame.source in SLOW else 1
     due_ns = base_ns + frame.tick * period_ns
     assert frame.tick % every == 0
     assert due_ns <= frame.start_ns < due_ns + every * period_ns, "another tick was due"
@@ -274,6 +333,27 @@ def start(binary: Path, proc: FakeProc) -> Iterator[Callable[..., Agent]]:
     yield start_agent
     for agent in running:
         agent.__exit__(None, None, None)
+
+
+@pytest.fixture
+def port() -> Iterator[Port]:
+    port = Port()
+    yield port
+    port.close()
+
+
+@pytest.fixture
+def start_pair(start: Callable[..., Agent], port: Port) -> Callable[..., Agent]:
+    """Starts an agent with a port, and reads the first frame from both outputs."""
+
+    def start_agent(*options: str) -> Agent:
+        agent = start("--port", port.path, *options)
+        for output in (agent, port):
+            assert output.until_is("agent", "data").seq == 0
+        port.leave_to_agent()
+        return agent
+
+    return start_agent
 
 
 def tasks_in(payload: bytes) -> dict[str, list[str]]:
@@ -598,9 +678,265 @@ def test_nothing_follows_quit(start: Callable[..., Agent]) -> None:
 def test_output_that_fails_ends_the_agent(start: Callable[..., Agent]) -> None:
     agent = start()
     agent.until_is("slab", "data")
-    assert agent.process.stdout
-    agent.process.stdout.close()
+    agent.close_output()
     assert agent.process.wait(timeout=LIMIT_S) == 1
+
+
+# The second path.
+
+
+def answers(output: Output) -> list[bytes]:
+    return [frame.payload for frame in output.frames if frame.source == "ctl"]
+
+
+def flood(agent: Agent, output: Output, count: int = 250) -> None:
+    """Has the agent write much more than a pipe, a terminal and a small ring hold, as fast as one output is read."""
+    for at in range(count):
+        agent.send(f"{at} {'x' * 180}\n")
+        output.until(lambda f, at=at: f.payload.startswith(b"errno=22 %d x" % at))
+
+
+def check_prefix(part: bytes | bytearray, whole: bytes | bytearray) -> None:
+    assert whole[: len(part)] == part
+    assert len(part) < len(whole)
+
+
+def shrink_pipe(fd: int) -> None:
+    fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 4096)
+
+
+def test_both_outputs_get_the_same_bytes(start_pair: Callable[..., Agent], port: Port) -> None:
+    agent = start_pair("--slow-every", "2")
+    agent.until(lambda f: f.source == "vmstat" and f.tick >= 8)
+    agent.quit()
+    port.finish()
+    assert agent.raw == port.raw
+    assert [f.seq for f in port.frames] == list(range(len(port.frames)))
+
+
+def test_the_stream_goes_on_by_the_port_when_the_reader_of_stdout_is_gone(
+    start_pair: Callable[..., Agent], port: Port
+) -> None:
+    agent = start_pair()
+    agent.until_is("slab", "data")
+    agent.close_output()
+    port.until(lambda f: f.tick > agent.frames[-1].tick + 50)
+    # Its input is still there.
+    agent.send("probe hold\n")
+    port.until_payload("ctl", b"ok hold")
+    port.send("quit\n")
+    frames = port.finish()
+    assert [f.seq for f in frames] == list(range(len(frames)))
+    assert agent.process.wait(timeout=LIMIT_S) == 0
+
+
+def test_stdout_that_was_never_open(binary: Path, proc: FakeProc, port: Port) -> None:
+    argv = [str(binary), "--root", str(proc.root), "--rate", "100", "--no-realtime", "--port", port.path]
+    # Then another file that it opens may get the number of its standard output.
+    with subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv]) as process:
+        try:
+            port.until(lambda f: f.source == "slab" and f.tick >= 5)
+            port.leave_to_agent()
+            port.send("quit\n")
+            frames = port.finish()
+            assert process.wait(timeout=LIMIT_S) == 0
+        finally:
+            process.kill()
+    assert not any(f.what == "error" for f in frames)
+    assert (proc.proc / "slabprobe").read_text() == "slabprobe 1\n"
+
+
+def test_the_stream_goes_on_by_stdout_when_the_port_is_gone(start_pair: Callable[..., Agent], port: Port) -> None:
+    agent = start_pair()
+    port.close()
+    agent.until(lambda f: f.tick > 50)
+    agent.send("probe hold\n")
+    agent.until_payload("ctl", b"ok hold")
+    frames = agent.quit()
+    assert [f.seq for f in frames] == list(range(len(frames)))
+
+
+def test_both_outputs_gone_end_the_agent(start_pair: Callable[..., Agent], port: Port) -> None:
+    agent = start_pair()
+    agent.close_output()
+    port.close()
+    assert agent.process.wait(timeout=LIMIT_S) == 1
+
+
+@pytest.mark.parametrize("stalls", ["stdout", "port"])
+def test_an_output_that_does_not_take_its_data_is_given_up(
+    start_pair: Callable[..., Agent], port: Port, stalls: str
+) -> None:
+    # Few ticks, so that the output that is read keeps up on a host that is busy.
+    agent = start_pair("--ring", "16", "--rate", "10")
+    if stalls == "stdout":
+        shrink_pipe(agent.fd)
+    stalled, read = (agent, port) if stalls == "stdout" else (port, agent)
+    flood(agent, read)
+    if stalls == "stdout":
+        # Its reader comes back and finds the end. What was being written is what it was, although the ring went on.
+        stalled.take_rest()
+    agent.send("quit\n")
+    frames = read.finish()
+    assert [f.seq for f in frames] == list(range(len(frames)))
+    # It does not wait for the other either.
+    assert agent.process.wait(timeout=LIMIT_S) == 0
+    stalled.take_rest()
+    check_prefix(stalled.raw, read.raw)
+
+
+def test_an_output_that_is_slow_gets_all(start_pair: Callable[..., Agent], port: Port) -> None:
+    agent = start_pair("--ring", "256")
+    shrink_pipe(agent.fd)
+    flood(agent, port)
+    agent.send("quit\n")
+    port.until(lambda f: f.payload.startswith(b"end "))
+    agent.drain()
+    assert agent.raw == port.raw
+
+
+def test_frames_are_dropped_when_both_outputs_stall(start_pair: Callable[..., Agent], port: Port) -> None:
+    agent = start_pair("--ring", "4")
+    shrink_pipe(agent.fd)
+    threads = Path(f"/proc/{agent.process.pid}/task")
+    count = len(list(threads.iterdir()))
+    agent.send("".join(f"{i} {'x' * 180}\n" for i in range(1000)) + "quit\n")
+    poll(lambda: len(list(threads.iterdir())) < count or None, Deadline(LIMIT_S), "the end of a thread")
+    for output in (agent, port):
+        output.take_rest()
+    assert agent.process.wait(timeout=LIMIT_S) == 0
+    # One of them stands in the way of the other before that one stalls as well.
+    part, whole = sorted((agent, port), key=lambda output: len(output.raw))
+    whole.finish()
+    end = END.fullmatch(whole.frames[-1].payload)
+    assert end
+    assert int(end[2]) > 100
+    if part.raw != whole.raw:
+        check_prefix(part.raw, whole.raw)
+
+
+@pytest.mark.parametrize("first", ["stdin", "port"])
+def test_a_command_that_comes_twice_is_done_once(
+    start_pair: Callable[..., Agent], proc: FakeProc, port: Port, first: str
+) -> None:
+    (proc.proc / "slabprobe").unlink()
+    os.mkfifo(proc.proc / "slabprobe")
+    with open(os.open(proc.proc / "slabprobe", os.O_RDWR), "rb", buffering=0) as probe:
+        agent = start_pair()
+        for line in ("#1 probe hold", "#2 probe release", "probe mark a"):
+            for way in [agent, port] if first == "stdin" else [port, agent]:
+                way.send(f"{line}\n")
+            agent.until_payload("ctl", f"ok {line.replace('probe ', '')}".encode())
+        agent.send("last\n")
+        port.send("last\n")
+        for output in (agent, port):
+            for _ in range(2):
+                output.until_payload("ctl", b"errno=22 last")
+        done = [b"ok #1 hold", b"ok #2 release", b"ok mark a", b"ok mark a"]
+        assert [it for it in answers(agent) if b"last" not in it] == done
+        assert probe.read(100) == b"holdreleasemark amark a"
+        agent.quit()
+        port.finish()
+        assert agent.raw == port.raw
+
+
+def test_numbers_of_commands(start_pair: Callable[..., Agent], port: Port) -> None:
+    agent = start_pair()
+    lines = ("#7 probe a", "#7 probe a", "#3 probe b", "probe c", "#8 now", "#8 probe d", "#10 probe e", "#9 probe f")
+    odd = (
+        "# probe g",
+        "#11",
+        "#11 ",
+        "#11 probe h",
+        "#12 quit",
+        f"#{10**16} probe i",
+        f"#{10**18} probe j",
+        "#13 probe k",
+    )
+    agent.send("".join(f"{line}\n" for line in (*lines, *odd, "last")))
+    agent.until_payload("ctl", b"errno=22 last")
+    assert answers(agent) == [
+        *(b"ok #7 a", b"ok c", b"errno=22 #8 now", b"ok #10 e"),
+        *(b"errno=22 # probe g", b"errno=22 #11", b"errno=22 #11 ", b"errno=22 #12 quit"),
+        *(b"ok #%d i" % 10**16, b"errno=22 #%d probe j" % 10**18, b"errno=22 last"),
+    ]
+    # The longest line that is taken, and one that is not.
+    for number, length in ((10**17 - 2, 200), (10**17 - 1, 201)):
+        port.send(f"#{number} probe {'x' * length}\n")
+        what = b"ok" if length == 200 else b"errno=22"
+        agent.until_payload("ctl", b"%b #%d %b" % (what, number, b"x" * 200))
+    agent.quit()
+
+
+def test_commands_by_a_port_that_was_given_up(start_pair: Callable[..., Agent], port: Port) -> None:
+    agent = start_pair("--ring", "16", "--rate", "10")
+    flood(agent, agent)
+    # Its writer comes back and finds that it was given up.
+    deadline = Deadline(LIMIT_S)
+    while select.select([port.fd], [], [], 0.2)[0]:
+        assert port._fill(deadline)
+    for number in range(1, 4):
+        port.send(f"#{number} probe hold\n")
+        agent.until_payload("ctl", b"ok #%d hold" % number)
+    agent.quit()
+    check_prefix(port.raw, agent.raw)
+
+
+def test_quit_by_the_port(start_pair: Callable[..., Agent], port: Port) -> None:
+    agent = start_pair()
+    agent.close_input()
+    port.until(lambda f: f.tick > 30)
+    port.send("#1 probe hold\n")
+    agent.until_payload("ctl", b"ok #1 hold")
+    port.send("quit\n")
+    port.finish()
+    agent.drain()
+    assert agent.raw == port.raw
+
+
+def test_the_end_of_both_inputs_ends_the_stream(start_pair: Callable[..., Agent], port: Port) -> None:
+    agent = start_pair()
+    agent.close_input()
+    agent.until(lambda f: f.tick > 30)
+    port.close()
+    agent.drain()
+
+
+def test_a_port_that_cannot_be_opened(start: Callable[..., Agent], proc: FakeProc) -> None:
+    path = proc.root / "no-such-port"
+    agent = start("--port", str(path))
+    agent.until_is("slab", "data")
+    agent.quit()
+    assert agent.process.stderr
+    assert agent.process.stderr.read().decode() == f"agent: {path}: No such file or directory\n"
+
+
+# Sources that need not be there.
+
+
+def test_optional_sources(start: Callable[..., Agent], proc: FakeProc) -> None:
+    agent = start("--slow-every", "2")
+    agent.until(lambda f: f.tick > 20)
+    assert not {"slabinfo", "arcstats"} & {f.source for f in agent.frames}
+    proc.write("slabinfo", "slabinfo - version: 2.1\n")
+    proc.write("spl/kstat/zfs/arcstats", "13 1 0x01\n")
+    assert agent.until_is("slabinfo", "data").payload == b"slabinfo - version: 2.1\n"
+    assert agent.until_is("arcstats", "data").payload == b"13 1 0x01\n"
+    agent.until_is("arcstats", "same")
+    proc.overwrite("spl/kstat/zfs/arcstats", "13 1 0x02\n")
+    assert agent.until_is("arcstats", "data").payload == b"13 1 0x02\n"
+    frames = agent.quit()
+    ticks = [f.tick for f in frames if f.source == "arcstats"]
+    assert {b - a for a, b in itertools.pairwise(ticks)} <= {8, 16}
+    assert {f.tick % 8 for f in frames if f.source == "slabinfo"} == {0}
+    assert {f.tick % 2 for f in frames if f.source == "loadavg"} == {0}
+
+
+def test_an_optional_source_that_cannot_be_read_is_told(start: Callable[..., Agent], proc: FakeProc) -> None:
+    (proc.proc / "slabinfo").mkdir()
+    agent = start("--slow-every", "1")
+    assert agent.until_is("slabinfo", "error").payload == b"errno=21 /proc/slabinfo"
+    agent.quit()
 
 
 def test_realtime_is_set_up_or_its_lack_is_said(binary: Path, proc: FakeProc) -> None:
@@ -656,7 +992,7 @@ def test_bad_options(binary: Path, options: list[str]) -> None:
 def test_help(binary: Path) -> None:
     done = run(binary, "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for option in ("--rate", "--slow-every", "--ring", "--root", "--no-realtime", "--help"):
+    for option in ("--rate", "--slow-every", "--ring", "--port", "--root", "--no-realtime", "--help"):
         assert option in done.stdout
 
 
