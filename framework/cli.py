@@ -46,6 +46,7 @@ from framework.lab.prepare import PREPARE_BUDGET_S, Prepared, Wish, prepare
 from framework.lab.rundir import read_evidence
 from framework.lab.scenarios import SCENARIOS, find_scenario
 from framework.log import note, setup_logging, step
+from framework.report.bundle import write_bundle
 from framework.report.summary import plain, summarize, verdict_line
 
 app = typer.Typer(
@@ -208,6 +209,36 @@ def judge(
         typer.echo(verdict_line(verdict, facts))
     if not expected:
         raise typer.Exit(1)
+
+
+@app.command()
+def bundle(
+    directory: Annotated[Path, typer.Argument(help="Directory of a run.", metavar="DIR")],
+    out: Annotated[
+        Path | None, typer.Option(help="The archive; by default DIR.tar.gz, beside DIR.", metavar="FILE.tar.gz")
+    ] = None,
+    with_dump: Annotated[bool, typer.Option("--with-dump", help="Pack the dump of the guest's memory too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Pack a run for a bug report: one archive, and the text of an issue in the form that OpenZFS asks for."""
+    evidence = read_evidence(directory)
+    scenario, variant = SCENARIOS.get(str(evidence.facts.get("scenario"))), None
+    if isinstance(spl := evidence.facts.get("spl"), dict):
+        variant = VARIANTS.get(str(spl.get("variant")))
+    made = write_bundle(
+        directory,
+        evidence,
+        out,
+        with_dump=with_dump,
+        force=force,
+        scenario_summary=scenario.summary if scenario else "",
+        variant_summary=variant.summary if variant else "",
+    )
+    note(
+        "run.json, qemu.log and harness.log name paths and programs of this host: look through them before you publish"
+    )
+    typer.echo(f"archive: {made.archive} ({made.size_bytes} bytes)")
+    typer.echo(f"issue: {made.issue}")
 
 
 @app.command()
