@@ -69,7 +69,10 @@ def judge(evidence: Evidence) -> Verdict:
         reasons = tuple(Reason(f"the record is damaged: {what}") for what in evidence.damage)
         return Verdict(Outcome.INCONCLUSIVE, reasons)
     timeline = evidence.timeline
-    bound_ms = evidence.facts.get("parameters", {}).get("latency_bound_ms", 1000)
+    parameters = evidence.facts.get("parameters", {})
+    bound_ms = parameters.get("latency_bound_ms", 1000) if isinstance(parameters, Mapping) else None
+    if not isinstance(bound_ms, int | float) or not 0 < bound_ms < 1e9:
+        raise EvidenceError(f"run.json: latency_bound_ms is {bound_ms!r}, and not a number of milliseconds")
     case = Case(evidence, timeline, timeline.marks, int(bound_ms) * 1_000_000)
     complaints = [c for check in rule.required for c in check(case)]
     if "window" in case.marks and "window-end" in case.marks:

@@ -138,13 +138,18 @@ def issue_text(
 
 def _fitting(parts: Iterable[str]) -> Iterator[str]:
     """The parts for which there is room; each ends all blocks that it begins, so any may be left out."""
-    used = _HEADINGS_BYTES
+    used, left_out = _HEADINGS_BYTES, 0
     for part in parts:
-        used += len(part.encode()) + 2
-        if part.startswith("### ") or used <= MAX_ISSUE_BYTES:
+        size = len(part.encode()) + 2
+        if part.startswith("### "):
+            yield part
+        elif used + size <= MAX_ISSUE_BYTES:
+            used += size
             yield part
         else:
-            used -= len(part.encode()) + 2
+            left_out += 1
+    if left_out:
+        yield f"{left_out} parts of this text were too long for it; the files in the archive have it all."
 
 
 # What run.json says

@@ -202,6 +202,7 @@ def check_text(text: str) -> list[Token]:
     assert set(cells) <= {0, 2, 10}
     # Those of the form, with their head.
     assert cells.count(2) == 6
+    assert (10 in cells) == (re.search(r"^The cache `slabprobe` in .* after:$", text, re.M) is not None)
     return tokens
 
 
@@ -298,6 +299,22 @@ def test_what_a_maintainer_asks_for(recorded: Path, tmp_path: Path) -> None:
     found = members(bundle)
     assert json.loads(found["wait-for.json"])["sentence"] in text
     assert found["sysrq.txt"].decode() == SYSRQ
+
+
+@pytest.mark.parametrize("by_sysrq", [False, True])
+def test_stacks_that_are_too_many(by_sysrq: bool) -> None:
+    evidence = simulate(HELD, FAULTS["no fallback"]).evidence()
+    many = [(pid, f"t{pid}", "D") for pid in range(1000, 1090)]
+    head, *stack = SYSRQ.splitlines(keepends=True)[:9]
+    one = "".join(stack)
+    sysrq = head + "".join(one.replace("pid:114 ", f"pid:{pid} ") for pid, _, _ in many)
+    frames = tuple(f"[<0>] function_{at}+0x1/0x2" for at in range(30))
+    tasks = tuple(Task(*it, 1, 0, False, ("spl_kmem_cache_alloc",), frames, None) for it in many)
+    timeline = replace(evidence.timeline, tasks=(Sample(0, 0, 1, "ssh", tasks),))
+    text = text_of(replace(evidence, timeline=timeline, sysrq=sysrq if by_sysrq else ""))
+    where = "sysrq.txt" if by_sysrq else "stacks.txt"
+    stacks = text.partition("Stacks of threads")[2].partition("<details>")[0]
+    assert re.search(rf"Cut after \d+ of \d+ lines; the rest is in `{where}`\.\n\n$", stacks)
 
 
 def test_stacks_by_the_agent_where_there_is_no_sysrq(tmp_path: Path) -> None:
@@ -634,6 +651,7 @@ HOSTILE = (
     "GH-12",
     "https://example.com www.example.com",
     "`", "``````````", "```\n### injected\n```", "~~~",
+    "`@root #1`", "``@root", "\\` @root", "| @root |",
     "a | b | c", "\\| \\\\|", "\\`x\\`", "|---|---|",
     "<script>alert(1)</script>", "<details>", "</details>", "<!-- ", "</code>", "-->", "&lt;b&gt; &#64;x",
     "[x](https://example.com)", "![x](y)", "[x]: /url",
@@ -713,9 +731,18 @@ def test_any_words_stay_words(text: str, by_sysrq: bool) -> None:
     check_text(hostile_text(text, by_sysrq=by_sysrq))
 
 
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_code_span_holds_each(text: str) -> None:
+    check_span(text)
+
+
 @SETTINGS
 @given(hostile)
 def test_a_code_span_holds_any_text(text: str) -> None:
+    check_span(text)
+
+
+def check_span(text: str) -> None:
     shown = code(text)
     assert "\n" not in shown
     tokens = parse(f"a {shown} b")
@@ -767,6 +794,21 @@ def test_the_text_has_a_limit(char: str) -> None:
     waiting |= {"cycle": [], "chain": [], "waits": waits}
     listing = Contents("run", {f"{at}{text[:200]}": at for at in range(999)}, {f"{at}": text for at in range(9)})
     check_text(issue_text(evidence, verdict, waiting, {"dmesg.txt": console.encode()}, listing))
+
+
+@pytest.mark.parametrize("limit", range(1000, 12_000, 500))
+def test_parts_that_do_not_fit_are_left_out(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    whole = hostile_text("```\n@root ")
+    assert "too long" not in whole
+    monkeypatch.setattr(issue_module, "MAX_ISSUE_BYTES", limit)
+    text = hostile_text("```\n@root ")
+    assert len(text.encode()) <= limit
+    tokens = parse(text)
+    assert headings(tokens) == HEADINGS
+    assert text.count("<details>") == text.count("</details>")
+    assert "@" not in prose(tokens)
+    assert (text == whole) == (len(whole.encode()) + 1000 <= limit)
+    assert text == whole or re.search(r"\n\n\d+ parts of this text were too long for it; .*\n$", text)
 
 
 @pytest.mark.parametrize("value", [None, [], "x", 7, {}, {"x": []}, [None], True])

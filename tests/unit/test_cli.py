@@ -12,7 +12,7 @@ import pytest
 
 from framework import __version__
 
-COMMANDS = ("doctor", "build", "run", "judge", "demo", "shell", "parse-slab", "test")
+COMMANDS = ("doctor", "build", "run", "judge", "bundle", "examine", "demo", "shell", "parse-slab", "test")
 
 
 def splvm(

@@ -833,3 +833,10 @@ def test_a_case_knows_its_flags() -> None:
     evidence = evidence_of(HELD, "cache stays deadlocked")
     case = Case(evidence, evidence.timeline, evidence.timeline.marks, 0)
     assert case.flags(case.rows()[-1].value) == {"kvmem": True, "deadlocked": True, "growing": False, "reaping": False}
+
+
+@pytest.mark.parametrize("parameters", [None, [], {"latency_bound_ms": "x"}, {"latency_bound_ms": -1}])
+def test_parameters_that_are_none(parameters: Any) -> None:
+    evidence = simulate(HELD).evidence()
+    with pytest.raises(EvidenceError, match="latency_bound_ms"):
+        judge(replace(evidence, facts={**evidence.facts, "parameters": parameters}))
