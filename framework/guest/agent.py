@@ -99,9 +99,13 @@ class AgentStream:
         if paused:
             # What has come meanwhile is still to be read.
             self._hear()
-        elif self._quiet.expired and (self._excused.expired or not self._is_starving()):
+        elif self._quiet.expired and not self._is_excused():
             return f"the agent was silent for {QUIET_S:.0f} s or more"
         return None
+
+    def _is_excused(self) -> bool:
+        """Whether silence is the host's doing: it starves the guest, and has not done so for ever."""
+        return not self._excused.expired and self._is_starving()
 
     def _hear(self) -> None:
         self._quiet, self._excused = Deadline(QUIET_S), Deadline(STARVED_QUIET_S)
@@ -210,7 +214,8 @@ class AgentStream:
             silent = self._ssh_ended is not None or self._ssh_patience.expired
             if silent and self._merger.waiting and not self._merger.is_silent:
                 self._pass_on(self._merger.silence())
-            if self._ssh_ended is not None and (self._complete or self._port_patience.expired):
+            silent = self._port_patience.expired and not self._is_excused()
+            if self._ssh_ended is not None and (self._complete or silent):
                 self._end(self._ssh_ended)
 
     def _take(self, path: str, frames: Iterable[Frame]) -> None:

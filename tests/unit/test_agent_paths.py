@@ -179,6 +179,18 @@ def test_a_host_that_starves_the_guest_excuses_silence(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("impatient")
+def test_a_host_that_starves_the_guest_also_excuses_the_second_path() -> None:
+    """It may be long before the port brings what SSH brings no more."""
+    with both(is_starving=lambda: True) as pair:
+        pair.ssh.close()
+        poll(lambda: pair.stream.ssh_ended, Deadline(LIMIT_S), "end of SSH")
+        poll(lambda: pair.stream._port_patience.expired or None, Deadline(LIMIT_S), "silence of the port")
+        assert pair.stream.gone() is None
+        pair.port.say(frame(0))
+        assert wait_for(pair, 1) == [(0, "virtio-serial")]
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_harness_that_did_not_run_has_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     with both() as pair:
         poll(lambda: pair.stream._quiet.expired or None, Deadline(LIMIT_S), "silence")
