@@ -80,6 +80,8 @@ class Signs:
     # Blocked tasks that it then listed.
     blocked_tasks: int = 0
     cpus: tuple[CpuSign, ...] = ()
+    # Whether no CPU took interrupts, at two looks between which they ran.
+    deaf: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ _RULES: tuple[tuple[Condition, Callable[[Signs], bool], Callable[[Signs], str]],
         lambda s: s.qmp_status not in (None, "running"),
         lambda s: f"the virtual CPUs do not run: {s.qmp_status}",
     ),
+    # A CPU that never lets an interrupt in does so whatever the host gives it.
+    (Condition.FROZEN, lambda s: s.deaf, lambda s: _frozen(s)),
     (
         Condition.STARVED,
         lambda s: is_starved(s.ran_s, s.waited_s),
@@ -140,8 +144,12 @@ _RULES: tuple[tuple[Condition, Callable[[Signs], bool], Callable[[Signs], str]],
         lambda s: bool(s.sysrq_by),
         lambda s: f"no program in the guest answers; its kernel does ({s.sysrq_by}), and no task is blocked",
     ),
-    (Condition.FROZEN, lambda _: True, lambda s: f"QEMU is still running, and nothing in the guest answers{_cpus(s)}"),
+    (Condition.FROZEN, lambda _: True, lambda s: _frozen(s)),
 )
+
+
+def _frozen(signs: Signs) -> str:
+    return f"QEMU is still running, and nothing in the guest answers{_cpus(signs)}"
 
 
 def _exit(signs: Signs) -> str:

@@ -82,6 +82,8 @@ def judge(evidence: Evidence) -> Verdict:
     for first, last in (("recovered", "final"), ("window", "window-end")):
         if first in case.marks and last in case.marks and (excuse := starved(case, first, last)):
             hunger = excuse.strip(" ()")
+    if (outcome := evidence.facts.get("outcome", {})).get("condition") == Condition.STARVED:
+        hunger = hunger or str(outcome.get("detail"))
     if not complaints:
         return Verdict(rule.good, rule.because(case), figures=figures, starved=hunger)
     order = list(Outcome)

@@ -42,6 +42,9 @@ _SSH_S = 2.0
 _ANSWER_S = 2.5
 _LIST_S = 6.0
 _NMI_S = 5.0
+# Between two looks at whether CPUs take interrupts: what they have to run, and seconds of the host for that.
+_DEAF_RUN_NS = 300_000_000
+_DEAF_S = 4.0
 # For a memory dump, which is asked for by name. One of 512 MiB takes a few.
 _DUMP_S = 120.0
 # Seconds over which the scheduler's figures are looked at.
@@ -134,8 +137,10 @@ class Monitor:
         ssh = self._asks_ssh(deadline)
         sysrq_by = self._sysrq(deadline, taken)
         cpus = self._registers(deadline, taken)
+        answers = bool(sysrq_by) or ssh
+        deaf = not answers and self._is_deaf(cpus, deadline)
         self._dump(taken)
-        if not sysrq_by and not ssh:
+        if not answers:
             self._nmi(deadline, taken)
         return Signs(
             panic="" if taken and taken[-1].what == "nmi" else guest.console.panic_title() or "",
@@ -147,6 +152,7 @@ class Monitor:
             sysrq_by=sysrq_by,
             blocked_tasks=self._blocked_tasks(),
             cpus=cpus,
+            deaf=deaf,
         )
 
     def _hear_out(self, deadline: Deadline) -> None:
@@ -219,6 +225,22 @@ class Monitor:
         (self.out / REGISTERS_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
         taken.append(Taken("registers", True, "by QMP"))
         return parse_registers(text)
+
+    def _is_deaf(self, first: tuple[CpuSign, ...], deadline: Deadline) -> bool:
+        """Whether no CPU takes interrupts, now and after they have run for a while."""
+        if not first or any(cpu.interrupts for cpu in first):
+            return False
+        before = self._ran_ns()
+        try:
+            poll(lambda: self._ran_ns() - before > _DEAF_RUN_NS or None, deadline.sub(_DEAF_S), "the virtual CPUs run")
+            second = parse_registers(self.guest.qemu.registers(deadline.sub(_QMP_S)))
+        except HarnessError as error:
+            _LOG.debug("%s", error)
+            return False
+        return bool(second) and not any(cpu.interrupts for cpu in second)
+
+    def _ran_ns(self) -> int:
+        return sum(thread["run_ns"] for thread in read_threads(self.guest.qemu.process.pid, self.guest.vcpus))
 
     def _dump(self, taken: list[Taken]) -> None:
         """The memory, if it was asked for and there is none yet."""

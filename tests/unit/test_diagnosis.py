@@ -25,6 +25,9 @@ ROWS = [
     (Signs(qmp_status="running", sysrq_by="BREAK"), Condition.USERLAND_GONE, "no task is blocked"),
     (Signs(qmp_status="running", sysrq_by=""), Condition.FROZEN, "nothing in the guest answers"),
     (Signs(qmp_status="running", cpus=(OFF,)), Condition.FROZEN, "interrupts are off on all CPUs"),
+    # CPUs that never let an interrupt in are no matter of what the host gives them.
+    (Signs(qmp_status="running", ran_s=1, waited_s=3, cpus=(OFF,), deaf=True), Condition.FROZEN, "off on all CPUs"),
+    (Signs(qmp_status="running", ran_s=1, waited_s=3, cpus=(OFF,)), Condition.STARVED, "waited 3.0 s"),
 ]
 
 

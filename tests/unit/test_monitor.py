@@ -176,6 +176,25 @@ def test_a_frozen_guest_gets_an_nmi_at_the_very_end(tmp_path: Path) -> None:
     assert not (tmp_path / "sysrq.txt").exists()
 
 
+@pytest.mark.parametrize(("runs", "condition"), [(True, Condition.FROZEN), (False, Condition.STARVED)])
+def test_a_starved_guest_is_only_frozen_if_its_cpus_ran_with_interrupts_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: bool, condition: Condition
+) -> None:
+    spent = {"run_ns": 0, "wait_ns": 0}
+
+    def read(pid: int, threads: tuple[int, ...]) -> list[dict[str, int]]:
+        spent["run_ns"] += 200_000_000 if runs else 0
+        return [dict(spent)]
+
+    monkeypatch.setattr(monitor_module, "read_threads", read)
+    monkeypatch.setattr(monitor_module, "_DEAF_S", 0.4)
+    with played(tmp_path, by_break="", by_keyboard="") as it:
+        for second in range(5):
+            spent["wait_ns"] += 10**9
+            it.monitor.take_reading(float(second))
+        assert it.look()[0] is condition
+
+
 def test_a_frozen_guest_that_takes_no_nmi_either(tmp_path: Path) -> None:
     with played(tmp_path, by_break="", by_keyboard="", panics_on_nmi=False) as it:
         condition, _, taken = it.look()
