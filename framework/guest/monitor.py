@@ -38,10 +38,10 @@ SYSRQ: tuple[tuple[str, str], ...] = (
 # Seconds of the host for each step, at most.
 _END_S = 1.0
 _QMP_S = 2.0
-_SSH_S = 2.0
-_ANSWER_S = 2.5
+_SSH_S = 1.5
+_ANSWER_S = 1.5
 _LIST_S = 6.0
-_NMI_S = 5.0
+_NMI_S = 15.0
 # Between two looks at whether CPUs take interrupts: what they have to run, and seconds of the host for that.
 _DEAF_RUN_NS = 300_000_000
 _DEAF_S = 4.0
@@ -93,6 +93,10 @@ class Monitor:
     def is_starving(self) -> bool:
         """Whether the host has given the guest too little CPU in the last seconds."""
         return is_starved(*self._recent())
+
+    def _patience(self) -> float:
+        """By how much longer to wait for an answer: a starved guest may be alive and slow."""
+        return 3.0 if self.is_starving() else 1.0
 
     def _recent(self) -> tuple[float, float]:
         """Seconds that the virtual CPUs ran and waited of late."""
@@ -171,7 +175,7 @@ class Monitor:
 
     def _asks_ssh(self, deadline: Deadline) -> bool:
         try:
-            return self.guest.ssh.run("echo here", deadline=deadline.sub(_SSH_S)).stdout == "here\n"
+            return self.guest.ssh.run("echo here", deadline=deadline.sub(_SSH_S * self._patience())).stdout == "here\n"
         except HarnessError as error:
             _LOG.debug("%s", error)
             return False
@@ -186,13 +190,15 @@ class Monitor:
         by = ""
         for name, press in (("BREAK on the serial console", self._break), ("the keyboard by QMP", self._press)):
             key, head = SYSRQ[0]
-            if self._answers(press, key, head, deadline.sub(_ANSWER_S)):
+            if self._answers(press, key, head, deadline.sub(_ANSWER_S * self._patience())):
                 by = name
                 break
             taken.append(Taken("sysrq", False, f"no answer by {name}"))
         if not by:
             return ""
-        whole = all(self._answers(press, key, head, deadline.sub(_LIST_S)) for key, head in SYSRQ[1:])
+        whole = all(
+            self._answers(press, key, head, deadline.sub(_LIST_S * self._patience())) for key, head in SYSRQ[1:]
+        )
         with log.open("rb") as file:
             file.seek(start)
             text = file.read(_SYSRQ_BYTES)

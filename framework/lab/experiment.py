@@ -39,7 +39,7 @@ from framework.log import LOGGER, note, step
 RUN_BUDGET_S = 300.0
 
 # Seconds of the host beyond that, kept in reserve for the evidence of a guest in trouble.
-EVIDENCE_S = 20.0
+EVIDENCE_S = 60.0
 
 # A critical thread that has waited this long for an object when the window ends stands still, ns of guest time.
 STANDS_NS = 1_000_000_000
