@@ -61,6 +61,7 @@ def dump_memory(qmp: Qmp, path: Path, deadline: Deadline, *, limit_bytes: int = 
     partial = path.with_name(f"{path.name}.partial")
     try:
         _check_room(qmp, path, deadline, limit_bytes)
+        _wait_for_the_last_one(qmp, deadline)
         with _start_dump(qmp, deadline) as pipe:
             size = _copy(pipe, partial, deadline, limit_bytes, f"memory dump {path}")
         _check_end(qmp, deadline)
@@ -72,6 +73,17 @@ def dump_memory(qmp: Qmp, path: Path, deadline: Deadline, *, limit_bytes: int = 
     finally:
         partial.unlink(missing_ok=True)
     return MemoryDump(path, size, time.monotonic() - start)
+
+
+def _wait_for_the_last_one(qmp: Qmp, deadline: Deadline) -> None:
+    """A dump that was given up is not over at once: QEMU says how it ended, and then tidies up (dump/dump.c)."""
+
+    def is_over() -> bool | None:
+        answer = qmp.execute("query-status", deadline=deadline)
+        # The machine is in this state from the beginning of a dump to the end of tidying up.
+        return None if isinstance(answer, dict) and answer.get("status") == "save-vm" else True
+
+    poll(is_over, deadline.sub(_END_S), "end of the memory dump before this one")
 
 
 def _check_room(qmp: Qmp, path: Path, deadline: Deadline, limit_bytes: int) -> None:

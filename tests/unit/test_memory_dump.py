@@ -26,6 +26,8 @@ class FakeMonitor:
         self.write: Callable[[Any], object] | None = lambda pipe: pipe.write(CONTENT)
         # What query-dump says, one answer after the other; the last one for ever.
         self.status: list[object] = [{"status": "active"}, {"status": "completed"}]
+        # What query-status says, in the same way.
+        self.machine: list[object] = [{"status": "running"}]
         self.refusal: HarnessError | None = None
         self.arguments: dict[str, object] = {}
         self.broken = threading.Event()
@@ -37,7 +39,10 @@ class FakeMonitor:
             return self.ram
         if command == "query-dump":
             return self.status.pop(0) if len(self.status) > 1 else self.status[0]
+        if command == "query-status":
+            return self.machine.pop(0) if len(self.machine) > 1 else self.machine[0]
         assert command == "dump-guest-memory"
+        assert self.machine == [{"status": "running"}]
         if self.refusal:
             raise self.refusal
         self.arguments = arguments or {}
@@ -76,6 +81,11 @@ def test_whole_dump(monitor: FakeMonitor, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["memory.kdump"]
     assert monitor.arguments["format"] == "kdump-zlib"
     assert (monitor.arguments["paging"], monitor.arguments["detach"]) == (False, True)
+
+
+def test_a_dump_waits_for_the_end_of_the_one_before_it(monitor: FakeMonitor, tmp_path: Path) -> None:
+    monitor.machine = [{"status": "save-vm"}] * 3 + [{"status": "running"}]
+    assert take(monitor, tmp_path).path.read_bytes() == CONTENT
 
 
 def refuse(monitor: FakeMonitor) -> None:
