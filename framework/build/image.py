@@ -20,7 +20,7 @@ from framework.guest.ssh import SshKeys
 from framework.host.process import run
 from framework.host.store import Artefact, Store, input_hash
 
-RECIPE = 1
+RECIPE = 2
 
 # Loaded by the guest's init, with what they depend on.
 MODULES = ("virtio_pci", "virtio_net", "virtio_console")
@@ -112,10 +112,12 @@ def _add_programs(root: BuildRoot, work: Path, stage: Path, log: Path, deadline:
         (stage / "bin" / command).symlink_to("busybox")
     shutil.copy2(inside / "usr" / "sbin" / "dropbear", stage / "bin" / "dropbear")
     linked = root.run(["ldd", "/usr/sbin/dropbear"], work=work, deadline=deadline, what="ldd dropbear", log=log)
-    for library in re.findall(r"(/\S+)", linked.stdout):
-        target = stage / library.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(inside / library.lstrip("/"), target)
+    libraries = re.findall(r"(/\S+)", linked.stdout)
+    # What reads /etc/passwd for it is loaded by name, and part of libc itself only since glibc 2.34.
+    libraries += [str(Path(name).with_name("libnss_files.so.2")) for name in libraries if "/libc.so." in name]
+    # Inside, for the dynamic loader of bullseye is an absolute link.
+    copy = ["cp", "--dereference", "--parents", *libraries, "stage"]
+    root.run(copy, work=work, deadline=deadline, what="copying the libraries of dropbear", log=log)
 
 
 def _add_agent(root: BuildRoot, work: Path, stage: Path, sources: Path, log: Path, deadline: Deadline) -> None:

@@ -38,6 +38,12 @@ KERNELS: Mapping[str, KernelSpec] = {
     spec.id: spec
     for spec in (
         KernelSpec(
+            "debian-11",
+            "bullseye",
+            "linux-image-cloud-amd64",
+            "5.10; __vmalloc() ignores the caller's GFP flags for page tables",
+        ),
+        KernelSpec(
             "debian-12",
             "bookworm",
             "linux-image-cloud-amd64",

@@ -107,7 +107,8 @@ void probe_hold_exit(void)
 {
 	probe_release();
 	unregister_ftrace_function(&divert_ops);
-	ftrace_free_filter(&divert_ops);
+	/* Gives the filter's memory back. ftrace_free_filter() is for modules since Linux commit 8be9fbd5345d only. */
+	ftrace_set_filter(&divert_ops, NULL, 0, 1);
 	synchronize_rcu_tasks();
 	while (atomic_read(&inside))
 		schedule_timeout_uninterruptible(1);
