@@ -183,6 +183,8 @@ static int critical_thread(void *data)
 {
 	struct critical *c = data;
 
+	/* It may be wanted before it runs for the first time, and not go idle first. */
+	WRITE_ONCE(c->reached, PROBE_RUNNING);
 	while (!kthread_should_stop()) {
 		if (READ_ONCE(wanted) == PROBE_STOPPED)
 			idle(c, PROBE_STOPPED);

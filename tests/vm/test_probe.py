@@ -92,6 +92,7 @@ def test_timeline_fixture(timeline: Recording) -> None:
     """A user's own experiment: by hand what held-worker does."""
     timeline.command("start")
     assert timeline.wait_until(lambda reading: all(t.rounds > 1 for t in reading.probe.threads or ()), 20)
+    assert timeline.read().probe[-1].value.run.stopped == 0, "a thread that works has not stopped"
     timeline.command("mark pulled")
     timeline.command("hold")
     assert timeline.wait_until(lambda reading: reading.probe.hold.held == 1)
