@@ -130,7 +130,8 @@ def build(
         _print_json({"schema_version": 1, **prepared.facts(), "store": str(Store.default().root)})
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_row("kernel", f"{prepared.kernel.release} ({prepared.kernel.package} {prepared.kernel.version})")
+    package = prepared.kernel.packages[0]
+    table.add_row("kernel", f"{prepared.kernel.release} ({package.package} {package.version})")
     table.add_row(
         "SPL", f"{prepared.spl.source.version} {prepared.spl.variant.name}, source {prepared.spl.source.name}"
     )

@@ -6,6 +6,8 @@ there is nothing to page in, and no disk to wait for.
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -44,22 +46,27 @@ def make_keys(store: Store, root: BuildRoot, deadline: Deadline) -> SshKeys:
     return SshKeys(keys.path / "identity", keys.path / "host_key.pub")
 
 
-def resolve_modules(dependencies: str, wanted: Sequence[str]) -> tuple[str, ...]:
+def resolve_modules(dependencies: str, built_in: str, wanted: Sequence[str]) -> tuple[str, ...]:
     """The modules to load, each after those it depends on.
 
     :param dependencies: text of modules.dep; a line is a module's path, a colon, and the paths it needs, nearest first.
+    :param built_in: text of modules.builtin, paths of what would be a module in another configuration: nothing of it is
+        to be loaded.
     :param wanted: names, as lsmod shows them.
-    :raises BuildError: when there is no such module.
+    :raises BuildError: when the kernel has one of them in neither way.
     """
     needs: dict[str, list[str]] = {}
     for line in dependencies.splitlines():
         path, _, rest = line.partition(":")
         needs[path] = rest.split()
     by_name = {_module_name(path): path for path in needs}
+    present = {_module_name(path) for path in built_in.splitlines()}
     order: list[str] = []
     for name in wanted:
+        if name in present:
+            continue
         if name not in by_name:
-            raise BuildError("initramfs", f"the kernel has no module {name}", None)
+            raise BuildError("initramfs", f"the kernel has {name} neither as a module nor built in", None)
         for path in [*reversed(needs[by_name[name]]), by_name[name]]:
             if path not in order:
                 order.append(path)
@@ -129,10 +136,28 @@ def _add_agent(root: BuildRoot, work: Path, stage: Path, sources: Path, log: Pat
 
 
 def _add_modules(kernel: Kernel, stage: Path) -> None:
-    paths = resolve_modules((kernel.modules / "modules.dep").read_text(), MODULES)
-    for path in paths:
-        shutil.copy2(kernel.modules / path, stage / "lib" / "modules" / Path(path).name)
-    (stage / "etc" / "modules").write_text("".join(f"{Path(path).name}\n" for path in paths))
+    dependencies, built_in = ((kernel.modules / f"modules.{name}").read_text() for name in ("dep", "builtin"))
+    names = []
+    for path in resolve_modules(dependencies, built_in, MODULES):
+        name = f"{_module_name(path)}.ko"
+        (stage / "lib" / "modules" / name).write_bytes(read_module(kernel.modules / path))
+        names.append(name)
+    (stage / "etc" / "modules").write_text("".join(f"{name}\n" for name in names))
+
+
+def read_module(path: Path) -> bytes:
+    """A module as insmod needs it: whether a kernel, or a busybox, can decompress one is a matter of its configuration.
+
+    :raises BuildError: when it is compressed in a way that is not known here.
+    """
+    match path.suffix:
+        case ".ko":
+            return path.read_bytes()
+        case ".xz":
+            return lzma.decompress(path.read_bytes())
+        case ".gz":
+            return gzip.decompress(path.read_bytes())
+    raise BuildError("initramfs", f"{path.name}: modules can be as they are, .xz or .gz", None)
 
 
 def _add_login(keys: SshKeys, stage: Path) -> None:

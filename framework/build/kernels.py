@@ -6,14 +6,14 @@ A row of `KERNELS` names a suite and a metapackage; which version that is, is re
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from framework.build.root import BuildRoot, build_root
 from framework.deadline import Deadline
 from framework.errors import SetupError, UsageError
-from framework.host.debian import Candidate, PackageGoneError, PrivateApt
+from framework.host.debian import Candidate, PackageGoneError, PrivateApt, parse_depends
 from framework.host.process import run
 from framework.host.store import Artefact, Store, input_hash
 from framework.log import note
@@ -50,6 +50,13 @@ KERNELS: Mapping[str, KernelSpec] = {
             # Linux kernel commit 451769ebb7e7 ("mm/vmalloc: alloc GFP_NO{FS,IO} for vmalloc") (in v5.17)
             "6.1; __vmalloc() honours GFP_NOFS and GFP_NOIO for page tables",
         ),
+        KernelSpec("debian-13", "trixie", "linux-image-cloud-amd64", "6.12; as debian-12, with a newer SPL"),
+        KernelSpec(
+            "debian-sid",
+            "sid",
+            "linux-image-cloud-amd64",
+            "7.2; the newest, with lazy preemption and parts of it in packages of their own",
+        ),
     )
 }
 
@@ -61,11 +68,17 @@ class Kernel:
     spec: KernelSpec
     # As in `uname -r`.
     release: str
-    # Package of the image, and its version.
-    package: str
-    version: str
+    # What it was unpacked from: the package of its image, then those it is split into.
+    packages: tuple[Candidate, ...]
+    # Newer ones that could not be had, and why, one line each.
+    passed_over: tuple[str, ...]
     image: Artefact
     root: BuildRoot
+
+    @property
+    def version(self) -> str:
+        """Of its packages, all of one source."""
+        return self.packages[0].version
 
     @property
     def vmlinuz(self) -> Path:
@@ -77,14 +90,17 @@ class Kernel:
         """Directory with the kernel's modules and modules.dep."""
         return self.image.path / "lib" / "modules" / self.release
 
-    def facts(self) -> dict[str, str]:
+    def facts(self) -> dict[str, object]:
         """What run.json says of it."""
-        digest = hashlib.sha256(self.vmlinuz.read_bytes()).hexdigest()
         return {
             "id": self.spec.id,
+            "suite": self.spec.suite,
             "release": self.release,
-            "package": f"{self.package} {self.version}",
-            "sha256": digest,
+            "package": f"{self.packages[0].package} {self.version}",
+            "sha256": hashlib.sha256(self.vmlinuz.read_bytes()).hexdigest(),
+            "packages": {p.package: {"version": p.version, "sha256": p.sha256} for p in self.packages},
+            "built_with": self.root.versions(),
+            "passed_over": list(self.passed_over),
         }
 
 
@@ -103,26 +119,28 @@ def fetch_kernel(store: Store, apt: PrivateApt, spec: KernelSpec, deadline: Dead
 
     :raises SetupError: when none can be had.
     """
-    for image in _images(apt, spec):
+    passed_over: list[str] = []
+    for image in find_image_packages(apt, spec):
         release = image.package.removeprefix("linux-image-")
         headers = f"linux-headers-{release}"
-        if not apt.candidates(headers):
-            note(f"{image.package}: its headers are gone from the archive; trying an older kernel")
-            continue
         try:
-            deb = apt.download(image.package, image.version, deadline)
+            if not apt.candidates(headers):
+                raise PackageGoneError(f"{image.package} {image.version}: its headers are gone from the archive")
+            packages = tuple(find_parts(apt, image, release))
+            debs = [apt.download(part.package, part.version, deadline) for part in packages]
+            root = build_root(store, apt, release, headers, deadline)
         except PackageGoneError as error:
             note(f"{error.message}; trying an older kernel")
+            passed_over.append(error.message.splitlines()[0])
             continue
-        root = build_root(store, apt, release, headers, deadline)
-        return Kernel(spec, release, image.package, image.version, _unpack(store, root, deb, deadline), root)
+        return Kernel(spec, release, packages, tuple(passed_over), unpack_kernel(store, root, debs, deadline), root)
     raise SetupError(
-        f"{spec.id}: no kernel of {spec.suite} can be had from the mirror",
-        hint="renew the package lists with `splvm build --refresh`",
+        "\n".join([f"{spec.id}: no kernel of {spec.suite} can be had from the mirror", *passed_over]),
+        hint="renew the package lists with `splvm build --refresh`, or name another mirror with SPLVM_MIRROR",
     )
 
 
-def _images(apt: PrivateApt, spec: KernelSpec) -> Iterator[Candidate]:
+def find_image_packages(apt: PrivateApt, spec: KernelSpec) -> Iterator[Candidate]:
     """Image packages, newest first."""
     seen = set()
     for meta in apt.candidates(spec.metapackage):
@@ -132,17 +150,34 @@ def _images(apt: PrivateApt, spec: KernelSpec) -> Iterator[Candidate]:
                 yield from apt.candidates(dependency.package)
 
 
-def _unpack(store: Store, root: BuildRoot, deb: Path, deadline: Deadline) -> Artefact:
+def find_parts(apt: PrivateApt, image: Candidate, release: str) -> Iterator[Candidate]:
+    """An image's package, and those that it is split into since 7.0 (linux-binary-, linux-modules-, linux-base-).
+
+    :raises PackageGoneError: when the lists do not have a part in the image's own version.
+    """
+    yield image
+    for dependency in parse_depends(image.depends):
+        if dependency.package.endswith(f"-{release}"):
+            yield apt.candidate(dependency.package, image.version)
+
+
+def unpack_kernel(store: Store, root: BuildRoot, debs: Sequence[Path], deadline: Deadline) -> Artefact:
+    """vmlinuz, its config and its modules with modules.dep, from the packages of one kernel.
+
+    :raises SetupError: when one of them is not where kernel packages have had it so far.
+    """
+
     def build(tree: Path) -> None:
         with store.temporary() as work:
-            what = f"unpacking {deb.name}"
-            run(["dpkg-deb", "-x", deb, work / "deb"], deadline=deadline, what=what)
-            # Packages of merged-usr suites have /usr/lib/modules.
-            modules = next(p for p in (work / "deb" / "lib", work / "deb" / "usr" / "lib") if (p / "modules").is_dir())
+            for deb in debs:
+                run(["dpkg-deb", "-x", deb, work / "deb"], deadline=deadline, what=f"unpacking {deb.name}")
+            # Packages of merged-usr suites have /usr/lib/modules, and since 7.0 the kernel itself is there too.
+            top, names = work / "deb", ", ".join(deb.name for deb in debs)
+            modules = _first(names, *(top / name / "modules" / root.release for name in ("lib", "usr/lib")))
+            for name in ("vmlinuz", "config"):
+                _first(names, top / "boot" / f"{name}-{root.release}", modules / name).rename(tree / name)
             (tree / "lib").mkdir()
-            (modules / "modules").rename(tree / "lib" / "modules")
-            (work / "deb" / "boot" / f"vmlinuz-{root.release}").rename(tree / "vmlinuz")
-            (work / "deb" / "boot" / f"config-{root.release}").rename(tree / "config")
+            modules.parent.rename(tree / "lib" / "modules")
         # A package's modules.dep is made when it is installed.
         root.run(
             ["depmod", "-b", "/build", root.release],
@@ -152,5 +187,14 @@ def _unpack(store: Store, root: BuildRoot, deb: Path, deadline: Deadline) -> Art
             log=store.root / "host" / "depmod.log",
         )
 
-    key = input_hash({"recipe": RECIPE, "deb": deb, "root": root.artefact.key})
+    more = {f"deb {number}": deb for number, deb in enumerate(debs) if number}
+    key = input_hash({"recipe": RECIPE, "deb": debs[0], "root": root.artefact.key, **more})
     return store.get("kernel", key, build, deadline=deadline, what=f"kernel {root.release}")
+
+
+def _first(packages: str, *places: Path) -> Path:
+    """The first of several places that is there."""
+    for path in places:
+        if path.exists():
+            return path
+    raise SetupError(f"{packages}: there is no {places[0].name} in it")

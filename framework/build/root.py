@@ -6,6 +6,7 @@ Also what the guest's image is cut from. Owns how it is made and how a command i
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,10 @@ class BuildRoot:
         """Where the kernel's build directory is, inside."""
         return f"/lib/modules/{self.release}/build"
 
+    def versions(self) -> dict[str, str]:
+        """Packages that a module built in it depends on, with their versions: compiler, linker, make, headers."""
+        return parse_tools((self.artefact.path / "var" / "lib" / "dpkg" / "status").read_text(errors="replace"))
+
     def run(
         self, argv: list[str], *, work: Path, deadline: Deadline, what: str, log: Path, hint: str | None = None
     ) -> Completed:
@@ -75,17 +80,35 @@ class BuildRoot:
         )
 
 
+def parse_tools(status: str) -> dict[str, str]:
+    """The tools in a dpkg status file, and the kernel's headers.
+
+    :param status: paragraphs with Package and Version, among others.
+    """
+    tools = re.compile(r"binutils|gcc(?:-\d+)?|make|linux-(?:headers|kbuild)-\S+")
+    found = {}
+    for paragraph in status.split("\n\n"):
+        fields = dict(re.findall(r"(?m)^(Package|Version): (\S+)$", paragraph))
+        if tools.fullmatch(fields.get("Package", "")) and "Version" in fields:
+            found[fields["Package"]] = fields["Version"]
+    return found
+
+
 def build_root(store: Store, apt: PrivateApt, release: str, headers: str, deadline: Deadline) -> BuildRoot:
     """The build root for one kernel.
 
     :param release: of the kernel, as in `uname -r`.
     :param headers: package with its headers.
+    :raises PackageGoneError: when the mirror does not have the headers although its lists may.
     :raises SetupError: when mmdebstrap fails.
     """
     packages = sorted((*PACKAGES, headers))
     key = input_hash({"recipe": RECIPE, "suite": apt.suite.name, "packages": packages, "excluded": _EXCLUDED})
 
     def build(tree: Path) -> None:
+        # mmdebstrap fetches them again. This is to find out whether they can be had, while there is a choice.
+        for name in (headers, *(d.package for d in apt.depends(headers) if d.package.startswith("linux-headers-"))):
+            apt.download(name, apt.candidate(name).version, deadline)
         argv = [
             *as_root_args(),
             *("mmdebstrap", "--variant=apt", "--mode=root", "--format=directory", "--quiet"),

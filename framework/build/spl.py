@@ -20,7 +20,7 @@ from framework.build.root import BuildRoot
 from framework.build.variants import Variant
 from framework.deadline import Deadline
 from framework.errors import BuildError, SetupError, UsageError
-from framework.host.debian import PackageGoneError, PrivateApt
+from framework.host.debian import Candidate, PackageGoneError, PrivateApt
 from framework.host.process import run
 from framework.host.store import Artefact, Store, input_hash
 from framework.log import note
@@ -47,6 +47,10 @@ class SplSource:
     name: str
     tree: Path
     version: str
+    # The package it is from, None for a tree of the user's.
+    package: Candidate | None = None
+    # Newer ones that could not be had, and why, one line each.
+    passed_over: tuple[str, ...] = ()
 
     @property
     def is_own(self) -> bool:
@@ -78,6 +82,8 @@ class SplBuild:
         return {
             "source": self.source.name,
             "version": self.source.version,
+            "packages": {p.package: {"version": p.version, "sha256": p.sha256} for p in (self.source.package,) if p},
+            "passed_over": list(self.source.passed_over),
             "variant": self.variant.name,
             "patches": [{"name": p.name, "sha256": sha256_of(p)} for p in self.patches],
             "modules": {m.name: sha256_of(m) for m in self.modules},
@@ -118,11 +124,13 @@ def find_source(tree: Path | None, store: Store, apt: PrivateApt, deadline: Dead
 
 def _debian_source(store: Store, apt: PrivateApt, deadline: Deadline) -> SplSource:
     """zfs-dkms of the suite; dkms itself never runs."""
+    passed_over: list[str] = []
     for candidate in apt.candidates("zfs-dkms"):
         try:
             deb = apt.download("zfs-dkms", candidate.version, deadline)
         except PackageGoneError as error:
             note(f"{error.message}; trying an older one")
+            passed_over.append(error.message.splitlines()[0])
             continue
 
         def build(tree: Path, deb: Path = deb) -> None:
@@ -135,9 +143,9 @@ def _debian_source(store: Store, apt: PrivateApt, deadline: Deadline) -> SplSour
         key = input_hash({"recipe": RECIPE, "deb": deb})
         what = f"source of zfs-dkms {candidate.version}"
         artefact = store.get("spl-source", key, build, deadline=deadline, what=what)
-        return SplSource("debian", artefact.path, candidate.version)
+        return SplSource("debian", artefact.path, candidate.version, candidate, tuple(passed_over))
     raise SetupError(
-        f"zfs-dkms of {apt.suite.name} can not be had from the mirror",
+        "\n".join([f"zfs-dkms of {apt.suite.name} can not be had from the mirror", *passed_over]),
         hint="it is in the component contrib; name a mirror that has it with SPLVM_MIRROR",
     )
 

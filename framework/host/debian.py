@@ -17,6 +17,8 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from functools import cmp_to_key
 from pathlib import Path
@@ -28,6 +30,9 @@ from framework.host.store import hold_lock
 from framework.log import LOGGER, note, step
 
 COMPONENTS = "main contrib"
+
+# Suites whose package lists may be past their date.
+EXPIRED_VARIABLE = "SPLVM_ALLOW_EXPIRED"
 
 _KEYRINGS = (
     "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -103,6 +108,21 @@ class Candidate:
     filename: str
     # False when only the copy that was downloaded once is left.
     indexed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFile:
+    """What an archive signed for one pocket."""
+
+    # Code name of the pocket, such as `bookworm-security`.
+    name: str
+    # When it was made, and until when it may be used; None for ever. In UTC.
+    date: datetime
+    valid_until: datetime | None
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether a mirror that was up to date would have a newer one."""
+        return self.valid_until is not None and self.valid_until < now
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +230,13 @@ class PrivateApt:
         self.suite = find_suite(suite) if isinstance(suite, str) else suite
         self.mirror = mirror or find_mirror()
         self._keyring = keyring or find_keyring()
+        self._accepts_expired = self.suite.name in _expired_suites()
         self._home = store_root.absolute() / "apt" / self.suite.name
         for name in ("lists/partial", "cache/archives/partial", "state", "debs"):
             (self._home / name).mkdir(parents=True, exist_ok=True)
         self._settings = _host_settings()
+        # What was asked already of the lists as they are; a question takes a third of a second.
+        self._known: dict[str, list[Candidate]] = {}
         _write(self._home / "status", "")
         _write(self._home / "apt.conf", "\n".join(self._configuration()) + "\n")
         if not (self._home / "sources.list").exists() or self._updated_at() is None:
@@ -234,7 +257,21 @@ class PrivateApt:
 
         :raises SetupError: when there are no lists and no network, or when a list is not signed as it should be.
         """
+        self._fetch_lists(deadline, max_age_s)
+        for release in self.releases():
+            if release.is_expired(datetime.now(UTC)):
+                LOGGER.warning(
+                    "%s: the mirror's package lists are of %s and were good until %s; %s accepts that, newer versions "
+                    "may be out, and the signature is good",
+                    release.name,
+                    release.date.date(),
+                    release.valid_until.date() if release.valid_until else "?",
+                    EXPIRED_VARIABLE if self._accepts_expired else "the configuration of this host's apt",
+                )
+
+    def _fetch_lists(self, deadline: Deadline, max_age_s: float) -> None:
         with hold_lock(self._home / "lock", deadline, f"package lists of {self.suite.name}"):
+            self._known.clear()
             updated = self._updated_at()
             if updated is not None and 0 <= time.time() - updated < max_age_s:
                 return
@@ -251,16 +288,43 @@ class PrivateApt:
             day = time.strftime("%Y-%m-%d %H:%M", time.localtime(updated))
             LOGGER.warning("%s: %s; going on with the package lists of %s", self.suite.name, trouble.value, day)
 
+    def releases(self) -> list[ReleaseFile]:
+        """What the package lists at hand rest on, one for each pocket."""
+        found = []
+        for path in sorted((self._home / "lists").glob("*Release")):
+            # Of a signed list, apt has checked that nothing but the signature is around it.
+            with suppress(OSError):
+                found += parse_release(path.read_text(encoding="utf-8", errors="replace"))
+        return found
+
     def candidates(self, package: str) -> list[Candidate]:
         """All versions of a package, newest first; empty if there is none.
 
         Versions that were downloaded once and have left the lists since are among them.
         """
-        found = list(parse_candidates(self._ask("apt-cache", "show", "--all-versions", package)))
-        known = {candidate.version for candidate in found}
-        kept = [candidate for candidate in self._kept(package) if candidate.version not in known]
-        # apt sorts what is in its lists; the rest is compared with dpkg, a process each, so only if there is any.
-        return sorted(found + kept, key=cmp_to_key(_compare_versions), reverse=True) if kept else found
+        if package not in self._known:
+            found = list(parse_candidates(self._ask("apt-cache", "show", "--all-versions", package)))
+            listed = {candidate.version for candidate in found}
+            kept = [candidate for candidate in self._kept(package) if candidate.version not in listed]
+            # apt sorts what is in its lists; the rest is compared with dpkg, a process each, so only if there is any.
+            if kept:
+                found = sorted(found + kept, key=cmp_to_key(_compare_versions), reverse=True)
+            self._known[package] = found
+        return list(self._known[package])
+
+    def candidate(self, package: str, version: str | None = None) -> Candidate:
+        """One version of a package.
+
+        :param version: by default the newest one.
+        :raises PackageGoneError: when the package, or that version of it, does not exist.
+        """
+        found = self.candidates(package)
+        for candidate in found:
+            if version in (None, candidate.version):
+                return candidate
+        versions = ", ".join(candidate.version for candidate in found) or "no version at all"
+        wanted = f"{package} {version}" if version else package
+        raise PackageGoneError(f"{self.suite.name} has no {wanted}; its lists have {versions}")
 
     def depends(self, package: str, version: str | None = None) -> list[Dependency]:
         """What a package depends on directly, of alternatives the first.
@@ -268,7 +332,7 @@ class PrivateApt:
         :param version: by default the newest one.
         :raises PackageGoneError: when the package, or that version of it, does not exist.
         """
-        return parse_depends(self._candidate(package, version).depends)
+        return parse_depends(self.candidate(package, version).depends)
 
     def download(self, package: str, version: str, deadline: Deadline) -> Path:
         """The .deb file of a package, fetched once and kept.
@@ -276,7 +340,7 @@ class PrivateApt:
         :raises PackageGoneError: when the mirror does not have it although its lists may.
         :raises SetupError: when the mirror cannot be reached, or the file is not the one in the signed lists.
         """
-        candidate = self._candidate(package, version)
+        candidate = self.candidate(package, version)
         target = self._home / "debs" / _deb_name(candidate)
         what = f"download of {package} {version} ({self.suite.name})"
         with hold_lock(target.with_suffix(".lock"), deadline, what):
@@ -284,13 +348,21 @@ class PrivateApt:
                 return target
             if not candidate.indexed:
                 raise PackageGoneError(f"{what}: the kept file is damaged, and the mirror no longer has it")
+            # A mirror that does not have it will not have it until its lists are fetched again.
+            gone, lists = target.with_suffix(".gone"), str(self._updated_at())
+            if gone.exists() and gone.read_text() == lists:
+                raise PackageGoneError(f"{what}: the mirror does not have the file, which was tried before")
             # Nobody else writes here while the lock is held, so what a killed process left can go.
             partial = target.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             try:
                 with step(what):
-                    self._fetch(candidate, partial, deadline, what)
+                    try:
+                        self._fetch(candidate, partial, deadline, what)
+                    except PackageGoneError:
+                        _write(gone, lists)
+                        raise
                     _write(target.with_suffix(".json"), json.dumps(_as_json(candidate)))
                     (partial / target.name).replace(target)
             finally:
@@ -327,7 +399,10 @@ class PrivateApt:
         for pocket in self.suite.pockets:
             if pocket.release not in missing:
                 uri = self.mirror.security if pocket.security else self.mirror.main
-                lines.append(f"deb [arch=amd64 signed-by={self._keyring}] {uri} {pocket.release} {COMPONENTS}\n")
+                options = f"arch=amd64 signed-by={self._keyring}"
+                if self._accepts_expired:
+                    options += " check-valid-until=no"
+                lines.append(f"deb [{options}] {uri} {pocket.release} {COMPONENTS}\n")
         return "".join(lines)
 
     def _updated_at(self) -> float | None:
@@ -337,15 +412,6 @@ class PrivateApt:
             if stamp["wanted"] == self._sources():
                 return float(stamp["time"])
         return None
-
-    def _candidate(self, package: str, version: str | None) -> Candidate:
-        found = self.candidates(package)
-        for candidate in found:
-            if version in (None, candidate.version):
-                return candidate
-        versions = ", ".join(candidate.version for candidate in found) or "no version at all"
-        wanted = f"{package} {version}" if version else package
-        raise PackageGoneError(f"{self.suite.name} has no {wanted}; its lists have {versions}")
 
     def _kept(self, package: str) -> Iterator[Candidate]:
         for record in (self._home / "debs").glob(f"{package}_*.json"):
@@ -406,6 +472,7 @@ class Trouble(Enum):
     """What apt complains of."""
 
     SIGNATURE = "the signature of a package list is missing or not by a key of Debian's"
+    EXPIRED = "the mirror's package lists are past the date until which they are good"
     HASH = "a file is not the one that the signed package lists name"
     GONE = "the mirror does not have the file"
     NO_SUITE = "the mirror does not have the suite"
@@ -423,6 +490,7 @@ _SYMPTOMS: Sequence[tuple[Trouble, re.Pattern[str]]] = (
             r"|is (?:not|no longer) signed"
         ),
     ),
+    (Trouble.EXPIRED, re.compile(r"Release file for \S+ is (?:expired|not valid yet)")),
     (Trouble.HASH, re.compile(r"Hash Sum mismatch|unexpected size|Hashes of received file")),
     (Trouble.NO_SUITE, re.compile(r"does not have a Release file|no longer has a Release file")),
     (
@@ -437,11 +505,14 @@ _SYMPTOMS: Sequence[tuple[Trouble, re.Pattern[str]]] = (
 )
 
 # What leaves the lists at hand as good as they were.
-_BEARABLE = (Trouble.OFFLINE, Trouble.NO_SUITE, Trouble.GONE)
+_BEARABLE = (Trouble.OFFLINE, Trouble.NO_SUITE, Trouble.GONE, Trouble.EXPIRED)
 
 _HINTS = {
     Trouble.SIGNATURE: "the mirror or something on the way to it is not to be trusted, or the keyring is too old "
     "(apt install debian-archive-keyring)",
+    Trouble.EXPIRED: "the mirror has not been updated for long, or this host's clock is wrong: set SPLVM_MIRROR to "
+    f"another mirror, or {EXPIRED_VARIABLE} to the names of suites of which old lists will do; signatures are checked "
+    "all the same",
     Trouble.HASH: "the mirror is being updated or has been tampered with; try again later or set SPLVM_MIRROR",
     Trouble.NO_SUITE: "set SPLVM_MIRROR to a Debian mirror that has it",
     Trouble.OFFLINE: "check the network and apt's proxy settings, or set SPLVM_MIRROR",
@@ -455,6 +526,23 @@ def find_trouble(text: str) -> Trouble:
         if pattern.search(text):
             return trouble
     return Trouble.OTHER
+
+
+def parse_release(text: str) -> list[ReleaseFile]:
+    """What a Release or InRelease file says of itself; nothing if it has no name or no date."""
+    fields = dict(re.findall(r"(?m)^(Codename|Date|Valid-Until): *(\S.*)$", text))
+    try:
+        date = parsedate_to_datetime(fields["Date"]).astimezone(UTC)
+        until = parsedate_to_datetime(fields["Valid-Until"]).astimezone(UTC) if "Valid-Until" in fields else None
+        return [ReleaseFile(fields["Codename"], date, until)]
+    except (KeyError, ValueError):
+        return []
+
+
+def _expired_suites() -> frozenset[str]:
+    """:raises UsageError: when the variable names a suite that does not exist."""
+    names = os.environ.get(EXPIRED_VARIABLE, "").replace(",", " ").split()
+    return frozenset(find_suite(name).name for name in names)
 
 
 def parse_candidates(text: str) -> Iterator[Candidate]:

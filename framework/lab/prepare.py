@@ -17,7 +17,7 @@ from framework.deadline import Deadline
 from framework.evidence.verdict import Outcome
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
-from framework.host.debian import PrivateApt
+from framework.host.debian import PrivateApt, ReleaseFile
 from framework.host.probe import Accelerator, Qemu, check_accelerator, find_accelerator, find_qemu
 from framework.host.store import Store
 from framework.lab.experiment import Dump, Experiment, Workload, host_facts
@@ -53,6 +53,8 @@ class Prepared:
     keys: SshKeys
     qemu: Qemu
     accelerator: Accelerator
+    # The signed lists that versions were resolved from.
+    releases: tuple[ReleaseFile, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """What run.json says of it."""
@@ -62,6 +64,14 @@ class Prepared:
             "argv": sys.argv,
             "kernel": self.kernel.facts(),
             "spl": self.spl.facts(),
+            "archive": {
+                release.name: {
+                    "date": release.date.isoformat(),
+                    "valid_until": release.valid_until.isoformat() if release.valid_until else None,
+                    "expired": release.is_expired(datetime.now(UTC)),
+                }
+                for release in self.releases
+            },
             "qemu": {"version": ".".join(map(str, self.qemu.version)), "sha256": self.qemu.sha256},
             "accelerator": {"name": self.accelerator.name, "reason": self.accelerator.reason},
             **host_facts(),
@@ -120,4 +130,4 @@ def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = 
     accelerator = find_accelerator(wish.accelerator, qemu, kernel.vmlinuz, store.root, deadline)
     initrds = (image.path / "initrd.cpio",)
     machine = MachineSpec(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name, ram_mib=wish.ram_mib)
-    return Prepared(kernel, spl, machine, keys, qemu, accelerator)
+    return Prepared(kernel, spl, machine, keys, qemu, accelerator, tuple(apt.releases()))

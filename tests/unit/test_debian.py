@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import formatdate
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -36,6 +37,7 @@ from framework.host.debian import (
     find_trouble,
     parse_candidates,
     parse_depends,
+    parse_release,
 )
 
 needs_apt = pytest.mark.skipif(
@@ -165,6 +167,15 @@ TROUBLES = [
         "E: Failed to fetch http://a.example/x.deb  Unable to connect to a.example:http:",
         Trouble.OFFLINE,
     ),
+    (
+        "E: Release file for http://a.example/debian/dists/sid/InRelease is expired (invalid since 18d 7h 30min 4s). "
+        "Updates for this repository will not be applied.",
+        Trouble.EXPIRED,
+    ),
+    (
+        "E: Release file for http://a.example/debian/dists/sid/InRelease is not valid yet (invalid for another 2d).",
+        Trouble.EXPIRED,
+    ),
     ("E: Could not open lock file /x/lock - open (13: Permission denied)", Trouble.OTHER),
 ]
 
@@ -172,6 +183,36 @@ TROUBLES = [
 @pytest.mark.parametrize(("text", "trouble"), TROUBLES)
 def test_find_trouble(text: str, trouble: Trouble) -> None:
     assert find_trouble(text) is trouble
+
+
+RELEASE = """\
+-----BEGIN PGP SIGNED MESSAGE-----
+Hash: SHA256
+
+Origin: Debian
+Suite: unstable
+Codename: sid
+Date: Fri, 30 Oct 2026 08:08:01 UTC
+Valid-Until: Fri, 06 Nov 2026 08:08:01 UTC
+SHA256:
+ 00 1 main/binary-amd64/Packages
+"""
+
+
+def test_parse_release() -> None:
+    (release,) = parse_release(RELEASE)
+    assert release.name == "sid"
+    assert release.date == datetime(2026, 10, 30, 8, 8, 1, tzinfo=UTC)
+    assert release.is_expired(datetime(2026, 11, 7, tzinfo=UTC))
+    assert not release.is_expired(datetime(2026, 11, 6, tzinfo=UTC))
+    (released,) = parse_release(RELEASE.replace("Valid-Until", "X"))
+    assert released.valid_until is None
+    assert not released.is_expired(datetime(2099, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize("text", ["", "Codename: sid\n", RELEASE.replace("30 Oct", "soon"), "Date: \0\nCodename: x"])
+def test_release_file_that_says_nothing(text: str) -> None:
+    assert parse_release(text) == []
 
 
 def test_parse_depends() -> None:
@@ -292,7 +333,7 @@ class Archive:
         self.packages.setdefault(release, []).append(control + where)
         return deb
 
-    def publish(self, release: str, signed_by: str | None = "archive") -> None:
+    def publish(self, release: str, signed_by: str | None = "archive", valid_until: str = "") -> None:
         top = self.root / "dists" / release
         sums = []
         for component in ("main", "contrib"):
@@ -303,7 +344,9 @@ class Archive:
             sums.append(f" {digest} {listing.stat().st_size} {listing.relative_to(top)}\n")
         head = f"Origin: Debian\nLabel: Debian\nSuite: {release}\nCodename: {release}\nComponents: main contrib\n"
         self.clock += 1
-        date = f"Date: {formatdate(self.clock, usegmt=True)}\nArchitectures: amd64 all\nSHA256:\n"
+        date = f"Date: {formatdate(self.clock, usegmt=True)}\n"
+        date += f"Valid-Until: {valid_until}\n" if valid_until else ""
+        date += "Architectures: amd64 all\nSHA256:\n"
         (top / "Release").write_text(head + date + "".join(sums))
         (top / "InRelease").unlink(missing_ok=True)
         if signed_by:
@@ -346,6 +389,7 @@ def site(tmp_path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> Iterato
     settings = tmp_path / "host-apt.conf"
     settings.write_text(
         'Acquire::http::Proxy::127.0.0.1 "DIRECT";\nAcquire::Retries "0";\nAcquire::AllowInsecureRepositories "true";\n'
+        'Dir::Etc::main "/dev/null";\nDir::Etc::parts "/dev/null";\n'
     )
     monkeypatch.setenv("APT_CONFIG", str(settings))
     root = tmp_path / "site"
@@ -470,10 +514,74 @@ def test_tampered_package_is_refused(tmp_path: Path, sid: Site, same_size: bool)
 def test_package_that_is_indexed_but_gone(tmp_path: Path, sid: Site) -> None:
     apt = private_apt(tmp_path, sid)
     update(apt)
-    (sid.main.root / "pool" / "tool_0.9-1_all.deb").unlink()
+    file = sid.main.root / "pool" / "tool_0.9-1_all.deb"
+    data = file.read_bytes()
+    file.unlink()
     with pytest.raises(PackageGoneError, match="404"):
         apt.download("tool", "1:0.9-1", Deadline(60))
     assert apt.download("tool", "1.0-1", Deadline(60)).exists()
+    # It is not asked for again with every run, but it is once the lists have been.
+    file.write_bytes(data)
+    with pytest.raises(PackageGoneError, match="tried before"):
+        private_apt(tmp_path, sid).download("tool", "1:0.9-1", Deadline(60))
+    update(apt)
+    assert apt.download("tool", "1:0.9-1", Deadline(60)).read_bytes() == data
+
+
+# Lists that are past their date.
+
+PAST = "Sat, 01 Jan 2022 00:00:00 UTC"
+
+
+@needs_apt
+def test_expired_list_is_refused(tmp_path: Path, sid: Site) -> None:
+    sid.main.publish("sid", valid_until=PAST)
+    with pytest.raises(SetupError, match="past the date until which they are good") as caught:
+        update(private_apt(tmp_path, sid))
+    assert "SPLVM_ALLOW_EXPIRED" in str(caught.value.hint)
+
+
+@needs_apt
+def test_expired_list_is_no_reason_to_drop_the_one_at_hand(
+    tmp_path: Path, sid: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    apt = private_apt(tmp_path, sid)
+    update(apt)
+    sid.main.publish("sid", valid_until=PAST)
+    update(apt)
+    assert "going on with the package lists of" in caplog.text
+    assert len(apt.candidates("tool")) == 2
+
+
+@needs_apt
+@pytest.mark.parametrize("by", ["the user", "the host's apt"])
+def test_expired_list_that_is_accepted(
+    tmp_path: Path, sid: Site, by: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if by == "the user":
+        monkeypatch.setenv("SPLVM_ALLOW_EXPIRED", "trixie, sid")
+    else:
+        settings = Path(os.environ["APT_CONFIG"])
+        settings.write_text(f'{settings.read_text()}Acquire::Check-Valid-Until "false";\n')
+    sid.main.publish("sid", valid_until=PAST)
+    apt = private_apt(tmp_path, sid)
+    update(apt)
+    assert len(apt.candidates("tool")) == 2
+    assert [(release.name, str(release.valid_until)) for release in apt.releases()] == [
+        ("sid", "2022-01-01 00:00:00+00:00")
+    ]
+    assert "sid: the mirror's package lists are of 2022-01-01 and were good until 2022-01-01" in caplog.text
+    assert ("SPLVM_ALLOW_EXPIRED" in caplog.text) == (by == "the user")
+    # Old is one thing, and somebody else's another.
+    sid.main.publish("sid", signed_by="stranger", valid_until=PAST)
+    with pytest.raises(SetupError, match="the signature of a package list is missing or not by a key of Debian's"):
+        update(apt)
+
+
+def test_suites_that_may_be_expired_have_to_exist(tmp_path: Path, sid: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLVM_ALLOW_EXPIRED", "potato")
+    with pytest.raises(UsageError, match="potato"):
+        private_apt(tmp_path, sid)
 
 
 @needs_apt

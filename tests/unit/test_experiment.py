@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
 import os
 import threading
 import time
@@ -14,7 +16,7 @@ from typing import Any, cast
 import pytest
 from fake_agent import LIMIT_S, meanwhile
 
-from framework.build.image import resolve_modules
+from framework.build.image import read_module, resolve_modules
 from framework.build.kernels import KERNELS, find_kernel
 from framework.build.variants import VARIANTS, find_variant
 from framework.deadline import Deadline, poll
@@ -397,7 +399,7 @@ kernel/drivers/char/virtio-console.ko: kernel/drivers/virtio/virtio_ring.ko kern
 
 
 def test_modules_come_after_what_they_need() -> None:
-    order = resolve_modules(DEPENDENCIES, ["virtio_pci", "virtio_net", "virtio_console"])
+    order = resolve_modules(DEPENDENCIES, "", ["virtio_pci", "virtio_net", "virtio_console"])
     needs = {line.partition(":")[0]: line.partition(":")[2].split() for line in DEPENDENCIES.splitlines()}
     for path in order:
         assert set(needs[path]) <= set(order[: order.index(path)])
@@ -405,23 +407,44 @@ def test_modules_come_after_what_they_need() -> None:
 
 
 def test_only_what_is_needed_is_loaded() -> None:
-    assert resolve_modules(DEPENDENCIES, ["net_failover"]) == (
+    assert resolve_modules(DEPENDENCIES, "", ["net_failover"]) == (
         "kernel/net/core/failover.ko.xz",
         "kernel/drivers/net/net_failover.ko.xz",
     )
-    assert resolve_modules(DEPENDENCIES, ["virtio"]) == ("kernel/drivers/virtio/virtio.ko",)
-    assert resolve_modules(DEPENDENCIES, []) == ()
+    assert resolve_modules(DEPENDENCIES, "", ["virtio"]) == ("kernel/drivers/virtio/virtio.ko",)
+    assert resolve_modules(DEPENDENCIES, "", []) == ()
 
 
 def test_module_names_have_no_hyphens() -> None:
     """As lsmod shows them; file names may have either."""
-    assert resolve_modules(DEPENDENCIES, ["virtio_console"])[-1] == "kernel/drivers/char/virtio-console.ko"
+    assert resolve_modules(DEPENDENCIES, "", ["virtio_console"])[-1] == "kernel/drivers/char/virtio-console.ko"
 
 
 @pytest.mark.parametrize("text", ["", DEPENDENCIES])
 def test_a_module_that_the_kernel_lacks(text: str) -> None:
-    with pytest.raises(BuildError, match="the kernel has no module virtio_gpu"):
-        resolve_modules(text, ["virtio_gpu"])
+    with pytest.raises(BuildError, match="the kernel has virtio_gpu neither as a module nor built in"):
+        resolve_modules(text, "kernel/drivers/virtio/virtio.ko\n", ["virtio_gpu"])
+
+
+def test_what_is_built_in_is_not_loaded() -> None:
+    """Linux 7.2 of Debian has only virtio_net as a module."""
+    built_in = "kernel/drivers/virtio/virtio_pci.ko\nkernel/drivers/char/virtio-console.ko\n"
+    order = resolve_modules(DEPENDENCIES, built_in, ["virtio_pci", "virtio_net", "virtio_console"])
+    assert order[-1] == "kernel/drivers/net/virtio_net.ko.xz"
+    assert not [path for path in order if "pci" in path or "console" in path]
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [("", bytes), (".xz", lzma.compress), (".gz", gzip.compress)])
+def test_modules_are_unpacked(tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / f"virtio.ko{suffix}"
+    path.write_bytes(compress(b"a module"))
+    assert read_module(path) == b"a module"
+
+
+def test_module_in_a_form_that_is_not_known(tmp_path: Path) -> None:
+    (tmp_path / "virtio.ko.zst").write_bytes(b"")
+    with pytest.raises(BuildError, match=r"virtio\.ko\.zst"):
+        read_module(tmp_path / "virtio.ko.zst")
 
 
 # Names.

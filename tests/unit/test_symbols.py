@@ -62,7 +62,9 @@ def store(tmp_path: Path) -> Store:
 def kernel(tmp_path: Path) -> Kernel:
     root: Any = FakeRoot()
     image = Artefact(tmp_path, "kernel", "0" * 32)
-    return Kernel(KERNELS["debian-12"], RELEASE, f"linux-image-{RELEASE}", VERSION, image, root)
+    names = {"package": f"linux-image-{RELEASE}", "version": VERSION, "architecture": "amd64", "sha256": ""}
+    package = Candidate(**names, size=0, source="linux", source_version=VERSION, depends="", filename="")
+    return Kernel(KERNELS["debian-12"], RELEASE, (package,), (), image, root)
 
 
 def make_deb(directory: Path, member: str = f"usr/lib/debug/boot/vmlinux-{RELEASE}") -> Path:
