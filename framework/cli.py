@@ -26,6 +26,7 @@ from rich.text import Text
 
 from framework import __version__
 from framework.build.kernels import KERNELS
+from framework.build.known import known_kernels
 from framework.build.symbols import fetch_symbols
 from framework.build.variants import VARIANTS
 from framework.deadline import Deadline
@@ -139,6 +140,27 @@ def build(
         table.add_row("module", str(module))
     table.add_row("initramfs", str(prepared.machine.initrds[0]))
     table.add_row("accelerator", f"{prepared.accelerator.name}: {prepared.accelerator.reason}")
+    _console().print(table)
+
+
+@app.command()
+def kernels(as_json: JsonOption = False) -> None:
+    """List the kernels: what they are, which version each came to last, and whether that is in the store.
+
+    It asks no network: a version is resolved when a kernel is used, anew once a day.
+    """
+    known = known_kernels(Store.default())
+    if as_json:
+        _print_json({"schema_version": 1, "kernels": [kernel.to_json() for kernel in known]})
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("id", "suite", "release", "SPL", "resolved", "in the store", "what sets it apart"):
+        table.add_column(name)
+    for kernel in known:
+        last = kernel.resolved
+        cells = (last.release, last.spl or "-", last.time[:10]) if last else ("when first used", "-", "-")
+        stored = Text("yes", "green") if kernel.stored else Text("no")
+        table.add_row(kernel.spec.id, kernel.spec.suite, *map(plain, cells), stored, kernel.spec.note)
     _console().print(table)
 
 

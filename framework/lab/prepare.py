@@ -11,6 +11,7 @@ from typing import Any
 from framework import __version__
 from framework.build.image import build_image, make_keys
 from framework.build.kernels import Kernel, fetch_kernel, find_kernel
+from framework.build.known import remember_kernel
 from framework.build.spl import SplBuild, build_spl, check_inputs, find_source
 from framework.build.variants import find_variant
 from framework.deadline import Deadline
@@ -124,6 +125,7 @@ def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = 
     apt.update(deadline, **({"max_age_s": 0} if wish.refresh else {}))
     source = find_source(own_tree, store, apt, deadline)
     kernel = fetch_kernel(store, apt, spec, deadline)
+    remember_kernel(store, kernel, source)
     spl = build_spl(store, kernel.root, source, variant, wish.patches, deadline)
     keys = make_keys(store, kernel.root, deadline)
     image = build_image(store, kernel, keys, deadline)

@@ -12,7 +12,10 @@ import pytest
 
 from framework import __version__
 
-COMMANDS = ("doctor", "build", "run", "judge", "bundle", "examine", "demo", "shell", "parse-slab", "test")
+COMMANDS = (
+    *("doctor", "build", "kernels", "run", "judge", "bundle", "examine"),
+    *("demo", "shell", "parse-slab", "test"),
+)
 
 
 def splvm(
@@ -73,6 +76,21 @@ def test_unknown_names_are_answered_with_the_valid_ones(
     assert done.stdout == b""
     assert not list(tmp_path.rglob("run.json"))
     assert not list(tmp_path.glob("store/apt/*/lists/*_Packages"))
+
+
+def test_kernels_without_a_store_or_a_network(tmp_path: Path) -> None:
+    done = splvm("kernels", "--json", store=tmp_path / "store")
+    assert done.returncode == 0
+    said = json.loads(done.stdout)
+    assert said["schema_version"] == 1
+    assert [row["id"] for row in said["kernels"]] == ["debian-11", "debian-12", "debian-13", "debian-sid"]
+    for row in said["kernels"]:
+        assert set(row) == {"id", "suite", "metapackage", "note", "resolved", "stored"}
+        assert (row["resolved"], row["stored"]) == (None, False)
+    shown = splvm("kernels", store=tmp_path / "store")
+    assert shown.returncode == 0
+    assert shown.stdout.count(b"when first used") == 4
+    assert not (tmp_path / "store" / "apt").exists()
 
 
 def test_out_that_is_in_use(tmp_path: Path) -> None:

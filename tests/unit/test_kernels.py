@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import pytest
 
 from framework.build.kernels import (
     KERNELS,
+    Kernel,
     fetch_kernel,
     find_image_packages,
     find_parts,
     unpack_kernel,
 )
+from framework.build.known import known_kernels, remember_kernel
 from framework.build.root import parse_tools
+from framework.build.spl import SplSource
 from framework.deadline import Deadline
 from framework.errors import SetupError
 from framework.host.debian import SUITES, Candidate, Dependency, PackageGoneError, parse_depends
@@ -208,6 +212,61 @@ def test_every_kernel_is_of_a_suite() -> None:
     for spec in KERNELS.values():
         assert spec.suite in SUITES
         assert spec.note
+
+
+# What is known without a network.
+
+
+def stored_kernel(store: Store, tmp_path: Path) -> Kernel:
+    """A kernel whose artefacts are in the store."""
+    root: Any = FakeRoot(NEW)
+    image = unpack_kernel(store, root, whole(tmp_path, NEW), Deadline(60))
+    key = "1" * 32
+    root.artefact = store.get(
+        "build-root", key, lambda tree: (tree / "bin").mkdir(), deadline=Deadline(60), what="a root"
+    )
+    return Kernel(KERNELS["debian-11"], NEW, (candidate(f"linux-image-{NEW}", "5"),), (), image, root)
+
+
+def test_what_is_known(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    assert all(known.resolved is None and not known.stored for known in known_kernels(store))
+    kernel = stored_kernel(store, tmp_path)
+    remember_kernel(store, kernel, SplSource("path:/x", tmp_path, "9.9"))
+    known = {known.spec.id: known for known in known_kernels(store)}
+    assert list(known) == list(KERNELS)
+    last = known["debian-11"].resolved
+    assert last is not None and known["debian-11"].stored
+    assert (last.release, last.version, last.spl) == (NEW, "5", None)
+    remember_kernel(store, kernel, SplSource("debian", tmp_path, "2.0.3-9"))
+    # A tree of the user's does not make that forgotten.
+    remember_kernel(store, kernel, SplSource("path:/x", tmp_path, "9.9"))
+    said = known_kernels(store)[0].to_json()
+    assert said["stored"] is True
+    resolved: Any = said["resolved"]
+    assert set(resolved) == {"time", "release", "version", "spl"}
+    assert resolved["spl"] == "2.0.3-9"
+    store.remove(kernel.image.path.parent)
+    assert not known_kernels(store)[0].stored
+    assert known_kernels(store)[0].resolved is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", '{"time": 1}', '{"time":1,"release":2,"version":3,"spl":4,"image":5,"root":6}']
+)
+def test_note_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / "kernel-debian-11.json").write_text(text)
+    assert known_kernels(store)[0].resolved is None
+
+
+def test_note_with_a_key_that_is_none(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "host").mkdir()
+    note = {"time": "t", "release": "r", "version": "v", "spl": None, "image": "../..", "root": "0"}
+    (tmp_path / "host" / "kernel-debian-11.json").write_text(json.dumps(note))
+    assert not known_kernels(store)[0].stored
 
 
 STATUS = """\

@@ -1,0 +1,110 @@
+"""What is known of each kernel without a network: which version a row came to last, and whether that is in the store.
+
+Owns ``host/kernel-ID.json`` in the store, written whenever a row is resolved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from framework.build.kernels import KERNELS, Kernel, KernelSpec
+from framework.build.spl import SplSource
+from framework.host.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a row of `KERNELS` came to, once."""
+
+    # When that was, in UTC.
+    time: str
+    # As in `uname -r`.
+    release: str
+    # Version of its packages.
+    version: str
+    # Version of its suite's zfs-dkms; None until that was asked for.
+    spl: str | None
+    # Keys of its artefacts.
+    image: str
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKernel:
+    """A row, and what is known of it here."""
+
+    spec: KernelSpec
+    # None before it was used for the first time.
+    resolved: Resolved | None
+    # Whether kernel and build root are in the store, so that they need not be fetched.
+    stored: bool
+
+    def to_json(self) -> dict[str, object]:
+        """As `splvm kernels --json` has it."""
+        resolved = self.resolved
+        shown = None
+        if resolved is not None:
+            shown = {name: getattr(resolved, name) for name in ("time", "release", "version", "spl")}
+        return {
+            "id": self.spec.id,
+            "suite": self.spec.suite,
+            "metapackage": self.spec.metapackage,
+            "note": self.spec.note,
+            "resolved": shown,
+            "stored": self.stored,
+        }
+
+
+def remember_kernel(store: Store, kernel: Kernel, source: SplSource) -> None:
+    """Note what a row came to; a store that cannot be written only knows less."""
+    before = _read(store, kernel.spec)
+    resolved = Resolved(
+        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        release=kernel.release,
+        version=kernel.version,
+        # A tree of the user's says nothing about the suite.
+        spl=(before.spl if before else None) if source.is_own else source.version,
+        image=kernel.image.key,
+        root=kernel.root.artefact.key,
+    )
+    path = store.root / "host" / f"kernel-{kernel.spec.id}.json"
+    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    with suppress(OSError):
+        path.parent.mkdir(exist_ok=True)
+        fresh.write_text(json.dumps(asdict(resolved)), encoding="utf-8")
+        os.replace(fresh, path)
+
+
+def known_kernels(store: Store) -> list[KnownKernel]:
+    """Every row of `KERNELS` with what is known of it; no network, and nothing is fetched or built."""
+    return [_look_up(store, spec) for spec in KERNELS.values()]
+
+
+def _look_up(store: Store, spec: KernelSpec) -> KnownKernel:
+    resolved = _read(store, spec)
+    stored = resolved is not None and _is_stored(store, resolved)
+    return KnownKernel(spec, resolved, stored)
+
+
+def _is_stored(store: Store, resolved: Resolved) -> bool:
+    # Both are looked through before they are used; here it is enough that they are there.
+    with suppress(ValueError):
+        return all(
+            store.kept(kind, key, verify="stamp") is not None
+            for kind, key in (("kernel", resolved.image), ("build-root", resolved.root))
+        )
+    return False
+
+
+def _read(store: Store, spec: KernelSpec) -> Resolved | None:
+    # One that cannot be read is as good as none.
+    with suppress(OSError, ValueError, TypeError):
+        resolved = Resolved(**json.loads((store.root / "host" / f"kernel-{spec.id}.json").read_text(encoding="utf-8")))
+        if all(isinstance(value, str) or (name == "spl" and value is None) for name, value in asdict(resolved).items()):
+            return resolved
+    return None
