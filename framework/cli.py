@@ -25,8 +25,10 @@ from rich.table import Table
 from rich.text import Text
 
 from framework import __version__
-from framework.build.kernels import KERNELS
+from framework.build.kernels import KERNELS, find_kernel
 from framework.build.known import known_kernels
+from framework.build.own import FORM as OWN_KERNEL
+from framework.build.own import find_own_kernel
 from framework.build.symbols import fetch_symbols
 from framework.build.variants import VARIANTS
 from framework.deadline import Deadline
@@ -62,7 +64,9 @@ app = typer.Typer(
 
 _ROOT = Path(__file__).resolve().parent.parent
 
-KernelOption = Annotated[str, typer.Option(help=f"Kernel: {', '.join(KERNELS)}.", metavar="ID")]
+KernelOption = Annotated[
+    str, typer.Option(help=f"Kernel: {', '.join(KERNELS)}, or your own as {OWN_KERNEL}.", metavar="ID")
+]
 VariantOption = Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")]
 SplOption = Annotated[
     str, typer.Option(help="Source of SPL: `debian`, or `path:DIR` with an OpenZFS tree.", metavar="SOURCE")
@@ -131,8 +135,8 @@ def build(
         _print_json({"schema_version": 1, **prepared.facts(), "store": str(Store.default().root)})
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    package = prepared.kernel.packages[0]
-    table.add_row("kernel", f"{prepared.kernel.release} ({package.package} {package.version})")
+    package = next((f"{p.package} {p.version}" for p in prepared.kernel.packages), prepared.kernel.spec.note)
+    table.add_row("kernel", f"{prepared.kernel.release} ({package})")
     table.add_row(
         "SPL", f"{prepared.spl.source.version} {prepared.spl.variant.name}, source {prepared.spl.source.name}"
     )
@@ -189,7 +193,7 @@ def run(
     chosen = find_scenario(scenario)
     expected = frozenset({_outcome(expect)}) if expect else None
     wish = _wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory)
-    base = _claim_directory(out, f"{scenario}-{kernel}-{variant}")
+    base = _claim_directory(out, f"{scenario}-{_kernel_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
         prepared = prepare(wish)
     experiment = prepared.experiment(
@@ -293,7 +297,7 @@ def demo(
     The second is the control. If it does not fail, the first proves nothing.
     """
     scenario = find_scenario("held-worker")
-    base = _claim_directory(out, f"demo-{kernel}")
+    base = _claim_directory(out, f"demo-{_kernel_id(kernel)}")
     builds = {}
     for variant in ("stock", "no-emergency"):
         with step(f"preparing {kernel}, {variant}"):
@@ -382,6 +386,11 @@ def _wish(
 ) -> Wish:
     absolute = tuple(patch.absolute() for patch in patches or ())
     return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh)
+
+
+def _kernel_id(name: str) -> str:
+    own = find_own_kernel(name)
+    return own.spec.id if own else find_kernel(name).id
 
 
 def _outcome(name: str) -> Outcome:

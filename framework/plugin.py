@@ -20,6 +20,7 @@ from testinfra.backend.base import BaseBackend, CommandResult
 from testinfra.host import Host
 
 from framework.build.kernels import KERNELS, find_kernel
+from framework.build.own import find_own_kernel
 from framework.build.variants import VARIANTS, find_variant
 from framework.deadline import Deadline
 from framework.errors import HarnessError, UsageError
@@ -64,7 +65,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
     try:
-        find_kernel(config.getoption("--kernel"))
+        name = config.getoption("--kernel")
+        if find_own_kernel(name) is None:
+            find_kernel(name)
         find_variant(config.getoption("--variant"))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error

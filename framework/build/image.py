@@ -83,7 +83,7 @@ def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline)
     key = input_hash(
         {
             "recipe": RECIPE,
-            "root": kernel.root.artefact.key,
+            "root": kernel.root.key,
             "kernel": kernel.image.key,
             "sources": sources,
             "modules": MODULES,

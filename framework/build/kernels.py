@@ -68,7 +68,7 @@ class Kernel:
     spec: KernelSpec
     # As in `uname -r`.
     release: str
-    # What it was unpacked from: the package of its image, then those it is split into.
+    # What it was unpacked from: the package of its image, then those it is split into. None for the user's own.
     packages: tuple[Candidate, ...]
     # Newer ones that could not be had, and why, one line each.
     passed_over: tuple[str, ...]
@@ -77,8 +77,8 @@ class Kernel:
 
     @property
     def version(self) -> str:
-        """Of its packages, all of one source."""
-        return self.packages[0].version
+        """Of its packages, all of one source; empty if it is from none."""
+        return self.packages[0].version if self.packages else ""
 
     @property
     def vmlinuz(self) -> Path:
@@ -96,9 +96,10 @@ class Kernel:
             "id": self.spec.id,
             "suite": self.spec.suite,
             "release": self.release,
-            "package": f"{self.packages[0].package} {self.version}",
+            "package": f"{self.packages[0].package} {self.version}" if self.packages else self.spec.note,
             "sha256": hashlib.sha256(self.vmlinuz.read_bytes()).hexdigest(),
             "packages": {p.package: {"version": p.version, "sha256": p.sha256} for p in self.packages},
+            "root": self.root.key,
             "built_with": self.root.versions(),
             "passed_over": list(self.passed_over),
         }
@@ -188,7 +189,7 @@ def unpack_kernel(store: Store, root: BuildRoot, debs: Sequence[Path], deadline:
         )
 
     more = {f"deb {number}": deb for number, deb in enumerate(debs) if number}
-    key = input_hash({"recipe": RECIPE, "deb": debs[0], "root": root.artefact.key, **more})
+    key = input_hash({"recipe": RECIPE, "deb": debs[0], "root": root.key, **more})
     return store.get("kernel", key, build, deadline=deadline, what=f"kernel {root.release}")
 
 

@@ -35,6 +35,13 @@ PACKAGES = (
     "perl",
 )
 
+# What headers of a distribution depend on and the user's own cannot: libelf (libelf1 has another name in trixie) for
+# objtool, pahole for a kernel with type information for BPF.
+OWN_PACKAGES = ("dwarves", "libelf-dev")
+
+# Where the user's own headers are, inside: there in every root, and without them empty.
+OWN_HEADERS = "/usr/src"
+
 # Nothing in a build root is read by people.
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 
@@ -46,11 +53,20 @@ class BuildRoot:
     artefact: Artefact
     # Release of the kernel whose headers are in it, as in `uname -r`.
     release: str
+    # Changes with everything that goes into modules.
+    key: str
+    # The user's own headers, which are put into it for as long as a command runs; None if it has them itself.
+    own_headers: Path | None = None
 
     @property
     def headers(self) -> str:
         """Where the kernel's build directory is, inside."""
-        return f"/lib/modules/{self.release}/build"
+        return OWN_HEADERS if self.own_headers else f"/lib/modules/{self.release}/build"
+
+    @property
+    def source(self) -> str:
+        """Where the kernel's source is, as far as modules need it, inside."""
+        return OWN_HEADERS if self.own_headers else f"/lib/modules/{self.release}/source"
 
     def versions(self) -> dict[str, str]:
         """Packages that a module built in it depends on, with their versions: compiler, linker, make, headers."""
@@ -70,6 +86,7 @@ class BuildRoot:
                 *as_root_args(),
                 *("unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--"),
                 *("sh", str(enter), str(self.artefact.path), str(work), owner),
+                str(self.own_headers or ""),
                 *argv,
             ],
             deadline=deadline,
@@ -94,21 +111,27 @@ def parse_tools(status: str) -> dict[str, str]:
     return found
 
 
-def build_root(store: Store, apt: PrivateApt, release: str, headers: str, deadline: Deadline) -> BuildRoot:
+def build_root(
+    store: Store, apt: PrivateApt, release: str, headers: str | Path, deadline: Deadline, inputs: str = ""
+) -> BuildRoot:
     """The build root for one kernel.
 
     :param release: of the kernel, as in `uname -r`.
-    :param headers: package with its headers.
+    :param headers: package with its headers, or the user's own directory of them.
+    :param inputs: hash of what is in that directory.
     :raises PackageGoneError: when the mirror does not have the headers although its lists may.
     :raises SetupError: when mmdebstrap fails.
     """
-    packages = sorted((*PACKAGES, headers))
+    own = headers if isinstance(headers, Path) else None
+    packages = sorted((*PACKAGES, *(OWN_PACKAGES if isinstance(headers, Path) else (headers,))))
     key = input_hash({"recipe": RECIPE, "suite": apt.suite.name, "packages": packages, "excluded": _EXCLUDED})
 
     def build(tree: Path) -> None:
         # mmdebstrap fetches them again. This is to find out whether they can be had, while there is a choice.
-        for name in (headers, *(d.package for d in apt.depends(headers) if d.package.startswith("linux-headers-"))):
-            apt.download(name, apt.candidate(name).version, deadline)
+        if isinstance(headers, str):
+            common = (d.package for d in apt.depends(headers) if d.package.startswith("linux-headers-"))
+            for name in (headers, *common):
+                apt.download(name, apt.candidate(name).version, deadline)
         argv = [
             *as_root_args(),
             *("mmdebstrap", "--variant=apt", "--mode=root", "--format=directory", "--quiet"),
@@ -129,5 +152,6 @@ def build_root(store: Store, apt: PrivateApt, release: str, headers: str, deadli
             hint="`splvm doctor` checks the host; an old package list is renewed with `splvm build --refresh`",
         )
 
-    what = f"build root of {apt.suite.name} with {headers}"
-    return BuildRoot(store.get("build-root", key, build, deadline=deadline, what=what), release)
+    what = f"build root of {apt.suite.name}" + ("" if own else f" with {headers}")
+    artefact = store.get("build-root", key, build, deadline=deadline, what=what)
+    return BuildRoot(artefact, release, f"{artefact.key}{inputs}", own)

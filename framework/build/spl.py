@@ -183,7 +183,7 @@ def build_spl(
 
 def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadline) -> Artefact:
     inputs = {name: source.tree / name for name in _CONFIGURE_INPUTS if (source.tree / name).exists()}
-    key = input_hash({"recipe": RECIPE, "root": root.artefact.key, **inputs})
+    key = input_hash({"recipe": RECIPE, "root": root.key, **inputs})
 
     def build(tree: Path) -> None:
         log = _log(store, f"configure-{root.release}")
@@ -191,7 +191,7 @@ def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadl
             _copy_tree(source.tree, work / "src")
             script = (
                 "cd src && { [ -x configure ] || sh ./autogen.sh; } && ./configure --with-config=kernel "
-                f"--with-linux=/lib/modules/{root.release}/source --with-linux-obj={root.headers}"
+                f"--with-linux={root.source} --with-linux-obj={root.headers}"
             )
             root.run(
                 ["sh", "-c", script],

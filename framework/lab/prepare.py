@@ -12,6 +12,7 @@ from framework import __version__
 from framework.build.image import build_image, make_keys
 from framework.build.kernels import Kernel, fetch_kernel, find_kernel
 from framework.build.known import remember_kernel
+from framework.build.own import find_own_kernel, take_kernel
 from framework.build.spl import SplBuild, build_spl, check_inputs, find_source
 from framework.build.variants import find_variant
 from framework.deadline import Deadline
@@ -32,6 +33,7 @@ PREPARE_BUDGET_S = 3600.0
 class Wish:
     """What the user asked for, by name."""
 
+    # A row of `KERNELS`, or `path:VMLINUZ,HEADERS[,SUITE]`.
     kernel: str = "debian-12"
     variant: str = "stock"
     # `debian` or `path:DIR`.
@@ -115,7 +117,8 @@ def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = 
     :raises SetupError: when something cannot be fetched or built.
     """
     # What is wrong with the wish is said before anything is fetched for it.
-    spec, variant = find_kernel(wish.kernel), find_variant(wish.variant)
+    own_kernel = find_own_kernel(wish.kernel)
+    spec, variant = own_kernel.spec if own_kernel else find_kernel(wish.kernel), find_variant(wish.variant)
     own_tree = check_inputs(wish.spl, wish.patches)
     check_accelerator(wish.accelerator)
     store = store or Store.default()
@@ -124,8 +127,11 @@ def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = 
     apt = PrivateApt(store.root, spec.suite)
     apt.update(deadline, **({"max_age_s": 0} if wish.refresh else {}))
     source = find_source(own_tree, store, apt, deadline)
-    kernel = fetch_kernel(store, apt, spec, deadline)
-    remember_kernel(store, kernel, source)
+    if own_kernel:
+        kernel = take_kernel(store, apt, own_kernel, deadline)
+    else:
+        kernel = fetch_kernel(store, apt, spec, deadline)
+        remember_kernel(store, kernel, source)
     spl = build_spl(store, kernel.root, source, variant, wish.patches, deadline)
     keys = make_keys(store, kernel.root, deadline)
     image = build_image(store, kernel, keys, deadline)

@@ -53,6 +53,8 @@ def test_version() -> None:
         (("run", "nominal", "--kernel", "no-such"), ("debian-12",)),
         (("run", "nominal", "--variant", "no-such"), ("stock", "no-emergency")),
         (("run", "nominal", "--expect", "no-such"), ("PROGRESS", "STALLED")),
+        (("run", "nominal", "--kernel", "path:/"), ("path:VMLINUZ,HEADERS",)),
+        (("run", "nominal", "--kernel", "path:/dev/null,/"), ("no bzImage",)),
         (("build", "--kernel", "no-such"), ("debian-12",)),
         (("demo", "--kernel", "no-such"), ("debian-12",)),
         (("shell", "--variant", "no-such"), ("stock",)),

@@ -145,6 +145,7 @@ class FakeRoot:
     """A build root without a depmod."""
 
     artefact = Artefact(Path("/nowhere"), "build-root", "0" * 32)
+    key = artefact.key
 
     def __init__(self, release: str) -> None:
         self.release = release
