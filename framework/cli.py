@@ -158,8 +158,9 @@ def kernels(as_json: JsonOption = False) -> None:
         _print_json({"schema_version": 1, "kernels": [kernel.to_json() for kernel in known]})
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("id", "suite", "release", "SPL", "resolved", "in the store", "what sets it apart"):
-        table.add_column(name)
+    for name in ("id", "suite", "release", "SPL", "resolved", "stored"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("what sets it apart")
     for kernel in known:
         last = kernel.resolved
         cells = (last.release, last.spl or "-", last.time[:10]) if last else ("when first used", "-", "-")
