@@ -7,8 +7,6 @@ exported symbols, which a patch of SPL's code leaves alone).
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from framework.assets import find_images
+from framework.build.module import MODULE_RECIPE, debug_file, fresh_log, make_module, sha256_of, strip_module
 from framework.build.root import BuildRoot
 from framework.build.variants import Variant
 from framework.deadline import Deadline
@@ -26,8 +25,6 @@ from framework.host.store import Artefact, Store, input_hash
 from framework.log import note
 
 RECIPE = 1
-# The same for the modules themselves.
-_MODULE_RECIPE = 2
 
 # Directory of SPL's own sources in an OpenZFS tree, 2.0 and later.
 SPL_DIR = Path("module/os/linux/spl")
@@ -186,7 +183,7 @@ def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadl
     key = input_hash({"recipe": RECIPE, "root": root.key, **inputs})
 
     def build(tree: Path) -> None:
-        log = _log(store, f"configure-{root.release}")
+        log = fresh_log(store, f"configure-{root.release}")
         with store.temporary() as work:
             _copy_tree(source.tree, work / "src")
             script = (
@@ -213,7 +210,7 @@ def _build_spl_ko(
     kbuild = find_images() / "spl" / "Kbuild"
     key = input_hash(
         {
-            "recipe": _MODULE_RECIPE,
+            "recipe": MODULE_RECIPE,
             "config": config.key,
             "spl": source.tree / SPL_DIR,
             "include": source.tree / "include",
@@ -225,7 +222,7 @@ def _build_spl_ko(
     )
 
     def build(tree: Path) -> None:
-        log = _log(store, f"spl-{key[:12]}")
+        log = fresh_log(store, f"spl-{key[:12]}")
         with store.temporary() as work:
             src = work / "src"
             _copy_tree(source.tree, src)
@@ -233,8 +230,10 @@ def _build_spl_ko(
                 _apply(patch, src, log, deadline)
             shutil.copy2(config.path / "zfs_config.h", src)
             shutil.copy2(kbuild, src / "module" / "Kbuild")
-            _make(root, work, "/build/src/module", ["SPL_SRC=/build/src"], log, deadline, f"spl.ko ({source.version})")
-            _strip(root, work, Path("src/module/spl.ko"), log, deadline)
+            make_module(
+                root, work, "/build/src/module", ["SPL_SRC=/build/src"], log, deadline, f"spl.ko ({source.version})"
+            )
+            strip_module(root, work, Path("src/module/spl.ko"), log, deadline)
             for name in ("spl.ko", "spl.ko.debug", "Module.symvers"):
                 shutil.copy2(src / "module" / name, tree)
             shutil.copytree(src / "include", tree / "include", symlinks=True, ignore=_LEFT_OUT)
@@ -249,7 +248,7 @@ def _build_probe(store: Store, root: BuildRoot, config: Artefact, spl: Artefact,
     symbols, include = spl.path / "Module.symvers", spl.path / "include"
     key = input_hash(
         {
-            "recipe": _MODULE_RECIPE,
+            "recipe": MODULE_RECIPE,
             "config": config.key,
             "symbols": symbols,
             "spl": include / "os" / "linux" / "spl",
@@ -258,15 +257,15 @@ def _build_probe(store: Store, root: BuildRoot, config: Artefact, spl: Artefact,
     )
 
     def build(tree: Path) -> None:
-        log = _log(store, f"slabprobe-{key[:12]}")
+        log = fresh_log(store, f"slabprobe-{key[:12]}")
         with store.temporary() as work:
             shutil.copytree(sources, work / "slabprobe")
             shutil.copytree(include, work / "src" / "include", symlinks=True)
             shutil.copy2(config.path / "zfs_config.h", work / "src")
             shutil.copy2(symbols, work / "src")
             variables = ["SPL_SRC=/build/src", "SPL_SYMBOLS=/build/src/Module.symvers"]
-            _make(root, work, "/build/slabprobe", variables, log, deadline, "slabprobe.ko")
-            _strip(root, work, Path("slabprobe/slabprobe.ko"), log, deadline)
+            make_module(root, work, "/build/slabprobe", variables, log, deadline, "slabprobe.ko")
+            strip_module(root, work, Path("slabprobe/slabprobe.ko"), log, deadline)
             for name in ("slabprobe.ko", "slabprobe.ko.debug"):
                 shutil.copy2(work / "slabprobe" / name, tree)
 
@@ -298,46 +297,5 @@ def _apply(patch: Path, src: Path, log: Path, deadline: Deadline) -> None:
         run(argv, cwd=src, deadline=deadline, what=f"patch {patch.name}", log=log, error=BuildError)
 
 
-def _make(
-    root: BuildRoot, work: Path, module: str, variables: Sequence[str], log: Path, deadline: Deadline, what: str
-) -> None:
-    root.run(
-        ["make", f"-j{os.cpu_count() or 1}", "-C", root.headers, f"M={module}", *variables, "modules"],
-        work=work,
-        deadline=deadline,
-        what=what,
-        log=log,
-    )
-
-
-def _strip(root: BuildRoot, work: Path, module: Path, log: Path, deadline: Deadline) -> None:
-    """Move a module's debug information to a file beside it.
-
-    It is nine tenths of the module, and would have to go through SSH into every guest; a dump of the guest's memory is
-    read with it. The two files find each other by the module's build id.
-    """
-    split = ["objcopy", "--only-keep-debug", str(module), str(debug_file(module))]
-    root.run(split, work=work, deadline=deadline, what=f"debug information of {module.name}", log=log)
-    root.run(["strip", "--strip-debug", str(module)], work=work, deadline=deadline, what="strip", log=log)
-
-
-def debug_file(module: Path) -> Path:
-    """Where the debug information of a module is kept."""
-    return module.with_name(f"{module.name}.debug")
-
-
 def _copy_tree(source: Path, target: Path) -> None:
     shutil.copytree(source, target, symlinks=True, ignore=_LEFT_OUT)
-
-
-def _log(store: Store, name: str) -> Path:
-    """A fresh log file; the last one of each name is kept."""
-    path = store.root / "logs" / f"{name}.log"
-    path.parent.mkdir(exist_ok=True)
-    path.unlink(missing_ok=True)
-    return path
-
-
-def sha256_of(path: Path) -> str:
-    """As run.json has it."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

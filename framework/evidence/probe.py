@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from framework.errors import EvidenceError
-from framework.evidence.stream import excerpt, payload_lines
+from framework.evidence.records import Line, parse_records, to_integer
+from framework.evidence.stream import excerpt
 
 VERSION = 1
-
-_INTEGER = re.compile(r"-?[0-9]{1,20}|0x[0-9a-f]{1,16}")
 
 
 class RunState(enum.StrEnum):
@@ -126,110 +124,51 @@ class ProbeStatus:
     marks: tuple[Mark, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One record: its line, and its words after the tag."""
-
-    number: int
-    words: tuple[str, ...]
-
-    def integer(self, index: int) -> int:
-        """The word at `index` as a number."""
-        if index >= len(self.words):
-            raise EvidenceError("a number is missing", line=self.number)
-        return _integer(self.words[index], self.number)
-
-    def numbers(self, *keys: str) -> dict[str, int]:
-        """The values of these keys, which must all be there; other keys are left alone."""
-        pairs = self.pairs()
-        missing = [key for key in keys if key not in pairs]
-        if missing:
-            raise EvidenceError(f"missing: {', '.join(missing)}", line=self.number)
-        return {key: _integer(pairs[key], self.number) for key in keys}
-
-    def pairs(self) -> dict[str, str]:
-        """The words that are key=value."""
-        return dict(word.partition("=")[::2] for word in self.words if "=" in word)
-
-
 def parse_probe(text: str) -> ProbeStatus:
     """Read a status of version 1. Tags and keys that are not known are left alone.
 
     :raises EvidenceError: for another version, for something required that is missing, doubled or
         not a number, and for a status that is cut off, with the line.
     """
-    records = _records(text)
+    records = parse_records(text, "slabprobe", VERSION)
     return ProbeStatus(
-        now_ns=_only(records, "now_ns").integer(0),
-        bits=_bits(_only(records, "bits")),
-        config=Config(**_only(records, "config").numbers("threads", "objects", "size", "pause_us", "reap_rounds")),
-        run=_run(_only(records, "run")),
-        hold=_hold(_only(records, "hold")),
-        live=Live(**_only(records, "live").numbers("slab", "emergency", "emergency_max", "emergency_total")),
-        threads=tuple(_thread(line) for line in records.get("thread", ())),
-        latency=_latency(records.get("latency", ())),
-        marks=tuple(_mark(line) for line in records.get("mark", ())),
+        now_ns=records.only("now_ns").integer(0),
+        bits=_bits(records.only("bits")),
+        config=Config(**records.only("config").numbers("threads", "objects", "size", "pause_us", "reap_rounds")),
+        run=_run(records.only("run")),
+        hold=_hold(records.only("hold")),
+        live=Live(**records.only("live").numbers("slab", "emergency", "emergency_max", "emergency_total")),
+        threads=tuple(_thread(line) for line in records.all("thread")),
+        latency=_latency(records.all("latency")),
+        marks=tuple(_mark(line) for line in records.all("mark")),
     )
 
 
-def _records(text: str) -> dict[str, list[_Line]]:
-    """The lines by tag, after the version and the last line end were checked."""
-    records: dict[str, list[_Line]] = {}
-    number = 0
-    for number, line in payload_lines(text):
-        tag, *words = line.split() or [""]
-        if number == 1 and (tag, words) != ("slabprobe", [str(VERSION)]):
-            raise EvidenceError(f"not a slabprobe status of version {VERSION}: {excerpt(line)}", line=1)
-        records.setdefault(tag, []).append(_Line(number, tuple(words)))
-    if number == 0:
-        raise EvidenceError("the status is empty")
-    # The module ends every line; one that is not ended may have lost digits.
-    if not text.endswith("\n"):
-        raise EvidenceError("truncated: the last line has no end", line=number)
-    records[""] = [_Line(number, ())]
-    return records
-
-
-def _only(records: dict[str, list[_Line]], tag: str) -> _Line:
-    lines = records.get(tag)
-    if not lines:
-        raise EvidenceError(f"the status ends without a line `{tag}`", line=records[""][0].number)
-    if len(lines) > 1:
-        raise EvidenceError(f"a second line `{tag}`", line=lines[1].number)
-    return lines[0]
-
-
-def _integer(word: str, line: int) -> int:
-    if not _INTEGER.fullmatch(word):
-        raise EvidenceError(f"not a number: {excerpt(word)}", line=line)
-    return int(word, 16 if word.startswith("0x") else 10)
-
-
-def _bits(line: _Line) -> dict[str, int]:
+def _bits(line: Line) -> dict[str, int]:
     line.numbers("kvmem", "deadlocked", "growing", "reaping")
-    return {name: _integer(value, line.number) for name, value in line.pairs().items()}
+    return {name: to_integer(value, line.number) for name, value in line.pairs().items()}
 
 
-def _run(line: _Line) -> Run:
+def _run(line: Line) -> Run:
     state = line.pairs().get("state", "")
     if state not in tuple(RunState):
         raise EvidenceError(f"not a state: {excerpt(state)}, valid are {', '.join(RunState)}", line=line.number)
     return Run(state=RunState(state), **line.numbers("parked", "stopped"))
 
 
-def _hold(line: _Line) -> Hold:
+def _hold(line: Line) -> Hold:
     values = line.numbers("armed", "held", "pid", "since_ns", "entries", "released_ns")
     armed = values.pop("armed")
     return Hold(armed=armed != 0, **values)
 
 
-def _thread(line: _Line) -> Thread:
+def _thread(line: Line) -> Thread:
     counters = ("pid", "rounds", "allocs", "frees", "emergency", "failures", "corrupt")
     times = ("gap_max_ns", "gap_total_max_ns", "alloc_since_ns", "last_ns")
     return Thread(index=line.integer(0), **line.numbers(*counters, *times))
 
 
-def _latency(lines: Sequence[_Line]) -> dict[int, int]:
+def _latency(lines: Iterable[Line]) -> dict[int, int]:
     buckets: dict[int, int] = {}
     for line in lines:
         bucket = line.integer(0)
@@ -239,7 +178,7 @@ def _latency(lines: Sequence[_Line]) -> dict[int, int]:
     return buckets
 
 
-def _mark(line: _Line) -> Mark:
+def _mark(line: Line) -> Mark:
     if len(line.words) < 3:
         raise EvidenceError("a mark without a name", line=line.number)
     return Mark(line.integer(0), line.integer(1), " ".join(line.words[2:]))

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from framework.build.spl import debug_file, sha256_of
+from framework.build.module import debug_file, sha256_of
 from framework.build.symbols import kept_symbols
 from framework.deadline import Deadline
 from framework.errors import EvidenceError, SetupError
