@@ -45,12 +45,14 @@ from framework.host.process import find_program
 from framework.host.store import Store
 from framework.lab.experiment import Dump, Workload, run_until_fed
 from framework.lab.postmortem import describe_dump, examine_run
-from framework.lab.prepare import PREPARE_BUDGET_S, Prepared, Wish, prepare
+from framework.lab.prepare import PREPARE_BUDGET_S, Prepared, Wish, prepare, prepare_kernel
 from framework.lab.rundir import read_evidence
 from framework.lab.scenarios import SCENARIOS, find_scenario
+from framework.lab.traits import kernel_traits
 from framework.log import note, setup_logging, step
 from framework.report.bundle import write_bundle
 from framework.report.summary import plain, summarize, verdict_line
+from framework.report.traits import describe_masks, traits_table
 
 app = typer.Typer(
     name="splvm",
@@ -145,6 +147,26 @@ def build(
     table.add_row("initramfs", str(prepared.machine.initrds[0]))
     table.add_row("accelerator", f"{prepared.accelerator.name}: {prepared.accelerator.reason}")
     _console().print(table)
+
+
+@app.command("probe-kernel")
+def probe_kernel(
+    kernel: KernelOption = "debian-12",
+    accel: AccelOption = "auto",
+    refresh: Annotated[bool, typer.Option("--refresh", help="Fetch package lists and measure anew.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure in a guest whether __vmalloc() of a kernel honours GFP_NOFS and GFP_NOIO for its page tables."""
+    with step(f"preparing {kernel}"):
+        prepared = prepare_kernel(Wish(kernel=kernel, accelerator=accel, refresh=refresh))
+    deadline = Deadline(PREPARE_BUDGET_S)
+    traits = kernel_traits(prepared.store, prepared.kernel, prepared.machine, prepared.keys, deadline, anew=refresh)
+    if as_json:
+        _print_json({"schema_version": 1, "kernel": prepared.kernel.facts(), **traits.to_json()})
+        return
+    _console().print(traits_table(traits))
+    typer.echo(plain(describe_masks(traits)))
+    typer.echo(plain(traits.sentence))
 
 
 @app.command()

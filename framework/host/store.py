@@ -170,6 +170,13 @@ class Store:
             return None
         return Artefact(home / "tree", kind, key)
 
+    def forget(self, kind: str, key: str, *, deadline: Deadline, what: str) -> None:
+        """Remove an artefact, if it is there; the next `get` makes it anew."""
+        with self._locked(kind, key, deadline, what):
+            home = self._home(kind, key)
+            if home.exists():
+                self.remove(home)
+
     @contextmanager
     def temporary(self) -> Iterator[Path]:
         """A private empty directory on the store's file system, removed at the end of the block.

@@ -47,6 +47,20 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
+class PreparedKernel:
+    """A kernel, and what a guest of it needs besides SPL."""
+
+    kernel: Kernel
+    machine: MachineSpec
+    keys: SshKeys
+    qemu: Qemu
+    accelerator: Accelerator
+    # Where it came from, for what else is wanted of the same suite.
+    store: Store
+    apt: PrivateApt
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """What the wish came to."""
 
@@ -118,24 +132,37 @@ def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = 
     """
     # What is wrong with the wish is said before anything is fetched for it.
     own_kernel = find_own_kernel(wish.kernel)
-    spec, variant = own_kernel.spec if own_kernel else find_kernel(wish.kernel), find_variant(wish.variant)
+    variant = find_variant(wish.variant)
     own_tree = check_inputs(wish.spl, wish.patches)
+    deadline = deadline or Deadline(PREPARE_BUDGET_S)
+    base = prepare_kernel(wish, store, deadline)
+    source = find_source(own_tree, base.store, base.apt, deadline)
+    if own_kernel is None:
+        remember_kernel(base.store, base.kernel, source)
+    spl = build_spl(base.store, base.kernel.root, source, variant, wish.patches, deadline)
+    releases = tuple(base.apt.releases())
+    return Prepared(base.kernel, spl, base.machine, base.keys, base.qemu, base.accelerator, releases)
+
+
+def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | None = None) -> PreparedKernel:
+    """Fetch a kernel and build its guest; what is in the store already is taken from there.
+
+    :param wish: what it says of SPL is not looked at.
+    :raises UsageError: when there is no such kernel or accelerator.
+    :raises SetupError: when something cannot be fetched or built.
+    """
+    own = find_own_kernel(wish.kernel)
+    spec = own.spec if own else find_kernel(wish.kernel)
     check_accelerator(wish.accelerator)
     store = store or Store.default()
     deadline = deadline or Deadline(PREPARE_BUDGET_S)
     qemu = find_qemu()
     apt = PrivateApt(store.root, spec.suite)
     apt.update(deadline, **({"max_age_s": 0} if wish.refresh else {}))
-    source = find_source(own_tree, store, apt, deadline)
-    if own_kernel:
-        kernel = take_kernel(store, apt, own_kernel, deadline)
-    else:
-        kernel = fetch_kernel(store, apt, spec, deadline)
-        remember_kernel(store, kernel, source)
-    spl = build_spl(store, kernel.root, source, variant, wish.patches, deadline)
+    kernel = take_kernel(store, apt, own, deadline) if own else fetch_kernel(store, apt, spec, deadline)
     keys = make_keys(store, kernel.root, deadline)
     image = build_image(store, kernel, keys, deadline)
     accelerator = find_accelerator(wish.accelerator, qemu, kernel.vmlinuz, store.root, deadline)
     initrds = (image.path / "initrd.cpio",)
     machine = MachineSpec(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name, ram_mib=wish.ram_mib)
-    return Prepared(kernel, spl, machine, keys, qemu, accelerator, tuple(apt.releases()))
+    return PreparedKernel(kernel, machine, keys, qemu, accelerator, store, apt)

@@ -13,7 +13,7 @@ import pytest
 from framework import __version__
 
 COMMANDS = (
-    *("doctor", "build", "kernels", "run", "judge", "bundle", "examine"),
+    *("doctor", "build", "kernels", "probe-kernel", "run", "judge", "bundle", "examine"),
     *("demo", "shell", "parse-slab", "test"),
 )
 
@@ -57,6 +57,8 @@ def test_version() -> None:
         (("run", "nominal", "--kernel", "path:/dev/null,/"), ("no bzImage",)),
         (("build", "--kernel", "no-such"), ("debian-12",)),
         (("demo", "--kernel", "no-such"), ("debian-12",)),
+        (("probe-kernel", "--kernel", "no-such"), ("debian-11", "debian-12")),
+        (("probe-kernel", "--accel", "no-such"), ("auto", "kvm", "tcg")),
         (("shell", "--variant", "no-such"), ("stock",)),
         (("run", "nominal", "--accel", "no-such"), ("auto", "kvm", "tcg")),
         (("run", "nominal", "--spl", "no-such"), ("debian", "path:DIR")),

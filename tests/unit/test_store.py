@@ -58,6 +58,16 @@ def scratch(store: Store) -> list[Path]:
     return list((store.root / "tmp").iterdir())
 
 
+def test_what_is_forgotten_is_made_again(store: Store, builder: Builder) -> None:
+    store.forget("guest", KEY, deadline=Deadline(20), what="guest image")
+    path = get(store, builder)
+    store.forget("guest", KEY, deadline=Deadline(20), what="guest image")
+    assert not path.exists()
+    assert get(store, builder) == path
+    assert builder.runs == 2
+    assert scratch(store) == []
+
+
 # Keys
 
 
