@@ -38,10 +38,12 @@ import framework.evidence
 from framework.deadline import Deadline
 from framework.errors import EvidenceError
 from framework.evidence.diagnosis import Condition, Signs, diagnose, parse_registers
+from framework.evidence.gfpprobe import parse_gfpprobe
 from framework.evidence.judge import judge
 from framework.evidence.kernlog import MAX_PER_KIND, FindingKind, scan_kernel_log
 from framework.evidence.merge import MAX_WAITING_FRAMES, Merger
 from framework.evidence.probe import parse_probe
+from framework.evidence.records import parse_records
 from framework.evidence.slab import contradictions, parse_slab, regressions
 from framework.evidence.stacks import parse_tasks
 from framework.evidence.stream import Frame, FrameReader, What
@@ -445,6 +447,20 @@ PARSERS: tuple[Parser, ...] = (
     Parser("FrameReader", read_frames, EvidenceError, streams, ("F @ 1 slab same 1 1 0\n", "F ", "F 1 1 slab ")),
     Parser("Merger", read_merged, None, streams, ("@ ", "18446744073709551615 @ ")),
     Parser("parse_slab", read_slab, EvidenceError, slab_files, ("--- ", "name flags ", "x $ ", "- 0x1 ")),
+    Parser(
+        "parse_records",
+        lambda text: parse_records(text, "slabprobe", 1),
+        EvidenceError,
+        lambda: payloads("probe") + recorded("gfpprobe/*.txt"),
+        ("slabprobe 1\n", "thread 0 a=@ ", "mark @ 1 a"),
+    ),
+    Parser(
+        "parse_gfpprobe",
+        parse_gfpprobe,
+        EvidenceError,
+        lambda: recorded("gfpprobe/*.txt"),
+        ("trial @ ", "alloc 0 pte gfp=@ ", "level "),
+    ),
     Parser("parse_probe", parse_probe, EvidenceError, lambda: payloads("probe"), ("thread @ ", "mark @ 1 a", "a=1 ")),
     Parser("parse_tasks", read_tasks, EvidenceError, lambda: payloads("tasks"), ("task pid=@ ", "[<0>] a.", "stack ")),
     Parser(
