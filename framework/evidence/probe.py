@@ -34,6 +34,8 @@ class Config:
     pause_us: int
     # Rounds after which empty slabs are given back; 0 is never.
     reap_rounds: int
+    # Commits that a shrinker caught in the trap waits for; 0: rounds are no transactions.
+    commits: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,56 @@ class Hold:
     entries: int
     # When the last one was let go; 0 if none was.
     released_ns: int
+    # Whether this SPL has a worker to hold.
+    worker: bool = True
+
+
+class TrapMode(enum.StrEnum):
+    """What the trap was set to."""
+
+    OFF = "off"
+    # Each page table of the growth is preceded by a reclaim.
+    INDUCED = "induced"
+    # Only if memory is low by itself.
+    ORGANIC = "organic"
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """The trap: a shrinker, asked while the cache grows, that waits for commits. Counters since loading."""
+
+    mode: TrapMode = TrapMode.OFF
+    # Somebody has been caught since it was set; an induced one then rests.
+    spent: bool = False
+    # Page tables that the growth of the cache needed, and those preceded by an induced reclaim.
+    tables: int = 0
+    induced: int = 0
+    # Of these, those for which reclaim asked the shrinker; then it declined, by the flags, or entered its wait.
+    sprung: int = 0
+    declined: int = 0
+    entered: int = 0
+    # Waits that commits ended, waits that the end of the trap ended, and waits now.
+    waited: int = 0
+    let_go: int = 0
+    waiting: int = 0
+    # Who was caught last, since when, and when that ended; 0 if nobody was.
+    pid: int = 0
+    since_ns: int = 0
+    released_ns: int = 0
+    # The GFP mask with which the shrinker was asked last.
+    gfp: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Transactions:
+    """What the transaction thread has done since loading."""
+
+    commits: int = 0
+    # Commits of a round with an emergency object in it.
+    carried: int = 0
+    # Mappings that keep the growth away from page tables that are there, and what they span.
+    ballast: int = 0
+    ballast_kib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +174,9 @@ class ProbeStatus:
     latency: dict[int, int]
     # The last 32.
     marks: tuple[Mark, ...]
+    # Modules of before the trap do not have these.
+    trap: Trap = Trap()
+    tx: Transactions = Transactions()
 
 
 def parse_probe(text: str) -> ProbeStatus:
@@ -134,19 +189,25 @@ def parse_probe(text: str) -> ProbeStatus:
     return ProbeStatus(
         now_ns=records.only("now_ns").integer(0),
         bits=_bits(records.only("bits")),
-        config=Config(**records.only("config").numbers("threads", "objects", "size", "pause_us", "reap_rounds")),
+        config=_config(records.only("config")),
         run=_run(records.only("run")),
         hold=_hold(records.only("hold")),
         live=Live(**records.only("live").numbers("slab", "emergency", "emergency_max", "emergency_total")),
         threads=tuple(_thread(line) for line in records.all("thread")),
         latency=_latency(records.all("latency")),
         marks=tuple(_mark(line) for line in records.all("mark")),
+        trap=_trap(records.only("trap")) if records.has("trap") else Trap(),
+        tx=_transactions(records.only("tx")) if records.has("tx") else Transactions(),
     )
 
 
 def _bits(line: Line) -> dict[str, int]:
     line.numbers("kvmem", "deadlocked", "growing", "reaping")
     return {name: to_integer(value, line.number) for name, value in line.pairs().items()}
+
+
+def _config(line: Line) -> Config:
+    return Config(**line.numbers("threads", "objects", "size", "pause_us", "reap_rounds"), **line.later(commits=0))
 
 
 def _run(line: Line) -> Run:
@@ -159,7 +220,21 @@ def _run(line: Line) -> Run:
 def _hold(line: Line) -> Hold:
     values = line.numbers("armed", "held", "pid", "since_ns", "entries", "released_ns")
     armed = values.pop("armed")
-    return Hold(armed=armed != 0, **values)
+    return Hold(armed=armed != 0, **values, worker=line.later(worker=1)["worker"] != 0)
+
+
+def _trap(line: Line) -> Trap:
+    mode = line.pairs().get("mode", "")
+    if mode not in tuple(TrapMode):
+        raise EvidenceError(f"not a mode: {excerpt(mode)}, valid are {', '.join(TrapMode)}", line=line.number)
+    counters = ("tables", "induced", "sprung", "declined", "entered", "waited", "let_go", "waiting")
+    values = line.numbers("spent", *counters, "pid", "since_ns", "released_ns", "gfp")
+    spent = values.pop("spent")
+    return Trap(mode=TrapMode(mode), spent=spent != 0, **values)
+
+
+def _transactions(line: Line) -> Transactions:
+    return Transactions(**line.numbers("commits", "carried", "ballast", "ballast_kib"))
 
 
 def _thread(line: Line) -> Thread:

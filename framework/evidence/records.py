@@ -43,6 +43,11 @@ class Line:
         """The same as numbers."""
         return {key: to_integer(value, self.number) for key, value in self.texts(*keys).items()}
 
+    def later(self, **defaults: int) -> dict[str, int]:
+        """The values of these keys, which modules of before do not have."""
+        pairs = self.pairs()
+        return {k: to_integer(pairs[k], self.number) if k in pairs else default for k, default in defaults.items()}
+
     def pairs(self) -> dict[str, str]:
         """The words that are key=value."""
         return dict(word.partition("=")[::2] for word in self.words if "=" in word)
@@ -67,6 +72,10 @@ class Records:
         if len(lines) > 1:
             raise EvidenceError(f"a second line `{tag}`", line=lines[1].number)
         return lines[0]
+
+    def has(self, tag: str) -> bool:
+        """Whether there is any line with this tag."""
+        return tag in self.by_tag
 
     def all(self, tag: str) -> Iterator[Line]:
         """Every line with this tag."""

@@ -49,3 +49,14 @@ void probe_cache_reap(struct probe_cache *cache)
 {
 	spl_kmem_cache_reap_now((spl_kmem_cache_t *)cache);
 }
+
+size_t probe_cache_slab_size(const struct probe_cache *cache)
+{
+	return ((const spl_kmem_cache_t *)cache)->skc_slab_size;
+}
+
+/* Whether the work that spl_cache_grow() hands to the worker is of this cache. */
+bool probe_cache_grows(const struct probe_cache *cache, const void *work)
+{
+	return ((const spl_kmem_alloc_t *)work)->ska_cache == (const spl_kmem_cache_t *)cache;
+}

@@ -2,33 +2,28 @@
 /*
  * The lever: holds the worker that grows a cache, on an unmodified spl.ko.
  *
- * An ftrace hook with IPMODIFY sends every call of spl_cache_grow_work() here.
- * While armed, the worker waits on a real wait queue that nothing wakes but the
- * release, so its count of context switches stands still for as long as it is
- * held: that is what proves it stuck. Then it runs the original, entered just
- * past the ftrace call site so that the hook does not see it again.
+ * A hook sends every call of spl_cache_grow_work() here. While armed, the worker
+ * waits on a real wait queue that nothing wakes but the release, so its count of
+ * context switches stands still for as long as it is held: that is what proves
+ * it stuck. Then it runs the original.
  */
 #include <linux/atomic.h>
-#include <linux/ftrace.h>
 #include <linux/ktime.h>
-#include <linux/rcupdate.h>
 #include <linux/sched.h>
-#include <linux/version.h>
 #include <linux/wait.h>
 
 #include "slabprobe.h"
-
-#define GROW_WORK "spl_cache_grow_work"
+#include "hook.h"
 
 static DECLARE_WAIT_QUEUE_HEAD(hold_wq);
 static bool hold_armed;
 static atomic_t held = ATOMIC_INIT(0);
-static atomic_t inside = ATOMIC_INIT(0);
 static atomic64_t entries = ATOMIC64_INIT(0);
 static pid_t hold_pid;
 static u64 hold_since_ns;
 static u64 released_ns;
-static unsigned long original;
+
+static struct probe_hook grow_hook;
 
 static void slabprobe_held_grow(void)
 {
@@ -43,48 +38,31 @@ static void slabprobe_held_grow(void)
 
 static void slabprobe_grow_work(void *data)
 {
-	void (*grow_work)(void *) = (void *)READ_ONCE(original);
+	void (*grow_work)(void *) = probe_hook_enter(&grow_hook);
+	struct probe_grower *grower;
 
-	atomic_inc(&inside);
 	if (READ_ONCE(hold_armed))
 		slabprobe_held_grow();
+	grower = probe_threads_own(data) ? probe_grow_begin() : NULL;
 	grow_work(data);
-	atomic_dec(&inside);
+	probe_grow_end(grower);
+	probe_hook_leave(&grow_hook);
 }
 
-/* ftrace hands over its own register type since Linux commit d19ad0775dcd. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 11, 0)
-static void notrace divert(unsigned long ip, unsigned long parent_ip,
-			   struct ftrace_ops *ops, struct ftrace_regs *fregs)
-{
-	struct pt_regs *regs = ftrace_get_regs(fregs);
-#else
-static void notrace divert(unsigned long ip, unsigned long parent_ip,
-			   struct ftrace_ops *ops, struct pt_regs *regs)
-{
-#endif
-	WRITE_ONCE(original, ip + MCOUNT_INSN_SIZE);
-	regs->ip = (unsigned long)slabprobe_grow_work;
-}
-
-static struct ftrace_ops divert_ops = {
-	.func = divert,
-	.flags = FTRACE_OPS_FL_SAVE_REGS | FTRACE_OPS_FL_IPMODIFY,
+static struct probe_hook grow_hook = {
+	.name = "spl_cache_grow_work",
+	.replacement = slabprobe_grow_work,
 };
 
+/* An SPL without a worker can be loaded too: nothing will ever be held there. */
 int probe_hold_init(void)
 {
-	int err;
+	int err = probe_hook_enable(&grow_hook);
 
-	err = ftrace_set_filter(&divert_ops, GROW_WORK, strlen(GROW_WORK), 1);
-	if (err) {
-		pr_err(PROBE_NAME ": cannot trace " GROW_WORK ": %d\n", err);
+	if (err != -ENOENT)
 		return err;
-	}
-	err = register_ftrace_function(&divert_ops);
-	if (err)
-		pr_err(PROBE_NAME ": cannot divert " GROW_WORK ": %d\n", err);
-	return err;
+	pr_warn(PROBE_NAME ": this SPL has no %s\n", grow_hook.name);
+	return 0;
 }
 
 void probe_hold(void)
@@ -98,27 +76,16 @@ void probe_release(void)
 	wake_up_all(&hold_wq);
 }
 
-/*
- * No worker may be left in code that is about to go: first nobody comes in any
- * more, then everybody leaves, and at last every task has switched voluntarily,
- * that is, also has run the few instructions behind the last atomic_dec().
- */
 void probe_hold_exit(void)
 {
 	probe_release();
-	unregister_ftrace_function(&divert_ops);
-	/* Gives the filter's memory back. ftrace_free_filter() is for modules since Linux commit 8be9fbd5345d only. */
-	ftrace_set_filter(&divert_ops, NULL, 0, 1);
-	synchronize_rcu_tasks();
-	while (atomic_read(&inside))
-		schedule_timeout_uninterruptible(1);
-	synchronize_rcu_tasks();
+	probe_hook_disable(&grow_hook);
 }
 
 void probe_hold_show(struct seq_file *m)
 {
-	seq_printf(m, "hold armed=%d held=%d pid=%d since_ns=%llu entries=%lld released_ns=%llu\n",
-		   READ_ONCE(hold_armed), atomic_read(&held),
+	seq_printf(m, "hold worker=%d armed=%d held=%d pid=%d since_ns=%llu entries=%lld released_ns=%llu\n",
+		   grow_hook.enabled, READ_ONCE(hold_armed), atomic_read(&held),
 		   READ_ONCE(hold_pid), READ_ONCE(hold_since_ns),
 		   atomic64_read(&entries), READ_ONCE(released_ns));
 }

@@ -56,6 +56,8 @@ static int cmd_set(char *args)
 			wish.pause_us = value;
 		else if (!strcmp(key, "reap_rounds"))
 			wish.reap_rounds = value;
+		else if (!strcmp(key, "commits"))
+			wish.commits = value;
 		else
 			return -EINVAL;
 	}
@@ -94,6 +96,20 @@ static int cmd_release(char *args)
 	return 0;
 }
 
+static int cmd_trap(char *args)
+{
+	struct probe_config config;
+
+	probe_threads_config(&config);
+	if (args && !strcmp(args, "induced"))
+		return probe_trap_set(PROBE_TRAP_INDUCED, config.commits);
+	if (args && !strcmp(args, "organic"))
+		return probe_trap_set(PROBE_TRAP_ORGANIC, config.commits);
+	if (args && !strcmp(args, "off"))
+		return probe_trap_set(PROBE_TRAP_OFF, 0);
+	return -EINVAL;
+}
+
 static int cmd_mark(char *args)
 {
 	struct mark *mark = &marks[nr_marks % NR_MARKS];
@@ -118,6 +134,7 @@ static const struct command {
 	{ "resume", cmd_resume },
 	{ "hold", cmd_hold },
 	{ "release", cmd_release },
+	{ "trap", cmd_trap },
 	{ "mark", cmd_mark },
 };
 
@@ -159,6 +176,7 @@ static int probe_show(struct seq_file *m, void *v)
 	seq_printf(m, "bits kvmem=%#lx deadlocked=%#lx growing=%#lx reaping=%#lx\n",
 		   bits.kvmem, bits.deadlocked, bits.growing, bits.reaping);
 	probe_hold_show(m);
+	probe_cycle_show(m);
 	probe_threads_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
@@ -186,23 +204,30 @@ static int __init slabprobe_init(void)
 
 	if (err)
 		return err;
-	if (!proc_create(PROBE_NAME, 0600, NULL, &probe_ops)) {
-		probe_hold_exit();
-		return -ENOMEM;
-	}
-	return 0;
+	err = probe_cycle_init();
+	if (err)
+		goto unhold;
+	if (proc_create(PROBE_NAME, 0600, NULL, &probe_ops))
+		return 0;
+	err = -ENOMEM;
+	probe_cycle_exit();
+unhold:
+	probe_hold_exit();
+	return err;
 }
 
 /*
  * The worker is let go before the threads are stopped: they may be waiting for
- * it. The hook goes last, when no thread is left to ask for a growth.
+ * it. The hooks go last, when no thread is left to ask for a growth.
  */
 static void __exit slabprobe_exit(void)
 {
 	remove_proc_entry(PROBE_NAME, NULL);
 	probe_release();
+	probe_trap_set(PROBE_TRAP_OFF, 0);
 	probe_threads_exit();
 	probe_hold_exit();
+	probe_cycle_exit();
 }
 
 module_init(slabprobe_init);
@@ -210,4 +235,4 @@ module_exit(slabprobe_exit);
 
 MODULE_LICENSE("GPL");
 MODULE_AUTHOR("The splvm authors");
-MODULE_DESCRIPTION("Critical threads on an SPL slab cache, and a lever on its worker");
+MODULE_DESCRIPTION("Critical threads on an SPL slab cache, a lever on its worker, and a trap for it");

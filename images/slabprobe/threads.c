@@ -117,6 +117,8 @@ static void count_object(struct critical *c, const void *obj)
 		raise_max(&emergency_max, atomic_inc_return(&live_emergency));
 	} else {
 		atomic_inc(&live_slab);
+		if (config.commits)
+			probe_push_note(obj);
 	}
 }
 
@@ -161,7 +163,7 @@ static void idle(struct critical *c, enum probe_state state)
 	WRITE_ONCE(c->reached, PROBE_RUNNING);
 }
 
-static void one_round(struct critical *c)
+static void take_all(struct critical *c)
 {
 	unsigned int i;
 
@@ -169,12 +171,38 @@ static void one_round(struct critical *c)
 		take_one(c);
 		cond_resched();
 	}
+}
+
+/*
+ * What comes before a commit. Stacks show it as long as it lasts, and where the
+ * caller itself grows the cache, the page tables are its own.
+ */
+static noinline void slabprobe_transaction(struct critical *c)
+{
+	struct probe_grower *grower = probe_grow_begin();
+
+	take_all(c);
+	probe_grow_end(grower);
+}
+
+static void one_round(struct critical *c)
+{
+	u64 before = c->emergency;
+
+	if (config.commits)
+		slabprobe_transaction(c);
+	else
+		take_all(c);
 	if (READ_ONCE(wanted) == PROBE_PARKED)
 		idle(c, PROBE_PARKED);
+	if (config.commits)
+		probe_commit(c->emergency != before);
 	give_all_back(c);
 	WRITE_ONCE(c->rounds, c->rounds + 1);
 	if (config.reap_rounds && c->rounds % config.reap_rounds == 0)
 		probe_cache_reap(cache);
+	if (config.commits)
+		probe_push_on(probe_cache_slab_size(cache));
 	if (config.pause_us)
 		usleep_range(config.pause_us, config.pause_us + config.pause_us / 4 + 1);
 }
@@ -242,7 +270,10 @@ static int spawn(struct critical *c, unsigned int id)
 	c->objs = kvcalloc(config.objects, sizeof(*c->objs), GFP_KERNEL);
 	if (!c->objs)
 		return -ENOMEM;
-	c->task = kthread_create(critical_thread, c, PROBE_NAME "/%u", id);
+	if (config.commits)
+		c->task = kthread_create(critical_thread, c, PROBE_NAME "/tx");
+	else
+		c->task = kthread_create(critical_thread, c, PROBE_NAME "/%u", id);
 	if (IS_ERR(c->task)) {
 		kvfree(c->objs);
 		return PTR_ERR(c->task);
@@ -284,6 +315,9 @@ int probe_threads_set(const struct probe_config *wish)
 	    wish->objects < 1 || wish->objects > PROBE_MAX_OBJECTS ||
 	    wish->size < 64 || wish->size > SZ_8M || wish->pause_us > USEC_PER_SEC)
 		return -EINVAL;
+	/* Of several threads the others would commit what one waits for. */
+	if (wish->commits > PROBE_MAX_COMMITS || (wish->commits && wish->threads != 1))
+		return -EINVAL;
 	tear_down();
 	config = *wish;
 	return 0;
@@ -303,6 +337,14 @@ int probe_threads_want(enum probe_state state)
 	WRITE_ONCE(wanted, state);
 	wake_up_all(&control_wq);
 	return 0;
+}
+
+/* Whether the work of SPL's worker is a growth of the cache under test. */
+bool probe_threads_own(const void *work)
+{
+	struct probe_cache *own = READ_ONCE(cache);
+
+	return own && probe_cache_grows(own, work);
 }
 
 /* The longest gap starts anew; a gap that is open goes on from where it began. */
@@ -351,9 +393,9 @@ void probe_threads_show(struct seq_file *m)
 	u64 now = ktime_get_ns();
 	unsigned int i;
 
-	seq_printf(m, "config threads=%u objects=%u size=%u pause_us=%u reap_rounds=%u\n",
+	seq_printf(m, "config threads=%u objects=%u size=%u pause_us=%u reap_rounds=%u commits=%u\n",
 		   config.threads, config.objects, config.size, config.pause_us,
-		   config.reap_rounds);
+		   config.reap_rounds, config.commits);
 	seq_printf(m, "run state=%s parked=%u stopped=%u\n", names[wanted],
 		   count_reached(PROBE_PARKED), count_reached(PROBE_STOPPED));
 	seq_printf(m, "live slab=%d emergency=%d emergency_max=%d emergency_total=%lld\n",

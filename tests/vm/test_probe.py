@@ -17,6 +17,8 @@ from framework.plugin import Recording
 
 pytestmark = pytest.mark.vm
 
+TRANSACTIONS = "set threads=1 objects=64 size=32768 pause_us=1000 reap_rounds=1 commits=100000"
+
 # What to do to the probe before it is unloaded, in shell words for /proc/slabprobe.
 STATES = {
     "idle": [],
@@ -26,8 +28,14 @@ STATES = {
     "held": ["start", "hold"],
     "held and parked": ["start", "hold", "park"],
     "held and stopping": ["start", "hold", "stop"],
+    "in the trap": ["start", "stop", TRANSACTIONS, "start", "trap induced"],
+    "in the trap and parked": [TRANSACTIONS, "start", "trap induced", "park"],
+    "in the trap and stopping": [TRANSACTIONS, "start", "trap organic", "stop"],
     "reconfigured": ["start", "stop", "set threads=5 objects=9 size=20000 pause_us=0 reap_rounds=3", "start"],
 }
+
+# What the status has to say before the next command.
+UNTIL = {"hold": "^hold .* held=1 ", "trap induced": "^trap .* (declined=[1-9]|waiting=1)"}
 
 
 def test_unload_at_any_time(guest: Guest) -> None:
@@ -37,9 +45,9 @@ def test_unload_at_any_time(guest: Guest) -> None:
         for command in commands:
             # A stop takes a moment, and until then nothing can be set.
             guest.ssh.run(f"until echo '{command}' > /proc/slabprobe; do usleep 20000; done 2>&1", deadline=deadline)
-            if command == "hold":
-                held = "grep -q '^hold .* held=1 ' /proc/slabprobe"
-                guest.ssh.run(f"until {held}; do usleep 20000; done", deadline=deadline)
+            if command in UNTIL:
+                until = f"grep -qE '{UNTIL[command]}' /proc/slabprobe"
+                guest.ssh.run(f"until {until}; do usleep 20000; done", deadline=deadline)
         guest.ssh.run("rmmod slabprobe", deadline=deadline)
         slab = parse_slab(guest.ssh.run("cat /proc/spl/kmem/slab", deadline=deadline).stdout)
         assert slab.cache("slabprobe") is None, state
@@ -50,7 +58,11 @@ def test_unload_at_any_time(guest: Guest) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "jump", "set speed=1", "set threads=0", "set threads=x", "set size=1", "mark", "x" * 300]
+    "command",
+    [
+        *("", "jump", "set speed=1", "set threads=0", "set threads=x", "set size=1", "mark", "x" * 300),
+        *("trap", "trap on", "trap induced", "set threads=2 commits=1", "set threads=1 commits=100001"),
+    ],
 )
 def test_bad_command_is_refused(shared_guest: Guest, command: str) -> None:
     with pytest.raises(GuestCommandError):
