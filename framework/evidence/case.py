@@ -48,6 +48,11 @@ class Case:
         """Beginning and end of the window, ns; only after `check_phases` found both."""
         return self.marks["window"], self.marks["window-end"]
 
+    @property
+    def pulled_ns(self) -> int:
+        """When the lever was pulled or the trap was set; if there is neither, the beginning of the window."""
+        return self.marks.get("hold", self.marks.get("trap", self.window[0]))
+
     def probes(self, start: str, end: str) -> tuple[Sample[ProbeStatus], ...]:
         """The probe's readings between two marks."""
         return between(self.timeline.probe, self.marks[start], self.marks[end])
@@ -90,6 +95,13 @@ def held_worker(case: Case) -> int | None:
     end = case.window[1]
     held = [s.value.hold.pid for s in case.timeline.probe if s.value.hold.held and s.start_ns <= end]
     return held[-1] if held else None
+
+
+def caught_thread(case: Case) -> int | None:
+    """The thread that was caught last in the trap before the end of the window."""
+    end = case.window[1]
+    caught = [s.value.trap.pid for s in case.timeline.probe if s.value.trap.waiting and s.start_ns <= end]
+    return caught[-1] if caught else None
 
 
 def seconds(ns: int) -> str:

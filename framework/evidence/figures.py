@@ -24,8 +24,10 @@ def describe(evidence: Evidence, cache: str) -> dict[str, Any]:
     if "window" in marks and "window-end" in marks:
         start, end = marks["window"], marks["window-end"]
         figures["window_s"] = round((end - start) / 1e9, 3)
-        figures.update(_progress(timeline, marks.get("hold", start), start, end))
+        figures.update(_progress(timeline, marks.get("hold", marks.get("trap", start)), start, end))
         figures.update(_worker(timeline, start, end))
+        if "trap" in marks:
+            figures.update(_trap(timeline, start, end))
     figures["slab"] = _slab_lines(rows, marks)
     figures.update(_recovery(timeline, rows, marks))
     figures["series"] = _series(timeline, rows)
@@ -53,20 +55,34 @@ def _progress(timeline: Timeline, hold_ns: int, start: int, end: int) -> dict[st
 
 
 def _worker(timeline: Timeline, start: int, end: int) -> dict[str, Any]:
-    held = [s for s in between(timeline.probe, start, end) if s.value.hold.held]
-    if not held:
+    """Who was held by the lever or caught in the trap, and what it looked like."""
+    probes = between(timeline.probe, start, end)
+    held = [s.value.hold for s in probes if s.value.hold.held]
+    caught = [s.value.trap for s in probes if s.value.trap.waiting]
+    if not held and not caught:
         return {}
-    hold = held[-1].value.hold
-    readings = [t for s in between(timeline.tasks, start, end) for t in s.value if t.pid == hold.pid]
-    figures: dict[str, Any] = {"pid": hold.pid, "readings": len(readings)}
+    stuck = held[-1] if held else caught[-1]
+    readings = [t for s in between(timeline.tasks, start, end) for t in s.value if t.pid == stuck.pid]
+    figures: dict[str, Any] = {"pid": stuck.pid, "how": "held" if held else "caught", "readings": len(readings)}
     if readings:
         figures["comm"] = readings[0].comm
         figures["stack"] = list(readings[0].frames)
         figures["switches"] = sorted({t.voluntary + t.nonvoluntary for t in readings})
-    released = timeline.probe[-1].value.hold.released_ns
-    if released > hold.since_ns:
-        figures["held_s"] = round((released - hold.since_ns) / 1e9, 3)
+    last = timeline.probe[-1].value
+    released = last.hold.released_ns if held else last.trap.released_ns
+    if released > stuck.since_ns:
+        figures["held_s"] = round((released - stuck.since_ns) / 1e9, 3)
     return {"worker": figures}
+
+
+def _trap(timeline: Timeline, start: int, end: int) -> dict[str, Any]:
+    probes = between(timeline.probe, start, end)
+    if not probes:
+        return {}
+    first, last, trap = probes[0].value.tx, probes[-1].value.tx, timeline.probe[-1].value.trap
+    figures: dict[str, Any] = {name: getattr(trap, name) for name in ("sprung", "declined", "entered", "waited", "gfp")}
+    figures |= {"commits": last.commits - first.commits, "carried": last.carried - first.carried}
+    return {"trap": figures}
 
 
 def reading_times(marks: Mapping[str, int]) -> dict[str, int]:
@@ -75,7 +91,7 @@ def reading_times(marks: Mapping[str, int]) -> dict[str, int]:
     That is before the lever, at rest or else in the window, and at the end.
     """
     times = {
-        "before": marks.get("hold", marks.get("window")),
+        "before": marks.get("hold", marks.get("trap", marks.get("window"))),
         "during": marks.get("audit-end", marks.get("window-end")),
         # Beyond every time of a frame, which has 64 bits.
         "after": 1 << 64,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from framework.errors import EvidenceError
 from framework.evidence.accounting import (
@@ -20,7 +20,27 @@ from framework.evidence.accounting import (
     check_recovered,
     check_rows,
 )
-from framework.evidence.case import CACHE, Case, Check, Complaint, held_worker, millis, seconds, seqs, starved
+from framework.evidence.case import (
+    CACHE,
+    Case,
+    Check,
+    Complaint,
+    caught_thread,
+    held_worker,
+    millis,
+    seconds,
+    seqs,
+    starved,
+)
+from framework.evidence.cycle import (
+    because_carried,
+    because_immune,
+    check_carried,
+    check_caught,
+    check_commits,
+    check_resolved,
+    check_trap,
+)
 from framework.evidence.diagnosis import Condition
 from framework.evidence.figures import describe
 from framework.evidence.kernlog import FindingKind, scan_kernel_log
@@ -36,7 +56,7 @@ from framework.evidence.progress import (
 from framework.evidence.stacks import FUNCTION
 from framework.evidence.timeline import Evidence, between
 from framework.evidence.verdict import Outcome, Reason, Verdict
-from framework.evidence.waiting import find_waiting
+from framework.evidence.waiting import find_cycle, find_waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +66,8 @@ class Rule:
     # What has to have happened at all; without it the other checks have nothing to look at.
     required: tuple[Check, ...]
     checks: tuple[Check, ...]
-    # The verdict when nobody complains, and what that then means.
-    good: Outcome
-    because: Callable[[Case], tuple[Reason, ...]]
+    # The verdict when nobody complains.
+    good: Callable[[Case], Verdict]
 
 
 # Verdicts of which the cycle, or the chain, is a reason.
@@ -85,7 +104,7 @@ def judge(evidence: Evidence) -> Verdict:
     if (outcome := evidence.facts.get("outcome", {})).get("condition") == Condition.STARVED:
         hunger = hunger or str(outcome.get("detail"))
     if not complaints:
-        return Verdict(rule.good, rule.because(case), figures=figures, starved=hunger)
+        return replace(rule.good(case), figures=figures, starved=hunger)
     order = list(Outcome)
     complaints.sort(key=lambda complaint: order.index(complaint.outcome))
     worst = complaints[0].outcome
@@ -167,7 +186,7 @@ def check_phases(*names: str) -> Check:
     return check
 
 
-def _because_progress(case: Case) -> tuple[Reason, ...]:
+def _progress(case: Case) -> Verdict:
     start, end = case.window
     tasks = between(case.timeline.tasks, start, end)
     probes = between(case.timeline.probe, start, end)
@@ -177,7 +196,7 @@ def _because_progress(case: Case) -> tuple[Reason, ...]:
     gap = max(t.gap_max_ns for s in between(case.timeline.probe, case.marks["hold"], end) for t in s.value.threads)
     got = sum(t.allocs for t in last.threads) - sum(t.allocs for t in first.threads)
     emergency = last.live.emergency_total - first.live.emergency_total
-    return (
+    reasons = (
         Reason(
             f"worker {worker.comm} (pid {pid}) was stuck for {seconds(end - start)} in "
             f"{' <- '.join(worker.blocked_on[:2])}: {len(tasks)} readings, "
@@ -191,6 +210,7 @@ def _because_progress(case: Case) -> tuple[Reason, ...]:
         ),
         Reason(f"recovered {millis(_recovery_ns(case))} after the release: no emergency object left, flags clear"),
     )
+    return Verdict(Outcome.PROGRESS, reasons)
 
 
 def _recovery_ns(case: Case) -> int:
@@ -203,12 +223,12 @@ def _recovery_ns(case: Case) -> int:
     )
 
 
-def _because_healthy(case: Case) -> tuple[Reason, ...]:
+def _healthy(case: Case) -> Verdict:
     probes = case.probes("window", "window-end")
     first, last = probes[0].value, probes[-1].value
     got = sum(t.allocs for t in last.threads) - sum(t.allocs for t in first.threads)
     row = case.rows()[-1]
-    return (
+    reasons = (
         Reason(
             f"{len(last.threads)} critical threads got {got} objects, none of them an emergency object", seqs(probes)
         ),
@@ -216,6 +236,17 @@ def _because_healthy(case: Case) -> tuple[Reason, ...]:
             f"nobody timed out (dlock {row.value.emergency.dlock}), and the slab file agrees with the probe", (row.seq,)
         ),
     )
+    return Verdict(Outcome.HEALTHY, reasons)
+
+
+def _survived(case: Case) -> Verdict:
+    """Of the trap: nobody was caught in it, or the worker was and did no harm."""
+    if caught_thread(case) is None:
+        return Verdict(Outcome.IMMUNE, because_immune(case))
+    waiting = find_cycle(case.timeline, case.marks["trap"], case.window[1])
+    told = (Reason(waiting.sentence),) if waiting is not None else ()
+    wait_for = waiting.to_json() if waiting is not None else {}
+    return Verdict(Outcome.PROGRESS, (*because_carried(case), *told), wait_for=wait_for)
 
 
 _ALWAYS = (check_crash, check_lost, check_losses)
@@ -235,8 +266,7 @@ RULES: Mapping[str, Rule] = {
             check_audit,
             check_drained,
         ),
-        good=Outcome.HEALTHY,
-        because=_because_healthy,
+        good=_healthy,
     ),
     "held-worker": Rule(
         required=(
@@ -257,7 +287,32 @@ RULES: Mapping[str, Rule] = {
             check_woken("recovered", "final", Outcome.NO_RECOVERY),
             check_drained,
         ),
-        good=Outcome.PROGRESS,
-        because=_because_progress,
+        good=_progress,
+    ),
+    "reclaim-cycle": Rule(
+        required=(
+            *_ALWAYS,
+            check_phases(
+                "trap", "window", "window-end", "audit", "audit-end", "resolve", "release", "recovered", "final", "end"
+            ),
+        ),
+        checks=(
+            check_trap,
+            check_commits,
+            check_caught,
+            check_carried,
+            check_threads,
+            check_progress,
+            check_latency,
+            check_read,
+            check_rows,
+            check_maximum,
+            check_audit,
+            check_resolved,
+            check_recovered,
+            check_woken("recovered", "final", Outcome.NO_RECOVERY),
+            check_drained,
+        ),
+        good=_survived,
     ),
 }

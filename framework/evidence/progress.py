@@ -27,11 +27,18 @@ TIMEOUTS_AT_LEAST = 4
 
 def check_stuck(case: Case) -> Iterator[Complaint]:
     """The same worker, on the same stack, without one context switch, in every reading of the window."""
-    start, end = case.window
     pid = held_worker(case)
-    if pid is None:
-        yield Complaint(Outcome.NOT_TRIGGERED, Reason("the lever was pulled and no worker came to be held"))
+    if pid is not None:
+        yield from prove_stuck(case, pid)
         return
+    none = all(not s.value.hold.worker for s in case.timeline.probe)
+    lacking = ": this SPL has none, spl_cache_grow_work() is not in it" if none else ""
+    yield Complaint(Outcome.NOT_TRIGGERED, Reason(f"the lever was pulled and no worker came to be held{lacking}"))
+
+
+def prove_stuck(case: Case, pid: int) -> Iterator[Complaint]:
+    """What speaks against it, that the worker was stuck in every reading of the window."""
+    start, end = case.window
     samples = between(case.timeline.tasks, start, end)
     if not samples or widest_gap_ns(samples, start, end) > HOLE_NS:
         gap = seconds(widest_gap_ns(samples, start, end))
@@ -112,8 +119,8 @@ def _look_at_thread(
     standing = [s for s, count in counts if count == last_count]
     stood_ns = last_sample.end_ns - standing[0].start_ns
     if stood_ns >= min(STALL_NS, (end - start) // 2):
-        where = _where(case, pid)
-        reason = f"{name} got no object for the last {seconds(stood_ns)} of the window{where}"
+        place = where(case, pid)
+        reason = f"{name} got no object for the last {seconds(stood_ns)} of the window{place}"
         yield Complaint(Outcome.STALLED, Reason(reason, seqs(standing)))
         return
     for slice_start in range(start, end - SLICE_NS + 1, SLICE_NS):
@@ -127,7 +134,7 @@ def _look_at_thread(
             yield Complaint(outcome, Reason(f"{name} got no object {at}{excuse}", seqs([s for s, _ in inside])))
 
 
-def _where(case: Case, pid: int) -> str:
+def where(case: Case, pid: int) -> str:
     """What a task waits in, from the last reading of the window."""
     for sample in reversed(between(case.timeline.tasks, *case.window)):
         for task in sample.value:
@@ -137,8 +144,8 @@ def _where(case: Case, pid: int) -> str:
 
 
 def check_latency(case: Case) -> Iterator[Complaint]:
-    """The longest gap from the pull of the lever, or the start of the window, to its end."""
-    start, end = case.marks.get("hold", case.window[0]), case.window[1]
+    """The longest gap from the pull of the lever, or when the trap was set, or the start of the window, to its end."""
+    start, end = case.pulled_ns, case.window[1]
     samples = between(case.timeline.probe, start, end)
     worst = max(((t.gap_max_ns, t, s) for s in samples for t in s.value.threads), key=lambda x: x[0], default=None)
     if worst is None or worst[0] <= case.latency_bound_ns:

@@ -33,11 +33,13 @@ class Outcome(StrEnum):
     PROGRESS = "PROGRESS"
     # Nothing stuck, no emergency object, no timeout, no accounting fault.
     HEALTHY = "HEALTHY"
+    # The trap was sprung, and declined each time because the flags of the allocation forbid it.
+    IMMUNE = "IMMUNE"
 
     @property
     def is_good(self) -> bool:
         """Whether the module did what it promises."""
-        return self in (Outcome.PROGRESS, Outcome.HEALTHY)
+        return self in (Outcome.PROGRESS, Outcome.HEALTHY, Outcome.IMMUNE)
 
 
 @dataclass(frozen=True, slots=True)

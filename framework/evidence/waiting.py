@@ -53,6 +53,16 @@ def find_waiting(evidence: Evidence) -> Waiting | None:
     return Waiting(build_graph(threads), "agent", len(threads), ()) if threads else None
 
 
+def find_cycle(timeline: Timeline, start_ns: int, end_ns: int) -> Waiting | None:
+    """The first cycle between two times, by the agent's stacks; None when they show none."""
+    for sample in between(timeline.tasks, start_ns, end_ns):
+        threads = tuple(Thread(t.pid, t.comm, t.state, t.frames) for t in sample.value)
+        graph = build_graph(threads)
+        if graph.cycle:
+            return Waiting(graph, "agent", len(threads), ())
+    return None
+
+
 def _best_dump(dumps: Sequence[TaskDump]) -> TaskDump | None:
     """Of all tasks before of those blocked, a whole one before one that is cut, the last one before those before it."""
     worth = {at: (dump.kind is DumpKind.ALL, not dump.losses, at) for at, dump in enumerate(dumps)}

@@ -143,7 +143,7 @@ ROWS: tuple[Row, ...] = (
         "the commit",
         _names("slabprobe_wait_commit slabprobe_shrink_scan"),
         (Role.TRANSACTION,),
-        "images/slabprobe: a shrinker that waits, as a filesystem's does, until the running transaction commits",
+        "slabprobe_wait_commit(), images/slabprobe/cycle.c: a shrinker that waits, as a filesystem's does, for commits",
         own=True,
     ),
     Row(
@@ -285,8 +285,8 @@ UNKNOWN_ROW = Row(Reason.UNKNOWN, "something that no row of the table knows", fr
 ROLES: tuple[RoleRow, ...] = (
     RoleRow(
         Role.TRANSACTION,
-        "images/slabprobe: the thread that allocates and then commits",
-        comm=r"slabprobe/tx\d*",
+        "slabprobe_transaction(), images/slabprobe/threads.c: the thread that allocates and then commits",
+        comm="slabprobe/tx",
         functions=_names("slabprobe_transaction"),
         title="the transaction thread",
     ),

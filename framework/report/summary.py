@@ -16,8 +16,9 @@ from sparklines import sparklines
 
 from framework.evidence.verdict import Outcome, Verdict
 
-_STYLE = {Outcome.PROGRESS: "green", Outcome.HEALTHY: "green", Outcome.NOT_TRIGGERED: "yellow"} | {
-    Outcome.INCONCLUSIVE: "yellow"
+_STYLE = {outcome: "green" for outcome in Outcome if outcome.is_good} | {
+    Outcome.NOT_TRIGGERED: "yellow",
+    Outcome.INCONCLUSIVE: "yellow",
 }
 
 # Columns of the slab file that tell the story.
@@ -95,7 +96,15 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         switches = worker.get("switches", [])
         still = "not one context switch" if len(switches) == 1 else f"context switches {switches[0]} to {switches[-1]}"
         stack = " <- ".join(worker["stack"][:2])
-        yield "held", f"{worker.get('comm')} (pid {worker['pid']}){held} in {stack}; {still}"
+        yield worker.get("how", "held"), f"{worker.get('comm')} (pid {worker['pid']}){held} in {stack}; {still}"
+    trap = figures.get("trap")
+    if trap:
+        yield (
+            "trap",
+            f"sprung {trap['sprung']} times, declined {trap['declined']}, entered {trap['entered']} "
+            f"(last GFP mask {trap['gfp']:#x}); {trap['commits']} transactions in the window, "
+            f"{trap['carried']} of them with emergency objects",
+        )
     if "objects" in figures:
         size = f"{figures['object_size'] // 1024} KiB"
         yield (

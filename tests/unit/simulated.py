@@ -20,6 +20,10 @@ Record = dict[str, Any]
 
 HELD = "held-worker"
 NOMINAL = "nominal"
+# The worker is caught in the trap, and comes out of it by itself.
+CYCLE = "reclaim-cycle"
+# The same, and the flags forbid it each time.
+DECLINED = "reclaim-cycle, declined"
 
 PERIOD_NS = 50_000_000
 BASE_NS = 4_000_000_000
@@ -34,6 +38,7 @@ PER_SLAB = 8
 SLAB_SIZE = 524_672
 KVMEM, DEADLOCKED, GROWING = 0x80, 0x4000, 0x8000
 
+HOLD = ("armed", "held", "pid", "since_ns", "entries", "released_ns")
 WORKER_PID = 114
 THREAD_PIDS = (128, 129)
 LATENCY_BOUND_MS = 500
@@ -50,6 +55,18 @@ class Phase:
 
 _AUDIT = (Phase("window-end", 0), Phase("park", 2, ("park",)), Phase("audit", 4), Phase("audit-end", 0))
 _FINISH = (Phase("stop", 2, ("stop",)), Phase("final", 4), Phase("end", 2))
+
+_CYCLE = (
+    Phase("", 2),
+    Phase("settle", 10, ("start",)),
+    Phase("trap", 4, ("trap induced",)),
+    Phase("window", 60),
+    *_AUDIT,
+    Phase("resolve", 8, ("resume",)),
+    Phase("release", 2, ("trap off",)),
+    Phase("recovered", 20),
+    *_FINISH,
+)
 
 PHASES: Mapping[str, tuple[Phase, ...]] = {
     NOMINAL: (
@@ -70,7 +87,14 @@ PHASES: Mapping[str, tuple[Phase, ...]] = {
         Phase("recovered", 20),
         *_FINISH,
     ),
+    CYCLE: _CYCLE,
+    DECLINED: _CYCLE,
 }
+
+
+def scenario_of(kind: str) -> str:
+    """The scenario that a kind of run is of."""
+    return kind.partition(",")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +131,16 @@ class Knobs:
     ample_slabs: bool = False
     # What `tasks` says of the worker instead; empty: nothing.
     worker: tuple[Span, str] | None = None
+    # --- the trap
+    # Nobody is asked in it.
+    deaf: bool = False
+    # The thread itself is caught, for there is no worker.
+    own: bool = False
+    # Commits do not let go whom it caught.
+    forever: bool = False
+    # Transactions are not committed, and not carried by emergency objects.
+    uncommitted: Span | None = None
+    uncarried: Span | None = None
     # --- the critical threads
     # Thread to when it waits for an object.
     waiting: Mapping[int, Span] = field(default_factory=dict)
@@ -176,10 +210,10 @@ def simulate(scenario: str, knobs: Knobs = GOOD) -> Run:
     """Let a run take its course."""
     facts = {
         "schema_version": 1,
-        "scenario": scenario,
+        "scenario": scenario_of(scenario),
         "parameters": {"window_s": 3.0, "latency_bound_ms": LATENCY_BOUND_MS, "rate_hz": 20, "ram_mib": 512, "cpus": 2},
         "splvm": "0.1.0",
-        "argv": ["splvm", "run", scenario],
+        "argv": ["splvm", "run", scenario_of(scenario)],
         "kernel": {"id": "debian-12", "release": "6.1.0-56-cloud-amd64"},
         "spl": {"source": "debian", "version": "2.1.11-1+deb12u1", "variant": "stock", "patches": []},
         "accelerator": {"name": "tcg", "reason": "/dev/kvm is not there"},
@@ -201,6 +235,24 @@ _HELD = f"[<0>] slabprobe_grow_work+0xfa/0x140 [slabprobe]\n[<0>] taskq_thread+0
 _GROWS = (
     "[<0>] __vmalloc_node+0x4a/0x60\n[<0>] spl_cache_grow_work+0x7c/0x2b0 [spl]\n"
     f"[<0>] taskq_thread+0x2e0/0x510 [spl]\n{_KTHREAD}"
+)
+_TRAP = (
+    "[<0>] slabprobe_wait_commit+0xe8/0x130 [slabprobe]\n[<0>] slabprobe_shrink_scan+0x7c/0xb0 [slabprobe]\n"
+    "[<0>] do_shrink_slab+0x142/0x240\n[<0>] shrink_slab+0xac/0x2a0\n[<0>] shrink_node+0x2c0/0x710\n"
+    "[<0>] do_try_to_free_pages+0xd1/0x4d0\n[<0>] try_to_free_pages+0xf1/0x1a0\n"
+)
+_TABLE = (
+    "[<0>] slabprobe_pte_alloc_kernel+0xf5/0x120 [slabprobe]\n[<0>] map_kernel_range_noflush+0x30d/0x380\n"
+    "[<0>] __vmalloc_area_node+0x19d/0x230\n[<0>] __vmalloc+0x97/0xd0\n"
+)
+_GROWTH = (
+    "[<0>] spl_cache_grow_work+0x6f/0x240 [spl]\n[<0>] slabprobe_grow_work+0x51/0x140 [slabprobe]\n"
+    f"[<0>] taskq_thread+0x2e0/0x510 [spl]\n{_KTHREAD}"
+)
+_CAUGHT = _TRAP + _TABLE + _GROWTH
+_CAUGHT_ITSELF = (
+    f"{_TRAP}{_TABLE}[<0>] spl_kmem_cache_alloc+0x328/0x5d0 [spl]\n"
+    f"[<0>] slabprobe_transaction+0x1b/0x30 [slabprobe]\n[<0>] critical_thread+0x74/0x340 [slabprobe]\n{_KTHREAD}"
 )
 _WAITS = f"[<0>] spl_kmem_cache_alloc+0x550/0x5c0 [spl]\n[<0>] critical_thread+0x74/0x340 [slabprobe]\n{_KTHREAD}"
 _IDLES = f"[<0>] idle+0xaf/0xf0 [slabprobe]\n[<0>] critical_thread+0x32/0x340 [slabprobe]\n{_KTHREAD}"
@@ -266,6 +318,10 @@ class _Simulation:
     def __init__(self, scenario: str, knobs: Knobs) -> None:
         self.phases = PHASES[scenario]
         self.knobs = knobs
+        # Rounds are transactions, and there is a trap for one thread.
+        self.is_cycle = scenario_of(scenario) == CYCLE
+        self.is_declined = scenario == DECLINED
+        self.count = 1 if self.is_cycle else THREADS
         # The clock, and when each phase began.
         self.tick = 0
         self.now_ns = BASE_NS
@@ -280,6 +336,10 @@ class _Simulation:
         self.entries = self.since_ns = self.released_ns = 0
         # Ticks for which the worker has been held; 0: it is not.
         self.held_ticks = 0
+        # The trap. `armed` then means that it catches the worker.
+        self.trap = "off"
+        self.tables = self.asked = self.let_go = self.waited = 0
+        self.commits = self.carried = 0
         # What SPL remembers.
         self.switches = 2
         self.dlock = self.emergency_max = self.object_max = 0
@@ -290,7 +350,7 @@ class _Simulation:
 
     def run(self) -> list[Record]:
         self.frame("agent", f"hello version=1 rate_hz=20 slow_every=10 base_ns={BASE_NS} period_ns={PERIOD_NS} pid=117")
-        self.frame("ctl", f"ok set threads={THREADS} objects={OBJECTS} size={SIZE} pause_us=5000 reap_rounds=1")
+        self.frame("ctl", f"ok set threads={self.count} objects={OBJECTS} size={SIZE} pause_us=5000 reap_rounds=1")
         for phase in self.phases:
             self.begin(phase)
             for _ in range(phase.ticks):
@@ -329,7 +389,7 @@ class _Simulation:
     def obey(self, command: str) -> None:
         match command:
             case "start":
-                self.threads = [_Thread(index) for index in range(THREADS)]
+                self.threads = [_Thread(index) for index in range(self.count)]
                 self.wanted = "running"
             case "stop":
                 self.wanted = "stopped"
@@ -341,15 +401,34 @@ class _Simulation:
                 self.armed = True
             case "release":
                 self.armed = False
+            case "trap induced":
+                self.trap = "induced"
+                self.armed = not self.is_declined
+            case "trap off":
+                self.trap = "off"
+                self.let_go += self.held_ticks > 0
+                self.armed = False
 
     # --- the guest ---------------------------------------------------------------------------------------------------
 
     def move_on(self) -> None:
         self.tick += 1
         self.now_ns = BASE_NS + self.tick * PERIOD_NS
+        if self.is_cycle:
+            self.move_trap()
         self.move_worker()
         for thread in self.threads:
             self.move_thread(thread)
+
+    def move_trap(self) -> None:
+        """It is sprung once if it catches somebody, else again and again; some commits later that one is free."""
+        if self.trap == "induced" and self.wanted == "running" and (self.is_declined or not self.tables):
+            self.tables += 1
+            self.asked += not self.knobs.deaf
+        enough = self.within(Span("resolve", 0.2)) and not self.knobs.forever and not self.knobs.own
+        if self.armed and self.held_ticks and (enough or self.within(self.knobs.free_worker)):
+            self.armed = False
+            self.waited += 1
 
     def move_worker(self) -> None:
         held = self.armed and not self.within(self.knobs.free_worker)
@@ -365,7 +444,7 @@ class _Simulation:
     @property
     def deadlocked(self) -> bool:
         """Whether a caller has timed out; the threads have emergency objects from then on."""
-        return self.held_ticks > 1 and self.knobs.fallback and not self.knobs.ample_slabs
+        return self.held_ticks > 1 and self.knobs.fallback and not self.knobs.ample_slabs and not self.knobs.own
 
     def must_wait(self, thread: _Thread) -> bool:
         if self.within(self.knobs.waiting.get(thread.index)):
@@ -391,9 +470,9 @@ class _Simulation:
         else:
             self.work(thread)
         if self.deadlocked:
-            self.emergency_max = THREADS * OBJECTS
+            self.emergency_max = self.count * OBJECTS
         else:
-            self.object_max = THREADS * OBJECTS
+            self.object_max = self.count * OBJECTS
 
     def end_wait(self, thread: _Thread) -> None:
         waited_ns = self.now_ns - thread.waits_since_ns
@@ -408,6 +487,8 @@ class _Simulation:
         before = thread.allocs
         for _ in range(ROUNDS):
             thread.finish_round(self.deadlocked)
+            self.commits += not self.within(self.knobs.uncommitted)
+            self.carried += self.deadlocked and not self.within(self.knobs.uncarried)
         thread.take(8 + (7 * self.tick + 11 * thread.index) % 17, self.deadlocked)
         thread.reached = "running"
         if thread.last_ns:
@@ -490,16 +571,15 @@ class _Simulation:
         lines.append(
             self.probe_line(
                 "hold",
-                armed=int(self.armed),
-                held=int(self.held_ticks > 0),
-                pid=WORKER_PID if self.entries else 0,
-                since_ns=self.since_ns,
-                entries=self.entries,
-                released_ns=self.released_ns,
+                **(dict.fromkeys(HOLD, 0) if self.is_cycle else self.hold_cells()),
             )
         )
+        if self.is_cycle:
+            mode = f"trap mode={self.trap} "
+            lines.append(self.probe_line("trap", **self.trap_cells()).replace("trap ", mode, 1))
+            lines.append(self.probe_line("tx", commits=self.commits, carried=self.carried, ballast=0, ballast_kib=0))
         lines.append(
-            self.probe_line("config", threads=THREADS, objects=OBJECTS, size=SIZE, pause_us=5000, reap_rounds=1)
+            self.probe_line("config", threads=self.count, objects=OBJECTS, size=SIZE, pause_us=5000, reap_rounds=1)
         )
         reached = {state: sum(t.reached == state for t in self.threads) for state in ("parked", "stopped")}
         lines.append(self.probe_line("run", **reached).replace("run ", f"run state={self.wanted} ", 1))
@@ -516,6 +596,29 @@ class _Simulation:
         lines += [f"latency {bucket} {count}" for bucket, count in sorted(self.latency.items())]
         lines += [f"mark {index} {time_ns} {name}" for index, (name, time_ns) in enumerate(self.marks)]
         return "\n".join(lines) + "\n"
+
+    def hold_cells(self) -> dict[str, int]:
+        pid = WORKER_PID if self.entries else 0
+        held = (int(self.armed), int(self.held_ticks > 0), pid, self.since_ns, self.entries, self.released_ns)
+        return dict(zip(HOLD, held, strict=True))
+
+    def trap_cells(self) -> dict[str, int]:
+        caught = self.asked if not self.is_declined else 0
+        return {
+            "spent": int(caught > 0),
+            "tables": self.tables,
+            "induced": self.tables,
+            "sprung": self.asked,
+            "declined": self.asked - caught,
+            "entered": caught,
+            "waited": self.waited,
+            "let_go": self.let_go,
+            "waiting": int(self.held_ticks > 0 and not self.knobs.deaf),
+            "pid": (THREAD_PIDS[0] if self.knobs.own else WORKER_PID) if caught else 0,
+            "since_ns": self.since_ns,
+            "released_ns": self.released_ns,
+            "gfp": 0xD00 if self.is_declined else 0xDC0,
+        }
 
     def thread_line(self, thread: _Thread) -> str:
         since_ns = thread.last_ns or thread.waits_since_ns
@@ -572,8 +675,8 @@ class _Simulation:
 
     def tasks_text(self) -> str:
         text = worker_text("S", _LISTENS, (self.switches, 0))
-        if self.held_ticks:
-            text = worker_text("D", _HELD, (self.switches, 0))
+        if self.held_ticks and not self.knobs.own:
+            text = worker_text("D", _CAUGHT if self.is_cycle else _HELD, (self.switches, 0))
         if self.knobs.worker is not None and self.within(self.knobs.worker[0]):
             text = self.knobs.worker[1]
         return text + "".join(self.thread_task(thread) for thread in self.threads)
@@ -581,8 +684,10 @@ class _Simulation:
     def thread_task(self, thread: _Thread) -> str:
         idle = thread.reached != "running"
         state = "D" if thread.waits_since_ns else "I" if idle else "R"
-        stack = _WAITS if thread.waits_since_ns else _IDLES if idle else ""
-        header = f"task pid={THREAD_PIDS[thread.index]} comm=slabprobe/{thread.index} state={state}"
+        waits = _CAUGHT_ITSELF if self.knobs.own and self.held_ticks else _WAITS
+        stack = waits if thread.waits_since_ns else _IDLES if idle else ""
+        name = "tx" if self.is_cycle else thread.index
+        header = f"task pid={THREAD_PIDS[thread.index]} comm=slabprobe/{name} state={state}"
         return f"{header} voluntary={2 * thread.rounds} nonvoluntary={thread.rounds // 3}\n{stack}"
 
 
@@ -674,6 +779,19 @@ FAULTS: Mapping[str, Knobs] = {
     "worker moved while it was read": Knobs(worker=(_MOMENT, worker_text(rest=" moved=1"))),
     "worker not in the list": Knobs(worker=(_HALF, "")),
     "worker not needed": Knobs(ample_slabs=True),
+    # --- the trap
+    "shrinker is not asked": Knobs(deaf=True),
+    "declines are not counted": _probe(_WINDOW, "trap.declined", -2),
+    "caught when nobody looked": (
+        _probe(_HALF, "trap.sprung", 1) | _probe(_HALF, "trap.entered", 1) | _probe(_HALF, "trap.waited", 1)
+    ),
+    "worker stuck elsewhere": Knobs(worker=(Span("trap"), worker_text(stack=_TRAP + _GROWTH))),
+    "worker comes free half way": Knobs(free_worker=_HALF),
+    "transaction waits for itself": Knobs(own=True),
+    "nothing is committed": Knobs(uncommitted=_HALF),
+    "few transactions are carried": Knobs(uncarried=_HALF),
+    "cycle does not end": Knobs(forever=True),
+    "trap not looked at after the window": Knobs(unread={"probe": Span("resolve", 0.0, 0.4)}),
     # --- progress
     "no fallback": Knobs(fallback=False),
     "thread 1 stands still": Knobs(waiting={1: Span("window", 1.0)}),
@@ -681,6 +799,8 @@ FAULTS: Mapping[str, Knobs] = {
     "thread 1 stands still for a slice": Knobs(waiting={1: Span("window", _SLICE_S - 0.1, _SLICE_S + 0.2)}),
     "thread 1 waits too long once": Knobs(waiting={1: Span("window", 1.2, 0.7)}),
     "thread 1 waits too long before the window": _probe(Span("hold", 0.0, 0.2), "thread 1.gap_max_ns", 600_000_000),
+    "thread 0 stands still for a slice": Knobs(waiting={0: Span("window", _SLICE_S - 0.1, _SLICE_S + 0.2)}),
+    "thread 0 waits too long once": Knobs(waiting={0: Span("window", 1.2, 0.7)}),
     "threads not looked at": Knobs(unread={"probe": Span("window", 0.0, 3.0)}),
     "threads not looked at for a while": Knobs(unread={"probe": Span("window", 1.0, 1.2)}),
     "threads looked at once in a slice": Knobs(unread={"probe": Span("window", _SLICE_S + 0.02, _SLICE_S - 0.07)}),
@@ -723,6 +843,7 @@ FAULTS: Mapping[str, Knobs] = {
     "threads not looked at after the recovery": Knobs(unread={"probe": Span("recovered", 0.0, 1.1)}),
     "threads hardly looked at after the recovery": Knobs(unread={"probe": Span("recovered", 0.0, 1.0)}),
     "thread 1 does not stop": Knobs(waiting={1: Span("stop")}),
+    "thread 0 does not stop": Knobs(waiting={0: Span("stop")}),
     "emergency object left": _slab(Span("final"), emergency_alloc=1, object_total=1),
     "flagged deadlocked at the end": _slab(Span("final"), flags=DEADLOCKED),
     "flagged growing at the end": _slab(Span("final"), flags=GROWING),

@@ -52,7 +52,9 @@ def thread(pid: int, comm: str, stack: str, state: str = "D") -> Thread:
 
 WORKER_HELD = thread(77, "spl_kmem_cache", f"{ASLEEP} slabprobe_grow_work {TASKQ}")
 WORKER_IN_RECLAIM = thread(77, "spl_kmem_cache", f"{CV} {INACTIVE} {SHRINK} {GROW_WORK}")
-WORKER_AT_TRAP = thread(77, "spl_kmem_cache", f"{ASLEEP} slabprobe_wait_commit slabprobe_scan {SHRINK} {GROW_WORK}")
+WORKER_AT_TRAP = thread(
+    77, "spl_kmem_cache", f"{ASLEEP} slabprobe_wait_commit slabprobe_shrink_scan {SHRINK} {GROW_WORK}"
+)
 WORKER_IDLE = thread(77, "spl_kmem_cache", f"{ASLEEP} {TASKQ}", "S")
 CRITICAL = thread(90, "slabprobe/0", f"{GROW} critical_thread {KTHREAD}")
 CRITICAL_2 = thread(91, "slabprobe/1", f"{GROW} critical_thread {KTHREAD}")
@@ -114,7 +116,7 @@ CASES: dict[str, Case] = {
         cycle=(95, 77),
         says="cycle: the transaction thread slabprobe/tx (pid 95) waits in spl_cache_grow for the slab worker"
         " spl_kmem_cache (pid 77); the slab worker spl_kmem_cache (pid 77) waits in slabprobe_wait_commit, in shrinker"
-        " slabprobe_scan, in direct reclaim, for the commit of the transaction thread slabprobe/tx (pid 95)",
+        " slabprobe_shrink_scan, in direct reclaim, for the commit of the transaction thread slabprobe/tx (pid 95)",
     ),
     "bio": alone(
         f"{ASLEEP} io_schedule_timeout mempool_alloc bio_alloc_bioset vdev_disk_io_start zio_nowait",
@@ -129,7 +131,7 @@ CASES: dict[str, Case] = {
             thread(
                 95,
                 "slabprobe/tx",
-                f"{ASLEEP} slabprobe_wait_commit slabprobe_scan {SHRINK} __vmalloc spl_slab_alloc spl_cache_grow"
+                f"{ASLEEP} slabprobe_wait_commit slabprobe_shrink_scan {SHRINK} __vmalloc spl_slab_alloc spl_cache_grow"
                 f" spl_kmem_cache_alloc slabprobe_transaction {KTHREAD}",
             ),
         ),
@@ -137,7 +139,7 @@ CASES: dict[str, Case] = {
         {(95, 95)},
         cycle=(95,),
         says="cycle: the transaction thread slabprobe/tx (pid 95) waits in slabprobe_wait_commit, in shrinker"
-        " slabprobe_scan, in direct reclaim, for its own commit",
+        " slabprobe_shrink_scan, in direct reclaim, for its own commit",
     ),
     "classic": Case(
         (ISSUE, WORKER_IN_RECLAIM, SYNC, QUIESCE_IDLE),
