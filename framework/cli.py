@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -43,11 +43,11 @@ from framework.host.debian import PrivateApt
 from framework.host.probe import inspect_host
 from framework.host.process import find_program
 from framework.host.store import Store
-from framework.lab.experiment import Dump, Workload, run_until_fed
+from framework.lab.experiment import Dump, run_until_fed
 from framework.lab.postmortem import describe_dump, examine_run
 from framework.lab.prepare import PREPARE_BUDGET_S, Prepared, Wish, prepare, prepare_kernel
 from framework.lab.rundir import read_evidence
-from framework.lab.scenarios import SCENARIOS, find_scenario
+from framework.lab.scenarios import SCENARIOS, Scenario, Workload, find_scenario
 from framework.lab.traits import kernel_traits
 from framework.log import note, setup_logging, step
 from framework.report.bundle import write_bundle
@@ -203,9 +203,15 @@ def run(
     accel: AccelOption = "auto",
     window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
     rate: Annotated[int, typer.Option(help="Samples a second.", min=1, max=100)] = 20,
-    threads: Annotated[int, typer.Option(help="Critical threads.", min=1, max=64)] = 2,
-    objects: Annotated[int, typer.Option(help="Objects per thread and round.", min=1, max=16384)] = 32,
-    size: Annotated[int, typer.Option(help="Bytes of an object.", min=64, max=8 * 1024 * 1024)] = 65536,
+    threads: Annotated[
+        int | None, typer.Option(help="Critical threads; by default the scenario's.", min=1, max=64)
+    ] = None,
+    objects: Annotated[
+        int | None, typer.Option(help="Objects per thread and round; by default the scenario's.", min=1, max=16384)
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Bytes of an object; by default the scenario's.", min=64, max=8 * 1024 * 1024)
+    ] = None,
     dump: Annotated[
         Dump, typer.Option(help="Keep a dump of the guest's memory: never, in trouble (STALLED or lost), or always.")
     ] = Dump.NEVER,
@@ -215,6 +221,7 @@ def run(
     """Run a scenario in a fresh guest and judge it."""
     chosen = find_scenario(scenario)
     expected = frozenset({_outcome(expect)}) if expect else None
+    workload = _workload(chosen, window, threads=threads, objects=objects, size=size)
     wish = _wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory)
     base = _claim_directory(out, f"{scenario}-{_kernel_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
@@ -224,7 +231,7 @@ def run(
         expected=expected,
         window_s=window,
         rate_hz=rate,
-        workload=Workload(threads=threads, objects=objects, size=size),
+        workload=workload,
         dump=dump,
     )
     results: list[tuple[Verdict, Path]] = []
@@ -240,6 +247,20 @@ def run(
     typer.echo(verdict_line(verdict, read_evidence(directory).facts))
     if odd:
         raise typer.Exit(1)
+
+
+def _workload(scenario: Scenario, window_s: float | None, **given: int | None) -> Workload:
+    """The scenario's own, but for what was given.
+
+    :raises UsageError: when that is not possible.
+    """
+    workload = scenario.workload(scenario.window_s if window_s is None else window_s)
+    workload = replace(workload, **{name: value for name, value in given.items() if value is not None})
+    if workload.commits and workload.threads != 1:
+        raise UsageError(
+            f"{scenario.name} has one critical thread: of several, one would commit what another waits for"
+        )
+    return workload
 
 
 @app.command()

@@ -29,10 +29,10 @@ from framework.evidence.verdict import Outcome, Verdict
 from framework.guest.agent import AgentStream, start_agent
 from framework.guest.guest import Guest, start_guest
 from framework.host.probe import inspect_host
-from framework.lab.experiment import Dump, Live, Workload, run_until_fed
+from framework.lab.experiment import Dump, Live, run_until_fed
 from framework.lab.prepare import Prepared, Wish, prepare
 from framework.lab.rundir import RunDirectory
-from framework.lab.scenarios import Reading, find_scenario
+from framework.lab.scenarios import Reading, Workload, find_scenario
 from framework.log import setup_logging
 from framework.report.summary import plain
 

@@ -32,6 +32,9 @@ class KernelSpec:
     metapackage: str
     # One line for people.
     note: str
+    # Whether vmalloc's page tables are allocated with the caller's GFP flags.
+    # Linux kernel commit 451769ebb7e7 ("mm/vmalloc: alloc GFP_NO{FS,IO} for vmalloc") (in v5.17)
+    vmalloc_honours_gfp: bool = True
 
 
 KERNELS: Mapping[str, KernelSpec] = {
@@ -42,12 +45,12 @@ KERNELS: Mapping[str, KernelSpec] = {
             "bullseye",
             "linux-image-cloud-amd64",
             "5.10; __vmalloc() ignores the caller's GFP flags for page tables",
+            vmalloc_honours_gfp=False,
         ),
         KernelSpec(
             "debian-12",
             "bookworm",
             "linux-image-cloud-amd64",
-            # Linux kernel commit 451769ebb7e7 ("mm/vmalloc: alloc GFP_NO{FS,IO} for vmalloc") (in v5.17)
             "6.1; __vmalloc() honours GFP_NOFS and GFP_NOIO for page tables",
         ),
         KernelSpec("debian-13", "trixie", "linux-image-cloud-amd64", "6.12; as debian-12, with a newer SPL"),

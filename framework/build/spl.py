@@ -227,7 +227,7 @@ def _build_spl_ko(
             src = work / "src"
             _copy_tree(source.tree, src)
             for patch in patches:
-                _apply(patch, src, log, deadline)
+                apply_patch(patch, src, log, deadline)
             shutil.copy2(config.path / "zfs_config.h", src)
             shutil.copy2(kbuild, src / "module" / "Kbuild")
             make_module(
@@ -272,8 +272,8 @@ def _build_probe(store: Store, root: BuildRoot, config: Artefact, spl: Artefact,
     return store.get("slabprobe", key, build, deadline=deadline, what=f"slabprobe.ko for {root.release}")
 
 
-def _apply(patch: Path, src: Path, log: Path, deadline: Deadline) -> None:
-    """Apply one patch to a private copy.
+def apply_patch(patch: Path, src: Path, log: Path, deadline: Deadline) -> None:
+    """Apply one patch, semantic or plain, to a private copy of an OpenZFS tree.
 
     :raises BuildError: when it does not apply, or matches nothing.
     """

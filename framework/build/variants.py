@@ -1,6 +1,7 @@
 """Variants of SPL: builds in which one claim is false on purpose, so that a verdict can be seen to fail.
 
-A variant is a row of `VARIANTS` and, unless it is the source as it comes, a semantic patch in images/spl/variants.
+A variant is a row of `VARIANTS` and, unless it is the source as it comes, semantic patches in images/spl/variants. Two
+variants may share one.
 """
 
 from __future__ import annotations
@@ -22,23 +23,35 @@ class Variant:
     summary: str
     # The claim it is the control for.
     control_for: str
-    # Semantic patch below images/spl/variants; None for the source as it comes.
-    cocci: str | None
+    # Semantic patches in images/spl/variants, in the order in which they are applied.
+    cocci: tuple[str, ...] = ()
 
     def patches(self) -> tuple[Path, ...]:
         """What is applied to the source."""
-        return (find_images() / "spl" / "variants" / self.cocci,) if self.cocci else ()
+        return tuple(find_images() / "spl" / "variants" / name for name in self.cocci)
 
 
 VARIANTS: Mapping[str, Variant] = {
     variant.name: variant
     for variant in (
-        Variant("stock", "the source as packaged", "the product itself", None),
+        Variant("stock", "the source as packaged", "the product itself"),
         Variant(
             "no-emergency",
             "callers wait for the worker, however long it takes",
             "emergency objects keep callers going",
-            "no-emergency.cocci",
+            ("no-emergency.cocci",),
+        ),
+        Variant(
+            "unscoped",
+            "worker and emergency objects as they came in 2012: NOIO in the flags only, no thread is marked",
+            "the worker itself can deadlock, where vmalloc does not honour its flags",
+            ("noio-flags.cocci", "no-marks.cocci"),
+        ),
+        Variant(
+            "sync-grow",
+            "before 2012: the caller itself calls vmalloc, NOIO in the flags only, no worker, no emergency objects",
+            "the deadlock is there that the worker was made for",
+            ("noio-flags.cocci", "no-marks.cocci", "grow-in-caller.cocci"),
         ),
     )
 }

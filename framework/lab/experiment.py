@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
 from framework.lab.hostwatch import start_host_watch
 from framework.lab.rundir import RunDirectory, read_evidence
-from framework.lab.scenarios import Reading, Scenario, Step
+from framework.lab.scenarios import Reading, Scenario, Step, Workload
 from framework.log import LOGGER, note, step
 
 # Seconds of the host that a run may take beyond its boot, at most; a scenario here takes about ten.
@@ -43,26 +43,6 @@ EVIDENCE_S = 60.0
 
 # A critical thread that has waited this long for an object when the window ends stands still, ns of guest time.
 STANDS_NS = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """What the critical threads do; the keys of the probe's `set` command."""
-
-    # Threads, and objects that each takes in a round.
-    threads: int = 2
-    objects: int = 32
-    # Bytes of an object: over 16 KiB, so that SPL backs it with vmalloc by its own choice too.
-    size: int = 65536
-    # Sleep between two rounds, microseconds. A guest that leaves its CPUs idle for a part of the time still gets
-    # what it needs when the host is busy.
-    pause_us: int = 5000
-    # Rounds after which empty slabs are given back, so that the cache has to grow again.
-    reap_rounds: int = 1
-
-    def command(self) -> str:
-        """The probe's command."""
-        return "set " + " ".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
 
 
 class Dump(StrEnum):
@@ -92,7 +72,7 @@ class Experiment:
     window_s: float
     # Samples a second.
     rate_hz: int = 20
-    workload: Workload = Workload()
+    workload: Workload = field(default_factory=Workload)
     dump: Dump = Dump.NEVER
 
 
@@ -288,6 +268,7 @@ class Live:
         self._now_ns = 0
         self._began_ns = 0
         self._rounds: tuple[int, ...] = ()
+        self._carried = 0
 
     def take(self, frame: Frame, path: str) -> None:
         """The agent's sink."""
@@ -328,6 +309,7 @@ class Live:
             self._slab_readings = 0
             self._began_ns = self._now_ns if at_ns is None else at_ns
             self._rounds = tuple(t.rounds for t in self._probe.threads) if self._probe else ()
+            self._carried = self._probe.tx.carried if self._probe else 0
 
     def wait_until(
         self, condition: Callable[[Reading], bool], limit_s: float, agent: AgentStream, deadline: Deadline
@@ -354,7 +336,8 @@ class Live:
         if self._probe is None:
             return None
         rounds = self._rounds or tuple(0 for _ in self._probe.threads)
-        return Reading(self._probe, self._row, self._slab_readings, self._now_ns - self._began_ns, rounds)
+        elapsed_ns = self._now_ns - self._began_ns
+        return Reading(self._probe, self._row, self._slab_readings, elapsed_ns, rounds, self._carried)
 
 
 def host_facts() -> dict[str, Any]:

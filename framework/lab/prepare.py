@@ -22,8 +22,9 @@ from framework.guest.ssh import SshKeys
 from framework.host.debian import PrivateApt, ReleaseFile
 from framework.host.probe import Accelerator, Qemu, check_accelerator, find_accelerator, find_qemu
 from framework.host.store import Store
-from framework.lab.experiment import Dump, Experiment, Workload, host_facts
-from framework.lab.scenarios import Scenario, expected_outcomes
+from framework.lab.expectations import expected_outcomes
+from framework.lab.experiment import Dump, Experiment, host_facts
+from framework.lab.scenarios import Scenario, Workload
 
 # Seconds for all fetching and building; from nothing it takes about four minutes on two cores.
 PREPARE_BUDGET_S = 3600.0
@@ -94,6 +95,10 @@ class Prepared:
             **host_facts(),
         }
 
+    def expected(self, scenario: Scenario) -> frozenset[Outcome]:
+        """Verdicts that count as expected."""
+        return expected_outcomes(scenario.name, self.spl.variant.name, self.kernel.spec, own=self.spl.is_own)
+
     def experiment(
         self,
         scenario: Scenario,
@@ -106,20 +111,22 @@ class Prepared:
     ) -> Experiment:
         """An experiment on it.
 
-        :param expected: by default what the scenario's table says of the variant.
+        :param expected: by default what `EXPECTED` says of scenario, variant and kernel.
         :param window_s: by default the scenario's own.
+        :param workload: by default the scenario's own, for this window.
         :param dump: when to keep a dump of the guest's memory.
         """
+        window_s = scenario.window_s if window_s is None else window_s
         return Experiment(
             scenario,
             self.machine,
             self.keys,
             self.spl.modules,
             self.facts(),
-            expected or expected_outcomes(scenario, self.spl.variant.name, own=self.spl.is_own),
-            window_s if window_s is not None else scenario.window_s,
+            expected or self.expected(scenario),
+            window_s,
             rate_hz,
-            workload or Workload(),
+            workload or scenario.workload(window_s),
             dump,
         )
 

@@ -28,10 +28,10 @@ from framework.evidence.probe import ProbeStatus, parse_probe
 from framework.guest.agent import start_agent
 from framework.guest.guest import Guest, start_guest
 from framework.host.store import Store
-from framework.lab.experiment import Workload, run_experiment, run_until_fed
+from framework.lab.experiment import run_experiment, run_until_fed
 from framework.lab.prepare import Wish, prepare
 from framework.lab.rundir import read_evidence
-from framework.lab.scenarios import find_scenario
+from framework.lab.scenarios import Workload, find_scenario
 
 PROJECT = Path(__file__).resolve().parents[2]
 

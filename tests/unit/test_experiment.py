@@ -24,10 +24,10 @@ from framework.errors import BuildError, DeadlineExceeded, GuestLostError, Usage
 from framework.evidence.stream import Frame, What
 from framework.guest.agent import AgentStream
 from framework.host.schedstat import read_threads
-from framework.lab.experiment import Live, Workload
+from framework.lab.experiment import Live
 from framework.lab.hostwatch import start_host_watch
 from framework.lab.rundir import RunDirectory
-from framework.lab.scenarios import SCENARIOS, Reading, find_scenario
+from framework.lab.scenarios import SCENARIOS, Reading, Workload, find_scenario
 
 SECOND_NS = 1_000_000_000
 # The guest has been up for a while when its agent starts.
@@ -320,7 +320,7 @@ def test_the_budget_of_the_run_ends_a_wait(guest: Guest) -> None:
 
 def test_the_workloads_command_names_every_key_once() -> None:
     words = Workload(threads=3, pause_us=0).command().split()
-    assert words == ["set", "threads=3", "objects=32", "size=65536", "pause_us=0", "reap_rounds=1"]
+    assert words == ["set", "threads=3", "objects=32", "size=65536", "pause_us=0", "reap_rounds=1", "commits=0"]
 
 
 # The host.

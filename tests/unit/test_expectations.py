@@ -1,0 +1,165 @@
+"""Expected verdicts, the workload of the trap, the steps that wait for it, and names that C and Python share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from simulated import CYCLE, DECLINED, Knobs, Span, simulate
+
+from framework.build.kernels import KERNELS
+from framework.build.variants import VARIANTS
+from framework.evidence.cycle import CARRIED_AT_LEAST, PATH, missing_part
+from framework.evidence.probe import ProbeStatus
+from framework.evidence.verdict import Outcome
+from framework.evidence.waits import ROLES, ROWS, Role
+from framework.lab.expectations import EXPECTED, GOOD, expected_outcomes
+from framework.lab.scenarios import CARRIED, DECLINES, SCENARIOS, Reading, Step, Workload
+
+OLD, NEW = KERNELS["debian-11"], KERNELS["debian-12"]
+SOURCES = Path(__file__).parents[2] / "images" / "slabprobe"
+
+
+# Expectations
+
+
+def test_every_cell_is_there_and_says_why() -> None:
+    assert set(EXPECTED) == {(scenario, variant) for scenario in SCENARIOS for variant in VARIANTS}
+    assert all(len(cell.why) > 20 for cell in EXPECTED.values())
+    assert len({cell.why for cell in EXPECTED.values()}) == len(EXPECTED)
+
+
+def test_what_depends_on_the_kernel() -> None:
+    """Only where SPL relies on the flags alone, and reclaim is in it."""
+    depends = {pair: (cell.on(OLD), cell.on(NEW)) for pair, cell in EXPECTED.items() if cell.on(OLD) != cell.on(NEW)}
+    assert depends == {
+        ("reclaim-cycle", "unscoped"): (Outcome.PROGRESS, Outcome.IMMUNE),
+        ("reclaim-cycle", "sync-grow"): (Outcome.STALLED, Outcome.IMMUNE),
+    }
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_scenario_has_a_build_that_fails_it(scenario: str) -> None:
+    bad = {cell.on(OLD) for (name, _), cell in EXPECTED.items() if name == scenario} - GOOD
+    # What shows that nominal can fail are mutants.
+    assert bad or scenario == "nominal"
+
+
+def test_what_counts_as_expected() -> None:
+    assert expected_outcomes("reclaim-cycle", "sync-grow", OLD, own=False) == {Outcome.STALLED}
+    assert expected_outcomes("reclaim-cycle", "sync-grow", NEW, own=False) == {Outcome.IMMUNE}
+    for scenario, variant, own in (("held-worker", "stock", True), ("held-worker", "none", False)):
+        assert expected_outcomes(scenario, variant, NEW, own=own) == GOOD
+    assert {Outcome.PROGRESS, Outcome.HEALTHY, Outcome.IMMUNE} == GOOD
+
+
+# The workload of the trap
+
+
+@pytest.mark.parametrize("window_s", [1.0, 2.0, 3.0, 3.3, 10.0, 60.0])
+def test_the_worker_is_caught_for_longer_than_the_window(window_s: float) -> None:
+    workload = SCENARIOS["reclaim-cycle"].workload(window_s)
+    assert (workload.threads, workload.reap_rounds) == (1, 1)
+    # The pause alone keeps transactions from being faster; a half second is for what comes before and after.
+    assert workload.commits > (window_s + 0.5) * 1e6 / workload.pause_us
+    assert workload.commits > 2 * CARRIED
+
+
+def test_other_scenarios_have_no_transactions() -> None:
+    for name in ("nominal", "held-worker"):
+        assert SCENARIOS[name].workload(3.0) == Workload()
+    assert CARRIED > CARRIED_AT_LEAST
+
+
+# Its steps
+
+BASE = simulate(CYCLE).evidence().timeline.probe
+
+
+def step(name: str) -> Step:
+    return next(step for step in SCENARIOS["reclaim-cycle"].steps(3.0) if step.name == name)
+
+
+def status(**trap: object) -> ProbeStatus:
+    """A status of a run in which threads are there, with another trap."""
+    last = BASE[-1].value
+    return replace(last, trap=replace(last.trap, **{"waiting": 0, "declined": 0, **trap}))
+
+
+def reading(probe: ProbeStatus, elapsed_s: float = 0.0, carried_before: int = 0) -> Reading:
+    return Reading(probe, None, 0, int(elapsed_s * 1e9), (0,), carried_before)
+
+
+def test_the_trap_is_waited_for() -> None:
+    until = step("trap").until
+    assert not until(reading(status(), 9))
+    assert not until(reading(status(declined=DECLINES - 1), 9))
+    assert until(reading(status(declined=DECLINES)))
+    assert until(reading(status(waiting=1)))
+
+
+def test_the_window_lasts_until_enough_was_carried() -> None:
+    until, caught = step("window").until, status(waiting=1)
+    carried = caught.tx.carried
+    assert not until(reading(caught, 2.9))
+    assert until(reading(caught, 3.1))
+    assert not until(reading(caught, 3.1, carried_before=carried - CARRIED + 1))
+    assert until(reading(caught, 3.1, carried_before=carried - CARRIED))
+    # Nothing is carried where nobody was caught, or the transaction itself.
+    assert until(reading(status(), 3.1, carried_before=carried))
+    assert until(reading(status(waiting=1, pid=caught.threads[0].pid), 3.1, carried_before=carried))
+
+
+def test_the_end_of_the_cycle_is_waited_for() -> None:
+    until, own = step("resolve").until, BASE[-1].value.threads[0].pid
+    assert not until(reading(status(), 0.1))
+    assert until(reading(status(), 0.4))
+    assert not until(reading(status(waiting=1), 14))
+    assert not until(reading(status(waiting=1, pid=own), 1))
+    assert until(reading(status(waiting=1, pid=own), 2.1))
+
+
+def test_the_trap_stays_until_it_was_left() -> None:
+    names = [step.name for step in SCENARIOS["reclaim-cycle"].steps(3.0)]
+    commands = [command for step in SCENARIOS["reclaim-cycle"].steps(3.0) for command in step.commands]
+    assert names.index("resolve") + 1 == names.index("release")
+    assert commands == ["start", "trap induced", "park", "resume", "trap off", "stop"]
+
+
+# The way into the trap
+
+
+def test_every_part_of_the_way_has_to_be_there() -> None:
+    samples = simulate(CYCLE).evidence().timeline.tasks
+    frames = next(t.frames for s in samples for t in s.value if "slabprobe_wait_commit" in t.frames)
+    assert missing_part(frames) is None
+    for name, function in PATH:
+        assert missing_part([frame for frame in frames if not function.fullmatch(frame)]) == name
+    assert missing_part(frames[::-1]) is not None
+    assert missing_part(()) == "the shrinker"
+
+
+def test_a_declined_trap_leaves_nobody_in_it() -> None:
+    assert not any(s.value.trap.waiting for s in simulate(DECLINED).evidence().timeline.probe)
+    caught = simulate(CYCLE, Knobs(uncarried=Span("window"))).evidence().timeline.probe
+    assert any(s.value.trap.waiting for s in caught)
+
+
+# Names
+
+
+def test_names_of_the_probe_are_those_of_its_source() -> None:
+    """Functions and threads of the tables are in the C source, or the wait-for graph would never find them."""
+    source = "\n".join(path.read_text() for path in SOURCES.glob("*.c"))
+    functions = {name for row in (*ROWS, *ROLES) for name in row.functions if name.startswith("slabprobe_")}
+    functions |= {"slabprobe_pte_alloc_kernel"}
+    assert {"slabprobe_wait_commit", "slabprobe_shrink_scan", "slabprobe_transaction"} <= functions
+    for name in functions:
+        assert re.search(rf"(?m)^(?:static .*)?\b{name}\(", source), name
+    for name in ("slabprobe_wait_commit", "slabprobe_shrink_scan", "slabprobe_transaction"):
+        assert re.search(rf"static noinline [\w ]+\b{name}\(", source), f"{name} has to be a frame of its own"
+    (transaction,) = (role for role in ROLES if role.role is Role.TRANSACTION)
+    assert re.fullmatch(transaction.comm, "slabprobe/tx")
+    assert 'PROBE_NAME "/tx"' in source
