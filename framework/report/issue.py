@@ -45,6 +45,7 @@ _MEANING: Mapping[Outcome, str] = {
     Outcome.INCONCLUSIVE: "The evidence has gaps, so it says nothing of SPL.",
     Outcome.PROGRESS: "SPL did what it promises with its worker stuck, and afterwards. There is nothing to report.",
     Outcome.HEALTHY: "SPL did what it promises. There is nothing to report.",
+    Outcome.IMMUNE: "What would make the worker deadlock was there and could not touch it. There is nothing to report.",
 }
 
 # Options of `splvm run`, and where run.json has their values.

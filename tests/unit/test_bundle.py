@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from simulated import FAULTS, GOOD, HELD, NOMINAL, Knobs, Run, Span, simulate, worker_text
+from simulated import DECLINED, FAULTS, GOOD, HELD, NOMINAL, Knobs, Run, Span, simulate, worker_text
 
 from framework import cli
 from framework.errors import EvidenceError, UsageError
@@ -53,6 +53,7 @@ VERDICTS: Mapping[Outcome, tuple[str, str]] = {
     Outcome.INCONCLUSIVE: (HELD, "frames lost"),
     Outcome.PROGRESS: (HELD, ""),
     Outcome.HEALTHY: (NOMINAL, ""),
+    Outcome.IMMUNE: (DECLINED, ""),
 }
 
 HEADINGS = (
