@@ -56,7 +56,7 @@ from framework.evidence.progress import (
 from framework.evidence.stacks import FUNCTION
 from framework.evidence.timeline import Evidence, between
 from framework.evidence.verdict import Outcome, Reason, Verdict
-from framework.evidence.waiting import find_cycle, find_waiting
+from framework.evidence.waiting import cycle_between, find_waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ def _survived(case: Case) -> Verdict:
     """Of the trap: nobody was caught in it, or the worker was and did no harm."""
     if caught_thread(case) is None:
         return Verdict(Outcome.IMMUNE, because_immune(case))
-    waiting = find_cycle(case.timeline, case.marks["trap"], case.window[1])
+    waiting = cycle_between(case.timeline, case.marks["trap"], case.window[1])
     told = (Reason(waiting.sentence),) if waiting is not None else ()
     wait_for = waiting.to_json() if waiting is not None else {}
     return Verdict(Outcome.PROGRESS, (*because_carried(case), *told), wait_for=wait_for)

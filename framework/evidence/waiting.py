@@ -53,7 +53,7 @@ def find_waiting(evidence: Evidence) -> Waiting | None:
     return Waiting(build_graph(threads), "agent", len(threads), ()) if threads else None
 
 
-def find_cycle(timeline: Timeline, start_ns: int, end_ns: int) -> Waiting | None:
+def cycle_between(timeline: Timeline, start_ns: int, end_ns: int) -> Waiting | None:
     """The first cycle between two times, by the agent's stacks; None when they show none."""
     for sample in between(timeline.tasks, start_ns, end_ns):
         threads = tuple(Thread(t.pid, t.comm, t.state, t.frames) for t in sample.value)
