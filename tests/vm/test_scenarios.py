@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from framework.assets import find_images
 from framework.build.kernels import KERNELS
 from framework.build.variants import VARIANTS
 from framework.errors import EvidenceError
@@ -77,6 +78,25 @@ def test_verdict_is_the_expected_one(
     assert judge(read_evidence(result.directory)) == result.verdict, "the record alone gives the same verdict"
     check_that_damage_shows(result.directory)
     assert judge(read_evidence(result.directory)) == result.verdict
+
+
+# Without the marks the flags are GFP_KERNEL, as spl_fstrans_check() in kmem_flags_convert() is then false.
+@pytest.mark.vm
+@pytest.mark.parametrize(
+    ("patches", "outcome"),
+    [(("no-marks",), Outcome.PROGRESS), (("no-marks", "grow-in-caller"), Outcome.STALLED)],
+    ids=["worker", "caller"],
+)
+def test_without_flags_and_marks_no_kernel_is_immune(
+    run_scenario: Callable[..., RunResult], patches: tuple[str, ...], outcome: Outcome
+) -> None:
+    """The control for IMMUNE where vmalloc honours its flags: there are none that it could honour."""
+    variants = find_images() / "spl" / "variants"
+    result = run_scenario("reclaim-cycle", patches=tuple(variants / f"{name}.cocci" for name in patches))
+    result.must_be(outcome)
+    text = "\n".join(reason.text for reason in result.verdict.reasons)
+    for reason in REASONS["reclaim-cycle", outcome]:
+        assert re.search(reason, text), text
 
 
 def check_that_damage_shows(directory: Path) -> None:
