@@ -19,8 +19,9 @@ from framework.build.root import BuildRoot
 from framework.deadline import Deadline
 from framework.errors import BuildError
 from framework.guest.ssh import SshKeys
+from framework.host.content import input_hash
 from framework.host.process import run
-from framework.host.store import Artefact, Store, input_hash
+from framework.host.store import Artefact, Store
 
 RECIPE = 2
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from framework.build.root import BuildRoot, build_root
 from framework.deadline import Deadline
 from framework.errors import SetupError, UsageError
-from framework.host.debian import Candidate, PackageGoneError, PrivateApt, parse_depends
+from framework.host.archive import Candidate, PackageGoneError, parse_depends
+from framework.host.content import input_hash
+from framework.host.debian import PrivateApt
 from framework.host.process import run
-from framework.host.store import Artefact, Store, input_hash
+from framework.host.store import Artefact, Store
 from framework.log import note
 
 RECIPE = 1

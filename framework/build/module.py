@@ -14,7 +14,8 @@ from pathlib import Path
 from framework.assets import find_images
 from framework.build.root import BuildRoot
 from framework.deadline import Deadline
-from framework.host.store import Artefact, Store, input_hash
+from framework.host.content import input_hash
+from framework.host.store import Artefact, Store
 
 # Change when what is made changes although no input does.
 MODULE_RECIPE = 2

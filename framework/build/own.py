@@ -16,8 +16,9 @@ from framework.build.kernels import Kernel, KernelSpec
 from framework.build.root import build_root
 from framework.deadline import Deadline
 from framework.errors import UsageError
+from framework.host.content import input_hash
 from framework.host.debian import PrivateApt, find_suite
-from framework.host.store import Store, input_hash
+from framework.host.store import Store
 
 RECIPE = 1
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from framework.assets import find_images
 from framework.deadline import Deadline
 from framework.errors import BuildError, SetupError
+from framework.host.content import input_hash
 from framework.host.debian import PrivateApt
 from framework.host.process import Completed, as_root_args, run
-from framework.host.store import Artefact, Store, input_hash
+from framework.host.store import Artefact, Store
 
 # Change when what is made changes although no input does.
 RECIPE = 1

@@ -19,9 +19,11 @@ from framework.build.root import BuildRoot
 from framework.build.variants import Variant
 from framework.deadline import Deadline
 from framework.errors import BuildError, SetupError, UsageError
-from framework.host.debian import Candidate, PackageGoneError, PrivateApt
+from framework.host.archive import Candidate, PackageGoneError
+from framework.host.content import input_hash
+from framework.host.debian import PrivateApt
 from framework.host.process import run
-from framework.host.store import Artefact, Store, input_hash
+from framework.host.store import Artefact, Store
 from framework.log import note
 
 RECIPE = 1

@@ -12,9 +12,11 @@ from pathlib import Path
 from framework.build.kernels import Kernel
 from framework.deadline import Deadline
 from framework.errors import BuildError, SetupError
-from framework.host.debian import Candidate, PackageGoneError, PrivateApt
+from framework.host.archive import Candidate, PackageGoneError
+from framework.host.content import input_hash
+from framework.host.debian import PrivateApt
 from framework.host.process import run
-from framework.host.store import Store, input_hash
+from framework.host.store import Store
 from framework.log import note
 
 RECIPE = 1

@@ -14,25 +14,34 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from enum import Enum
 from functools import cmp_to_key
 from pathlib import Path
 
 from framework.deadline import Deadline
 from framework.errors import SetupError, UsageError
+from framework.host.archive import (
+    EXPIRED_VARIABLE,
+    Candidate,
+    Dependency,
+    PackageGoneError,
+    ReleaseFile,
+    Trouble,
+    explain,
+    find_trouble,
+    lacks_release,
+    parse_candidates,
+    parse_depends,
+    parse_release,
+)
 from framework.host.process import Completed, run
 from framework.host.store import hold_lock
 from framework.log import LOGGER, note, step
 
 COMPONENTS = "main contrib"
-
-# Suites whose package lists may be past their date.
-EXPIRED_VARIABLE = "SPLVM_ALLOW_EXPIRED"
 
 _KEYRINGS = (
     "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -86,57 +95,6 @@ class Mirror:
 
     main: str
     security: str
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One version of a package."""
-
-    package: str
-    version: str
-    # "amd64" or "all".
-    architecture: str
-    # Bytes.
-    size: int
-    sha256: str
-    # The source package and its version; signed kernels have a source package of their own.
-    source: str
-    source_version: str
-    # Pre-Depends and Depends as written.
-    depends: str
-    # Path in the archive; empty when the lists no longer have it.
-    filename: str
-    # False when only the copy that was downloaded once is left.
-    indexed: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseFile:
-    """What an archive signed for one pocket."""
-
-    # Code name of the pocket, such as `bookworm-security`.
-    name: str
-    # When it was made, and until when it may be used; None for ever. In UTC.
-    date: datetime
-    valid_until: datetime | None
-
-    def is_expired(self, now: datetime) -> bool:
-        """Whether a mirror that was up to date would have a newer one."""
-        return self.valid_until is not None and self.valid_until < now
-
-
-@dataclass(frozen=True, slots=True)
-class Dependency:
-    """The first alternative of a dependency."""
-
-    package: str
-    # "=", ">=", "<<" and so on with the version; both empty when any will do.
-    operator: str
-    version: str
-
-
-class PackageGoneError(SetupError):
-    """A version that the mirror does not have (any more); the next candidate may be there."""
 
 
 def find_suite(name: str) -> Suite:
@@ -284,7 +242,7 @@ class PrivateApt:
                 return
             trouble = find_trouble(done.tail)
             if updated is None or trouble not in _BEARABLE:
-                raise _explain(f"package lists of {self.suite.name}", trouble, done.tail)
+                raise explain(f"package lists of {self.suite.name}", trouble, done.tail)
             day = time.strftime("%Y-%m-%d %H:%M", time.localtime(updated))
             LOGGER.warning("%s: %s; going on with the package lists of %s", self.suite.name, trouble.value, day)
 
@@ -373,11 +331,11 @@ class PrivateApt:
         wanted = f"{candidate.package}={candidate.version}"
         done = self._run("apt-get", "download", wanted, deadline=deadline, what=what, cwd=directory)
         if done.exit_code != 0:
-            raise _explain(what, find_trouble(done.tail), done.tail)
+            raise explain(what, find_trouble(done.tail), done.tail)
         # apt has checked it too; this is about the name, and about the disk.
         file = directory / _deb_name(candidate)
         if not _is_candidate(file, candidate):
-            raise _explain(what, Trouble.HASH, f"{file.name} is not the file that the lists name")
+            raise explain(what, Trouble.HASH, f"{file.name} is not the file that the lists name")
 
     def _try_update(self, deadline: Deadline) -> tuple[Completed, str]:
         """Update, without optional pockets that turn out not to exist; the lines that were used are returned too."""
@@ -388,7 +346,7 @@ class PrivateApt:
             _write(trial, sources)
             options = ["-o", f"Dir::Etc::sourcelist={trial}", "--error-on=any"]
             done = self._run("apt-get", *options, "update", deadline=deadline, what=f"apt update {self.suite.name}")
-            new = {p.release for p in self.suite.pockets if p.optional and _lacks_release(done.tail, p.release)}
+            new = {p.release for p in self.suite.pockets if p.optional and lacks_release(done.tail, p.release)}
             if done.exit_code == 0 or not new - missing:
                 return done, sources
             missing |= new
@@ -468,114 +426,14 @@ class PrivateApt:
             yield f'{name} "{value}";'
 
 
-class Trouble(Enum):
-    """What apt complains of."""
-
-    SIGNATURE = "the signature of a package list is missing or not by a key of Debian's"
-    EXPIRED = "the mirror's package lists are past the date until which they are good"
-    HASH = "a file is not the one that the signed package lists name"
-    GONE = "the mirror does not have the file"
-    NO_SUITE = "the mirror does not have the suite"
-    OFFLINE = "the mirror cannot be reached"
-    OTHER = "apt failed"
-
-
-# Searched in this order in apt's own words in the C locale (apt 2.2 to 3.x): a list that is refused for its signature
-# is also said to be missing.
-_SYMPTOMS: Sequence[tuple[Trouble, re.Pattern[str]]] = (
-    (
-        Trouble.SIGNATURE,
-        re.compile(
-            r"GPG error|OpenPGP|NO_PUBKEY|BADSIG|EXPKEYSIG|signatures? (?:couldn't|verification|is|were)"
-            r"|is (?:not|no longer) signed"
-        ),
-    ),
-    (Trouble.EXPIRED, re.compile(r"Release file for \S+ is (?:expired|not valid yet)")),
-    (Trouble.HASH, re.compile(r"Hash Sum mismatch|unexpected size|Hashes of received file")),
-    (Trouble.NO_SUITE, re.compile(r"does not have a Release file|no longer has a Release file")),
-    (
-        Trouble.OFFLINE,
-        re.compile(
-            r"[Rr]esolv|[Cc]ould not connect|[Uu]nable to connect|Connection (?:failed|refused|timed out|reset)"
-            r"|Network is unreachable|No route to host|Cannot initiate the connection|Bad Gateway|Gateway Time-?out"
-            r"|Service Unavailable|Proxy Authentication Required"
-        ),
-    ),
-    (Trouble.GONE, re.compile(r"404 +Not Found|File not found|was not found|Unable to locate package")),
-)
-
 # What leaves the lists at hand as good as they were.
 _BEARABLE = (Trouble.OFFLINE, Trouble.NO_SUITE, Trouble.GONE, Trouble.EXPIRED)
-
-_HINTS = {
-    Trouble.SIGNATURE: "the mirror or something on the way to it is not to be trusted, or the keyring is too old "
-    "(apt install debian-archive-keyring)",
-    Trouble.EXPIRED: "the mirror has not been updated for long, or this host's clock is wrong: set SPLVM_MIRROR to "
-    f"another mirror, or {EXPIRED_VARIABLE} to the names of suites of which old lists will do; signatures are checked "
-    "all the same",
-    Trouble.HASH: "the mirror is being updated or has been tampered with; try again later or set SPLVM_MIRROR",
-    Trouble.NO_SUITE: "set SPLVM_MIRROR to a Debian mirror that has it",
-    Trouble.OFFLINE: "check the network and apt's proxy settings, or set SPLVM_MIRROR",
-    Trouble.OTHER: "`apt-get update` on this host may show the same",
-}
-
-
-def find_trouble(text: str) -> Trouble:
-    """What apt's output complains of."""
-    for trouble, pattern in _SYMPTOMS:
-        if pattern.search(text):
-            return trouble
-    return Trouble.OTHER
-
-
-def parse_release(text: str) -> list[ReleaseFile]:
-    """What a Release or InRelease file says of itself; nothing if it has no name or no date."""
-    fields = dict(re.findall(r"(?m)^(Codename|Date|Valid-Until): *(\S.*)$", text))
-    try:
-        date = parsedate_to_datetime(fields["Date"]).astimezone(UTC)
-        until = parsedate_to_datetime(fields["Valid-Until"]).astimezone(UTC) if "Valid-Until" in fields else None
-        return [ReleaseFile(fields["Codename"], date, until)]
-    except (KeyError, ValueError):
-        return []
 
 
 def _expired_suites() -> frozenset[str]:
     """:raises UsageError: when the variable names a suite that does not exist."""
     names = os.environ.get(EXPIRED_VARIABLE, "").replace(",", " ").split()
     return frozenset(find_suite(name).name for name in names)
-
-
-def parse_candidates(text: str) -> Iterator[Candidate]:
-    """Versions of packages in the output of ``apt-cache show``, each version once."""
-    seen = set()
-    for paragraph in re.split(r"\n\s*\n", text):
-        fields: dict[str, str] = dict(re.findall(r"(?m)^([A-Za-z0-9-]+): *(.*(?:\n[ \t].*)*)", paragraph))
-        if "Filename" not in fields or (key := (fields["Package"], fields["Version"])) in seen:
-            continue
-        seen.add(key)
-        source = re.fullmatch(r"(\S+)(?: \((.+)\))?", fields.get("Source", fields["Package"]))
-        depends = [fields[name] for name in ("Pre-Depends", "Depends") if name in fields]
-        yield Candidate(
-            package=fields["Package"],
-            version=fields["Version"],
-            architecture=fields["Architecture"],
-            size=int(fields["Size"]),
-            sha256=fields["SHA256"],
-            source=source[1] if source else fields["Package"],
-            source_version=(source and source[2]) or fields["Version"],
-            depends=", ".join(depends),
-            filename=fields["Filename"],
-        )
-
-
-def parse_depends(text: str) -> list[Dependency]:
-    """Dependencies in a Depends field, of alternatives the first."""
-    found = []
-    for clause in text.split(","):
-        first = clause.split("|")[0].strip()
-        if match := re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)(?::\w+)?(?: *\(([<>=]+) *([^)]+)\))?", first):
-            found.append(Dependency(match[1], match[2] or "", (match[3] or "").strip()))
-    return found
 
 
 def _host_settings() -> tuple[str, ...]:
@@ -595,16 +453,6 @@ def _host_settings() -> tuple[str, ...]:
         if name in paths:
             settings.append(f'Dir::Etc::{key} "{paths[name].rstrip("/")}";')
     return tuple(settings)
-
-
-def _explain(what: str, trouble: Trouble, tail: str) -> SetupError:
-    said = "\n".join(line for line in tail.splitlines() if line.startswith(("E:", "W:"))) or tail
-    error = PackageGoneError if trouble is Trouble.GONE else SetupError
-    return error(f"{what}: {trouble.value}\n{said}", hint=_HINTS.get(trouble))
-
-
-def _lacks_release(text: str, release: str) -> bool:
-    return re.search(rf"{re.escape(release)} Release' (?:does not have|no longer has) a Release file", text) is not None
 
 
 def _beside(uri: str, name: str) -> str:

@@ -20,9 +20,10 @@ from typing import Literal, TypeAlias
 
 from framework.deadline import Deadline
 from framework.errors import DeadlineExceeded, HarnessError, SetupError, UsageError
+from framework.host.content import input_hash
 from framework.host.debian import find_keyring, find_mirror
 from framework.host.process import as_root_args, find_program, run
-from framework.host.store import Store, hold_lock, input_hash
+from framework.host.store import Store, hold_lock
 from framework.log import step
 
 AcceleratorName: TypeAlias = Literal["kvm", "tcg"]

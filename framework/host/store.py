@@ -24,7 +24,7 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +34,9 @@ from filelock import FileLock, Timeout
 
 from framework.deadline import Deadline
 from framework.errors import DeadlineExceeded, SetupError
+from framework.host.content import Entry, read_entry, walk
 from framework.host.process import as_root_args, run
 from framework.log import LOGGER, note, step
-
-Input: TypeAlias = "str | bytes | int | float | bool | Path | Sequence[Input] | Mapping[str, Input] | None"
 
 # How an artefact is checked before it is used:
 #   quick  every entry is there with its type, mode and size, and nothing else is; a file is hashed again only if its
@@ -71,34 +70,9 @@ class Artefact:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    # "f" file, "d" directory, "l" symbolic link, "o" anything else, "?" a directory that may not be read.
-    type: str
-    # Permission bits.
-    mode: int
-    # Bytes of a file, 0 for anything else.
-    size: int
-    # SHA-256 of a file (empty when it may not be read: root's, seen by another user), target of a link.
-    content: str
-
-
 # Inode, modification and change time in ns. The change time cannot be set, so a file that was written and had its
 # modification time put back is seen as well.
 _Seen: TypeAlias = tuple[int, int, int]
-
-
-def input_hash(inputs: Mapping[str, Input]) -> str:
-    """The key of what is made from `inputs`: 32 hexadecimal digits.
-
-    The order of the names does not matter, types and values do. A `Path` stands for what is there, not for its name:
-    the content of a file; the names, contents, executable bits and link targets of a directory.
-
-    :raises SetupError: when a path is not there or cannot be read.
-    """
-    digest = hashlib.sha256()
-    _feed(digest, inputs)
-    return digest.hexdigest()[:32]
 
 
 class Store:
@@ -274,10 +248,10 @@ def hold_lock(path: Path, deadline: Deadline, what: str) -> Iterator[None]:
 
 
 def _write_manifest(home: Path, kind: str, key: str) -> None:
-    entries: dict[str, _Entry] = {}
+    entries: dict[str, Entry] = {}
     seen: dict[str, _Seen] = {}
-    for name, path, info in _walk(home / "tree"):
-        entries[name] = _entry(path, info)
+    for name, path, info in walk(home / "tree"):
+        entries[name] = read_entry(path, info)
         seen[name] = _times(info)
     lines = {name: [e.type, e.mode, e.size, e.content] for name, e in entries.items()}
     # The manifest of the manifest, so that one cut short is not taken for a small artefact.
@@ -287,7 +261,7 @@ def _write_manifest(home: Path, kind: str, key: str) -> None:
     _write_seen(home, seen)
 
 
-def _read_manifest(home: Path) -> dict[str, _Entry]:
+def _read_manifest(home: Path) -> dict[str, Entry]:
     """:raises ValueError: when it is not there or not whole."""
     try:
         head = json.loads((home / "manifest.json").read_text(encoding="utf-8"))
@@ -297,7 +271,7 @@ def _read_manifest(home: Path) -> dict[str, _Entry]:
             raise ValueError("its manifest is another artefact's")
         if hashlib.sha256(json.dumps(lines).encode()).hexdigest() != head["sha256"]:
             raise ValueError("its manifest was changed")
-        return {name: _Entry(*line) for name, line in lines.items()}
+        return {name: Entry(*line) for name, line in lines.items()}
     except (OSError, KeyError, TypeError, UnicodeError, json.JSONDecodeError) as reason:
         raise ValueError(f"its manifest cannot be read: {reason}") from reason
 
@@ -332,13 +306,13 @@ def _damage(home: Path, verify: Verify) -> str | None:
             return f"{lost[0]} is missing" if lost else None
         noted = {} if verify == "full" else _read_seen(home)
         seen: dict[str, _Seen] = {}
-        for name, path, info in _walk(home / "tree"):
+        for name, path, info in walk(home / "tree"):
             entry = wanted.pop(name, None)
             if entry is None:
                 return f"{name} is not part of it"
             seen[name] = _times(info)
             known = entry.content if seen[name] == noted.get(name) else None
-            if (found := _entry(path, info, known)) != entry:
+            if (found := read_entry(path, info, known)) != entry:
                 return f"{name} is {found}, was {entry}"
         if wanted:
             return f"{next(iter(wanted))} is missing"
@@ -349,95 +323,11 @@ def _damage(home: Path, verify: Verify) -> str | None:
     return None
 
 
-def _walk(top: Path) -> Iterator[tuple[str, str, os.stat_result]]:
-    """Every entry below `top`, directories before what is in them: name from `top`, path, lstat."""
-    pending = [("", str(top))]
-    while pending:
-        prefix, directory = pending.pop()
-        try:
-            children = sorted(os.scandir(directory), key=lambda child: child.name)
-        except PermissionError:
-            # Root's own, seen by another user: `_entry` has said so.
-            continue
-        for child in children:
-            # A name that is not UTF-8 must survive JSON.
-            name = prefix + os.fsencode(child.name).decode("utf-8", "backslashreplace")
-            info = child.stat(follow_symlinks=False)
-            yield name, child.path, info
-            if stat.S_ISDIR(info.st_mode):
-                pending.append((f"{name}/", child.path))
-
-
-def _entry(path: str, info: os.stat_result, known: str | None = None) -> _Entry:
-    """An entry as it goes into a manifest.
-
-    :param known: the content, if it is known not to have changed.
-    """
-    mode = stat.S_IMODE(info.st_mode)
-    if stat.S_ISREG(info.st_mode):
-        return _Entry("f", mode, info.st_size, _sha256(path) if known is None else known)
-    if stat.S_ISLNK(info.st_mode):
-        return _Entry("l", mode, 0, os.fsencode(os.readlink(path)).decode("utf-8", "backslashreplace"))
-    if stat.S_ISDIR(info.st_mode):
-        return _Entry("d" if os.access(path, os.R_OK | os.X_OK) else "?", mode, 0, "")
-    return _Entry("o", mode, 0, "")
-
-
 def _times(info: os.stat_result) -> _Seen:
     if stat.S_ISDIR(info.st_mode):
         # Only what is in it counts, and that is looked at anyway.
         return (0, 0, 0)
     return (info.st_ino, info.st_mtime_ns, info.st_ctime_ns)
-
-
-def _sha256(path: str | Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except PermissionError:
-        return ""
-
-
-def _feed(digest: hashlib._Hash, value: Input) -> None:
-    """Add a value such that no two different ones add the same bytes: type, length, content."""
-    if isinstance(value, Mapping):
-        digest.update(b"map %d\n" % len(value))
-        for name in sorted(value):
-            _feed(digest, name)
-            _feed(digest, value[name])
-        return
-    if isinstance(value, Path):
-        _feed_path(digest, value)
-        return
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        digest.update(b"list %d\n" % len(value))
-        for item in value:
-            _feed(digest, item)
-        return
-    if value is not None and not isinstance(value, str | bytes | int | float):
-        raise TypeError(f"cannot be hashed as an input: {value!r}")
-    data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
-    digest.update(b"%s %d\n" % (type(value).__name__.encode(), len(data)))
-    digest.update(data)
-
-
-def _feed_path(digest: hashlib._Hash, path: Path) -> None:
-    try:
-        if not path.is_dir():
-            # A link is followed, as it will be when the file is used.
-            with open(path, "rb") as file:
-                _feed(digest, ["file", hashlib.file_digest(file, "sha256").digest()])
-            return
-        found: list[Input] = []
-        for name, child, info in sorted(_walk(path)):
-            entry = _entry(child, info)
-            if entry.type == "?" or (entry.type == "f" and not entry.content):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), child)
-            # Other permission bits depend on the umask of whoever checked the tree out.
-            found.append([name, entry.type, bool(entry.mode & 0o111), entry.content])
-        _feed(digest, ["directory", found])
-    except OSError as reason:
-        raise SetupError(f"cannot read an input: {reason}") from reason
 
 
 @contextmanager

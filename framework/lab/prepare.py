@@ -19,7 +19,8 @@ from framework.deadline import Deadline
 from framework.evidence.verdict import Outcome
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
-from framework.host.debian import PrivateApt, ReleaseFile
+from framework.host.archive import ReleaseFile
+from framework.host.debian import PrivateApt
 from framework.host.probe import Accelerator, Qemu, check_accelerator, find_accelerator, find_qemu
 from framework.host.store import Store
 from framework.lab.expectations import expected_outcomes

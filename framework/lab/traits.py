@@ -23,7 +23,8 @@ from framework.evidence.gfpprobe import KernelTraits, decide, parse_gfpprobe
 from framework.guest.guest import Guest, start_guest
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
-from framework.host.store import Artefact, Store, input_hash
+from framework.host.content import input_hash
+from framework.host.store import Artefact, Store
 from framework.lab.experiment import host_facts
 from framework.log import step
 

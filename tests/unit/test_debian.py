@@ -22,23 +22,17 @@ import pytest
 from framework.deadline import Deadline
 from framework.errors import SetupError, UsageError
 from framework.host import debian
-from framework.host.debian import (
-    SUITES,
+from framework.host.archive import (
     Candidate,
     Dependency,
-    Mirror,
     PackageGoneError,
-    PrivateApt,
     Trouble,
-    choose_mirror,
-    find_keyring,
-    find_mirror,
-    find_suite,
     find_trouble,
     parse_candidates,
     parse_depends,
     parse_release,
 )
+from framework.host.debian import SUITES, Mirror, PrivateApt, choose_mirror, find_keyring, find_mirror, find_suite
 
 needs_apt = pytest.mark.skipif(
     not all(map(shutil.which, ("apt-get", "dpkg-deb", "gpg"))), reason="apt, dpkg and gpg are needed"

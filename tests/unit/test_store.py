@@ -18,7 +18,8 @@ import pytest
 from framework.deadline import Deadline
 from framework.errors import DeadlineExceeded, SetupError
 from framework.host import store as store_module
-from framework.host.store import Input, Store, hold_lock, input_hash
+from framework.host.content import Input, input_hash
+from framework.host.store import Store, hold_lock
 
 ROOT = Path(__file__).parents[2]
 KEY = input_hash({"version": 1})

@@ -14,7 +14,8 @@ from framework.build.kernels import KERNELS, Kernel
 from framework.build.symbols import fetch_symbols, kept_symbols
 from framework.deadline import Deadline
 from framework.errors import BuildError, SetupError
-from framework.host.debian import SUITES, Candidate, PackageGoneError
+from framework.host.archive import Candidate, PackageGoneError
+from framework.host.debian import SUITES
 from framework.host.process import run
 from framework.host.store import Artefact, Store
 

@@ -10,7 +10,8 @@ import pytest
 
 from framework.errors import BuildError, UsageError
 from framework.evidence.verdict import Outcome
-from framework.host.store import Store, input_hash
+from framework.host.content import input_hash
+from framework.host.store import Store
 from framework.lab.prepare import Prepared
 from framework.plugin import RunResult
 

@@ -20,8 +20,9 @@ from framework.errors import BootError, DeadlineExceeded, GuestLostError, QemuLa
 from framework.evidence.judge import judge
 from framework.evidence.verdict import Outcome
 from framework.guest.guest import Guest, start_guest
+from framework.host.content import input_hash
 from framework.host.process import as_root_args
-from framework.host.store import Store, input_hash
+from framework.host.store import Store
 from framework.lab.experiment import run_until_fed
 from framework.lab.prepare import Prepared
 from framework.lab.rundir import read_evidence
