@@ -11,13 +11,13 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -34,24 +34,23 @@ from framework.build.variants import VARIANTS
 from framework.deadline import Deadline
 from framework.errors import EvidenceError, HarnessError, SetupError, UsageError
 from framework.evidence.judge import judge as judge_evidence
-from framework.evidence.slab import SlabFile
 from framework.evidence.slab import parse_slab as parse_slab_text
 from framework.evidence.verdict import Outcome, Verdict
 from framework.evidence.waitgraph import build_graph
-from framework.guest.guest import start_guest
 from framework.host.debian import PrivateApt
 from framework.host.probe import inspect_host
-from framework.host.process import find_program
 from framework.host.store import Store
 from framework.lab.experiment import Dump, run_until_fed
 from framework.lab.postmortem import describe_dump, examine_run
-from framework.lab.prepare import PREPARE_BUDGET_S, Prepared, Wish, prepare, prepare_kernel
+from framework.lab.prepare import PREPARE_BUDGET_S, Wish, prepare, prepare_kernel
 from framework.lab.rundir import read_evidence
 from framework.lab.scenarios import SCENARIOS, Scenario, Workload, find_scenario
+from framework.lab.shell import run_shell
 from framework.lab.traits import kernel_traits
 from framework.log import note, setup_logging, step
 from framework.report.bundle import write_bundle
 from framework.report.summary import plain, summarize, verdict_line
+from framework.report.tables import slab_table, tally_table
 from framework.report.traits import describe_masks, traits_table
 
 app = typer.Typer(
@@ -241,7 +240,7 @@ def run(
         results.append(done[-1])
         _show(*results[-1])
     if repeat > 1:
-        _show_tally([verdict for verdict, _ in results], experiment.expected)
+        _console().print(tally_table([verdict for verdict, _ in results], experiment.expected))
     odd = [result for result in results if result[0].outcome not in experiment.expected]
     verdict, directory = (odd or results)[-1]
     typer.echo(verdict_line(verdict, read_evidence(directory).facts))
@@ -383,7 +382,7 @@ def shell(
     """Boot a guest with SPL and the probe loaded, and give a shell in it. The guest ends with the shell."""
     prepared = prepare(_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory))
     with Store.default().temporary() as logs:
-        status = _run_shell(prepared, logs, command)
+        status = run_shell(prepared, logs, command)
     raise typer.Exit(status)
 
 
@@ -404,7 +403,7 @@ def parse_slab(
     if as_json:
         _print_json(slab.to_json())
     else:
-        _console().print(_slab_table(slab))
+        _console().print(slab_table(slab))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -467,55 +466,6 @@ def _show(verdict: Verdict, directory: Path, console: Console | None = None) -> 
     facts = read_evidence(directory).facts
     panel = summarize(verdict, facts, str(directory), expected=verdict.outcome in facts["expected"])
     (console or _console()).print(panel)
-
-
-def _show_tally(verdicts: Sequence[Verdict], wanted: frozenset[Outcome]) -> None:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for outcome in Outcome:
-        count = sum(verdict.outcome is outcome for verdict in verdicts)
-        if count:
-            table.add_row(outcome.value, f"{count} of {len(verdicts)}", "" if outcome in wanted else "not expected")
-    _console().print(table)
-
-
-def _run_shell(prepared: Prepared, logs: Path, command: str | None) -> int:
-    """A shell in a guest, through the system's own ssh, which knows terminals. Returns its exit status."""
-    ssh = find_program("ssh")
-    deadline = Deadline(600)
-    with start_guest(prepared.machine, prepared.keys, logs, deadline) as guest:
-        for module in prepared.spl.modules:
-            guest.insert_module(module, deadline=deadline)
-        known_hosts = logs / "known_hosts"
-        known_hosts.write_text(f"[127.0.0.1]:{guest.ssh.port} {prepared.keys.host_key.read_text()}")
-        argv = [
-            *(ssh, "-F", "none", "-p", str(guest.ssh.port), "-i", str(prepared.keys.identity)),
-            *("-o", f"UserKnownHostsFile={known_hosts}", "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR"),
-            *("root@127.0.0.1", *([command] if command else [])),
-        ]
-        note(f"guest is up; {'running the command' if command else 'leave the shell to end it'}")
-        # The user's terminal is the child's as well, so this one is not started through the gate for subprocesses.
-        return os.waitstatus_to_exitcode(os.waitpid(os.posix_spawn(ssh, argv, os.environ), 0)[1])
-
-
-def _slab_table(slab: SlabFile) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), title=f"layout of {slab.layout}", title_justify="left")
-    columns: Sequence[tuple[str, Callable[[Any], object]]] = (
-        ("name", lambda row: plain(row.name)),
-        ("flags", lambda row: f"{row.flags:#07x}"),
-        ("objsize", lambda row: row.objsize),
-        ("slabs", lambda row: row.slab.total),
-        ("objects", lambda row: row.object.total),
-        ("in use", lambda row: row.object.alloc),
-        ("dlock", lambda row: row.emergency.dlock),
-        ("emergency", lambda row: row.emergency.alloc),
-        ("max", lambda row: row.emergency.max),
-    )
-    for name, _ in columns:
-        table.add_column(name, justify="left" if name == "name" else "right")
-    for row in slab.caches:
-        cells = (value(row) for _, value in columns)
-        table.add_row(*(Text("-" if cell is None else str(cell)) for cell in cells))
-    return table
 
 
 def _console(*, record: bool = False) -> Console:

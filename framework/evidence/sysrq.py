@@ -103,7 +103,7 @@ class TaskDump:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryDump:
+class MemoryListing:
     """What SysRq `m` printed."""
 
     # Line of its header, counted from 1.
@@ -137,7 +137,7 @@ class CpuDump:
     losses: tuple[str, ...]
 
 
-AnyDump = TypeVar("AnyDump", TaskDump, MemoryDump, CpuDump)
+AnyDump = TypeVar("AnyDump", TaskDump, MemoryListing, CpuDump)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class SysrqReport:
     """All dumps of a text, in its order."""
 
     tasks: tuple[TaskDump, ...]
-    memory: tuple[MemoryDump, ...]
+    memory: tuple[MemoryListing, ...]
     cpus: tuple[CpuDump, ...]
     # Messages that the kernel says it dropped, anywhere in the text.
     dropped: int
@@ -155,7 +155,7 @@ class SysrqReport:
         return _last_whole([dump for dump in self.tasks if dump.kind is kind])
 
     @property
-    def last_memory(self) -> MemoryDump | None:
+    def last_memory(self) -> MemoryListing | None:
         """The last whole dump of the memory."""
         return _last_whole(self.memory)
 
@@ -360,7 +360,7 @@ class _Memory(_Section):
     def finish(self, reader: _Reader) -> None:
         if not self.lines:
             self.lose("nothing is in it")
-        reader.memory.append(MemoryDump(self.line, tuple(self.lines), tuple(self.losses)))
+        reader.memory.append(MemoryListing(self.line, tuple(self.lines), tuple(self.losses)))
 
 
 @dataclass(slots=True)
@@ -397,7 +397,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.tasks: list[TaskDump] = []
-        self.memory: list[MemoryDump] = []
+        self.memory: list[MemoryListing] = []
         self.cpus: list[CpuDump] = []
         self.dropped = 0
         self.section: _Section | None = None

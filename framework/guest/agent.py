@@ -49,7 +49,7 @@ Sink = Callable[[Frame, str], None]
 
 
 class AgentStream:
-    """A running agent. Its frames go to `sink`, in a thread of this object's own."""
+    """A running agent. Its frames go to `sink`, one at a time, in threads of this object's own."""
 
     def __init__(
         self,

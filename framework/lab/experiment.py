@@ -179,7 +179,7 @@ def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase |
         except (GuestLostError, DeadlineExceeded) as error:
             LOGGER.debug("lost: %s", error)
             outcome = _look_into(monitor, record, error)
-    # The log on the disk is QEMU's; what was read of the same bytes here says whether it is whole.
+    # What was read of the console, so that a log that the disk had no room for shows.
     return {**outcome, "console_bytes": guest.console.position}
 
 

@@ -19,7 +19,8 @@ from framework.build.kernels import Kernel
 from framework.build.module import build_module, sha256_of
 from framework.deadline import Deadline
 from framework.errors import EvidenceError, HarnessError
-from framework.evidence.gfpprobe import KernelTraits, decide, parse_gfpprobe
+from framework.evidence.gfpprobe import parse_gfpprobe
+from framework.evidence.traits import KernelTraits, decide
 from framework.guest.guest import Guest, start_guest
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys

@@ -73,20 +73,12 @@ def write_bundle(
     :raises SetupError: when the bundle cannot be written.
     """
     name, archive, issue = _bundle_paths(directory, out)
-    if not archive.parent.is_dir():
-        raise UsageError(f"{archive}: there is no directory {archive.parent}")
-    for path in (archive, issue):
-        if path.is_dir():
-            raise UsageError(f"{path} is a directory", hint="--out FILE.tar.gz names another file")
-        if not force and os.path.lexists(path):
-            raise UsageError(
-                f"{path} is there already", hint="--force overwrites it, --out FILE.tar.gz names another file"
-            )
+    _check_target(archive, issue, force=force)
     with _reading(directory):
         files, left_out = _list_files(directory, {archive, issue}, with_dump=with_dump)
         evidence = _without_foreign(evidence, files, left_out)
         samples = _read(files["samples.jsonl"]) if "samples.jsonl" in files else b""
-    records = parse_records(samples)
+    records = whole_records(samples)
     if evidence.damage:
         # No verdict rests on it, so what is whole may be shown also where the file as a whole cannot be read.
         evidence = replace(evidence, timeline=Timeline.from_records(records))
@@ -113,7 +105,19 @@ def write_bundle(
     return Bundle(archive, issue, size)
 
 
-def parse_records(data: bytes) -> list[dict[str, Any]]:
+def _check_target(archive: Path, issue: Path, *, force: bool) -> None:
+    if not archive.parent.is_dir():
+        raise UsageError(f"{archive}: there is no directory {archive.parent}")
+    for path in (archive, issue):
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory", hint="--out FILE.tar.gz names another file")
+        if not force and os.path.lexists(path):
+            raise UsageError(
+                f"{path} is there already", hint="--force overwrites it, --out FILE.tar.gz names another file"
+            )
+
+
+def whole_records(data: bytes) -> list[dict[str, Any]]:
     """The records of a samples.jsonl, those left out that cannot be read: what is whole still tells something."""
     records = []
     for line in data.split(b"\n"):

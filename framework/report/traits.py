@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from framework.evidence.gfpprobe import Answer, Cell, KernelTraits, MaskAnswer, Way
+from framework.evidence.gfpprobe import Way
+from framework.evidence.traits import Answer, Cell, KernelTraits, MaskAnswer
 from framework.report.summary import plain
 
 _STYLE = {Answer.HONOURED: "green", Answer.IGNORED: "red", Answer.NEVER: "dim", Answer.UNKNOWN: "yellow"}

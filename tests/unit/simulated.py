@@ -10,13 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from framework.evidence.progress import SLICE_NS
 from framework.evidence.stream import Frame, What
 from framework.evidence.timeline import Evidence, Timeline
+from framework.lab.rundir import RunDirectory
 
 Record = dict[str, Any]
+
+QEMU_LOG = b"$ qemu-system-x86_64 -M q35\n"
+HARNESS_LOG = b"booting a guest ...\nbooting a guest: done in 4.3 s\n"
 
 HELD = "held-worker"
 NOMINAL = "nominal"
@@ -204,6 +209,28 @@ class Run:
         names = [f.name for f in fields(Frame)]
         frames = [{name: r[name] for name in names} for r in self.records if r["kind"] == "frame"]
         return [Frame(**{**frame, "what": What(frame["what"])}) for frame in frames]
+
+    def start_record(self, path: Path, more: Mapping[str, Any] | None = None) -> RunDirectory:
+        """The run in a directory, as the harness leaves it, but not finished.
+
+        :param more: what run.json says besides.
+        """
+        record = RunDirectory(
+            path, {**{key: self.facts[key] for key in self.facts if key != "outcome"}, **(more or {})}
+        )
+        frames = iter(self.frames())
+        for line in self.records:
+            match line["kind"]:
+                case "frame":
+                    record.record_frame(next(frames), line["path"])
+                case "host":
+                    record.record_host({key: line[key] for key in ("vcpus", "load1")})
+                case "phase":
+                    record.record_phase(line["name"])
+        (path / "console.log").write_text(self.console)
+        (path / "qemu.log").write_bytes(QEMU_LOG)
+        (path / "harness.log").write_bytes(HARNESS_LOG)
+        return record
 
 
 def simulate(scenario: str, knobs: Knobs = GOOD) -> Run:

@@ -33,7 +33,7 @@ from framework.evidence.timeline import Evidence, Sample, Timeline
 from framework.evidence.verdict import Outcome, Reason, Verdict
 from framework.lab.rundir import EVIDENCE_FILES, RunDirectory, read_evidence
 from framework.report import issue as issue_module
-from framework.report.bundle import Bundle, extract_files, parse_records, write_bundle
+from framework.report.bundle import Bundle, extract_files, whole_records, write_bundle
 from framework.report.issue import MAX_ISSUE_BYTES, Contents, issue_text, reproducer
 from framework.report.markdown import MAX_LINE_CHARS, clean, code, fenced
 
@@ -93,19 +93,7 @@ SYSRQ = """\
 
 def record_run(path: Path, run: Run, more: Mapping[str, Any] | None = None, sysrq: str = "") -> Path:
     """A run in its directory, as the harness leaves it."""
-    record = RunDirectory(path, {**{key: run.facts[key] for key in run.facts if key != "outcome"}, **(more or {})})
-    frames = iter(run.frames())
-    for line in run.records:
-        match line["kind"]:
-            case "frame":
-                record.record_frame(next(frames), line["path"])
-            case "host":
-                record.record_host({key: line[key] for key in ("vcpus", "load1")})
-            case "phase":
-                record.record_phase(line["name"])
-    (path / "console.log").write_text(run.console)
-    (path / "qemu.log").write_text("$ qemu-system-x86_64 -M q35\n")
-    (path / "harness.log").write_text("booting a guest ...\n")
+    record = run.start_record(path, more)
     if sysrq:
         (path / "sysrq.txt").write_text(sysrq)
     record.finish(run.facts["outcome"])
@@ -415,7 +403,7 @@ def test_no_name_is_a_guests() -> None:
 @pytest.mark.parametrize("line", [b"", b"[]", b"7", b"{", b"\xff", b"[" * 100_000, b'{"kind": "frame"}', b"null"])
 def test_lines_that_are_no_records_are_left_out(line: bytes) -> None:
     good = json.dumps(frame(0, "data", "x")).encode()
-    records = parse_records(b"\n".join((line, good, line)))
+    records = whole_records(b"\n".join((line, good, line)))
     assert frame(0, "data", "x") in records
     assert extract(*records) == {"arcstats.txt": b"x"}
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framework.errors import EvidenceError
-from framework.evidence.gfpprobe import Answer, Entry, KernelTraits, Level, Way, decide, parse_gfpprobe
+from framework.evidence.gfpprobe import Entry, Level, Way, parse_gfpprobe
+from framework.evidence.traits import Answer, KernelTraits, decide
 from framework.report.traits import describe_masks, traits_table
 
 DATA = Path(__file__).parents[1] / "data" / "gfpprobe"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated import FAULTS, GOOD, HELD, NOMINAL, Knobs, Run, simulate
+from simulated import FAULTS, GOOD, HELD, NOMINAL, Knobs, simulate
 
 from framework.errors import EvidenceError, SetupError
 from framework.evidence.judge import judge
@@ -19,31 +19,10 @@ from framework.evidence.stream import Frame, What
 from framework.evidence.verdict import Outcome, Verdict
 from framework.lab.rundir import EVIDENCE_FILES, SCHEMA_VERSION, RunDirectory, read_evidence
 
-QEMU_LOG = b"$ qemu-system-x86_64 -M q35\n"
-HARNESS_LOG = b"booting a guest ...\nbooting a guest: done in 4.3 s\n"
-
-
-def start(path: Path, run: Run) -> RunDirectory:
-    """A run in its directory, all records written but not finished."""
-    record = RunDirectory(path, {key: run.facts[key] for key in run.facts if key != "outcome"})
-    frames = iter(run.frames())
-    for line in run.records:
-        match line["kind"]:
-            case "frame":
-                record.record_frame(next(frames), line["path"])
-            case "host":
-                record.record_host({key: line[key] for key in ("vcpus", "load1")})
-            case "phase":
-                record.record_phase(line["name"])
-    (path / "console.log").write_text(run.console)
-    (path / "qemu.log").write_bytes(QEMU_LOG)
-    (path / "harness.log").write_bytes(HARNESS_LOG)
-    return record
-
 
 def record_run(path: Path, scenario: str = HELD, knobs: Knobs = GOOD) -> Path:
     run = simulate(scenario, knobs)
-    start(path, run).finish(run.facts["outcome"])
+    run.start_record(path).finish(run.facts["outcome"])
     return path
 
 
@@ -142,7 +121,7 @@ def test_facts_that_are_not_utf8_come_back_as_they_were(tmp_path: Path) -> None:
 
 def test_a_console_that_is_not_utf8_is_read(tmp_path: Path) -> None:
     run = simulate(HELD)
-    record = start(tmp_path, run)
+    record = run.start_record(tmp_path)
     (tmp_path / "console.log").write_bytes(b"\xff\xfe\0" + run.console.encode())
     record.finish(run.facts["outcome"])
     assert judged(tmp_path).outcome is Outcome.PROGRESS
@@ -184,7 +163,7 @@ def test_a_run_that_is_under_way_is_not_judged(open_run: RunDirectory) -> None:
 def test_a_run_that_was_cut_off_is_inconclusive(tmp_path: Path, fault: str | None) -> None:
     """As it would be found after the harness was killed, in the midst of a line."""
     run = simulate(HELD, FAULTS[fault] if fault else GOOD)
-    record = start(tmp_path / "run", run)
+    record = run.start_record(tmp_path / "run")
     killed = shutil.copytree(tmp_path / "run", tmp_path / "killed")
     record.finish(run.facts["outcome"])
     samples = killed / "samples.jsonl"

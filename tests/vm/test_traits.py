@@ -10,8 +10,9 @@ import pytest
 from framework.build.module import build_module
 from framework.deadline import Deadline
 from framework.errors import HarnessError
-from framework.evidence.gfpprobe import Answer, KernelTraits, Level, Way, decide, parse_gfpprobe
+from framework.evidence.gfpprobe import Level, Way, parse_gfpprobe
 from framework.evidence.kernlog import FindingKind, scan_kernel_log
+from framework.evidence.traits import Answer, KernelTraits, decide
 from framework.guest.guest import Guest, start_guest
 from framework.lab.prepare import PREPARE_BUDGET_S, PreparedKernel, Wish, prepare_kernel
 from framework.lab.traits import MODULE, kernel_traits
