@@ -37,20 +37,19 @@ from framework.evidence.judge import judge as judge_evidence
 from framework.evidence.slab import parse_slab as parse_slab_text
 from framework.evidence.verdict import Outcome, Verdict
 from framework.evidence.waitgraph import build_graph
-from framework.host.debian import PrivateApt
 from framework.host.probe import inspect_host
 from framework.host.store import Store
+from framework.lab.expectations import EXPECTED, Expectation
 from framework.lab.experiment import Dump, run_until_fed
 from framework.lab.postmortem import describe_dump, examine_run
 from framework.lab.prepare import PREPARE_BUDGET_S, Wish, prepare, prepare_kernel
 from framework.lab.rundir import read_evidence
 from framework.lab.scenarios import SCENARIOS, Scenario, Workload, find_scenario
 from framework.lab.shell import run_shell
-from framework.lab.traits import kernel_traits
 from framework.log import note, setup_logging, step
 from framework.report.bundle import write_bundle
 from framework.report.summary import plain, summarize, verdict_line
-from framework.report.tables import slab_table, tally_table
+from framework.report.tables import listing, slab_table, tally_table
 from framework.report.traits import describe_masks, traits_table
 
 app = typer.Typer(
@@ -129,11 +128,9 @@ def build(
     """Fetch and build everything a run needs, and say where it is."""
     prepared = prepare(_wish(kernel, variant, spl, spl_patch, accel, refresh=refresh))
     if symbols:
-        store = Store.default()
-        apt = PrivateApt(store.root, prepared.kernel.spec.suite)
-        fetch_symbols(store, apt, prepared.kernel, Deadline(PREPARE_BUDGET_S))
+        fetch_symbols(prepared.store, prepared.apt, prepared.kernel, Deadline(PREPARE_BUDGET_S))
     if as_json:
-        _print_json({"schema_version": 1, **prepared.facts(), "store": str(Store.default().root)})
+        _print_json({"schema_version": 1, **prepared.facts(), "store": str(prepared.store.root)})
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     package = next((f"{p.package} {p.version}" for p in prepared.kernel.packages), prepared.kernel.spec.note)
@@ -158,8 +155,7 @@ def probe_kernel(
     """Measure in a guest whether __vmalloc() of a kernel honours GFP_NOFS and GFP_NOIO for its page tables."""
     with step(f"preparing {kernel}"):
         prepared = prepare_kernel(Wish(kernel=kernel, accelerator=accel, refresh=refresh))
-    deadline = Deadline(PREPARE_BUDGET_S)
-    traits = kernel_traits(prepared.store, prepared.kernel, prepared.machine, prepared.keys, deadline, anew=refresh)
+    traits = prepared.traits(anew=refresh)
     if as_json:
         _print_json({"schema_version": 1, "kernel": prepared.kernel.facts(), **traits.to_json()})
         return
@@ -170,24 +166,46 @@ def probe_kernel(
 
 @app.command()
 def kernels(as_json: JsonOption = False) -> None:
-    """List the kernels: what they are, which version each came to last, and whether that is in the store.
+    """List the kernels: what they are, which version each came to last, and what was measured of it.
 
-    It asks no network: a version is resolved when a kernel is used, anew once a day.
+    It asks no network and boots nothing: a version is resolved when a kernel is used, anew once a day.
     """
     known = known_kernels(Store.default())
     if as_json:
         _print_json({"schema_version": 1, "kernels": [kernel.to_json() for kernel in known]})
         return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("id", "suite", "release", "SPL", "resolved", "stored"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("what sets it apart")
+    rows = []
     for kernel in known:
         last = kernel.resolved
         cells = (last.release, last.spl or "-", last.time[:10]) if last else ("when first used", "-", "-")
-        stored = Text("yes", "green") if kernel.stored else Text("no")
-        table.add_row(kernel.spec.id, kernel.spec.suite, *map(plain, cells), stored, kernel.spec.note)
-    _console().print(table)
+        here = "yes" if kernel.stored else "no"
+        rows.append((kernel.spec.id, kernel.spec.suite, *cells, here, _HONOURED[kernel.honours], kernel.spec.note))
+    # Whether GFP_NOIO is honoured for the page tables of __vmalloc().
+    columns = ("id", "suite", "release", "SPL", "resolved", "stored", "NOIO", "what it is")
+    _console().print(listing(columns, rows))
+
+
+# What `kernels` says of a measurement.
+_HONOURED = {True: "honoured", False: "ignored", None: "not measured"}
+
+
+@app.command()
+def variants(as_json: JsonOption = False) -> None:
+    """List the variants of SPL: what each is and is the control for, which verdict is expected of it, and why."""
+    cells = EXPECTED.items()
+    if as_json:
+        expected = [{"scenario": scenario, "variant": name, **cell.to_json()} for (scenario, name), cell in cells]
+        _print_json({"schema_version": 1, "variants": [v.to_json() for v in VARIANTS.values()], "expected": expected})
+        return
+    summaries = [(v.name, v.summary, v.control_for) for v in VARIANTS.values()]
+    _console().print(listing(("variant", "what it is", "control for"), summaries, prose=2))
+    _console().print()
+    expectations = [(scenario, name, _wanted(cell), cell.why) for (scenario, name), cell in cells]
+    _console().print(listing(("scenario", "variant", "expected", "why"), expectations))
+
+
+def _wanted(cell: Expectation) -> str:
+    return f"{cell.ignoring} where NOIO is ignored, else {cell.outcome}" if cell.ignoring else cell.outcome.value
 
 
 @app.command()

@@ -34,9 +34,6 @@ class KernelSpec:
     metapackage: str
     # One line for people.
     note: str
-    # Whether vmalloc's page tables are allocated with the caller's GFP flags.
-    # Linux kernel commit 451769ebb7e7 ("mm/vmalloc: alloc GFP_NO{FS,IO} for vmalloc") (in v5.17)
-    vmalloc_honours_gfp: bool = True
 
 
 KERNELS: Mapping[str, KernelSpec] = {
@@ -46,21 +43,20 @@ KERNELS: Mapping[str, KernelSpec] = {
             "debian-11",
             "bullseye",
             "linux-image-cloud-amd64",
-            "5.10; __vmalloc() ignores the caller's GFP flags for page tables",
-            vmalloc_honours_gfp=False,
+            "5.10; before __vmalloc() was made to honour GFP flags (5.17)",
         ),
         KernelSpec(
             "debian-12",
             "bookworm",
             "linux-image-cloud-amd64",
-            "6.1; __vmalloc() honours GFP_NOFS and GFP_NOIO for page tables",
+            "6.1; the default",
         ),
-        KernelSpec("debian-13", "trixie", "linux-image-cloud-amd64", "6.12; as debian-12, with a newer SPL"),
+        KernelSpec("debian-13", "trixie", "linux-image-cloud-amd64", "6.12"),
         KernelSpec(
             "debian-sid",
             "sid",
             "linux-image-cloud-amd64",
-            "7.2; the newest, with lazy preemption and parts of it in packages of their own",
+            "7.2; the newest, with lazy preemption",
         ),
     )
 }

@@ -1,6 +1,7 @@
 """What is known of each kernel without a network: which version a row came to last, and whether that is in the store.
 
-Owns ``host/kernel-ID.json`` in the store, written whenever a row is resolved.
+Owns ``host/kernel-ID.json`` in the store, written whenever a row is resolved, and ``host/traits-KEY.json``, when the
+kernel with this key is measured.
 """
 
 from __future__ import annotations
@@ -8,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from framework.build.kernels import KERNELS, Kernel, KernelSpec
 from framework.build.spl import SplSource
@@ -43,6 +46,8 @@ class KnownKernel:
     resolved: Resolved | None
     # Whether kernel and build root are in the store, so that they need not be fetched.
     stored: bool
+    # Whether its vmalloc allocates page tables with the caller's GFP_NOIO; None where that was not measured.
+    honours: bool | None
 
     def to_json(self) -> dict[str, object]:
         """As `splvm kernels --json` has it."""
@@ -57,6 +62,7 @@ class KnownKernel:
             "note": self.spec.note,
             "resolved": shown,
             "stored": self.stored,
+            "honours_noio": self.honours,
         }
 
 
@@ -72,11 +78,20 @@ def remember_kernel(store: Store, kernel: Kernel, source: SplSource) -> None:
         image=kernel.image.key,
         root=kernel.root.artefact.key,
     )
-    path = store.root / "host" / f"kernel-{kernel.spec.id}.json"
-    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    _write(store, f"kernel-{kernel.spec.id}.json", asdict(resolved))
+
+
+def remember_traits(store: Store, kernel: Kernel, honours: bool | None) -> None:
+    """Note whether its vmalloc was seen to allocate page tables with the caller's GFP_NOIO."""
+    _write(store, f"traits-{kernel.image.key}.json", {"honours_noio": honours})
+
+
+def _write(store: Store, name: str, facts: Mapping[str, object]) -> None:
+    path = store.root / "host" / name
+    fresh = path.with_name(f"{name}.{uuid.uuid4().hex}")
     with suppress(OSError):
         path.parent.mkdir(exist_ok=True)
-        fresh.write_text(json.dumps(asdict(resolved)), encoding="utf-8")
+        fresh.write_text(json.dumps(facts), encoding="utf-8")
         os.replace(fresh, path)
 
 
@@ -87,8 +102,9 @@ def known_kernels(store: Store) -> list[KnownKernel]:
 
 def _look_up(store: Store, spec: KernelSpec) -> KnownKernel:
     resolved = _read(store, spec)
-    stored = resolved is not None and _is_stored(store, resolved)
-    return KnownKernel(spec, resolved, stored)
+    if resolved is None:
+        return KnownKernel(spec, None, False, None)
+    return KnownKernel(spec, resolved, _is_stored(store, resolved), _read_honours(store, resolved.image))
 
 
 def _is_stored(store: Store, resolved: Resolved) -> bool:
@@ -107,4 +123,12 @@ def _read(store: Store, spec: KernelSpec) -> Resolved | None:
         resolved = Resolved(**json.loads((store.root / "host" / f"kernel-{spec.id}.json").read_text(encoding="utf-8")))
         if all(isinstance(value, str) or (name == "spl" and value is None) for name, value in asdict(resolved).items()):
             return resolved
+    return None
+
+
+def _read_honours(store: Store, key: str) -> bool | None:
+    with suppress(OSError, ValueError, AttributeError):
+        said = json.loads((store.root / "host" / f"traits-{Path(key).name}.json").read_text(encoding="utf-8"))
+        honours = said.get("honours_noio")
+        return honours if isinstance(honours, bool) else None
     return None

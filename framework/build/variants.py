@@ -30,6 +30,11 @@ class Variant:
         """What is applied to the source."""
         return tuple(find_images() / "spl" / "variants" / name for name in self.cocci)
 
+    def to_json(self) -> dict[str, object]:
+        """As `splvm variants --json` has it."""
+        patches = [str(path) for path in self.patches()]
+        return {"name": self.name, "summary": self.summary, "control_for": self.control_for, "patches": patches}
+
 
 VARIANTS: Mapping[str, Variant] = {
     variant.name: variant

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from framework.build.own import find_own_kernel, take_kernel
 from framework.build.spl import SplBuild, build_spl, check_inputs, find_source
 from framework.build.variants import find_variant
 from framework.deadline import Deadline
+from framework.evidence.gfpprobe import Way
+from framework.evidence.traits import KernelTraits
 from framework.evidence.verdict import Outcome
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
@@ -26,6 +28,7 @@ from framework.host.store import Store
 from framework.lab.expectations import expected_outcomes
 from framework.lab.experiment import Dump, Experiment, host_facts
 from framework.lab.scenarios import Scenario, Workload
+from framework.lab.traits import kernel_traits
 
 # Seconds for all fetching and building; from nothing it takes about four minutes on two cores.
 PREPARE_BUDGET_S = 3600.0
@@ -61,17 +64,29 @@ class PreparedKernel:
     store: Store
     apt: PrivateApt
 
+    def traits(self, *, anew: bool = False) -> KernelTraits:
+        """What was measured of it; a guest is booted for that once.
+
+        :param anew: measure again.
+        :raises HarnessError: when it cannot be measured.
+        """
+        deadline = Deadline(PREPARE_BUDGET_S)
+        return kernel_traits(self.store, self.kernel, self.machine, self.keys, deadline, anew=anew)
+
+    def honours_flags(self) -> bool:
+        """Whether its vmalloc allocates page tables with the GFP_NOIO that it was called with.
+
+        :raises HarnessError: when it cannot be measured.
+        """
+        # An answer that is not known is not kept: kernel_traits() has raised.
+        return self.traits().honours(Way.NOIO_FLAGS) is True
+
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(PreparedKernel):
     """What the wish came to."""
 
-    kernel: Kernel
     spl: SplBuild
-    machine: MachineSpec
-    keys: SshKeys
-    qemu: Qemu
-    accelerator: Accelerator
     # The signed lists that versions were resolved from.
     releases: tuple[ReleaseFile, ...] = ()
 
@@ -97,8 +112,11 @@ class Prepared:
         }
 
     def expected(self, scenario: Scenario) -> frozenset[Outcome]:
-        """Verdicts that count as expected."""
-        return expected_outcomes(scenario.name, self.spl.variant.name, self.kernel.spec, own=self.spl.is_own)
+        """Verdicts that count as expected; the kernel is measured if they depend on it and it never was.
+
+        :raises HarnessError: when it cannot be measured.
+        """
+        return expected_outcomes(scenario.name, self.spl.variant.name, self.honours_flags, own=self.spl.is_own)
 
     def experiment(
         self,
@@ -149,7 +167,8 @@ def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = 
         remember_kernel(base.store, base.kernel, source)
     spl = build_spl(base.store, base.kernel.root, source, variant, wish.patches, deadline)
     releases = tuple(base.apt.releases())
-    return Prepared(base.kernel, spl, base.machine, base.keys, base.qemu, base.accelerator, releases)
+    parts = {field.name: getattr(base, field.name) for field in fields(base)}
+    return Prepared(**parts, spl=spl, releases=releases)
 
 
 def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | None = None) -> PreparedKernel:

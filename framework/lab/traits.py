@@ -16,10 +16,11 @@ from pathlib import Path
 
 from framework import __version__
 from framework.build.kernels import Kernel
+from framework.build.known import remember_traits
 from framework.build.module import build_module, sha256_of
 from framework.deadline import Deadline
 from framework.errors import EvidenceError, HarnessError
-from framework.evidence.gfpprobe import parse_gfpprobe
+from framework.evidence.gfpprobe import Way, parse_gfpprobe
 from framework.evidence.traits import KernelTraits, decide
 from framework.guest.guest import Guest, start_guest
 from framework.guest.qemu import MachineSpec
@@ -72,7 +73,9 @@ def kernel_traits(
 
     if anew:
         store.forget("kernel-traits", key, deadline=deadline, what=what)
-    return read_traits(store.get("kernel-traits", key, build, deadline=deadline, what=what).path)
+    traits = read_traits(store.get("kernel-traits", key, build, deadline=deadline, what=what).path)
+    remember_traits(store, kernel, traits.honours(Way.NOIO_FLAGS))
+    return traits
 
 
 def read_traits(path: Path) -> KernelTraits:

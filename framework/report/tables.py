@@ -1,8 +1,8 @@
-"""Tables for a terminal: a slab file, and the verdicts of a series."""
+"""Tables for a terminal: a slab file, the verdicts of a series, and lists of what there is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -45,4 +45,17 @@ def tally_table(verdicts: Sequence[Verdict], wanted: frozenset[Outcome]) -> Tabl
         count = sum(verdict.outcome is outcome for verdict in verdicts)
         if count:
             table.add_row(outcome.value, f"{count} of {len(verdicts)}", "" if outcome in wanted else "not expected")
+    return table
+
+
+def listing(columns: Sequence[str], rows: Iterable[Sequence[object]], prose: int = 1) -> Table:
+    """A list with a heading.
+
+    :param prose: so many columns at the end may be wrapped.
+    """
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for number, name in enumerate(columns):
+        table.add_column(name, no_wrap=number < len(columns) - prose)
+    for row in rows:
+        table.add_row(*(Text(plain(str(cell))) for cell in row))
     return table

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from framework import __version__
+from framework.build.variants import VARIANTS
+from framework.lab.expectations import EXPECTED
 
 COMMANDS = (
-    *("doctor", "build", "kernels", "probe-kernel", "run", "judge", "bundle", "examine"),
+    *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "judge", "bundle", "examine"),
     *("demo", "shell", "parse-slab", "test"),
 )
 
@@ -82,6 +84,18 @@ def test_unknown_names_are_answered_with_the_valid_ones(
     assert not list(tmp_path.glob("store/apt/*/lists/*_Packages"))
 
 
+def test_variants_and_what_is_expected_of_them() -> None:
+    said = json.loads(splvm("variants", "--json").stdout)
+    assert [row["name"] for row in said["variants"]] == list(VARIANTS)
+    for row in said["variants"]:
+        assert all(Path(patch).is_file() for patch in row["patches"])
+    assert {(row["scenario"], row["variant"]) for row in said["expected"]} == set(EXPECTED)
+    shown = splvm("variants").stdout.decode()
+    assert "STALLED where NOIO is ignored, else IMMUNE" in shown
+    for name, variant in VARIANTS.items():
+        assert name in shown and variant.control_for.split()[0] in shown
+
+
 def test_kernels_without_a_store_or_a_network(tmp_path: Path) -> None:
     done = splvm("kernels", "--json", store=tmp_path / "store")
     assert done.returncode == 0
@@ -89,7 +103,7 @@ def test_kernels_without_a_store_or_a_network(tmp_path: Path) -> None:
     assert said["schema_version"] == 1
     assert [row["id"] for row in said["kernels"]] == ["debian-11", "debian-12", "debian-13", "debian-sid"]
     for row in said["kernels"]:
-        assert set(row) == {"id", "suite", "metapackage", "note", "resolved", "stored"}
+        assert set(row) == {"id", "suite", "metapackage", "note", "resolved", "stored", "honours_noio"}
         assert (row["resolved"], row["stored"]) == (None, False)
     shown = splvm("kernels", store=tmp_path / "store")
     assert shown.returncode == 0

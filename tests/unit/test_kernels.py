@@ -18,7 +18,7 @@ from framework.build.kernels import (
     find_parts,
     unpack_kernel,
 )
-from framework.build.known import known_kernels, remember_kernel
+from framework.build.known import known_kernels, remember_kernel, remember_traits
 from framework.build.root import parse_tools
 from framework.build.spl import SplSource
 from framework.deadline import Deadline
@@ -248,6 +248,11 @@ def test_what_is_known(tmp_path: Path) -> None:
     resolved: Any = said["resolved"]
     assert set(resolved) == {"time", "release", "version", "spl"}
     assert resolved["spl"] == "2.0.3-9"
+    assert said["honours_noio"] is None
+    remember_traits(store, kernel, False)
+    assert known_kernels(store)[0].honours is False
+    (store.root / "host" / f"traits-{kernel.image.key}.json").write_text("[]")
+    assert known_kernels(store)[0].honours is None
     store.remove(kernel.image.path.parent)
     assert not known_kernels(store)[0].stored
     assert known_kernels(store)[0].resolved is not None

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from framework.assets import find_images
-from framework.build.kernels import KERNELS
 from framework.build.variants import VARIANTS
 from framework.errors import EvidenceError
 from framework.evidence.judge import judge
 from framework.evidence.verdict import Outcome
 from framework.lab.expectations import EXPECTED
+from framework.lab.prepare import Prepared
 from framework.lab.rundir import EVIDENCE_FILES, read_evidence
 from framework.lab.scenarios import SCENARIOS
 from framework.plugin import RunResult
@@ -67,10 +67,10 @@ LONG = {("nominal", "unscoped"), ("nominal", "sync-grow"), ("held-worker", "sync
     [pytest.param(*cell, id="-".join(cell), marks=[pytest.mark.slow] * (cell in LONG)) for cell in EXPECTED],
 )
 def test_verdict_is_the_expected_one(
-    run_scenario: Callable[..., RunResult], pytestconfig: pytest.Config, scenario: str, variant: str
+    run_scenario: Callable[..., RunResult], prepare_spl: Callable[..., Prepared], scenario: str, variant: str
 ) -> None:
     result = run_scenario(scenario, variant=variant)
-    outcome = EXPECTED[scenario, variant].on(KERNELS[pytestconfig.getoption("--kernel")])
+    (outcome,) = prepare_spl(variant=variant).expected(SCENARIOS[scenario])
     result.must_be(outcome)
     text = "\n".join(reason.text for reason in result.verdict.reasons)
     for reason in REASONS[scenario, outcome]:
@@ -121,5 +121,5 @@ def judged(directory: Path) -> Outcome:
 
 def test_every_variant_is_judged_in_every_scenario() -> None:
     assert set(EXPECTED) == {(scenario, variant) for scenario in SCENARIOS for variant in VARIANTS}
-    cells = {(name, cell.on(kernel)) for (name, _), cell in EXPECTED.items() for kernel in KERNELS.values()}
+    cells = {(name, cell.on(honours=honours)) for (name, _), cell in EXPECTED.items() for honours in (True, False)}
     assert cells == set(REASONS)
