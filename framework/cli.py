@@ -11,6 +11,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -30,7 +31,7 @@ from framework.build.known import known_kernels
 from framework.build.own import FORM as OWN_KERNEL
 from framework.build.own import find_own_kernel
 from framework.build.symbols import fetch_symbols
-from framework.build.variants import VARIANTS
+from framework.build.variants import VARIANTS, find_variant
 from framework.deadline import Deadline
 from framework.errors import EvidenceError, HarnessError, SetupError, UsageError
 from framework.evidence.judge import judge as judge_evidence
@@ -41,6 +42,8 @@ from framework.host.probe import inspect_host
 from framework.host.store import Store
 from framework.lab.expectations import EXPECTED, Expectation
 from framework.lab.experiment import Dump, run_until_fed
+from framework.lab.matrix import CellRun, grid, plan, run_matrix
+from framework.lab.pool import Job, JobResult, fitting_jobs, run_jobs
 from framework.lab.postmortem import describe_dump, examine_run
 from framework.lab.prepare import PREPARE_BUDGET_S, Wish, prepare, prepare_kernel
 from framework.lab.rundir import read_evidence
@@ -77,6 +80,10 @@ PatchOption = Annotated[
 ]
 AccelOption = Annotated[str, typer.Option(help="auto, kvm or tcg.", metavar="NAME")]
 MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, metavar="MIB")]
+RepeatOption = Annotated[int, typer.Option(help="Runs; each one counts.", min=1, metavar="N")]
+JobsOption = Annotated[
+    str, typer.Option(help="Runs at once: a number, or `auto` for as many as cores and memory allow.", metavar="N")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch package lists anew first.")]
 
@@ -215,7 +222,8 @@ def run(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
-    repeat: Annotated[int, typer.Option(help="Runs, one after the other.", min=1, metavar="N")] = 1,
+    repeat: RepeatOption = 1,
+    jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
@@ -252,11 +260,14 @@ def run(
         dump=dump,
     )
     results: list[tuple[Verdict, Path]] = []
-    for number in range(1, repeat + 1):
-        # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.
-        done = run_until_fed(experiment, base if repeat == 1 else base / f"{number:03}", 3 if repeat == 1 else 1)
-        results.append(done[-1])
-        _show(*results[-1])
+
+    def take(result: JobResult) -> None:
+        results.append(result.last)
+        _show(*result.last)
+
+    # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.
+    todo = [Job(f"run {n} of {repeat}", experiment, base / f"{n:03}") for n in range(1, repeat + 1)]
+    run_jobs(todo if repeat > 1 else [Job(scenario, experiment, base, 3)], _at_once(jobs, memory), take)
     if repeat > 1:
         _console().print(tally_table([verdict for verdict, _ in results], experiment.expected))
     odd = [result for result in results if result[0].outcome not in experiment.expected]
@@ -278,6 +289,53 @@ def _workload(scenario: Scenario, window_s: float | None, **given: int | None) -
             f"{scenario.name} has one critical thread: of several, one would commit what another waits for"
         )
     return workload
+
+
+@app.command()
+def matrix(
+    scenario: Annotated[str, typer.Option(help=f"Scenarios: {', '.join(SCENARIOS)}.", metavar="NAMES")] = ",".join(
+        SCENARIOS
+    ),
+    kernel: Annotated[str, typer.Option(help=f"Kernels: {', '.join(KERNELS)}.", metavar="IDS")] = ",".join(KERNELS),
+    variant: Annotated[str, typer.Option(help=f"Variants: {', '.join(VARIANTS)}.", metavar="NAMES")] = ",".join(
+        VARIANTS
+    ),
+    repeat: RepeatOption = 1,
+    jobs: JobsOption = "auto",
+    accel: AccelOption = "auto",
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run many cells, scenarios by kernels by variants, each in a fresh guest, and compare with what is expected.
+
+    Without options it runs all of them. Lists are separated by commas. What has to be fetched and built for them is
+    fetched and built first. A cell whose guest does not boot does not keep the others from running.
+    """
+    cells = plan(
+        [find_scenario(name).name for name in scenario.split(",")],
+        [find_kernel(name).id for name in kernel.split(",")],
+        [find_variant(name).name for name in variant.split(",")],
+    )
+    at_once = _at_once(jobs, Wish().ram_mib)
+    base = _claim_directory(out, "matrix")
+    note(f"{len(cells)} cells, {len(cells) * repeat} runs, {at_once} at once")
+    start = time.monotonic()
+    runs = run_matrix(cells, base, repeat=repeat, at_once=at_once, accelerator=accel, on_run=_tell)
+    good = sum(run.as_expected for run in runs)
+    if as_json:
+        _print_json({"schema_version": 1, "directory": str(base), "runs": [run.to_json() for run in runs]})
+    else:
+        _console().print(listing(*grid(runs)))
+        typer.echo(f"evidence: {base}")
+        typer.echo(f"{good} of {len(runs)} runs as expected, in {time.monotonic() - start:.0f} s")
+    if good < len(runs):
+        raise typer.Exit(1 if all(run.outcome for run in runs) else HarnessError.exit_status)
+
+
+def _tell(run: CellRun) -> None:
+    """A line for each run as it ends."""
+    mark = "as expected" if run.as_expected else "NOT EXPECTED"
+    note(plain(f"{run.outcome or 'TROUBLE'} ({mark}) {run.cell} {run.reason.splitlines()[0]}"))
 
 
 @app.command()
@@ -452,6 +510,14 @@ def _wish(
 def _kernel_id(name: str) -> str:
     own = find_own_kernel(name)
     return own.spec.id if own else find_kernel(name).id
+
+
+def _at_once(jobs: str, ram_mib: int) -> int:
+    if jobs == "auto":
+        return fitting_jobs(ram_mib)
+    if not jobs.isascii() or not jobs.isdigit() or not 1 <= int(jobs) <= 256:
+        raise UsageError(f"--jobs {jobs}: it is `auto`, or a number from 1 to 256")
+    return int(jobs)
 
 
 def _outcome(name: str) -> Outcome:

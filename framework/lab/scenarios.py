@@ -192,6 +192,11 @@ def _reclaim_cycle(window_s: float) -> tuple[Step, ...]:
     )
 
 
+def _rounds(window_s: float) -> Workload:
+    """The same for every window."""
+    return Workload()
+
+
 def _transactions(window_s: float) -> Workload:
     """One transaction thread, and a wait for so many commits that it outlasts the window.
 
@@ -202,7 +207,7 @@ def _transactions(window_s: float) -> Workload:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One experiment."""
+    """One experiment. Its functions have names, so that it can be sent to another process."""
 
     name: str
     # One line for people.
@@ -214,7 +219,7 @@ class Scenario:
     # that is 100 ms (a whole HZ before 2015); the factor is for a guest that is emulated on a busy host.
     latency_bound_ms: int
     # What the critical threads do, for a window of so many seconds.
-    workload: Callable[[float], Workload] = lambda window_s: Workload()
+    workload: Callable[[float], Workload] = _rounds
 
 
 SCENARIOS: Mapping[str, Scenario] = {

@@ -15,7 +15,7 @@ from framework.build.variants import VARIANTS
 from framework.lab.expectations import EXPECTED
 
 COMMANDS = (
-    *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "judge", "bundle", "examine"),
+    *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "matrix", "judge", "bundle", "examine"),
     *("demo", "shell", "parse-slab", "test"),
 )
 
