@@ -484,10 +484,15 @@ def parse_slab(
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def test(ctx: typer.Context) -> None:
-    """Run the project's own test suite, with real guests. Further arguments go to pytest."""
+    """Run the project's own test suite, with real guests, as many at once as cores and memory allow.
+
+    Further arguments go to pytest; `-n0` runs one test after the other.
+    """
     if not (_ROOT / "tests" / "vm").is_dir():
         raise UsageError("the test suite is not part of an installation", hint="run it in a checkout of splvm")
-    argv = [sys.executable, "-m", "pytest", "--require-vm", *ctx.args]
+    # A debugger wants the terminal for itself.
+    at_once = 0 if "--pdb" in ctx.args else fitting_jobs(Wish().ram_mib)
+    argv = [sys.executable, "-m", "pytest", "--require-vm", f"-n{at_once}", "--dist=worksteal", *ctx.args]
     note(shlex.join(argv))
     os.chdir(_ROOT)
     os.execv(sys.executable, argv)
