@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from leftovers import qemus_of
 
 from framework.deadline import Deadline, poll
 from framework.errors import BootError, DeadlineExceeded, GuestLostError, QemuLaunchError
@@ -236,16 +237,6 @@ def has_reached(out: Path, phase: str) -> bool:
         return bool(qemus_of(out))
     path = out / "samples.jsonl"
     return path.exists() and f'"kind":"phase","name":"{phase}"' in path.read_text()
-
-
-def qemus_of(directory: Path) -> list[int]:
-    """Processes that write their output to a file below `directory`, as every QEMU does to its log."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError):
-            if entry.name.isdigit() and (entry / "fd" / "1").readlink().is_relative_to(directory):
-                found.append(int(entry.name))
-    return found
 
 
 BEFORE_WINDOW = ("booting", "settle", "hold")

@@ -1,0 +1,62 @@
+"""Several guests at once: the same verdicts as one at a time, and nothing left behind when they are ended."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from leftovers import qemus_of
+
+from framework.deadline import Deadline, poll
+from framework.evidence.judge import judge
+from framework.evidence.verdict import Outcome
+from framework.lab.prepare import Prepared
+from framework.lab.rundir import read_evidence
+
+pytestmark = pytest.mark.vm
+
+MATRIX = (sys.executable, "-m", "framework", "matrix", "--kernel", "debian-12", "--jobs", "2")
+
+
+def test_cells_are_judged_by_what_is_expected_of_each(spl: Prepared, tmp_path: Path, project: Path) -> None:
+    out = tmp_path / "matrix"
+    argv = (*MATRIX, "--scenario", "held-worker", "--variant", "stock,no-emergency", "--out", str(out))
+    done = subprocess.run(argv, cwd=project, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 runs as expected" in done.stdout.splitlines()[-1]
+    runs = json.loads((out / "matrix.json").read_text())["runs"]
+    assert {(run["variant"], run["verdict"]) for run in runs} == {("stock", "PROGRESS"), ("no-emergency", "STALLED")}
+    for run in runs:
+        directory = Path(run["directory"])
+        # A starved guest was given another run, in a directory of its own.
+        assert directory.name.startswith(f"held-worker-debian-12-{run['variant']}")
+        assert judge(read_evidence(directory)).outcome == run["verdict"]
+    assert not qemus_of(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+def test_ended_by_the_user(spl: Prepared, tmp_path: Path, project: Path, number: signal.Signals, status: int) -> None:
+    out = tmp_path / "matrix"
+    argv = (*MATRIX, "--scenario", "held-worker", "--variant", "stock", "--repeat", "3", "--out", str(out))
+    with subprocess.Popen(argv, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        # Not in the same moment as the start of the last one: its process may not have a handler yet.
+        runs = [out / "held-worker-debian-12-stock" / f"{run:03}" for run in (1, 2)]
+        poll(lambda: all(map(has_begun, runs)) or None, Deadline(300), "two guests at work")
+        process.send_signal(number)
+        output = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == status, output
+    assert "Traceback" not in output
+    assert not qemus_of(tmp_path)
+    for run in runs:
+        assert json.loads((run / "run.json").read_text())["outcome"]["kind"] == "interrupted"
+        assert judge(read_evidence(run)).outcome is Outcome.INCONCLUSIVE
+    assert not (out / "held-worker-debian-12-stock" / "003").exists()
+
+
+def has_begun(run: Path) -> bool:
+    samples = run / "samples.jsonl"
+    return samples.exists() and '"kind":"phase"' in samples.read_text()
