@@ -44,6 +44,7 @@ from framework.evidence.cycle import (
 from framework.evidence.diagnosis import Condition
 from framework.evidence.figures import describe
 from framework.evidence.kernlog import FindingKind, scan_kernel_log
+from framework.evidence.pressure import because_low, check_low
 from framework.evidence.progress import (
     check_latency,
     check_needed,
@@ -249,7 +250,39 @@ def _survived(case: Case) -> Verdict:
     return Verdict(Outcome.PROGRESS, (*because_carried(case), *told), wait_for=wait_for)
 
 
+def _survived_low(case: Case) -> Verdict:
+    verdict = _survived(case)
+    return replace(verdict, reasons=(*verdict.reasons, because_low(case)))
+
+
 _ALWAYS = (check_crash, check_lost, check_losses)
+
+_CYCLE = Rule(
+    required=(
+        *_ALWAYS,
+        check_phases(
+            "trap", "window", "window-end", "audit", "audit-end", "resolve", "release", "recovered", "final", "end"
+        ),
+    ),
+    checks=(
+        check_trap,
+        check_commits,
+        check_caught,
+        check_carried,
+        check_threads,
+        check_progress,
+        check_latency,
+        check_read,
+        check_rows,
+        check_maximum,
+        check_audit,
+        check_resolved,
+        check_recovered,
+        check_woken("recovered", "final", Outcome.NO_RECOVERY),
+        check_drained,
+    ),
+    good=_survived,
+)
 
 RULES: Mapping[str, Rule] = {
     "nominal": Rule(
@@ -289,30 +322,7 @@ RULES: Mapping[str, Rule] = {
         ),
         good=_progress,
     ),
-    "reclaim-cycle": Rule(
-        required=(
-            *_ALWAYS,
-            check_phases(
-                "trap", "window", "window-end", "audit", "audit-end", "resolve", "release", "recovered", "final", "end"
-            ),
-        ),
-        checks=(
-            check_trap,
-            check_commits,
-            check_caught,
-            check_carried,
-            check_threads,
-            check_progress,
-            check_latency,
-            check_read,
-            check_rows,
-            check_maximum,
-            check_audit,
-            check_resolved,
-            check_recovered,
-            check_woken("recovered", "final", Outcome.NO_RECOVERY),
-            check_drained,
-        ),
-        good=_survived,
-    ),
+    "reclaim-cycle": _CYCLE,
+    # The same, and what springs the trap is low memory.
+    "reclaim-organic": replace(_CYCLE, checks=(*_CYCLE.checks, check_low), good=_survived_low),
 }

@@ -115,6 +115,20 @@ class Transactions:
 
 
 @dataclass(frozen=True, slots=True)
+class Pressure:
+    """Low memory: pages that a thread of the probe holds and goes on taking. Counters since loading."""
+
+    on: bool = False
+    # Pages it holds, and free pages of the guest.
+    held: int = 0
+    free: int = 0
+    # Pages taken so far, given back (to reclaim, or at the end), and times that there was none above the watermark.
+    taken: int = 0
+    given: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """Objects that the threads hold, told apart by address and not by SPL's own counters."""
 
@@ -177,6 +191,8 @@ class ProbeStatus:
     # Modules of before the trap do not have these.
     trap: Trap = Trap()
     tx: Transactions = Transactions()
+    # Nor those of before low memory this.
+    pressure: Pressure = Pressure()
 
 
 def parse_probe(text: str) -> ProbeStatus:
@@ -198,6 +214,7 @@ def parse_probe(text: str) -> ProbeStatus:
         marks=tuple(_mark(line) for line in records.all("mark")),
         trap=_trap(records.only("trap")) if records.has("trap") else Trap(),
         tx=_transactions(records.only("tx")) if records.has("tx") else Transactions(),
+        pressure=_pressure(records.only("pressure")) if records.has("pressure") else Pressure(),
     )
 
 
@@ -235,6 +252,12 @@ def _trap(line: Line) -> Trap:
 
 def _transactions(line: Line) -> Transactions:
     return Transactions(**line.numbers("commits", "carried", "ballast", "ballast_kib"))
+
+
+def _pressure(line: Line) -> Pressure:
+    values = line.numbers("on", "held", "free", "taken", "given", "refused")
+    on = values.pop("on")
+    return Pressure(on=on != 0, **values)
 
 
 def _thread(line: Line) -> Thread:

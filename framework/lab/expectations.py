@@ -71,6 +71,22 @@ EXPECTED: Mapping[tuple[str, str], Expectation] = {
         "its own commit",
         ignoring=Outcome.STALLED,
     ),
+    ("reclaim-organic", "stock"): Expectation(
+        Outcome.IMMUNE, "as in reclaim-cycle: the marks hold whatever makes the page table's allocation reclaim"
+    ),
+    ("reclaim-organic", "no-emergency"): Expectation(
+        Outcome.IMMUNE, "as in reclaim-cycle: the worker is marked, and its reclaim gets back what the pressure took"
+    ),
+    ("reclaim-organic", "unscoped"): Expectation(
+        Outcome.IMMUNE,
+        "as in reclaim-cycle: where the flags are ignored, low memory alone catches the worker sooner or later",
+        ignoring=Outcome.PROGRESS,
+    ),
+    ("reclaim-organic", "sync-grow"): Expectation(
+        Outcome.IMMUNE,
+        "as in reclaim-cycle: where the flags are ignored, low memory alone catches the transaction",
+        ignoring=Outcome.STALLED,
+    ),
 }
 
 

@@ -108,6 +108,15 @@ def _sprung(reading: Reading) -> bool:
     return reading.probe.trap.waiting > 0 or reading.probe.trap.declined >= DECLINES
 
 
+def _sprung_at_all(reading: Reading) -> bool:
+    return reading.probe.trap.sprung > 0
+
+
+def _low(reading: Reading) -> bool:
+    """Memory has been at its watermark, and reclaim has come for what is held."""
+    return reading.probe.pressure.refused > 0 and reading.probe.pressure.given > 0
+
+
 def _carried(seconds: float) -> Callable[[Reading], bool]:
     """Time has passed, and if the worker is caught enough transactions have gone on without it."""
 
@@ -178,15 +187,27 @@ def _held_worker(window_s: float) -> tuple[Step, ...]:
 
 
 def _reclaim_cycle(window_s: float) -> tuple[Step, ...]:
+    return _cycle(window_s, (Step("trap", ("trap induced",), _sprung, 10),), ("trap off",))
+
+
+def _reclaim_organic(window_s: float) -> tuple[Step, ...]:
+    springs = (
+        Step("press", ("pressure on",), _low, 30),
+        Step("trap", ("trap organic",), _sprung_at_all, 60),
+    )
+    return _cycle(window_s, springs, ("trap off", "pressure off"))
+
+
+def _cycle(window_s: float, springs: tuple[Step, ...], ends: tuple[str, ...]) -> tuple[Step, ...]:
     return (
         _START,
-        Step("trap", ("trap induced",), _sprung, 10),
+        *springs,
         Step("window", (), _carried(window_s), window_s + 6),
         Step("window-end", (), _lasts(0), 1),
         *_AUDIT,
         # The trap stays: what it caught has to come out by itself.
         Step("resolve", ("resume",), _resolved, 15),
-        Step("release", ("trap off",), _recovered, 10, then="recovered"),
+        Step("release", ends, _recovered, 10, then="recovered"),
         Step("", (), _lasts(1.5), 3),
         *_FINISH,
     )
@@ -243,6 +264,14 @@ SCENARIOS: Mapping[str, Scenario] = {
             "reclaim-cycle",
             "memory is low while the cache grows, and a shrinker waits for the transaction that needs it",
             _reclaim_cycle,
+            3.0,
+            1000,
+            _transactions,
+        ),
+        Scenario(
+            "reclaim-organic",
+            "the same, and the guest is really short of memory: that alone has to spring the trap",
+            _reclaim_organic,
             3.0,
             1000,
             _transactions,

@@ -13,7 +13,7 @@
  * the growth is preceded by a call of the kernel's own try_to_free_pages(), with
  * the mask that page tables are allocated with. Or it is left to chance
  * (organic): then the shrinker is only asked if the guest really is short of
- * memory at that moment.
+ * memory at that moment, which pressure.c can see to.
  */
 #include <linux/atomic.h>
 #include <linux/gfp.h>
@@ -21,16 +21,15 @@
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
-#include <linux/shrinker.h>
 #include <linux/swap.h>
 #include <linux/topology.h>
-#include <linux/version.h>
 #include <linux/vmalloc.h>
 #include <linux/wait.h>
 #include <asm/pgalloc.h>
 
 #include "slabprobe.h"
 #include "hook.h"
+#include "shrink.h"
 
 /* Tasks that may grow the cache at one time: SPL lets one do it, or each caller. */
 #define NR_GROWERS	(PROBE_MAX_THREADS + 8)
@@ -109,7 +108,7 @@ static void slabprobe_induce(void)
 	memalloc_noreclaim_restore(flags);
 }
 
-/* Reclaim does not reclaim for its own page tables, and each catch is one. */
+/* Reclaim does not reclaim for its own page tables, and a trap catches once. */
 static bool trap_is_set(void)
 {
 	return READ_ONCE(trap) != PROBE_TRAP_OFF && !READ_ONCE(spent) &&
@@ -188,51 +187,15 @@ static noinline unsigned long slabprobe_shrink_scan(struct shrinker *shrinker,
 		atomic64_inc(&declined);
 		return SHRINK_STOP;
 	}
-	WRITE_ONCE(spent, READ_ONCE(trap) == PROBE_TRAP_INDUCED);
+	WRITE_ONCE(spent, true);
 	slabprobe_wait_commit(grower);
 	return sc->nr_to_scan;
 }
 
-/* A shrinker has a name since Linux commit e33c267ab70d and is allocated since c42d50aefd17. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 7, 0)
-static struct shrinker *shrinker;
-
-static int add_shrinker(void)
-{
-	shrinker = shrinker_alloc(0, PROBE_NAME);
-	if (!shrinker)
-		return -ENOMEM;
-	shrinker->count_objects = slabprobe_shrink_count;
-	shrinker->scan_objects = slabprobe_shrink_scan;
-	shrinker_register(shrinker);
-	return 0;
-}
-
-static void remove_shrinker(void)
-{
-	shrinker_free(shrinker);
-}
-#else
-static struct shrinker shrinker = {
-	.count_objects = slabprobe_shrink_count,
-	.scan_objects = slabprobe_shrink_scan,
-	.seeks = DEFAULT_SEEKS,
+static struct probe_shrinker trap_shrinker = {
+	.count = slabprobe_shrink_count,
+	.scan = slabprobe_shrink_scan,
 };
-
-static int add_shrinker(void)
-{
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 0, 0)
-	return register_shrinker(&shrinker, PROBE_NAME);
-#else
-	return register_shrinker(&shrinker);
-#endif
-}
-
-static void remove_shrinker(void)
-{
-	unregister_shrinker(&shrinker);
-}
-#endif
 
 /* Nobody is woken whose condition does not hold. */
 void probe_commit(bool with_emergency)
@@ -337,7 +300,7 @@ int probe_cycle_init(void)
 	ballast_page = alloc_page(GFP_KERNEL);
 	if (!ballast_page)
 		return -ENOMEM;
-	err = add_shrinker();
+	err = probe_shrinker_add(&trap_shrinker);
 	if (err)
 		__free_page(ballast_page);
 	return err;
@@ -347,7 +310,7 @@ int probe_cycle_init(void)
 void probe_cycle_exit(void)
 {
 	probe_hook_disable(&table_hook);
-	remove_shrinker();
+	probe_shrinker_remove(&trap_shrinker);
 	drop_ballast();
 	__free_page(ballast_page);
 }

@@ -110,6 +110,13 @@ static int cmd_trap(char *args)
 	return -EINVAL;
 }
 
+static int cmd_pressure(char *args)
+{
+	if (args && (!strcmp(args, "on") || !strcmp(args, "off")))
+		return probe_pressure_set(!strcmp(args, "on"));
+	return -EINVAL;
+}
+
 static int cmd_mark(char *args)
 {
 	struct mark *mark = &marks[nr_marks % NR_MARKS];
@@ -135,6 +142,7 @@ static const struct command {
 	{ "hold", cmd_hold },
 	{ "release", cmd_release },
 	{ "trap", cmd_trap },
+	{ "pressure", cmd_pressure },
 	{ "mark", cmd_mark },
 };
 
@@ -177,6 +185,7 @@ static int probe_show(struct seq_file *m, void *v)
 		   bits.kvmem, bits.deadlocked, bits.growing, bits.reaping);
 	probe_hold_show(m);
 	probe_cycle_show(m);
+	probe_pressure_show(m);
 	probe_threads_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
@@ -207,9 +216,14 @@ static int __init slabprobe_init(void)
 	err = probe_cycle_init();
 	if (err)
 		goto unhold;
+	err = probe_pressure_init();
+	if (err)
+		goto uncycle;
 	if (proc_create(PROBE_NAME, 0600, NULL, &probe_ops))
 		return 0;
 	err = -ENOMEM;
+	probe_pressure_exit();
+uncycle:
 	probe_cycle_exit();
 unhold:
 	probe_hold_exit();
@@ -225,6 +239,7 @@ static void __exit slabprobe_exit(void)
 	remove_proc_entry(PROBE_NAME, NULL);
 	probe_release();
 	probe_trap_set(PROBE_TRAP_OFF, 0);
+	probe_pressure_exit();
 	probe_threads_exit();
 	probe_hold_exit();
 	probe_cycle_exit();
@@ -235,4 +250,4 @@ module_exit(slabprobe_exit);
 
 MODULE_LICENSE("GPL");
 MODULE_AUTHOR("The splvm authors");
-MODULE_DESCRIPTION("Critical threads on an SPL slab cache, a lever on its worker, and a trap for it");
+MODULE_DESCRIPTION("Critical threads on an SPL slab cache, a lever on its worker, a trap for it, and low memory");

@@ -4,7 +4,8 @@
  *
  * main.c owns /proc/slabprobe, threads.c the critical threads and their
  * figures, hold.c the lever, cycle.c the trap, hook.c how both divert a function
- * of somebody else, cache.c is the only file that sees SPL headers.
+ * of somebody else, pressure.c low memory, shrink.c how shrinkers are registered,
+ * cache.c is the only file that sees SPL headers.
  */
 #ifndef SLABPROBE_H
 #define SLABPROBE_H
@@ -86,5 +87,11 @@ void probe_commit(bool with_emergency);
 void probe_push_note(const void *obj);
 void probe_push_on(size_t slab_size);
 void probe_cycle_show(struct seq_file *m);
+
+/* pressure.c */
+int probe_pressure_init(void);
+void probe_pressure_exit(void);
+int probe_pressure_set(bool on);
+void probe_pressure_show(struct seq_file *m);
 
 #endif

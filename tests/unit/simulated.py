@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ NOMINAL = "nominal"
 CYCLE = "reclaim-cycle"
 # The same, and the flags forbid it each time.
 DECLINED = "reclaim-cycle, declined"
+# The worker is caught because memory is low.
+ORGANIC = "reclaim-organic"
 
 PERIOD_NS = 50_000_000
 BASE_NS = 4_000_000_000
@@ -73,6 +75,11 @@ _CYCLE = (
     *_FINISH,
 )
 
+_ORGANIC = tuple(
+    replace(phase, commands=tuple(command.replace("induced", "organic") for command in phase.commands))
+    for phase in (*_CYCLE[:2], Phase("press", 0, ("pressure on",)), *_CYCLE[2:])
+)
+
 PHASES: Mapping[str, tuple[Phase, ...]] = {
     NOMINAL: (
         Phase("", 2),
@@ -94,6 +101,7 @@ PHASES: Mapping[str, tuple[Phase, ...]] = {
     ),
     CYCLE: _CYCLE,
     DECLINED: _CYCLE,
+    ORGANIC: _ORGANIC,
 }
 
 
@@ -136,6 +144,9 @@ class Knobs:
     ample_slabs: bool = False
     # What `tasks` says of the worker instead; empty: nothing.
     worker: tuple[Span, str] | None = None
+    # --- low memory
+    # Memory is taken, and there is enough of it all the same.
+    relieved: Span | None = None
     # --- the trap
     # Nobody is asked in it.
     deaf: bool = False
@@ -346,8 +357,9 @@ class _Simulation:
         self.phases = PHASES[scenario]
         self.knobs = knobs
         # Rounds are transactions, and there is a trap for one thread.
-        self.is_cycle = scenario_of(scenario) == CYCLE
+        self.is_cycle = scenario_of(scenario) in (CYCLE, ORGANIC)
         self.is_declined = scenario == DECLINED
+        self.is_organic = scenario == ORGANIC
         self.count = 1 if self.is_cycle else THREADS
         # The clock, and when each phase began.
         self.tick = 0
@@ -367,6 +379,9 @@ class _Simulation:
         self.trap = "off"
         self.tables = self.asked = self.let_go = self.waited = 0
         self.commits = self.carried = 0
+        # Low memory.
+        self.pressing = False
+        self.refused = 0
         # What SPL remembers.
         self.switches = 2
         self.dlock = self.emergency_max = self.object_max = 0
@@ -428,9 +443,11 @@ class _Simulation:
                 self.armed = True
             case "release":
                 self.armed = False
-            case "trap induced":
-                self.trap = "induced"
+            case "trap induced" | "trap organic":
+                self.trap = command.split()[1]
                 self.armed = not self.is_declined
+            case "pressure on" | "pressure off":
+                self.pressing = command.endswith("on")
             case "trap off":
                 self.trap = "off"
                 self.let_go += self.held_ticks > 0
@@ -443,13 +460,14 @@ class _Simulation:
         self.now_ns = BASE_NS + self.tick * PERIOD_NS
         if self.is_cycle:
             self.move_trap()
+        self.refused += 3 * (self.pressing and not self.within(self.knobs.relieved))
         self.move_worker()
         for thread in self.threads:
             self.move_thread(thread)
 
     def move_trap(self) -> None:
         """It is sprung once if it catches somebody, else again and again; some commits later that one is free."""
-        if self.trap == "induced" and self.wanted == "running" and (self.is_declined or not self.tables):
+        if self.trap != "off" and self.wanted == "running" and (self.is_declined or not self.tables):
             self.tables += 1
             self.asked += not self.knobs.deaf
         enough = self.within(Span("resolve", 0.2)) and not self.knobs.forever and not self.knobs.own
@@ -605,6 +623,10 @@ class _Simulation:
             mode = f"trap mode={self.trap} "
             lines.append(self.probe_line("trap", **self.trap_cells()).replace("trap ", mode, 1))
             lines.append(self.probe_line("tx", commits=self.commits, carried=self.carried, ballast=0, ballast_kib=0))
+        if self.is_organic:
+            held, given = 92_000 * self.pressing, 16 * self.refused
+            cells = {"on": int(self.pressing), "held": held, "taken": held + given, "given": given}
+            lines.append(self.probe_line("pressure", **cells, refused=self.refused, free=94_000 - held))
         lines.append(
             self.probe_line("config", threads=self.count, objects=OBJECTS, size=SIZE, pause_us=5000, reap_rounds=1)
         )
@@ -634,7 +656,7 @@ class _Simulation:
         return {
             "spent": int(caught > 0),
             "tables": self.tables,
-            "induced": self.tables,
+            "induced": 0 if self.is_organic else self.tables,
             "sprung": self.asked,
             "declined": self.asked - caught,
             "entered": caught,
@@ -818,6 +840,9 @@ FAULTS: Mapping[str, Knobs] = {
     "nothing is committed": Knobs(uncommitted=_HALF),
     "few transactions are carried": Knobs(uncarried=_HALF),
     "cycle does not end": Knobs(forever=True),
+    "memory is not low for a while": Knobs(relieved=Span("window", 0.9, 1.3)),
+    "nobody keeps memory low": _probe(_HALF, "pressure.on", -1),
+    "reclaim was induced": _probe(_WINDOW, "trap.induced", 1),
     "trap not looked at after the window": Knobs(unread={"probe": Span("resolve", 0.0, 0.4)}),
     # --- progress
     "no fallback": Knobs(fallback=False),

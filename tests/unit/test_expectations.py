@@ -11,7 +11,7 @@ from simulated import CYCLE, DECLINED, Knobs, Span, simulate
 
 from framework.build.variants import VARIANTS
 from framework.evidence.cycle import CARRIED_AT_LEAST, PATH, missing_part
-from framework.evidence.probe import ProbeStatus
+from framework.evidence.probe import Pressure, ProbeStatus, Trap
 from framework.evidence.verdict import Outcome
 from framework.evidence.waits import ROLES, ROWS, Role
 from framework.lab.expectations import EXPECTED, GOOD, expected_outcomes
@@ -39,6 +39,8 @@ def test_what_depends_on_the_kernel() -> None:
     assert depends == {
         ("reclaim-cycle", "unscoped"): (Outcome.PROGRESS, Outcome.IMMUNE),
         ("reclaim-cycle", "sync-grow"): (Outcome.STALLED, Outcome.IMMUNE),
+        ("reclaim-organic", "unscoped"): (Outcome.PROGRESS, Outcome.IMMUNE),
+        ("reclaim-organic", "sync-grow"): (Outcome.STALLED, Outcome.IMMUNE),
     }
 
 
@@ -141,6 +143,17 @@ def test_the_trap_stays_until_it_was_left() -> None:
     commands = [command for step in SCENARIOS["reclaim-cycle"].steps(3.0) for command in step.commands]
     assert names.index("resolve") + 1 == names.index("release")
     assert commands == ["start", "trap induced", "park", "resume", "trap off", "stop"]
+
+
+def test_memory_is_low_before_the_trap_is_set_and_until_it_is_gone() -> None:
+    steps = SCENARIOS["reclaim-organic"].steps(3.0)
+    commands = [command for step in steps for command in step.commands]
+    assert commands == ["start", "pressure on", "trap organic", "park", "resume", "trap off", "pressure off", "stop"]
+    until = {step.name: step.until for step in steps}
+    for pressure, low in ((Pressure(), False), (Pressure(refused=1), False), (Pressure(refused=1, given=1), True)):
+        assert until["press"](reading(replace(status(), pressure=pressure))) is low
+    assert not until["trap"](reading(replace(status(), trap=Trap()), 59))
+    assert until["trap"](reading(replace(status(), trap=Trap(sprung=1))))
 
 
 # The way into the trap

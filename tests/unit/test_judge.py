@@ -21,6 +21,7 @@ from simulated import (
     GOOD,
     HELD,
     NOMINAL,
+    ORGANIC,
     PHASES,
     SIZE,
     SLAB_HEADER,
@@ -45,7 +46,13 @@ SETTINGS = settings(deadline=None, derandomize=True)
 
 DATA = Path(__file__).parents[1] / "data"
 
-BEST = {HELD: Outcome.PROGRESS, NOMINAL: Outcome.HEALTHY, CYCLE: Outcome.PROGRESS, DECLINED: Outcome.IMMUNE}
+BEST = {
+    HELD: Outcome.PROGRESS,
+    NOMINAL: Outcome.HEALTHY,
+    CYCLE: Outcome.PROGRESS,
+    DECLINED: Outcome.IMMUNE,
+    ORGANIC: Outcome.PROGRESS,
+}
 SCENARIOS = tuple(BEST)
 
 
@@ -127,6 +134,14 @@ def test_the_reasons_for_immunity() -> None:
     assert re.fullmatch(r"\d{3} transactions were committed in the window", transactions)
 
 
+def test_low_memory_is_among_the_reasons() -> None:
+    assert re.fullmatch(
+        r"memory was low throughout: 8000 to 8000 KiB free in the readings, 359 MiB taken; \d{3} times there was no "
+        r"page above the watermark, and reclaim got \d{4} pages back",
+        verdict_of(ORGANIC).reasons[-1].text,
+    )
+
+
 def test_a_transaction_that_waits_for_itself_is_named() -> None:
     assert verdict_of(CYCLE, "transaction waits for itself").reasons[-1].text == (
         "by agent, cycle: the transaction thread slabprobe/tx (pid 128) waits in slabprobe_wait_commit, in shrinker "
@@ -163,7 +178,8 @@ class Row:
 
 
 BOTH = (HELD, NOMINAL)
-TRAP = (CYCLE, DECLINED)
+CAUGHT = (CYCLE, ORGANIC)
+TRAP = (*CAUGHT, DECLINED)
 ALL = (*BOTH, *TRAP)
 STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.3\d\d s "
 BACK = r"critical threads did not come back after the release"
@@ -217,7 +233,7 @@ ROWS = (
         "shrinker is not asked",
         Outcome.NOT_TRIGGERED,
         r"the trap was never sprung: the growth of the cache needed \d+ page tables, and in \d+ reclaims before them",
-        (DECLINED,),
+        (DECLINED, ORGANIC),
     ),
     Row(
         "declines are not counted",
@@ -226,9 +242,9 @@ ROWS = (
         (DECLINED,),
     ),
     # check_caught
-    Row("worker runs", Outcome.NOT_TRIGGERED, r"worker 114 is not proven stuck in 60 of 60 readings", (CYCLE,)),
-    Row("worker not looked at", Outcome.INCONCLUSIVE, r"for 3\.000 s of the window nobody looked at the w", (CYCLE,)),
-    Row("worker comes free half way", Outcome.INCONCLUSIVE, STUCK_HALF + r"its state is S, not D$", (CYCLE,)),
+    Row("worker runs", Outcome.NOT_TRIGGERED, r"worker 114 is not proven stuck in 60 of 60 readings", CAUGHT),
+    Row("worker not looked at", Outcome.INCONCLUSIVE, r"for 3\.000 s of the window nobody looked at the w", CAUGHT),
+    Row("worker comes free half way", Outcome.INCONCLUSIVE, STUCK_HALF + r"its state is S, not D$", CAUGHT),
     Row(
         "caught when nobody looked",
         Outcome.INCONCLUSIVE,
@@ -239,14 +255,14 @@ ROWS = (
         "worker stuck elsewhere",
         Outcome.NOT_TRIGGERED,
         r"worker 114 is stuck elsewhere: the page table is not in its place in slabprobe_wait_commit <- slabprobe_shr",
-        (CYCLE,),
+        CAUGHT,
     ),
     # check_commits
     Row(
         "transaction waits for itself",
         Outcome.STALLED,
         r"no transaction was committed for the last 2\.950 s of the window, after \d+ in all$",
-        (CYCLE,),
+        CAUGHT,
     ),
     Row(
         "nothing is committed",
@@ -259,21 +275,34 @@ ROWS = (
         "few transactions are carried",
         Outcome.INCONCLUSIVE,
         r"only \d\d transactions were carried by emergency objects while the worker was caught; 100 are asked for$",
-        (CYCLE,),
+        CAUGHT,
     ),
-    Row("no fallback", Outcome.STALLED, r"no transaction was committed for the last 2\.950 s", (CYCLE,)),
+    Row("no fallback", Outcome.STALLED, r"no transaction was committed for the last 2\.950 s", CAUGHT),
     # check_resolved
     Row(
         "cycle does not end",
         Outcome.NO_RECOVERY,
         r"the cycle did not end by itself: after \d+ commits since the window thread 114 is still caught, since \d\.",
-        (CYCLE,),
+        CAUGHT,
     ),
     Row(
         "trap not looked at after the window",
         Outcome.INCONCLUSIVE,
         r"nobody looked at the trap between the window and its end$",
-        (CYCLE,),
+        CAUGHT,
+    ),
+    # check_low
+    Row(
+        "memory is not low for a while",
+        Outcome.INCONCLUSIVE,
+        r"memory was not seen to be low between 5\.\d{3} s and 6\.\d{3} s$",
+        (ORGANIC,),
+    ),
+    Row(
+        "nobody keeps memory low", Outcome.INCONCLUSIVE, r"memory was not seen to be low between 5\.\d{3} s", (ORGANIC,)
+    ),
+    Row(
+        "reclaim was induced", Outcome.INCONCLUSIVE, r"1 reclaims were induced: what sprang the trap was n", (ORGANIC,)
     ),
     # check_needed
     Row(
@@ -441,7 +470,7 @@ ROWS = (
         "emergency objects after the recovery",
         Outcome.NO_RECOVERY,
         r"9 more emergency objects were handed out after",
-        (HELD, CYCLE),
+        (HELD, *CAUGHT),
     ),
     Row(
         "thread 1 stands still after the recovery",
@@ -562,6 +591,7 @@ NEEDED = {
     HELD: {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
     CYCLE: IN_THE_TRAP,
     DECLINED: IN_THE_TRAP,
+    ORGANIC: IN_THE_TRAP,
 }
 MARKS = [(name, phase.name) for name, phases in PHASES.items() for phase in phases if phase.name]
 
@@ -618,7 +648,9 @@ def test_a_damaged_record_is_worth_no_verdict(fault: str) -> None:
 
 @pytest.mark.parametrize("scenario", [None, "", "zvol-swap", 7])
 def test_an_unknown_scenario(scenario: object) -> None:
-    with pytest.raises(EvidenceError, match=r"scenario .* is not known; known are nominal, held-worker, reclaim-cycle"):
+    with pytest.raises(
+        EvidenceError, match=r"scenario .* is not known; known are nominal, held-worker, reclaim-cycle, r"
+    ):
         judge(Evidence({"scenario": scenario}, Timeline(), ""))
 
 
