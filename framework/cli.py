@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -25,10 +26,10 @@ from rich.table import Table
 from rich.text import Text
 
 from framework import __version__
-from framework.build.kernels import KERNELS, find_kernel
+from framework.build.kernels import KERNELS
 from framework.build.known import known_kernels
 from framework.build.own import FORM as OWN_KERNEL
-from framework.build.own import find_own_kernel
+from framework.build.source import FORM as BUILT_KERNEL
 from framework.build.symbols import fetch_symbols
 from framework.build.variants import VARIANTS
 from framework.deadline import Deadline
@@ -42,7 +43,7 @@ from framework.host.probe import inspect_host
 from framework.host.store import Store
 from framework.lab.experiment import Dump, run_until_fed
 from framework.lab.postmortem import describe_dump, examine_run
-from framework.lab.prepare import PREPARE_BUDGET_S, Wish, prepare, prepare_kernel
+from framework.lab.prepare import PREPARE_BUDGET_S, Wish, find_any_kernel, prepare, prepare_kernel, spec_of
 from framework.lab.rundir import read_evidence
 from framework.lab.scenarios import SCENARIOS, Scenario, Workload, find_scenario
 from framework.lab.shell import run_shell
@@ -66,7 +67,8 @@ app = typer.Typer(
 _ROOT = Path(__file__).resolve().parent.parent
 
 KernelOption = Annotated[
-    str, typer.Option(help=f"Kernel: {', '.join(KERNELS)}, or your own as {OWN_KERNEL}.", metavar="ID")
+    str,
+    typer.Option(help=f"Kernel: {', '.join(KERNELS)}, {BUILT_KERNEL}, or your own as {OWN_KERNEL}.", metavar="ID"),
 ]
 VariantOption = Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")]
 SplOption = Annotated[
@@ -432,8 +434,8 @@ def _wish(
 
 
 def _kernel_id(name: str) -> str:
-    own = find_own_kernel(name)
-    return own.spec.id if own else find_kernel(name).id
+    """Its id as a part of a directory's name."""
+    return re.sub("[:,]", "-", spec_of(find_any_kernel(name)).id)
 
 
 def _outcome(name: str) -> Outcome:

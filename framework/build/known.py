@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from framework.build.kernels import KERNELS, Kernel, KernelSpec
+from framework.build.source import BUILT, make_built_kernel
 from framework.build.spl import SplSource
 from framework.host.store import Store
 
@@ -81,8 +82,9 @@ def remember_kernel(store: Store, kernel: Kernel, source: SplSource) -> None:
 
 
 def known_kernels(store: Store) -> list[KnownKernel]:
-    """Every row of `KERNELS` with what is known of it; no network, and nothing is fetched or built."""
-    return [_look_up(store, spec) for spec in KERNELS.values()]
+    """Every row of `KERNELS` and `BUILT` with what is known of it; no network, and nothing is fetched or built."""
+    specs = (*KERNELS.values(), *(make_built_kernel(row).spec for row in BUILT.values()))
+    return [_look_up(store, spec) for spec in specs]
 
 
 def _look_up(store: Store, spec: KernelSpec) -> KnownKernel:

@@ -87,7 +87,8 @@ def test_kernels_without_a_store_or_a_network(tmp_path: Path) -> None:
     assert done.returncode == 0
     said = json.loads(done.stdout)
     assert said["schema_version"] == 1
-    assert [row["id"] for row in said["kernels"]] == ["debian-11", "debian-12", "debian-13", "debian-sid"]
+    built = [f"built:{name}" for name in ("plain", "lockdep", "faults", "kasan")]
+    assert [row["id"] for row in said["kernels"]] == ["debian-11", "debian-12", "debian-13", "debian-sid", *built]
     for row in said["kernels"]:
         assert set(row) == {"id", "suite", "metapackage", "note", "resolved", "stored"}
         assert (row["resolved"], row["stored"]) == (None, False)
