@@ -10,6 +10,7 @@ from typing import Any
 
 from framework import __version__
 from framework.build.image import build_image, make_keys
+from framework.build.kconfig import parse_config
 from framework.build.kernels import Kernel, KernelSpec, fetch_kernel, find_kernel
 from framework.build.known import remember_kernel
 from framework.build.own import OwnKernel, find_own_kernel, take_kernel
@@ -17,6 +18,7 @@ from framework.build.source import BuiltKernel, build_kernel, find_built_kernel
 from framework.build.spl import SplBuild, build_spl, check_inputs, find_source
 from framework.build.variants import find_variant
 from framework.deadline import Deadline
+from framework.errors import UsageError
 from framework.evidence.verdict import Outcome
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
@@ -117,7 +119,10 @@ class Prepared:
         :param window_s: by default the scenario's own.
         :param workload: by default the scenario's own, for this window.
         :param dump: when to keep a dump of the guest's memory.
+        :raises UsageError: when the scenario lets allocations fail, and the kernel cannot.
         """
+        if scenario.faults is not None:
+            self._check_faults(scenario)
         window_s = scenario.window_s if window_s is None else window_s
         return Experiment(
             scenario,
@@ -131,6 +136,20 @@ class Prepared:
             workload or scenario.workload(window_s),
             dump,
         )
+
+    def _check_faults(self, scenario: Scenario) -> None:
+        config = parse_config((self.kernel.image.path / "config").read_text(errors="replace"))
+        lacking = [f"CONFIG_{name}" for name in _FAULT_OPTIONS if config.get(name) != "y"]
+        if lacking:
+            raise UsageError(
+                f"{scenario.name} lets allocations fail, and {self.kernel.spec.id} ({self.kernel.release}) is without "
+                f"{' and '.join(lacking)}",
+                hint="--kernel built:faults has it",
+            )
+
+
+# What a scenario with faults needs of a kernel.
+_FAULT_OPTIONS = ("FAIL_PAGE_ALLOC", "FAULT_INJECTION_DEBUG_FS")
 
 
 def find_any_kernel(name: str) -> KernelSpec | BuiltKernel | OwnKernel:

@@ -110,6 +110,17 @@ static int cmd_trap(char *args)
 	return -EINVAL;
 }
 
+static int cmd_fail(char *args)
+{
+	if (args && !strcmp(args, "grow"))
+		return probe_fail_set(PROBE_FAIL_GROW);
+	if (args && !strcmp(args, "emergency"))
+		return probe_fail_set(PROBE_FAIL_EMERGENCY);
+	if (args && !strcmp(args, "off"))
+		return probe_fail_set(PROBE_FAIL_OFF);
+	return -EINVAL;
+}
+
 static int cmd_mark(char *args)
 {
 	struct mark *mark = &marks[nr_marks % NR_MARKS];
@@ -135,6 +146,7 @@ static const struct command {
 	{ "hold", cmd_hold },
 	{ "release", cmd_release },
 	{ "trap", cmd_trap },
+	{ "fail", cmd_fail },
 	{ "mark", cmd_mark },
 };
 
@@ -177,6 +189,7 @@ static int probe_show(struct seq_file *m, void *v)
 		   bits.kvmem, bits.deadlocked, bits.growing, bits.reaping);
 	probe_hold_show(m);
 	probe_cycle_show(m);
+	probe_fail_show(m);
 	probe_threads_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
@@ -225,8 +238,10 @@ static void __exit slabprobe_exit(void)
 	remove_proc_entry(PROBE_NAME, NULL);
 	probe_release();
 	probe_trap_set(PROBE_TRAP_OFF, 0);
+	probe_fail_set(PROBE_FAIL_OFF);
 	probe_threads_exit();
 	probe_hold_exit();
+	probe_fail_exit();
 	probe_cycle_exit();
 }
 
