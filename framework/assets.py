@@ -1,4 +1,4 @@
-"""Where images/ is: beside the package in a checkout, inside it once installed."""
+"""Where images/ and kernel-config/ are: beside the package in a checkout, inside it once installed."""
 
 from __future__ import annotations
 
@@ -16,3 +16,14 @@ def find_images() -> Path:
         if (candidate / "guest" / "init").is_file():
             return candidate
     raise FileNotFoundError(f"images/ is neither beside nor inside {_PACKAGE}")
+
+
+def find_kernel_config() -> Path:
+    """The directory with the fragments of kernels' configurations.
+
+    :raises FileNotFoundError: when the installation is incomplete.
+    """
+    for candidate in (_PACKAGE.parent / "kernel-config", _PACKAGE / "_kernel_config"):
+        if (candidate / "guest.config").is_file():
+            return candidate
+    raise FileNotFoundError(f"kernel-config/ is neither beside nor inside {_PACKAGE}")

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -26,10 +27,10 @@ from rich.table import Table
 from rich.text import Text
 
 from framework import __version__
-from framework.build.kernels import KERNELS, find_kernel
+from framework.build.kernels import KERNELS
 from framework.build.known import known_kernels
 from framework.build.own import FORM as OWN_KERNEL
-from framework.build.own import find_own_kernel
+from framework.build.source import FORM as BUILT_KERNEL
 from framework.build.symbols import fetch_symbols
 from framework.build.variants import VARIANTS, find_variant
 from framework.deadline import Deadline
@@ -45,7 +46,7 @@ from framework.lab.experiment import Dump, run_until_fed
 from framework.lab.matrix import CellRun, grid, plan, run_matrix
 from framework.lab.pool import Job, JobResult, fitting_jobs, run_jobs
 from framework.lab.postmortem import describe_dump, examine_run
-from framework.lab.prepare import PREPARE_BUDGET_S, Wish, prepare, prepare_kernel
+from framework.lab.prepare import PREPARE_BUDGET_S, Wish, find_any_kernel, prepare, prepare_kernel, spec_of
 from framework.lab.rundir import read_evidence
 from framework.lab.scenarios import SCENARIOS, Scenario, Workload, find_scenario
 from framework.lab.shell import run_shell
@@ -68,7 +69,8 @@ app = typer.Typer(
 _ROOT = Path(__file__).resolve().parent.parent
 
 KernelOption = Annotated[
-    str, typer.Option(help=f"Kernel: {', '.join(KERNELS)}, or your own as {OWN_KERNEL}.", metavar="ID")
+    str,
+    typer.Option(help=f"Kernel: {', '.join(KERNELS)}, {BUILT_KERNEL}, or your own as {OWN_KERNEL}.", metavar="ID"),
 ]
 VariantOption = Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")]
 SplOption = Annotated[
@@ -291,12 +293,17 @@ def _workload(scenario: Scenario, window_s: float | None, **given: int | None) -
     return workload
 
 
+# Scenarios that need nothing of a kernel that not every kernel has.
+_ANYWHERE = ",".join(name for name, scenario in SCENARIOS.items() if scenario.faults is None)
+
+
 @app.command()
 def matrix(
-    scenario: Annotated[str, typer.Option(help=f"Scenarios: {', '.join(SCENARIOS)}.", metavar="NAMES")] = ",".join(
-        SCENARIOS
-    ),
-    kernel: Annotated[str, typer.Option(help=f"Kernels: {', '.join(KERNELS)}.", metavar="IDS")] = ",".join(KERNELS),
+    scenario: Annotated[str, typer.Option(help=f"Scenarios: {', '.join(SCENARIOS)}.", metavar="NAMES")] = _ANYWHERE,
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(help="Kernels, as `run` takes them; by default those of the Debian suites.", metavar="IDS"),
+    ] = None,
     variant: Annotated[str, typer.Option(help=f"Variants: {', '.join(VARIANTS)}.", metavar="NAMES")] = ",".join(
         VARIANTS
     ),
@@ -308,12 +315,13 @@ def matrix(
 ) -> None:
     """Run many cells, scenarios by kernels by variants, each in a fresh guest, and compare with what is expected.
 
-    Without options it runs all of them. Lists are separated by commas. What has to be fetched and built for them is
-    fetched and built first. A cell whose guest does not boot does not keep the others from running.
+    Without options it runs every scenario that each kernel can do. Names are separated by commas, and --kernel may be
+    given again: one with a colon in it is taken as it is. What has to be fetched and built is fetched and built first.
+    A cell whose guest does not boot does not keep the others from running.
     """
     cells = plan(
         [find_scenario(name).name for name in scenario.split(",")],
-        [find_kernel(name).id for name in kernel.split(",")],
+        _kernel_names(kernel or KERNELS),
         [find_variant(name).name for name in variant.split(",")],
     )
     at_once = _at_once(jobs, Wish().ram_mib)
@@ -330,6 +338,14 @@ def matrix(
         typer.echo(f"{good} of {len(runs)} runs as expected, in {time.monotonic() - start:.0f} s")
     if good < len(runs):
         raise typer.Exit(1 if all(run.outcome for run in runs) else HarnessError.exit_status)
+
+
+def _kernel_names(values: Iterable[str]) -> list[str]:
+    """:raises UsageError: when one stands for nothing."""
+    names = [name for value in values for name in ([value] if ":" in value else value.split(","))]
+    for name in names:
+        find_any_kernel(name)
+    return names
 
 
 def _tell(run: CellRun) -> None:
@@ -513,8 +529,8 @@ def _wish(
 
 
 def _kernel_id(name: str) -> str:
-    own = find_own_kernel(name)
-    return own.spec.id if own else find_kernel(name).id
+    """Its id as a part of a directory's name."""
+    return re.sub("[:,]", "-", spec_of(find_any_kernel(name)).id)
 
 
 def _at_once(jobs: str, ram_mib: int) -> int:

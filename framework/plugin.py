@@ -19,8 +19,7 @@ import pytest
 from testinfra.backend.base import BaseBackend, CommandResult
 from testinfra.host import Host
 
-from framework.build.kernels import KERNELS, find_kernel
-from framework.build.own import find_own_kernel
+from framework.build.kernels import KERNELS
 from framework.build.variants import VARIANTS, find_variant
 from framework.deadline import Deadline
 from framework.errors import HarnessError, UsageError
@@ -30,7 +29,7 @@ from framework.guest.agent import AgentStream, start_agent
 from framework.guest.guest import Guest, start_guest
 from framework.host.probe import inspect_host
 from framework.lab.experiment import Dump, Live, run_until_fed
-from framework.lab.prepare import Prepared, Wish, prepare
+from framework.lab.prepare import Prepared, Wish, find_any_kernel, prepare
 from framework.lab.rundir import RunDirectory
 from framework.lab.scenarios import Reading, Workload, find_scenario
 from framework.log import setup_logging
@@ -65,9 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
     try:
-        name = config.getoption("--kernel")
-        if find_own_kernel(name) is None:
-            find_kernel(name)
+        find_any_kernel(config.getoption("--kernel"))
         find_variant(config.getoption("--variant"))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error

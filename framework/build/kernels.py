@@ -75,6 +75,8 @@ class Kernel:
     passed_over: tuple[str, ...]
     image: Artefact
     root: BuildRoot
+    # How it was configured; None for one that was not built here.
+    built: Mapping[str, object] | None = None
 
     @property
     def version(self) -> str:
@@ -103,6 +105,7 @@ class Kernel:
             "root": self.root.key,
             "built_with": self.root.versions(),
             "passed_over": list(self.passed_over),
+            "built": self.built,
         }
 
 
@@ -111,7 +114,10 @@ def find_kernel(name: str) -> KernelSpec:
     try:
         return KERNELS[name]
     except KeyError:
-        raise UsageError(f"there is no kernel {name!r}; there are: {', '.join(KERNELS)}") from None
+        raise UsageError(
+            f"there is no kernel {name!r}; there are: {', '.join(KERNELS)}",
+            hint="`built:NAME` builds one from source, `path:VMLINUZ,HEADERS` takes your own",
+        ) from None
 
 
 def fetch_kernel(store: Store, apt: PrivateApt, spec: KernelSpec, deadline: Deadline) -> Kernel:

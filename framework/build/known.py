@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from framework.build.kernels import KERNELS, Kernel, KernelSpec
+from framework.build.source import BUILT, make_built_kernel
 from framework.build.spl import SplSource
 from framework.host.store import Store
 
@@ -96,8 +97,9 @@ def _write(store: Store, name: str, facts: Mapping[str, object]) -> None:
 
 
 def known_kernels(store: Store) -> list[KnownKernel]:
-    """Every row of `KERNELS` with what is known of it; no network, and nothing is fetched or built."""
-    return [_look_up(store, spec) for spec in KERNELS.values()]
+    """Every row of `KERNELS` and `BUILT` with what is known of it; no network, and nothing is fetched or built."""
+    specs = (*KERNELS.values(), *(make_built_kernel(row).spec for row in BUILT.values()))
+    return [_look_up(store, spec) for spec in specs]
 
 
 def _look_up(store: Store, spec: KernelSpec) -> KnownKernel:

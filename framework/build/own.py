@@ -13,7 +13,7 @@ from pathlib import Path
 
 from framework.build.image import MODULES, resolve_modules
 from framework.build.kernels import Kernel, KernelSpec
-from framework.build.root import build_root
+from framework.build.root import OWN_PACKAGES, build_root
 from framework.deadline import Deadline
 from framework.errors import UsageError
 from framework.host.content import input_hash
@@ -47,6 +47,8 @@ class OwnKernel:
     headers: Path
     # Directory with modules.dep; None if there is none, and then everything a guest needs has to be built in.
     modules: Path | None
+    # Packages that modules for it are built with.
+    packages: tuple[str, ...] = OWN_PACKAGES
 
 
 def find_own_kernel(name: str) -> OwnKernel | None:
@@ -122,7 +124,7 @@ def take_kernel(store: Store, apt: PrivateApt, own: OwnKernel, deadline: Deadlin
     :raises SetupError: when the build root cannot be made.
     """
     inputs = {name: own.headers / name for name in _INPUTS if (own.headers / name).exists()}
-    root = build_root(store, apt, own.release, own.headers, deadline, input_hash(inputs))
+    root = build_root(store, apt, own.release, own.headers, deadline, input_hash(inputs), more=own.packages)
     built_in = list_built_in((own.headers / _CONFIG).read_text(errors="replace"))
     dependencies = (own.modules / "modules.dep").read_text(errors="replace") if own.modules else ""
     # Of hundreds of megabytes these are all that a guest loads.

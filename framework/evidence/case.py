@@ -50,8 +50,9 @@ class Case:
 
     @property
     def pulled_ns(self) -> int:
-        """When the lever was pulled or the trap was set; if there is neither, the beginning of the window."""
-        return self.marks.get("hold", self.marks.get("trap", self.window[0]))
+        """When the lever was pulled, the trap was set or faults were asked for; else the beginning of the window."""
+        pulled = next((name for name in ("hold", "trap", "fail") if name in self.marks), "window")
+        return self.marks[pulled]
 
     def probes(self, start: str, end: str) -> tuple[Sample[ProbeStatus], ...]:
         """The probe's readings between two marks."""

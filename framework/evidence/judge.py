@@ -42,6 +42,7 @@ from framework.evidence.cycle import (
     check_trap,
 )
 from framework.evidence.diagnosis import Condition
+from framework.evidence.faults import because_faults, check_injected
 from framework.evidence.figures import describe
 from framework.evidence.kernlog import FindingKind, scan_kernel_log
 from framework.evidence.pressure import because_low, check_low
@@ -255,6 +256,19 @@ def _survived_low(case: Case) -> Verdict:
     return replace(verdict, reasons=(*verdict.reasons, because_low(case)))
 
 
+def _retried(case: Case) -> Verdict:
+    """Of growths that fail: nothing was stuck, so what is shown is health in spite of them."""
+    return Verdict(
+        Outcome.HEALTHY, (because_faults(case), Reason("afterwards no emergency object is left, flags clear"))
+    )
+
+
+def _went_on(case: Case) -> Verdict:
+    """Of emergency objects that cannot be had at first."""
+    verdict = _progress(case)
+    return replace(verdict, reasons=(*verdict.reasons, because_faults(case)))
+
+
 _ALWAYS = (check_crash, check_lost, check_losses)
 
 _CYCLE = Rule(
@@ -325,4 +339,46 @@ RULES: Mapping[str, Rule] = {
     "reclaim-cycle": _CYCLE,
     # The same, and what springs the trap is low memory.
     "reclaim-organic": replace(_CYCLE, checks=(*_CYCLE.checks, check_low), good=_survived_low),
+    "grow-fails": Rule(
+        required=(
+            *_ALWAYS,
+            check_phases("fail", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"),
+        ),
+        checks=(
+            check_injected,
+            check_threads,
+            check_progress,
+            check_latency,
+            check_read,
+            check_rows,
+            check_maximum,
+            check_audit,
+            check_recovered,
+            check_woken("recovered", "final", Outcome.NO_RECOVERY),
+            check_drained,
+        ),
+        good=_retried,
+    ),
+    "emergency-fails": Rule(
+        required=(
+            *_ALWAYS,
+            check_phases("hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"),
+        ),
+        checks=(
+            check_injected,
+            check_stuck,
+            check_needed,
+            check_threads,
+            check_progress,
+            check_latency,
+            check_read,
+            check_rows,
+            check_maximum,
+            check_audit,
+            check_recovered,
+            check_woken("recovered", "final", Outcome.NO_RECOVERY),
+            check_drained,
+        ),
+        good=_went_on,
+    ),
 }

@@ -114,6 +114,29 @@ class Transactions:
     ballast_kib: int = 0
 
 
+class FailPlace(enum.StrEnum):
+    """Where page allocations are let fail."""
+
+    OFF = "off"
+    # In the worker, while it grows the cache.
+    GROW = "grow"
+    # In a critical thread, while it takes an object.
+    EMERGENCY = "emergency"
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Faults that the kernel injects into marked tasks. Counters since loading."""
+
+    place: FailPlace = FailPlace.OFF
+    # Growths, or allocations of an object, for whose length a task was marked.
+    marked: int = 0
+    # Page allocations that the kernel let fail in them.
+    injected: int = 0
+    # Page allocations of which it is not known.
+    missed: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Pressure:
     """Low memory: pages that a thread of the probe holds and goes on taking. Counters since loading."""
@@ -188,11 +211,12 @@ class ProbeStatus:
     latency: dict[int, int]
     # The last 32.
     marks: tuple[Mark, ...]
-    # Modules of before the trap do not have these.
+    # Modules of before the trap, or before the faults, do not have these.
     trap: Trap = Trap()
     tx: Transactions = Transactions()
     # Nor those of before low memory this.
     pressure: Pressure = Pressure()
+    fail: Fail = Fail()
 
 
 def parse_probe(text: str) -> ProbeStatus:
@@ -215,6 +239,7 @@ def parse_probe(text: str) -> ProbeStatus:
         trap=_trap(records.only("trap")) if records.has("trap") else Trap(),
         tx=_transactions(records.only("tx")) if records.has("tx") else Transactions(),
         pressure=_pressure(records.only("pressure")) if records.has("pressure") else Pressure(),
+        fail=_fail(records.only("fail")) if records.has("fail") else Fail(),
     )
 
 
@@ -248,6 +273,13 @@ def _trap(line: Line) -> Trap:
     values = line.numbers("spent", *counters, "pid", "since_ns", "released_ns", "gfp")
     spent = values.pop("spent")
     return Trap(mode=TrapMode(mode), spent=spent != 0, **values)
+
+
+def _fail(line: Line) -> Fail:
+    place = line.pairs().get("place", "")
+    if place not in tuple(FailPlace):
+        raise EvidenceError(f"not a place: {excerpt(place)}, valid are {', '.join(FailPlace)}", line=line.number)
+    return Fail(FailPlace(place), **line.numbers("marked", "injected", "missed"))
 
 
 def _transactions(line: Line) -> Transactions:

@@ -15,7 +15,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -83,6 +83,7 @@ def run(
     check: bool = True,
     error: type[SetupError] = SetupError,
     hint: str | None = None,
+    watch: Callable[[bytes], None] | None = None,
 ) -> Completed:
     """Run a command to its end.
 
@@ -95,6 +96,7 @@ def run(
     :param check: whether an exit status other than 0 is an error.
     :param error: `SetupError` or `BuildError`.
     :param hint: advice that goes with a failure.
+    :param watch: is called with each piece of output as it comes, cut anywhere.
     :raises SetupError: (or `error`) when the program is missing or fails, with its own last lines.
     :raises DeadlineExceeded: when it did not end in time; it has been killed.
     """
@@ -105,7 +107,7 @@ def run(
         with start_process(
             words, cwd=cwd, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
-            output = _collect(process, deadline, what, log)
+            output = _collect(process, deadline, what, log, watch)
     done = Completed(output.stdout_text(), process.returncode, output.tail_text())
     if check and done.exit_code != 0:
         raise _failure(error, what, words, done, log, hint)
@@ -228,8 +230,9 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 class _Output:
     """What a command has written so far."""
 
-    def __init__(self, log: IO[bytes] | None) -> None:
+    def __init__(self, log: IO[bytes] | None, watch: Callable[[bytes], None] | None = None) -> None:
         self._log = log
+        self._watch = watch
         self._stdout = bytearray()
         # The end of both outputs as they came.
         self._recent = bytearray()
@@ -243,6 +246,8 @@ class _Output:
         if self._log is not None:
             self._log.write(chunk)
             self._log.flush()
+        if self._watch is not None:
+            self._watch(chunk)
 
     def stdout_text(self) -> str:
         return self._stdout.decode(errors="replace")
@@ -251,13 +256,19 @@ class _Output:
         return "\n".join(self._recent.decode(errors="replace").splitlines()[-TAIL_LINES:])
 
 
-def _collect(process: subprocess.Popen[bytes], deadline: Deadline, what: str, log: Path | None) -> _Output:
+def _collect(
+    process: subprocess.Popen[bytes],
+    deadline: Deadline,
+    what: str,
+    log: Path | None,
+    watch: Callable[[bytes], None] | None,
+) -> _Output:
     """Read both pipes until the process has ended."""
     assert process.stdout is not None and process.stderr is not None
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
     with selectors.DefaultSelector() as selector, open(log, "ab") if log else nullcontext() as log_file:
-        output = _Output(log_file)
+        output = _Output(log_file, watch)
         # A pipe may be held open by something the process left behind, so its end is seen through a pidfd.
         ended = os.pidfd_open(process.pid)
         try:

@@ -52,6 +52,28 @@ EXPECTED: Mapping[tuple[str, str], Expectation] = {
     ("held-worker", "sync-grow"): Expectation(
         Outcome.NOT_TRIGGERED, "there is no worker that the lever could hold: callers call vmalloc themselves"
     ),
+    ("grow-fails", "stock"): Expectation(
+        Outcome.HEALTHY, "a growth that fails is asked for again by whoever waited for it, until one succeeds"
+    ),
+    ("grow-fails", "no-emergency"): Expectation(
+        Outcome.HEALTHY, "a growth that fails is over at once, so nobody waits for it for ever"
+    ),
+    ("grow-fails", "unscoped"): Expectation(Outcome.HEALTHY, "marks and flags do not matter to a fault"),
+    ("grow-fails", "sync-grow"): Expectation(
+        Outcome.NOT_TRIGGERED, "there is no worker whose growth could fail: callers call vmalloc themselves"
+    ),
+    ("emergency-fails", "stock"): Expectation(
+        Outcome.PROGRESS, "a caller whose emergency object cannot be had tries again until it can"
+    ),
+    ("emergency-fails", "no-emergency"): Expectation(
+        Outcome.STALLED, "callers wait for the worker, and never come to ask for an emergency object"
+    ),
+    ("emergency-fails", "unscoped"): Expectation(
+        Outcome.PROGRESS, "timeout and emergency objects are those of stock, and the faults do not reclaim"
+    ),
+    ("emergency-fails", "sync-grow"): Expectation(
+        Outcome.NOT_TRIGGERED, "without a worker nothing is held, and so nobody comes to ask for an emergency object"
+    ),
     ("reclaim-cycle", "stock"): Expectation(
         Outcome.IMMUNE, "the worker is marked (PF_MEMALLOC_NOIO), which holds for page tables on every kernel"
     ),

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
 from framework.lab.hostwatch import start_host_watch
 from framework.lab.rundir import RunDirectory, read_evidence
-from framework.lab.scenarios import Reading, Scenario, Step, Workload
+from framework.lab.scenarios import Faults, Reading, Scenario, Step, Workload
 from framework.log import LOGGER, note, step
 
 # Seconds of the host that a run may take beyond its boot, at most; a scenario here takes about ten.
@@ -43,6 +43,9 @@ EVIDENCE_S = 60.0
 
 # A critical thread that has waited this long for an object when the window ends stands still, ns of guest time.
 STANDS_NS = 1_000_000_000
+
+# Where a guest has it; init does not mount it.
+_DEBUGFS = "/sys/kernel/debug"
 
 
 class Dump(StrEnum):
@@ -142,6 +145,7 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
             "cpus": experiment.machine.cpus,
             "workload": {name: getattr(workload, name) for name in workload.__slots__},
         },
+        **({"faults": asdict(scenario.faults)} if scenario.faults else {}),
         **experiment.facts,
     }
 
@@ -204,6 +208,8 @@ def _drive(
         for module in experiment.modules:
             guest.insert_module(module, deadline=deadline.sub(60))
         record.add_facts({"spl_parameters": _parameters(guest, deadline)})
+        if experiment.scenario.faults is not None:
+            record.add_facts({"fault_settings": _set_faults(guest, experiment.scenario.faults, deadline)})
     live = Live(record)
     with (
         start_host_watch(monitor.take_reading, record.record_host),
@@ -233,6 +239,18 @@ def _parameters(guest: Guest, deadline: Deadline) -> dict[str, str]:
     """SPL's parameters: half of them decide how its caches behave."""
     listing = guest.ssh.run("cd /sys/module/spl/parameters && grep . *", deadline=deadline.sub(20), check=False)
     pairs = (line.partition(":")[::2] for line in listing.stdout.splitlines()[:200])
+    return {name: value[:200] for name, value in pairs}
+
+
+def _set_faults(guest: Guest, faults: Faults, deadline: Deadline) -> dict[str, str]:
+    """Set up the kernel's fault injection, for tasks that the probe will mark; how it is set then.
+
+    :raises GuestCommandError: when the guest's kernel does not have it.
+    """
+    writes = "".join(f" && echo {value} > {name}" for name, value in faults.settings().items())
+    script = f"mount -t debugfs none {_DEBUGFS} && cd {_DEBUGFS}/fail_page_alloc{writes} && grep . *"
+    listing = guest.ssh.run(script, deadline=deadline.sub(20))
+    pairs = (line.partition(":")[::2] for line in listing.stdout.splitlines()[:50])
     return {name: value[:200] for name, value in pairs}
 
 

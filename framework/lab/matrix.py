@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +103,7 @@ def run_matrix(
         if isinstance(experiment, HarnessError):
             take(CellRun(cell, frozenset(), None, experiment.message, None, 0.0))
             continue
-        base = out / f"{cell.scenario}-{cell.kernel}-{cell.variant}"
+        base = out / re.sub(r"[^\w.-]+", "-", f"{cell.scenario}-{cell.kernel}-{cell.variant}")
         for number in range(1, repeat + 1):
             experiments[base if repeat == 1 else base / f"{number:03}"] = (cell, experiment)
     # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.

@@ -10,12 +10,15 @@ from typing import Any
 
 from framework import __version__
 from framework.build.image import build_image, make_keys
-from framework.build.kernels import Kernel, fetch_kernel, find_kernel
+from framework.build.kconfig import parse_config
+from framework.build.kernels import Kernel, KernelSpec, fetch_kernel, find_kernel
 from framework.build.known import remember_kernel
-from framework.build.own import find_own_kernel, take_kernel
+from framework.build.own import OwnKernel, find_own_kernel, take_kernel
+from framework.build.source import BuiltKernel, build_kernel, find_built_kernel
 from framework.build.spl import SplBuild, build_spl, check_inputs, find_source
 from framework.build.variants import find_variant
 from framework.deadline import Deadline
+from framework.errors import UsageError
 from framework.evidence.gfpprobe import Way
 from framework.evidence.traits import KernelTraits
 from framework.evidence.verdict import Outcome
@@ -38,7 +41,7 @@ PREPARE_BUDGET_S = 3600.0
 class Wish:
     """What the user asked for, by name."""
 
-    # A row of `KERNELS`, or `path:VMLINUZ,HEADERS[,SUITE]`.
+    # A row of `KERNELS`, `built:NAME[,SUITE]`, or `path:VMLINUZ,HEADERS[,SUITE]`.
     kernel: str = "debian-12"
     variant: str = "stock"
     # `debian` or `path:DIR`.
@@ -134,7 +137,10 @@ class Prepared(PreparedKernel):
         :param window_s: by default the scenario's own.
         :param workload: by default the scenario's own, for this window.
         :param dump: when to keep a dump of the guest's memory.
+        :raises UsageError: when the scenario lets allocations fail, and the kernel cannot.
         """
+        if scenario.faults is not None:
+            self._check_faults(scenario)
         window_s = scenario.window_s if window_s is None else window_s
         return Experiment(
             scenario,
@@ -149,6 +155,45 @@ class Prepared(PreparedKernel):
             dump,
         )
 
+    def _check_faults(self, scenario: Scenario) -> None:
+        config = parse_config((self.kernel.image.path / "config").read_text(errors="replace"))
+        lacking = [f"CONFIG_{name}" for name in _FAULT_OPTIONS if config.get(name) != "y"]
+        if lacking:
+            raise UsageError(
+                f"{scenario.name} lets allocations fail, and {self.kernel.spec.id} ({self.kernel.release}) is without "
+                f"{' and '.join(lacking)}",
+                hint="--kernel built:faults has it",
+            )
+
+
+# What a scenario with faults needs of a kernel.
+_FAULT_OPTIONS = ("FAIL_PAGE_ALLOC", "FAULT_INJECTION_DEBUG_FS")
+
+
+def find_any_kernel(name: str) -> KernelSpec | BuiltKernel | OwnKernel:
+    """What a user's name of a kernel stands for. Nothing is fetched or built.
+
+    :raises UsageError: when it stands for nothing; the message says what there is.
+    """
+    return find_own_kernel(name) or find_built_kernel(name) or find_kernel(name)
+
+
+def spec_of(chosen: KernelSpec | BuiltKernel | OwnKernel) -> KernelSpec:
+    """Its id and its suite."""
+    return chosen if isinstance(chosen, KernelSpec) else chosen.spec
+
+
+def _get_kernel(
+    store: Store, apt: PrivateApt, chosen: KernelSpec | BuiltKernel | OwnKernel, deadline: Deadline
+) -> Kernel:
+    match chosen:
+        case OwnKernel():
+            return take_kernel(store, apt, chosen, deadline)
+        case BuiltKernel():
+            return build_kernel(store, apt, chosen, deadline)
+        case KernelSpec():
+            return fetch_kernel(store, apt, chosen, deadline)
+
 
 def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = None) -> Prepared:
     """Fetch and build what a wish needs; what is in the store already is taken from there.
@@ -157,13 +202,13 @@ def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = 
     :raises SetupError: when something cannot be fetched or built.
     """
     # What is wrong with the wish is said before anything is fetched for it.
-    own_kernel = find_own_kernel(wish.kernel)
+    chosen = find_any_kernel(wish.kernel)
     variant = find_variant(wish.variant)
     own_tree = check_inputs(wish.spl, wish.patches)
     deadline = deadline or Deadline(PREPARE_BUDGET_S)
     base = prepare_kernel(wish, store, deadline)
     source = find_source(own_tree, base.store, base.apt, deadline)
-    if own_kernel is None:
+    if not isinstance(chosen, OwnKernel):
         remember_kernel(base.store, base.kernel, source)
     spl = build_spl(base.store, base.kernel.root, source, variant, wish.patches, deadline)
     releases = tuple(base.apt.releases())
@@ -178,15 +223,14 @@ def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | 
     :raises UsageError: when there is no such kernel or accelerator.
     :raises SetupError: when something cannot be fetched or built.
     """
-    own = find_own_kernel(wish.kernel)
-    spec = own.spec if own else find_kernel(wish.kernel)
+    chosen = find_any_kernel(wish.kernel)
     check_accelerator(wish.accelerator)
     store = store or Store.default()
     deadline = deadline or Deadline(PREPARE_BUDGET_S)
     qemu = find_qemu()
-    apt = PrivateApt(store.root, spec.suite)
+    apt = PrivateApt(store.root, spec_of(chosen).suite)
     apt.update(deadline, **({"max_age_s": 0} if wish.refresh else {}))
-    kernel = take_kernel(store, apt, own, deadline) if own else fetch_kernel(store, apt, spec, deadline)
+    kernel = _get_kernel(store, apt, chosen, deadline)
     keys = make_keys(store, kernel.root, deadline)
     image = build_image(store, kernel, keys, deadline)
     accelerator = find_accelerator(wish.accelerator, qemu, kernel.vmlinuz, store.root, deadline)

@@ -18,6 +18,12 @@ from framework.evidence.slab import CacheRow
 # Declines of the trap after which nobody is going to be caught.
 DECLINES = 10
 
+# Page allocations that are let fail: enough for several growths in a row, and for so few that no caller waits as long
+# as the bound on the latency. A growth that fails costs the callers SPL's timeout, for nobody wakes them.
+GROW_FAULTS = 8
+# In the emergency branch a caller tries again at once.
+EMERGENCY_FAULTS = 16
+
 # Transactions that are waited for while the worker is caught: some more than evidence/cycle.py asks for, because
 # readings lie within the window.
 CARRIED = 115
@@ -43,6 +49,34 @@ class Workload:
     def command(self) -> str:
         """The probe's command."""
         return "set " + " ".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How the kernel's fail_page_alloc is set up; the probe's `fail` says when, and for which tasks."""
+
+    # Allocations that fail, one after the other, before they succeed again.
+    times: int
+    # Smallest order of pages that fails.
+    min_order: int = 0
+
+    def settings(self) -> Mapping[str, str]:
+        """Its files below /sys/kernel/debug/fail_page_alloc, in the order to write them in: the filter comes first.
+
+        Linux, Documentation/fault-injection/fault-injection.rst.
+        """
+        return {
+            "task-filter": "Y",
+            "interval": "1",
+            "space": "0",
+            "verbose": "1",
+            "min-order": str(self.min_order),
+            # vmalloc's pages may sleep, and may be high memory; by default such allocations are spared.
+            "ignore-gfp-wait": "N",
+            "ignore-gfp-highmem": "N",
+            "times": str(self.times),
+            "probability": "100",
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +149,10 @@ def _sprung_at_all(reading: Reading) -> bool:
 def _low(reading: Reading) -> bool:
     """Memory has been at its watermark, and reclaim has come for what is held."""
     return reading.probe.pressure.refused > 0 and reading.probe.pressure.given > 0
+
+
+def _injected(reading: Reading) -> bool:
+    return reading.probe.fail.injected > 0
 
 
 def _carried(seconds: float) -> Callable[[Reading], bool]:
@@ -218,6 +256,32 @@ def _rounds(window_s: float) -> Workload:
     return Workload()
 
 
+def _grow_fails(window_s: float) -> tuple[Step, ...]:
+    return (
+        _START,
+        Step("fail", ("fail grow",), _injected, 5),
+        Step("window", (), _lasts(window_s), window_s + 5),
+        Step("window-end", (), _lasts(0), 1),
+        *_AUDIT,
+        Step("release", ("fail off", "resume"), _recovered, 10, then="recovered"),
+        Step("", (), _lasts(1.5), 3),
+        *_FINISH,
+    )
+
+
+def _emergency_fails(window_s: float) -> tuple[Step, ...]:
+    return (
+        _START,
+        Step("hold", ("fail emergency", "hold"), _held, 5),
+        Step("window", (), _lasts(window_s), window_s + 5),
+        Step("window-end", (), _lasts(0), 1),
+        *_AUDIT,
+        Step("release", ("fail off", "release", "resume"), _recovered, 10, then="recovered"),
+        Step("", (), _lasts(1.5), 3),
+        *_FINISH,
+    )
+
+
 def _transactions(window_s: float) -> Workload:
     """One transaction thread, and a wait for so many commits that it outlasts the window.
 
@@ -241,6 +305,8 @@ class Scenario:
     latency_bound_ms: int
     # What the critical threads do, for a window of so many seconds.
     workload: Callable[[float], Workload] = _rounds
+    # What the kernel's fault injection is set to; None: it is not used, and the kernel need not have it.
+    faults: Faults | None = None
 
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -275,6 +341,23 @@ SCENARIOS: Mapping[str, Scenario] = {
             3.0,
             1000,
             _transactions,
+        ),
+        Scenario(
+            "grow-fails",
+            "the worker's growth of the cache fails some times, for want of pages, and then succeeds again",
+            _grow_fails,
+            3.0,
+            1000,
+            faults=Faults(GROW_FAULTS),
+        ),
+        Scenario(
+            "emergency-fails",
+            "the worker is held, and the allocation of emergency objects fails some times before it succeeds",
+            _emergency_fails,
+            3.0,
+            1000,
+            # An object of 64 KiB: no other allocation on the way to it takes so many pages at once.
+            faults=Faults(EMERGENCY_FAULTS, min_order=4),
         ),
     )
 }

@@ -39,12 +39,15 @@ static void slabprobe_held_grow(void)
 static void slabprobe_grow_work(void *data)
 {
 	void (*grow_work)(void *) = probe_hook_enter(&grow_hook);
+	bool own = probe_threads_own(data), failing;
 	struct probe_grower *grower;
 
 	if (READ_ONCE(hold_armed))
 		slabprobe_held_grow();
-	grower = probe_threads_own(data) ? probe_grow_begin() : NULL;
+	grower = own ? probe_grow_begin() : NULL;
+	failing = own && probe_fail_begin(PROBE_FAIL_GROW);
 	grow_work(data);
+	probe_fail_end(failing);
 	probe_grow_end(grower);
 	probe_hook_leave(&grow_hook);
 }

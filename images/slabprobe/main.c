@@ -114,6 +114,14 @@ static int cmd_pressure(char *args)
 {
 	if (args && (!strcmp(args, "on") || !strcmp(args, "off")))
 		return probe_pressure_set(!strcmp(args, "on"));
+static int cmd_fail(char *args)
+{
+	if (args && !strcmp(args, "grow"))
+		return probe_fail_set(PROBE_FAIL_GROW);
+	if (args && !strcmp(args, "emergency"))
+		return probe_fail_set(PROBE_FAIL_EMERGENCY);
+	if (args && !strcmp(args, "off"))
+		return probe_fail_set(PROBE_FAIL_OFF);
 	return -EINVAL;
 }
 
@@ -143,6 +151,7 @@ static const struct command {
 	{ "release", cmd_release },
 	{ "trap", cmd_trap },
 	{ "pressure", cmd_pressure },
+	{ "fail", cmd_fail },
 	{ "mark", cmd_mark },
 };
 
@@ -186,6 +195,7 @@ static int probe_show(struct seq_file *m, void *v)
 	probe_hold_show(m);
 	probe_cycle_show(m);
 	probe_pressure_show(m);
+	probe_fail_show(m);
 	probe_threads_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
@@ -240,8 +250,10 @@ static void __exit slabprobe_exit(void)
 	probe_release();
 	probe_trap_set(PROBE_TRAP_OFF, 0);
 	probe_pressure_exit();
+	probe_fail_set(PROBE_FAIL_OFF);
 	probe_threads_exit();
 	probe_hold_exit();
+	probe_fail_exit();
 	probe_cycle_exit();
 }
 

@@ -4,8 +4,8 @@
  *
  * main.c owns /proc/slabprobe, threads.c the critical threads and their
  * figures, hold.c the lever, cycle.c the trap, hook.c how both divert a function
- * of somebody else, pressure.c low memory, shrink.c how shrinkers are registered,
- * cache.c is the only file that sees SPL headers.
+ * of somebody else, pressure.c low memory, fail.c which allocations fail, shrink.c
+ * how shrinkers are registered, cache.c is the only file that sees SPL headers.
  */
 #ifndef SLABPROBE_H
 #define SLABPROBE_H
@@ -37,6 +37,13 @@ enum probe_trap {
 	PROBE_TRAP_OFF,
 	PROBE_TRAP_INDUCED,	/* each page table of the growth is preceded by a reclaim */
 	PROBE_TRAP_ORGANIC,	/* only if memory is low by itself */
+};
+
+/* Where page allocations are let fail. */
+enum probe_fail {
+	PROBE_FAIL_OFF,
+	PROBE_FAIL_GROW,	/* in the worker, while it grows the cache */
+	PROBE_FAIL_EMERGENCY,	/* in a critical thread, while it takes an object */
 };
 
 /* The flag bits of this SPL version; they have moved between versions. */
@@ -93,5 +100,11 @@ int probe_pressure_init(void);
 void probe_pressure_exit(void);
 int probe_pressure_set(bool on);
 void probe_pressure_show(struct seq_file *m);
+/* fail.c */
+int probe_fail_set(enum probe_fail wish);
+bool probe_fail_begin(enum probe_fail here);
+void probe_fail_end(bool begun);
+void probe_fail_exit(void);
+void probe_fail_show(struct seq_file *m);
 
 #endif

@@ -125,10 +125,13 @@ static void count_object(struct critical *c, const void *obj)
 static void take_one(struct critical *c)
 {
 	u64 from = ktime_get_ns();
+	bool failing;
 	void *obj;
 
 	WRITE_ONCE(c->alloc_since_ns, from);
+	failing = probe_fail_begin(PROBE_FAIL_EMERGENCY);
 	obj = probe_cache_alloc(cache);
+	probe_fail_end(failing);
 	WRITE_ONCE(c->alloc_since_ns, 0);
 	if (!obj) {
 		WRITE_ONCE(c->failures, c->failures + 1);

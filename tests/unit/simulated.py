@@ -32,6 +32,13 @@ DECLINED = "reclaim-cycle, declined"
 # The worker is caught because memory is low.
 ORGANIC = "reclaim-organic"
 
+# The growth of the cache fails some times, and emergency objects cannot be had at first.
+GROW = "grow-fails"
+SPARE = "emergency-fails"
+
+# Page allocations that were to fail.
+INJECTED = 8
+
 PERIOD_NS = 50_000_000
 BASE_NS = 4_000_000_000
 
@@ -99,6 +106,26 @@ PHASES: Mapping[str, tuple[Phase, ...]] = {
         Phase("recovered", 20),
         *_FINISH,
     ),
+    GROW: (
+        Phase("", 2),
+        Phase("settle", 10, ("start",)),
+        Phase("fail", 2, ("fail grow",)),
+        Phase("window", 60),
+        *_AUDIT,
+        Phase("release", 2, ("fail off", "resume")),
+        Phase("recovered", 20),
+        *_FINISH,
+    ),
+    SPARE: (
+        Phase("", 2),
+        Phase("settle", 10, ("start",)),
+        Phase("hold", 4, ("fail emergency", "hold")),
+        Phase("window", 60),
+        *_AUDIT,
+        Phase("release", 2, ("fail off", "release", "resume")),
+        Phase("recovered", 20),
+        *_FINISH,
+    ),
     CYCLE: _CYCLE,
     DECLINED: _CYCLE,
     ORGANIC: _ORGANIC,
@@ -157,6 +184,9 @@ class Knobs:
     # Transactions are not committed, and not carried by emergency objects.
     uncommitted: Span | None = None
     uncarried: Span | None = None
+    # --- faults
+    # No allocation fails.
+    faultless: bool = False
     # --- the critical threads
     # Thread to when it waits for an object.
     waiting: Mapping[int, Span] = field(default_factory=dict)
@@ -257,6 +287,8 @@ def simulate(scenario: str, knobs: Knobs = GOOD) -> Run:
         "accelerator": {"name": "tcg", "reason": "/dev/kvm is not there"},
         "outcome": dict(zip(("kind", "detail"), knobs.outcome, strict=True)),
     }
+    if scenario in (GROW, SPARE):
+        facts["faults"] = {"times": INJECTED, "min_order": 0}
     return Run(facts, _Simulation(scenario, knobs).run(), CONSOLE + knobs.console)
 
 
@@ -382,6 +414,10 @@ class _Simulation:
         # Low memory.
         self.pressing = False
         self.refused = 0
+        # The faults.
+        self.is_faulty = scenario in (GROW, SPARE)
+        self.place = "off"
+        self.marked = self.injected = 0
         # What SPL remembers.
         self.switches = 2
         self.dlock = self.emergency_max = self.object_max = 0
@@ -443,6 +479,8 @@ class _Simulation:
                 self.armed = True
             case "release":
                 self.armed = False
+            case "fail grow" | "fail emergency" | "fail off":
+                self.place = command.removeprefix("fail ")
             case "trap induced" | "trap organic":
                 self.trap = command.split()[1]
                 self.armed = not self.is_declined
@@ -461,6 +499,9 @@ class _Simulation:
         if self.is_cycle:
             self.move_trap()
         self.refused += 3 * (self.pressing and not self.within(self.knobs.relieved))
+        if self.place != "off":
+            self.marked += 3
+            self.injected += 2 * (self.injected < INJECTED and not self.knobs.faultless)
         self.move_worker()
         for thread in self.threads:
             self.move_thread(thread)
@@ -627,6 +668,9 @@ class _Simulation:
             held, given = 92_000 * self.pressing, 16 * self.refused
             cells = {"on": int(self.pressing), "held": held, "taken": held + given, "given": given}
             lines.append(self.probe_line("pressure", **cells, refused=self.refused, free=94_000 - held))
+        if self.is_faulty:
+            faults = {"marked": self.marked, "injected": self.injected, "missed": 0}
+            lines.append(self.probe_line("fail", **faults).replace("fail ", f"fail place={self.place} ", 1))
         lines.append(
             self.probe_line("config", threads=self.count, objects=OBJECTS, size=SIZE, pause_us=5000, reap_rounds=1)
         )
@@ -844,6 +888,11 @@ FAULTS: Mapping[str, Knobs] = {
     "nobody keeps memory low": _probe(_HALF, "pressure.on", -1),
     "reclaim was induced": _probe(_WINDOW, "trap.induced", 1),
     "trap not looked at after the window": Knobs(unread={"probe": Span("resolve", 0.0, 0.4)}),
+    # --- faults
+    "no allocation fails": Knobs(faultless=True),
+    "fewer allocations fail": _probe(Span(""), "fail.injected", -2),
+    "faults are missed": _probe(_HALF, "fail.missed", 1),
+    "faults not looked at": Knobs(unread={"probe": Span("settle", 0.48, 3.3)}),
     # --- progress
     "no fallback": Knobs(fallback=False),
     "thread 1 stands still": Knobs(waiting={1: Span("window", 1.0)}),

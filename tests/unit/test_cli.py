@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from framework import __version__
+from framework.build.kernels import KERNELS
+from framework.build.source import BUILT
 from framework.build.variants import VARIANTS
 from framework.lab.expectations import EXPECTED
 
@@ -101,13 +103,14 @@ def test_kernels_without_a_store_or_a_network(tmp_path: Path) -> None:
     assert done.returncode == 0
     said = json.loads(done.stdout)
     assert said["schema_version"] == 1
-    assert [row["id"] for row in said["kernels"]] == ["debian-11", "debian-12", "debian-13", "debian-sid"]
+    built = [f"built:{name}" for name in ("plain", "lockdep", "faults", "kasan")]
+    assert [row["id"] for row in said["kernels"]] == ["debian-11", "debian-12", "debian-13", "debian-sid", *built]
     for row in said["kernels"]:
         assert set(row) == {"id", "suite", "metapackage", "note", "resolved", "stored", "honours_noio"}
         assert (row["resolved"], row["stored"]) == (None, False)
     shown = splvm("kernels", store=tmp_path / "store")
     assert shown.returncode == 0
-    assert shown.stdout.count(b"when first used") == 4
+    assert shown.stdout.count(b"when first used") == len(KERNELS) + len(BUILT)
     assert not (tmp_path / "store" / "apt").exists()
 
 

@@ -19,12 +19,14 @@ from simulated import (
     DECLINED,
     FAULTS,
     GOOD,
+    GROW,
     HELD,
     NOMINAL,
     ORGANIC,
     PHASES,
     SIZE,
     SLAB_HEADER,
+    SPARE,
     Knobs,
     Record,
     Span,
@@ -52,6 +54,8 @@ BEST = {
     CYCLE: Outcome.PROGRESS,
     DECLINED: Outcome.IMMUNE,
     ORGANIC: Outcome.PROGRESS,
+    GROW: Outcome.HEALTHY,
+    SPARE: Outcome.PROGRESS,
 }
 SCENARIOS = tuple(BEST)
 
@@ -142,6 +146,19 @@ def test_low_memory_is_among_the_reasons() -> None:
     )
 
 
+def test_the_reasons_with_faults() -> None:
+    faults, end = (reason.text for reason in verdict_of(GROW).reasons)
+    assert re.fullmatch(
+        r"8 page allocations were made to fail; no caller was refused, 2 critical threads got \d{4,} objects from "
+        r"then on, longest gap \d\.\d ms",
+        faults,
+    )
+    assert end == "afterwards no emergency object is left, flags clear"
+    worker, *_, faults = (reason.text for reason in verdict_of(SPARE).reasons)
+    assert worker.startswith("worker spl_kmem_cache (pid 114) was stuck for 3.000 s")
+    assert faults.startswith("8 page allocations were made to fail; no caller was refused")
+
+
 def test_a_transaction_that_waits_for_itself_is_named() -> None:
     assert verdict_of(CYCLE, "transaction waits for itself").reasons[-1].text == (
         "by agent, cycle: the transaction thread slabprobe/tx (pid 128) waits in slabprobe_wait_commit, in shrinker "
@@ -174,12 +191,14 @@ class Row:
     outcome: Outcome
     # What the first reason says, from its beginning.
     reason: str
-    scenarios: tuple[str, ...] = (HELD,)
+    scenarios: tuple[str, ...] = (HELD, SPARE)
 
 
-BOTH = (HELD, NOMINAL)
 CAUGHT = (CYCLE, ORGANIC)
 TRAP = (*CAUGHT, DECLINED)
+BOTH = (HELD, NOMINAL, GROW, SPARE)
+AFTER = (HELD, GROW, SPARE)
+FAULTY = (GROW, SPARE)
 ALL = (*BOTH, *TRAP)
 STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.3\d\d s "
 BACK = r"critical threads did not come back after the release"
@@ -304,6 +323,21 @@ ROWS = (
     Row(
         "reclaim was induced", Outcome.INCONCLUSIVE, r"1 reclaims were induced: what sprang the trap was n", (ORGANIC,)
     ),
+    # check_injected
+    Row(
+        "no allocation fails",
+        Outcome.NOT_TRIGGERED,
+        r"no allocation was made to fail, although \d+ were open to it$",
+        FAULTY,
+    ),
+    Row(
+        "fewer allocations fail",
+        Outcome.INCONCLUSIVE,
+        r"6 allocations failed before the end of the window, and 8 were to; of 0 it is not known$",
+        FAULTY,
+    ),
+    Row("faults are missed", Outcome.INCONCLUSIVE, r"8 allocations failed .* and 8 were to; of 1 it is not k", FAULTY),
+    Row("faults not looked at", Outcome.INCONCLUSIVE, r"nobody looked at the faults$", (GROW,)),
     # check_needed
     Row(
         "worker not needed", Outcome.NOT_TRIGGERED, r"no emergency object was handed out in the window \(0 before it\)$"
@@ -338,7 +372,10 @@ ROWS = (
         BOTH,
     ),
     Row(
-        "threads not looked at", Outcome.INCONCLUSIVE, r"for 3\.000 s of the window nobody looked at the critical", ALL
+        "threads not looked at",
+        Outcome.INCONCLUSIVE,
+        r"for 3\.000 s of the window nobody looked at the critical",
+        (HELD, NOMINAL, SPARE, *TRAP),
     ),
     Row("threads not looked at for a while", Outcome.INCONCLUSIVE, r"for 1\.250 s of the window nobody looked at", ALL),
     Row(
@@ -387,7 +424,7 @@ ROWS = (
         "nobody is woken after the recovery",
         Outcome.NO_RECOVERY,
         r"callers are not woken: between recovered and final, \d{2,3} allocations took 67 ms or more",
-        (HELD, *TRAP),
+        (*AFTER, *TRAP),
     ),
     # check_rows
     Row(
@@ -470,17 +507,19 @@ ROWS = (
         "emergency objects after the recovery",
         Outcome.NO_RECOVERY,
         r"9 more emergency objects were handed out after",
-        (HELD, *CAUGHT),
+        (*AFTER, *CAUGHT),
     ),
     Row(
         "thread 1 stands still after the recovery",
         Outcome.NO_RECOVERY,
         r"critical thread 1 \(pid 129\) finished no round after the recovery$",
+        AFTER,
     ),
     Row(
         "threads not looked at after the recovery",
         Outcome.INCONCLUSIVE,
         r"nobody looked at what came after the recovery$",
+        AFTER,
     ),
     Row(
         "threads hardly looked at after the recovery",
@@ -589,6 +628,8 @@ IN_THE_TRAP = {
 NEEDED = {
     NOMINAL: {"window", "window-end", "audit", "audit-end", "final", "end"},
     HELD: {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
+    SPARE: {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
+    GROW: {"fail", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
     CYCLE: IN_THE_TRAP,
     DECLINED: IN_THE_TRAP,
     ORGANIC: IN_THE_TRAP,
@@ -648,9 +689,7 @@ def test_a_damaged_record_is_worth_no_verdict(fault: str) -> None:
 
 @pytest.mark.parametrize("scenario", [None, "", "zvol-swap", 7])
 def test_an_unknown_scenario(scenario: object) -> None:
-    with pytest.raises(
-        EvidenceError, match=r"scenario .* is not known; known are nominal, held-worker, reclaim-cycle, r"
-    ):
+    with pytest.raises(EvidenceError, match=r"scenario .* is not known; known are nominal, held-worker, "):
         judge(Evidence({"scenario": scenario}, Timeline(), ""))
 
 

@@ -20,6 +20,7 @@ from framework.build.kernels import (
 )
 from framework.build.known import known_kernels, remember_kernel, remember_traits
 from framework.build.root import parse_tools
+from framework.build.source import BUILT
 from framework.build.spl import SplSource
 from framework.deadline import Deadline
 from framework.errors import SetupError
@@ -236,7 +237,7 @@ def test_what_is_known(tmp_path: Path) -> None:
     kernel = stored_kernel(store, tmp_path)
     remember_kernel(store, kernel, SplSource("path:/x", tmp_path, "9.9"))
     known = {known.spec.id: known for known in known_kernels(store)}
-    assert list(known) == list(KERNELS)
+    assert list(known) == [*KERNELS, *(f"built:{name}" for name in BUILT)]
     last = known["debian-11"].resolved
     assert last is not None and known["debian-11"].stored
     assert (last.release, last.version, last.spl) == (NEW, "5", None)

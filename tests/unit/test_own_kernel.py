@@ -143,7 +143,7 @@ def fake_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     status.write_text("Package: gcc\nVersion: 4:14.2.0-1\n")
 
     def build_root(
-        store: Store, apt: Any, release: str, headers: Path, deadline: Deadline, inputs: str = ""
+        store: Store, apt: Any, release: str, headers: Path, deadline: Deadline, inputs: str, *, more: Any
     ) -> BuildRoot:
         seen.append(inputs)
         return BuildRoot(Artefact(tmp_path / "root", "build-root", "0" * 32), release, f"{'0' * 32}{inputs}", headers)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from framework.errors import EvidenceError
 from framework.evidence.probe import (
     Config,
+    Fail,
+    FailPlace,
     Hold,
     Live,
     Mark,
@@ -31,6 +33,7 @@ hold armed=1 held=1 pid=77 since_ns=7012345678 entries=1 released_ns=0
 trap mode=induced spent=1 tables=9 induced=8 sprung=7 declined=6 entered=1 waited=5 let_go=4 waiting=3 pid=77 \
 since_ns=7012345679 released_ns=2 gfp=0xdc0
 tx commits=397 carried=326 ballast=12 ballast_kib=3120
+fail place=grow marked=5 injected=4 missed=1
 config threads=2 objects=64 size=65536 pause_us=500 reap_rounds=1
 run state=parked parked=2 stopped=0
 live slab=-1 emergency=64 emergency_max=65 emergency_total=1234
@@ -58,12 +61,13 @@ def test_a_status() -> None:
     assert status.threads[1] == Thread(1, 91, 11, 700, 640, 300, 1, 2, 5, 6, 8_123_400_001, 8_123_300_000)
     assert status.trap == Trap(TrapMode.INDUCED, True, 9, 8, 7, 6, 1, 5, 4, 3, 77, 7_012_345_679, 2, 0xDC0)
     assert status.tx == Transactions(397, 326, ballast=12, ballast_kib=3120)
+    assert status.fail == Fail(FailPlace.GROW, marked=5, injected=4, missed=1)
     assert status.latency == {12: 345, 26: 1}
     assert status.marks == (Mark(0, 7_000_000_000, "settle"), Mark(1, 7_100_000_000, "hold"))
 
 
 def test_a_status_before_anything_was_done() -> None:
-    status = parse_probe("".join(LINES[:9]))
+    status = parse_probe("".join(LINES[:10]))
     assert (status.threads, status.latency, status.marks) == ((), {}, ())
 
 
@@ -73,7 +77,8 @@ def test_what_is_not_known_is_left_alone() -> None:
 
 
 def test_a_status_of_before_the_trap() -> None:
-    status = parse_probe("".join(line for line in LINES if not line.startswith(("trap ", "tx "))))
+    status = parse_probe("".join(line for line in LINES if not line.startswith(("trap ", "tx ", "fail "))))
+    assert status.fail == Fail()
     assert (status.trap, status.tx, status.config.commits, status.hold.worker) == (Trap(), Transactions(), 0, True)
     later = TEXT.replace("reap_rounds=1", "reap_rounds=1 commits=300").replace("hold armed", "hold worker=0 armed")
     assert (parse_probe(later).config.commits, parse_probe(later).hold.worker) == (300, False)
@@ -119,14 +124,15 @@ def test_required_keys(line: int, key: str) -> None:
         ("entries=1", "entries=", 4, "not a number"),
         ("entries=1", "entries=\u0661", 4, "not a number"),
         ("entries=1", "entries=" + "1" * 30, 4, "not a number"),
-        ("state=parked", "state=asleep", 8, "'asleep', valid are stopped, running, parked"),
+        ("state=parked", "state=asleep", 9, "'asleep', valid are stopped, running, parked"),
         ("mode=induced", "mode=on", 5, "'on', valid are off, induced, organic"),
+        ("place=grow", "place=here", 7, "'here', valid are off, grow, emergency"),
         ("gfp=0xdc0", "gfp=dc0", 5, "not a number"),
-        ("thread 1", "thread one", 11, "not a number"),
-        ("latency 26", "latency 12", 13, "bucket 12"),
-        ("latency 26", "latency 64", 13, "bucket 64"),
-        ("latency 26 1", "latency 26", 13, "a number is missing"),
-        ("7100000000 hold", "7100000000", 15, "a mark without a name"),
+        ("thread 1", "thread one", 12, "not a number"),
+        ("latency 26", "latency 12", 14, "bucket 12"),
+        ("latency 26", "latency 64", 14, "bucket 64"),
+        ("latency 26 1", "latency 26", 14, "a number is missing"),
+        ("7100000000 hold", "7100000000", 16, "a mark without a name"),
     ],
 )
 def test_what_is_refused(old: str, new: str, line: int, words: str) -> None:
@@ -142,7 +148,7 @@ def test_an_empty_status() -> None:
 
 
 def test_every_cut_is_noticed_or_between_lines() -> None:
-    whole = {sum(map(len, LINES[:count])) for count in range(9, len(LINES) + 1)}
+    whole = {sum(map(len, LINES[:count])) for count in range(10, len(LINES) + 1)}
     for cut in range(len(TEXT)):
         if cut in whole:
             parse_probe(TEXT[:cut])
@@ -164,6 +170,6 @@ def test_fuzz_only_evidence_errors(edits: list[tuple[int, int, str]]) -> None:
 
 
 def test_the_longest_status() -> None:
-    text = TEXT + LINES[9] * 2_000 + "".join(f"mark {at} {at} m{at}\n" for at in range(2_000))
+    text = TEXT + LINES[10] * 2_000 + "".join(f"mark {at} {at} m{at}\n" for at in range(2_000))
     status = parse_probe(text)
     assert (len(status.threads), len(status.marks)) == (2_002, 2_002)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +14,13 @@ from pathlib import Path
 
 import pytest
 from leftovers import qemus_of
+from wrecks import build_wreck, load_wreck
 
 from framework.deadline import Deadline, poll
 from framework.errors import BootError, DeadlineExceeded, GuestLostError, QemuLaunchError
 from framework.evidence.judge import judge
 from framework.evidence.verdict import Outcome
 from framework.guest.guest import Guest, start_guest
-from framework.host.content import input_hash
 from framework.host.process import as_root_args
 from framework.host.store import Store
 from framework.lab.experiment import run_until_fed
@@ -59,11 +58,7 @@ def in_guest(command: str) -> Disturb:
 def wreck(action: str) -> Disturb:
     """Let the module do it (tests/vm/wreck)."""
 
-    def disturb(guest: Guest, module: Path) -> None:
-        guest.ssh.put(module.read_bytes(), "/tmp/wreck.ko", deadline=Deadline(20))
-        guest.ssh.run(f"insmod /tmp/wreck.ko action={action}", deadline=Deadline(20))
-
-    return disturb
+    return lambda guest, module: load_wreck(guest, module, action)
 
 
 def signal_qemu(number: signal.Signals) -> Disturb:
@@ -155,20 +150,8 @@ FAULTS = [
 
 @pytest.fixture(scope="session")
 def wreck_module(prepare_spl: Callable[..., Prepared]) -> Path:
-    """The module that wrecks a guest, built with the product's own build root."""
-    root = prepare_spl().kernel.root
-    source = Path(__file__).parent / "wreck"
-    store = Store.default()
-
-    def build(tree: Path) -> None:
-        with store.temporary() as work:
-            shutil.copytree(source, work / "wreck")
-            argv = ["make", "-C", root.headers, "M=/build/wreck", "modules"]
-            root.run(argv, work=work, deadline=Deadline(300), what="wreck.ko", log=tree / "build.log")
-            shutil.copy2(work / "wreck" / "wreck.ko", tree)
-
-    key = input_hash({"source": source, "root": root.artefact.key})
-    return store.get("wreck", key, build, deadline=Deadline(600), what="wreck.ko").path / "wreck.ko"
+    """The module that wrecks a guest."""
+    return build_wreck(prepare_spl().kernel.root)
 
 
 @pytest.mark.parametrize("fault", [pytest.param(it, id=str(it), marks=[pytest.mark.slow] * it.slow) for it in FAULTS])

@@ -18,7 +18,7 @@ def installed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the package installed in it, not linked to the checkout."""
     # From a copy: setuptools builds inside the tree, and would leave it there.
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    for name in ("framework", "images", "pyproject.toml", "README.md"):
+    for name in ("framework", "images", "kernel-config", "pyproject.toml", "README.md"):
         copy = shutil.copytree if (project / name).is_dir() else shutil.copy2
         copy(project / name, source / name)
     argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(source)]

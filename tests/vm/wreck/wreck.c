@@ -7,12 +7,15 @@
  *   freeze   every CPU spins with interrupts off: nothing in the guest answers
  *   sem      SPL's list of caches is locked for ever: the slab file cannot be read
  *   oops     a kernel thread dereferences NULL
+ *   order    two mutexes are taken in one order and then in the other, by one
+ *            thread: harmless, and what lockdep is there to report
  */
 #include <linux/delay.h>
 #include <linux/irqflags.h>
 #include <linux/kprobes.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/smp.h>
 
@@ -68,6 +71,23 @@ static int do_oops(void *unused)
 	return 0;
 }
 
+static DEFINE_MUTEX(wreck_first);
+static DEFINE_MUTEX(wreck_second);
+
+static int do_order(void *unused)
+{
+	msleep(DELAY_MS);
+	mutex_lock(&wreck_first);
+	mutex_lock(&wreck_second);
+	mutex_unlock(&wreck_second);
+	mutex_unlock(&wreck_first);
+	mutex_lock(&wreck_second);
+	mutex_lock(&wreck_first);
+	mutex_unlock(&wreck_first);
+	mutex_unlock(&wreck_second);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	int (*run)(void *unused);
@@ -75,6 +95,7 @@ static const struct {
 	{ "freeze", do_freeze },
 	{ "sem", do_sem },
 	{ "oops", do_oops },
+	{ "order", do_order },
 };
 
 static int __init wreck_init(void)
