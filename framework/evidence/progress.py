@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from framework.evidence.case import HOLE_NS, Case, Check, Complaint, held_worker, millis, seconds, seqs, starved
+from framework.evidence.histogram import difference
 from framework.evidence.probe import ProbeStatus
 from framework.evidence.stacks import Task
 from framework.evidence.timeline import Sample, between, widest_gap_ns
@@ -191,8 +192,7 @@ def check_woken(start: str, end: str, outcome: Outcome) -> Check:
         samples = case.probes(start, end)
         if len(samples) < 2:
             return
-        first, last = samples[0].value.latency, samples[-1].value.latency
-        grown = {bucket: count - first.get(bucket, 0) for bucket, count in last.items()}
+        grown = difference(samples[0].value.latency, samples[-1].value.latency)
         timeouts = sum(count for bucket, count in grown.items() if bucket >= TIMEOUT_BUCKET)
         shorter = sum(count for bucket, count in grown.items() if LONG_BUCKET <= bucket < TIMEOUT_BUCKET)
         if timeouts >= TIMEOUTS_AT_LEAST and timeouts > 2 * shorter:

@@ -39,12 +39,16 @@ static void slabprobe_held_grow(void)
 static void slabprobe_grow_work(void *data)
 {
 	void (*grow_work)(void *) = probe_hook_enter(&grow_hook);
+	bool own = probe_threads_own(data);
 	struct probe_grower *grower;
+	u64 since_ns = own ? probe_growth_begin() : 0;
 
 	if (READ_ONCE(hold_armed))
 		slabprobe_held_grow();
-	grower = probe_threads_own(data) ? probe_grow_begin() : NULL;
+	grower = own ? probe_grow_begin() : NULL;
 	grow_work(data);
+	if (own)
+		probe_growth_end(since_ns);
 	probe_grow_end(grower);
 	probe_hook_leave(&grow_hook);
 }

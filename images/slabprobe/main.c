@@ -177,6 +177,7 @@ static int probe_show(struct seq_file *m, void *v)
 		   bits.kvmem, bits.deadlocked, bits.growing, bits.reaping);
 	probe_hold_show(m);
 	probe_cycle_show(m);
+	probe_growth_show(m);
 	probe_threads_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
@@ -207,9 +208,11 @@ static int __init slabprobe_init(void)
 	err = probe_cycle_init();
 	if (err)
 		goto unhold;
+	probe_growth_init();
 	if (proc_create(PROBE_NAME, 0600, NULL, &probe_ops))
 		return 0;
 	err = -ENOMEM;
+	probe_growth_exit();
 	probe_cycle_exit();
 unhold:
 	probe_hold_exit();
@@ -226,6 +229,7 @@ static void __exit slabprobe_exit(void)
 	probe_release();
 	probe_trap_set(PROBE_TRAP_OFF, 0);
 	probe_threads_exit();
+	probe_growth_exit();
 	probe_hold_exit();
 	probe_cycle_exit();
 }

@@ -44,6 +44,8 @@ MUTANTS = (
     Mutant("timeout-too-long", "held-worker", Outcome.SLOW, r"waited \d+\.\d ms|got no object between"),
     Mutant("growing-sticks", "nominal", Outcome.NO_RECOVERY, r"still flagged growing"),
     Mutant("wake-up-lost", "nominal", Outcome.SLOW, r"callers are not woken"),
+    Mutant("magazine-bypassed", "nominal", Outcome.SLOW, r"had given back on the same CPU, \d+ were not there"),
+    Mutant("magazine-of-one", "nominal", Outcome.SLOW, r"only \d+ of \d+ allocations found one there"),
     Mutant("timeout-too-short", "nominal", Outcome.SLOW, r"although nothing held the worker"),
 )
 
