@@ -363,6 +363,7 @@ class _Simulation:
         self.latency: dict[int, int] = {}
         # Where objects came from: magazines, refills of these, and what was given back and asked for again.
         self.hits = self.refills = self.reused = 0
+        self.woken: dict[int, int] = {}
         # In `nominal` every other round finds what the one before gave back.
         self.reap_rounds = 2 if scenario == NOMINAL else 1
         # The lever.
@@ -539,7 +540,9 @@ class _Simulation:
         if self.held_ticks:
             self.count_latency(16 if self.deadlocked else 8, got)
         else:
-            self.count_latency(26 if self.within(self.knobs.timeouts) else 20, ROUNDS)
+            late = self.within(self.knobs.timeouts)
+            self.count_latency(26 if late else 20, ROUNDS)
+            self.woken[26 if late else 14] = self.woken.get(26 if late else 14, 0) + ROUNDS
             self.count_latency(8, got - ROUNDS)
 
     def count_latency(self, bucket: int, count: int) -> None:
@@ -656,7 +659,7 @@ class _Simulation:
             self.probe_line("magazine", size=64, refill=32, cpus=2, **counters, **reused),
             self.probe_line("growth", begun=2 * self.refills, done=2 * self.refills, slabs=2 * self.refills),
             f"waited 20 {self.refills}",
-            f"woken 14 {self.refills}",
+            *(f"woken {bucket} {count}" for bucket, count in sorted(self.woken.items())),
         ]
 
     def hold_cells(self) -> dict[str, int]:
@@ -870,6 +873,7 @@ FAULTS: Mapping[str, Knobs] = {
     # --- woken, or timed out
     "nobody is woken": Knobs(timeouts=_WINDOW),
     "nobody is woken after the recovery": Knobs(timeouts=Span("recovered")),
+    "nobody is woken, and nobody counts who slept": Knobs(timeouts=Span("recovered"), uncounted=True),
     "emergency objects for nothing": (
         _slab(_WINDOW, emergency_dlock=1, emergency_max=2)
         | _probe(_WINDOW, "live.emergency_total", 5)
