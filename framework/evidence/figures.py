@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from framework.evidence.histogram import difference, distribution
 from framework.evidence.slab import CacheRow
 from framework.evidence.timeline import Evidence, Sample, Timeline, between, cache_rows
 
@@ -25,6 +26,7 @@ def describe(evidence: Evidence, cache: str) -> dict[str, Any]:
         start, end = marks["window"], marks["window-end"]
         figures["window_s"] = round((end - start) / 1e9, 3)
         figures.update(_progress(timeline, marks.get("hold", marks.get("trap", start)), start, end))
+        figures.update(_service(timeline, start, end))
         figures.update(_worker(timeline, start, end))
         if "trap" in marks:
             figures.update(_trap(timeline, start, end))
@@ -52,6 +54,28 @@ def _progress(timeline: Timeline, hold_ns: int, start: int, end: int) -> dict[st
         "emergency_objects": last.live.emergency_total - first.live.emergency_total,
         "longest_gap_ms": round(max(gaps) / 1e6, 1) if gaps else None,
     }
+
+
+def _service(timeline: Timeline, start: int, end: int) -> dict[str, Any]:
+    """How long allocations took, and where the objects came from."""
+    probes = between(timeline.probe, start, end)
+    if len(probes) < 2:
+        return {}
+    first, last = probes[0].value, probes[-1].value
+    kinds = {"all": "latency", "waited": "waited", "woken": "woken"}
+    latency = {
+        kind: distribution(difference(getattr(first, name), getattr(last, name))) for kind, name in kinds.items()
+    }
+    figures: dict[str, Any] = {"latency": {kind: told for kind, told in latency.items() if told}}
+    if first.magazine is not None and last.magazine is not None:
+        counters = ("hits", "refills", "grew", "reusable", "reused")
+        figures["magazines"] = {name: getattr(last.magazine, name) - getattr(first.magazine, name) for name in counters}
+        figures["magazines"]["size"] = last.magazine.size
+    if first.growth is not None and last.growth is not None:
+        figures["growths"] = last.growth.done - first.growth.done
+        if first.growth.slabs is not None and last.growth.slabs is not None:
+            figures["slabs_grown"] = last.growth.slabs - first.growth.slabs
+    return figures
 
 
 def _worker(timeline: Timeline, start: int, end: int) -> dict[str, Any]:

@@ -45,6 +45,7 @@ from framework.evidence.diagnosis import Condition
 from framework.evidence.faults import because_faults, check_injected
 from framework.evidence.figures import describe
 from framework.evidence.kernlog import FindingKind, scan_kernel_log
+from framework.evidence.magazines import because_magazines, check_magazines
 from framework.evidence.pressure import because_low, check_low
 from framework.evidence.progress import (
     check_latency,
@@ -237,6 +238,7 @@ def _healthy(case: Case) -> Verdict:
         Reason(
             f"nobody timed out (dlock {row.value.emergency.dlock}), and the slab file agrees with the probe", (row.seq,)
         ),
+        *because_magazines(case),
     )
     return Verdict(Outcome.HEALTHY, reasons)
 
@@ -306,6 +308,7 @@ RULES: Mapping[str, Rule] = {
             check_progress,
             check_latency,
             check_quiet,
+            check_magazines,
             check_woken("window", "window-end", Outcome.SLOW),
             check_read,
             check_rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from framework.errors import EvidenceError
 from framework.evidence.records import Line, parse_records, to_integer
@@ -152,6 +152,36 @@ class Pressure:
 
 
 @dataclass(frozen=True, slots=True)
+class Growth:
+    """How often the cache grew; counters since loading."""
+
+    # By the worker: it came to do it, and was done.
+    begun: int
+    done: int
+    # Slabs that vmalloc was asked for, by whomever; None if they were not counted.
+    slabs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Magazine:
+    """Where the threads' objects came from; counters since loading."""
+
+    # Objects in a magazine at most, and in a batch that refills it.
+    size: int
+    refill: int
+    # CPUs, each with a magazine of its own.
+    cpus: int
+    # Objects from the magazine of the CPU, and refills of it: one object each, the others of the batch are hits.
+    hits: int
+    refills: int
+    # Refills for which the cache grew.
+    grew: int
+    # Objects that had to be in the magazine because the thread itself had given them back; those that were.
+    reusable: int
+    reused: int
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """Objects that the threads hold, told apart by address and not by SPL's own counters."""
 
@@ -217,6 +247,12 @@ class ProbeStatus:
     # Nor those of before low memory this.
     pressure: Pressure = Pressure()
     fail: Fail = Fail()
+    # Nor do modules of before the magazines have these. Refills that slept until the worker had grown the cache, by how
+    # long they took (`waited`), and by how long that was after the growth had ended (`woken`).
+    growth: Growth | None = None
+    magazine: Magazine | None = None
+    waited: dict[int, int] = field(default_factory=dict)
+    woken: dict[int, int] = field(default_factory=dict)
 
 
 def parse_probe(text: str) -> ProbeStatus:
@@ -234,12 +270,16 @@ def parse_probe(text: str) -> ProbeStatus:
         hold=_hold(records.only("hold")),
         live=Live(**records.only("live").numbers("slab", "emergency", "emergency_max", "emergency_total")),
         threads=tuple(_thread(line) for line in records.all("thread")),
-        latency=_latency(records.all("latency")),
+        latency=_histogram(records.all("latency")),
         marks=tuple(_mark(line) for line in records.all("mark")),
         trap=_trap(records.only("trap")) if records.has("trap") else Trap(),
         tx=_transactions(records.only("tx")) if records.has("tx") else Transactions(),
         pressure=_pressure(records.only("pressure")) if records.has("pressure") else Pressure(),
         fail=_fail(records.only("fail")) if records.has("fail") else Fail(),
+        growth=_growth(records.only("growth")) if records.has("growth") else None,
+        magazine=_magazine(records.only("magazine")) if records.has("magazine") else None,
+        waited=_histogram(records.all("waited")),
+        woken=_histogram(records.all("woken")),
     )
 
 
@@ -292,13 +332,22 @@ def _pressure(line: Line) -> Pressure:
     return Pressure(on=on != 0, **values)
 
 
+def _growth(line: Line) -> Growth:
+    slabs = line.numbers("slabs") if "slabs" in line.pairs() else {}
+    return Growth(**line.numbers("begun", "done"), **slabs)
+
+
+def _magazine(line: Line) -> Magazine:
+    return Magazine(**line.numbers("size", "refill", "cpus", "hits", "refills", "grew", "reusable", "reused"))
+
+
 def _thread(line: Line) -> Thread:
     counters = ("pid", "rounds", "allocs", "frees", "emergency", "failures", "corrupt")
     times = ("gap_max_ns", "gap_total_max_ns", "alloc_since_ns", "last_ns")
     return Thread(index=line.integer(0), **line.numbers(*counters, *times))
 
 
-def _latency(lines: Iterable[Line]) -> dict[int, int]:
+def _histogram(lines: Iterable[Line]) -> dict[int, int]:
     buckets: dict[int, int] = {}
     for line in lines:
         bucket = line.integer(0)

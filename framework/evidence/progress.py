@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from framework.evidence.case import HOLE_NS, Case, Check, Complaint, held_worker, millis, seconds, seqs, starved
+from framework.evidence.histogram import difference
 from framework.evidence.probe import ProbeStatus
 from framework.evidence.stacks import Task
 from framework.evidence.timeline import Sample, between, widest_gap_ns
@@ -23,6 +24,7 @@ STALL_NS = 1_500_000_000
 TIMEOUT_BUCKET = 26
 LONG_BUCKET = 23
 TIMEOUTS_AT_LEAST = 4
+_MILLIS = {bucket: f"{2**bucket // 1_000_000} ms" for bucket in (LONG_BUCKET, TIMEOUT_BUCKET)}
 
 
 def check_stuck(case: Case) -> Iterator[Complaint]:
@@ -191,20 +193,38 @@ def check_woken(start: str, end: str, outcome: Outcome) -> Check:
         samples = case.probes(start, end)
         if len(samples) < 2:
             return
-        first, last = samples[0].value.latency, samples[-1].value.latency
-        grown = {bucket: count - first.get(bucket, 0) for bucket, count in last.items()}
-        timeouts = sum(count for bucket, count in grown.items() if bucket >= TIMEOUT_BUCKET)
-        shorter = sum(count for bucket, count in grown.items() if LONG_BUCKET <= bucket < TIMEOUT_BUCKET)
-        if timeouts >= TIMEOUTS_AT_LEAST and timeouts > 2 * shorter:
+        first, last = samples[0].value, samples[-1].value
+        seen = _slept_on(first, last) if last.growth is not None else _took_as_long(first, last)
+        if seen is not None:
             excuse = starved(case, start, end)
             yield Complaint(
                 Outcome.INCONCLUSIVE if excuse else outcome,
-                Reason(
-                    f"callers are not woken: between {start} and {end}, {timeouts} allocations took "
-                    f"{2**TIMEOUT_BUCKET // 1_000_000} ms or more, as long as the timeout, and only {shorter} took "
-                    f"{2**LONG_BUCKET // 1_000_000} ms to that{excuse}",
-                    (samples[0].seq, samples[-1].seq),
-                ),
+                Reason(f"callers are not woken: between {start} and {end}, {seen}{excuse}", seqs(samples)),
             )
 
     return check
+
+
+def _slept_on(first: ProbeStatus, last: ProbeStatus) -> str | None:
+    """Of the callers that slept for a growth, most were still asleep when it had long ended."""
+    woken = difference(first.woken, last.woken)
+    late, total = sum(count for bucket, count in woken.items() if bucket >= TIMEOUT_BUCKET), sum(woken.values())
+    if late < TIMEOUTS_AT_LEAST or late <= total - late:
+        return None
+    return (
+        f"{late} of {total} that slept until the worker had grown the cache came back {_MILLIS[TIMEOUT_BUCKET]} "
+        "or more after that, as late as by the timeout"
+    )
+
+
+def _took_as_long(first: ProbeStatus, last: ProbeStatus) -> str | None:
+    """The same of a probe that did not count who slept: by how long all allocations took."""
+    grown = difference(first.latency, last.latency)
+    timeouts = sum(count for bucket, count in grown.items() if bucket >= TIMEOUT_BUCKET)
+    shorter = sum(count for bucket, count in grown.items() if LONG_BUCKET <= bucket < TIMEOUT_BUCKET)
+    if timeouts < TIMEOUTS_AT_LEAST or timeouts <= 2 * shorter:
+        return None
+    return (
+        f"{timeouts} allocations took {_MILLIS[TIMEOUT_BUCKET]} or more, as long as the timeout, and only {shorter} "
+        f"took {_MILLIS[LONG_BUCKET]} to that"
+    )

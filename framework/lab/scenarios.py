@@ -282,6 +282,11 @@ def _emergency_fails(window_s: float) -> tuple[Step, ...]:
     )
 
 
+def _reusing(window_s: float) -> Workload:
+    """Every other round finds in the magazines what the one before gave back."""
+    return Workload(reap_rounds=2)
+
+
 def _transactions(window_s: float) -> Workload:
     """One transaction thread, and a wait for so many commits that it outlasts the window.
 
@@ -318,6 +323,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             _nominal,
             3.0,
             1000,
+            _reusing,
         ),
         Scenario(
             "held-worker",

@@ -40,7 +40,7 @@ _MEANING: Mapping[Outcome, str] = {
     Outcome.STALLED: "At least one thread that asked an SPL cache for an object got none any more.",
     Outcome.NO_RECOVERY: "When nothing stood in its way any more, SPL did not return to its normal state.",
     Outcome.MISCOUNTED: "SPL's counts contradict each other or those of its callers, or an object was not as promised.",
-    Outcome.SLOW: "There was progress, but callers waited longer than they may.",
+    Outcome.SLOW: "There was progress, but objects came later than they may, or not from where they have to.",
     Outcome.NOT_TRIGGERED: "The run did not bring about what it is about, so it says nothing of SPL.",
     Outcome.INCONCLUSIVE: "The evidence has gaps, so it says nothing of SPL.",
     Outcome.PROGRESS: "SPL did what it promises with its worker stuck, and afterwards. There is nothing to report.",

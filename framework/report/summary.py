@@ -21,6 +21,13 @@ _STYLE = {outcome: "green" for outcome in Outcome if outcome.is_good} | {
     Outcome.INCONCLUSIVE: "yellow",
 }
 
+# What the durations of allocations are told of.
+_LATENCY = {
+    "all": "{} allocations",
+    "waited": "{} of them slept until the worker had grown the cache",
+    "woken": "from the end of the growth to their return",
+}
+
 # Columns of the slab file that tell the story.
 _COLUMNS = ("flags", "slabs", "objects", "in use", "dlock", "emergency", "max")
 
@@ -115,8 +122,30 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
     if figures.get("longest_gap_ms") is not None:
         yield "longest gap", f"{figures['longest_gap_ms']} ms between two allocations of a thread"
+    for kind, what in _LATENCY.items():
+        told = figures.get("latency", {}).get(kind)
+        if told:
+            shares = ", ".join(f"{name} {_duration(ns)}" for name, ns in told["under_ns"].items())
+            yield "latency" if kind == "all" else kind, f"{what.format(told['count'])}: under {shares}"
+    magazines = figures.get("magazines")
+    if magazines and magazines["hits"] + magazines["refills"] > 0:
+        share = magazines["hits"] / (magazines["hits"] + magazines["refills"])
+        yield (
+            "magazines",
+            f"{share:.1%} of the objects came from that of the CPU; {magazines['refills']} refills, "
+            f"for {magazines['grew']} of them the cache grew; {magazines['reused']} of {magazines['reusable']} "
+            f"objects that were given back were there again",
+        )
     if "recovery_ms" in figures:
         yield "recovery", f"{figures['recovery_ms']} ms after the release"
+
+
+def _duration(ns: int) -> str:
+    """Three digits of it."""
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if ns >= size:
+            return f"{ns / size:.3g} {unit}"
+    return f"{ns} ns"
 
 
 def _slab_table(figures: Mapping[str, Any]) -> RenderableType | None:

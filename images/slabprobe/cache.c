@@ -55,6 +55,22 @@ size_t probe_cache_slab_size(const struct probe_cache *cache)
 	return ((const spl_kmem_cache_t *)cache)->skc_slab_size;
 }
 
+/* That of the CPU it is called on; a cache of the kernel's own allocator has none. */
+struct probe_magazine probe_cache_magazine(const struct probe_cache *cache)
+{
+	const spl_kmem_cache_t *skc = (const spl_kmem_cache_t *)cache;
+	const spl_kmem_magazine_t *skm;
+
+	if (!skc || !skc->skc_mag)
+		return (struct probe_magazine) { 0 };
+	skm = skc->skc_mag[raw_smp_processor_id()];
+	return (struct probe_magazine) {
+		.size = skm->skm_size,
+		.refill = skm->skm_refill,
+		.avail = READ_ONCE(skm->skm_avail),
+	};
+}
+
 /* Whether the work that spl_cache_grow() hands to the worker is of this cache. */
 bool probe_cache_grows(const struct probe_cache *cache, const void *work)
 {

@@ -41,6 +41,7 @@ static void slabprobe_grow_work(void *data)
 	void (*grow_work)(void *) = probe_hook_enter(&grow_hook);
 	bool own = probe_threads_own(data), failing;
 	struct probe_grower *grower;
+	u64 since_ns = own ? probe_growth_begin() : 0;
 
 	if (READ_ONCE(hold_armed))
 		slabprobe_held_grow();
@@ -48,6 +49,8 @@ static void slabprobe_grow_work(void *data)
 	failing = own && probe_fail_begin(PROBE_FAIL_GROW);
 	grow_work(data);
 	probe_fail_end(failing);
+	if (own)
+		probe_growth_end(since_ns);
 	probe_grow_end(grower);
 	probe_hook_leave(&grow_hook);
 }

@@ -196,6 +196,7 @@ static int probe_show(struct seq_file *m, void *v)
 	probe_cycle_show(m);
 	probe_pressure_show(m);
 	probe_fail_show(m);
+	probe_growth_show(m);
 	probe_threads_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
@@ -229,9 +230,11 @@ static int __init slabprobe_init(void)
 	err = probe_pressure_init();
 	if (err)
 		goto uncycle;
+	probe_growth_init();
 	if (proc_create(PROBE_NAME, 0600, NULL, &probe_ops))
 		return 0;
 	err = -ENOMEM;
+	probe_growth_exit();
 	probe_pressure_exit();
 uncycle:
 	probe_cycle_exit();
@@ -252,6 +255,7 @@ static void __exit slabprobe_exit(void)
 	probe_pressure_exit();
 	probe_fail_set(PROBE_FAIL_OFF);
 	probe_threads_exit();
+	probe_growth_exit();
 	probe_hold_exit();
 	probe_fail_exit();
 	probe_cycle_exit();

@@ -3,9 +3,10 @@
  * slabprobe: critical threads on an SPL cache, and a lever on its worker.
  *
  * main.c owns /proc/slabprobe, threads.c the critical threads and their
- * figures, hold.c the lever, cycle.c the trap, hook.c how both divert a function
- * of somebody else, pressure.c low memory, fail.c which allocations fail, shrink.c
- * how shrinkers are registered, cache.c is the only file that sees SPL headers.
+ * figures, service.c where their objects came from, growth.c how often the cache
+ * grew, hold.c the lever, cycle.c the trap, hook.c how both divert a function of
+ * somebody else, pressure.c low memory, fail.c which allocations fail, shrink.c how
+ * shrinkers are registered, cache.c is the only file that sees SPL headers.
  */
 #ifndef SLABPROBE_H
 #define SLABPROBE_H
@@ -57,6 +58,41 @@ struct probe_bits {
 struct probe_cache;
 struct probe_grower;
 
+/* Durations are counted by the power of two of their ns. */
+#define PROBE_BUCKETS 64
+
+/* A magazine of SPL: objects that it holds, at most, takes at a time, and has now. */
+struct probe_magazine {
+	unsigned int size;
+	unsigned int refill;
+	unsigned int avail;
+};
+
+/* Where a thread's objects came from; counters since loading. */
+struct probe_service {
+	bool alone;		/* on its CPU, so that its magazine is its own */
+	unsigned int due;	/* objects that it gave back and has to find there */
+	u64 hits;		/* from the magazine */
+	u64 refills;		/* it was empty, or was not looked into */
+	u64 grew;		/* of these, those for which the cache grew */
+	u64 reusable;		/* had to be in the magazine */
+	u64 reused;		/* of these, those that came from it */
+	u64 waited[PROBE_BUCKETS];	/* slept until the worker had grown it: call to return */
+	u64 woken[PROBE_BUCKETS];	/* the same ones: end of the growth to return */
+};
+
+/* What was so before an allocation. */
+struct probe_call {
+	unsigned int avail;
+	unsigned long sleeps;
+	u64 done, slabs;
+};
+
+/* When a growth was done, and how long all of them together had taken. */
+struct probe_growth_end {
+	u64 when_ns, busy_ns;
+};
+
 /* cache.c */
 struct probe_bits probe_cache_bits(void);
 struct probe_cache *probe_cache_create(size_t size);
@@ -66,6 +102,31 @@ void probe_cache_free(struct probe_cache *cache, void *obj);
 void probe_cache_reap(struct probe_cache *cache);
 size_t probe_cache_slab_size(const struct probe_cache *cache);
 bool probe_cache_grows(const struct probe_cache *cache, const void *work);
+struct probe_magazine probe_cache_magazine(const struct probe_cache *cache);
+
+/* service.c; by the thread itself */
+unsigned int probe_bucket(u64 from_ns, u64 to_ns);
+void probe_service_begin(struct probe_call *call, const struct probe_cache *cache);
+void probe_service_end(struct probe_service *s, const struct probe_call *call,
+		       const struct probe_cache *cache, u64 from_ns, u64 to_ns, bool emergency);
+void probe_service_given(struct probe_service *s, const struct probe_cache *cache,
+			 unsigned int objects);
+void probe_service_reaped(struct probe_service *s);
+void probe_service_add(struct probe_service *sum, const struct probe_service *s);
+void probe_service_show(struct seq_file *m, const struct probe_service *sum,
+			const struct probe_cache *cache);
+
+/* growth.c */
+void probe_growth_init(void);
+void probe_growth_exit(void);
+void probe_growth_of(size_t size);
+u64 probe_growth_begin(void);
+void probe_growth_end(u64 since_ns);
+u64 probe_growth_begun(void);
+u64 probe_growth_done(void);
+u64 probe_growth_idle(u64 index, u64 now_ns);
+u64 probe_growth_slabs(void);
+void probe_growth_show(struct seq_file *m);
 
 /* threads.c; the caller holds the lock of main.c */
 int probe_threads_set(const struct probe_config *config);

@@ -10,15 +10,12 @@
 #include <linux/err.h>
 #include <linux/kthread.h>
 #include <linux/ktime.h>
-#include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/wait.h>
 
 #include "slabprobe.h"
-
-#define LATENCY_BUCKETS 64
 
 struct critical {
 	struct task_struct *task;
@@ -30,7 +27,8 @@ struct critical {
 	u64 gap_max_ns, gap_total_max_ns;
 	u64 alloc_since_ns;	/* 0: no allocation under way */
 	u64 last_ns;		/* 0: no gap is open */
-	u64 latency[LATENCY_BUCKETS];
+	u64 latency[PROBE_BUCKETS];
+	struct probe_service service;
 };
 
 static struct probe_config config = {
@@ -95,9 +93,7 @@ static bool intact(const struct critical *c, void *obj)
 
 static void note_latency(struct critical *c, u64 from_ns, u64 to_ns)
 {
-	u64 took = max_t(u64, to_ns - from_ns, 1);
-
-	c->latency[min_t(unsigned int, ilog2(took), LATENCY_BUCKETS - 1)]++;
+	c->latency[probe_bucket(from_ns, to_ns)]++;
 	if (c->last_ns) {
 		u64 gap = to_ns - c->last_ns;
 
@@ -124,10 +120,13 @@ static void count_object(struct critical *c, const void *obj)
 
 static void take_one(struct critical *c)
 {
-	u64 from = ktime_get_ns();
+	struct probe_call call;
+	u64 from, to;
 	bool failing;
 	void *obj;
 
+	probe_service_begin(&call, cache);
+	from = ktime_get_ns();
 	WRITE_ONCE(c->alloc_since_ns, from);
 	failing = probe_fail_begin(PROBE_FAIL_EMERGENCY);
 	obj = probe_cache_alloc(cache);
@@ -137,7 +136,9 @@ static void take_one(struct critical *c)
 		WRITE_ONCE(c->failures, c->failures + 1);
 		return;
 	}
-	note_latency(c, from, ktime_get_ns());
+	to = ktime_get_ns();
+	note_latency(c, from, to);
+	probe_service_end(&c->service, &call, cache, from, to, is_emergency(obj));
 	count_object(c, obj);
 	touch(c, obj);
 	c->objs[c->taken++] = obj;
@@ -146,16 +147,20 @@ static void take_one(struct critical *c)
 
 static void give_all_back(struct critical *c)
 {
+	unsigned int slab = 0;
+
 	while (c->taken) {
 		void *obj = c->objs[--c->taken];
 
 		if (!intact(c, obj))
 			WRITE_ONCE(c->corrupt, c->corrupt + 1);
+		slab += !is_emergency(obj);
 		atomic_dec(is_emergency(obj) ? &live_emergency : &live_slab);
 		probe_cache_free(cache, obj);
 		WRITE_ONCE(c->frees, c->frees + 1);
 		cond_resched();
 	}
+	probe_service_given(&c->service, cache, slab);
 }
 
 static void idle(struct critical *c, enum probe_state state)
@@ -202,8 +207,10 @@ static void one_round(struct critical *c)
 		probe_commit(c->emergency != before);
 	give_all_back(c);
 	WRITE_ONCE(c->rounds, c->rounds + 1);
-	if (config.reap_rounds && c->rounds % config.reap_rounds == 0)
+	if (config.reap_rounds && c->rounds % config.reap_rounds == 0) {
 		probe_cache_reap(cache);
+		probe_service_reaped(&c->service);
+	}
 	if (config.commits)
 		probe_push_on(probe_cache_slab_size(cache));
 	if (config.pause_us)
@@ -270,6 +277,7 @@ static int spawn(struct critical *c, unsigned int id)
 	for (i = 0; i < id % num_online_cpus(); i++)
 		cpu = cpumask_next(cpu, cpu_online_mask);
 	c->id = id;
+	c->service.alone = id < num_online_cpus() && id + num_online_cpus() >= config.threads;
 	c->objs = kvcalloc(config.objects, sizeof(*c->objs), GFP_KERNEL);
 	if (!c->objs)
 		return -ENOMEM;
@@ -293,6 +301,7 @@ static int build_up(void)
 	criticals = kvcalloc(config.threads, sizeof(*criticals), GFP_KERNEL);
 	if (!cache || !criticals)
 		goto fail;
+	probe_growth_of(probe_cache_slab_size(cache));
 	for (; nr_criticals < config.threads; nr_criticals++) {
 		err = spawn(&criticals[nr_criticals], nr_criticals);
 		if (err)
@@ -380,7 +389,7 @@ static void show_latency(struct seq_file *m)
 {
 	unsigned int bucket, i;
 
-	for (bucket = 0; bucket < LATENCY_BUCKETS; bucket++) {
+	for (bucket = 0; bucket < PROBE_BUCKETS; bucket++) {
 		u64 sum = 0;
 
 		for (i = 0; i < nr_criticals; i++)
@@ -388,6 +397,17 @@ static void show_latency(struct seq_file *m)
 		if (sum)
 			seq_printf(m, "latency %u %llu\n", bucket, sum);
 	}
+}
+
+static void show_service(struct seq_file *m)
+{
+	static struct probe_service sum;
+	unsigned int i;
+
+	memset(&sum, 0, sizeof(sum));
+	for (i = 0; i < nr_criticals; i++)
+		probe_service_add(&sum, &criticals[i].service);
+	probe_service_show(m, &sum, cache);
 }
 
 void probe_threads_show(struct seq_file *m)
@@ -407,6 +427,7 @@ void probe_threads_show(struct seq_file *m)
 	for (i = 0; i < nr_criticals; i++)
 		show_thread(m, &criticals[i], now);
 	show_latency(m);
+	show_service(m);
 }
 
 void probe_threads_exit(void)

@@ -22,6 +22,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from growcost import grow_cost
+
 from framework.deadline import Deadline, poll
 from framework.errors import HarnessError
 from framework.evidence.probe import ProbeStatus, parse_probe
@@ -228,6 +230,8 @@ BENCHMARKS: dict[str, tuple[Callable[[int], dict[str, object]], int]] = {
     "agent-cost": (agent_cost, 8),
     "evidence-time": (evidence_time, 3),
     "survival": (survival, 100),
+    "grow-cost": (grow_cost, 5),
+    "grow-cost-4-cpus": (lambda runs: grow_cost(runs, cpus=4), 1),
     "fresh-demo": (fresh_demo, 1),
 }
 

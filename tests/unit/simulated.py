@@ -192,6 +192,9 @@ class Knobs:
     waiting: Mapping[int, Span] = field(default_factory=dict)
     # Waits for the worker that last as long as SPL's timeout.
     timeouts: Span | None = None
+    # The threads never ask again for what they gave back; and nobody counts where objects come from.
+    unused: bool = False
+    uncounted: bool = False
     # --- what is read of it
     skews: tuple[Skew, ...] = ()
     # Source to when it reads this instead.
@@ -402,6 +405,11 @@ class _Simulation:
         self.wanted = "stopped"
         self.marks: list[tuple[str, int]] = []
         self.latency: dict[int, int] = {}
+        # Where objects came from: magazines, refills of these, and what was given back and asked for again.
+        self.hits = self.refills = self.reused = 0
+        self.woken: dict[int, int] = {}
+        # In `nominal` every other round finds what the one before gave back.
+        self.reap_rounds = 2 if scenario == NOMINAL else 1
         # The lever.
         self.armed = False
         self.entries = self.since_ns = self.released_ns = 0
@@ -428,7 +436,10 @@ class _Simulation:
 
     def run(self) -> list[Record]:
         self.frame("agent", f"hello version=1 rate_hz=20 slow_every=10 base_ns={BASE_NS} period_ns={PERIOD_NS} pid=117")
-        self.frame("ctl", f"ok set threads={self.count} objects={OBJECTS} size={SIZE} pause_us=5000 reap_rounds=1")
+        self.frame(
+            "ctl",
+            f"ok set threads={self.count} objects={OBJECTS} size={SIZE} pause_us=5000 reap_rounds={self.reap_rounds}",
+        )
         for phase in self.phases:
             self.begin(phase)
             for _ in range(phase.ticks):
@@ -581,10 +592,16 @@ class _Simulation:
             thread.note_gap(6_100_000 + 1_000 * (self.tick % 7))
         thread.last_ns = self.now_ns - 20_000
         got = thread.allocs - before
+        if not self.deadlocked:
+            self.refills += ROUNDS
+            self.hits += got - ROUNDS
+            self.reused += OBJECTS if self.reap_rounds > 1 and not self.knobs.unused else 0
         if self.held_ticks:
             self.count_latency(16 if self.deadlocked else 8, got)
         else:
-            self.count_latency(26 if self.within(self.knobs.timeouts) else 20, ROUNDS)
+            late = self.within(self.knobs.timeouts)
+            self.count_latency(26 if late else 20, ROUNDS)
+            self.woken[26 if late else 14] = self.woken.get(26 if late else 14, 0) + ROUNDS
             self.count_latency(8, got - ROUNDS)
 
     def count_latency(self, bucket: int, count: int) -> None:
@@ -672,7 +689,14 @@ class _Simulation:
             faults = {"marked": self.marked, "injected": self.injected, "missed": 0}
             lines.append(self.probe_line("fail", **faults).replace("fail ", f"fail place={self.place} ", 1))
         lines.append(
-            self.probe_line("config", threads=self.count, objects=OBJECTS, size=SIZE, pause_us=5000, reap_rounds=1)
+            self.probe_line(
+                "config",
+                threads=self.count,
+                objects=OBJECTS,
+                size=SIZE,
+                pause_us=5000,
+                reap_rounds=self.reap_rounds,
+            )
         )
         reached = {state: sum(t.reached == state for t in self.threads) for state in ("parked", "stopped")}
         lines.append(self.probe_line("run", **reached).replace("run ", f"run state={self.wanted} ", 1))
@@ -687,8 +711,22 @@ class _Simulation:
         )
         lines += [self.thread_line(thread) for thread in self.threads]
         lines += [f"latency {bucket} {count}" for bucket, count in sorted(self.latency.items())]
+        lines += self.service_lines()
         lines += [f"mark {index} {time_ns} {name}" for index, (name, time_ns) in enumerate(self.marks)]
         return "\n".join(lines) + "\n"
+
+    def service_lines(self) -> list[str]:
+        """Where objects came from; each refill waits for two growths, and is woken some 20 us after the second."""
+        if self.knobs.uncounted:
+            return []
+        counters = {"hits": self.hits, "refills": self.refills, "grew": self.refills}
+        reused = {"reusable": self.reused, "reused": self.reused}
+        return [
+            self.probe_line("magazine", size=64, refill=32, cpus=2, **counters, **reused),
+            self.probe_line("growth", begun=2 * self.refills, done=2 * self.refills, slabs=2 * self.refills),
+            f"waited 20 {self.refills}",
+            *(f"woken {bucket} {count}" for bucket, count in sorted(self.woken.items())),
+        ]
 
     def hold_cells(self) -> dict[str, int]:
         pid = WORKER_PID if self.entries else 0
@@ -909,6 +947,7 @@ FAULTS: Mapping[str, Knobs] = {
     # --- woken, or timed out
     "nobody is woken": Knobs(timeouts=_WINDOW),
     "nobody is woken after the recovery": Knobs(timeouts=Span("recovered")),
+    "nobody is woken, and nobody counts who slept": Knobs(timeouts=Span("recovered"), uncounted=True),
     "emergency objects for nothing": (
         _slab(_WINDOW, emergency_dlock=1, emergency_max=2)
         | _probe(_WINDOW, "live.emergency_total", 5)
@@ -916,6 +955,11 @@ FAULTS: Mapping[str, Knobs] = {
     ),
     "callers time out for nothing": _slab(_WINDOW, emergency_dlock=3),
     "kernel's own cache": Knobs(kernel_cache=True),
+    # --- the magazines
+    "objects are not there again": _probe(_HALF, "magazine.reused", -64),
+    "magazines of one": _probe(_HALF, "magazine.refills", 100_000),
+    "nothing is asked for again": Knobs(unused=True),
+    "magazines not counted": Knobs(uncounted=True),
     # --- accounting
     "size is wrong": _slab(_MOMENT, size=4096),
     "emergency objects below zero": _slab(Span("settle", 0.2, 0.1), emergency_alloc=-1),

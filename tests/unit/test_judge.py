@@ -100,9 +100,41 @@ def test_the_reasons_for_progress() -> None:
 
 
 def test_the_reasons_for_health() -> None:
-    threads, slab = (reason.text for reason in verdict_of(NOMINAL).reasons)
+    threads, slab, magazines = (reason.text for reason in verdict_of(NOMINAL).reasons)
     assert re.fullmatch(r"2 critical threads got \d{4,} objects, none of them an emergency object", threads)
     assert slab == "nobody timed out (dlock 0), and the slab file agrees with the probe"
+    assert re.fullmatch(
+        r"\d{4,} of \d{4,} objects came from the magazines of the CPUs; of (\d+) refills \1 had the cache grow",
+        magazines,
+    )
+
+
+def test_without_a_second_round_there_is_nothing_to_find_in_a_magazine() -> None:
+    """So were runs of before these counts; they are worth what they were."""
+    records = simulate(NOMINAL, FAULTS["magazines not counted"]).records
+    for record in frames(records, "probe"):
+        record["text"] = record["text"].replace("reap_rounds=2", "reap_rounds=1")
+    verdict = judge_records(NOMINAL, records)
+    assert (verdict.outcome, len(verdict.reasons)) == (Outcome.HEALTHY, 2)
+
+
+def test_threads_that_share_a_magazine_may_find_it_empty() -> None:
+    records = simulate(NOMINAL, FAULTS["objects are not there again"]).records
+    for record in frames(records, "probe"):
+        record["text"] = record["text"].replace("cpus=2", "cpus=1")
+    assert judge_records(NOMINAL, records).outcome is Outcome.HEALTHY
+
+
+def test_figures_of_the_window_tell_how_long_and_where_from() -> None:
+    figures = verdict_of(NOMINAL).figures
+    assert figures["latency"]["all"]["under_ns"] == {"p50": 512, "p90": 512, "p99": 2**21, "max": 2**21}
+    assert figures["latency"]["woken"]["under_ns"] == dict.fromkeys(("p50", "p90", "p99", "max"), 2**15)
+    assert figures["latency"]["waited"]["count"] == figures["magazines"]["refills"] == figures["magazines"]["grew"]
+    assert figures["slabs_grown"] == figures["growths"] == 2 * figures["magazines"]["grew"]
+    assert figures["magazines"]["reused"] == figures["magazines"]["reusable"] > 0
+    # With the worker held nobody is served by a growth.
+    assert {"waited", "woken"}.isdisjoint(verdict_of(HELD).figures["latency"])
+    assert "magazines" not in verdict_of(NOMINAL, "magazines not counted").figures
 
 
 def test_the_reasons_for_progress_in_the_trap() -> None:
@@ -417,14 +449,45 @@ ROWS = (
     Row(
         "nobody is woken",
         Outcome.SLOW,
-        r"callers are not woken: between window and window-end, \d{3} allocations took 67 ms or more",
+        r"callers are not woken: between window and window-end, (\d{3}) of \1 that slept .* came back 67 ms or more",
         (NOMINAL,),
     ),
     Row(
         "nobody is woken after the recovery",
         Outcome.NO_RECOVERY,
+        r"callers are not woken: between recovered and final, (\d{2,3}) of \1 that slept .* came back 67 ms or more",
+        (HELD, *TRAP),
+    ),
+    Row(
+        "nobody is woken, and nobody counts who slept",
+        Outcome.NO_RECOVERY,
         r"callers are not woken: between recovered and final, \d{2,3} allocations took 67 ms or more",
         (*AFTER, *TRAP),
+    ),
+    # check_magazines
+    Row(
+        "objects are not there again",
+        Outcome.SLOW,
+        r"objects do not come from the magazines: of \d+ that a thread had given back on the same CPU, 64 were not",
+        (NOMINAL,),
+    ),
+    Row(
+        "magazines of one",
+        Outcome.SLOW,
+        r"objects do not come from the magazines: only \d+ of 1[01]\d{4} allocations found one there; a magaz",
+        (NOMINAL,),
+    ),
+    Row(
+        "nothing is asked for again",
+        Outcome.INCONCLUSIVE,
+        r"no object was given back to a magazine and asked for again$",
+        (NOMINAL,),
+    ),
+    Row(
+        "magazines not counted",
+        Outcome.INCONCLUSIVE,
+        r"nobody counted which objects came from the magazines of the CPUs$",
+        (NOMINAL,),
     ),
     # check_rows
     Row(

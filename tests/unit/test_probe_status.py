@@ -11,9 +11,12 @@ from framework.evidence.probe import (
     Config,
     Fail,
     FailPlace,
+    Growth,
     Hold,
     Live,
+    Magazine,
     Mark,
+    Pressure,
     Run,
     RunState,
     Thread,
@@ -43,6 +46,12 @@ thread 1 pid=91 rounds=11 allocs=700 frees=640 emergency=300 failures=1 corrupt=
 gap_total_max_ns=6 alloc_since_ns=8123400001 last_ns=8123300000
 latency 12 345
 latency 26 1
+growth begun=9 done=8 slabs=10
+magazine size=64 refill=32 cpus=2 hits=700 refills=30 grew=29 reusable=512 reused=511
+waited 20 27
+woken 13 26
+woken 14 1
+pressure on=1 held=92000 taken=99 given=98 refused=97 free=1234
 mark 0 7000000000 settle
 mark 1 7100000000 hold
 """
@@ -63,6 +72,10 @@ def test_a_status() -> None:
     assert status.tx == Transactions(397, 326, ballast=12, ballast_kib=3120)
     assert status.fail == Fail(FailPlace.GROW, marked=5, injected=4, missed=1)
     assert status.latency == {12: 345, 26: 1}
+    assert status.growth == Growth(begun=9, done=8, slabs=10)
+    assert status.magazine == Magazine(64, 32, 2, hits=700, refills=30, grew=29, reusable=512, reused=511)
+    assert status.pressure == Pressure(True, held=92000, free=1234, taken=99, given=98, refused=97)
+    assert (status.waited, status.woken) == ({20: 27}, {13: 26, 14: 1})
     assert status.marks == (Mark(0, 7_000_000_000, "settle"), Mark(1, 7_100_000_000, "hold"))
 
 
@@ -84,6 +97,14 @@ def test_a_status_of_before_the_trap() -> None:
     assert (parse_probe(later).config.commits, parse_probe(later).hold.worker) == (300, False)
 
 
+def test_a_status_of_before_the_magazines() -> None:
+    later = ("growth ", "magazine ", "waited ", "woken ")
+    status = parse_probe("".join(line for line in LINES if not line.startswith(later)))
+    assert (status.growth, status.magazine, status.waited, status.woken) == (None, None, {}, {})
+    uncounted = parse_probe(TEXT.replace(" slabs=10", ""))
+    assert uncounted.growth == Growth(begun=9, done=8, slabs=None)
+
+
 def test_bits_that_later_versions_add_are_kept() -> None:
     assert parse_probe(TEXT.replace("reaping=", "destroy=0x20000 reaping=")).bits["destroy"] == 0x20000
 
@@ -101,7 +122,13 @@ def test_required_lines(tag: str) -> None:
 
 @pytest.mark.parametrize(
     ("line", "key"),
-    [(at, word.partition("=")[0]) for at, line in enumerate(LINES, 1) for word in line.split() if "=" in word],
+    [
+        (at, word.partition("=")[0])
+        for at, line in enumerate(LINES, 1)
+        for word in line.split()
+        # `slabs` need not be there.
+        if "=" in word and not word.startswith("slabs=")
+    ],
 )
 def test_required_keys(line: int, key: str) -> None:
     lines = LINES.copy()
@@ -132,7 +159,13 @@ def test_required_keys(line: int, key: str) -> None:
         ("latency 26", "latency 12", 14, "bucket 12"),
         ("latency 26", "latency 64", 14, "bucket 64"),
         ("latency 26 1", "latency 26", 14, "a number is missing"),
-        ("7100000000 hold", "7100000000", 16, "a mark without a name"),
+        ("begun=9", "begun=nine", 15, "not a number"),
+        ("slabs=10", "slabs=", 15, "not a number"),
+        ("reused=511", "reused=x", 16, "not a number"),
+        ("woken 14", "woken 13", 19, "bucket 13"),
+        ("waited 20", "waited 64", 17, "bucket 64"),
+        ("on=1", "on=one", 20, "not a number"),
+        ("7100000000 hold", "7100000000", 22, "a mark without a name"),
     ],
 )
 def test_what_is_refused(old: str, new: str, line: int, words: str) -> None:

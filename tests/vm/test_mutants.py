@@ -48,6 +48,8 @@ MUTANTS = (
     Mutant("wake-up-lost", "nominal", Outcome.SLOW, r"callers are not woken"),
     Mutant("fallback-gives-up", "emergency-fails", Outcome.STALLED, r"got no object for the last \d", "built:faults"),
     Mutant("failed-growth-sticks", "grow-fails", Outcome.NO_RECOVERY, r"flagged|did not drain", "built:faults"),
+    Mutant("magazine-bypassed", "nominal", Outcome.SLOW, r"had given back on the same CPU, \d+ were not there"),
+    Mutant("magazine-of-one", "nominal", Outcome.SLOW, r"only \d+ of \d+ allocations found one there"),
     Mutant("timeout-too-short", "nominal", Outcome.SLOW, r"although nothing held the worker"),
 )
 
