@@ -114,6 +114,9 @@ static int cmd_pressure(char *args)
 {
 	if (args && (!strcmp(args, "on") || !strcmp(args, "off")))
 		return probe_pressure_set(!strcmp(args, "on"));
+	return -EINVAL;
+}
+
 static int cmd_fail(char *args)
 {
 	if (args && !strcmp(args, "grow"))
