@@ -1,0 +1,257 @@
+"""Commands that boot guests."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from framework.build.kernels import KERNELS
+from framework.build.variants import VARIANTS, find_variant
+from framework.cli.options import (
+    AccelOption,
+    JobsOption,
+    JsonOption,
+    KernelOption,
+    MemoryOption,
+    PatchOption,
+    RepeatOption,
+    SplOption,
+    VariantOption,
+    claim_directory,
+    count_jobs,
+    directory_id,
+    find_outcome,
+    make_console,
+    make_wish,
+    print_json,
+    show_verdict,
+)
+from framework.errors import HarnessError, UsageError
+from framework.evidence.verdict import Verdict
+from framework.host.store import Store
+from framework.lab.experiment import Dump, run_until_fed
+from framework.lab.matrix import CellRun, grid, plan, run_matrix
+from framework.lab.pool import Job, JobResult, fitting_jobs, run_jobs
+from framework.lab.prepare import Wish, find_any_kernel, prepare
+from framework.lab.rundir import read_evidence
+from framework.lab.scenarios import SCENARIOS, Scenario, Workload, find_scenario
+from framework.lab.shell import run_shell
+from framework.log import note, step
+from framework.report.summary import plain, verdict_line
+from framework.report.tables import listing, tally_table
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def demo(
+    kernel: KernelOption = "debian-12",
+    accel: AccelOption = "auto",
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+) -> None:
+    """The main job: hold the worker of the stock SPL, then of a build without emergency objects.
+
+    The second is the control. If it does not fail, the first proves nothing.
+    """
+    scenario = find_scenario("held-worker")
+    base = claim_directory(out, f"demo-{directory_id(kernel)}")
+    builds = {}
+    for variant in ("stock", "no-emergency"):
+        with step(f"preparing {kernel}, {variant}"):
+            builds[variant] = prepare(Wish(kernel=kernel, variant=variant, accelerator=accel))
+    console = make_console(record=True)
+    ok = True
+    lines = []
+    for variant, prepared in builds.items():
+        experiment = prepared.experiment(scenario)
+        verdict, directory = run_until_fed(experiment, base / variant)[-1]
+        show_verdict(verdict, directory, console)
+        lines.append(verdict_line(verdict, read_evidence(directory).facts))
+        ok = ok and verdict.outcome in experiment.expected
+    meaning = (
+        "SPL went on while its worker was stuck, and the same harness failed the build that cannot."
+        if ok
+        else "At least one verdict is not the expected one: the two together prove nothing."
+    )
+    console.print(Text(meaning, style="bold green" if ok else "bold red"))
+    report = base / "report.html"
+    console.save_html(str(report))
+    typer.echo(f"report: {report}")
+    for line in lines:
+        typer.echo(line)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def run(
+    scenario: Annotated[str, typer.Argument(help=f"What to do: {', '.join(SCENARIOS)}.", metavar="SCENARIO")],
+    kernel: KernelOption = "debian-12",
+    variant: VariantOption = "stock",
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    repeat: RepeatOption = 1,
+    jobs: JobsOption = "1",
+    memory: MemoryOption = 512,
+    accel: AccelOption = "auto",
+    window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
+    rate: Annotated[int, typer.Option(help="Samples a second.", min=1, max=100)] = 20,
+    threads: Annotated[
+        int | None, typer.Option(help="Critical threads; by default the scenario's.", min=1, max=64)
+    ] = None,
+    objects: Annotated[
+        int | None, typer.Option(help="Objects per thread and round; by default the scenario's.", min=1, max=16384)
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Bytes of an object; by default the scenario's.", min=64, max=8 * 1024 * 1024)
+    ] = None,
+    dump: Annotated[
+        Dump, typer.Option(help="Keep a dump of the guest's memory: never, in trouble (STALLED or lost), or always.")
+    ] = Dump.NEVER,
+    expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+) -> None:
+    """Run a scenario in a fresh guest and judge it."""
+    chosen = find_scenario(scenario)
+    expected = frozenset({find_outcome(expect)}) if expect else None
+    workload = _workload(chosen, window, threads=threads, objects=objects, size=size)
+    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory)
+    base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
+    with step(f"preparing {kernel}, {variant}"):
+        prepared = prepare(wish)
+    experiment = prepared.experiment(
+        chosen,
+        expected=expected,
+        window_s=window,
+        rate_hz=rate,
+        workload=workload,
+        dump=dump,
+    )
+    results: list[tuple[Verdict, Path]] = []
+
+    def take(result: JobResult) -> None:
+        results.append(result.last)
+        show_verdict(*result.last)
+
+    # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.
+    todo = [Job(f"run {n} of {repeat}", experiment, base / f"{n:03}") for n in range(1, repeat + 1)]
+    run_jobs(todo if repeat > 1 else [Job(scenario, experiment, base, 3)], count_jobs(jobs, memory), take)
+    if repeat > 1:
+        make_console().print(tally_table([verdict for verdict, _ in results], experiment.expected))
+    odd = [result for result in results if result[0].outcome not in experiment.expected]
+    verdict, directory = (odd or results)[-1]
+    typer.echo(verdict_line(verdict, read_evidence(directory).facts))
+    if odd:
+        raise typer.Exit(1)
+
+
+def _workload(scenario: Scenario, window_s: float | None, **given: int | None) -> Workload:
+    """The scenario's own, but for what was given.
+
+    :raises UsageError: when that is not possible.
+    """
+    workload = scenario.workload(scenario.window_s if window_s is None else window_s)
+    workload = replace(workload, **{name: value for name, value in given.items() if value is not None})
+    if workload.commits and workload.threads != 1:
+        raise UsageError(
+            f"{scenario.name} has one critical thread: of several, one would commit what another waits for"
+        )
+    return workload
+
+
+# Scenarios that need nothing of a kernel that not every kernel has.
+_ANYWHERE = ",".join(name for name, scenario in SCENARIOS.items() if scenario.faults is None)
+
+
+def matrix(
+    scenario: Annotated[str, typer.Option(help=f"Scenarios: {', '.join(SCENARIOS)}.", metavar="NAMES")] = _ANYWHERE,
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(help="Kernels, as `run` takes them; by default those of the Debian suites.", metavar="IDS"),
+    ] = None,
+    variant: Annotated[str, typer.Option(help=f"Variants: {', '.join(VARIANTS)}.", metavar="NAMES")] = ",".join(
+        VARIANTS
+    ),
+    repeat: RepeatOption = 1,
+    jobs: JobsOption = "auto",
+    accel: AccelOption = "auto",
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run many cells, scenarios by kernels by variants, each in a fresh guest, and compare with what is expected.
+
+    Without options it runs every scenario that each kernel can do. Names are separated by commas, and --kernel may be
+    given again: one with a colon in it is taken as it is. What has to be fetched and built is fetched and built first.
+    A cell whose guest does not boot does not keep the others from running.
+    """
+    cells = plan(
+        [find_scenario(name).name for name in scenario.split(",")],
+        _kernel_names(kernel or KERNELS),
+        [find_variant(name).name for name in variant.split(",")],
+    )
+    at_once = count_jobs(jobs, Wish().ram_mib)
+    base = claim_directory(out, "matrix")
+    note(f"{len(cells)} cells, {len(cells) * repeat} runs, {at_once} at once")
+    start = time.monotonic()
+    runs = run_matrix(cells, base, repeat=repeat, at_once=at_once, accelerator=accel, on_run=_tell)
+    good = sum(run.as_expected for run in runs)
+    if as_json:
+        print_json({"schema_version": 1, "directory": str(base), "runs": [run.to_json() for run in runs]})
+    else:
+        make_console().print(listing(*grid(runs)))
+        typer.echo(f"evidence: {base}")
+        typer.echo(f"{good} of {len(runs)} runs as expected, in {time.monotonic() - start:.0f} s")
+    if good < len(runs):
+        raise typer.Exit(1 if all(run.outcome for run in runs) else HarnessError.exit_status)
+
+
+def _kernel_names(values: Iterable[str]) -> list[str]:
+    """:raises UsageError: when one stands for nothing."""
+    names = [name for value in values for name in ([value] if ":" in value else value.split(","))]
+    for name in names:
+        find_any_kernel(name)
+    return names
+
+
+def _tell(run: CellRun) -> None:
+    """A line for each run as it ends."""
+    mark = "as expected" if run.as_expected else "NOT EXPECTED"
+    note(plain(f"{run.outcome or 'TROUBLE'} ({mark}) {run.cell} {run.reason.splitlines()[0]}"))
+
+
+def shell(
+    kernel: KernelOption = "debian-12",
+    variant: VariantOption = "stock",
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    memory: MemoryOption = 512,
+    accel: AccelOption = "auto",
+    command: Annotated[str | None, typer.Option("--command", "-c", help="Run this and leave.", metavar="CMD")] = None,
+) -> None:
+    """Boot a guest with SPL and the probe loaded, and give a shell in it. The guest ends with the shell."""
+    prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory))
+    with Store.default().temporary() as logs:
+        status = run_shell(prepared, logs, command)
+    raise typer.Exit(status)
+
+
+def test(ctx: typer.Context) -> None:
+    """Run the project's own test suite, with real guests, as many at once as cores and memory allow.
+
+    Further arguments go to pytest; `-n0` runs one test after the other.
+    """
+    if not (_ROOT / "tests" / "vm").is_dir():
+        raise UsageError("the test suite is not part of an installation", hint="run it in a checkout of splvm")
+    # A debugger wants the terminal for itself.
+    at_once = 0 if "--pdb" in ctx.args else fitting_jobs(Wish().ram_mib)
+    argv = [sys.executable, "-m", "pytest", "--require-vm", f"-n{at_once}", "--dist=worksteal", *ctx.args]
+    note(shlex.join(argv))
+    os.chdir(_ROOT)
+    os.execv(sys.executable, argv)

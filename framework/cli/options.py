@@ -1,0 +1,115 @@
+"""What several commands share: their options, what those mean, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from framework.build.kernels import KERNELS
+from framework.build.own import FORM as OWN_KERNEL
+from framework.build.source import FORM as BUILT_KERNEL
+from framework.build.variants import VARIANTS
+from framework.errors import SetupError, UsageError
+from framework.evidence.verdict import Outcome, Verdict
+from framework.lab.pool import fitting_jobs
+from framework.lab.prepare import Wish, find_any_kernel, spec_of
+from framework.lab.rundir import read_evidence
+from framework.report.summary import summarize
+
+KernelOption = Annotated[
+    str,
+    typer.Option(help=f"Kernel: {', '.join(KERNELS)}, {BUILT_KERNEL}, or your own as {OWN_KERNEL}.", metavar="ID"),
+]
+VariantOption = Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")]
+SplOption = Annotated[
+    str, typer.Option(help="Source of SPL: `debian`, or `path:DIR` with an OpenZFS tree.", metavar="SOURCE")
+]
+PatchOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="A .patch or .cocci file to apply on top; may be given again.", metavar="FILE"),
+]
+AccelOption = Annotated[str, typer.Option(help="auto, kvm or tcg.", metavar="NAME")]
+MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, metavar="MIB")]
+RepeatOption = Annotated[int, typer.Option(help="Runs; each one counts.", min=1, metavar="N")]
+JobsOption = Annotated[
+    str, typer.Option(help="Runs at once: a number, or `auto` for as many as cores and memory allow.", metavar="N")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch package lists anew first.")]
+
+
+def make_wish(
+    kernel: str,
+    variant: str,
+    spl: str,
+    patches: Sequence[Path] | None,
+    accel: str,
+    *,
+    ram_mib: int = 512,
+    refresh: bool = False,
+) -> Wish:
+    absolute = tuple(patch.absolute() for patch in patches or ())
+    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh)
+
+
+def directory_id(name: str) -> str:
+    """Its id as a part of a directory's name."""
+    return re.sub("[:,]", "-", spec_of(find_any_kernel(name)).id)
+
+
+def count_jobs(jobs: str, ram_mib: int) -> int:
+    if jobs == "auto":
+        return fitting_jobs(ram_mib)
+    if not jobs.isascii() or not jobs.isdigit() or not 1 <= int(jobs) <= 256:
+        raise UsageError(f"--jobs {jobs}: it is `auto`, or a number from 1 to 256")
+    return int(jobs)
+
+
+def find_outcome(name: str) -> Outcome:
+    try:
+        return Outcome(name.upper())
+    except ValueError:
+        raise UsageError(f"--expect {name}: no such verdict; there are: {', '.join(Outcome)}") from None
+
+
+def claim_directory(out: Path | None, name: str) -> Path:
+    """A directory of this run's own: `out`, or one below ./runs with the time in its name.
+
+    :raises UsageError: when `out` has something in it already.
+    """
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"--out {out}: there is something already", hint="name a directory that is new or empty")
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        path = Path("runs") / (f"{stamp}-{name}" + (f"-{number}" if number else ""))
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+    raise SetupError("cannot make a directory below ./runs")
+
+
+def show_verdict(verdict: Verdict, directory: Path, console: Console | None = None) -> None:
+    facts = read_evidence(directory).facts
+    panel = summarize(verdict, facts, str(directory), expected=verdict.outcome in facts["expected"])
+    (console or make_console()).print(panel)
+
+
+def make_console(*, record: bool = False) -> Console:
+    # Off a terminal lines are as long as they are, so that they can be searched.
+    return Console(record=record, highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
