@@ -42,8 +42,10 @@ def kept_symbols(store: Store, release: str, version: str) -> Path | None:
 def fetch_symbols(store: Store, apt: PrivateApt, kernel: Kernel, deadline: Deadline) -> Path:
     """vmlinux of a kernel with its debug symbols; fetched the first time, and its size said before that.
 
-    :raises SetupError: when the archive has none for exactly this kernel, or there is no room for them.
+    :raises SetupError: when it was built here, when the archive has none for it, or there is no room for them.
     """
+    if kernel.built is not None:
+        raise SetupError(f"{kernel.spec.id} was built without debug information, so there are no symbols of it")
     package = f"linux-image-{kernel.release}-dbg"
 
     def build(tree: Path) -> None:

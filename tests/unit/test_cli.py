@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 from framework import __version__
-from framework.build.kernels import KERNELS
-from framework.build.source import BUILT
 from framework.build.variants import VARIANTS
 from framework.lab.expectations import EXPECTED
 
@@ -59,6 +57,8 @@ def test_version() -> None:
         (("run", "nominal", "--expect", "no-such"), ("PROGRESS", "STALLED")),
         (("run", "nominal", "--kernel", "path:/"), ("path:VMLINUZ,HEADERS",)),
         (("run", "nominal", "--kernel", "path:/dev/null,/"), ("no bzImage",)),
+        (("run", "nominal", "--kernel", "built:no-such"), ("plain", "lockdep", "faults", "kasan")),
+        (("run", "nominal", "--kernel", "built:plain,no-such"), ("bookworm", "trixie")),
         (("build", "--kernel", "no-such"), ("debian-12",)),
         (("demo", "--kernel", "no-such"), ("debian-12",)),
         (("probe-kernel", "--kernel", "no-such"), ("debian-11", "debian-12")),
@@ -110,7 +110,7 @@ def test_kernels_without_a_store_or_a_network(tmp_path: Path) -> None:
         assert (row["resolved"], row["stored"]) == (None, False)
     shown = splvm("kernels", store=tmp_path / "store")
     assert shown.returncode == 0
-    assert shown.stdout.count(b"when first used") == len(KERNELS) + len(BUILT)
+    assert shown.stdout.count(b"when first used") == len(said["kernels"])
     assert not (tmp_path / "store" / "apt").exists()
 
 

@@ -192,3 +192,15 @@ def test_names_of_the_probe_are_those_of_its_source() -> None:
     (transaction,) = (role for role in ROLES if role.role is Role.TRANSACTION)
     assert re.fullmatch(transaction.comm, "slabprobe/tx")
     assert 'PROBE_NAME "/tx"' in source
+
+
+def test_faults_are_limited_before_they_can_happen() -> None:
+    for scenario in SCENARIOS.values():
+        if scenario.faults is not None:
+            names = list(scenario.faults.settings())
+            # Until the filter is set, any task's allocations may fail; and there is always an end to them.
+            assert (names[0], names[-1]) == ("task-filter", "probability")
+            assert scenario.faults.times > 0
+            # An emergency object is the only allocation of its size.
+            size = scenario.workload(3).size
+            assert scenario.faults.min_order in (0, (size // 4096).bit_length() - 1)
