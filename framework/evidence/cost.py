@@ -32,10 +32,12 @@ class Cost:
         """What the window took beyond the guest at rest, microseconds."""
         return 1e6 * (self.window_cpu - self.idle_cpu) / self.objects_per_s
 
-    @property
-    def cpu_us_per_slab(self) -> float:
-        """The same for each slab."""
-        return self.cpu_us_per_object * self.objects / self.slabs
+    def cpu_us_per_slab(self, object_us: float) -> float:
+        """What growth took for each slab, microseconds; there has to be one.
+
+        :param object_us: what an object takes that no slab has to be made for.
+        """
+        return (self.cpu_us_per_object - object_us) * self.objects / self.slabs
 
 
 def cpu_rate(readings: Sequence[HostReading], start_s: float, end_s: float) -> float | None:
@@ -78,7 +80,7 @@ def cost_of_objects(timeline: Timeline, idle: tuple[str, str]) -> Cost | None:
     objects = sum(t.allocs for t in last.threads) - sum(t.allocs for t in first.threads)
     slabs = last.growth.slabs - first.growth.slabs
     elapsed_ns = last.now_ns - first.now_ns
-    if objects <= 0 or slabs <= 0 or elapsed_ns <= 0:
+    if objects <= 0 or slabs < 0 or elapsed_ns <= 0:
         return None
     emergency = last.live.emergency_total - first.live.emergency_total
     return Cost(objects, emergency, slabs, objects / (elapsed_ns / 1e9), at_rest, busy)

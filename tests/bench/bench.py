@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from growcost import grow_cost
+from growcost import grow_cost, grow_cost_four_cpus, grow_cost_one_cpu
 
 from framework.deadline import Deadline, poll
 from framework.errors import HarnessError
@@ -231,7 +231,8 @@ BENCHMARKS: dict[str, tuple[Callable[[int], dict[str, object]], int]] = {
     "evidence-time": (evidence_time, 3),
     "survival": (survival, 100),
     "grow-cost": (grow_cost, 5),
-    "grow-cost-4-cpus": (lambda runs: grow_cost(runs, cpus=4), 1),
+    "grow-cost-1-cpu": (grow_cost_one_cpu, 3),
+    "grow-cost-4-cpus": (grow_cost_four_cpus, 1),
     "fresh-demo": (fresh_demo, 1),
 }
 

@@ -46,7 +46,9 @@ def test_cpu_rate(host: list[tuple[float, float]], start_s: float, end_s: float,
 def test_cost_for_each() -> None:
     cost = Cost(objects=4000, emergency=0, slabs=500, objects_per_s=1000.0, idle_cpu=0.1, window_cpu=0.6)
     assert cost.cpu_us_per_object == pytest.approx(500)
-    assert cost.cpu_us_per_slab == pytest.approx(4000)
+    assert cost.cpu_us_per_slab(0) == pytest.approx(4000)
+    # Of these 500 microseconds an object takes 20 in any case.
+    assert cost.cpu_us_per_slab(20) == pytest.approx(480 * 8)
 
 
 # In these runs the host is not watched before the threads are at work.

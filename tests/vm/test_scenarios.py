@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,11 @@ from framework.plugin import RunResult
 
 # What a maintainer asks first is in the reasons, for the good verdicts and for the bad ones.
 REASONS = {
-    ("nominal", Outcome.HEALTHY): [r"2 critical threads got \d+ objects, none", r"dlock 0"],
+    ("nominal", Outcome.HEALTHY): [
+        r"2 critical threads got \d+ objects, none",
+        r"dlock 0",
+        r"\d+ of \d+ objects came from the magazines of the CPUs; of \d+ refills \d+ had the cache grow",
+    ],
     ("held-worker", Outcome.PROGRESS): [
         r"spl_kmem_cache \(pid \d+\) was stuck for 3\.\d+ s in slabprobe_grow_work <- taskq_thread",
         r"\d+ readings, \d+ context switches in each",
@@ -108,6 +113,8 @@ def test_verdict_is_the_expected_one(
     for reason in REASONS[scenario, outcome]:
         assert re.search(reason, text), text
     assert judge(read_evidence(result.directory)) == result.verdict, "the record alone gives the same verdict"
+    if scenario == "nominal":
+        check_service(result.verdict.figures, has_worker=variant != "sync-grow")
     check_that_damage_shows(result.directory)
     assert judge(read_evidence(result.directory)) == result.verdict
 
@@ -130,6 +137,18 @@ def test_without_flags_and_marks_no_kernel_is_immune(
     text = "\n".join(reason.text for reason in result.verdict.reasons)
     for reason in REASONS[scenario, outcome]:
         assert re.search(reason, text), text
+
+
+def check_service(figures: Mapping[str, Any], *, has_worker: bool) -> None:
+    """What the probe counts at three places fits: the magazines, the worker, and vmalloc."""
+    magazines, growths, slabs = figures["magazines"], figures["growths"], figures["slabs_grown"]
+    assert 0 < magazines["grew"] <= magazines["refills"] + 1
+    assert magazines["hits"] > magazines["refills"]
+    assert slabs > 0
+    # Either reading may have been in the middle of one.
+    assert abs(growths - slabs) <= 2 if has_worker else growths == 0
+    # Without a worker nobody waits for it.
+    assert ("woken" in figures["latency"]) == ("waited" in figures["latency"]) == has_worker
 
 
 def check_that_damage_shows(directory: Path) -> None:
