@@ -259,6 +259,8 @@ def _workload(scenario: Scenario, window_s: float | None, **given: int | None) -
         raise UsageError(
             f"{scenario.name} has one critical thread: of several, one would commit what another waits for"
         )
+    if workload.keep and workload.threads != 1:
+        raise UsageError(f"{scenario.name} has one critical thread: others would add to what it keeps")
     return workload
 
 

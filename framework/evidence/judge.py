@@ -44,6 +44,7 @@ from framework.evidence.cycle import (
 from framework.evidence.diagnosis import Condition
 from framework.evidence.figures import describe
 from framework.evidence.kernlog import FindingKind, scan_kernel_log
+from framework.evidence.longlived import because_kept, check_costs, check_kept
 from framework.evidence.progress import (
     check_latency,
     check_needed,
@@ -213,6 +214,11 @@ def _progress(case: Case) -> Verdict:
     return Verdict(Outcome.PROGRESS, reasons)
 
 
+def _kept(case: Case) -> Verdict:
+    verdict = _progress(case)
+    return replace(verdict, reasons=(verdict.reasons[0], because_kept(case), *verdict.reasons[1:]))
+
+
 def _recovery_ns(case: Case) -> int:
     """From the release to the first reading without emergency objects and without the flag."""
     release = case.marks["release"]
@@ -251,6 +257,22 @@ def _survived(case: Case) -> Verdict:
 
 _ALWAYS = (check_crash, check_lost, check_losses)
 
+_HELD_PHASES = ("hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end")
+_HELD_CHECKS = (
+    check_stuck,
+    check_needed,
+    check_threads,
+    check_progress,
+    check_latency,
+    check_read,
+    check_rows,
+    check_maximum,
+    check_audit,
+    check_recovered,
+    check_woken("recovered", "final", Outcome.NO_RECOVERY),
+    check_drained,
+)
+
 RULES: Mapping[str, Rule] = {
     "nominal": Rule(
         required=(*_ALWAYS, check_phases("window", "window-end", "audit", "audit-end", "final", "end")),
@@ -269,24 +291,8 @@ RULES: Mapping[str, Rule] = {
         good=_healthy,
     ),
     "held-worker": Rule(
-        required=(
-            *_ALWAYS,
-            check_phases("hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"),
-        ),
-        checks=(
-            check_stuck,
-            check_needed,
-            check_threads,
-            check_progress,
-            check_latency,
-            check_read,
-            check_rows,
-            check_maximum,
-            check_audit,
-            check_recovered,
-            check_woken("recovered", "final", Outcome.NO_RECOVERY),
-            check_drained,
-        ),
+        required=(*_ALWAYS, check_phases(*_HELD_PHASES)),
+        checks=_HELD_CHECKS,
         good=_progress,
     ),
     "reclaim-cycle": Rule(
@@ -314,5 +320,10 @@ RULES: Mapping[str, Rule] = {
             check_drained,
         ),
         good=_survived,
+    ),
+    "long-lived": Rule(
+        required=(*_ALWAYS, check_phases(*_HELD_PHASES)),
+        checks=(*_HELD_CHECKS, check_costs, check_kept),
+        good=_kept,
     ),
 }

@@ -36,6 +36,8 @@ class Config:
     reap_rounds: int
     # Commits that a shrinker caught in the trap waits for; 0: rounds are no transactions.
     commits: int = 0
+    # Objects kept besides while the worker is held, at most; 0: none.
+    keep: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,20 @@ class Thread:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """What frees cost while emergency objects are kept."""
+
+    # Emergency objects that were kept besides, and those that a batch gave back.
+    count: int
+    objects: int
+    # Batches that were timed.
+    batches: int
+    # What a batch cost.
+    min_ns: int
+    median_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """A named moment."""
 
@@ -177,6 +193,8 @@ class ProbeStatus:
     # Modules of before the trap do not have these.
     trap: Trap = Trap()
     tx: Transactions = Transactions()
+    # By their count; those of before long-lived objects have none.
+    kept: tuple[Kept, ...] = ()
 
 
 def parse_probe(text: str) -> ProbeStatus:
@@ -198,6 +216,7 @@ def parse_probe(text: str) -> ProbeStatus:
         marks=tuple(_mark(line) for line in records.all("mark")),
         trap=_trap(records.only("trap")) if records.has("trap") else Trap(),
         tx=_transactions(records.only("tx")) if records.has("tx") else Transactions(),
+        kept=_kept(records.all("kept")),
     )
 
 
@@ -207,7 +226,9 @@ def _bits(line: Line) -> dict[str, int]:
 
 
 def _config(line: Line) -> Config:
-    return Config(**line.numbers("threads", "objects", "size", "pause_us", "reap_rounds"), **line.later(commits=0))
+    return Config(
+        **line.numbers("threads", "objects", "size", "pause_us", "reap_rounds"), **line.later(commits=0, keep=0)
+    )
 
 
 def _run(line: Line) -> Run:
@@ -251,6 +272,16 @@ def _latency(lines: Iterable[Line]) -> dict[int, int]:
             raise EvidenceError(f"bucket {bucket} is doubled or impossible", line=line.number)
         buckets[bucket] = line.integer(1)
     return buckets
+
+
+def _kept(lines: Iterable[Line]) -> tuple[Kept, ...]:
+    kept: dict[int, Kept] = {}
+    for line in lines:
+        count = line.integer(0)
+        if count in kept:
+            raise EvidenceError(f"frees with {count} objects kept are doubled", line=line.number)
+        kept[count] = Kept(count, **line.numbers("objects", "batches", "min_ns", "median_ns"))
+    return tuple(kept[count] for count in sorted(kept))
 
 
 def _mark(line: Line) -> Mark:

@@ -65,6 +65,30 @@ EXPECTED: Mapping[tuple[str, str], Expectation] = {
         "its own commit",
         ignoring=Outcome.STALLED,
     ),
+    ("long-lived", "stock"): Expectation(
+        Outcome.PROGRESS, "emergency objects are in a tree: a look-up among thousands takes a few steps more"
+    ),
+    ("long-lived", "no-emergency"): Expectation(
+        Outcome.STALLED, "there is no emergency object that could be kept: the thread waits for the worker"
+    ),
+    ("long-lived", "unscoped"): Expectation(
+        Outcome.PROGRESS, "the tree is that of stock, and marks and flags do not matter to a free"
+    ),
+    ("long-lived", "sync-grow"): Expectation(
+        Outcome.NOT_TRIGGERED, "there is no worker to hold, so every object that is kept is one of a slab"
+    ),
+    ("long-lived", "list-walk"): Expectation(
+        Outcome.SLOW, "each object given back is looked for in a list, half of it on average: a free costs by number"
+    ),
+    ("nominal", "list-walk"): Expectation(
+        Outcome.HEALTHY, "nobody times out, so there is nothing in the list and nothing walks it"
+    ),
+    ("held-worker", "list-walk"): Expectation(
+        Outcome.PROGRESS, "with some sixty emergency objects a walk of the list is short"
+    ),
+    ("reclaim-cycle", "list-walk"): Expectation(
+        Outcome.IMMUNE, "how emergency objects are found has nothing to do with marks and flags, which are stock's"
+    ),
 }
 
 

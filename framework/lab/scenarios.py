@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from framework.errors import UsageError
 from framework.evidence.probe import ProbeStatus
@@ -21,6 +21,12 @@ DECLINES = 10
 # Transactions that are waited for while the worker is caught: some more than evidence/cycle.py asks for, because
 # readings lie within the window.
 CARRIED = 115
+
+# Objects of 4 KiB that are kept: a guest of 512 MiB has room for them in either kind of memory.
+KEPT = 10_000
+
+# Batches of frees to wait for at each number of objects kept, more than evidence/longlived.py asks for.
+BATCHES = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,9 @@ class Workload:
     reap_rounds: int = 1
     # Commits that a shrinker in the trap waits for. 0: rounds are no transactions; else there is one thread only.
     commits: int = 0
+    # Objects that the one thread keeps besides while the worker is held, at most: ten first, then ten times more. 0:
+    # none.
+    keep: int = 0
 
     def command(self) -> str:
         """The probe's command."""
@@ -125,6 +134,17 @@ def _resolved(reading: Reading) -> bool:
     return reading.elapsed_ns >= 2e9 and not reading.worker_is_caught
 
 
+def _timed(seconds: float) -> Callable[[Reading], bool]:
+    """Time has passed, and frees were timed often enough with as many objects kept as there will be."""
+
+    def until(reading: Reading) -> bool:
+        kept = reading.probe.kept
+        enough = kept and kept[-1].count * 10 > reading.probe.config.keep and kept[-1].batches >= BATCHES
+        return _lasts(seconds)(reading) and bool(enough)
+
+    return until
+
+
 def _at_rest(reading: Reading) -> bool:
     return reading.probe.run.parked == reading.probe.config.threads
 
@@ -177,6 +197,12 @@ def _held_worker(window_s: float) -> tuple[Step, ...]:
     )
 
 
+def _long_lived(window_s: float) -> tuple[Step, ...]:
+    return tuple(
+        replace(step, until=_timed(window_s)) if step.name == "window" else step for step in _held_worker(window_s)
+    )
+
+
 def _reclaim_cycle(window_s: float) -> tuple[Step, ...]:
     return (
         _START,
@@ -198,6 +224,11 @@ def _transactions(window_s: float) -> Workload:
     A transaction takes 12 ms or more, so fewer than 84 are committed in a second.
     """
     return Workload(threads=1, objects=64, size=32768, pause_us=12000, commits=max(300, math.ceil(100 * window_s)))
+
+
+def _hoard(window_s: float) -> Workload:
+    """One thread that keeps up to thousands of objects, and gives back ten of them at a time."""
+    return Workload(threads=1, objects=10, size=4096, keep=KEPT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +272,14 @@ SCENARIOS: Mapping[str, Scenario] = {
             3.0,
             1000,
             _transactions,
+        ),
+        Scenario(
+            "long-lived",
+            "thousands of emergency objects are kept while the worker is held",
+            _long_lived,
+            3.0,
+            1000,
+            _hoard,
         ),
     )
 }

@@ -115,6 +115,9 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
     if figures.get("longest_gap_ms") is not None:
         yield "longest gap", f"{figures['longest_gap_ms']} ms between two allocations of a thread"
+    if "free_ns" in figures:
+        costs = ", ".join(f"{cost / 1000:.2f} us with {count}" for count, cost in figures["free_ns"].items())
+        yield "free", f"{costs} objects kept"
     if "recovery_ms" in figures:
         yield "recovery", f"{figures['recovery_ms']} ms after the release"
 

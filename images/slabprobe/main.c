@@ -58,6 +58,8 @@ static int cmd_set(char *args)
 			wish.reap_rounds = value;
 		else if (!strcmp(key, "commits"))
 			wish.commits = value;
+		else if (!strcmp(key, "keep"))
+			wish.keep = value;
 		else
 			return -EINVAL;
 	}
@@ -178,6 +180,7 @@ static int probe_show(struct seq_file *m, void *v)
 	probe_hold_show(m);
 	probe_cycle_show(m);
 	probe_threads_show(m);
+	probe_kept_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
 			   marks[i % NR_MARKS].name);

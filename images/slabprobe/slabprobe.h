@@ -3,8 +3,9 @@
  * slabprobe: critical threads on an SPL cache, and a lever on its worker.
  *
  * main.c owns /proc/slabprobe, threads.c the critical threads and their
- * figures, hold.c the lever, cycle.c the trap, hook.c how both divert a function
- * of somebody else, cache.c is the only file that sees SPL headers.
+ * figures, longlived.c what their frees cost, hold.c the lever, cycle.c the trap,
+ * hook.c how both divert a function of somebody else, cache.c is the only file
+ * that sees SPL headers.
  */
 #ifndef SLABPROBE_H
 #define SLABPROBE_H
@@ -30,6 +31,7 @@ struct probe_config {
 	unsigned int pause_us;		/* between two rounds */
 	unsigned int reap_rounds;	/* 0: never reap */
 	unsigned int commits;		/* a shrinker waits for; 0: rounds are no transactions */
+	unsigned int keep;		/* at most, while the worker is held; 0: no more than objects */
 };
 
 enum probe_trap {
@@ -69,11 +71,17 @@ void probe_threads_mark(void);
 void probe_threads_show(struct seq_file *m);
 void probe_threads_exit(void);
 
+/* longlived.c */
+void probe_kept_reset(void);
+void probe_kept_note(unsigned int kept, unsigned int objects, u64 cost_ns);
+void probe_kept_show(struct seq_file *m);
+
 /* hold.c */
 int probe_hold_init(void);
 void probe_hold_exit(void);
 void probe_hold(void);
 void probe_release(void);
+bool probe_holds(void);
 void probe_hold_show(struct seq_file *m);
 
 /* cycle.c */

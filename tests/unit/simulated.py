@@ -29,6 +29,8 @@ NOMINAL = "nominal"
 CYCLE = "reclaim-cycle"
 # The same, and the flags forbid it each time.
 DECLINED = "reclaim-cycle, declined"
+# One thread keeps many objects while the worker is held.
+LONG = "long-lived"
 
 PERIOD_NS = 50_000_000
 BASE_NS = 4_000_000_000
@@ -38,6 +40,10 @@ THREADS = 2
 OBJECTS = 32
 ROUNDS = 3
 SIZE = 65_536
+
+# What the thread of LONG keeps at most, besides those that it gives back while that is timed.
+KEEP = 100
+TIMED = 12
 
 PER_SLAB = 8
 SLAB_SIZE = 524_672
@@ -73,6 +79,17 @@ _CYCLE = (
     *_FINISH,
 )
 
+_HELD_PHASES = (
+    Phase("", 2),
+    Phase("settle", 10, ("start",)),
+    Phase("hold", 4, ("hold",)),
+    Phase("window", 60),
+    *_AUDIT,
+    Phase("release", 2, ("release", "resume")),
+    Phase("recovered", 20),
+    *_FINISH,
+)
+
 PHASES: Mapping[str, tuple[Phase, ...]] = {
     NOMINAL: (
         Phase("", 2),
@@ -82,18 +99,10 @@ PHASES: Mapping[str, tuple[Phase, ...]] = {
         Phase("resume", 4, ("resume",)),
         *_FINISH,
     ),
-    HELD: (
-        Phase("", 2),
-        Phase("settle", 10, ("start",)),
-        Phase("hold", 4, ("hold",)),
-        Phase("window", 60),
-        *_AUDIT,
-        Phase("release", 2, ("release", "resume")),
-        Phase("recovered", 20),
-        *_FINISH,
-    ),
+    HELD: _HELD_PHASES,
     CYCLE: _CYCLE,
     DECLINED: _CYCLE,
+    LONG: _HELD_PHASES,
 }
 
 
@@ -302,6 +311,8 @@ class _Thread:
     """One critical thread. Objects are counted by kind when they are taken and when they are given back."""
 
     index: int
+    # Of a round.
+    objects: int = OBJECTS
     rounds: int = 0
     slab: int = 0
     emergency: int = 0
@@ -325,7 +336,7 @@ class _Thread:
             self.slab += count
 
     def finish_round(self, emergency: bool) -> None:
-        self.take(OBJECTS - self.slab - self.emergency, emergency)
+        self.take(self.objects - self.slab - self.emergency, emergency)
         self.frees += self.slab + self.emergency
         self.slab = self.emergency = 0
         self.rounds += 1
@@ -348,7 +359,8 @@ class _Simulation:
         # Rounds are transactions, and there is a trap for one thread.
         self.is_cycle = scenario_of(scenario) == CYCLE
         self.is_declined = scenario == DECLINED
-        self.count = 1 if self.is_cycle else THREADS
+        self.is_long = scenario == LONG
+        self.count = 1 if self.is_cycle or self.is_long else THREADS
         # The clock, and when each phase began.
         self.tick = 0
         self.now_ns = BASE_NS
@@ -367,6 +379,8 @@ class _Simulation:
         self.trap = "off"
         self.tables = self.asked = self.let_go = self.waited = 0
         self.commits = self.carried = 0
+        # Batches of frees that were timed, with each number of objects kept.
+        self.batches = 0
         # What SPL remembers.
         self.switches = 2
         self.dlock = self.emergency_max = self.object_max = 0
@@ -416,7 +430,9 @@ class _Simulation:
     def obey(self, command: str) -> None:
         match command:
             case "start":
-                self.threads = [_Thread(index) for index in range(self.count)]
+                self.threads = [
+                    _Thread(index, KEEP + TIMED if self.is_long else OBJECTS) for index in range(self.count)
+                ]
                 self.wanted = "running"
             case "stop":
                 self.wanted = "stopped"
@@ -492,14 +508,14 @@ class _Simulation:
                 thread.finish_round(self.deadlocked)
             thread.idle("stopped")
         elif self.wanted == "parked":
-            thread.take(OBJECTS - thread.slab - thread.emergency, self.deadlocked)
+            thread.take(thread.objects - thread.slab - thread.emergency, self.deadlocked)
             thread.idle("parked")
         else:
             self.work(thread)
         if self.deadlocked:
-            self.emergency_max = self.count * OBJECTS
+            self.emergency_max = self.count * thread.objects
         else:
-            self.object_max = self.count * OBJECTS
+            self.object_max = self.count * thread.objects
 
     def end_wait(self, thread: _Thread) -> None:
         waited_ns = self.now_ns - thread.waits_since_ns
@@ -516,6 +532,7 @@ class _Simulation:
             thread.finish_round(self.deadlocked)
             self.commits += not self.within(self.knobs.uncommitted)
             self.carried += self.deadlocked and not self.within(self.knobs.uncarried)
+        self.batches += self.deadlocked
         thread.take(8 + (7 * self.tick + 11 * thread.index) % 17, self.deadlocked)
         thread.reached = "running"
         if thread.last_ns:
@@ -605,9 +622,8 @@ class _Simulation:
             mode = f"trap mode={self.trap} "
             lines.append(self.probe_line("trap", **self.trap_cells()).replace("trap ", mode, 1))
             lines.append(self.probe_line("tx", commits=self.commits, carried=self.carried, ballast=0, ballast_kib=0))
-        lines.append(
-            self.probe_line("config", threads=self.count, objects=OBJECTS, size=SIZE, pause_us=5000, reap_rounds=1)
-        )
+        config = {"threads": self.count, "objects": OBJECTS, "size": SIZE, "pause_us": 5000, "reap_rounds": 1}
+        lines.append(self.probe_line("config", **config, **({"keep": KEEP} if self.is_long else {})))
         reached = {state: sum(t.reached == state for t in self.threads) for state in ("parked", "stopped")}
         lines.append(self.probe_line("run", **reached).replace("run ", f"run state={self.wanted} ", 1))
         lines.append(
@@ -621,6 +637,9 @@ class _Simulation:
         )
         lines += [self.thread_line(thread) for thread in self.threads]
         lines += [f"latency {bucket} {count}" for bucket, count in sorted(self.latency.items())]
+        for kept, cost_ns in ((10, 7_500), (KEEP, 9_000)) if self.is_long and self.batches else ():
+            costs = {"min_ns": cost_ns - 500, "median_ns": cost_ns}
+            lines.append(self.probe_line(f"kept {kept}", objects=TIMED, batches=self.batches, **costs))
         lines += [f"mark {index} {time_ns} {name}" for index, (name, time_ns) in enumerate(self.marks)]
         return "\n".join(lines) + "\n"
 
@@ -819,6 +838,10 @@ FAULTS: Mapping[str, Knobs] = {
     "few transactions are carried": Knobs(uncarried=_HALF),
     "cycle does not end": Knobs(forever=True),
     "trap not looked at after the window": Knobs(unread={"probe": Span("resolve", 0.0, 0.4)}),
+    # --- objects that are kept
+    "frees cost more the more is kept": _probe(_WINDOW, "kept 100.median_ns", 70_000),
+    "frees are hardly timed": _probe(_WINDOW, "kept 100.batches", -56),
+    "fewer objects are kept": _probe(_AT_REST, "config.keep", 20),
     # --- progress
     "no fallback": Knobs(fallback=False),
     "thread 1 stands still": Knobs(waiting={1: Span("window", 1.0)}),

@@ -20,6 +20,7 @@ from simulated import (
     FAULTS,
     GOOD,
     HELD,
+    LONG,
     NOMINAL,
     PHASES,
     SIZE,
@@ -45,7 +46,13 @@ SETTINGS = settings(deadline=None, derandomize=True)
 
 DATA = Path(__file__).parents[1] / "data"
 
-BEST = {HELD: Outcome.PROGRESS, NOMINAL: Outcome.HEALTHY, CYCLE: Outcome.PROGRESS, DECLINED: Outcome.IMMUNE}
+BEST = {
+    HELD: Outcome.PROGRESS,
+    NOMINAL: Outcome.HEALTHY,
+    CYCLE: Outcome.PROGRESS,
+    DECLINED: Outcome.IMMUNE,
+    LONG: Outcome.PROGRESS,
+}
 SCENARIOS = tuple(BEST)
 
 
@@ -127,6 +134,17 @@ def test_the_reasons_for_immunity() -> None:
     assert re.fullmatch(r"\d{3} transactions were committed in the window", transactions)
 
 
+def test_the_reasons_for_progress_with_many_objects_kept() -> None:
+    worker, costs, threads, _ = (reason.text for reason in verdict_of(LONG).reasons)
+    assert "was stuck for 3.000 s" in worker
+    assert re.fullmatch(
+        r"cost of a free by emergency objects kept \(median of \d\d batches or more\): 10: 0\.62 us, 100: 0\.75 us, "
+        r"1\.2 times",
+        costs,
+    )
+    assert threads.startswith("1 critical threads got")
+
+
 def test_a_transaction_that_waits_for_itself_is_named() -> None:
     assert verdict_of(CYCLE, "transaction waits for itself").reasons[-1].text == (
         "by agent, cycle: the transaction thread slabprobe/tx (pid 128) waits in slabprobe_wait_commit, in shrinker "
@@ -164,7 +182,7 @@ class Row:
 
 BOTH = (HELD, NOMINAL)
 TRAP = (CYCLE, DECLINED)
-ALL = (*BOTH, *TRAP)
+ALL = (*BOTH, *TRAP, LONG)
 STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.3\d\d s "
 BACK = r"critical threads did not come back after the release"
 
@@ -275,6 +293,26 @@ ROWS = (
         r"nobody looked at the trap between the window and its end$",
         (CYCLE,),
     ),
+    # check_costs
+    Row(
+        "frees cost more the more is kept",
+        Outcome.SLOW,
+        r"a free costs more the more emergency objects are kept: 10: 0\.62 us, 100: 6\.58 us, 10\.5 times; ",
+        (LONG,),
+    ),
+    Row(
+        "frees are hardly timed",
+        Outcome.INCONCLUSIVE,
+        r"with 100 emergency objects kept [0-9] batches of frees were timed; 10 are asked for$",
+        (LONG,),
+    ),
+    # check_kept
+    Row(
+        "fewer objects are kept",
+        Outcome.NOT_TRIGGERED,
+        r"at rest 112 emergency objects were held; 120 are asked for$",
+        (LONG,),
+    ),
     # check_needed
     Row(
         "worker not needed", Outcome.NOT_TRIGGERED, r"no emergency object was handed out in the window \(0 before it\)$"
@@ -329,7 +367,7 @@ ROWS = (
         "thread 0 waits too long once",
         Outcome.SLOW,
         r"critical thread 0 \(pid 128\) waited 750\.0 ms between two allocations; the bound is 500\.0 ms$",
-        TRAP,
+        (*TRAP, LONG),
     ),
     Row(
         "thread 1 waits too long once",
@@ -403,7 +441,7 @@ ROWS = (
     Row(
         "maximum too high",
         Outcome.MISCOUNTED,
-        r"the slab file's maximum is \d+ emergency objects, the probe never held more than (0|32|64)$",
+        r"the slab file's maximum is \d+ emergency objects, the probe never held more than (0|32|64|112)$",
         ALL,
     ),
     Row("timeouts not counted", Outcome.MISCOUNTED, r"\d+ emergency objects were handed out, yet dlock is 0$"),
@@ -411,7 +449,7 @@ ROWS = (
     Row(
         "emergency objects miscounted at rest",
         Outcome.MISCOUNTED,
-        r"at rest the slab file has (64|32|0) emergency objects, the probe holds (65|33|1)$",
+        r"at rest the slab file has (64|32|0|112) emergency objects, the probe holds (65|33|1|113)$",
         ALL,
     ),
     Row(
@@ -533,6 +571,9 @@ def whole_verdicts(scenario: str) -> list[tuple[Evidence, tuple[Outcome, str] | 
     """The verdicts of all checks together on all faults, and on a run that did not come to its end."""
     runs = [evidence_of(kind, row.fault) for row, kind in CASES if scenario_of(kind) == scenario]
     kinds = [kind for kind in SCENARIOS if scenario_of(kind) == scenario]
+    if LONG in kinds:
+        # It is held-worker and something more.
+        runs += [evidence_of(LONG, row.fault) for row in ROWS if HELD in row.scenarios]
     runs += [simulate(kind, Knobs(unmarked=frozenset({"end"}))).evidence() for kind in kinds]
     return [(evidence, first_reason(evidence)) for evidence in runs]
 
@@ -560,6 +601,7 @@ IN_THE_TRAP = {
 NEEDED = {
     NOMINAL: {"window", "window-end", "audit", "audit-end", "final", "end"},
     HELD: {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
+    LONG: {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
     CYCLE: IN_THE_TRAP,
     DECLINED: IN_THE_TRAP,
 }

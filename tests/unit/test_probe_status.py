@@ -10,6 +10,7 @@ from framework.errors import EvidenceError
 from framework.evidence.probe import (
     Config,
     Hold,
+    Kept,
     Live,
     Mark,
     Run,
@@ -77,6 +78,18 @@ def test_a_status_of_before_the_trap() -> None:
     assert (status.trap, status.tx, status.config.commits, status.hold.worker) == (Trap(), Transactions(), 0, True)
     later = TEXT.replace("reap_rounds=1", "reap_rounds=1 commits=300").replace("hold armed", "hold worker=0 armed")
     assert (parse_probe(later).config.commits, parse_probe(later).hold.worker) == (300, False)
+
+
+def test_a_status_with_objects_kept() -> None:
+    assert (parse_probe(TEXT).kept, parse_probe(TEXT).config.keep) == ((), 0)
+    many = "kept 10000 objects=10 batches=4 min_ns=20220 median_ns=28810\n"
+    few = "kept 10 objects=10 batches=5 min_ns=6970 median_ns=7710\n"
+    status = parse_probe(TEXT.replace("reap_rounds=1", "reap_rounds=1 keep=10000") + many + few)
+    assert status.config.keep == 10_000
+    assert status.kept == (Kept(10, 10, 5, 6_970, 7_710), Kept(10_000, 10, 4, 20_220, 28_810))
+    for line, words in ((few * 2, "doubled"), (few.replace("min_ns", "least_ns"), "missing: min_ns")):
+        with pytest.raises(EvidenceError, match=words):
+            parse_probe(TEXT + line)
 
 
 def test_bits_that_later_versions_add_are_kept() -> None:

@@ -36,6 +36,17 @@ REASONS = {
         r"\(pid \d+\), which is held by slabprobe until the host releases it: a chain, not a cycle",
     ],
     ("held-worker", Outcome.NOT_TRIGGERED): [r"no worker came to be held: this SPL has none"],
+    ("long-lived", Outcome.PROGRESS): [
+        r"spl_kmem_cache \(pid \d+\) was stuck for [3-9]\.\d+ s in slabprobe_grow_work <- taskq_thread",
+        r"cost of a free by emergency objects kept \(median of \d+ batches or more\): "
+        r"10: .* us, 100: .* us, 1000: .* us, 10000: \d+\.\d\d us, \d\.\d times",
+        r"recovered \d+\.\d ms after the release",
+    ],
+    ("long-lived", Outcome.SLOW): [
+        r"a free costs more .* kept: 10: .* us, 100: .*, 1000: .*, 10000: .* us, \d\d+\.\d times; the bound is 10"
+    ],
+    ("long-lived", Outcome.STALLED): [r"critical thread 0 .* got no object for the last \d\.\d+ s of the window"],
+    ("long-lived", Outcome.NOT_TRIGGERED): [r"no worker came to be held: this SPL has none"],
     ("reclaim-cycle", Outcome.IMMUNE): [
         r"the trap was sprung (\d+) times and declined \1 times, by the flags .*, and nobody was caught",
         r"\d+ transactions were committed in the window",
@@ -58,7 +69,13 @@ REASONS = {
 
 
 # Cells that show what other cells show as well; the whole table takes longer than the default suite allows.
-LONG = {("nominal", "unscoped"), ("nominal", "sync-grow"), ("held-worker", "sync-grow")}
+LONG = {
+    ("nominal", "unscoped"),
+    ("nominal", "sync-grow"),
+    ("held-worker", "sync-grow"),
+    *((scenario, "list-walk") for scenario in ("nominal", "held-worker", "reclaim-cycle")),
+    *(("long-lived", variant) for variant in ("no-emergency", "unscoped", "sync-grow")),
+}
 
 
 @pytest.mark.vm
