@@ -211,6 +211,9 @@ def run(
     size: Annotated[
         int | None, typer.Option(help="Bytes of an object; by default the scenario's.", min=64, max=8 * 1024 * 1024)
     ] = None,
+    noio: Annotated[
+        int | None, typer.Option(help="1: threads allocate with GFP_NOIO, 0: with GFP_KERNEL.", min=0, max=1)
+    ] = None,
     dump: Annotated[
         Dump, typer.Option(help="Keep a dump of the guest's memory: never, in trouble (STALLED or lost), or always.")
     ] = Dump.NEVER,
@@ -220,7 +223,7 @@ def run(
     """Run a scenario in a fresh guest and judge it."""
     chosen = find_scenario(scenario)
     expected = frozenset({_outcome(expect)}) if expect else None
-    workload = _workload(chosen, window, threads=threads, objects=objects, size=size)
+    workload = _workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
     wish = _wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory)
     base = _claim_directory(out, f"{scenario}-{_kernel_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):

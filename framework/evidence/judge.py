@@ -44,6 +44,7 @@ from framework.evidence.cycle import (
 from framework.evidence.diagnosis import Condition
 from framework.evidence.figures import describe
 from framework.evidence.kernlog import FindingKind, scan_kernel_log
+from framework.evidence.large import because_fragmented, check_fragmented, check_made, check_order
 from framework.evidence.longlived import because_kept, check_costs, check_kept
 from framework.evidence.progress import (
     check_latency,
@@ -215,8 +216,16 @@ def _progress(case: Case) -> Verdict:
 
 
 def _kept(case: Case) -> Verdict:
-    verdict = _progress(case)
-    return replace(verdict, reasons=(verdict.reasons[0], because_kept(case), *verdict.reasons[1:]))
+    return _also(_progress(case), because_kept(case))
+
+
+def _large(case: Case) -> Verdict:
+    return _also(_progress(case), because_fragmented(case))
+
+
+def _also(verdict: Verdict, reason: Reason) -> Verdict:
+    """A reason more, behind the first."""
+    return replace(verdict, reasons=(verdict.reasons[0], reason, *verdict.reasons[1:]))
 
 
 def _recovery_ns(case: Case) -> int:
@@ -261,6 +270,7 @@ _HELD_PHASES = ("hold", "window", "window-end", "audit", "audit-end", "release",
 _HELD_CHECKS = (
     check_stuck,
     check_needed,
+    check_order,
     check_threads,
     check_progress,
     check_latency,
@@ -320,6 +330,11 @@ RULES: Mapping[str, Rule] = {
             check_drained,
         ),
         good=_survived,
+    ),
+    "fragmented": Rule(
+        required=(*_ALWAYS, check_phases("fragment", *_HELD_PHASES)),
+        checks=(check_made, *_HELD_CHECKS, check_fragmented),
+        good=_large,
     ),
     "long-lived": Rule(
         required=(*_ALWAYS, check_phases(*_HELD_PHASES)),

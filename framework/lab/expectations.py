@@ -80,6 +80,22 @@ EXPECTED: Mapping[tuple[str, str], Expectation] = {
     ("long-lived", "list-walk"): Expectation(
         Outcome.SLOW, "each object given back is looked for in a list, half of it on average: a free costs by number"
     ),
+    ("fragmented", "stock"): Expectation(
+        Outcome.PROGRESS,
+        "kcompactd makes the few blocks of 64 KiB that callers need at a time; GFP_NOIO does not compact by itself",
+    ),
+    ("fragmented", "no-emergency"): Expectation(
+        Outcome.STALLED, "callers wait for the held worker, and what memory looks like does not matter"
+    ),
+    ("fragmented", "unscoped"): Expectation(
+        Outcome.PROGRESS, "flags without __GFP_IO or a mark that takes it away: the page allocator does the same"
+    ),
+    ("fragmented", "sync-grow"): Expectation(
+        Outcome.NOT_TRIGGERED, "callers take single pages by vmalloc themselves, and there is no worker to hold"
+    ),
+    ("fragmented", "list-walk"): Expectation(
+        Outcome.PROGRESS, "how emergency objects are found does not matter to where their memory comes from"
+    ),
     ("nominal", "list-walk"): Expectation(
         Outcome.HEALTHY, "nobody times out, so there is nothing in the list and nothing walks it"
     ),

@@ -25,6 +25,9 @@ CARRIED = 115
 # Objects of 4 KiB that are kept: a guest of 512 MiB has room for them in either kind of memory.
 KEPT = 10_000
 
+# More than a guest has, MiB: all of its free memory is meant.
+MOST_MIB = 1 << 20
+
 # Batches of frees to wait for at each number of objects kept, more than evidence/longlived.py asks for.
 BATCHES = 15
 
@@ -45,6 +48,8 @@ class Workload:
     reap_rounds: int = 1
     # Commits that a shrinker in the trap waits for. 0: rounds are no transactions; else there is one thread only.
     commits: int = 0
+    # 1: threads are marked as SPL marks those that write back, so that they allocate with GFP_NOIO.
+    noio: int = 0
     # Objects that the one thread keeps besides while the worker is held, at most: ten first, then ten times more. 0:
     # none.
     keep: int = 0
@@ -145,6 +150,10 @@ def _timed(seconds: float) -> Callable[[Reading], bool]:
     return until
 
 
+def _in_single_pages(reading: Reading) -> bool:
+    return "after" in reading.probe.blocks
+
+
 def _at_rest(reading: Reading) -> bool:
     return reading.probe.run.parked == reading.probe.config.threads
 
@@ -203,6 +212,10 @@ def _long_lived(window_s: float) -> tuple[Step, ...]:
     )
 
 
+def _fragmented(window_s: float) -> tuple[Step, ...]:
+    return (Step("fragment", (f"fragment {MOST_MIB}",), _in_single_pages, 20), *_held_worker(window_s))
+
+
 def _reclaim_cycle(window_s: float) -> tuple[Step, ...]:
     return (
         _START,
@@ -229,6 +242,11 @@ def _transactions(window_s: float) -> Workload:
 def _hoard(window_s: float) -> Workload:
     """One thread that keeps up to thousands of objects, and gives back ten of them at a time."""
     return Workload(threads=1, objects=10, size=4096, keep=KEPT)
+
+
+def _large_objects(window_s: float) -> Workload:
+    """Few, for they may have many sizes; and threads as those of ZFS that write back."""
+    return Workload(objects=4, noio=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +290,14 @@ SCENARIOS: Mapping[str, Scenario] = {
             3.0,
             1000,
             _transactions,
+        ),
+        Scenario(
+            "fragmented",
+            "free memory lies in single pages, then the worker is held",
+            _fragmented,
+            3.0,
+            1000,
+            _large_objects,
         ),
         Scenario(
             "long-lived",

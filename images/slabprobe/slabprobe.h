@@ -4,8 +4,8 @@
  *
  * main.c owns /proc/slabprobe, threads.c the critical threads and their
  * figures, longlived.c what their frees cost, hold.c the lever, cycle.c the trap,
- * hook.c how both divert a function of somebody else, cache.c is the only file
- * that sees SPL headers.
+ * hook.c how both divert a function of somebody else, fragment.c free memory in
+ * single pages, cache.c is the only file that sees SPL headers.
  */
 #ifndef SLABPROBE_H
 #define SLABPROBE_H
@@ -31,6 +31,7 @@ struct probe_config {
 	unsigned int pause_us;		/* between two rounds */
 	unsigned int reap_rounds;	/* 0: never reap */
 	unsigned int commits;		/* a shrinker waits for; 0: rounds are no transactions */
+	unsigned int noio;		/* 1: threads are marked, as SPL's own that write back */
 	unsigned int keep;		/* at most, while the worker is held; 0: no more than objects */
 };
 
@@ -70,6 +71,11 @@ bool probe_threads_own(const void *work);
 void probe_threads_mark(void);
 void probe_threads_show(struct seq_file *m);
 void probe_threads_exit(void);
+
+/* fragment.c */
+int probe_fragment(unsigned int mib);
+void probe_fragment_end(void);
+void probe_fragment_show(struct seq_file *m);
 
 /* longlived.c */
 void probe_kept_reset(void);

@@ -14,6 +14,7 @@
 #include <linux/mm.h>
 #include <linux/random.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/wait.h>
 
@@ -262,6 +263,8 @@ static int critical_thread(void *data)
 {
 	struct critical *c = data;
 
+	if (config.noio)
+		(void)memalloc_noio_save();
 	/* It may be wanted before it runs for the first time, and not go idle first. */
 	WRITE_ONCE(c->reached, PROBE_RUNNING);
 	while (!kthread_should_stop()) {
@@ -369,6 +372,8 @@ int probe_threads_set(const struct probe_config *wish)
 	/* Of several threads the others would commit what one waits for. */
 	if (wish->commits > PROBE_MAX_COMMITS || (wish->commits && wish->threads != 1))
 		return -EINVAL;
+	if (wish->noio > 1)
+		return -EINVAL;
 	/* Another one's objects would be looked up among those that are kept. */
 	if (wish->keep > PROBE_MAX_OBJECTS || (wish->keep && (wish->threads != 1 || wish->commits)))
 		return -EINVAL;
@@ -448,9 +453,9 @@ void probe_threads_show(struct seq_file *m)
 	u64 now = ktime_get_ns();
 	unsigned int i;
 
-	seq_printf(m, "config threads=%u objects=%u size=%u pause_us=%u reap_rounds=%u commits=%u keep=%u\n",
+	seq_printf(m, "config threads=%u objects=%u size=%u pause_us=%u reap_rounds=%u commits=%u noio=%u keep=%u\n",
 		   config.threads, config.objects, config.size, config.pause_us,
-		   config.reap_rounds, config.commits, config.keep);
+		   config.reap_rounds, config.commits, config.noio, config.keep);
 	seq_printf(m, "run state=%s parked=%u stopped=%u\n", names[wanted],
 		   count_reached(PROBE_PARKED), count_reached(PROBE_STOPPED));
 	seq_printf(m, "live slab=%d emergency=%d emergency_max=%d emergency_total=%lld\n",

@@ -41,6 +41,9 @@ OBJECTS = 32
 ROUNDS = 3
 SIZE = 65_536
 
+# Free memory lies in single pages.
+FRAGMENTED = "fragmented"
+
 # What the thread of LONG keeps at most, besides those that it gives back while that is timed.
 KEEP = 100
 TIMED = 12
@@ -52,6 +55,7 @@ KVMEM, DEADLOCKED, GROWING = 0x80, 0x4000, 0x8000
 HOLD = ("armed", "held", "pid", "since_ns", "entries", "released_ns")
 WORKER_PID = 114
 THREAD_PIDS = (128, 129)
+BLOCKS = (0, 2, 2, 3, 2, 2, 2, 2, 2, 3, 86)
 LATENCY_BOUND_MS = 500
 
 
@@ -103,6 +107,7 @@ PHASES: Mapping[str, tuple[Phase, ...]] = {
     CYCLE: _CYCLE,
     DECLINED: _CYCLE,
     LONG: _HELD_PHASES,
+    FRAGMENTED: (_HELD_PHASES[0], Phase("fragment", 2, ("fragment 512",)), *_HELD_PHASES[1:]),
 }
 
 
@@ -155,6 +160,9 @@ class Knobs:
     # Transactions are not committed, and not carried by emergency objects.
     uncommitted: Span | None = None
     uncarried: Span | None = None
+    # --- memory
+    # Larger blocks stay when it is fragmented.
+    unbroken: bool = False
     # --- the critical threads
     # Thread to when it waits for an object.
     waiting: Mapping[int, Span] = field(default_factory=dict)
@@ -384,6 +392,8 @@ class _Simulation:
         # What SPL remembers.
         self.switches = 2
         self.dlock = self.emergency_max = self.object_max = 0
+        # Free blocks by order, and what they were when memory was fragmented.
+        self.blocks = {"now": BLOCKS}
         # The agent and the host.
         self.seq = 0
         self.texts: dict[str, str] = {}
@@ -440,6 +450,9 @@ class _Simulation:
                 self.wanted = "parked"
             case "resume":
                 self.wanted = "running"
+            case "fragment 512":
+                after = BLOCKS if self.knobs.unbroken else (44_497, *([0] * 10))
+                self.blocks = {"now": after, "before": BLOCKS, "after": after}
             case "hold":
                 self.armed = True
             case "release":
@@ -640,6 +653,7 @@ class _Simulation:
         for kept, cost_ns in ((10, 7_500), (KEEP, 9_000)) if self.is_long and self.batches else ():
             costs = {"min_ns": cost_ns - 500, "median_ns": cost_ns}
             lines.append(self.probe_line(f"kept {kept}", objects=TIMED, batches=self.batches, **costs))
+        lines += [f"blocks {when} {' '.join(map(str, counts))}" for when, counts in self.blocks.items()]
         lines += [f"mark {index} {time_ns} {name}" for index, (name, time_ns) in enumerate(self.marks)]
         return "\n".join(lines) + "\n"
 
@@ -838,6 +852,10 @@ FAULTS: Mapping[str, Knobs] = {
     "few transactions are carried": Knobs(uncarried=_HALF),
     "cycle does not end": Knobs(forever=True),
     "trap not looked at after the window": Knobs(unread={"probe": Span("resolve", 0.0, 0.4)}),
+    # --- objects that are large
+    "objects are too large": Knobs(fallback=False) | _probe(Span(""), "config.size", 1 << 23),
+    "memory is not fragmented": Knobs(unbroken=True),
+    "nobody makes blocks": Knobs(waiting=dict.fromkeys((0, 1), Span("window", 0.0, 3.4))),
     # --- objects that are kept
     "frees cost more the more is kept": _probe(_WINDOW, "kept 100.median_ns", 70_000),
     "frees are hardly timed": _probe(_WINDOW, "kept 100.batches", -56),

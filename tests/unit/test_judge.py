@@ -18,6 +18,7 @@ from simulated import (
     CYCLE,
     DECLINED,
     FAULTS,
+    FRAGMENTED,
     GOOD,
     HELD,
     LONG,
@@ -38,6 +39,7 @@ import framework.evidence.judge as judge_module
 from framework.errors import EvidenceError
 from framework.evidence.case import Case, Check
 from framework.evidence.judge import RULES, Rule, judge
+from framework.evidence.large import order_of
 from framework.evidence.slab import parse_slab
 from framework.evidence.timeline import Evidence, Timeline
 from framework.evidence.verdict import Outcome, Verdict
@@ -52,6 +54,7 @@ BEST = {
     CYCLE: Outcome.PROGRESS,
     DECLINED: Outcome.IMMUNE,
     LONG: Outcome.PROGRESS,
+    FRAGMENTED: Outcome.PROGRESS,
 }
 SCENARIOS = tuple(BEST)
 
@@ -145,6 +148,23 @@ def test_the_reasons_for_progress_with_many_objects_kept() -> None:
     assert threads.startswith("1 critical threads got")
 
 
+def test_the_reasons_for_progress_in_fragmented_memory() -> None:
+    worker, memory, threads, _ = (reason.text for reason in verdict_of(FRAGMENTED).reasons)
+    assert "was stuck for 3.000 s" in worker
+    assert memory == (
+        "free blocks for an object of 64 KiB (order 4): 5662 before memory was fragmented, 0 after; the longest "
+        "allocation while the worker was held took 67.1 ms to 134.2 ms"
+    )
+    assert threads.startswith("2 critical threads got")
+
+
+@pytest.mark.parametrize(
+    ("size", "order"), [(64, 0), (4096, 0), (4097, 1), (8192, 1), (32768, 3), (65536, 4), (65537, 5), (1 << 20, 8)]
+)
+def test_the_order_of_an_object(size: int, order: int) -> None:
+    assert order_of(size) == order
+
+
 def test_a_transaction_that_waits_for_itself_is_named() -> None:
     assert verdict_of(CYCLE, "transaction waits for itself").reasons[-1].text == (
         "by agent, cycle: the transaction thread slabprobe/tx (pid 128) waits in slabprobe_wait_commit, in shrinker "
@@ -182,7 +202,8 @@ class Row:
 
 BOTH = (HELD, NOMINAL)
 TRAP = (CYCLE, DECLINED)
-ALL = (*BOTH, *TRAP, LONG)
+MORE = (LONG, FRAGMENTED)
+ALL = (*BOTH, *TRAP, *MORE)
 STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.3\d\d s "
 BACK = r"critical threads did not come back after the release"
 
@@ -292,6 +313,27 @@ ROWS = (
         Outcome.INCONCLUSIVE,
         r"nobody looked at the trap between the window and its end$",
         (CYCLE,),
+    ),
+    # check_order
+    Row(
+        "objects are too large",
+        Outcome.STALLED,
+        r"no emergency object can be had: 8256 KiB are more than the page allocator's largest block, 4096 KiB$",
+        (HELD, *MORE),
+    ),
+    # check_fragmented
+    Row(
+        "memory is not fragmented",
+        Outcome.NOT_TRIGGERED,
+        r"memory was not fragmented: there were free blocks for \d{4} objects of 64 KiB, and a round takes 64$",
+        (FRAGMENTED,),
+    ),
+    # check_made
+    Row(
+        "nobody makes blocks",
+        Outcome.STALLED,
+        r"nobody made blocks for objects of 64 KiB \(order 4\): at the end of the window there were 0, and 44497 ",
+        (FRAGMENTED,),
     ),
     # check_costs
     Row(
@@ -571,9 +613,9 @@ def whole_verdicts(scenario: str) -> list[tuple[Evidence, tuple[Outcome, str] | 
     """The verdicts of all checks together on all faults, and on a run that did not come to its end."""
     runs = [evidence_of(kind, row.fault) for row, kind in CASES if scenario_of(kind) == scenario]
     kinds = [kind for kind in SCENARIOS if scenario_of(kind) == scenario]
-    if LONG in kinds:
+    if scenario in MORE:
         # It is held-worker and something more.
-        runs += [evidence_of(LONG, row.fault) for row in ROWS if HELD in row.scenarios]
+        runs += [evidence_of(scenario, row.fault) for row in ROWS if HELD in row.scenarios]
     runs += [simulate(kind, Knobs(unmarked=frozenset({"end"}))).evidence() for kind in kinds]
     return [(evidence, first_reason(evidence)) for evidence in runs]
 
@@ -598,10 +640,12 @@ IN_THE_TRAP = {
     *("trap", "window", "window-end", "audit", "audit-end"),
     *("resolve", "release", "recovered", "final", "end"),
 }
+HELD_MARKS = {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"}
 NEEDED = {
     NOMINAL: {"window", "window-end", "audit", "audit-end", "final", "end"},
-    HELD: {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
-    LONG: {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
+    HELD: HELD_MARKS,
+    LONG: HELD_MARKS,
+    FRAGMENTED: {"fragment", *HELD_MARKS},
     CYCLE: IN_THE_TRAP,
     DECLINED: IN_THE_TRAP,
 }

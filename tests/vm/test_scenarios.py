@@ -16,7 +16,7 @@ from framework.evidence.judge import judge
 from framework.evidence.verdict import Outcome
 from framework.lab.expectations import EXPECTED
 from framework.lab.rundir import EVIDENCE_FILES, read_evidence
-from framework.lab.scenarios import SCENARIOS
+from framework.lab.scenarios import SCENARIOS, Workload
 from framework.plugin import RunResult
 
 # What a maintainer asks first is in the reasons, for the good verdicts and for the bad ones.
@@ -36,6 +36,14 @@ REASONS = {
         r"\(pid \d+\), which is held by slabprobe until the host releases it: a chain, not a cycle",
     ],
     ("held-worker", Outcome.NOT_TRIGGERED): [r"no worker came to be held: this SPL has none"],
+    ("fragmented", Outcome.PROGRESS): [
+        r"spl_kmem_cache \(pid \d+\) was stuck for [3-9]\.\d+ s in slabprobe_grow_work <- taskq_thread",
+        r"free blocks for an object of 64 KiB \(order 4\): \d{4} before memory was fragmented, [0-7] after; the "
+        r"longest allocation while the worker was held took \d+\.\d ms to \d+\.\d ms",
+        r"recovered \d+\.\d ms after the release",
+    ],
+    ("fragmented", Outcome.STALLED): [r"critical thread 0 .* got no object for the last \d\.\d+ s of the window"],
+    ("fragmented", Outcome.NOT_TRIGGERED): [r"no worker came to be held: this SPL has none"],
     ("long-lived", Outcome.PROGRESS): [
         r"spl_kmem_cache \(pid \d+\) was stuck for [3-9]\.\d+ s in slabprobe_grow_work <- taskq_thread",
         r"cost of a free by emergency objects kept \(median of \d+ batches or more\): "
@@ -74,6 +82,7 @@ LONG = {
     ("nominal", "sync-grow"),
     ("held-worker", "sync-grow"),
     *((scenario, "list-walk") for scenario in ("nominal", "held-worker", "reclaim-cycle")),
+    *(("fragmented", variant) for variant in ("no-emergency", "unscoped", "sync-grow", "list-walk")),
     *(("long-lived", variant) for variant in ("no-emergency", "unscoped", "sync-grow")),
 }
 
@@ -114,6 +123,35 @@ def test_without_flags_and_marks_no_kernel_is_immune(
     text = "\n".join(reason.text for reason in result.verdict.reasons)
     for reason in REASONS["reclaim-cycle", outcome]:
         assert re.search(reason, text), text
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.parametrize("size_kib", [32, 64, 128, 256, 512, 1024])
+def test_emergency_objects_may_be_large(run_scenario: Callable[..., RunResult], size_kib: int) -> None:
+    workload = Workload(objects=8, size=size_kib * 1024, noio=1)
+    run_scenario("held-worker", workload=workload).must_be(Outcome.PROGRESS)
+
+
+@pytest.mark.vm
+def test_no_emergency_object_is_larger_than_the_largest_block(run_scenario: Callable[..., RunResult]) -> None:
+    """The control for large objects."""
+    result = run_scenario("held-worker", workload=Workload(objects=2, size=8 << 20), window_s=2.0)
+    result.must_be(Outcome.STALLED)
+    assert result.verdict.reasons[0].text == (
+        "no emergency object can be had: 8192 KiB are more than the page allocator's largest block, 4096 KiB"
+    )
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.parametrize(("noio", "outcome"), [(0, Outcome.PROGRESS), (1, Outcome.STALLED)])
+def test_who_makes_large_blocks(run_scenario: Callable[..., RunResult], noio: int, outcome: Outcome) -> None:
+    """Compaction does, and GFP_NOIO keeps it from its caller (try_to_compact_pages(), mm/compaction.c)."""
+    result = run_scenario("fragmented", workload=Workload(objects=8, size=1 << 20, noio=noio))
+    result.must_be(outcome)
+    text = "\n".join(reason.text for reason in result.verdict.reasons)
+    assert ("nobody made blocks for objects of 1024 KiB (order 8)" in text) == bool(noio), text
 
 
 def check_that_damage_shows(directory: Path) -> None:
