@@ -58,6 +58,12 @@ VARIANTS: Mapping[str, Variant] = {
             "the deadlock is there that the worker was made for",
             ("noio-flags.cocci", "no-marks.cocci", "grow-in-caller.cocci"),
         ),
+        Variant(
+            "list-walk",
+            "emergency objects are in a list, as in 2012, and each one given back is found by walking it",
+            "a free does not cost more with thousands of emergency objects held",
+            ("list-walk.cocci",),
+        ),
     )
 }
 

@@ -112,6 +112,9 @@ def run(
     size: Annotated[
         int | None, typer.Option(help="Bytes of an object; by default the scenario's.", min=64, max=8 * 1024 * 1024)
     ] = None,
+    noio: Annotated[
+        int | None, typer.Option(help="1: threads allocate with GFP_NOIO, 0: with GFP_KERNEL.", min=0, max=1)
+    ] = None,
     dump: Annotated[
         Dump, typer.Option(help="Keep a dump of the guest's memory: never, in trouble (STALLED or lost), or always.")
     ] = Dump.NEVER,
@@ -121,7 +124,7 @@ def run(
     """Run a scenario in a fresh guest and judge it."""
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect else None
-    workload = _workload(chosen, window, threads=threads, objects=objects, size=size)
+    workload = _workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
     wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory)
     base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
@@ -163,6 +166,8 @@ def _workload(scenario: Scenario, window_s: float | None, **given: int | None) -
         raise UsageError(
             f"{scenario.name} has one critical thread: of several, one would commit what another waits for"
         )
+    if workload.keep and workload.threads != 1:
+        raise UsageError(f"{scenario.name} has one critical thread: others would add to what it keeps")
     return workload
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from framework.evidence.histogram import difference, distribution
+from framework.evidence.longlived import cost_ns
 from framework.evidence.slab import CacheRow
 from framework.evidence.timeline import Evidence, Sample, Timeline, between, cache_rows
 
@@ -30,6 +31,7 @@ def describe(evidence: Evidence, cache: str) -> dict[str, Any]:
         figures.update(_worker(timeline, start, end))
         if "trap" in marks:
             figures.update(_trap(timeline, start, end))
+        figures.update(_kept(timeline, start, end))
     figures["slab"] = _slab_lines(rows, marks)
     figures.update(_recovery(timeline, rows, marks))
     figures["series"] = _series(timeline, rows)
@@ -107,6 +109,13 @@ def _trap(timeline: Timeline, start: int, end: int) -> dict[str, Any]:
     figures: dict[str, Any] = {name: getattr(trap, name) for name in ("sprung", "declined", "entered", "waited", "gfp")}
     figures |= {"commits": last.commits - first.commits, "carried": last.carried - first.carried}
     return {"trap": figures}
+
+
+def _kept(timeline: Timeline, start: int, end: int) -> dict[str, Any]:
+    """What a free costs, ns, by the number of objects kept."""
+    probes = between(timeline.probe, start, end)
+    costs = {str(it.count): round(cost_ns(it)) for it in probes[-1].value.kept} if probes else {}
+    return {"free_ns": costs} if costs else {}
 
 
 def reading_times(marks: Mapping[str, int]) -> dict[str, int]:

@@ -45,6 +45,8 @@ from framework.evidence.diagnosis import Condition
 from framework.evidence.faults import because_faults, check_injected
 from framework.evidence.figures import describe
 from framework.evidence.kernlog import FindingKind, scan_kernel_log
+from framework.evidence.large import because_fragmented, check_fragmented, check_made, check_order
+from framework.evidence.longlived import because_kept, check_costs, check_kept
 from framework.evidence.magazines import because_magazines, check_magazines
 from framework.evidence.pressure import because_low, check_low
 from framework.evidence.progress import (
@@ -216,6 +218,19 @@ def _progress(case: Case) -> Verdict:
     return Verdict(Outcome.PROGRESS, reasons)
 
 
+def _kept(case: Case) -> Verdict:
+    return _also(_progress(case), because_kept(case))
+
+
+def _large(case: Case) -> Verdict:
+    return _also(_progress(case), because_fragmented(case))
+
+
+def _also(verdict: Verdict, reason: Reason) -> Verdict:
+    """A reason more, behind the first."""
+    return replace(verdict, reasons=(verdict.reasons[0], reason, *verdict.reasons[1:]))
+
+
 def _recovery_ns(case: Case) -> int:
     """From the release to the first reading without emergency objects and without the flag."""
     release = case.marks["release"]
@@ -300,6 +315,23 @@ _CYCLE = Rule(
     good=_survived,
 )
 
+_HELD_PHASES = ("hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end")
+_HELD_CHECKS = (
+    check_stuck,
+    check_needed,
+    check_order,
+    check_threads,
+    check_progress,
+    check_latency,
+    check_read,
+    check_rows,
+    check_maximum,
+    check_audit,
+    check_recovered,
+    check_woken("recovered", "final", Outcome.NO_RECOVERY),
+    check_drained,
+)
+
 RULES: Mapping[str, Rule] = {
     "nominal": Rule(
         required=(*_ALWAYS, check_phases("window", "window-end", "audit", "audit-end", "final", "end")),
@@ -319,24 +351,8 @@ RULES: Mapping[str, Rule] = {
         good=_healthy,
     ),
     "held-worker": Rule(
-        required=(
-            *_ALWAYS,
-            check_phases("hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"),
-        ),
-        checks=(
-            check_stuck,
-            check_needed,
-            check_threads,
-            check_progress,
-            check_latency,
-            check_read,
-            check_rows,
-            check_maximum,
-            check_audit,
-            check_recovered,
-            check_woken("recovered", "final", Outcome.NO_RECOVERY),
-            check_drained,
-        ),
+        required=(*_ALWAYS, check_phases(*_HELD_PHASES)),
+        checks=_HELD_CHECKS,
         good=_progress,
     ),
     "reclaim-cycle": _CYCLE,
@@ -363,25 +379,18 @@ RULES: Mapping[str, Rule] = {
         good=_retried,
     ),
     "emergency-fails": Rule(
-        required=(
-            *_ALWAYS,
-            check_phases("hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"),
-        ),
-        checks=(
-            check_injected,
-            check_stuck,
-            check_needed,
-            check_threads,
-            check_progress,
-            check_latency,
-            check_read,
-            check_rows,
-            check_maximum,
-            check_audit,
-            check_recovered,
-            check_woken("recovered", "final", Outcome.NO_RECOVERY),
-            check_drained,
-        ),
+        required=(*_ALWAYS, check_phases(*_HELD_PHASES)),
+        checks=(check_injected, *_HELD_CHECKS),
         good=_went_on,
+    ),
+    "fragmented": Rule(
+        required=(*_ALWAYS, check_phases("fragment", *_HELD_PHASES)),
+        checks=(check_made, *_HELD_CHECKS, check_fragmented),
+        good=_large,
+    ),
+    "long-lived": Rule(
+        required=(*_ALWAYS, check_phases(*_HELD_PHASES)),
+        checks=(*_HELD_CHECKS, check_costs, check_kept),
+        good=_kept,
     ),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from framework.errors import EvidenceError
@@ -11,6 +11,9 @@ from framework.evidence.records import Line, parse_records, to_integer
 from framework.evidence.stream import excerpt
 
 VERSION = 1
+
+# Orders of blocks that a kernel may have at most; x86-64 has 11 (0 to 10, up to 4 MiB).
+MAX_ORDERS = 64
 
 
 class RunState(enum.StrEnum):
@@ -36,6 +39,10 @@ class Config:
     reap_rounds: int
     # Commits that a shrinker caught in the trap waits for; 0: rounds are no transactions.
     commits: int = 0
+    # Whether the threads are marked as SPL's own that write back (PF_MEMALLOC_NOIO).
+    noio: int = 0
+    # Objects kept besides while the worker is held, at most; 0: none.
+    keep: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +224,32 @@ class Thread:
 
 
 @dataclass(frozen=True, slots=True)
+class Fragment:
+    """What was done to leave free memory in single pages; pages of 4 KiB."""
+
+    # What was asked for; 0: nothing.
+    mib: int = 0
+    # Pages that were taken one by one, every second frame of them given back, and pages in blocks that were left.
+    filled: int = 0
+    punched: int = 0
+    rest: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What frees cost while emergency objects are kept."""
+
+    # Emergency objects that were kept besides, and those that a batch gave back.
+    count: int
+    objects: int
+    # Batches that were timed.
+    batches: int
+    # What a batch cost.
+    min_ns: int
+    median_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """A named moment."""
 
@@ -253,6 +286,12 @@ class ProbeStatus:
     magazine: Magazine | None = None
     waited: dict[int, int] = field(default_factory=dict)
     woken: dict[int, int] = field(default_factory=dict)
+    # By their count; those of before long-lived objects have none.
+    kept: tuple[Kept, ...] = ()
+    # Modules of before fragmentation do not have these: free blocks by order, of all zones, `now`, and when memory was
+    # fragmented, `before` and `after`.
+    fragment: Fragment = Fragment()
+    blocks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def parse_probe(text: str) -> ProbeStatus:
@@ -280,6 +319,9 @@ def parse_probe(text: str) -> ProbeStatus:
         magazine=_magazine(records.only("magazine")) if records.has("magazine") else None,
         waited=_histogram(records.all("waited")),
         woken=_histogram(records.all("woken")),
+        kept=_kept(records.all("kept")),
+        fragment=_fragment(records.only("fragment")) if records.has("fragment") else Fragment(),
+        blocks=_blocks(records.all("blocks")),
     )
 
 
@@ -289,7 +331,9 @@ def _bits(line: Line) -> dict[str, int]:
 
 
 def _config(line: Line) -> Config:
-    return Config(**line.numbers("threads", "objects", "size", "pause_us", "reap_rounds"), **line.later(commits=0))
+    return Config(
+        **line.numbers("threads", "objects", "size", "pause_us", "reap_rounds"), **line.later(commits=0, noio=0, keep=0)
+    )
 
 
 def _run(line: Line) -> Run:
@@ -355,6 +399,32 @@ def _histogram(lines: Iterable[Line]) -> dict[int, int]:
             raise EvidenceError(f"bucket {bucket} is doubled or impossible", line=line.number)
         buckets[bucket] = line.integer(1)
     return buckets
+
+
+def _kept(lines: Iterable[Line]) -> tuple[Kept, ...]:
+    kept: dict[int, Kept] = {}
+    for line in lines:
+        count = line.integer(0)
+        if count in kept:
+            raise EvidenceError(f"frees with {count} objects kept are doubled", line=line.number)
+        kept[count] = Kept(count, **line.numbers("objects", "batches", "min_ns", "median_ns"))
+    return tuple(kept[count] for count in sorted(kept))
+
+
+def _fragment(line: Line) -> Fragment:
+    return Fragment(**line.numbers("mib", "filled", "punched", "rest"))
+
+
+def _blocks(lines: Iterable[Line]) -> dict[str, tuple[int, ...]]:
+    blocks: dict[str, tuple[int, ...]] = {}
+    for line in lines:
+        when = line.words[0] if line.words else ""
+        if when in blocks or when not in ("now", "before", "after"):
+            raise EvidenceError(f"free blocks {excerpt(when)} are doubled or of no time", line=line.number)
+        blocks[when] = tuple(line.integer(at) for at in range(1, len(line.words)))
+        if not 1 <= len(blocks[when]) <= MAX_ORDERS:
+            raise EvidenceError(f"free blocks of {len(blocks[when])} orders", line=line.number)
+    return blocks
 
 
 def _mark(line: Line) -> Mark:

@@ -109,6 +109,55 @@ EXPECTED: Mapping[tuple[str, str], Expectation] = {
         "as in reclaim-cycle: where the flags are ignored, low memory alone catches the transaction",
         ignoring=Outcome.STALLED,
     ),
+    ("reclaim-organic", "list-walk"): Expectation(
+        Outcome.IMMUNE, "as in reclaim-cycle: marks and flags are stock's, whatever emergency objects are kept in"
+    ),
+    ("grow-fails", "list-walk"): Expectation(
+        Outcome.HEALTHY, "a growth that fails is tried again as in stock, before anybody takes an emergency object"
+    ),
+    ("emergency-fails", "list-walk"): Expectation(
+        Outcome.PROGRESS, "an emergency object is tried for again as in stock, and then goes to a short list"
+    ),
+    ("long-lived", "stock"): Expectation(
+        Outcome.PROGRESS, "emergency objects are in a tree: a look-up among thousands takes a few steps more"
+    ),
+    ("long-lived", "no-emergency"): Expectation(
+        Outcome.STALLED, "there is no emergency object that could be kept: the thread waits for the worker"
+    ),
+    ("long-lived", "unscoped"): Expectation(
+        Outcome.PROGRESS, "the tree is that of stock, and marks and flags do not matter to a free"
+    ),
+    ("long-lived", "sync-grow"): Expectation(
+        Outcome.NOT_TRIGGERED, "there is no worker to hold, so every object that is kept is one of a slab"
+    ),
+    ("long-lived", "list-walk"): Expectation(
+        Outcome.SLOW, "each object given back is looked for in a list, half of it on average: a free costs by number"
+    ),
+    ("fragmented", "stock"): Expectation(
+        Outcome.PROGRESS,
+        "kcompactd makes the few blocks of 64 KiB that callers need at a time; GFP_NOIO does not compact by itself",
+    ),
+    ("fragmented", "no-emergency"): Expectation(
+        Outcome.STALLED, "callers wait for the held worker, and what memory looks like does not matter"
+    ),
+    ("fragmented", "unscoped"): Expectation(
+        Outcome.PROGRESS, "flags without __GFP_IO or a mark that takes it away: the page allocator does the same"
+    ),
+    ("fragmented", "sync-grow"): Expectation(
+        Outcome.NOT_TRIGGERED, "callers take single pages by vmalloc themselves, and there is no worker to hold"
+    ),
+    ("fragmented", "list-walk"): Expectation(
+        Outcome.PROGRESS, "how emergency objects are found does not matter to where their memory comes from"
+    ),
+    ("nominal", "list-walk"): Expectation(
+        Outcome.HEALTHY, "nobody times out, so there is nothing in the list and nothing walks it"
+    ),
+    ("held-worker", "list-walk"): Expectation(
+        Outcome.PROGRESS, "with some sixty emergency objects a walk of the list is short"
+    ),
+    ("reclaim-cycle", "list-walk"): Expectation(
+        Outcome.IMMUNE, "how emergency objects are found has nothing to do with marks and flags, which are stock's"
+    ),
 }
 
 

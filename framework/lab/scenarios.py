@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from framework.errors import UsageError
 from framework.evidence.probe import ProbeStatus
@@ -28,6 +28,15 @@ EMERGENCY_FAULTS = 16
 # readings lie within the window.
 CARRIED = 115
 
+# Objects of 4 KiB that are kept: a guest of 512 MiB has room for them in either kind of memory.
+KEPT = 10_000
+
+# More than a guest has, MiB: all of its free memory is meant.
+MOST_MIB = 1 << 20
+
+# Batches of frees to wait for at each number of objects kept, more than evidence/longlived.py asks for.
+BATCHES = 15
+
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -45,6 +54,11 @@ class Workload:
     reap_rounds: int = 1
     # Commits that a shrinker in the trap waits for. 0: rounds are no transactions; else there is one thread only.
     commits: int = 0
+    # 1: threads are marked as SPL marks those that write back, so that they allocate with GFP_NOIO.
+    noio: int = 0
+    # Objects that the one thread keeps besides while the worker is held, at most: ten first, then ten times more. 0:
+    # none.
+    keep: int = 0
 
     def command(self) -> str:
         """The probe's command."""
@@ -172,6 +186,21 @@ def _resolved(reading: Reading) -> bool:
     return reading.elapsed_ns >= 2e9 and not reading.worker_is_caught
 
 
+def _timed(seconds: float) -> Callable[[Reading], bool]:
+    """Time has passed, and frees were timed often enough with as many objects kept as there will be."""
+
+    def until(reading: Reading) -> bool:
+        kept = reading.probe.kept
+        enough = kept and kept[-1].count * 10 > reading.probe.config.keep and kept[-1].batches >= BATCHES
+        return _lasts(seconds)(reading) and bool(enough)
+
+    return until
+
+
+def _in_single_pages(reading: Reading) -> bool:
+    return "after" in reading.probe.blocks
+
+
 def _at_rest(reading: Reading) -> bool:
     return reading.probe.run.parked == reading.probe.config.threads
 
@@ -222,6 +251,16 @@ def _held_worker(window_s: float) -> tuple[Step, ...]:
         Step("", (), _lasts(1.5), 3),
         *_FINISH,
     )
+
+
+def _long_lived(window_s: float) -> tuple[Step, ...]:
+    return tuple(
+        replace(step, until=_timed(window_s)) if step.name == "window" else step for step in _held_worker(window_s)
+    )
+
+
+def _fragmented(window_s: float) -> tuple[Step, ...]:
+    return (Step("fragment", (f"fragment {MOST_MIB}",), _in_single_pages, 20), *_held_worker(window_s))
 
 
 def _reclaim_cycle(window_s: float) -> tuple[Step, ...]:
@@ -295,6 +334,16 @@ def _transactions(window_s: float) -> Workload:
     return Workload(threads=1, objects=64, size=32768, pause_us=12000, commits=max(300, math.ceil(100 * window_s)))
 
 
+def _hoard(window_s: float) -> Workload:
+    """One thread that keeps up to thousands of objects, and gives back ten of them at a time."""
+    return Workload(threads=1, objects=10, size=4096, keep=KEPT)
+
+
+def _large_objects(window_s: float) -> Workload:
+    """Few, for they may have many sizes; and threads as those of ZFS that write back."""
+    return Workload(objects=4, noio=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One experiment. Its functions have names, so that it can be sent to another process."""
@@ -364,6 +413,22 @@ SCENARIOS: Mapping[str, Scenario] = {
             1000,
             # An object of 64 KiB: no other allocation on the way to it takes so many pages at once.
             faults=Faults(EMERGENCY_FAULTS, min_order=4),
+        ),
+        Scenario(
+            "fragmented",
+            "free memory lies in single pages, then the worker is held",
+            _fragmented,
+            3.0,
+            1000,
+            _large_objects,
+        ),
+        Scenario(
+            "long-lived",
+            "thousands of emergency objects are kept while the worker is held",
+            _long_lived,
+            3.0,
+            1000,
+            _hoard,
         ),
     )
 }

@@ -60,6 +60,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--threads", ("parameters", "workload", "threads")),
     ("--objects", ("parameters", "workload", "objects")),
     ("--size", ("parameters", "workload", "size")),
+    ("--noio", ("parameters", "workload", "noio")),
 )
 
 # Of /proc/meminfo, what tells whether memory was short, and what SPL had of it.

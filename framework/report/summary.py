@@ -136,6 +136,9 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"for {magazines['grew']} of them the cache grew; {magazines['reused']} of {magazines['reusable']} "
             f"objects that were given back were there again",
         )
+    if "free_ns" in figures:
+        costs = ", ".join(f"{cost / 1000:.2f} us with {count}" for count, cost in figures["free_ns"].items())
+        yield "free", f"{costs} objects kept"
     if "recovery_ms" in figures:
         yield "recovery", f"{figures['recovery_ms']} ms after the release"
 

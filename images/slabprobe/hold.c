@@ -82,6 +82,12 @@ void probe_release(void)
 	wake_up_all(&hold_wq);
 }
 
+/* Whether a worker is held now. */
+bool probe_holds(void)
+{
+	return atomic_read(&held) > 0;
+}
+
 void probe_hold_exit(void)
 {
 	probe_release();

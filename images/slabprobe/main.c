@@ -58,6 +58,10 @@ static int cmd_set(char *args)
 			wish.reap_rounds = value;
 		else if (!strcmp(key, "commits"))
 			wish.commits = value;
+		else if (!strcmp(key, "noio"))
+			wish.noio = value;
+		else if (!strcmp(key, "keep"))
+			wish.keep = value;
 		else
 			return -EINVAL;
 	}
@@ -128,6 +132,18 @@ static int cmd_fail(char *args)
 	return -EINVAL;
 }
 
+static int cmd_fragment(char *args)
+{
+	unsigned int mib;
+
+	if (!args || kstrtouint(args, 0, &mib))
+		return -EINVAL;
+	if (mib)
+		return probe_fragment(mib);
+	probe_fragment_end();
+	return 0;
+}
+
 static int cmd_mark(char *args)
 {
 	struct mark *mark = &marks[nr_marks % NR_MARKS];
@@ -155,6 +171,7 @@ static const struct command {
 	{ "trap", cmd_trap },
 	{ "pressure", cmd_pressure },
 	{ "fail", cmd_fail },
+	{ "fragment", cmd_fragment },
 	{ "mark", cmd_mark },
 };
 
@@ -201,6 +218,8 @@ static int probe_show(struct seq_file *m, void *v)
 	probe_fail_show(m);
 	probe_growth_show(m);
 	probe_threads_show(m);
+	probe_kept_show(m);
+	probe_fragment_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
 			   marks[i % NR_MARKS].name);
@@ -259,6 +278,7 @@ static void __exit slabprobe_exit(void)
 	probe_fail_set(PROBE_FAIL_OFF);
 	probe_threads_exit();
 	probe_growth_exit();
+	probe_fragment_end();
 	probe_hold_exit();
 	probe_fail_exit();
 	probe_cycle_exit();

@@ -3,9 +3,10 @@
  * slabprobe: critical threads on an SPL cache, and a lever on its worker.
  *
  * main.c owns /proc/slabprobe, threads.c the critical threads and their
- * figures, service.c where their objects came from, growth.c how often the cache
- * grew, hold.c the lever, cycle.c the trap, hook.c how both divert a function of
- * somebody else, pressure.c low memory, fail.c which allocations fail, shrink.c how
+ * figures, service.c where their objects came from, longlived.c what their frees
+ * cost, growth.c how often the cache grew, hold.c the lever, cycle.c the trap, hook.c
+ * how both divert a function of somebody else, fail.c which allocations fail,
+ * pressure.c low memory, fragment.c free memory in single pages, shrink.c how
  * shrinkers are registered, cache.c is the only file that sees SPL headers.
  */
 #ifndef SLABPROBE_H
@@ -32,6 +33,8 @@ struct probe_config {
 	unsigned int pause_us;		/* between two rounds */
 	unsigned int reap_rounds;	/* 0: never reap */
 	unsigned int commits;		/* a shrinker waits for; 0: rounds are no transactions */
+	unsigned int noio;		/* 1: threads are marked, as SPL's own that write back */
+	unsigned int keep;		/* at most, while the worker is held; 0: no more than objects */
 };
 
 enum probe_trap {
@@ -138,11 +141,22 @@ void probe_threads_mark(void);
 void probe_threads_show(struct seq_file *m);
 void probe_threads_exit(void);
 
+/* fragment.c */
+int probe_fragment(unsigned int mib);
+void probe_fragment_end(void);
+void probe_fragment_show(struct seq_file *m);
+
+/* longlived.c */
+void probe_kept_reset(void);
+void probe_kept_note(unsigned int kept, unsigned int objects, u64 cost_ns);
+void probe_kept_show(struct seq_file *m);
+
 /* hold.c */
 int probe_hold_init(void);
 void probe_hold_exit(void);
 void probe_hold(void);
 void probe_release(void);
+bool probe_holds(void);
 void probe_hold_show(struct seq_file *m);
 
 /* cycle.c */

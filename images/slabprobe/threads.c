@@ -11,11 +11,17 @@
 #include <linux/kthread.h>
 #include <linux/ktime.h>
 #include <linux/mm.h>
+#include <linux/random.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/wait.h>
 
 #include "slabprobe.h"
+
+/* Frees are timed with so many objects kept besides, ten times more, and so on. */
+#define KEPT_FIRST	10
+#define KEPT_BATCHES	5
 
 struct critical {
 	struct task_struct *task;
@@ -145,19 +151,27 @@ static void take_one(struct critical *c)
 	WRITE_ONCE(c->allocs, c->allocs + 1);
 }
 
+/* The last one, which is SPL's from now on. */
+static void *let_go(struct critical *c)
+{
+	void *obj = c->objs[--c->taken];
+
+	if (!intact(c, obj))
+		WRITE_ONCE(c->corrupt, c->corrupt + 1);
+	atomic_dec(is_emergency(obj) ? &live_emergency : &live_slab);
+	WRITE_ONCE(c->frees, c->frees + 1);
+	return obj;
+}
+
 static void give_all_back(struct critical *c)
 {
 	unsigned int slab = 0;
 
 	while (c->taken) {
-		void *obj = c->objs[--c->taken];
+		void *obj = let_go(c);
 
-		if (!intact(c, obj))
-			WRITE_ONCE(c->corrupt, c->corrupt + 1);
 		slab += !is_emergency(obj);
-		atomic_dec(is_emergency(obj) ? &live_emergency : &live_slab);
 		probe_cache_free(cache, obj);
-		WRITE_ONCE(c->frees, c->frees + 1);
 		cond_resched();
 	}
 	probe_service_given(&c->service, cache, slab);
@@ -171,14 +185,53 @@ static void idle(struct critical *c, enum probe_state state)
 	WRITE_ONCE(c->reached, PROBE_RUNNING);
 }
 
-static void take_all(struct critical *c)
+static void take_more(struct critical *c, unsigned int count)
 {
 	unsigned int i;
 
-	for (i = c->taken; i < config.objects; i++) {
+	for (i = c->taken; i < count; i++) {
 		take_one(c);
 		cond_resched();
 	}
+}
+
+static void take_all(struct critical *c)
+{
+	take_more(c, config.objects);
+}
+
+/* Any of those held: a list would have the last ones at its head. */
+static void give_some_back(struct critical *c)
+{
+	unsigned int i, kept, taken = c->taken;
+	bool all_emergency = !atomic_read(&live_slab);
+	u64 from;
+
+	for (i = 0; i < config.objects && c->taken; i++) {
+		unsigned int any = get_random_u32() % c->taken;
+
+		swap(c->objs[c->taken - 1], c->objs[any]);
+		let_go(c);
+	}
+	kept = c->taken;
+	from = ktime_get_ns();
+	for (i = kept; i < taken; i++)
+		probe_cache_free(cache, c->objs[i]);
+	if (all_emergency)
+		probe_kept_note(kept, taken - kept, ktime_get_ns() - from);
+}
+
+/* More and more objects; the thread is the only one. At the end it holds the most. */
+static void climb(struct critical *c)
+{
+	unsigned int kept, i;
+
+	for (kept = KEPT_FIRST; kept <= config.keep; kept *= 10)
+		for (i = 0; i < KEPT_BATCHES; i++) {
+			take_more(c, kept + config.objects);
+			give_some_back(c);
+		}
+	take_more(c, config.keep + config.objects);
 }
 
 /*
@@ -199,6 +252,8 @@ static void one_round(struct critical *c)
 
 	if (config.commits)
 		slabprobe_transaction(c);
+	else if (config.keep && probe_holds())
+		climb(c);
 	else
 		take_all(c);
 	if (READ_ONCE(wanted) == PROBE_PARKED)
@@ -221,6 +276,8 @@ static int critical_thread(void *data)
 {
 	struct critical *c = data;
 
+	if (config.noio)
+		(void)memalloc_noio_save();
 	/* It may be wanted before it runs for the first time, and not go idle first. */
 	WRITE_ONCE(c->reached, PROBE_RUNNING);
 	while (!kthread_should_stop()) {
@@ -278,7 +335,7 @@ static int spawn(struct critical *c, unsigned int id)
 		cpu = cpumask_next(cpu, cpu_online_mask);
 	c->id = id;
 	c->service.alone = id < num_online_cpus() && id + num_online_cpus() >= config.threads;
-	c->objs = kvcalloc(config.objects, sizeof(*c->objs), GFP_KERNEL);
+	c->objs = kvcalloc(config.objects + config.keep, sizeof(*c->objs), GFP_KERNEL);
 	if (!c->objs)
 		return -ENOMEM;
 	if (config.commits)
@@ -330,7 +387,13 @@ int probe_threads_set(const struct probe_config *wish)
 	/* Of several threads the others would commit what one waits for. */
 	if (wish->commits > PROBE_MAX_COMMITS || (wish->commits && wish->threads != 1))
 		return -EINVAL;
+	if (wish->noio > 1)
+		return -EINVAL;
+	/* Another one's objects would be looked up among those that are kept. */
+	if (wish->keep > PROBE_MAX_OBJECTS || (wish->keep && (wish->threads != 1 || wish->commits)))
+		return -EINVAL;
 	tear_down();
+	probe_kept_reset();
 	config = *wish;
 	return 0;
 }
@@ -416,9 +479,9 @@ void probe_threads_show(struct seq_file *m)
 	u64 now = ktime_get_ns();
 	unsigned int i;
 
-	seq_printf(m, "config threads=%u objects=%u size=%u pause_us=%u reap_rounds=%u commits=%u\n",
+	seq_printf(m, "config threads=%u objects=%u size=%u pause_us=%u reap_rounds=%u commits=%u noio=%u keep=%u\n",
 		   config.threads, config.objects, config.size, config.pause_us,
-		   config.reap_rounds, config.commits);
+		   config.reap_rounds, config.commits, config.noio, config.keep);
 	seq_printf(m, "run state=%s parked=%u stopped=%u\n", names[wanted],
 		   count_reached(PROBE_PARKED), count_reached(PROBE_STOPPED));
 	seq_printf(m, "live slab=%d emergency=%d emergency_max=%d emergency_total=%lld\n",

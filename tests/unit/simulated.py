@@ -38,6 +38,8 @@ SPARE = "emergency-fails"
 
 # Page allocations that were to fail.
 INJECTED = 8
+# One thread keeps many objects while the worker is held.
+LONG = "long-lived"
 
 PERIOD_NS = 50_000_000
 BASE_NS = 4_000_000_000
@@ -48,6 +50,13 @@ OBJECTS = 32
 ROUNDS = 3
 SIZE = 65_536
 
+# Free memory lies in single pages.
+FRAGMENTED = "fragmented"
+
+# What the thread of LONG keeps at most, besides those that it gives back while that is timed.
+KEEP = 100
+TIMED = 12
+
 PER_SLAB = 8
 SLAB_SIZE = 524_672
 KVMEM, DEADLOCKED, GROWING = 0x80, 0x4000, 0x8000
@@ -55,6 +64,7 @@ KVMEM, DEADLOCKED, GROWING = 0x80, 0x4000, 0x8000
 HOLD = ("armed", "held", "pid", "since_ns", "entries", "released_ns")
 WORKER_PID = 114
 THREAD_PIDS = (128, 129)
+BLOCKS = (0, 2, 2, 3, 2, 2, 2, 2, 2, 3, 86)
 LATENCY_BOUND_MS = 500
 
 
@@ -87,6 +97,17 @@ _ORGANIC = tuple(
     for phase in (*_CYCLE[:2], Phase("press", 0, ("pressure on",)), *_CYCLE[2:])
 )
 
+_HELD_PHASES = (
+    Phase("", 2),
+    Phase("settle", 10, ("start",)),
+    Phase("hold", 4, ("hold",)),
+    Phase("window", 60),
+    *_AUDIT,
+    Phase("release", 2, ("release", "resume")),
+    Phase("recovered", 20),
+    *_FINISH,
+)
+
 PHASES: Mapping[str, tuple[Phase, ...]] = {
     NOMINAL: (
         Phase("", 2),
@@ -94,16 +115,6 @@ PHASES: Mapping[str, tuple[Phase, ...]] = {
         Phase("window", 60),
         *_AUDIT,
         Phase("resume", 4, ("resume",)),
-        *_FINISH,
-    ),
-    HELD: (
-        Phase("", 2),
-        Phase("settle", 10, ("start",)),
-        Phase("hold", 4, ("hold",)),
-        Phase("window", 60),
-        *_AUDIT,
-        Phase("release", 2, ("release", "resume")),
-        Phase("recovered", 20),
         *_FINISH,
     ),
     GROW: (
@@ -126,9 +137,12 @@ PHASES: Mapping[str, tuple[Phase, ...]] = {
         Phase("recovered", 20),
         *_FINISH,
     ),
+    HELD: _HELD_PHASES,
     CYCLE: _CYCLE,
     DECLINED: _CYCLE,
     ORGANIC: _ORGANIC,
+    LONG: _HELD_PHASES,
+    FRAGMENTED: (_HELD_PHASES[0], Phase("fragment", 2, ("fragment 512",)), *_HELD_PHASES[1:]),
 }
 
 
@@ -187,6 +201,9 @@ class Knobs:
     # --- faults
     # No allocation fails.
     faultless: bool = False
+    # --- memory
+    # Larger blocks stay when it is fragmented.
+    unbroken: bool = False
     # --- the critical threads
     # Thread to when it waits for an object.
     waiting: Mapping[int, Span] = field(default_factory=dict)
@@ -348,6 +365,8 @@ class _Thread:
     """One critical thread. Objects are counted by kind when they are taken and when they are given back."""
 
     index: int
+    # Of a round.
+    objects: int = OBJECTS
     rounds: int = 0
     slab: int = 0
     emergency: int = 0
@@ -371,7 +390,7 @@ class _Thread:
             self.slab += count
 
     def finish_round(self, emergency: bool) -> None:
-        self.take(OBJECTS - self.slab - self.emergency, emergency)
+        self.take(self.objects - self.slab - self.emergency, emergency)
         self.frees += self.slab + self.emergency
         self.slab = self.emergency = 0
         self.rounds += 1
@@ -395,7 +414,8 @@ class _Simulation:
         self.is_cycle = scenario_of(scenario) in (CYCLE, ORGANIC)
         self.is_declined = scenario == DECLINED
         self.is_organic = scenario == ORGANIC
-        self.count = 1 if self.is_cycle else THREADS
+        self.is_long = scenario == LONG
+        self.count = 1 if self.is_cycle or self.is_long else THREADS
         # The clock, and when each phase began.
         self.tick = 0
         self.now_ns = BASE_NS
@@ -426,9 +446,13 @@ class _Simulation:
         self.is_faulty = scenario in (GROW, SPARE)
         self.place = "off"
         self.marked = self.injected = 0
+        # Batches of frees that were timed, with each number of objects kept.
+        self.batches = 0
         # What SPL remembers.
         self.switches = 2
         self.dlock = self.emergency_max = self.object_max = 0
+        # Free blocks by order, and what they were when memory was fragmented.
+        self.blocks = {"now": BLOCKS}
         # The agent and the host.
         self.seq = 0
         self.texts: dict[str, str] = {}
@@ -478,7 +502,9 @@ class _Simulation:
     def obey(self, command: str) -> None:
         match command:
             case "start":
-                self.threads = [_Thread(index) for index in range(self.count)]
+                self.threads = [
+                    _Thread(index, KEEP + TIMED if self.is_long else OBJECTS) for index in range(self.count)
+                ]
                 self.wanted = "running"
             case "stop":
                 self.wanted = "stopped"
@@ -486,6 +512,9 @@ class _Simulation:
                 self.wanted = "parked"
             case "resume":
                 self.wanted = "running"
+            case "fragment 512":
+                after = BLOCKS if self.knobs.unbroken else (44_497, *([0] * 10))
+                self.blocks = {"now": after, "before": BLOCKS, "after": after}
             case "hold":
                 self.armed = True
             case "release":
@@ -562,14 +591,14 @@ class _Simulation:
                 thread.finish_round(self.deadlocked)
             thread.idle("stopped")
         elif self.wanted == "parked":
-            thread.take(OBJECTS - thread.slab - thread.emergency, self.deadlocked)
+            thread.take(thread.objects - thread.slab - thread.emergency, self.deadlocked)
             thread.idle("parked")
         else:
             self.work(thread)
         if self.deadlocked:
-            self.emergency_max = self.count * OBJECTS
+            self.emergency_max = self.count * thread.objects
         else:
-            self.object_max = self.count * OBJECTS
+            self.object_max = self.count * thread.objects
 
     def end_wait(self, thread: _Thread) -> None:
         waited_ns = self.now_ns - thread.waits_since_ns
@@ -586,6 +615,7 @@ class _Simulation:
             thread.finish_round(self.deadlocked)
             self.commits += not self.within(self.knobs.uncommitted)
             self.carried += self.deadlocked and not self.within(self.knobs.uncarried)
+        self.batches += self.deadlocked
         thread.take(8 + (7 * self.tick + 11 * thread.index) % 17, self.deadlocked)
         thread.reached = "running"
         if thread.last_ns:
@@ -688,16 +718,9 @@ class _Simulation:
         if self.is_faulty:
             faults = {"marked": self.marked, "injected": self.injected, "missed": 0}
             lines.append(self.probe_line("fail", **faults).replace("fail ", f"fail place={self.place} ", 1))
-        lines.append(
-            self.probe_line(
-                "config",
-                threads=self.count,
-                objects=OBJECTS,
-                size=SIZE,
-                pause_us=5000,
-                reap_rounds=self.reap_rounds,
-            )
-        )
+        config = {"threads": self.count, "objects": OBJECTS, "size": SIZE, "pause_us": 5000}
+        config["reap_rounds"] = self.reap_rounds
+        lines.append(self.probe_line("config", **config, **({"keep": KEEP} if self.is_long else {})))
         reached = {state: sum(t.reached == state for t in self.threads) for state in ("parked", "stopped")}
         lines.append(self.probe_line("run", **reached).replace("run ", f"run state={self.wanted} ", 1))
         lines.append(
@@ -712,6 +735,10 @@ class _Simulation:
         lines += [self.thread_line(thread) for thread in self.threads]
         lines += [f"latency {bucket} {count}" for bucket, count in sorted(self.latency.items())]
         lines += self.service_lines()
+        for kept, cost_ns in ((10, 7_500), (KEEP, 9_000)) if self.is_long and self.batches else ():
+            costs = {"min_ns": cost_ns - 500, "median_ns": cost_ns}
+            lines.append(self.probe_line(f"kept {kept}", objects=TIMED, batches=self.batches, **costs))
+        lines += [f"blocks {when} {' '.join(map(str, counts))}" for when, counts in self.blocks.items()]
         lines += [f"mark {index} {time_ns} {name}" for index, (name, time_ns) in enumerate(self.marks)]
         return "\n".join(lines) + "\n"
 
@@ -931,6 +958,14 @@ FAULTS: Mapping[str, Knobs] = {
     "fewer allocations fail": _probe(Span(""), "fail.injected", -2),
     "faults are missed": _probe(_HALF, "fail.missed", 1),
     "faults not looked at": Knobs(unread={"probe": Span("settle", 0.48, 3.3)}),
+    # --- objects that are large
+    "objects are too large": Knobs(fallback=False) | _probe(Span(""), "config.size", 1 << 23),
+    "memory is not fragmented": Knobs(unbroken=True),
+    "nobody makes blocks": Knobs(waiting=dict.fromkeys((0, 1), Span("window", 0.0, 3.4))),
+    # --- objects that are kept
+    "frees cost more the more is kept": _probe(_WINDOW, "kept 100.median_ns", 70_000),
+    "frees are hardly timed": _probe(_WINDOW, "kept 100.batches", -56),
+    "fewer objects are kept": _probe(_AT_REST, "config.keep", 20),
     # --- progress
     "no fallback": Knobs(fallback=False),
     "thread 1 stands still": Knobs(waiting={1: Span("window", 1.0)}),

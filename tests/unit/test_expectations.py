@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from simulated import CYCLE, DECLINED, Knobs, Span, simulate
+from simulated import CYCLE, DECLINED, LONG, Knobs, Span, simulate
 
 from framework.build.variants import VARIANTS
 from framework.evidence.cycle import CARRIED_AT_LEAST, PATH, missing_part
+from framework.evidence.longlived import BATCHES_AT_LEAST, FIRST, STEP, levels
 from framework.evidence.probe import Pressure, ProbeStatus, Trap
 from framework.evidence.verdict import Outcome
 from framework.evidence.waits import ROLES, ROWS, Role
 from framework.lab.expectations import EXPECTED, GOOD, expected_outcomes
-from framework.lab.scenarios import CARRIED, DECLINES, SCENARIOS, Reading, Step, Workload
+from framework.lab.scenarios import BATCHES, CARRIED, DECLINES, SCENARIOS, Reading, Step, Workload
 
 SOURCES = Path(__file__).parents[2] / "images" / "slabprobe"
 
@@ -91,7 +92,31 @@ def test_other_scenarios_have_no_transactions() -> None:
     assert CARRIED > CARRIED_AT_LEAST
 
 
-# Its steps
+# Objects that are kept
+
+
+def test_the_objects_kept_are_timed_at_each_number() -> None:
+    workload = SCENARIOS["long-lived"].workload(3.0)
+    assert levels(workload.keep) == [10, 100, 1000, 10_000]
+    assert levels(9_999) == [10, 100, 1000]
+    assert BATCHES > BATCHES_AT_LEAST
+    source = (SOURCES / "threads.c").read_text()
+    assert f"#define KEPT_FIRST\t{FIRST}\n" in source
+    assert f"kept *= {STEP})" in source
+
+
+def test_the_window_lasts_until_frees_were_timed_often_enough() -> None:
+    until = next(step for step in SCENARIOS["long-lived"].steps(3.0) if step.name == "window").until
+    base = simulate(LONG).evidence().timeline.probe[-1].value
+    often = tuple(replace(kept, batches=BATCHES) for kept in base.kept)
+    seldom = (*often[:-1], replace(often[-1], batches=BATCHES - 1))
+    for kept, elapsed_s, done in ((often, 3.1, True), (often, 2.9, False), (seldom, 3.1, False), ((), 3.1, False)):
+        assert until(reading(replace(base, kept=kept), elapsed_s)) is done
+    # The most are not kept yet.
+    assert not until(reading(replace(base, kept=often[:-1]), 3.1))
+
+
+# Steps of the trap
 
 BASE = simulate(CYCLE).evidence().timeline.probe
 

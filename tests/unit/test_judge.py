@@ -18,9 +18,11 @@ from simulated import (
     CYCLE,
     DECLINED,
     FAULTS,
+    FRAGMENTED,
     GOOD,
     GROW,
     HELD,
+    LONG,
     NOMINAL,
     ORGANIC,
     PHASES,
@@ -40,6 +42,7 @@ import framework.evidence.judge as judge_module
 from framework.errors import EvidenceError
 from framework.evidence.case import Case, Check
 from framework.evidence.judge import RULES, Rule, judge
+from framework.evidence.large import order_of
 from framework.evidence.slab import parse_slab
 from framework.evidence.timeline import Evidence, Timeline
 from framework.evidence.verdict import Outcome, Verdict
@@ -56,6 +59,8 @@ BEST = {
     ORGANIC: Outcome.PROGRESS,
     GROW: Outcome.HEALTHY,
     SPARE: Outcome.PROGRESS,
+    LONG: Outcome.PROGRESS,
+    FRAGMENTED: Outcome.PROGRESS,
 }
 SCENARIOS = tuple(BEST)
 
@@ -191,6 +196,34 @@ def test_the_reasons_with_faults() -> None:
     assert faults.startswith("8 page allocations were made to fail; no caller was refused")
 
 
+def test_the_reasons_for_progress_with_many_objects_kept() -> None:
+    worker, costs, threads, _ = (reason.text for reason in verdict_of(LONG).reasons)
+    assert "was stuck for 3.000 s" in worker
+    assert re.fullmatch(
+        r"cost of a free by emergency objects kept \(median of \d\d batches or more\): 10: 0\.62 us, 100: 0\.75 us, "
+        r"1\.2 times",
+        costs,
+    )
+    assert threads.startswith("1 critical threads got")
+
+
+def test_the_reasons_for_progress_in_fragmented_memory() -> None:
+    worker, memory, threads, _ = (reason.text for reason in verdict_of(FRAGMENTED).reasons)
+    assert "was stuck for 3.000 s" in worker
+    assert memory == (
+        "free blocks for an object of 64 KiB (order 4): 5662 before memory was fragmented, 0 after; the longest "
+        "allocation while the worker was held took 67.1 ms to 134.2 ms"
+    )
+    assert threads.startswith("2 critical threads got")
+
+
+@pytest.mark.parametrize(
+    ("size", "order"), [(64, 0), (4096, 0), (4097, 1), (8192, 1), (32768, 3), (65536, 4), (65537, 5), (1 << 20, 8)]
+)
+def test_the_order_of_an_object(size: int, order: int) -> None:
+    assert order_of(size) == order
+
+
 def test_a_transaction_that_waits_for_itself_is_named() -> None:
     assert verdict_of(CYCLE, "transaction waits for itself").reasons[-1].text == (
         "by agent, cycle: the transaction thread slabprobe/tx (pid 128) waits in slabprobe_wait_commit, in shrinker "
@@ -226,12 +259,13 @@ class Row:
     scenarios: tuple[str, ...] = (HELD, SPARE)
 
 
+MORE = (LONG, FRAGMENTED)
 CAUGHT = (CYCLE, ORGANIC)
 TRAP = (*CAUGHT, DECLINED)
 BOTH = (HELD, NOMINAL, GROW, SPARE)
 AFTER = (HELD, GROW, SPARE)
 FAULTY = (GROW, SPARE)
-ALL = (*BOTH, *TRAP)
+ALL = (*BOTH, *TRAP, *MORE)
 STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.3\d\d s "
 BACK = r"critical threads did not come back after the release"
 
@@ -370,6 +404,47 @@ ROWS = (
     ),
     Row("faults are missed", Outcome.INCONCLUSIVE, r"8 allocations failed .* and 8 were to; of 1 it is not k", FAULTY),
     Row("faults not looked at", Outcome.INCONCLUSIVE, r"nobody looked at the faults$", (GROW,)),
+    # check_order
+    Row(
+        "objects are too large",
+        Outcome.STALLED,
+        r"no emergency object can be had: 8256 KiB are more than the page allocator's largest block, 4096 KiB$",
+        (HELD, SPARE, *MORE),
+    ),
+    # check_fragmented
+    Row(
+        "memory is not fragmented",
+        Outcome.NOT_TRIGGERED,
+        r"memory was not fragmented: there were free blocks for \d{4} objects of 64 KiB, and a round takes 64$",
+        (FRAGMENTED,),
+    ),
+    # check_made
+    Row(
+        "nobody makes blocks",
+        Outcome.STALLED,
+        r"nobody made blocks for objects of 64 KiB \(order 4\): at the end of the window there were 0, and 44497 ",
+        (FRAGMENTED,),
+    ),
+    # check_costs
+    Row(
+        "frees cost more the more is kept",
+        Outcome.SLOW,
+        r"a free costs more the more emergency objects are kept: 10: 0\.62 us, 100: 6\.58 us, 10\.5 times; ",
+        (LONG,),
+    ),
+    Row(
+        "frees are hardly timed",
+        Outcome.INCONCLUSIVE,
+        r"with 100 emergency objects kept [0-9] batches of frees were timed; 10 are asked for$",
+        (LONG,),
+    ),
+    # check_kept
+    Row(
+        "fewer objects are kept",
+        Outcome.NOT_TRIGGERED,
+        r"at rest 112 emergency objects were held; 120 are asked for$",
+        (LONG,),
+    ),
     # check_needed
     Row(
         "worker not needed", Outcome.NOT_TRIGGERED, r"no emergency object was handed out in the window \(0 before it\)$"
@@ -427,7 +502,7 @@ ROWS = (
         "thread 0 waits too long once",
         Outcome.SLOW,
         r"critical thread 0 \(pid 128\) waited 750\.0 ms between two allocations; the bound is 500\.0 ms$",
-        TRAP,
+        (*TRAP, LONG),
     ),
     Row(
         "thread 1 waits too long once",
@@ -532,7 +607,7 @@ ROWS = (
     Row(
         "maximum too high",
         Outcome.MISCOUNTED,
-        r"the slab file's maximum is \d+ emergency objects, the probe never held more than (0|32|64)$",
+        r"the slab file's maximum is \d+ emergency objects, the probe never held more than (0|32|64|112)$",
         ALL,
     ),
     Row("timeouts not counted", Outcome.MISCOUNTED, r"\d+ emergency objects were handed out, yet dlock is 0$"),
@@ -540,7 +615,7 @@ ROWS = (
     Row(
         "emergency objects miscounted at rest",
         Outcome.MISCOUNTED,
-        r"at rest the slab file has (64|32|0) emergency objects, the probe holds (65|33|1)$",
+        r"at rest the slab file has (64|32|0|112) emergency objects, the probe holds (65|33|1|113)$",
         ALL,
     ),
     Row(
@@ -664,6 +739,9 @@ def whole_verdicts(scenario: str) -> list[tuple[Evidence, tuple[Outcome, str] | 
     """The verdicts of all checks together on all faults, and on a run that did not come to its end."""
     runs = [evidence_of(kind, row.fault) for row, kind in CASES if scenario_of(kind) == scenario]
     kinds = [kind for kind in SCENARIOS if scenario_of(kind) == scenario]
+    if scenario in MORE:
+        # It is held-worker and something more.
+        runs += [evidence_of(scenario, row.fault) for row in ROWS if HELD in row.scenarios]
     runs += [simulate(kind, Knobs(unmarked=frozenset({"end"}))).evidence() for kind in kinds]
     return [(evidence, first_reason(evidence)) for evidence in runs]
 
@@ -688,11 +766,14 @@ IN_THE_TRAP = {
     *("trap", "window", "window-end", "audit", "audit-end"),
     *("resolve", "release", "recovered", "final", "end"),
 }
+HELD_MARKS = {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"}
 NEEDED = {
     NOMINAL: {"window", "window-end", "audit", "audit-end", "final", "end"},
-    HELD: {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
-    SPARE: {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
+    SPARE: HELD_MARKS,
     GROW: {"fail", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
+    HELD: HELD_MARKS,
+    LONG: HELD_MARKS,
+    FRAGMENTED: {"fragment", *HELD_MARKS},
     CYCLE: IN_THE_TRAP,
     DECLINED: IN_THE_TRAP,
     ORGANIC: IN_THE_TRAP,

@@ -11,8 +11,10 @@ from framework.evidence.probe import (
     Config,
     Fail,
     FailPlace,
+    Fragment,
     Growth,
     Hold,
+    Kept,
     Live,
     Magazine,
     Mark,
@@ -103,6 +105,44 @@ def test_a_status_of_before_the_magazines() -> None:
     assert (status.growth, status.magazine, status.waited, status.woken) == (None, None, {}, {})
     uncounted = parse_probe(TEXT.replace(" slabs=10", ""))
     assert uncounted.growth == Growth(begun=9, done=8, slabs=None)
+
+
+def test_a_status_with_objects_kept() -> None:
+    assert (parse_probe(TEXT).kept, parse_probe(TEXT).config.keep) == ((), 0)
+    many = "kept 10000 objects=10 batches=4 min_ns=20220 median_ns=28810\n"
+    few = "kept 10 objects=10 batches=5 min_ns=6970 median_ns=7710\n"
+    status = parse_probe(TEXT.replace("reap_rounds=1", "reap_rounds=1 keep=10000") + many + few)
+    assert status.config.keep == 10_000
+    assert status.kept == (Kept(10, 10, 5, 6_970, 7_710), Kept(10_000, 10, 4, 20_220, 28_810))
+    for line, words in ((few * 2, "doubled"), (few.replace("min_ns", "least_ns"), "missing: min_ns")):
+        with pytest.raises(EvidenceError, match=words):
+            parse_probe(TEXT + line)
+
+
+def test_a_status_of_fragmented_memory() -> None:
+    status = parse_probe(TEXT)
+    assert (status.fragment, status.blocks, status.config.noio) == (Fragment(), {}, 0)
+    lines = "fragment mib=512 filled=89121 punched=44560 rest=1380\nblocks now 43660 32 21\nblocks after 44497 0 0\n"
+    status = parse_probe(TEXT.replace("reap_rounds=1", "reap_rounds=1 noio=1") + lines)
+    assert (status.fragment, status.config.noio) == (Fragment(512, 89_121, 44_560, 1_380), 1)
+    assert status.blocks == {"now": (43_660, 32, 21), "after": (44_497, 0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("fragment mib=1 filled=1 punched=1", "missing: rest"),
+        ("blocks", "of no time"),
+        ("blocks then 1 2", "'then' are doubled or of no time"),
+        ("blocks now 1\nblocks now 1", "'now' are doubled or of no time"),
+        ("blocks now", "free blocks of 0 orders"),
+        ("blocks now" + " 1" * 65, "free blocks of 65 orders"),
+        ("blocks now 1 x", "not a number"),
+    ],
+)
+def test_what_is_refused_of_fragmented_memory(line: str, words: str) -> None:
+    with pytest.raises(EvidenceError, match=words):
+        parse_probe(f"{TEXT}{line}\n")
 
 
 def test_bits_that_later_versions_add_are_kept() -> None:

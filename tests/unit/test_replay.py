@@ -63,6 +63,11 @@ RUNS = {
     "lost-qemu": Recorded(Outcome.LOST, ("QEMU ended with status -9",)),
     # The agent was killed.
     "inconclusive": Recorded(Outcome.INCONCLUSIVE, ("the guest answers on SSH",)),
+    # Thousands of emergency objects are kept; they are in a tree, or in a list.
+    "progress-kept": Recorded(Outcome.PROGRESS, ("cost of a free by emergency objects kept", "10000: ")),
+    "slow-list": Recorded(
+        Outcome.SLOW, ("a free costs more the more emergency objects are kept", "10000: ", "the bound is 10 times")
+    ),
     # The threads never had the cache grow.
     "not-triggered": Recorded(Outcome.NOT_TRIGGERED, ("no worker came to be held",)),
 }

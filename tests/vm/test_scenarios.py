@@ -17,7 +17,7 @@ from framework.evidence.verdict import Outcome
 from framework.lab.expectations import EXPECTED
 from framework.lab.prepare import Prepared
 from framework.lab.rundir import EVIDENCE_FILES, read_evidence
-from framework.lab.scenarios import SCENARIOS
+from framework.lab.scenarios import SCENARIOS, Workload
 from framework.plugin import RunResult
 
 # What a maintainer asks first is in the reasons, for the good verdicts and for the bad ones.
@@ -52,6 +52,25 @@ REASONS = {
     ],
     ("emergency-fails", Outcome.STALLED): [r"critical thread 0 \(pid \d+\) got no object for the last \d\.\d+ s"],
     ("emergency-fails", Outcome.NOT_TRIGGERED): [r"no worker came to be held: this SPL has none"],
+    ("fragmented", Outcome.PROGRESS): [
+        r"spl_kmem_cache \(pid \d+\) was stuck for [3-9]\.\d+ s in slabprobe_grow_work <- taskq_thread",
+        r"free blocks for an object of 64 KiB \(order 4\): \d{4} before memory was fragmented, [0-7] after; the "
+        r"longest allocation while the worker was held took \d+\.\d ms to \d+\.\d ms",
+        r"recovered \d+\.\d ms after the release",
+    ],
+    ("fragmented", Outcome.STALLED): [r"critical thread 0 .* got no object for the last \d\.\d+ s of the window"],
+    ("fragmented", Outcome.NOT_TRIGGERED): [r"no worker came to be held: this SPL has none"],
+    ("long-lived", Outcome.PROGRESS): [
+        r"spl_kmem_cache \(pid \d+\) was stuck for [3-9]\.\d+ s in slabprobe_grow_work <- taskq_thread",
+        r"cost of a free by emergency objects kept \(median of \d+ batches or more\): "
+        r"10: .* us, 100: .* us, 1000: .* us, 10000: \d+\.\d\d us, \d\.\d times",
+        r"recovered \d+\.\d ms after the release",
+    ],
+    ("long-lived", Outcome.SLOW): [
+        r"a free costs more .* kept: 10: .* us, 100: .*, 1000: .*, 10000: .* us, \d\d+\.\d times; the bound is 10"
+    ],
+    ("long-lived", Outcome.STALLED): [r"critical thread 0 .* got no object for the last \d\.\d+ s of the window"],
+    ("long-lived", Outcome.NOT_TRIGGERED): [r"no worker came to be held: this SPL has none"],
     ("reclaim-cycle", Outcome.IMMUNE): [
         r"the trap was sprung (\d+) times and declined \1 times, by the flags .*, and nobody was caught",
         r"\d+ transactions were committed in the window",
@@ -82,21 +101,25 @@ REASONS |= {
 }
 
 
-# Cells that show what other cells show as well; the whole table takes longer than the default suite allows.
+# Cells of the default suite; the whole table takes longer than that allows.
+SHORT = {
+    *(("nominal", variant) for variant in ("stock", "no-emergency")),
+    *(("held-worker", variant) for variant in ("stock", "no-emergency", "unscoped")),
+    *(("reclaim-cycle", variant) for variant in ("stock", "unscoped", "sync-grow")),
+    ("reclaim-organic", "stock"),
+    *(("long-lived", variant) for variant in ("stock", "list-walk")),
+    ("fragmented", "stock"),
+}
+
 # Those with faults take a kernel that is built from source, and such builds take minutes.
 FAULTY = [cell for cell in EXPECTED if SCENARIOS[cell[0]].faults]
 FAULTS_KERNEL = "built:faults"
-LONG = {
-    *FAULTY,
-    *(("nominal", "unscoped"), ("nominal", "sync-grow"), ("held-worker", "sync-grow")),
-    *(("reclaim-organic", variant) for variant in VARIANTS if variant != "stock"),
-}
 
 
 @pytest.mark.vm
 @pytest.mark.parametrize(
     ("scenario", "variant"),
-    [pytest.param(*cell, id="-".join(cell), marks=[pytest.mark.slow] * (cell in LONG)) for cell in EXPECTED],
+    [pytest.param(*cell, id="-".join(cell), marks=[pytest.mark.slow] * (cell not in SHORT)) for cell in EXPECTED],
 )
 def test_verdict_is_the_expected_one(
     run_scenario: Callable[..., RunResult],
@@ -149,6 +172,35 @@ def check_service(figures: Mapping[str, Any], *, has_worker: bool) -> None:
     assert abs(growths - slabs) <= 2 if has_worker else growths == 0
     # Without a worker nobody waits for it.
     assert ("woken" in figures["latency"]) == ("waited" in figures["latency"]) == has_worker
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.parametrize("size_kib", [32, 64, 128, 256, 512, 1024])
+def test_emergency_objects_may_be_large(run_scenario: Callable[..., RunResult], size_kib: int) -> None:
+    workload = Workload(objects=8, size=size_kib * 1024, noio=1)
+    run_scenario("held-worker", workload=workload).must_be(Outcome.PROGRESS)
+
+
+@pytest.mark.vm
+def test_no_emergency_object_is_larger_than_the_largest_block(run_scenario: Callable[..., RunResult]) -> None:
+    """The control for large objects."""
+    result = run_scenario("held-worker", workload=Workload(objects=2, size=8 << 20), window_s=2.0)
+    result.must_be(Outcome.STALLED)
+    assert result.verdict.reasons[0].text == (
+        "no emergency object can be had: 8192 KiB are more than the page allocator's largest block, 4096 KiB"
+    )
+
+
+@pytest.mark.vm
+@pytest.mark.slow
+@pytest.mark.parametrize(("noio", "outcome"), [(0, Outcome.PROGRESS), (1, Outcome.STALLED)])
+def test_who_makes_large_blocks(run_scenario: Callable[..., RunResult], noio: int, outcome: Outcome) -> None:
+    """Compaction does, and GFP_NOIO keeps it from its caller (try_to_compact_pages(), mm/compaction.c)."""
+    result = run_scenario("fragmented", workload=Workload(objects=8, size=1 << 20, noio=noio))
+    result.must_be(outcome)
+    text = "\n".join(reason.text for reason in result.verdict.reasons)
+    assert ("nobody made blocks for objects of 1024 KiB (order 8)" in text) == bool(noio), text
 
 
 def check_that_damage_shows(directory: Path) -> None:

@@ -81,6 +81,19 @@ def test_unscoped_has_worker_and_emergency_objects(patched: Callable[[str], str]
     assert NOIO.search(function(code, "spl_emergency_alloc"))
 
 
+def test_list_walk_only_finds_in_another_way(patched: Callable[[str], str]) -> None:
+    code, stock = patched("list-walk"), patched("stock")
+    search, insert = function(code, "spl_emergency_search"), function(code, "spl_emergency_insert")
+    assert "rb_left" not in search, "it goes from one to the next"
+    assert words(search).count("for(;node;node = node->rb_right)") == 1
+    for tree in ("rb_link_node", "rb_insert_color", "rb_erase", "while"):
+        assert tree not in search + insert + function(code, "spl_emergency_free"), tree
+    assert "root->rb_node = &ske->ske_node;" in insert
+    for name in ("spl_emergency_search", "spl_emergency_insert", "spl_emergency_free"):
+        code, stock = code.replace(function(code, name), ""), stock.replace(function(stock, name), "")
+    assert code == stock
+
+
 def test_sync_grow_has_neither(patched: Callable[[str], str]) -> None:
     code = patched("sync-grow")
     for gone in ("spl_cache_grow_work", "spl_cache_grow_wait", "spl_emergency_alloc", "spl_emergency_insert"):
