@@ -68,11 +68,11 @@ def check_made(case: Case) -> Iterator[Complaint]:
     if still[0].config.size > _largest(still[0]):
         return
     status, size = still[0], still[0].config.size
-    there = blocks_for(status, "now")
-    if there < status.config.threads:
+    there, needed = blocks_for(status, "now"), status.config.threads * status.config.objects
+    if there < needed:
         reason = (
             f"nobody made blocks for objects of {size // KIB} KiB (order {order_of(size)}): at the end of the window "
-            f"there were {there}, and {status.blocks['now'][0]} single pages"
+            f"there were {there} of {needed} that a round takes, and {status.blocks['now'][0]} single pages"
         )
         yield Complaint(Outcome.STALLED, Reason(reason, still[1]))
 

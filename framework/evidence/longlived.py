@@ -21,7 +21,7 @@ STEP = 10
 BATCHES_AT_LEAST = 10
 
 # A free with the most objects kept may cost so many times what one with the fewest costs. From 20 to 10,010 objects the
-# steps of a tree grow 3.1 times, as the logarithm, and more of its nodes are in no cache: measured was 3.7 to 5.0, with
+# steps of a tree grow 3.1 times, as the logarithm, and more of its nodes are in no cache: measured was 3.6 to 5.0, with
 # a list (variant list-walk) 42 to 57.
 BOUND = 10.0
 

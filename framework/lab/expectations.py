@@ -134,14 +134,13 @@ EXPECTED: Mapping[tuple[str, str], Expectation] = {
         Outcome.SLOW, "each object given back is looked for in a list, half of it on average: a free costs by number"
     ),
     ("fragmented", "stock"): Expectation(
-        Outcome.PROGRESS,
-        "kcompactd makes the few blocks of 64 KiB that callers need at a time; GFP_NOIO does not compact by itself",
+        Outcome.PROGRESS, "callers that may do I/O compact memory themselves; docs/claims.md has those that may not"
     ),
     ("fragmented", "no-emergency"): Expectation(
         Outcome.STALLED, "callers wait for the held worker, and what memory looks like does not matter"
     ),
     ("fragmented", "unscoped"): Expectation(
-        Outcome.PROGRESS, "flags without __GFP_IO or a mark that takes it away: the page allocator does the same"
+        Outcome.STALLED, "GFP_NOIO in every flag, with which the page allocator does not compact: nobody makes blocks"
     ),
     ("fragmented", "sync-grow"): Expectation(
         Outcome.NOT_TRIGGERED, "callers take single pages by vmalloc themselves, and there is no worker to hold"

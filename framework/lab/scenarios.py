@@ -260,7 +260,15 @@ def _long_lived(window_s: float) -> tuple[Step, ...]:
 
 
 def _fragmented(window_s: float) -> tuple[Step, ...]:
-    return (Step("fragment", (f"fragment {MOST_MIB}",), _in_single_pages, 20), *_held_worker(window_s))
+    fragment = f"fragment {MOST_MIB}"
+    return (
+        Step("fragment", (fragment,), _in_single_pages, 20),
+        # What was freed since then has made blocks again.
+        *(
+            replace(step, commands=(fragment, *step.commands)) if step.name == "hold" else step
+            for step in _held_worker(window_s)
+        ),
+    )
 
 
 def _reclaim_cycle(window_s: float) -> tuple[Step, ...]:
@@ -340,8 +348,11 @@ def _hoard(window_s: float) -> Workload:
 
 
 def _large_objects(window_s: float) -> Workload:
-    """Few, for they may have many sizes; and threads as those of ZFS that write back."""
-    return Workload(objects=4, noio=1)
+    """Few, for they may have many sizes.
+
+    Of 256 KiB, which are not found by chance as smaller blocks are: somebody has to make them.
+    """
+    return Workload(objects=8, size=262_144)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,13 +127,19 @@ void probe_fragment_end(void)
 	asked_mib = filled = punched = rest_pages = 0;
 }
 
+/* Once more takes the blocks that have come to be since. */
 int probe_fragment(unsigned int mib)
 {
 	unsigned long limit = min_t(unsigned long, (unsigned long)mib * MIB_PAGES, totalram_pages());
 	unsigned long *odd;
 
-	if (file || !limit)
-		return -EBUSY;
+	if (!limit)
+		return -EINVAL;
+	if (file) {
+		take_rest(limit > filled ? limit - filled : 0);
+		count_blocks(&after);
+		return 0;
+	}
 	odd = kvcalloc(BITS_TO_LONGS(limit), sizeof(*odd), GFP_KERNEL);
 	if (!odd)
 		return -ENOMEM;

@@ -63,6 +63,17 @@ RUNS = {
     "lost-qemu": Recorded(Outcome.LOST, ("QEMU ended with status -9",)),
     # The agent was killed.
     "inconclusive": Recorded(Outcome.INCONCLUSIVE, ("the guest answers on SSH",)),
+    # Free memory lies in single pages; flags that allow compaction, and flags that do not (SPL as of 2012).
+    "progress-fragmented": Recorded(
+        Outcome.PROGRESS, ("(order 6): 1415 before memory was fragmented, 0 after", "the longest allocation")
+    ),
+    "stalled-fragmented": Recorded(
+        Outcome.STALLED, ("nobody made blocks for objects of 256 KiB (order 6)", "0 of 16", "43676 single pages")
+    ),
+    # An object of 8 MiB.
+    "stalled-large": Recorded(
+        Outcome.STALLED, ("no emergency object can be had: 8192 KiB are more than", "largest block, 4096 KiB")
+    ),
     # Thousands of emergency objects are kept; they are in a tree, or in a list.
     "progress-kept": Recorded(Outcome.PROGRESS, ("cost of a free by emergency objects kept", "10000: ")),
     "slow-list": Recorded(
