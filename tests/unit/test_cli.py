@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from framework import __version__
+from framework.build.kernels import KERNELS
 from framework.build.variants import VARIANTS
+from framework.evidence.verdict import Outcome
 from framework.lab.expectations import EXPECTED
+from framework.lab.scenarios import SCENARIOS
 
 COMMANDS = (
     *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "matrix", "judge", "bundle", "examine"),
@@ -185,3 +189,9 @@ def test_reader_that_goes_away(data: Path) -> None:
     argv = f"{sys.executable} -m framework parse-slab {data / 'slab-2012-11.txt'} | true"
     done = subprocess.run(["sh", "-c", argv], capture_output=True, check=False, timeout=60)
     assert b"Traceback" not in done.stderr
+
+
+def test_the_readme_names_everything_that_can_be_asked_for(project: Path) -> None:
+    readme = (project / "README.md").read_text()
+    for name in (*SCENARIOS, *KERNELS, *Outcome, *(f"splvm {command}" for command in COMMANDS)):
+        assert re.search(rf"[`/ ]{re.escape(name)}\b", readme), f"{name} is not in README.md"
