@@ -204,8 +204,7 @@ def _build(
         log = fresh_log(store, f"kernel-{built.row.name}-{key[:12]}")
         with store.temporary() as work:
             src = work / "src"
-            src.mkdir()
-            _unpack(deb, src, deadline)
+            _unpack(root, deb, work, log, deadline)
             (work / "asked.config").write_text(config)
             make = ["make", "-C", "src", f"LOCALVERSION=-splvm-{built.row.name}", *_BUILT_BY]
             for target in ("allnoconfig", "olddefconfig"):
@@ -220,17 +219,22 @@ def _build(
     return store.get("built-kernel", key, build, deadline=deadline, what=f"{what} (some minutes, once)")
 
 
-def _unpack(deb: Path, target: Path, deadline: Deadline) -> None:
-    """The source in the package, which is an archive in an archive; neither reaches the disk."""
+def _unpack(root: BuildRoot, deb: Path, work: Path, log: Path, deadline: Deadline) -> None:
+    """The source in the package as `work`/src: an archive in an archive, and the inner one is unpacked in the root."""
+    inner = "source.tar.xz"
+    # tar stops reading when it has it, so what becomes of dpkg-deb does not matter. apt has checked the package's hash.
     script = (
-        'set -f; deb=$1 target=$2; shift 2; dpkg-deb --fsys-tarfile "$deb" 2>/dev/null '
-        "| tar -x --to-stdout --occurrence=1 --wildcards './usr/src/linux-source-*.tar.xz' "
-        '| tar -xJ --strip-components=1 -C "$target" "$@"'
+        'dpkg-deb --fsys-tarfile "$1" 2>/dev/null '
+        f"| tar -x --to-stdout --occurrence=1 --wildcards './usr/src/linux-source-*.tar.xz' >{inner}"
     )
     excluded = [f"--exclude={pattern}" for pattern in _LEFT_OUT]
-    argv = ["sh", "-c", script, "sh", str(deb.absolute()), str(target), *excluded]
-    with step(f"unpacking {deb.name}"):
-        run(argv, deadline=deadline, what=f"unpacking {deb.name}")
+    what = f"unpacking {deb.name}"
+    with step(what):
+        run(["sh", "-c", script, "sh", deb.absolute()], cwd=work, deadline=deadline, what=what)
+        (work / "src").mkdir()
+        argv = ["tar", "-xJf", inner, "--strip-components=1", "-C", "src", *excluded]
+        root.run(argv, work=work, deadline=deadline, what=what, log=log)
+    (work / inner).unlink()
 
 
 def _compile(root: BuildRoot, work: Path, make: Sequence[str], log: Path, deadline: Deadline) -> None:

@@ -9,6 +9,7 @@
  * the page allocator asks: should_fail_alloc_page() says yes.
  */
 #include <linux/atomic.h>
+#include <linux/delay.h>
 #include <linux/errno.h>
 #include <linux/kprobes.h>
 #include <linux/sched.h>
@@ -19,8 +20,15 @@ static enum probe_fail place;
 static atomic64_t marked = ATOMIC64_INIT(0);
 static atomic64_t injected = ATOMIC64_INIT(0);
 
+/*
+ * Those who asked for a growth are asleep by then, and have not timed out yet. A
+ * growth that fails at once may be over before they come to wait for it.
+ */
+#define ASLEEP_MS	20
+
 #ifdef CONFIG_FAULT_INJECTION
 static bool counting;
+static bool used_up;	/* the last growth met no fault, so there are no more */
 
 static int count_fault(struct kretprobe_instance *instance, struct pt_regs *regs)
 {
@@ -46,6 +54,7 @@ int probe_fail_set(enum probe_fail wish)
 			return err;
 		counting = true;
 	}
+	WRITE_ONCE(used_up, false);
 	WRITE_ONCE(place, wish);
 	return 0;
 }
@@ -63,6 +72,22 @@ void probe_fail_end(bool begun)
 {
 	if (begun)
 		current->make_it_fail = 0;
+}
+
+/* There is one growth at a time. */
+void probe_fail_grow(void (*grow)(void *data), void *data)
+{
+	bool begun;
+	s64 before;
+
+	if (READ_ONCE(place) == PROBE_FAIL_GROW && !READ_ONCE(used_up))
+		msleep(ASLEEP_MS);
+	before = atomic64_read(&injected);
+	begun = probe_fail_begin(PROBE_FAIL_GROW);
+	grow(data);
+	probe_fail_end(begun);
+	if (begun)
+		WRITE_ONCE(used_up, atomic64_read(&injected) == before);
 }
 
 void probe_fail_exit(void)
@@ -88,6 +113,11 @@ bool probe_fail_begin(enum probe_fail here)
 
 void probe_fail_end(bool begun)
 {
+}
+
+void probe_fail_grow(void (*grow)(void *data), void *data)
+{
+	grow(data);
 }
 
 void probe_fail_exit(void)

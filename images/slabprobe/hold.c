@@ -39,18 +39,19 @@ static void slabprobe_held_grow(void)
 static void slabprobe_grow_work(void *data)
 {
 	void (*grow_work)(void *) = probe_hook_enter(&grow_hook);
-	bool own = probe_threads_own(data), failing;
+	bool own = probe_threads_own(data);
 	struct probe_grower *grower;
 	u64 since_ns = own ? probe_growth_begin() : 0;
 
 	if (READ_ONCE(hold_armed))
 		slabprobe_held_grow();
 	grower = own ? probe_grow_begin() : NULL;
-	failing = own && probe_fail_begin(PROBE_FAIL_GROW);
-	grow_work(data);
-	probe_fail_end(failing);
-	if (own)
+	if (own) {
+		probe_fail_grow(grow_work, data);
 		probe_growth_end(since_ns);
+	} else {
+		grow_work(data);
+	}
 	probe_grow_end(grower);
 	probe_hook_leave(&grow_hook);
 }

@@ -179,6 +179,7 @@ void probe_pressure_show(struct seq_file *m);
 int probe_fail_set(enum probe_fail wish);
 bool probe_fail_begin(enum probe_fail here);
 void probe_fail_end(bool begun);
+void probe_fail_grow(void (*grow)(void *data), void *data);
 void probe_fail_exit(void);
 void probe_fail_show(struct seq_file *m);
 

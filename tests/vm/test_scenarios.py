@@ -45,6 +45,7 @@ REASONS = {
         r"8 page allocations were made to fail; no caller was refused, 2 critical threads got \d+ objects from then on",
         r"no emergency object is left, flags clear",
     ],
+    ("grow-fails", Outcome.STALLED): [r"critical thread \d \(pid \d+\) got no object for the last \d\.\d+ s"],
     ("grow-fails", Outcome.NOT_TRIGGERED): [r"no allocation was made to fail, although 0 were open to it"],
     ("emergency-fails", Outcome.PROGRESS): [
         r"spl_kmem_cache \(pid \d+\) was stuck for 3\.\d+ s in slabprobe_grow_work <- taskq_thread",
