@@ -30,6 +30,8 @@ from framework.guest.guest import Guest, start_guest
 from framework.guest.monitor import Monitor
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
+from framework.host.store import Store
+from framework.host.turns import take_turn
 from framework.lab.hostwatch import start_host_watch
 from framework.lab.rundir import RunDirectory, read_evidence
 from framework.lab.scenarios import Faults, Reading, Scenario, Step, Workload
@@ -40,6 +42,9 @@ RUN_BUDGET_S = 300.0
 
 # Seconds of the host beyond that, kept in reserve for the evidence of a guest in trouble.
 EVIDENCE_S = 60.0
+
+# Seconds that a run waits for others to end; each of them has its own budget.
+_TURN_S = 2 * (RUN_BUDGET_S + EVIDENCE_S)
 
 # A critical thread that has waited this long for an object when the window ends stands still, ns of guest time.
 STANDS_NS = 1_000_000_000
@@ -117,13 +122,16 @@ def run_until_fed(
 ) -> list[tuple[Verdict, Path]]:
     """Run again, for as long as the host starved the guest of CPU. No verdict is taken back: every run is kept.
 
+    The first one shares the host with other runs, of other processes too; those after it have it for themselves.
+
     :param out: directory of the first run; the others are beside it, with `-2` and so on at the end of the name.
     :returns: verdict and directory of each run; the last one counts.
     """
     results: list[tuple[Verdict, Path]] = []
     for number in range(1, attempts + 1):
         directory = out if number == 1 else out.with_name(f"{out.name}-{number}")
-        results.append((run_experiment(experiment, directory, on_phase), directory))
+        with take_turn(Store.default_root() / "locks", alone=number > 1, deadline=Deadline(_TURN_S)):
+            results.append((run_experiment(experiment, directory, on_phase), directory))
         verdict = results[-1][0]
         if not verdict.is_starved:
             break
