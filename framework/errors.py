@@ -8,6 +8,7 @@
     │   └── BuildError        configure, a compiler, spatch or patch said no
     ├── QemuLaunchError       QEMU ended before a guest could run
     ├── BootError             a guest that never answered
+    │   └── SilentBootError   a guest that fell silent before it could
     ├── GuestLostError        a guest that answered once and does so no more
     ├── GuestCommandError     a guest that answers, and says no
     ├── DeadlineExceeded      a step took longer than its budget
@@ -90,6 +91,10 @@ class BootError(HarnessError):
         super().__init__(f"the guest did not come up: {title}\nlast lines of its console:\n{console_tail.rstrip()}")
         self.title = title
         self.console_tail = console_tail
+
+
+class SilentBootError(BootError):
+    """A guest that fell silent while it booted, without a complaint."""
 
 
 class GuestLostError(HarnessError):

@@ -6,6 +6,7 @@ Owns the host's end of the console: the log on disk, which has everything as it 
 from __future__ import annotations
 
 import logging
+import math
 import re
 import socket
 import threading
@@ -18,7 +19,7 @@ import pexpect
 from pexpect.socket_pexpect import SocketSpawn
 
 from framework.deadline import Deadline
-from framework.errors import BootError, DeadlineExceeded
+from framework.errors import BootError, DeadlineExceeded, SilentBootError
 
 _LOG = logging.getLogger("splvm.console")
 
@@ -55,16 +56,23 @@ class Console:
         """Bytes the guest has said so far."""
         return self._position
 
-    def wait_until_says(self, pattern: str, deadline: Deadline) -> None:
+    def wait_until_says(self, pattern: str, deadline: Deadline, silence_s: float = math.inf) -> None:
         """Wait for a line that has `pattern` in it.
 
+        :param silence_s: seconds without a word that are too many.
+        :raises SilentBootError: when so many pass, and the kernel has not panicked.
         :raises BootError: when the kernel panics, or the console ends, before; also when it just does not come.
         """
-        if not self.says(pattern, deadline):
+        said = -1
+        while not self.says(pattern, deadline.sub(silence_s)):
             if self._ended:
                 raise BootError(self._panic or "QEMU closed the console", self.tail())
-            title = self._panic or f"it did not say {pattern!r}"
-            raise BootError(f"{title} within {deadline.seconds:.0f} s", self.tail())
+            if deadline.expired:
+                title = self._panic or f"it did not say {pattern!r}"
+                raise BootError(f"{title} within {deadline.seconds:.0f} s", self.tail())
+            if self.position == said and self._panic is None:
+                raise SilentBootError(f"it said nothing for {silence_s:.0f} s", self.tail())
+            said = self.position
 
     def says(self, pattern: str, deadline: Deadline, *, since: int = 0) -> bool:
         """Whether a line with `pattern` in it comes before the deadline and the console's end.

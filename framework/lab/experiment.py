@@ -184,6 +184,7 @@ def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase |
     with ExitStack() as stack:
         with step(f"booting a guest ({experiment.machine.accelerator})"):
             guest = stack.enter_context(start_guest(experiment.machine, experiment.keys, record.path, deadline))
+        record.add_facts({"boots": guest.boots})
         monitor = Monitor(guest, record.path, 0 if experiment.dump is Dump.NEVER else DUMP_LIMIT_BYTES)
         outcome: dict[str, Any] = {"kind": "ended", "detail": "all steps were taken"}
         try:

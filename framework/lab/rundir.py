@@ -10,6 +10,7 @@
     sysrq.txt      what the kernel listed when the harness asked for it by SysRq; these three only if they were taken
     registers.txt  registers of the virtual CPUs
     memory.kdump   the guest's memory
+    console-1.log  of a first boot that fell silent, so that there was a second; not evidence
     verdict.json   the verdict; not evidence
 
 Everything is flushed as it comes. `run.json` is written at the start and again at the end; a run whose end is missing

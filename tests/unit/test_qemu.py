@@ -23,7 +23,16 @@ from typing import Any
 import pytest
 
 from framework.deadline import Deadline
-from framework.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError, QemuLaunchError, SetupError
+from framework.errors import (
+    BootError,
+    DeadlineExceeded,
+    GuestLostError,
+    HarnessError,
+    QemuLaunchError,
+    SetupError,
+    SilentBootError,
+)
+from framework.guest import guest as guest_module
 from framework.guest.console import start_console
 from framework.guest.guest import start_guest
 from framework.guest.qemu import MachineSpec, Qemu, Qmp, kernel_command_line, qemu_args, start_qemu
@@ -437,6 +446,23 @@ def test_a_guest_without_ssh_does_not_come_up(tmp_path: Path) -> None:
     ):
         raise AssertionError("it came up")
     assert "splvm: guest is up" in caught.value.console_tail
+
+
+@needs_qemu
+@pytest.mark.usefixtures("nothing_left")
+def test_a_guest_that_falls_silent_is_booted_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guest_module, "SILENT_S", 0.5)
+    spec = make_spec(tmp_path, text=b"Linux version\r\n")
+    keys = SshKeys(tmp_path / "none", tmp_path / "none.pub")
+    with (
+        pytest.raises(BootError, match="did not say") as caught,
+        start_guest(spec, keys, tmp_path, Deadline(6)),
+    ):
+        raise AssertionError("it came up")
+    assert not isinstance(caught.value, SilentBootError), "the second time all of the budget is its own"
+    assert (tmp_path / "qemu.log").read_text().count("$ ") == 2
+    for name in ("console-1.log", "console.log"):
+        assert "Linux version" in (tmp_path / name).read_text()
 
 
 # Launches that fail. QEMU's own words are in the error.
