@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framework.assets import find_kernel_config
-from framework.build.kconfig import Dropped, Option, check_dropped, find_dropped, merge_fragments, parse_config
+from framework.build.kconfig import (
+    Dropped,
+    Option,
+    check_dropped,
+    find_dropped,
+    format_config,
+    merge_fragments,
+    parse_config,
+)
 from framework.build.kernels import KERNELS, Kernel, KernelSpec
 from framework.build.module import fresh_log
 from framework.build.own import OwnKernel, take_kernel
@@ -186,7 +194,7 @@ def _build(
 ) -> Artefact:
     """vmlinuz, config, System.map, and in headers/ what modules are built with."""
     root = build_root(store, apt, "", None, deadline, more=KERNEL_PACKAGES)
-    config = "".join(f"{option}\n" for option in options)
+    config = format_config(options)
     optional = [option.name for option in options if option.optional]
     what = f"kernel {built.spec.id} of {candidate.package} {candidate.version}"
     key = input_hash(

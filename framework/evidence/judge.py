@@ -288,109 +288,69 @@ def _went_on(case: Case) -> Verdict:
 
 _ALWAYS = (check_crash, check_lost, check_losses)
 
-_CYCLE = Rule(
-    required=(
-        *_ALWAYS,
-        check_phases(
-            "trap", "window", "window-end", "audit", "audit-end", "resolve", "release", "recovered", "final", "end"
-        ),
-    ),
-    checks=(
-        check_trap,
-        check_commits,
-        check_caught,
-        check_carried,
-        check_threads,
-        check_progress,
-        check_latency,
-        check_read,
-        check_rows,
-        check_maximum,
-        check_audit,
-        check_resolved,
-        check_recovered,
-        check_woken("recovered", "final", Outcome.NO_RECOVERY),
-        check_drained,
-    ),
-    good=_survived,
-)
-
-_HELD_PHASES = ("hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end")
-_HELD_CHECKS = (
-    check_stuck,
-    check_needed,
-    check_order,
-    check_threads,
-    check_progress,
-    check_latency,
-    check_read,
-    check_rows,
-    check_maximum,
-    check_audit,
+# What several scenarios ask for, in the order in which complaints are told.
+_GOES_ON: tuple[Check, ...] = (check_threads, check_progress, check_latency)
+_COUNTS_RIGHT: tuple[Check, ...] = (check_read, check_rows, check_maximum, check_audit)
+_RECOVERS: tuple[Check, ...] = (
     check_recovered,
     check_woken("recovered", "final", Outcome.NO_RECOVERY),
     check_drained,
 )
+_HELD: tuple[Check, ...] = (check_stuck, check_needed, check_order, *_GOES_ON, *_COUNTS_RIGHT, *_RECOVERS)
+
+_WINDOW = ("window", "window-end", "audit", "audit-end")
+_AFTERWARDS = ("release", "recovered", "final", "end")
+_HELD_PHASES = ("hold", *_WINDOW, *_AFTERWARDS)
+
+_CYCLE = Rule(
+    required=(*_ALWAYS, check_phases("trap", *_WINDOW, "resolve", *_AFTERWARDS)),
+    checks=(
+        *(check_trap, check_commits, check_caught, check_carried),
+        *_GOES_ON,
+        *_COUNTS_RIGHT,
+        check_resolved,
+        *_RECOVERS,
+    ),
+    good=_survived,
+)
 
 RULES: Mapping[str, Rule] = {
     "nominal": Rule(
-        required=(*_ALWAYS, check_phases("window", "window-end", "audit", "audit-end", "final", "end")),
+        required=(*_ALWAYS, check_phases(*_WINDOW, "final", "end")),
         checks=(
-            check_threads,
-            check_progress,
-            check_latency,
-            check_quiet,
-            check_magazines,
-            check_woken("window", "window-end", Outcome.SLOW),
-            check_read,
-            check_rows,
-            check_maximum,
-            check_audit,
+            *_GOES_ON,
+            *(check_quiet, check_magazines, check_woken("window", "window-end", Outcome.SLOW)),
+            *_COUNTS_RIGHT,
             check_drained,
         ),
         good=_healthy,
     ),
     "held-worker": Rule(
         required=(*_ALWAYS, check_phases(*_HELD_PHASES)),
-        checks=_HELD_CHECKS,
+        checks=_HELD,
         good=_progress,
     ),
     "reclaim-cycle": _CYCLE,
     # The same, and what springs the trap is low memory.
     "reclaim-organic": replace(_CYCLE, checks=(*_CYCLE.checks, check_low), good=_survived_low),
     "grow-fails": Rule(
-        required=(
-            *_ALWAYS,
-            check_phases("fail", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"),
-        ),
-        checks=(
-            check_injected,
-            check_threads,
-            check_progress,
-            check_latency,
-            check_read,
-            check_rows,
-            check_maximum,
-            check_audit,
-            check_recovered,
-            check_woken("recovered", "final", Outcome.NO_RECOVERY),
-            check_drained,
-        ),
+        required=(*_ALWAYS, check_phases("fail", *_WINDOW, *_AFTERWARDS)),
+        checks=(check_injected, *_GOES_ON, *_COUNTS_RIGHT, *_RECOVERS),
         good=_retried,
     ),
     "emergency-fails": Rule(
         required=(*_ALWAYS, check_phases(*_HELD_PHASES)),
-        checks=(check_injected, *_HELD_CHECKS),
+        checks=(check_injected, *_HELD),
         good=_went_on,
     ),
     "fragmented": Rule(
         required=(*_ALWAYS, check_phases("fragment", *_HELD_PHASES)),
-        checks=(check_made, *_HELD_CHECKS, check_fragmented),
+        checks=(check_made, *_HELD, check_fragmented),
         good=_large,
     ),
     "long-lived": Rule(
         required=(*_ALWAYS, check_phases(*_HELD_PHASES)),
-        checks=(*_HELD_CHECKS, check_costs, check_kept),
+        checks=(*_HELD, check_costs, check_kept),
         good=_kept,
     ),
 }
