@@ -44,7 +44,7 @@ RUN_BUDGET_S = 300.0
 EVIDENCE_S = 60.0
 
 # Seconds that a run waits for others to end; each of them has its own budget.
-_TURN_S = 2 * (RUN_BUDGET_S + EVIDENCE_S)
+TURN_S = 2 * (RUN_BUDGET_S + EVIDENCE_S)
 
 # A critical thread that has waited this long for an object when the window ends stands still, ns of guest time.
 STANDS_NS = 1_000_000_000
@@ -130,7 +130,7 @@ def run_until_fed(
     results: list[tuple[Verdict, Path]] = []
     for number in range(1, attempts + 1):
         directory = out if number == 1 else out.with_name(f"{out.name}-{number}")
-        with take_turn(Store.default_root() / "locks", alone=number > 1, deadline=Deadline(_TURN_S)):
+        with take_turn(Store.default_root() / "locks", alone=number > 1, deadline=Deadline(TURN_S)):
             results.append((run_experiment(experiment, directory, on_phase), directory))
         verdict = results[-1][0]
         if not verdict.is_starved:

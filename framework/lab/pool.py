@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from framework.errors import HarnessError
 from framework.evidence.verdict import Verdict
-from framework.lab.experiment import EVIDENCE_S, RUN_BUDGET_S, Experiment, run_until_fed
+from framework.lab.experiment import EVIDENCE_S, RUN_BUDGET_S, TURN_S, Experiment, run_until_fed
 from framework.log import setup_logging, step
 
 # MiB of the host that a guest takes beside its own memory (QEMU's, and what the emulator translates to), and MiB that
@@ -30,7 +30,8 @@ from framework.log import setup_logging, step
 _GUEST_MIB = 256
 _RESERVE_MIB = 512
 
-# Seconds that a run may take beyond its own budgets before its process is ended, and that it then has for that.
+# Seconds that a run may take beyond its own budgets (the wait for its turn is one) before its process is ended, and
+# that it then has for that.
 _GRACE_S = 120.0
 _END_S = 30.0
 
@@ -137,7 +138,7 @@ class _Running:
 
     @property
     def is_late(self) -> bool:
-        return time.monotonic() - self._start > self.job.attempts * (RUN_BUDGET_S + EVIDENCE_S + _GRACE_S)
+        return time.monotonic() - self._start > self.job.attempts * (TURN_S + RUN_BUDGET_S + EVIDENCE_S + _GRACE_S)
 
     def finish(self, pipe: Connection) -> JobResult:
         """What it sent, if it did; it is gone after this."""

@@ -48,6 +48,9 @@ def summarize(verdict: Verdict, facts: Mapping[str, Any], where: str, *, expecte
         head.append(f"\n  {plain(reason.text)}")
     if len(reasons) > 4:
         head.append(f"\n  ... and {len(reasons) - 4} more in verdict.json")
+    boots = facts.get("boots")
+    if isinstance(boots, int) and boots > 1:
+        head.append(f"\n  the guest fell silent while it booted, and was booted {boots} times (console-1.log)")
     parts: list[RenderableType] = [head]
     parts += [part for part in (_facts_table(verdict.figures), _slab_table(verdict.figures), _plot(verdict)) if part]
     parts.append(Text(f"evidence: {where}", style="dim"))

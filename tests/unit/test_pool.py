@@ -12,15 +12,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from typer.testing import CliRunner
 
+from framework.cli import app, guests
 from framework.errors import HarnessError
 from framework.evidence.verdict import Outcome, Reason, Verdict
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
-from framework.lab.experiment import Experiment
+from framework.lab import pool
+from framework.lab.experiment import EVIDENCE_S, RUN_BUDGET_S, TURN_S, Experiment
 from framework.lab.matrix import Cell, CellRun, grid, plan
 from framework.lab.pool import Job, JobResult, fitting_jobs, run_jobs
 from framework.lab.scenarios import SCENARIOS
@@ -174,3 +177,30 @@ def test_the_grid_says_what_was_expected_only_where_it_did_not_come() -> None:
 def test_a_result_is_its_last_run() -> None:
     runs = tuple((Verdict(outcome, (Reason("r"),)), Path("x")) for outcome in (Outcome.INCONCLUSIVE, Outcome.PROGRESS))
     assert JobResult(Job("j", experiment(), Path("x")), runs, 1.0).last == runs[1]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status"),
+    [((Outcome.PROGRESS, Outcome.PROGRESS), 0), ((Outcome.PROGRESS, Outcome.STALLED), 1), ((None, Outcome.STALLED), 3)],
+)
+def test_the_status_of_a_matrix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcomes: tuple[Outcome | None, ...], status: int
+) -> None:
+    cells = plan(["held-worker"], ["debian-12"], ["stock", "unscoped"])
+    runs = [cell_run(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True)]
+    monkeypatch.setattr(guests, "run_matrix", lambda *args, **kwargs: runs)
+    done = CliRunner().invoke(app, ["matrix", "--out", str(tmp_path / "out")])
+    assert done.exit_code == status
+    good = sum(outcome is Outcome.PROGRESS for outcome in outcomes)
+    assert f"{good} of 2 runs as expected" in done.stdout
+
+
+def test_a_run_that_only_waits_for_its_turn_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it may wait, and run, in each of its attempts."""
+    now = [0.0]
+    monkeypatch.setattr(pool.time, "monotonic", lambda: now[0])
+    running = pool._Running(Job("j", experiment(), Path("x"), attempts=3), cast(Any, None))
+    now[0] = 3 * (TURN_S + RUN_BUDGET_S + EVIDENCE_S)
+    assert not running.is_late
+    now[0] += 3600
+    assert running.is_late

@@ -38,6 +38,26 @@ def test_cells_are_judged_by_what_is_expected_of_each(spl: Prepared, tmp_path: P
     assert not qemus_of(tmp_path)
 
 
+def test_a_cell_that_cannot_be_prepared_does_not_keep_others(spl: Prepared, tmp_path: Path, project: Path) -> None:
+    """It is trouble, and told apart from a verdict that was not expected."""
+    argv = (
+        *MATRIX,
+        "--scenario",
+        "grow-fails,nominal",
+        "--variant",
+        "stock",
+        "--out",
+        str(tmp_path / "matrix"),
+        "--json",
+    )
+    done = subprocess.run(argv, cwd=project, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 3, done.stderr
+    refused, fine = json.loads(done.stdout)["runs"]
+    assert (refused["verdict"], refused["as_expected"], refused["directory"]) == (None, False, None)
+    assert "is without CONFIG_FAIL_PAGE_ALLOC" in refused["reason"]
+    assert (fine["verdict"], fine["as_expected"]) == ("HEALTHY", True)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
 def test_ended_by_the_user(spl: Prepared, tmp_path: Path, project: Path, number: signal.Signals, status: int) -> None:
     out = tmp_path / "matrix"
