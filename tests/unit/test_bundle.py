@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from simulated import DECLINED, FAULTS, GOOD, HELD, NOMINAL, Knobs, Run, Span, simulate, worker_text
+from simulated import DECLINED, GOOD, HELD, NOMINAL, Knobs, Run, Span, simulate, worker_text
+from simulated_faults import FAULTS
 
 from framework import cli
 from framework.errors import EvidenceError, UsageError

@@ -32,7 +32,8 @@ import pytest
 import rich.console
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulated import BASE_NS, FAULTS, HELD, NOMINAL, Knobs, simulate
+from simulated import BASE_NS, HELD, NOMINAL, Knobs, simulate
+from simulated_faults import FAULTS
 
 import framework.evidence
 from framework.deadline import Deadline

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from simulated import FAULTS, GOOD, HELD, NOMINAL, Knobs, simulate
+from simulated import GOOD, HELD, NOMINAL, Knobs, simulate
+from simulated_faults import FAULTS
 
 from framework.errors import EvidenceError, SetupError
 from framework.evidence.judge import judge
