@@ -56,6 +56,11 @@ class Wait:
     def reason(self) -> Reason:
         return self.row.reason
 
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether the stack has only the scheduler, as one has that is read while its thread wakes up."""
+        return all(function in WAITERS for function in self.functions)
+
 
 @dataclass(frozen=True, slots=True)
 class Edge:
@@ -242,9 +247,10 @@ class _Builder:
         lengths: dict[int, int] = {}
         then: dict[int, int] = {}
 
-        def merit(pid: int) -> tuple[int, int, int]:
+        def merit(pid: int) -> tuple[int, bool, int, int]:
             rank, _ = self.telling(pid)
-            return lengths[pid], -rank, -pid
+            wait = self.waits.get(pid)
+            return lengths[pid], wait is None or not wait.tells_nothing, -rank, -pid
 
         for pid in order:
             lengths[pid] = 1

@@ -238,6 +238,14 @@ CASES: dict[str, Case] = {
         f"{ASLEEP} something_new do_syscall_64", R.UNKNOWN, says="waits in something_new for something that no row"
     ),
     "no stack": alone("", R.UNKNOWN, says="sh (pid 10) waits for something"),
+    # It had just been woken: its stack was read while it changed, and what is left of it is the scheduler.
+    "a stack that tells nothing": Case(
+        (thread(90, "slabprobe/0", "__schedule"), WORKER_HELD),
+        {90: R.UNKNOWN, 77: R.HELD},
+        set(),
+        chain=(77,),
+        says="the slab worker spl_kmem_cache (pid 77)",
+    ),
     "no worker": Case(
         (CRITICAL, CRITICAL_2),
         {90: R.SLAB_GROWTH, 91: R.SLAB_GROWTH},
