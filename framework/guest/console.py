@@ -38,13 +38,13 @@ _DEAD_LINE = re.compile(rb"(?:" + _DEAD.pattern + rb")(?=[\r\n\]])")
 class Console:
     """What the guest says on its serial console, and what is said to it."""
 
-    def __init__(self, sock: socket.socket, log: IO[bytes]) -> None:
+    def __init__(self, sock: socket.socket, log: IO[bytes], before: bytes = b"") -> None:
         self._sock = sock
         self._log = log
         self._spawn = SocketSpawn(sock, timeout=0.2)
-        self._tail = b""
-        # Bytes that were ever read.
-        self._position = 0
+        self._tail = before[-_TAIL_BYTES:]
+        # Bytes that were ever read, and those before.
+        self._position = len(before)
         self._panic: str | None = None
         self._ended = False
         self._changed = threading.Condition()
@@ -154,13 +154,15 @@ class Console:
 
 
 @contextmanager
-def start_console(sock: socket.socket, log: Path) -> Iterator[Console]:
+def start_console(sock: socket.socket, log: Path, before: bytes = b"") -> Iterator[Console]:
     """Read `sock` in a thread until the block ends; closing the socket stays the caller's business.
 
     :param log: file that everything is appended to as it comes.
+    :param before: what the guest said before; it is put in front.
     """
     with log.open("ab", buffering=0) as file:
-        console = Console(sock, file)
+        file.write(before)
+        console = Console(sock, file, before)
         console._thread.start()
         try:
             yield console

@@ -12,7 +12,7 @@ from pathlib import Path
 from framework.deadline import Deadline
 from framework.errors import BootError, DeadlineExceeded, GuestCommandError, GuestLostError, SilentBootError
 from framework.guest.console import Console, start_console
-from framework.guest.qemu import MachineSpec, Qemu, start_qemu
+from framework.guest.qemu import MachineSpec, Memory, Qemu, start_qemu
 from framework.guest.ssh import Ssh, SshKeys, start_ssh
 from framework.log import note
 
@@ -40,8 +40,14 @@ class Guest:
     ssh: Ssh
     # The host's thread ids of the virtual CPUs.
     vcpus: tuple[int, ...]
-    # How often it was booted until it came up.
+    # How often it was booted until it came up; 0 for a clone.
     boots: int = 1
+    # Key of the template that it is a clone of.
+    template: str = ""
+    # Kernel modules that the template had.
+    modules: tuple[Path, ...] = ()
+    # Why it is no clone, if it was to be one.
+    no_clone: str = ""
 
     def insert_module(self, path: Path, *, deadline: Deadline) -> None:
         """Copy a kernel module into the guest and load it.
@@ -57,31 +63,36 @@ class Guest:
 
 
 @contextmanager
-def start_guest(spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline) -> Iterator[Guest]:
+def start_guest(
+    spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline, memory: Memory | None = None
+) -> Iterator[Guest]:
     """Boot a guest and wait until it answers on SSH; nothing of it is left after the block.
 
     One that falls silent on the way is booted once more, and that is said: about one emulated boot in a hundred stops
     in the middle of the kernel's start, in no certain place, where two guests share two cores.
 
     :param logs: directory for console.log and qemu.log; the console of a first boot in vain is console-1.log.
+    :param memory: the file that is the guest's memory; by default it has no name.
     :raises QemuLaunchError: when QEMU does not run.
     :raises BootError: when the guest does not come up; with the console's last lines.
     """
     with ExitStack() as stack:
         try:
-            guest = stack.enter_context(_boot(spec, keys, logs, deadline, SILENT_S))
+            guest = stack.enter_context(_boot(spec, keys, logs, deadline, memory, SILENT_S))
         except SilentBootError as error:
             note(f"{error.message.splitlines()[0]}; booting it once more")
             (logs / "console.log").rename(logs / "console-1.log")
-            guest = replace(stack.enter_context(_boot(spec, keys, logs, deadline, math.inf)), boots=2)
+            guest = replace(stack.enter_context(_boot(spec, keys, logs, deadline, memory, math.inf)), boots=2)
         yield guest
 
 
 @contextmanager
-def _boot(spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline, silence_s: float) -> Iterator[Guest]:
+def _boot(
+    spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline, memory: Memory | None, silence_s: float
+) -> Iterator[Guest]:
     budget = deadline.sub(BOOT_BUDGET_S[spec.accelerator])
     with ExitStack() as stack:
-        qemu = stack.enter_context(start_qemu(spec, qemu_log=logs / "qemu.log", deadline=budget))
+        qemu = stack.enter_context(start_qemu(spec, qemu_log=logs / "qemu.log", deadline=budget, memory=memory))
         console = stack.enter_context(start_console(qemu.console, logs / "console.log"))
         console.wait_until_says(_UP, budget, silence_s)
         try:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from qemu.qmp import ExecuteError, QMPClient
 from qemu.qmp.error import QMPError
 
-from framework.deadline import Deadline
+from framework.deadline import Deadline, poll
 from framework.errors import DeadlineExceeded, GuestLostError, QemuLaunchError
 from framework.host.process import start_process
 from framework.host.schedstat import read_state
@@ -57,6 +57,15 @@ class MachineSpec:
     append: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A guest's memory as a file of the host's."""
+
+    path: Path
+    # Whether what the guest writes goes into the file. If not, it stays the guest's own (copy on write).
+    shared: bool
+
+
 def kernel_command_line(spec: MachineSpec) -> str:
     """The kernel's command line."""
     return " ".join(
@@ -77,20 +86,39 @@ def kernel_command_line(spec: MachineSpec) -> str:
     )
 
 
-def qemu_args(spec: MachineSpec, *, initrd: str, qmp_fd: int, console_fd: int, port_fd: int) -> list[str]:
-    """The command line of QEMU, one option and its value after the other."""
+def qemu_args(
+    spec: MachineSpec,
+    *,
+    initrd: str,
+    qmp_fd: int,
+    console_fd: int,
+    port_fd: int,
+    memory: Memory | None = None,
+    restored: bool = False,
+) -> list[str]:
+    """The command line of QEMU, one option and its value after the other.
+
+    :param memory: the file that is the guest's memory; by default it has no name.
+    :param restored: the guest is not booted, its state is going to be read.
+    """
+    backend = []
+    if memory is not None:
+        share = "on" if memory.shared else "off"
+        # A comma in a value is doubled (QEMU manual, "QemuOpts").
+        where = str(memory.path).replace(",", ",,")
+        backend = ["-object", f"memory-backend-file,id=ram0,size={spec.ram_mib}M,share={share},mem-path={where}"]
+    start = ["-kernel", str(spec.kernel), "-initrd", initrd, "-append", kernel_command_line(spec)]
     return [
         spec.qemu,
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
-        *("-machine", "q35"),
+        *("-machine", "q35,memory-backend=ram0" if memory else "q35"),
+        *backend,
         *("-accel", "tcg,thread=multi" if spec.accelerator == "tcg" else spec.accelerator),
         *("-cpu", _CPU_MODEL[spec.accelerator]),
         *("-smp", str(spec.cpus)),
         *("-m", f"{spec.ram_mib}M"),
-        *("-kernel", str(spec.kernel)),
-        *("-initrd", initrd),
-        *("-append", kernel_command_line(spec)),
+        *(["-incoming", "defer"] if restored else start),
         *("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
         *("-mon", "chardev=qmp,mode=control"),
         # mux=on is what gives an escape for a BREAK on the line, which is how SysRq is asked for there. The log is kept
@@ -207,6 +235,36 @@ class Qemu:
         pressed = [{"type": "qcode", "data": key} for key in keys]
         self.qmp.execute("send-key", {"keys": pressed, "hold-time": 20}, deadline=deadline)
 
+    def freeze(self, state: Path, deadline: Deadline) -> None:
+        """Stop the guest for good, and write everything but its memory, which has to be a file and shared.
+
+        :raises GuestLostError: when QEMU cannot.
+        """
+        self.qmp.execute("stop", deadline=deadline)
+        self._migrate("migrate", f"exec:cat > {shlex.quote(str(state))}", deadline)
+
+    def restore(self, state: Path, deadline: Deadline) -> None:
+        """Read what `freeze` wrote, and go on from there; for a QEMU that was started to be restored.
+
+        :raises GuestLostError: when QEMU cannot: the state is damaged, or another machine's.
+        """
+        self._migrate("migrate-incoming", f"exec:cat {shlex.quote(str(state))}", deadline)
+        self.qmp.execute("cont", deadline=deadline)
+
+    def _migrate(self, command: str, uri: str, deadline: Deadline) -> None:
+        # Memory that is a file need not go through the stream (migration/ram.c, ramblock_is_ignored()).
+        ignore = [{"capability": "x-ignore-shared", "state": True}]
+        self.qmp.execute("migrate-set-capabilities", {"capabilities": ignore}, deadline=deadline)
+        self.qmp.execute(command, {"uri": uri}, deadline=deadline)
+
+        def ended() -> str | None:
+            answer = self.qmp.execute("query-migrate", deadline=deadline)
+            status = str(answer.get("status", "")) if isinstance(answer, dict) else ""
+            return status if status in ("completed", "failed", "cancelled") else None
+
+        if (status := poll(ended, deadline, f"QMP {command}", interval_s=0.003)) != "completed":
+            raise GuestLostError(f"QMP {command}: {status}: {self.log_tail(5)}")
+
     def log_tail(self, lines: int = 20) -> str:
         """The last lines QEMU itself wrote; the first line of its log is our own."""
         return "\n".join(line for line in _tail(self.log, lines).splitlines() if not line.startswith("$ "))
@@ -234,17 +292,21 @@ def _initrd_memfd(initrds: Sequence[Path]) -> Iterator[int]:
 
 
 @contextmanager
-def start_qemu(spec: MachineSpec, *, qemu_log: Path, deadline: Deadline) -> Iterator[Qemu]:
+def start_qemu(
+    spec: MachineSpec, *, qemu_log: Path, deadline: Deadline, memory: Memory | None = None, restored: bool = False
+) -> Iterator[Qemu]:
     """Start QEMU and connect its monitor; on leaving, end it: quit, terminate, kill.
 
     :param qemu_log: where QEMU's own output goes.
+    :param memory: the file that is the guest's memory; by default it has no name.
+    :param restored: boot nothing; the guest waits for `Qemu.restore`.
     :raises QemuLaunchError: when it ends at once.
     """
     with ExitStack() as stack:
         qmp_here, qmp_there = map(stack.enter_context, socket.socketpair())
         console_here, console_there = map(stack.enter_context, socket.socketpair())
         port_here, port_there = map(stack.enter_context, socket.socketpair())
-        initrd = stack.enter_context(_initrd_memfd(spec.initrds))
+        initrd = stack.enter_context(_initrd_memfd(() if restored else spec.initrds))
         inherited = (qmp_there.fileno(), console_there.fileno(), port_there.fileno(), initrd)
         argv = qemu_args(
             spec,
@@ -252,6 +314,8 @@ def start_qemu(spec: MachineSpec, *, qemu_log: Path, deadline: Deadline) -> Iter
             qmp_fd=qmp_there.fileno(),
             console_fd=console_there.fileno(),
             port_fd=port_there.fileno(),
+            memory=memory,
+            restored=restored,
         )
         log = stack.enter_context(qemu_log.open("ab", buffering=0))
         log.write(f"$ {shlex.join(argv)}\n".encode())

@@ -57,6 +57,10 @@ class Ssh:
         self._transport = transport
         self.port = port
 
+    def close(self) -> None:
+        """Close the connection, before the block that made it does."""
+        self._transport.close()
+
     def open_stream(self, command: str, deadline: Deadline) -> paramiko.Channel:
         """Start `command` and return its channel. Keep the reference: paramiko closes what nobody holds.
 

@@ -151,6 +151,25 @@ class Store:
             if home.exists():
                 self.remove(home)
 
+    def trim(self, kind: str, keep_bytes: int, *, used: str) -> None:
+        """Remove artefacts of a kind until they take no more than `keep_bytes`; least recently used first.
+
+        :param used: key of the one that is used now. It stays, as does one that another process holds the lock of.
+        """
+        homes = {home: _used_at(home) for home in (self.root / kind).glob("*") if _KEY.fullmatch(home.name)}
+        with suppress(OSError):
+            os.utime(self._home(kind, used))
+        sizes = {home: _disk_bytes(home) for home in homes}
+        total = sum(sizes.values())
+        for home in sorted(homes, key=lambda home: homes[home]):
+            if total <= keep_bytes:
+                return
+            if home.name == used:
+                continue
+            with suppress(DeadlineExceeded):
+                self.forget(kind, home.name, deadline=Deadline(0), what="an artefact that was not used for long")
+                total -= sizes[home]
+
     @contextmanager
     def temporary(self) -> Iterator[Path]:
         """A private empty directory on the store's file system, removed at the end of the block.
@@ -236,6 +255,8 @@ def hold_lock(path: Path, deadline: Deadline, what: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
+            if deadline.expired:
+                raise DeadlineExceeded(what, deadline.seconds, f"another process holds {path}") from None
             note(f"{what}: another process is at it; waiting")
             try:
                 lock.acquire(timeout=deadline.remaining_s)
@@ -245,6 +266,20 @@ def hold_lock(path: Path, deadline: Deadline, what: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _used_at(home: Path) -> float:
+    try:
+        return home.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _disk_bytes(home: Path) -> int:
+    """What the files of a tree take, holes not counted."""
+    with suppress(OSError):
+        return sum(info.st_blocks * 512 for _, _, info in walk(home / "tree"))
+    return 0
 
 
 def _write_manifest(home: Path, kind: str, key: str) -> None:

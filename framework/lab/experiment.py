@@ -26,12 +26,13 @@ from framework.evidence.stream import Frame
 from framework.evidence.verdict import Outcome, Verdict
 from framework.guest.agent import AgentStream, start_agent
 from framework.guest.dump import DUMP_LIMIT_BYTES
-from framework.guest.guest import Guest, start_guest
+from framework.guest.guest import Guest
 from framework.guest.monitor import Monitor
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
 from framework.host.store import Store
 from framework.host.turns import take_turn
+from framework.lab.guests import Start, load_modules, start_any_guest
 from framework.lab.hostwatch import start_host_watch
 from framework.lab.rundir import RunDirectory, read_evidence
 from framework.lab.scenarios import Faults, Reading, Scenario, Step, Workload
@@ -82,6 +83,7 @@ class Experiment:
     rate_hz: int = 20
     workload: Workload = field(default_factory=Workload)
     dump: Dump = Dump.NEVER
+    start: Start = Start.BOOT
 
 
 # Called with the guest and the name of each phase as it begins. Whoever wants to disturb a run does it here.
@@ -182,9 +184,12 @@ def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase |
     LOGGER.debug("run of %s in %s", experiment.scenario.name, record.path)
     deadline = Deadline(RUN_BUDGET_S)
     with ExitStack() as stack:
-        with step(f"booting a guest ({experiment.machine.accelerator})"):
-            guest = stack.enter_context(start_guest(experiment.machine, experiment.keys, record.path, deadline))
-        record.add_facts({"boots": guest.boots})
+        guest = stack.enter_context(
+            start_any_guest(
+                experiment.machine, experiment.keys, experiment.modules, record.path, deadline, experiment.start
+            )
+        )
+        record.add_facts({"boots": guest.boots, "template": guest.template, "no_clone": guest.no_clone})
         monitor = Monitor(guest, record.path, 0 if experiment.dump is Dump.NEVER else DUMP_LIMIT_BYTES)
         outcome: dict[str, Any] = {"kind": "ended", "detail": "all steps were taken"}
         try:
@@ -213,12 +218,10 @@ def _drive(
     on_phase: OnPhase | None,
     deadline: Deadline,
 ) -> None:
-    with step("loading SPL and the probe"):
-        for module in experiment.modules:
-            guest.insert_module(module, deadline=deadline.sub(60))
-        record.add_facts({"spl_parameters": _parameters(guest, deadline)})
-        if experiment.scenario.faults is not None:
-            record.add_facts({"fault_settings": _set_faults(guest, experiment.scenario.faults, deadline)})
+    load_modules(guest, experiment.modules, deadline)
+    record.add_facts({"spl_parameters": _parameters(guest, deadline)})
+    if experiment.scenario.faults is not None:
+        record.add_facts({"fault_settings": _set_faults(guest, experiment.scenario.faults, deadline)})
     live = Live(record)
     with (
         start_host_watch(monitor.take_reading, record.record_host),

@@ -30,6 +30,7 @@ from framework.host.probe import Accelerator, Qemu, check_accelerator, find_acce
 from framework.host.store import Store
 from framework.lab.expectations import expected_outcomes
 from framework.lab.experiment import Dump, Experiment, host_facts
+from framework.lab.guests import Start
 from framework.lab.scenarios import Scenario, Workload
 from framework.lab.traits import kernel_traits
 
@@ -52,6 +53,8 @@ class Wish:
     ram_mib: int = 512
     # Fetch package lists anew, whatever their age.
     refresh: bool = False
+    # Clone guests from templates.
+    clones: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,8 @@ class PreparedKernel:
     keys: SshKeys
     qemu: Qemu
     accelerator: Accelerator
+    # Whether guests may be clones.
+    clones: bool
     # Where it came from, for what else is wanted of the same suite.
     store: Store
     apt: PrivateApt
@@ -92,6 +97,13 @@ class Prepared(PreparedKernel):
     spl: SplBuild
     # The signed lists that versions were resolved from.
     releases: tuple[ReleaseFile, ...] = ()
+
+    @property
+    def start(self) -> Start:
+        """How its guests come about. A build of the user's own changes too often for a template."""
+        if not self.clones:
+            return Start.BOOT
+        return Start.BASE if self.spl.is_own else Start.LOADED
 
     def facts(self) -> dict[str, Any]:
         """What run.json says of it."""
@@ -153,6 +165,7 @@ class Prepared(PreparedKernel):
             rate_hz,
             workload or scenario.workload(window_s),
             dump,
+            self.start,
         )
 
     def _check_faults(self, scenario: Scenario) -> None:
@@ -236,4 +249,4 @@ def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | 
     accelerator = find_accelerator(wish.accelerator, qemu, kernel.vmlinuz, store.root, deadline)
     initrds = (image.path / "initrd.cpio",)
     machine = MachineSpec(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name, ram_mib=wish.ram_mib)
-    return PreparedKernel(kernel, machine, keys, qemu, accelerator, store, apt)
+    return PreparedKernel(kernel, machine, keys, qemu, accelerator, wish.clones, store, apt)

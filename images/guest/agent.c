@@ -398,6 +398,9 @@ static const char usage[] =
 	"  --port FILE      a second path: all goes there too, and commands are taken from it\n"
 	"  --root DIR       prefix of every path it opens in /proc (none)\n"
 	"  --no-realtime    without locked memory, SCHED_FIFO and oom_score_adj\n"
+	"Or, instead:\n"
+	"  --settle         say on the console when the caller is gone\n"
+	"  --wake SECONDS   set the time, take seed from standard input, say so on the console\n"
 	"  --help           this text\n";
 
 static void __attribute__((noreturn)) misused(const char *why, const char *what)
@@ -427,6 +430,8 @@ static void parse_options(int argc, char **argv)
 		{ "port", required_argument, NULL, 'p' },
 		{ "root", required_argument, NULL, 'd' },
 		{ "no-realtime", no_argument, NULL, 'n' },
+		{ "settle", no_argument, NULL, 'S' },
+		{ "wake", required_argument, NULL, 'W' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -445,6 +450,10 @@ static void parse_options(int argc, char **argv)
 			settings.root = optarg;
 		else if (c == 'n')
 			settings.realtime = false;
+		else if (c == 'S')
+			exit(settle());
+		else if (c == 'W')
+			exit(wake(optarg));
 		else if (c == 'h')
 			exit(fputs(usage, stdout) < 0 || fflush(stdout));
 		else

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What the parts of the sampling agent share: agent.c makes the stream,
- * agent_sources.c what goes into it, agent_tasks.c what is said of tasks.
+ * agent_sources.c what goes into it, agent_tasks.c what is said of tasks;
+ * agent_clone.c is another matter.
  */
 #ifndef AGENT_H
 #define AGENT_H
@@ -82,6 +83,10 @@ void set_up_sources(void);
 /* The readers wait for the start, and then for start_sampling(). */
 void start_readers(void);
 void start_sampling(void);
+
+/* Instead of sampling; the process's status. */
+int settle(void);
+int wake(const char *now);
 
 /* Looks for tasks of interest. */
 void find_tasks(void);

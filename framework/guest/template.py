@@ -1,0 +1,247 @@
+"""Templates: guests that were booted once and frozen; and their clones, which go on from there.
+
+A template is an artefact of a store of its own, on a memory file system where there is room: the guest's memory as a
+file, and the state of its devices. A clone maps the file copy on write, so that what clones do not write they share.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from framework.deadline import Deadline
+from framework.errors import BootError, DeadlineExceeded, GuestLostError
+from framework.guest.agent import AGENT_PATH
+from framework.guest.console import start_console
+from framework.guest.guest import Guest, start_guest
+from framework.guest.qemu import MachineSpec, Memory, qemu_args, start_qemu
+from framework.guest.ssh import SshKeys, start_ssh
+from framework.host.content import Input, input_hash
+from framework.host.process import find_program, run
+from framework.host.store import Store
+
+RECIPE = 1
+
+# What images/guest/agent_clone.c says.
+_SETTLED = "splvm: guest has settled"
+_AWAKE = "splvm: clone is awake"
+
+# Seconds that a clone may take until it answers: on an idle host here it is a third of one.
+CLONE_BUDGET_S = 30.0
+
+# A template of a guest with 512 MiB takes some 180 of them. MiB of all that are kept, and the part of the memory
+# available that they may take at most.
+_KEEP_MIB = 4096
+_KEEP_SHARE = 0.25
+
+_MEMORY_FILE_SYSTEM = Path("/dev/shm")
+# In a directory of templates: the store that it belongs to.
+_OWNER = "store"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A frozen guest, in a directory that nobody writes to."""
+
+    directory: Path
+    key: str
+    # Kernel modules that are loaded in it.
+    modules: tuple[Path, ...] = ()
+
+    @property
+    def memory(self) -> Path:
+        return self.directory / "memory"
+
+    @property
+    def state(self) -> Path:
+        return self.directory / "state"
+
+    @property
+    def console(self) -> Path:
+        """All that it said until it was frozen."""
+        return self.directory / "console.log"
+
+
+class Templates:
+    """The templates of one store. Those that were not used for longest go when there is no room.
+
+    :param store: where they are.
+    :param keep_bytes: what all of them may take; the one in use stays.
+    """
+
+    def __init__(self, store: Store, keep_bytes: int) -> None:
+        self._store = store
+        self._keep_bytes = keep_bytes
+
+    @classmethod
+    def default(cls) -> Templates:
+        """In $SPLVM_TEMPLATES; else on the memory file system, a directory for each store; else in the store.
+
+        :raises SetupError: when the directory cannot be made.
+        """
+        owner = Store.default_root().absolute()
+        root = _find_root(owner)
+        store = Store(root)
+        with suppress(OSError):
+            (root / _OWNER).write_text(str(owner))
+        return cls(store, min(_KEEP_MIB << 20, int(_available_bytes() * _KEEP_SHARE)))
+
+    def get(self, spec: MachineSpec, keys: SshKeys, modules: Sequence[Path], deadline: Deadline) -> Template:
+        """The template of a machine with these modules loaded; it is made if it is not there.
+
+        :raises HarnessError: when it cannot be made.
+        """
+        key = template_key(spec, keys, modules)
+
+        def build(tree: Path) -> None:
+            with self._store.temporary() as logs:
+                if modules:
+                    base = self.get(spec, keys, (), deadline)
+                    _freeze_clone(base, spec, keys, modules, logs, tree, deadline)
+                else:
+                    _freeze_boot(spec, keys, logs, tree, deadline)
+                shutil.copyfile(logs / "console.log", tree / "console.log")
+
+        what = f"template of a guest{' with ' if modules else ''}{', '.join(path.name for path in modules)}"
+        kept = self._store.get("template", key, build, deadline=deadline, what=what)
+        self._store.trim("template", self._keep_bytes, used=key)
+        return Template(kept.path, key, tuple(modules))
+
+    def forget(self, template: Template, deadline: Deadline) -> None:
+        """Remove one that is of no use; the next `get` makes it anew."""
+        self._store.forget("template", template.key, deadline=deadline, what="template of a guest")
+
+
+def template_key(spec: MachineSpec, keys: SshKeys, modules: Sequence[Path]) -> str:
+    """Hash of everything that goes into a template, QEMU itself among it."""
+    argv = qemu_args(replace(spec, kernel=Path("kernel")), initrd="initrd", qmp_fd=0, console_fd=0, port_fd=0)
+    inputs: dict[str, Input] = {
+        "recipe": RECIPE,
+        "qemu": Path(find_program(spec.qemu)),
+        "argv": argv,
+        "kernel": spec.kernel,
+        "initrds": spec.initrds,
+        "host_key": keys.host_key,
+        "modules": [{"name": path.name, "content": path} for path in modules],
+    }
+    return input_hash(inputs)
+
+
+def _find_root(owner: Path) -> Path:
+    named = os.environ.get("SPLVM_TEMPLATES")
+    if named:
+        return Path(named).expanduser()
+    prefix = f"splvm-{os.getuid()}-"
+    _sweep(prefix)
+    with suppress(OSError):
+        usage = shutil.disk_usage(_MEMORY_FILE_SYSTEM)
+        if os.access(_MEMORY_FILE_SYSTEM, os.W_OK) and usage.free >= 2 << 30:
+            return _MEMORY_FILE_SYSTEM / f"{prefix}{sha256(str(owner).encode()).hexdigest()[:12]}"
+    return owner / "templates"
+
+
+def _sweep(prefix: str) -> None:
+    """Remove templates of stores that are gone: they take memory, and nobody would find them."""
+    for path in _MEMORY_FILE_SYSTEM.glob(f"{prefix}*"):
+        with suppress(OSError):
+            owner = (path / _OWNER).read_text()
+            if path.stat().st_uid == os.getuid() and not Path(owner).is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _available_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+def _freeze_boot(spec: MachineSpec, keys: SshKeys, logs: Path, tree: Path, deadline: Deadline) -> None:
+    memory = Memory(tree / "memory", shared=True)
+    with start_guest(spec, keys, logs, deadline, memory) as guest:
+        _freeze(guest, tree, deadline)
+
+
+def _freeze_clone(
+    base: Template,
+    spec: MachineSpec,
+    keys: SshKeys,
+    modules: Sequence[Path],
+    logs: Path,
+    tree: Path,
+    deadline: Deadline,
+) -> None:
+    """A template from a clone of another one, which spares a boot."""
+    memory = Memory(tree / "memory", shared=True)
+    copy: list[str | Path] = ["cp", "--sparse=always", "--reflink=auto", "--", base.memory, memory.path]
+    run(copy, deadline=deadline, what="copying the memory of a template")
+    with start_clone(base, spec, keys, logs, deadline, memory) as guest:
+        for module in modules:
+            guest.insert_module(module, deadline=deadline)
+        _freeze(guest, tree, deadline)
+
+
+def _freeze(guest: Guest, tree: Path, deadline: Deadline) -> None:
+    """With nothing on its way: no connection is open, and the console has said all it had to say."""
+    since = guest.console.position
+    guest.ssh.run(f"{AGENT_PATH} --settle", deadline=deadline)
+    guest.ssh.close()
+    if not guest.console.says(_SETTLED, deadline.sub(CLONE_BUDGET_S), since=since):
+        raise BootError(f"it did not say {_SETTLED!r}", guest.console.tail())
+    guest.qemu.freeze(tree / "state", deadline)
+
+
+@contextmanager
+def start_clone(
+    template: Template,
+    spec: MachineSpec,
+    keys: SshKeys,
+    logs: Path,
+    deadline: Deadline,
+    memory: Memory | None = None,
+) -> Iterator[Guest]:
+    """A clone that has answered on SSH and on its console; nothing of it is left after the block.
+
+    Its clock is the host's, and its random state its own. Host key and machine are those of all clones.
+
+    :param spec: what the template was made of.
+    :param logs: directory for console.log, which begins with what the template said, and qemu.log.
+    :param memory: instead of a private view of the template's.
+    :raises QemuLaunchError: when QEMU does not run.
+    :raises GuestLostError: when the template cannot be restored, or the clone does not answer.
+    """
+    budget = deadline.sub(CLONE_BUDGET_S)
+    memory = memory or Memory(template.memory, shared=False)
+    with ExitStack() as stack:
+        qemu = stack.enter_context(
+            start_qemu(spec, qemu_log=logs / "qemu.log", deadline=budget, memory=memory, restored=True)
+        )
+        said = template.console.read_bytes()
+        console = stack.enter_context(start_console(qemu.console, logs / "console.log", said))
+        try:
+            port = qemu.ssh_port(budget)
+            qemu.restore(template.state, budget)
+            ssh = stack.enter_context(start_ssh(port, keys, budget))
+            ssh.run(f"{AGENT_PATH} --wake {int(time.time())}", data=secrets.token_bytes(64), deadline=budget)
+        except (GuestLostError, DeadlineExceeded) as error:
+            title = console.panic_title() or error.message
+            raise GuestLostError(f"a clone did not come up: {title}") from error
+        if not console.says(_AWAKE, budget, since=len(said)):
+            raise GuestLostError(f"a clone did not say {_AWAKE!r} on its console:\n{console.tail(5)}")
+        yield Guest(
+            spec,
+            qemu,
+            console,
+            ssh,
+            qemu.vcpu_threads(budget),
+            boots=0,
+            template=template.key,
+            modules=template.modules,
+        )
