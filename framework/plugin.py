@@ -26,9 +26,10 @@ from framework.errors import HarnessError, UsageError
 from framework.evidence.timeline import Timeline
 from framework.evidence.verdict import Outcome, Verdict
 from framework.guest.agent import AgentStream, start_agent
-from framework.guest.guest import Guest, start_guest
+from framework.guest.guest import Guest
 from framework.host.probe import inspect_host
 from framework.lab.experiment import Dump, Live, run_until_fed
+from framework.lab.guests import load_modules, start_any_guest
 from framework.lab.prepare import Prepared, Wish, find_any_kernel, prepare
 from framework.lab.rundir import RunDirectory
 from framework.lab.scenarios import Reading, Workload, find_scenario
@@ -56,6 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--spl-patch", action="append", default=[], type=Path, metavar="FILE", help=".patch or .cocci, may be repeated"
     )
     group.addoption("--accel", default="auto", choices=("auto", "kvm", "tcg"), help="accelerator")
+    group.addoption("--no-template", action="store_true", help="boot each guest; otherwise they are clones of one")
     group.addoption("--require-vm", action="store_true", help="fail, not skip, where guests cannot run")
     group.addoption("--run-slow", action="store_true", help="also run tests marked slow")
 
@@ -138,6 +140,7 @@ def prepare_spl(pytestconfig: pytest.Config) -> Callable[..., Prepared]:
         "spl": option("--spl"),
         "patches": tuple(patch.absolute() for patch in option("--spl-patch")),
         "accelerator": option("--accel"),
+        "clones": not option("--no-template"),
     }
     cached = _Cached()
     return lambda **changes: cached.get(Wish(**{**base, **changes}))
@@ -153,9 +156,8 @@ def spl(prepare_spl: Callable[..., Prepared]) -> Prepared:
 def guest(spl: Prepared, tmp_path: Path) -> Iterator[Guest]:
     """A guest of this test's own, with SPL and the probe loaded."""
     deadline = Deadline(GUEST_S)
-    with start_guest(spl.machine, spl.keys, tmp_path, deadline) as running:
-        for module in spl.spl.modules:
-            running.insert_module(module, deadline=deadline)
+    with start_any_guest(spl.machine, spl.keys, spl.spl.modules, tmp_path, deadline, spl.start) as running:
+        load_modules(running, spl.spl.modules, deadline)
         yield running
 
 

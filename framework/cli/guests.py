@@ -25,6 +25,7 @@ from framework.cli.options import (
     PatchOption,
     RepeatOption,
     SplOption,
+    TemplateOption,
     VariantOption,
     claim_directory,
     count_jobs,
@@ -55,6 +56,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 def demo(
     kernel: KernelOption = "debian-12",
     accel: AccelOption = "auto",
+    template: TemplateOption = True,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
     """The main job: hold the worker of the stock SPL, then of a build without emergency objects.
@@ -66,7 +68,7 @@ def demo(
     builds = {}
     for variant in ("stock", "no-emergency"):
         with step(f"preparing {kernel}, {variant}"):
-            builds[variant] = prepare(Wish(kernel=kernel, variant=variant, accelerator=accel))
+            builds[variant] = prepare(Wish(kernel=kernel, variant=variant, accelerator=accel, clones=template))
     console = make_console(record=True)
     ok = True
     lines = []
@@ -101,6 +103,7 @@ def run(
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
+    template: TemplateOption = True,
     window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
     rate: Annotated[int, typer.Option(help="Samples a second.", min=1, max=100)] = 20,
     threads: Annotated[
@@ -125,7 +128,7 @@ def run(
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect else None
     workload = _workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
-    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory)
+    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template)
     base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
         prepared = prepare(wish)
@@ -187,6 +190,7 @@ def matrix(
     repeat: RepeatOption = 1,
     jobs: JobsOption = "auto",
     accel: AccelOption = "auto",
+    template: TemplateOption = True,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -201,11 +205,12 @@ def matrix(
         _kernel_names(kernel or KERNELS),
         [find_variant(name).name for name in variant.split(",")],
     )
-    at_once = count_jobs(jobs, Wish().ram_mib)
+    wish = Wish(accelerator=accel, clones=template)
+    at_once = count_jobs(jobs, wish.ram_mib)
     base = claim_directory(out, "matrix")
     note(f"{len(cells)} cells, {len(cells) * repeat} runs, {at_once} at once")
     start = time.monotonic()
-    runs = run_matrix(cells, base, repeat=repeat, at_once=at_once, accelerator=accel, on_run=_tell)
+    runs = run_matrix(cells, base, repeat=repeat, at_once=at_once, wish=wish, on_run=_tell)
     good = sum(run.as_expected for run in runs)
     if as_json:
         print_json({"schema_version": 1, "directory": str(base), "runs": [run.to_json() for run in runs]})
@@ -238,10 +243,11 @@ def shell(
     spl_patch: PatchOption = None,
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
+    template: TemplateOption = True,
     command: Annotated[str | None, typer.Option("--command", "-c", help="Run this and leave.", metavar="CMD")] = None,
 ) -> None:
-    """Boot a guest with SPL and the probe loaded, and give a shell in it. The guest ends with the shell."""
-    prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory))
+    """Start a guest with SPL and the probe loaded, and give a shell in it. The guest ends with the shell."""
+    prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template))
     with Store.default().temporary() as logs:
         status = run_shell(prepared, logs, command)
     raise typer.Exit(status)

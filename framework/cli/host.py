@@ -26,6 +26,7 @@ from framework.cli.options import (
 )
 from framework.deadline import Deadline
 from framework.errors import SetupError
+from framework.guest.template import Templates
 from framework.host.probe import inspect_host
 from framework.host.store import Store
 from framework.lab.expectations import EXPECTED, Expectation
@@ -58,6 +59,9 @@ def build(
     spl_patch: PatchOption = None,
     accel: AccelOption = "auto",
     refresh: RefreshOption = False,
+    template: Annotated[
+        bool, typer.Option("--template", help="Also the template that guests are cloned from.")
+    ] = False,
     symbols: Annotated[
         bool, typer.Option("--symbols", help="Also the kernel's debug symbols for memory dumps, some 280 MiB to fetch.")
     ] = False,
@@ -65,10 +69,22 @@ def build(
 ) -> None:
     """Fetch and build everything a run needs, and say where it is."""
     prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, refresh=refresh))
+    frozen = None
+    if template:
+        frozen = Templates.default().get(
+            prepared.machine, prepared.keys, prepared.spl.modules, Deadline(PREPARE_BUDGET_S)
+        )
     if symbols:
         fetch_symbols(prepared.store, prepared.apt, prepared.kernel, Deadline(PREPARE_BUDGET_S))
     if as_json:
-        print_json({"schema_version": 1, **prepared.facts(), "store": str(prepared.store.root)})
+        print_json(
+            {
+                "schema_version": 1,
+                **prepared.facts(),
+                "store": str(prepared.store.root),
+                "template": frozen and str(frozen.directory),
+            }
+        )
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     package = next((f"{p.package} {p.version}" for p in prepared.kernel.packages), prepared.kernel.spec.note)
@@ -79,6 +95,8 @@ def build(
     for module in prepared.spl.modules:
         table.add_row("module", str(module))
     table.add_row("initramfs", str(prepared.machine.initrds[0]))
+    if frozen is not None:
+        table.add_row("template", str(frozen.directory))
     table.add_row("accelerator", f"{prepared.accelerator.name}: {prepared.accelerator.reason}")
     make_console().print(table)
 

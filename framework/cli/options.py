@@ -39,6 +39,10 @@ PatchOption = Annotated[
 ]
 AccelOption = Annotated[str, typer.Option(help="auto, kvm or tcg.", metavar="NAME")]
 MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, metavar="MIB")]
+TemplateOption = Annotated[
+    bool,
+    typer.Option("--template/--no-template", help="Clone guests from a template that is booted once, or boot each."),
+]
 RepeatOption = Annotated[int, typer.Option(help="Runs; each one counts.", min=1, metavar="N")]
 JobsOption = Annotated[
     str, typer.Option(help="Runs at once: a number, or `auto` for as many as cores and memory allow.", metavar="N")
@@ -56,9 +60,10 @@ def make_wish(
     *,
     ram_mib: int = 512,
     refresh: bool = False,
+    clones: bool = True,
 ) -> Wish:
     absolute = tuple(patch.absolute() for patch in patches or ())
-    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh)
+    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones)
 
 
 def directory_id(name: str) -> str:

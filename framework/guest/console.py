@@ -161,8 +161,9 @@ def start_console(sock: socket.socket, log: Path, before: bytes = b"") -> Iterat
     :param before: what the guest said before; it is put in front.
     """
     with log.open("ab", buffering=0) as file:
-        file.write(before)
         console = Console(sock, file, before)
+        if before:
+            console._keep(before)
         console._thread.start()
         try:
             yield console

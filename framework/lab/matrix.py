@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,12 @@ def plan(scenarios: Sequence[str], kernels: Sequence[str], variants: Sequence[st
 
 
 def run_matrix(
-    cells: Sequence[Cell], out: Path, *, repeat: int, at_once: int, accelerator: str, on_run: OnRun
+    cells: Sequence[Cell], out: Path, *, repeat: int, at_once: int, wish: Wish, on_run: OnRun
 ) -> list[CellRun]:
     """Run every cell. One that cannot be prepared, or whose guest does not boot, does not keep the others from it.
 
     :param out: directory of the matrix.
+    :param wish: what all cells have in common.
     :param on_run: called with each run as it ends.
     """
     done: list[CellRun] = []
@@ -99,7 +100,7 @@ def run_matrix(
         on_run(run)
 
     experiments: dict[Path, tuple[Cell, Experiment]] = {}
-    for cell, experiment in _prepare_all(cells, accelerator):
+    for cell, experiment in _prepare_all(cells, wish):
         if isinstance(experiment, HarnessError):
             take(CellRun(cell, frozenset(), None, experiment.message, None, 0.0))
             continue
@@ -113,7 +114,7 @@ def run_matrix(
     return done
 
 
-def _prepare_all(cells: Sequence[Cell], accelerator: str) -> Iterator[tuple[Cell, Experiment | HarnessError]]:
+def _prepare_all(cells: Sequence[Cell], wish: Wish) -> Iterator[tuple[Cell, Experiment | HarnessError]]:
     """What each cell is to run, or why that cannot be; what several need is prepared once."""
     prepared: dict[tuple[str, str], Prepared | HarnessError] = {}
     for cell in cells:
@@ -121,7 +122,7 @@ def _prepare_all(cells: Sequence[Cell], accelerator: str) -> Iterator[tuple[Cell
         try:
             if key not in prepared:
                 with step(f"preparing {cell.kernel}, {cell.variant}"):
-                    prepared[key] = prepare(Wish(kernel=cell.kernel, variant=cell.variant, accelerator=accelerator))
+                    prepared[key] = prepare(replace(wish, kernel=cell.kernel, variant=cell.variant))
             ready = prepared[key]
             if isinstance(ready, HarnessError):
                 raise ready

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from framework.deadline import Deadline
-from framework.guest.guest import start_guest
 from framework.host.process import find_program
+from framework.lab.guests import load_modules, start_any_guest
 from framework.lab.prepare import Prepared
 from framework.log import note
 
@@ -21,9 +21,10 @@ def run_shell(prepared: Prepared, logs: Path, command: str | None) -> int:
     """
     ssh = find_program("ssh")
     deadline = Deadline(600)
-    with start_guest(prepared.machine, prepared.keys, logs, deadline) as guest:
-        for module in prepared.spl.modules:
-            guest.insert_module(module, deadline=deadline)
+    with start_any_guest(
+        prepared.machine, prepared.keys, prepared.spl.modules, logs, deadline, prepared.start
+    ) as guest:
+        load_modules(guest, prepared.spl.modules, deadline)
         known_hosts = logs / "known_hosts"
         known_hosts.write_text(f"[127.0.0.1]:{guest.ssh.port} {prepared.keys.host_key.read_text()}")
         argv = [

@@ -66,7 +66,7 @@ int wake(const char *now)
 	struct {
 		struct rand_pool_info info;
 		char seed[SEED_LEN];
-	} pool = { { 0 } };
+	} pool;
 	struct timespec ts = { .tv_sec = strtoll(now, NULL, 10) };
 	ssize_t n;
 	int fd;
