@@ -34,6 +34,9 @@ T = TypeVar("T")
 # Of the virtio-serial port; images/guest/init makes /dev/virtio-ports/NAME of it, as udev would.
 PORT_NAME = "splvm.agent"
 
+# Seconds that an answer about a migration may take.
+_ANSWER_S = 5.0
+
 # Virtual CPU models. `max` offers what the accelerator can do; under TCG smaller models were measured to be slower
 # to the first SSH answer, because the guest's crypto then runs without vector instructions.
 _CPU_MODEL = {"tcg": "max", "kvm": "host"}
@@ -258,11 +261,16 @@ class Qemu:
         self.qmp.execute(command, {"uri": uri}, deadline=deadline)
 
         def ended() -> str | None:
-            answer = self.qmp.execute("query-migrate", deadline=deadline)
+            # A QEMU that cannot read its state ends, and may take an answer along.
+            answer = self.qmp.execute("query-migrate", deadline=deadline.sub(_ANSWER_S))
             status = str(answer.get("status", "")) if isinstance(answer, dict) else ""
             return status if status in ("completed", "failed", "cancelled") else None
 
-        if (status := poll(ended, deadline, f"QMP {command}", interval_s=0.003)) != "completed":
+        try:
+            status = poll(ended, deadline, f"QMP {command}", interval_s=0.003)
+        except (GuestLostError, DeadlineExceeded) as error:
+            raise GuestLostError(f"QMP {command}: {error.message}: {self.log_tail(5)}") from error
+        if status != "completed":
             raise GuestLostError(f"QMP {command}: {status}: {self.log_tail(5)}")
 
     def log_tail(self, lines: int = 20) -> str:

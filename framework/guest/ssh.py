@@ -191,7 +191,7 @@ def _connect(port: int, keys: SshKeys, deadline: Deadline) -> paramiko.Transport
         if transport.get_remote_server_key() != _read_host_key(keys.host_key):
             raise GuestLostError(f"SSH: the host key on port {port} is not the guest's")
         transport.auth_timeout = deadline.remaining_s
-        transport.auth_publickey("root", paramiko.Ed25519Key.from_private_key_file(str(keys.identity)))
+        transport.auth_publickey("root", paramiko.RSAKey.from_private_key_file(str(keys.identity)))
         transport.set_keepalive(_KEEPALIVE_S)
     except (paramiko.SSHException, OSError, EOFError) as error:
         _abandon(transport)

@@ -41,6 +41,9 @@ CLONE_BUDGET_S = 30.0
 _KEEP_MIB = 4096
 _KEEP_SHARE = 0.25
 
+# Bytes that have to be free on the memory file system.
+_ROOM_BYTES = 2 << 30
+
 _MEMORY_FILE_SYSTEM = Path("/dev/shm")
 # In a directory of templates: the store that it belongs to.
 _OWNER = "store"
@@ -141,8 +144,8 @@ def _find_root(owner: Path) -> Path:
     prefix = f"splvm-{os.getuid()}-"
     _sweep(prefix)
     with suppress(OSError):
-        usage = shutil.disk_usage(_MEMORY_FILE_SYSTEM)
-        if os.access(_MEMORY_FILE_SYSTEM, os.W_OK) and usage.free >= 2 << 30:
+        room = shutil.disk_usage(_MEMORY_FILE_SYSTEM).free
+        if os.access(_MEMORY_FILE_SYSTEM, os.W_OK) and room >= _ROOM_BYTES:
             return _MEMORY_FILE_SYSTEM / f"{prefix}{sha256(str(owner).encode()).hexdigest()[:12]}"
     return owner / "templates"
 

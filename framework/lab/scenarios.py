@@ -18,6 +18,9 @@ from framework.evidence.slab import CacheRow
 # Declines of the trap after which nobody is going to be caught.
 DECLINES = 10
 
+# Seconds of the load before anything is done to it.
+SETTLE_S = 0.5
+
 # Page allocations that are let fail: enough for several growths in a row, and for so few that no caller waits as long
 # as the bound on the latency. A growth that fails costs the callers SPL's timeout, for nobody wakes them.
 GROW_FAULTS = 8
@@ -142,9 +145,9 @@ def _lasts(seconds: float) -> Callable[[Reading], bool]:
 
 
 def _settled(reading: Reading) -> bool:
-    """A second has passed, and every thread has been round more than once."""
+    """Some time has passed, and every thread has been round more than once."""
     enough = reading.probe.threads and all(t.rounds > 2 for t in reading.probe.threads)
-    return reading.elapsed_ns >= 1e9 and bool(enough)
+    return reading.elapsed_ns >= SETTLE_S * 1e9 and bool(enough)
 
 
 def _held(reading: Reading) -> bool:
@@ -226,6 +229,8 @@ _AUDIT = (
     Step("audit", (), _read_often, 3),
     Step("audit-end", (), _lasts(0), 1),
 )
+# Long enough for a caller that is not woken to show it a few times over (evidence/progress.py, TIMEOUTS_AT_LEAST).
+_AFTERWARDS = Step("", (), _lasts(1.0), 3)
 _FINISH = (Step("stop", ("stop",), _stopped, 5), Step("final", (), _read_often, 3), Step("end", (), _lasts(0.2), 1))
 
 
@@ -248,7 +253,7 @@ def _held_worker(window_s: float) -> tuple[Step, ...]:
         Step("window-end", (), _lasts(0), 1),
         *_AUDIT,
         Step("release", ("release", "resume"), _recovered, 10, then="recovered"),
-        Step("", (), _lasts(1.5), 3),
+        _AFTERWARDS,
         *_FINISH,
     )
 
@@ -293,7 +298,7 @@ def _cycle(window_s: float, springs: tuple[Step, ...], ends: tuple[str, ...]) ->
         # The trap stays: what it caught has to come out by itself.
         Step("resolve", ("resume",), _resolved, 15),
         Step("release", ends, _recovered, 10, then="recovered"),
-        Step("", (), _lasts(1.5), 3),
+        _AFTERWARDS,
         *_FINISH,
     )
 
@@ -311,7 +316,7 @@ def _grow_fails(window_s: float) -> tuple[Step, ...]:
         Step("window-end", (), _lasts(0), 1),
         *_AUDIT,
         Step("release", ("fail off", "resume"), _recovered, 10, then="recovered"),
-        Step("", (), _lasts(1.5), 3),
+        _AFTERWARDS,
         *_FINISH,
     )
 
@@ -324,7 +329,7 @@ def _emergency_fails(window_s: float) -> tuple[Step, ...]:
         Step("window-end", (), _lasts(0), 1),
         *_AUDIT,
         Step("release", ("fail off", "release", "resume"), _recovered, 10, then="recovered"),
-        Step("", (), _lasts(1.5), 3),
+        _AFTERWARDS,
         *_FINISH,
     )
 

@@ -200,6 +200,7 @@ static void answer(uint64_t start_ns, int err, const char *line, size_t number_l
 	ring_lock();
 	ring_push(&f);
 	ring_flush();
+	be_prompt(f.end_ns);
 	ring_unlock();
 }
 

@@ -88,6 +88,9 @@ void start_sampling(void);
 int settle(void);
 int wake(const char *now);
 
+/* With the lock held. For a while after now, what is read is written at once. */
+void be_prompt(uint64_t now);
+
 /* Looks for tasks of interest. */
 void find_tasks(void);
 /* Appends all that are known, each with its stack, and forgets those that are gone. */

@@ -21,6 +21,7 @@
 
 #define FILE_LEN	(64 * 1024)	/* of one reading; more is cut */
 #define FLUSH_NS	(NSEC_PER_SEC / 4)	/* between two writes, at least */
+#define PROMPT_NS	(NSEC_PER_SEC * 6 / 10)	/* after a command, each tick is written */
 
 struct source {
 	const char *name;	/* NULL: what it does gives no frames */
@@ -145,7 +146,8 @@ static struct source sources[NR_SOURCES] = {
 };
 
 static uint64_t leader;		/* under the ring's lock: how often the lead was taken */
-static uint64_t flush_due;	/* under the ring's lock: the tick */
+/* Under the ring's lock: a tick, and a time. */
+static uint64_t flush_due, prompt_until;
 static int watch_fd;		/* a timer that goes off when the leader hangs */
 
 static uint64_t every(const struct source *src)
@@ -265,6 +267,11 @@ static uint64_t take_lead(void)
 	return lead;
 }
 
+void be_prompt(uint64_t now)
+{
+	prompt_until = now + PROMPT_NS;
+}
+
 /* Gives the next tick; 0: another thread has the lead. */
 static uint64_t end_tick(uint64_t lead)
 {
@@ -276,8 +283,11 @@ static uint64_t end_tick(uint64_t lead)
 		push_blocked(now);
 		tick = last_due(now, 1) + 1;
 		watch(base_ns + tick * period_ns + period_ns / 2);
-		/* Whatever carries the stream on wakes for each write, which costs more than the reading. */
-		if (tick > flush_due) {
+		/*
+		 * Whatever carries the stream on wakes for each write, which costs more than
+		 * the reading. After a command somebody waits for what comes of it.
+		 */
+		if (tick > flush_due || now < prompt_until) {
 			ring_flush();
 			flush_due = tick - 1 + (FLUSH_NS + period_ns - 1) / period_ns;
 		}

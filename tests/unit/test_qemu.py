@@ -7,10 +7,8 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_guest import QEMU, RESET, make_spec, needs_qemu
 
 from framework.deadline import Deadline
 from framework.errors import (
@@ -39,16 +38,9 @@ from framework.guest.qemu import MachineSpec, Qemu, Qmp, kernel_command_line, qe
 from framework.guest.ssh import SshKeys
 
 ROOT = Path(__file__).parents[2]
-QEMU = "qemu-system-x86_64"
 LIMIT_S = 30.0
 
-needs_qemu = pytest.mark.skipif(shutil.which(QEMU) is None, reason=f"{QEMU} is missing")
-
 SPEC = MachineSpec(QEMU, Path("vmlinuz"), (Path("initrd.cpio"),), "tcg")
-
-# Machine code for the end of a guest: to stand still for ever, or to reset the machine through the keyboard controller.
-IDLE = bytes.fromhex("fa f4 ebfd")
-RESET = bytes.fromhex("b0fe e664") + IDLE
 
 
 def descriptors() -> set[str]:
@@ -302,25 +294,7 @@ def test_qmp_closes_in_any_state() -> None:
     monitor.thread.join(LIMIT_S)
 
 
-# A life. The guest is a multiboot image (QEMU's -kernel loads those too): some machine code that writes a text on the
-# first serial port, and then does as told.
-
-
-def multiboot_image(text: bytes, end: bytes) -> bytes:
-    base, header_bytes, total = 0x100000, 32, 4096
-    # mov esi, text; mov dx, 0x3f8; next: lodsb; test al, al; jz done; out dx, al; jmp next; done:
-    code = b"\xbe%b" + bytes.fromhex("66baf803 ac 84c0 7403 ee ebf8") + end
-    code = code.replace(b"%b", struct.pack("<I", base + header_bytes + len(code) + 2))
-    magic, flags = 0x1BADB002, 0x00010000
-    addresses = (base, base, base + total, base + total, base + header_bytes)
-    header = struct.pack("<8I", magic, flags, -(magic + flags) & 0xFFFFFFFF, *addresses)
-    return (header + code + text + b"\0").ljust(total, b"\0")
-
-
-def make_spec(directory: Path, end: bytes = IDLE, text: bytes = b"") -> MachineSpec:
-    (directory / "kernel").write_bytes(multiboot_image(text, end))
-    (directory / "initrd").write_bytes(b"070701")
-    return MachineSpec(QEMU, directory / "kernel", (directory / "initrd",), "tcg", ram_mib=32, cpus=1)
+# A life, of a guest of 60 bytes (tiny_guest.py).
 
 
 @pytest.fixture

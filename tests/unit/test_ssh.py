@@ -34,8 +34,15 @@ LIMIT_S = 30.0
 Handler = Callable[["Server", paramiko.Channel], None]
 
 
-def make_key(path: Path) -> paramiko.Ed25519Key:
-    """A key pair, as ssh-keygen leaves it: PATH and PATH.pub."""
+def make_identity(path: Path) -> None:
+    """A client's key pair, as ssh-keygen leaves it: PATH and PATH.pub."""
+    key = paramiko.RSAKey.generate(2048)
+    key.write_private_key_file(str(path))
+    path.with_suffix(".pub").write_text(f"ssh-rsa {key.get_base64()}\n")
+
+
+def make_host_key(path: Path) -> paramiko.Ed25519Key:
+    """A server's key pair: PATH and PATH.pub."""
     path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     key = paramiko.Ed25519Key.from_private_key_file(str(path))
     path.with_suffix(".pub").write_text(f"ssh-ed25519 {base64.b64encode(key.asbytes()).decode()}\n")
@@ -177,7 +184,7 @@ def listening() -> Iterator[socket.socket]:
 def started(keys: SshKeys, handlers: Mapping[str, Handler] = HANDLERS) -> Iterator[int]:
     """A server on a port of its own, for any number of connections."""
     host_key = paramiko.Ed25519Key.from_private_key_file(str(keys.host_key.with_suffix("")))
-    client = paramiko.Ed25519Key.from_private_key_file(str(keys.identity)).asbytes()
+    client = paramiko.RSAKey.from_private_key_file(str(keys.identity)).asbytes()
     servers: list[Server] = []
 
     def accept() -> None:
@@ -215,8 +222,8 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.fixture
 def keys(tmp_path: Path) -> SshKeys:
-    make_key(tmp_path / "identity")
-    make_key(tmp_path / "host_key")
+    make_identity(tmp_path / "identity")
+    make_host_key(tmp_path / "host_key")
     return SshKeys(tmp_path / "identity", tmp_path / "host_key.pub")
 
 
@@ -391,13 +398,13 @@ def connect(port: int, keys: SshKeys, seconds: float = LIMIT_S) -> None:
 
 
 def test_another_guests_host_key(port: int, keys: SshKeys, tmp_path: Path) -> None:
-    make_key(tmp_path / "other")
+    make_host_key(tmp_path / "other")
     with pytest.raises(GuestLostError, match=f"the host key on port {port} is not the guest's"):
         connect(port, replace(keys, host_key=tmp_path / "other.pub"))
 
 
 def test_a_client_that_is_not_known(port: int, keys: SshKeys, tmp_path: Path) -> None:
-    make_key(tmp_path / "other")
+    make_identity(tmp_path / "other")
     with pytest.raises(GuestLostError, match=f"SSH on port {port}: .*[Aa]uthentication"):
         connect(port, replace(keys, identity=tmp_path / "other"))
 

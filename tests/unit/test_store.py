@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from framework.deadline import Deadline
 from framework.errors import DeadlineExceeded, SetupError
@@ -67,6 +68,43 @@ def test_what_is_forgotten_is_made_again(store: Store, builder: Builder) -> None
     assert get(store, builder) == path
     assert builder.runs == 2
     assert scratch(store) == []
+
+
+# Room
+
+
+def fill(store: Store, number: int, used_at: int) -> Path:
+    def build(tree: Path) -> None:
+        (tree / "memory").write_bytes(bytes(range(256)) * 256)
+        with (tree / "memory").open("ab") as file:
+            file.truncate(1 << 30)
+
+    path = store.get("template", f"{number:08}", build, deadline=Deadline(20), what="a template").path
+    os.utime(path.parent, (used_at, used_at))
+    return path
+
+
+def test_those_used_least_recently_go_first(store: Store) -> None:
+    paths = [fill(store, number, used_at) for number, used_at in enumerate((300, 100, 200, 400))]
+    store.trim("template", 200 << 10, used="00000001")
+    assert [path.exists() for path in paths] == [True, True, False, True], "the one in use is not the oldest any more"
+    store.trim("template", 0, used="00000000")
+    assert [path.exists() for path in paths] == [True, False, False, False]
+
+
+def test_holes_take_no_room(store: Store) -> None:
+    path = fill(store, 1, 100)
+    store.trim("template", 1 << 20, used="00000002")
+    assert path.exists()
+
+
+def test_one_that_is_being_looked_at_stays(store: Store) -> None:
+    path = fill(store, 1, 100)
+    with FileLock(store.root / "locks" / "template-00000001.lock"):
+        store.trim("template", 0, used="00000002")
+        assert path.exists()
+    store.trim("template", 0, used="00000002")
+    assert not path.exists()
 
 
 # Keys
