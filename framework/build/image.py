@@ -26,7 +26,7 @@ from framework.host.store import Artefact, Store
 RECIPE = 2
 
 # Loaded by the guest's init, with what they depend on.
-MODULES = ("virtio_pci", "virtio_net", "virtio_console")
+MODULES = ("virtio_pci", "virtio_net", "virtio_console", "virtio_blk")
 
 _DIRECTORIES = ("bin", "dev", "etc/dropbear", "lib/modules", "proc", "root/.ssh", "run", "sys", "tmp")
 

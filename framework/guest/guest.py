@@ -12,7 +12,7 @@ from pathlib import Path
 from framework.deadline import Deadline
 from framework.errors import BootError, DeadlineExceeded, GuestCommandError, GuestLostError, SilentBootError
 from framework.guest.console import Console, start_console
-from framework.guest.qemu import MachineSpec, Memory, Qemu, start_qemu
+from framework.guest.qemu import Backing, MachineSpec, Qemu, start_qemu
 from framework.guest.ssh import Ssh, SshKeys, start_ssh
 from framework.log import note
 
@@ -64,7 +64,7 @@ class Guest:
 
 @contextmanager
 def start_guest(
-    spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline, memory: Memory | None = None
+    spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline, backing: Backing | None = None
 ) -> Iterator[Guest]:
     """Boot a guest and wait until it answers on SSH; nothing of it is left after the block.
 
@@ -72,27 +72,27 @@ def start_guest(
     in the middle of the kernel's start, in no certain place, where two guests share two cores.
 
     :param logs: directory for console.log and qemu.log; the console of a first boot in vain is console-1.log.
-    :param memory: the file that is the guest's memory; by default it has no name.
+    :param backing: memory and disks; by default they have no names, and are gone with the guest.
     :raises QemuLaunchError: when QEMU does not run.
     :raises BootError: when the guest does not come up; with the console's last lines.
     """
     with ExitStack() as stack:
         try:
-            guest = stack.enter_context(_boot(spec, keys, logs, deadline, memory, SILENT_S))
+            guest = stack.enter_context(_boot(spec, keys, logs, deadline, backing, SILENT_S))
         except SilentBootError as error:
             note(f"{error.message.splitlines()[0]}; booting it once more")
             (logs / "console.log").rename(logs / "console-1.log")
-            guest = replace(stack.enter_context(_boot(spec, keys, logs, deadline, memory, math.inf)), boots=2)
+            guest = replace(stack.enter_context(_boot(spec, keys, logs, deadline, backing, math.inf)), boots=2)
         yield guest
 
 
 @contextmanager
 def _boot(
-    spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline, memory: Memory | None, silence_s: float
+    spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline, backing: Backing | None, silence_s: float
 ) -> Iterator[Guest]:
     budget = deadline.sub(BOOT_BUDGET_S[spec.accelerator])
     with ExitStack() as stack:
-        qemu = stack.enter_context(start_qemu(spec, qemu_log=logs / "qemu.log", deadline=budget, memory=memory))
+        qemu = stack.enter_context(start_qemu(spec, qemu_log=logs / "qemu.log", deadline=budget, backing=backing))
         console = stack.enter_context(start_console(qemu.console, logs / "console.log"))
         console.wait_until_says(_UP, budget, silence_s)
         try:

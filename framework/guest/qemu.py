@@ -13,6 +13,7 @@ import re
 import shlex
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -58,15 +59,40 @@ class MachineSpec:
     cpus: int = 2
     # Words added to the kernel's command line.
     append: tuple[str, ...] = ()
+    # MiB of each scratch disk: /dev/vda, /dev/vdb and so on, empty at first.
+    disks_mib: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """A guest's memory as a file of the host's."""
+class Backing:
+    """Files of the host's that are a guest's memory and its disks."""
 
-    path: Path
-    # Whether what the guest writes goes into the file. If not, it stays the guest's own (copy on write).
+    # None: memory that has no name.
+    memory: Path | None
+    # One for each of `MachineSpec.disks_mib`, raw.
+    disks: tuple[Path, ...]
+    # Whether what the guest writes goes into the files. If not, it stays the guest's own: pages copied on write, and a
+    # qcow2 overlay for each disk, without a name and gone with QEMU.
     shared: bool
+
+    def memory_args(self, ram_mib: int) -> list[str]:
+        if self.memory is None:
+            return []
+        share = "on" if self.shared else "off"
+        return ["-object", f"memory-backend-file,id=ram0,size={ram_mib}M,share={share},mem-path={_value(self.memory)}"]
+
+    def disk_args(self) -> Iterator[str]:
+        overlay = "off" if self.shared else "on"
+        for number, path in enumerate(self.disks):
+            # No disk outlives its guest, so nothing has to reach the host's.
+            how = f"if=none,id=disk{number},format=raw,cache=unsafe,discard=unmap,snapshot={overlay}"
+            yield from ("-drive", f"{how},file={_value(path)}")
+            yield from ("-device", f"virtio-blk-pci,drive=disk{number},serial=disk{number}")
+
+
+def _value(path: Path) -> str:
+    """A path as the value of a key: a comma in it is doubled (QEMU manual, "QemuOpts")."""
+    return str(path).replace(",", ",,")
 
 
 def kernel_command_line(spec: MachineSpec) -> str:
@@ -96,27 +122,20 @@ def qemu_args(
     qmp_fd: int,
     console_fd: int,
     port_fd: int,
-    memory: Memory | None = None,
+    backing: Backing,
     restored: bool = False,
 ) -> list[str]:
     """The command line of QEMU, one option and its value after the other.
 
-    :param memory: the file that is the guest's memory; by default it has no name.
     :param restored: the guest is not booted, its state is going to be read.
     """
-    backend = []
-    if memory is not None:
-        share = "on" if memory.shared else "off"
-        # A comma in a value is doubled (QEMU manual, "QemuOpts").
-        where = str(memory.path).replace(",", ",,")
-        backend = ["-object", f"memory-backend-file,id=ram0,size={spec.ram_mib}M,share={share},mem-path={where}"]
     start = ["-kernel", str(spec.kernel), "-initrd", initrd, "-append", kernel_command_line(spec)]
     return [
         spec.qemu,
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
-        *("-machine", "q35,memory-backend=ram0" if memory else "q35"),
-        *backend,
+        *("-machine", "q35,memory-backend=ram0" if backing.memory else "q35"),
+        *backing.memory_args(spec.ram_mib),
         *("-accel", "tcg,thread=multi" if spec.accelerator == "tcg" else spec.accelerator),
         *("-cpu", _CPU_MODEL[spec.accelerator]),
         *("-smp", str(spec.cpus)),
@@ -136,6 +155,7 @@ def qemu_args(
         # restrict=on: the guest reaches nothing; only the forwarded port leads in, from loopback.
         *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
+        *backing.disk_args(),
     ]
 
 
@@ -300,13 +320,21 @@ def _initrd_memfd(initrds: Sequence[Path]) -> Iterator[int]:
 
 
 @contextmanager
+def _scratch_file(mib: int) -> Iterator[int]:
+    """A sparse file without a name; it is on a disk, for it may be larger than memory."""
+    with tempfile.TemporaryFile() as file:
+        file.truncate(mib << 20)
+        yield file.fileno()
+
+
+@contextmanager
 def start_qemu(
-    spec: MachineSpec, *, qemu_log: Path, deadline: Deadline, memory: Memory | None = None, restored: bool = False
+    spec: MachineSpec, *, qemu_log: Path, deadline: Deadline, backing: Backing | None = None, restored: bool = False
 ) -> Iterator[Qemu]:
     """Start QEMU and connect its monitor; on leaving, end it: quit, terminate, kill.
 
     :param qemu_log: where QEMU's own output goes.
-    :param memory: the file that is the guest's memory; by default it has no name.
+    :param backing: memory and disks; by default they have no names, and are gone with QEMU.
     :param restored: boot nothing; the guest waits for `Qemu.restore`.
     :raises QemuLaunchError: when it ends at once.
     """
@@ -315,14 +343,15 @@ def start_qemu(
         console_here, console_there = map(stack.enter_context, socket.socketpair())
         port_here, port_there = map(stack.enter_context, socket.socketpair())
         initrd = stack.enter_context(_initrd_memfd(() if restored else spec.initrds))
-        inherited = (qmp_there.fileno(), console_there.fileno(), port_there.fileno(), initrd)
+        disks = [] if backing else [stack.enter_context(_scratch_file(mib)) for mib in spec.disks_mib]
+        inherited = (qmp_there.fileno(), console_there.fileno(), port_there.fileno(), initrd, *disks)
         argv = qemu_args(
             spec,
             initrd=f"/proc/self/fd/{initrd}",
             qmp_fd=qmp_there.fileno(),
             console_fd=console_there.fileno(),
             port_fd=port_there.fileno(),
-            memory=memory,
+            backing=backing or Backing(None, tuple(Path(f"/proc/self/fd/{disk}") for disk in disks), shared=True),
             restored=restored,
         )
         log = stack.enter_context(qemu_log.open("ab", buffering=0))

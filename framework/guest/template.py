@@ -21,7 +21,7 @@ from framework.errors import BootError, DeadlineExceeded, GuestLostError
 from framework.guest.agent import AGENT_PATH
 from framework.guest.console import start_console
 from framework.guest.guest import Guest, start_guest
-from framework.guest.qemu import MachineSpec, Memory, qemu_args, start_qemu
+from framework.guest.qemu import Backing, MachineSpec, qemu_args, start_qemu
 from framework.guest.ssh import SshKeys, start_ssh
 from framework.host.content import Input, input_hash
 from framework.host.process import find_program, run
@@ -57,6 +57,11 @@ class Template:
     key: str
     # Kernel modules that are loaded in it.
     modules: tuple[Path, ...] = ()
+
+    def backing(self, spec: MachineSpec, *, shared: bool) -> Backing:
+        """Its memory, and its disks."""
+        disks = tuple(self.directory / f"disk{number}" for number in range(len(spec.disks_mib)))
+        return Backing(self.memory, disks, shared)
 
     @property
     def memory(self) -> Path:
@@ -124,11 +129,20 @@ class Templates:
 
 def template_key(spec: MachineSpec, keys: SshKeys, modules: Sequence[Path]) -> str:
     """Hash of everything that goes into a template, QEMU itself among it."""
-    argv = qemu_args(replace(spec, kernel=Path("kernel")), initrd="initrd", qmp_fd=0, console_fd=0, port_fd=0)
+    named = replace(spec, kernel=Path("kernel"))
+    argv = qemu_args(
+        named,
+        initrd="initrd",
+        qmp_fd=0,
+        console_fd=0,
+        port_fd=0,
+        backing=Template(Path(), "").backing(spec, shared=False),
+    )
     inputs: dict[str, Input] = {
         "recipe": RECIPE,
         "qemu": Path(find_program(spec.qemu)),
         "argv": argv,
+        "disks": spec.disks_mib,
         "kernel": spec.kernel,
         "initrds": spec.initrds,
         "host_key": keys.host_key,
@@ -167,8 +181,11 @@ def _available_bytes() -> int:
 
 
 def _freeze_boot(spec: MachineSpec, keys: SshKeys, logs: Path, tree: Path, deadline: Deadline) -> None:
-    memory = Memory(tree / "memory", shared=True)
-    with start_guest(spec, keys, logs, deadline, memory) as guest:
+    backing = Template(tree, "").backing(spec, shared=True)
+    for path, mib in zip(backing.disks, spec.disks_mib, strict=True):
+        with path.open("wb") as disk:
+            disk.truncate(mib << 20)
+    with start_guest(spec, keys, logs, deadline, backing) as guest:
         _freeze(guest, tree, deadline)
 
 
@@ -182,10 +199,11 @@ def _freeze_clone(
     deadline: Deadline,
 ) -> None:
     """A template from a clone of another one, which spares a boot."""
-    memory = Memory(tree / "memory", shared=True)
-    copy: list[str | Path] = ["cp", "--sparse=always", "--reflink=auto", "--", base.memory, memory.path]
+    there = base.backing(spec, shared=False)
+    copy = ["cp", "--sparse=always", "--reflink=auto", "--", *map(str, (base.memory, *there.disks)), str(tree)]
     run(copy, deadline=deadline, what="copying the memory of a template")
-    with start_clone(base, spec, keys, logs, deadline, memory) as guest:
+    backing = Template(tree, "").backing(spec, shared=True)
+    with start_clone(base, spec, keys, logs, deadline, backing) as guest:
         for module in modules:
             guest.insert_module(module, deadline=deadline)
         _freeze(guest, tree, deadline)
@@ -208,7 +226,7 @@ def start_clone(
     keys: SshKeys,
     logs: Path,
     deadline: Deadline,
-    memory: Memory | None = None,
+    backing: Backing | None = None,
 ) -> Iterator[Guest]:
     """A clone that has answered on SSH and on its console; nothing of it is left after the block.
 
@@ -216,15 +234,15 @@ def start_clone(
 
     :param spec: what the template was made of.
     :param logs: directory for console.log, which begins with what the template said, and qemu.log.
-    :param memory: instead of a private view of the template's.
+    :param backing: instead of a private view of the template's.
     :raises QemuLaunchError: when QEMU does not run.
     :raises GuestLostError: when the template cannot be restored, or the clone does not answer.
     """
     budget = deadline.sub(CLONE_BUDGET_S)
-    memory = memory or Memory(template.memory, shared=False)
+    backing = backing or template.backing(spec, shared=False)
     with ExitStack() as stack:
         qemu = stack.enter_context(
-            start_qemu(spec, qemu_log=logs / "qemu.log", deadline=budget, memory=memory, restored=True)
+            start_qemu(spec, qemu_log=logs / "qemu.log", deadline=budget, backing=backing, restored=True)
         )
         said = template.console.read_bytes()
         console = stack.enter_context(start_console(qemu.console, logs / "console.log", said))

@@ -15,7 +15,7 @@ from framework.errors import BuildError, UsageError
 from framework.host.store import Artefact, Store
 
 RELEASE = "7.3.0-rc1+"
-ALL_BUILT_IN = "CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_NET=y\nCONFIG_VIRTIO_CONSOLE=y\n"
+ALL_BUILT_IN = "CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_NET=y\nCONFIG_VIRTIO_CONSOLE=y\nCONFIG_VIRTIO_BLK=y\n"
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def take(tmp_path: Path, vmlinuz: Path, headers: Path) -> Any:
 
 
 def test_only_what_a_guest_loads_is_taken(tmp_path: Path, vmlinuz: Path, headers: Path, fake_root: list[str]) -> None:
-    (headers / "include" / "config" / "auto.conf").write_text("CONFIG_VIRTIO_PCI=y\n")
+    (headers / "include" / "config" / "auto.conf").write_text("CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_BLK=y\n")
     make_modules(vmlinuz.parent)
     kernel = take(tmp_path, vmlinuz, headers)
     assert kernel.vmlinuz.read_bytes() == vmlinuz.read_bytes()

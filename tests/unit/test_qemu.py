@@ -34,7 +34,7 @@ from framework.errors import (
 from framework.guest import guest as guest_module
 from framework.guest.console import start_console
 from framework.guest.guest import start_guest
-from framework.guest.qemu import MachineSpec, Qemu, Qmp, kernel_command_line, qemu_args, start_qemu
+from framework.guest.qemu import Backing, MachineSpec, Qemu, Qmp, kernel_command_line, qemu_args, start_qemu
 from framework.guest.ssh import SshKeys
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,9 @@ def nothing_left() -> Iterator[None]:
 
 
 def arguments(spec: MachineSpec = SPEC) -> list[str]:
-    return qemu_args(spec, initrd="/proc/self/fd/9", qmp_fd=5, console_fd=7, port_fd=8)
+    return qemu_args(
+        spec, initrd="/proc/self/fd/9", qmp_fd=5, console_fd=7, port_fd=8, backing=Backing(None, (), shared=True)
+    )
 
 
 def values(argv: Sequence[str], option: str) -> list[str]:
@@ -536,7 +538,7 @@ ORPHAN_MAKER = """\
 import sys, threading
 from pathlib import Path
 from framework.deadline import Deadline
-from framework.guest.qemu import MachineSpec, start_qemu
+from framework.guest.qemu import Backing, MachineSpec, start_qemu
 logs = Path(sys.argv[1])
 spec = MachineSpec({qemu!r}, logs / "kernel", (logs / "initrd",), "tcg", ram_mib=32, cpus=1)
 with start_qemu(spec, qemu_log=logs / "qemu.log", deadline=Deadline({limit})) as qemu:

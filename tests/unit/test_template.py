@@ -15,7 +15,7 @@ from framework.deadline import Deadline
 from framework.errors import BootError, GuestLostError, HarnessError
 from framework.guest import template as template_module
 from framework.guest.guest import Guest
-from framework.guest.qemu import MachineSpec, Memory, Qemu, qemu_args, start_qemu
+from framework.guest.qemu import Backing, MachineSpec, Qemu, qemu_args, start_qemu
 from framework.guest.ssh import SshKeys
 from framework.guest.template import Template, Templates, template_key
 from framework.host.store import Store
@@ -29,9 +29,9 @@ LIMIT_S = 30.0
 
 
 @contextmanager
-def started(spec: MachineSpec, logs: Path, memory: Memory, *, restored: bool = False) -> Iterator[Qemu]:
+def started(spec: MachineSpec, logs: Path, backing: Backing, *, restored: bool = False) -> Iterator[Qemu]:
     deadline = Deadline(LIMIT_S)
-    with start_qemu(spec, qemu_log=logs / "qemu.log", deadline=deadline, memory=memory, restored=restored) as qemu:
+    with start_qemu(spec, qemu_log=logs / "qemu.log", deadline=deadline, backing=backing, restored=restored) as qemu:
         qemu.console.settimeout(LIMIT_S)
         yield qemu
 
@@ -44,7 +44,7 @@ def ask(qemu: Qemu) -> int:
 
 def freeze(spec: MachineSpec, directory: Path) -> Template:
     """A template of a guest that has been asked three times."""
-    with started(spec, directory, Memory(directory / "memory", shared=True)) as qemu:
+    with started(spec, directory, Template(directory, "").backing(spec, shared=True)) as qemu:
         assert [ask(qemu) for _ in range(3)] == [0, 1, 2]
         qemu.freeze(directory / "state", Deadline(LIMIT_S))
         assert qemu.status(Deadline(LIMIT_S)) == "postmigrate"
@@ -60,7 +60,7 @@ def counting(tmp_path: Path) -> MachineSpec:
 def test_clones_go_on_where_the_template_was_frozen(counting: MachineSpec, tmp_path: Path) -> None:
     template = freeze(counting, tmp_path)
     before = template.memory.read_bytes()
-    private = Memory(template.memory, shared=False)
+    private = template.backing(counting, shared=False)
     with (
         started(counting, tmp_path, private, restored=True) as one,
         started(counting, tmp_path, private, restored=True) as two,
@@ -76,7 +76,7 @@ def test_clones_go_on_where_the_template_was_frozen(counting: MachineSpec, tmp_p
 def test_a_shared_clone_writes_to_the_file(counting: MachineSpec, tmp_path: Path) -> None:
     template = freeze(counting, tmp_path)
     before = template.memory.read_bytes()
-    with started(counting, tmp_path, Memory(template.memory, shared=True), restored=True) as qemu:
+    with started(counting, tmp_path, template.backing(counting, shared=True), restored=True) as qemu:
         qemu.restore(template.state, Deadline(LIMIT_S))
         ask(qemu)
     assert template.memory.read_bytes() != before
@@ -100,7 +100,7 @@ def test_a_state_that_is_damaged(counting: MachineSpec, tmp_path: Path, damage: 
     template = freeze(counting, tmp_path)
     damage(template.state)
     with (
-        started(counting, tmp_path, Memory(template.memory, shared=False), restored=True) as qemu,
+        started(counting, tmp_path, template.backing(counting, shared=False), restored=True) as qemu,
         pytest.raises(GuestLostError, match="migrate-incoming"),
     ):
         qemu.restore(template.state, Deadline(LIMIT_S))
@@ -113,15 +113,15 @@ def test_a_state_of_another_machine(counting: MachineSpec, tmp_path: Path) -> No
     other = replace(counting, ram_mib=64)
     with (
         pytest.raises(HarnessError),
-        started(other, tmp_path, Memory(template.memory, shared=False), restored=True) as qemu,
+        started(other, tmp_path, template.backing(counting, shared=False), restored=True) as qemu,
     ):
         qemu.restore(template.state, Deadline(LIMIT_S))
 
 
 def test_the_file_may_have_any_name() -> None:
     spec = MachineSpec("qemu", Path("kernel"), (), "tcg")
-    memory = Memory(Path("/tmp/a,b/memory"), shared=False)
-    argv = qemu_args(spec, initrd="", qmp_fd=3, console_fd=4, port_fd=5, memory=memory, restored=True)
+    backing = Template(Path("/tmp/a,b"), "").backing(spec, shared=False)
+    argv = qemu_args(spec, initrd="", qmp_fd=3, console_fd=4, port_fd=5, backing=backing, restored=True)
     assert argv[argv.index("-object") + 1].endswith(",share=off,mem-path=/tmp/a,,b/memory")
     assert not {"-kernel", "-initrd", "-append"} & set(argv)
 

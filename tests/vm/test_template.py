@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,20 @@ def test_clones_have_nothing_of_each_other(template: Template, spl: Prepared, tm
     after = template.memory.stat()
     assert (after.st_mtime_ns, after.st_blocks) == (before[0].st_mtime_ns, before[0].st_blocks)
     assert template.state.read_bytes() == before[1]
+
+
+def test_disks_are_copies_too(spl: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk of a clone is its own, and so is that of a guest that was booted."""
+    monkeypatch.setenv("SPLVM_TEMPLATES", str(tmp_path / "templates"))
+    spec = replace(spl.machine, disks_mib=(64, 32))
+    template = Templates.default().get(spec, spl.keys, (), Deadline(LIMIT_S))
+    disk = template.backing(spec, shared=False).disks[0]
+    write = "echo written > /dev/vda && sync && head -c 7 /dev/vda && wc -c < /dev/vdb"
+    for start in (Start.BASE, Start.BASE, Start.BOOT):
+        with start_any_guest(spec, spl.keys, (), tmp_path, Deadline(LIMIT_S), start) as guest:
+            assert said(guest, "head -c 7 /dev/vda | tr -d '\\0' | wc -c") == "0", "nobody has written to it before"
+            assert said(guest, write) == f"written{32 << 20}"
+    assert not disk.read_bytes().strip(b"\0")
 
 
 def test_a_wrecked_clone_is_thrown_away(template: Template, spl: Prepared, tmp_path: Path) -> None:
