@@ -116,7 +116,7 @@ def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline)
 
 def _add_programs(root: BuildRoot, work: Path, stage: Path, log: Path, deadline: Deadline) -> None:
     """busybox with a link for each of its commands, dropbear with the libraries it loads."""
-    inside = root.artefact.path
+    inside = root.files(deadline)
     shutil.copy2(inside / "bin" / "busybox", stage / "bin" / "busybox")
     listed = root.run(["busybox", "--list"], work=work, deadline=deadline, what="busybox --list", log=log)
     for command in set(listed.stdout.split()) - {"busybox"}:

@@ -113,7 +113,7 @@ def _is_stored(store: Store, resolved: Resolved) -> bool:
     # Both are looked through before they are used; here it is enough that they are there.
     with suppress(ValueError):
         return all(
-            store.kept(kind, key, verify="stamp") is not None
+            store.kept(kind, key, verify="named") is not None
             for kind, key in (("kernel", resolved.image), ("build-root", resolved.root))
         )
     return False

@@ -17,7 +17,8 @@ from framework.build.root import OWN_PACKAGES, build_root
 from framework.deadline import Deadline
 from framework.errors import UsageError
 from framework.host.content import input_hash
-from framework.host.debian import PrivateApt, find_suite
+from framework.host.debian import PrivateApt
+from framework.host.mirror import find_suite
 from framework.host.store import Store
 
 RECIPE = 1

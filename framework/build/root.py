@@ -1,6 +1,7 @@
 """The build root: a Debian root of the kernel's own suite, so that the compiler is the one the kernel was built with.
 
-Also what the guest's image is cut from. Owns how it is made and how a command is run in it.
+Also what the guest's image is cut from. Owns how it is made and how a command is run in it, and in the store
+``status.json`` beside its tree.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from framework.deadline import Deadline
 from framework.errors import BuildError, SetupError
 from framework.host.content import input_hash
 from framework.host.debian import PrivateApt
+from framework.host.memo import Memo, stamps
 from framework.host.process import Completed, as_root_args, run
-from framework.host.store import Artefact, Store
+from framework.host.store import Artefact, Store, Verify, boot_id
 
 # Change when what is made changes although no input does.
 RECIPE = 1
@@ -47,6 +49,9 @@ KERNEL_PACKAGES = ("bc", "bison", "flex", "libelf-dev", "libssl-dev", "xz-utils"
 # Where the user's own headers are, inside: there in every root, and without them empty.
 OWN_HEADERS = "/usr/src"
 
+# For a root that has to be made anew although only its versions were asked for.
+_INSPECT_S = 1800.0
+
 # Nothing in a build root is read by people.
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 
@@ -62,6 +67,9 @@ class BuildRoot:
     key: str
     # The user's own headers, which are put into it for as long as a command runs; None if it has them itself.
     own_headers: Path | None = None
+    # Looks through its files, once, and makes it anew if they are not what they were. To be called before any is used:
+    # it takes half a second, and most runs build nothing.
+    inspect: Callable[[Deadline], None] = lambda deadline: None
 
     @property
     def headers(self) -> str:
@@ -75,7 +83,20 @@ class BuildRoot:
 
     def versions(self) -> dict[str, str]:
         """Packages that a module built in it depends on, with their versions: compiler, linker, make, headers."""
-        return parse_tools((self.artefact.path / "var" / "lib" / "dpkg" / "status").read_text(errors="replace"))
+        status = self.artefact.path / "var" / "lib" / "dpkg" / "status"
+
+        def ask() -> str:
+            self.inspect(Deadline(_INSPECT_S))
+            return status.read_text(errors="replace")
+
+        # As the store does, nothing that was seen before a power cut is believed.
+        basis = input_hash({"status": stamps([status]), "boot": boot_id()})
+        return parse_tools(Memo(self.artefact.path.with_name("status.json"), basis).answer("status", ask))
+
+    def files(self, deadline: Deadline) -> Path:
+        """Where its files are, after a look through them."""
+        self.inspect(deadline)
+        return self.artefact.path
 
     def run(
         self,
@@ -92,6 +113,7 @@ class BuildRoot:
 
         :raises BuildError: when it fails, with its last lines and the log's path.
         """
+        self.inspect(deadline)
         owner = f"{os.getuid()}:{os.getgid()}"
         enter = find_images() / "build" / "enter.sh"
         return run(
@@ -148,32 +170,47 @@ def build_root(
     packages = sorted((*PACKAGES, *((headers,) if isinstance(headers, str) else more)))
     key = input_hash({"recipe": RECIPE, "suite": apt.suite.name, "packages": packages, "excluded": _EXCLUDED})
 
-    def build(tree: Path) -> None:
-        # mmdebstrap fetches them again. This is to find out whether they can be had, while there is a choice.
-        if isinstance(headers, str):
-            common = (d.package for d in apt.depends(headers) if d.package.startswith("linux-headers-"))
-            for name in (headers, *common):
-                apt.download(name, apt.candidate(name).version, deadline)
-        argv = [
-            *as_root_args(),
-            *("mmdebstrap", "--variant=apt", "--mode=root", "--format=directory", "--quiet"),
-            f"--include={','.join(packages)}",
-            *(f"--aptopt={line}" for line in apt.acquire_options()),
-            *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
-            # A root that a power cut leaves half-written is never renamed into the store.
-            "--dpkgopt=force-unsafe-io",
-            '--customize-hook=mkdir "$1/build"',
-            *(apt.suite.name, str(tree), "-"),
-        ]
-        run(
-            argv,
-            deadline=deadline,
-            what=f"build root of {apt.suite.name}",
-            input=apt.sources_list(),
-            error=SetupError,
-            hint="`splvm doctor` checks the host; an old package list is renewed with `splvm build --refresh`",
-        )
-
     what = f"build root of {apt.suite.name}" + (f" with {headers}" if isinstance(headers, str) else "")
-    artefact = store.get("build-root", key, build, deadline=deadline, what=what)
-    return BuildRoot(artefact, release, f"{artefact.key}{inputs}", own)
+    sound = False
+
+    def get(verify: Verify, deadline: Deadline) -> Artefact:
+        def build(tree: Path) -> None:
+            _make(tree, apt, headers, packages, deadline)
+
+        return store.get("build-root", key, build, deadline=deadline, what=what, verify=verify)
+
+    def inspect(deadline: Deadline) -> None:
+        nonlocal sound
+        if not sound:
+            get("quick", deadline)
+            sound = True
+
+    artefact = get("named", deadline)
+    return BuildRoot(artefact, release, f"{artefact.key}{inputs}", own, inspect)
+
+
+def _make(tree: Path, apt: PrivateApt, headers: str | Path | None, packages: Sequence[str], deadline: Deadline) -> None:
+    # mmdebstrap fetches them again. This is to find out whether they can be had, while there is a choice.
+    if isinstance(headers, str):
+        common = (d.package for d in apt.depends(headers) if d.package.startswith("linux-headers-"))
+        for name in (headers, *common):
+            apt.download(name, apt.candidate(name).version, deadline)
+    argv = [
+        *as_root_args(),
+        *("mmdebstrap", "--variant=apt", "--mode=root", "--format=directory", "--quiet"),
+        f"--include={','.join(packages)}",
+        *(f"--aptopt={line}" for line in apt.acquire_options()),
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
+        # A root that a power cut leaves half-written is never renamed into the store.
+        "--dpkgopt=force-unsafe-io",
+        '--customize-hook=mkdir "$1/build"',
+        *(apt.suite.name, str(tree), "-"),
+    ]
+    run(
+        argv,
+        deadline=deadline,
+        what=f"build root of {apt.suite.name}",
+        input=apt.sources_list(),
+        error=SetupError,
+        hint="`splvm doctor` checks the host; an old package list is renewed with `splvm build --refresh`",
+    )

@@ -31,7 +31,8 @@ from framework.deadline import Deadline
 from framework.errors import SetupError, UsageError
 from framework.host.archive import Candidate, PackageGoneError
 from framework.host.content import input_hash
-from framework.host.debian import PrivateApt, find_suite
+from framework.host.debian import PrivateApt
+from framework.host.mirror import find_suite
 from framework.host.process import run
 from framework.host.store import Artefact, Store
 from framework.log import note, step

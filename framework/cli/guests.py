@@ -43,7 +43,7 @@ from framework.lab.experiment import Dump, run_until_fed
 from framework.lab.matrix import CellRun, grid, plan, run_matrix
 from framework.lab.pool import Job, JobResult, run_jobs
 from framework.lab.prepare import Wish, find_any_kernel, prepare
-from framework.lab.rundir import read_evidence
+from framework.lab.rundir import read_facts
 from framework.lab.scenarios import SCENARIOS, Scenario, Workload, find_scenario
 from framework.lab.shell import run_shell
 from framework.log import note, step
@@ -76,7 +76,7 @@ def demo(
         experiment = prepared.experiment(scenario)
         verdict, directory = run_until_fed(experiment, base / variant)[-1]
         show_verdict(verdict, directory, console)
-        lines.append(verdict_line(verdict, read_evidence(directory).facts))
+        lines.append(verdict_line(verdict, read_facts(directory)))
         ok = ok and verdict.outcome in experiment.expected
     meaning = (
         "SPL went on while its worker was stuck, and the same harness failed the build that cannot."
@@ -153,7 +153,7 @@ def run(
         make_console().print(tally_table([verdict for verdict, _ in results], experiment.expected))
     odd = [result for result in results if result[0].outcome not in experiment.expected]
     verdict, directory = (odd or results)[-1]
-    typer.echo(verdict_line(verdict, read_evidence(directory).facts))
+    typer.echo(verdict_line(verdict, read_facts(directory)))
     if odd:
         raise typer.Exit(1)
 

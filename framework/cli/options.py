@@ -22,7 +22,7 @@ from framework.errors import SetupError, UsageError
 from framework.evidence.verdict import Outcome, Verdict
 from framework.lab.pool import fitting_jobs
 from framework.lab.prepare import Wish, find_any_kernel, spec_of
-from framework.lab.rundir import read_evidence
+from framework.lab.rundir import read_facts
 from framework.report.summary import summarize
 
 KernelOption = Annotated[
@@ -106,7 +106,7 @@ def claim_directory(out: Path | None, name: str) -> Path:
 
 
 def show_verdict(verdict: Verdict, directory: Path, console: Console | None = None) -> None:
-    facts = read_evidence(directory).facts
+    facts = read_facts(directory)
     panel = summarize(verdict, facts, str(directory), expected=verdict.outcome in facts["expected"])
     (console or make_console()).print(panel)
 

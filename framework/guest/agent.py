@@ -77,6 +77,8 @@ class AgentStream:
         self._excused = Deadline(STARVED_QUIET_S)
         self._looked = Deadline(_OWN_PAUSE_S)
         self._stopping = threading.Event()
+        # Readable once that is set, for a thread that waits for a socket.
+        self._stop_here, self._stop_there = socket.socketpair()
         self._threads = [threading.Thread(target=self._read_ssh, name="agent", daemon=True)]
         if port is not None:
             self._threads.append(threading.Thread(target=self._read_port, args=(port,), name="agent", daemon=True))
@@ -198,16 +200,24 @@ class AgentStream:
         readable = True
         while not self._stopping.is_set():
             try:
-                if readable and select.select([port], [], [], _LOOK_S)[0]:
+                if not readable:
+                    self._stopping.wait(_LOOK_S)
+                elif port in select.select([port, self._stop_here], [], [], _LOOK_S)[0]:
                     data = port.recv(65536)
                     readable = bool(data)
                     self._take(PORT, reader.feed(data))
-                elif not readable:
-                    self._stopping.wait(_LOOK_S)
             except (EvidenceError, OSError, ValueError):
                 # What was garbled is no help any more; the first path's end is then the end.
                 readable = False
             self._look_at_silence()
+
+    def _stop(self) -> None:
+        """End the threads; the channel is closed by now."""
+        self._stopping.set()
+        self._stop_there.close()
+        for thread in self._threads:
+            thread.join(2)
+        self._stop_here.close()
 
     def _look_at_silence(self) -> None:
         with self._changed:
@@ -278,14 +288,12 @@ def start_agent(
     try:
         yield stream
     finally:
-        stream._stopping.set()
         if port is not None and stream.ended is None:
             # Otherwise it would go on for as long as there is a port.
             with suppress(OSError):
                 port.send(b"quit\n", socket.MSG_DONTWAIT)
         close_channel(channel)
-        for thread in stream._threads:
-            thread.join(2)
+        stream._stop()
 
 
 def _drain(port: socket.socket) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,10 @@ _LOG = logging.getLogger("splvm.console")
 
 # Bytes of the tail that is kept in memory: what is waited for is never longer than a line.
 _TAIL_BYTES = 256 * 1024
+
+# How often the console is read, when the reading is to end, for what has come already: each time takes 64 KiB, and a
+# socket holds 208 (unix(7), /proc/sys/net/core/wmem_default). A guest may go on talking.
+_LAST_READS = 4
 
 # No line that is waited for is longer.
 _LINE_BYTES = 4096
@@ -48,7 +53,8 @@ class Console:
         self._panic: str | None = None
         self._ended = False
         self._changed = threading.Condition()
-        self._stopping = threading.Event()
+        # Readable once the reading is to end.
+        self._stop_here, self._stop_there = socket.socketpair()
         self._thread = threading.Thread(target=self._read, name="console", daemon=True)
 
     @property
@@ -121,12 +127,18 @@ class Console:
         return "\n".join(self._tail.decode(errors="replace").replace("\r", "").splitlines()[-lines:])
 
     def _read(self) -> None:
-        while not self._stopping.is_set():
+        reads_left = _LAST_READS
+        while reads_left > 0:
             try:
+                ready = select.select([self._sock, self._stop_here], [], [])[0]
+                if self._sock not in ready:
+                    break
+                if self._stop_here in ready:
+                    reads_left -= 1
                 data: bytes = self._spawn.read_nonblocking(65536)  # type: ignore[assignment]
             except pexpect.TIMEOUT:
                 continue
-            except (pexpect.EOF, OSError):
+            except (pexpect.EOF, OSError, ValueError):
                 break
             self._keep(data)
             with self._changed:
@@ -138,6 +150,11 @@ class Console:
             self._look_for_panic(_DEAD, self._tail[-_LINE_BYTES:])
             self._ended = True
             self._changed.notify_all()
+
+    def _stop(self) -> None:
+        self._stop_there.close()
+        self._thread.join(2)
+        self._stop_here.close()
 
     def _keep(self, data: bytes) -> None:
         """A full disk must not end the reading, or the guest would wait for room. What is lost shows in `position`."""
@@ -168,5 +185,4 @@ def start_console(sock: socket.socket, log: Path, before: bytes = b"") -> Iterat
         try:
             yield console
         finally:
-            console._stopping.set()
-            console._thread.join(2)
+            console._stop()

@@ -26,7 +26,7 @@ from qemu.qmp.error import QMPError
 
 from framework.deadline import Deadline, poll
 from framework.errors import DeadlineExceeded, GuestLostError, QemuLaunchError
-from framework.host.process import start_process
+from framework.host.process import start_process, wait_until_exited
 from framework.host.schedstat import read_state
 
 _LOG = logging.getLogger("splvm.qemu")
@@ -387,10 +387,10 @@ def _stop(qemu: Qemu) -> None:
     if qemu.exit_code() is None:
         with suppress(GuestLostError, DeadlineExceeded, subprocess.TimeoutExpired):
             qemu.qmp.execute("quit", deadline=Deadline(2))
-            qemu.process.wait(3)
+            wait_until_exited(qemu.process, 3)
             _LOG.debug("QEMU has quit")
     if qemu.exit_code() is None:
         qemu.process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            qemu.process.wait(2)
+            wait_until_exited(qemu.process, 2)
     qemu.qmp.close()

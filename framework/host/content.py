@@ -88,25 +88,24 @@ def file_hash(path: str | Path) -> str:
 
 def _feed(digest: hashlib._Hash, value: Input) -> None:
     """Add a value such that no two different ones add the same bytes: type, length, content."""
-    if isinstance(value, Mapping):
+    # The many small ones first: whether something is a Mapping or a Sequence takes long to find out.
+    if value is None or isinstance(value, str | bytes | int | float):
+        data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+        digest.update(b"%s %d\n" % (type(value).__name__.encode(), len(data)))
+        digest.update(data)
+    elif isinstance(value, Path):
+        _feed_path(digest, value)
+    elif isinstance(value, Mapping):
         digest.update(b"map %d\n" % len(value))
         for name in sorted(value):
             _feed(digest, name)
             _feed(digest, value[name])
-        return
-    if isinstance(value, Path):
-        _feed_path(digest, value)
-        return
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    elif isinstance(value, Sequence):
         digest.update(b"list %d\n" % len(value))
         for item in value:
             _feed(digest, item)
-        return
-    if value is not None and not isinstance(value, str | bytes | int | float):
+    else:
         raise TypeError(f"cannot be hashed as an input: {value!r}")
-    data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
-    digest.update(b"%s %d\n" % (type(value).__name__.encode(), len(data)))
-    digest.update(data)
 
 
 def _feed_path(digest: hashlib._Hash, path: Path) -> None:

@@ -1,8 +1,7 @@
 """Debian packages of several suites at once, through apt on private state.
 
-Owns ``apt/`` in the store: per suite a configuration, package lists and downloaded packages. apt itself checks
-signatures and hashes; the host's own apt is asked for its mirror, proxy and credentials, and never changed. No mirror
-is named here.
+Owns ``apt/`` in the store: per suite a configuration, package lists, what was asked of them, and downloaded packages;
+and what the host's own apt said of its mirror. apt itself checks signatures and hashes.
 """
 
 from __future__ import annotations
@@ -10,19 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
+import shlex
 import shutil
 import time
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cmp_to_key
+from functools import cmp_to_key, partial
 from pathlib import Path
 
 from framework.deadline import Deadline
-from framework.errors import SetupError, UsageError
+from framework.errors import SetupError
 from framework.host.archive import (
     EXPIRED_VARIABLE,
     Candidate,
@@ -37,7 +34,10 @@ from framework.host.archive import (
     parse_depends,
     parse_release,
 )
-from framework.host.process import Completed, run
+from framework.host.content import Input, input_hash
+from framework.host.memo import Memo, stamps, write_private
+from framework.host.mirror import Mirror, Suite, ask_host, find_mirror, find_suite
+from framework.host.process import Completed, find_program, run
 from framework.host.store import hold_lock
 from framework.log import LOGGER, note, step
 
@@ -53,57 +53,6 @@ _QUERY_S = 60.0
 _UPDATE_S = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Pocket:
-    """One directory below dists/ of an archive."""
-
-    # As in a line of sources.list.
-    release: str
-    # Whether it is in the security archive rather than the main one.
-    security: bool = False
-    # Whether a mirror may be without it: archived suites lose theirs.
-    optional: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Suite:
-    """A Debian release with the pockets that belong to it."""
-
-    name: str
-    pockets: tuple[Pocket, ...]
-
-
-def _released(name: str) -> Suite:
-    updates = Pocket(f"{name}-updates", optional=True)
-    return Suite(name, (Pocket(name), updates, Pocket(f"{name}-security", security=True)))
-
-
-SUITES: Mapping[str, Suite] = {
-    suite.name: suite
-    for suite in (
-        _released("bullseye"),
-        _released("bookworm"),
-        _released("trixie"),
-        Suite("sid", (Pocket("sid"),)),
-    )
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Mirror:
-    """Where packages come from: URIs as in sources.list, without the slash at the end."""
-
-    main: str
-    security: str
-
-
-def find_suite(name: str) -> Suite:
-    """:raises UsageError: when there is no such suite here."""
-    if name not in SUITES:
-        raise UsageError(f"no suite {name!r}; there are {', '.join(SUITES)}")
-    return SUITES[name]
-
-
 def find_keyring() -> Path:
     """The keys of the Debian archive.
 
@@ -116,55 +65,6 @@ def find_keyring() -> Path:
         "the keys of the Debian archive are not on this host, so its packages cannot be checked",
         hint="apt install debian-archive-keyring",
     )
-
-
-def find_mirror() -> Mirror:
-    """The mirror of Debian: $SPLVM_MIRROR and $SPLVM_SECURITY_MIRROR, else the one the host's own apt uses.
-
-    Without a security archive of its own it is taken to be ``debian-security`` beside the main one.
-
-    :raises SetupError: when the host's apt has no Debian archive, on Ubuntu for one.
-    """
-    security = os.environ.get("SPLVM_SECURITY_MIRROR", "")
-    main = os.environ.get("SPLVM_MIRROR", "")
-    if not main:
-        fields = "$(CREATED_BY)\t$(ORIGIN)\t$(LABEL)\t$(RELEASE)\t$(REPO_URI)"
-        argv = ["apt-get", "indextargets", "--format", fields]
-        listing = run(argv, deadline=Deadline(_QUERY_S), what="asking apt for its mirror").stdout
-        main, found = choose_mirror(listing)
-        security = security or found
-    main = main.rstrip("/")
-    return Mirror(main, security.rstrip("/") or _beside(main, "debian-security"))
-
-
-def choose_mirror(listing: str) -> tuple[str, str]:
-    """The main and the security URI in what apt says of its index targets.
-
-    :param listing: lines of creator, origin, label, release and URI, separated by tabs. Origin and label are only
-        known to a host that has package lists; on others the names of releases decide.
-    :raises SetupError: when no Debian archive is among them.
-    """
-    main = security = ""
-    pockets = {pocket.release for suite in SUITES.values() for pocket in suite.pockets} | {"stable", "unstable"}
-    for line in listing.splitlines():
-        creator, origin, label, release, uri = line.split("\t")
-        if creator != "Packages" or uri.startswith("cdrom:"):
-            continue
-        if origin.startswith("$("):
-            origin, label = ("Debian", "Debian") if release in pockets else ("", "")
-        is_security = label == "Debian-Security" or release.endswith("-security")
-        if origin != "Debian" or not (is_security or label == "Debian"):
-            continue
-        if is_security:
-            security = security or uri
-        else:
-            main = main or uri
-    if not main:
-        raise SetupError(
-            "apt on this host knows no Debian archive, and kernels come from one",
-            hint="set SPLVM_MIRROR to the URI of a Debian mirror, as in sources.list",
-        )
-    return main, security
 
 
 class PrivateApt:
@@ -186,19 +86,20 @@ class PrivateApt:
         keyring: Path | None = None,
     ) -> None:
         self.suite = find_suite(suite) if isinstance(suite, str) else suite
-        self.mirror = mirror or find_mirror()
         self._keyring = keyring or find_keyring()
         self._accepts_expired = self.suite.name in _expired_suites()
         self._home = store_root.absolute() / "apt" / self.suite.name
         for name in ("lists/partial", "cache/archives/partial", "state", "debs"):
             (self._home / name).mkdir(parents=True, exist_ok=True)
-        self._settings = _host_settings()
-        # What was asked already of the lists as they are; a question takes a third of a second.
+        host = ask_host()
+        self._settings = host.settings
+        self.mirror = mirror or find_mirror(Memo(self._home.parent / "mirror.json", host.basis))
+        # What was asked already of the lists as they are.
         self._known: dict[str, list[Candidate]] = {}
-        _write(self._home / "status", "")
-        _write(self._home / "apt.conf", "\n".join(self._configuration()) + "\n")
+        write_private(self._home / "status", "")
+        write_private(self._home / "apt.conf", "\n".join(self._configuration()) + "\n")
         if not (self._home / "sources.list").exists() or self._updated_at() is None:
-            _write(self._home / "sources.list", self._sources())
+            write_private(self._home / "sources.list", self._sources())
 
     def sources_list(self) -> str:
         """The lines of sources.list, for mmdebstrap: pockets that the mirror turned out to lack are left out."""
@@ -236,9 +137,9 @@ class PrivateApt:
             with step(f"package lists of {self.suite.name}"):
                 done, sources = self._try_update(deadline)
             if done.exit_code == 0:
-                _write(self._home / "sources.list", sources)
+                write_private(self._home / "sources.list", sources)
                 stamp = {"time": time.time(), "wanted": self._sources()}
-                _write(self._home / "updated.json", json.dumps(stamp))
+                write_private(self._home / "updated.json", json.dumps(stamp))
                 return
             trouble = find_trouble(done.tail)
             if updated is None or trouble not in _BEARABLE:
@@ -319,9 +220,9 @@ class PrivateApt:
                     try:
                         self._fetch(candidate, partial, deadline, what)
                     except PackageGoneError:
-                        _write(gone, lists)
+                        write_private(gone, lists)
                         raise
-                    _write(target.with_suffix(".json"), json.dumps(_as_json(candidate)))
+                    write_private(target.with_suffix(".json"), json.dumps(_as_json(candidate)))
                     (partial / target.name).replace(target)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -343,7 +244,7 @@ class PrivateApt:
         while True:
             sources = self._sources(missing)
             trial = self._home / "sources.trial"
-            _write(trial, sources)
+            write_private(trial, sources)
             options = ["-o", f"Dir::Etc::sourcelist={trial}", "--error-on=any"]
             done = self._run("apt-get", *options, "update", deadline=deadline, what=f"apt update {self.suite.name}")
             new = {p.release for p in self.suite.pockets if p.optional and lacks_release(done.tail, p.release)}
@@ -381,7 +282,17 @@ class PrivateApt:
     def _ask(self, *argv: str) -> str:
         # While another process updates, some of the lists are new and some are old.
         with hold_lock(self._home / "lock", Deadline(_UPDATE_S), f"package lists of {self.suite.name}"):
-            done = self._run(*argv, deadline=Deadline(_QUERY_S), what=argv[0])
+            # A question takes a third of a second.
+            return self._memo().answer(shlex.join(argv), partial(self._query, *argv))
+
+    def _memo(self) -> Memo:
+        """What was asked of just these lists, with this configuration."""
+        files = [self._home / "lists", self._home / "sources.list", Path(find_program("apt-cache"))]
+        basis: dict[str, Input] = {"configuration": list(self._configuration()), "files": stamps(files)}
+        return Memo(self._home / "answers.json", input_hash(basis))
+
+    def _query(self, *argv: str) -> str:
+        done = self._run(*argv, deadline=Deadline(_QUERY_S), what=argv[0])
         if done.exit_code == 0 or "No packages found" in done.tail or "Unable to locate" in done.tail:
             return done.stdout
         raise SetupError(f"{' '.join(argv)} failed:\n{done.tail}")
@@ -436,32 +347,6 @@ def _expired_suites() -> frozenset[str]:
     return frozenset(find_suite(name).name for name in names)
 
 
-def _host_settings() -> tuple[str, ...]:
-    """Lines of apt.conf with how the host's apt reaches its mirror: proxies, credentials, certificates, time-outs."""
-    query = Deadline(_QUERY_S)
-    dump = run(["apt-config", "dump", "Acquire"], deadline=query, what="asking apt for its settings").stdout
-    # Which files make up an index and whom to trust are not the host's business here.
-    unwanted = re.compile(
-        r'Acquire(?: |::(?:IndexTargets|Changelogs|Languages|CompressionTypes|GzipIndexes|Allow\w+)\b)|.* "";$'
-    )
-    settings = [line for line in dump.splitlines() if not unwanted.match(line)]
-    argv = ["apt-config", "shell", "file", "Dir::Etc::netrc/f", "directory", "Dir::Etc::netrcparts/d"]
-    paths = dict(
-        re.findall(r"(?m)^(\w+)='(.*)'$", run(argv, deadline=query, what="asking apt for its settings").stdout)
-    )
-    for name, key in (("file", "netrc"), ("directory", "netrcparts")):
-        if name in paths:
-            settings.append(f'Dir::Etc::{key} "{paths[name].rstrip("/")}";')
-    return tuple(settings)
-
-
-def _beside(uri: str, name: str) -> str:
-    """The URI with its last path component replaced."""
-    scheme, rest = re.fullmatch(r"([a-z0-9+]+:/{0,2})?(.*)", uri, re.DOTALL).groups()  # type: ignore[union-attr]
-    head, slash, _ = rest.rpartition("/")
-    return f"{scheme or ''}{head if slash else rest}/{name}"
-
-
 def _deb_name(candidate: Candidate) -> str:
     # apt writes the colon of an epoch like this.
     version = candidate.version.replace(":", "%3a")
@@ -490,12 +375,3 @@ def _compare_versions(one: Candidate, other: Candidate) -> int:
         if run(argv, deadline=Deadline(_QUERY_S), what="comparing versions", check=False).exit_code == 0:
             return result
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file in one go, for its owner only: the URI of a mirror may contain a password."""
-    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    fresh.replace(path)

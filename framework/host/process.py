@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import selectors
 import shlex
 import shutil
@@ -156,6 +157,22 @@ def start_process(
         yield process
     finally:
         _end_group(process)
+
+
+def wait_until_exited(process: subprocess.Popen[bytes], seconds: float) -> int:
+    """Wait for the end of a process and reap it; its exit status. Popen.wait() looks only every 50 ms.
+
+    :raises subprocess.TimeoutExpired: when it goes on for longer.
+    """
+    # Another thread may reap it meanwhile.
+    with suppress(ProcessLookupError):
+        if process.poll() is None:
+            ended = os.pidfd_open(process.pid)
+            try:
+                select.select([ended], [], [], seconds)
+            finally:
+                os.close(ended)
+    return process.wait(0)
 
 
 def find_program(name: str, path: str | None = None) -> str:

@@ -43,8 +43,8 @@ from framework.log import LOGGER, note, step
 #          inode or a time stamp is not the one noted when it was last hashed, and all files are once per boot, since a
 #          power cut may lose what was written but not the names. 0.3 s for a build root with 24,000 entries.
 #   full   every file is hashed. Finds also what a failing disk has done to a file that nobody wrote.
-#   stamp  the manifest is whole and the first level of the tree is there. For trees that are changed in use.
-Verify: TypeAlias = Literal["quick", "full", "stamp"]
+#   named  it is there. For trees whose name is wanted, and which are looked through before anything in them is.
+Verify: TypeAlias = Literal["quick", "full", "named"]
 
 SCHEMA_VERSION = 1
 _KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -314,7 +314,7 @@ def _read_manifest(home: Path) -> dict[str, Entry]:
 def _write_seen(home: Path, seen: Mapping[str, _Seen]) -> None:
     fresh = home / f"seen.{uuid.uuid4().hex}"
     try:
-        fresh.write_text(json.dumps({"boot": _boot_id(), "entries": seen}), encoding="utf-8")
+        fresh.write_text(json.dumps({"boot": boot_id(), "entries": seen}), encoding="utf-8")
         fresh.replace(home / "seen.json")
     except OSError:
         # A full disk, or a cache that may only be read: files are simply hashed each time.
@@ -326,7 +326,7 @@ def _read_seen(home: Path) -> dict[str, _Seen]:
     """What was noted in this boot; nothing is as good as anything else, it only costs time."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         head = json.loads((home / "seen.json").read_text(encoding="utf-8"))
-        if head["boot"] == _boot_id():
+        if head["boot"] == boot_id():
             return {name: tuple(times) for name, times in head["entries"].items()}
     return {}
 
@@ -334,11 +334,9 @@ def _read_seen(home: Path) -> dict[str, _Seen]:
 def _damage(home: Path, verify: Verify) -> str | None:
     """What is wrong with an artefact, None if nothing is."""
     try:
+        if verify == "named":
+            return None if (home / "tree").is_dir() and (home / "manifest.json").is_file() else "it is not whole"
         wanted = _read_manifest(home)
-        if verify == "stamp":
-            present = set(os.listdir(home / "tree"))
-            lost = sorted(name for name in wanted if "/" not in name and name not in present)
-            return f"{lost[0]} is missing" if lost else None
         noted = {} if verify == "full" else _read_seen(home)
         seen: dict[str, _Seen] = {}
         for name, path, info in walk(home / "tree"):
@@ -392,13 +390,14 @@ def _explained(root: Path) -> Iterator[None]:
         ) from reason
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Changes with every start of the host."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def _pid_space() -> str:
     """8 hexadecimal digits that stand for this boot and this PID namespace: within them a PID means something."""
-    return hashlib.sha256(f"{_boot_id()} {os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{boot_id()} {os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:8]
 
 
 def _start_ticks(pid: int) -> int | None:

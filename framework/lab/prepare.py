@@ -240,7 +240,7 @@ def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | 
     check_accelerator(wish.accelerator)
     store = store or Store.default()
     deadline = deadline or Deadline(PREPARE_BUDGET_S)
-    qemu = find_qemu()
+    qemu = find_qemu(store.root)
     apt = PrivateApt(store.root, spec_of(chosen).suite)
     apt.update(deadline, **({"max_age_s": 0} if wish.refresh else {}))
     kernel = _get_kernel(store, apt, chosen, deadline)

@@ -157,7 +157,7 @@ def read_evidence(path: Path) -> Evidence:
 
 
 def _read_evidence(path: Path) -> Evidence:
-    facts = _read_facts(path)
+    facts = read_facts(path)
     damage = list(_find_damage(path, facts))
     try:
         records = read_records(path / "samples.jsonl")
@@ -172,13 +172,19 @@ def _text(path: Path) -> str:
     return path.read_bytes().decode(errors="replace") if path.is_file() else ""
 
 
-def _read_facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a run's directory says of the run: its run.json.
+
+    :raises EvidenceError: when there is no run in `path`, or that file is damaged.
+    """
     if not path.is_dir():
         raise EvidenceError(f"{path} is not a directory", hint="give the directory that `splvm run` named")
     try:
         facts = json.loads((path / "run.json").read_bytes())
     except FileNotFoundError:
         raise EvidenceError(f"{path} has no run.json: it is not the directory of a run") from None
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
         raise EvidenceError(f"{path / 'run.json'} is damaged: {error}") from error
     if not isinstance(facts, dict) or "schema_version" not in facts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 import tracemalloc
@@ -15,7 +16,7 @@ from fake_agent import LIMIT_S, meanwhile
 
 from framework.deadline import Deadline, poll
 from framework.errors import BootError, DeadlineExceeded
-from framework.guest.console import _TAIL_BYTES, Console, start_console
+from framework.guest.console import _LAST_READS, _TAIL_BYTES, Console, start_console
 
 PANIC = b"[    2.4] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n"
 TITLE = "Kernel panic - not syncing: VFS: Unable to mount root fs"
@@ -179,6 +180,35 @@ def test_the_reader_ends_with_the_block_and_leaves_the_socket() -> None:
         assert set(threading.enumerate()) <= before
         guest.sendall(b"later")
         assert here.recv(5) == b"later"
+
+
+def test_what_has_come_is_read_when_the_reading_ends(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    here, guest = socket.socketpair()
+    said = b"x" * 50_000
+    with here, guest:
+        with start_console(here, log) as console:
+            guest.sendall(said)
+        assert console.position == len(said)
+    assert log.read_bytes() == said
+
+
+def test_a_guest_that_does_not_stop_talking_does_not_keep_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, guest = socket.socketpair()
+    late: list[bytes] = []
+
+    def talk(console: Console, data: bytes) -> None:
+        guest.send(b"and ")
+        if select.select([console._stop_here], [], [], 0)[0]:
+            late.append(data)
+
+    monkeypatch.setattr(Console, "_keep", talk)
+    with here, guest:
+        with start_console(here, Path(os.devnull)) as console:
+            guest.send(b"and ")
+        assert not console._thread.is_alive()
+    # One more may have been on its way when it was told to end.
+    assert len(late) <= _LAST_READS + 1
 
 
 def test_a_console_that_is_reset() -> None:

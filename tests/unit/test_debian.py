@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import formatdate
@@ -21,7 +21,7 @@ import pytest
 
 from framework.deadline import Deadline
 from framework.errors import SetupError, UsageError
-from framework.host import debian
+from framework.host import debian, mirror
 from framework.host.archive import (
     Candidate,
     Dependency,
@@ -32,7 +32,8 @@ from framework.host.archive import (
     parse_depends,
     parse_release,
 )
-from framework.host.debian import SUITES, Mirror, PrivateApt, choose_mirror, find_keyring, find_mirror, find_suite
+from framework.host.debian import PrivateApt, find_keyring
+from framework.host.mirror import SUITES, Mirror, choose_mirror, find_mirror, find_suite
 
 needs_apt = pytest.mark.skipif(
     not all(map(shutil.which, ("apt-get", "dpkg-deb", "gpg"))), reason="apt, dpkg and gpg are needed"
@@ -688,3 +689,156 @@ def test_host_settings_are_carried_over_but_not_its_trust(
         f'Dir::Cache "{tmp_path}/store/apt/sid/cache";',
     ):
         assert line in dump.splitlines()
+
+
+# What apt has said already
+
+
+@dataclass
+class Asked:
+    """How often apt was asked."""
+
+    targets: int = 0
+    queries: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    counter = Asked()
+    list_targets, query = mirror._list_targets, PrivateApt._query
+
+    def count_targets() -> str:
+        counter.targets += 1
+        return list_targets()
+
+    def count_queries(self: PrivateApt, *argv: str) -> str:
+        counter.queries.append(argv[-1])
+        return query(self, *argv)
+
+    monkeypatch.setattr(mirror, "_list_targets", count_targets)
+    monkeypatch.setattr(PrivateApt, "_query", count_queries)
+    return counter
+
+
+@pytest.fixture
+def host_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host whose apt has just this source list."""
+    for name in ("SPLVM_MIRROR", "SPLVM_SECURITY_MIRROR"):
+        monkeypatch.delenv(name, raising=False)
+    sources, lists, settings = tmp_path / "host.list", tmp_path / "host-lists", tmp_path / "host.conf"
+    lists.mkdir()
+    # apt names a target only once it has fetched it.
+    for host in ("one", "two"):
+        (lists / f"{host}.example_debian_dists_bookworm_main_binary-amd64_Packages").touch()
+    (tmp_path / "host.list.d").mkdir()
+    sources.write_text("deb http://one.example/debian bookworm main\n")
+    places = {"Etc::sourcelist": sources, "Etc::sourceparts": f"{sources}.d", "State::lists": lists}
+    settings.write_text("".join(f'Dir::{name} "{path}";\n' for name, path in places.items()))
+    monkeypatch.setenv("APT_CONFIG", str(settings))
+    return sources
+
+
+def main_mirror(tmp_path: Path) -> str:
+    return PrivateApt(tmp_path / "store", "sid", keyring=tmp_path / "keyring").mirror.main
+
+
+@needs_apt
+def test_the_host_is_asked_once_for_its_mirror(tmp_path: Path, host_sources: Path, asked: Asked) -> None:
+    assert [main_mirror(tmp_path) for _ in range(3)] == ["http://one.example/debian"] * 3
+    assert asked.targets == 1
+
+
+def _another_list(sources: Path) -> None:
+    sources.write_text(sources.read_text().replace("one", "two"))
+
+
+def _another_list_in_parts(sources: Path) -> None:
+    _another_list(Path(f"{sources}.d") / "part.list")
+
+
+def _another_configuration(sources: Path) -> None:
+    another = sources.with_name("another.list")
+    another.write_text("deb http://two.example/debian bookworm main\n")
+    settings = Path(os.environ["APT_CONFIG"])
+    settings.write_text(settings.read_text().replace(f'"{sources}"', f'"{another}"'))
+
+
+@needs_apt
+@pytest.mark.parametrize("change", [_another_list, _another_list_in_parts, _another_configuration])
+def test_a_host_that_was_set_up_anew_is_asked_anew(
+    tmp_path: Path, host_sources: Path, asked: Asked, change: Callable[[Path], None]
+) -> None:
+    if change is _another_list_in_parts:
+        host_sources.rename(Path(f"{host_sources}.d") / "part.list")
+    assert main_mirror(tmp_path) == "http://one.example/debian"
+    change(host_sources)
+    assert main_mirror(tmp_path) == "http://two.example/debian"
+    assert asked.targets == 2
+
+
+@needs_apt
+def test_a_host_is_asked_again_when_the_memo_is_damaged(tmp_path: Path, host_sources: Path, asked: Asked) -> None:
+    main_mirror(tmp_path)
+    memo = tmp_path / "store" / "apt" / "mirror.json"
+    memo.write_text(memo.read_text().replace("one.example", "bad.example"))
+    assert main_mirror(tmp_path) == "http://one.example/debian"
+    assert asked.targets == 2
+
+
+@needs_apt
+def test_the_environment_comes_before_what_is_kept(
+    tmp_path: Path, host_sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main_mirror(tmp_path)
+    monkeypatch.setenv("SPLVM_MIRROR", "http://env.example/debian")
+    assert main_mirror(tmp_path) == "http://env.example/debian"
+
+
+@needs_apt
+def test_lists_are_asked_once(tmp_path: Path, sid: Site, asked: Asked) -> None:
+    update(private_apt(tmp_path, sid))
+    found = [private_apt(tmp_path, sid).candidates("tool") for _ in range(3)]
+    assert found[0] == found[1] == found[2] and len(found[0]) == 2
+    assert private_apt(tmp_path, sid).candidates("missing") == []
+    assert asked.queries == ["tool", "missing"]
+
+
+@needs_apt
+def test_new_lists_are_asked_anew(tmp_path: Path, sid: Site, asked: Asked) -> None:
+    update(private_apt(tmp_path, sid))
+    assert len(private_apt(tmp_path, sid).candidates("tool")) == 2
+    sid.main.add("sid", "tool", "2:1")
+    sid.main.publish("sid")
+    update(private_apt(tmp_path, sid))
+    assert [it.version for it in private_apt(tmp_path, sid).candidates("tool")] == ["2:1", "1:0.9-1", "1.0-1"]
+    assert asked.queries == ["tool", "tool"]
+
+
+@needs_apt
+def test_lists_that_somebody_else_changed_are_asked_anew(tmp_path: Path, sid: Site, asked: Asked) -> None:
+    update(private_apt(tmp_path, sid))
+    assert len(private_apt(tmp_path, sid).candidates("tool")) == 2
+    for path in (tmp_path / "store" / "apt" / "sid" / "lists").glob("*Packages*"):
+        path.unlink()
+    assert private_apt(tmp_path, sid).candidates("tool") == []
+
+
+@needs_apt
+def test_lists_are_asked_again_when_the_memo_is_damaged(tmp_path: Path, sid: Site, asked: Asked) -> None:
+    update(private_apt(tmp_path, sid))
+    private_apt(tmp_path, sid).candidates("tool")
+    memo = tmp_path / "store" / "apt" / "sid" / "answers.json"
+    memo.write_text(memo.read_text().replace("Version: 1.0-1", "Version: 6.6-6"))
+    assert [it.version for it in private_apt(tmp_path, sid).candidates("tool")] == ["1:0.9-1", "1.0-1"]
+    assert asked.queries == ["tool", "tool"]
+
+
+@needs_apt
+def test_a_kept_package_is_found_beside_a_kept_answer(tmp_path: Path, sid: Site, asked: Asked) -> None:
+    """Only what apt says is kept: downloaded packages are looked for each time."""
+    update(private_apt(tmp_path, sid))
+    path = private_apt(tmp_path, sid).download("tool", "1.0-1", Deadline(60))
+    record = path.with_suffix(".json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), "version": "0.1-1"}))
+    assert [it.version for it in private_apt(tmp_path, sid).candidates("tool")] == ["1:0.9-1", "1.0-1", "0.1-1"]
+    assert asked.queries == ["tool"]

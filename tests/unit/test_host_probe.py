@@ -13,7 +13,7 @@ import pytest
 from framework.deadline import Deadline
 from framework.errors import DeadlineExceeded, SetupError, UsageError
 from framework.host import probe
-from framework.host.debian import Mirror
+from framework.host.mirror import Mirror
 from framework.host.probe import (
     Accelerator,
     Check,
@@ -106,6 +106,20 @@ def test_find_qemu(said: str, version: tuple[int, ...], tmp_path: Path, monkeypa
     monkeypatch.setattr(probe, "find_program", lambda name: str(fake.path))
     found = find_qemu()
     assert (found.path, found.version, len(found.sha256)) == (fake.path, version, 64)
+
+
+def test_qemu_is_asked_once_for_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = stand_in(tmp_path, "echo 'QEMU emulator version 7.2.22'")
+    monkeypatch.setattr(probe, "find_program", lambda name: str(fake.path))
+    (tmp_path / "host").mkdir()
+    first = find_qemu(tmp_path)
+    assert find_qemu(tmp_path) == first == find_qemu()
+    assert len(calls(fake)) == 2
+    # One that was replaced is another one.
+    stand_in(tmp_path, "echo 'QEMU emulator version 8.0.0'")
+    another = find_qemu(tmp_path)
+    assert (another.version, len(calls(fake))) == ((8, 0, 0), 3)
+    assert another.sha256 != first.sha256
 
 
 @pytest.mark.parametrize("said", ["QEMU emulator version 6.2.0", "something else"])

@@ -25,7 +25,7 @@ from framework.build.spl import SplSource
 from framework.deadline import Deadline
 from framework.errors import SetupError
 from framework.host.archive import Candidate, Dependency, PackageGoneError, parse_depends
-from framework.host.debian import SUITES
+from framework.host.mirror import SUITES
 from framework.host.process import run
 from framework.host.store import Artefact, Store
 

@@ -15,7 +15,7 @@ import pytest
 from framework.deadline import Deadline
 from framework.errors import BuildError, DeadlineExceeded, SetupError
 from framework.host import process
-from framework.host.process import TAIL_LINES, as_root_args, find_program, run, start_process
+from framework.host.process import TAIL_LINES, as_root_args, find_program, run, start_process, wait_until_exited
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,6 +110,18 @@ def test_missing_program(name: str, hint: str, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(SetupError) as caught:
         find_program(name)
     assert hint in str(caught.value)
+
+
+def test_the_end_of_a_process_is_waited_for() -> None:
+    with start_process(["sh", "-c", "exit 3"]) as process:
+        assert wait_until_exited(process, 20) == 3
+        assert wait_until_exited(process, 0) == 3
+    with start_process(["cat"], stdin=subprocess.PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            wait_until_exited(process, 0)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert wait_until_exited(process, 20) == 0
 
 
 def test_missing_program_is_not_started() -> None:

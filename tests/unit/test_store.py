@@ -198,7 +198,7 @@ def test_default_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_built_once(store: Store, builder: Builder) -> None:
     assert store.kept("guest", KEY) is None
     path = get(store, builder)
-    for verify in ("quick", "full", "stamp"):
+    for verify in ("quick", "full", "named"):
         assert get(store, builder, verify) == path
     assert builder.runs == 1
     assert (path / "bin" / "agent").read_bytes() == b"agent" * 1000
@@ -374,7 +374,7 @@ def test_rot_is_found_by_full_and_after_a_boot(store: Store, builder: Builder, m
     rot(get(store, builder))
     assert store.kept("guest", KEY, verify="quick")
     assert store.kept("guest", KEY, verify="full") is None
-    monkeypatch.setattr(store_module, "_boot_id", lambda: "another")
+    monkeypatch.setattr(store_module, "boot_id", lambda: "another")
     assert store.kept("guest", KEY, verify="quick") is None
 
 
@@ -388,14 +388,13 @@ def test_notes_of_what_was_seen_are_not_needed(store: Store, builder: Builder) -
     assert builder.runs == 1
 
 
-def test_stamp_allows_use_but_not_loss(store: Store, builder: Builder) -> None:
-    path = get(store, builder)
-    (path / "bin" / "extra").touch()
-    (path / "root").mkdir()
-    assert get(store, builder, "stamp") == path
-    assert builder.runs == 1
-    (path / "empty").unlink()
-    get(store, builder, "stamp")
+def test_named_is_only_looked_for(store: Store, builder: Builder) -> None:
+    path = get(store, builder, "named")
+    DAMAGES["missing"](path)
+    assert get(store, builder, "named") == path
+    assert builder.runs == 1, "what is in it is found out with another level"
+    (path.parent / "manifest.json").unlink()
+    get(store, builder, "named")
     assert builder.runs == 2
 
 

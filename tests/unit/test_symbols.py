@@ -15,7 +15,7 @@ from framework.build.symbols import fetch_symbols, kept_symbols
 from framework.deadline import Deadline
 from framework.errors import BuildError, SetupError
 from framework.host.archive import Candidate, PackageGoneError
-from framework.host.debian import SUITES
+from framework.host.mirror import SUITES
 from framework.host.process import run
 from framework.host.store import Artefact, Store
 

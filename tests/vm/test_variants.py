@@ -12,7 +12,8 @@ import pytest
 from framework.build.spl import SPL_DIR, apply_patch, find_source
 from framework.build.variants import VARIANTS
 from framework.deadline import Deadline
-from framework.host.debian import SUITES, PrivateApt
+from framework.host.debian import PrivateApt
+from framework.host.mirror import SUITES
 from framework.host.store import Store
 
 pytestmark = pytest.mark.vm
