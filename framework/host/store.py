@@ -9,6 +9,8 @@ Owns everything below one directory::
     tmp/<owner>-<random>/        scratch of a living process, artefacts under construction among it
     damaged/<kind>-<key>/        the last one that did not match its manifest, kept for a week
 
+A workspace has only a tree: it is changed in use, and whoever uses it says what it is worth.
+
 An artefact appears by one rename, so there is never half of one. It is read-only by agreement: whoever needs to write
 works on a copy or an overlay.
 """
@@ -25,7 +27,7 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -171,6 +173,26 @@ class Store:
                 total -= sizes[home]
 
     @contextmanager
+    def workspace(self, kind: str, key: str) -> Iterator[Path | None]:
+        """A directory that is kept, and changed in use: this process's alone until the end of the block.
+
+        What is in it is the user's business, also that the last one may have been killed in the middle of a change.
+
+        :returns: None when another process is in it.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._locked(kind, key, Deadline(0), "a workspace"))
+            except DeadlineExceeded:
+                yield None
+                return
+            home = self._home(kind, key)
+            with _explained(self.root):
+                (home / "tree").mkdir(parents=True, exist_ok=True)
+                os.utime(home)
+            yield home / "tree"
+
+    @contextmanager
     def temporary(self) -> Iterator[Path]:
         """A private empty directory on the store's file system, removed at the end of the block.
 
@@ -314,7 +336,7 @@ def _read_manifest(home: Path) -> dict[str, Entry]:
 def _write_seen(home: Path, seen: Mapping[str, _Seen]) -> None:
     fresh = home / f"seen.{uuid.uuid4().hex}"
     try:
-        fresh.write_text(json.dumps({"boot": _boot_id(), "entries": seen}), encoding="utf-8")
+        fresh.write_text(json.dumps({"boot": boot_id(), "entries": seen}), encoding="utf-8")
         fresh.replace(home / "seen.json")
     except OSError:
         # A full disk, or a cache that may only be read: files are simply hashed each time.
@@ -326,7 +348,7 @@ def _read_seen(home: Path) -> dict[str, _Seen]:
     """What was noted in this boot; nothing is as good as anything else, it only costs time."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         head = json.loads((home / "seen.json").read_text(encoding="utf-8"))
-        if head["boot"] == _boot_id():
+        if head["boot"] == boot_id():
             return {name: tuple(times) for name, times in head["entries"].items()}
     return {}
 
@@ -392,13 +414,14 @@ def _explained(root: Path) -> Iterator[None]:
         ) from reason
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
+    """Changes with every start of the host."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def _pid_space() -> str:
     """8 hexadecimal digits that stand for this boot and this PID namespace: within them a PID means something."""
-    return hashlib.sha256(f"{_boot_id()} {os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{boot_id()} {os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:8]
 
 
 def _start_ticks(pid: int) -> int | None:

@@ -336,7 +336,7 @@ def test_rot_is_found_by_full_and_after_a_boot(store: Store, builder: Builder, m
     rot(get(store, builder))
     assert store.kept("guest", KEY, verify="quick")
     assert store.kept("guest", KEY, verify="full") is None
-    monkeypatch.setattr(store_module, "_boot_id", lambda: "another")
+    monkeypatch.setattr(store_module, "boot_id", lambda: "another")
     assert store.kept("guest", KEY, verify="quick") is None
 
 
