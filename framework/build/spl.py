@@ -268,7 +268,7 @@ def _build_spl_ko(
             shutil.copy2(config.path / "zfs_config.h", src)
             shutil.copy2(kbuild, src / "module" / "Kbuild")
             # The root's key is not that of its packages' versions.
-            tree_key = input_hash({**made_with, "tree": str(source.tree), "tools": root.versions()})
+            tree_key = input_hash({**made_with, "tools": root.versions()})
             with keep_tree(store, tree_key, src.parent) if keep else nullcontext(src.parent) as work:
                 what = f"spl.ko ({source.version})"
                 make_module(root, work, "/build/src/module", ["SPL_SRC=/build/src"], log, deadline, what)
