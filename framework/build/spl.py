@@ -2,14 +2,17 @@
 
 Three artefacts, so that an edit rebuilds only what it has to: zfs_config.h (one configure run per kernel and per the
 parts of the tree that configure reads), spl.ko (per source, variant and patches), slabprobe.ko (per SPL's headers and
-exported symbols, which a patch of SPL's code leaves alone).
+exported symbols, which a patch of SPL's code leaves alone). spl.ko of the user's own source or patches is built where
+the last one was, and make compiles what the edit touches.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +20,11 @@ from framework.assets import find_images
 from framework.build.module import MODULE_RECIPE, debug_file, fresh_log, make_module, sha256_of, strip_module
 from framework.build.root import BuildRoot
 from framework.build.variants import Variant
+from framework.build.worktree import keep_tree
 from framework.deadline import Deadline
 from framework.errors import BuildError, SetupError, UsageError
 from framework.host.archive import Candidate, PackageGoneError
-from framework.host.content import input_hash
+from framework.host.content import Input, input_hash
 from framework.host.debian import PrivateApt
 from framework.host.process import run
 from framework.host.store import Artefact, Store
@@ -34,8 +38,11 @@ SPL_DIR = Path("module/os/linux/spl")
 # What configure reads; an edit of the modules' code does not run it again.
 _CONFIGURE_INPUTS = ("META", "autogen.sh", "configure", "configure.ac", "config", "copy-builtin", "zfs_config.h.in")
 
-# What a tree may have beside its sources: results of builds in place, and history.
-_LEFT_OUT = shutil.ignore_patterns(".git", "*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", "*.a", "*.lo", ".libs", "build")
+# What a tree may have beside its sources: results of builds in place, history, and what editors leave.
+_LEFT_OUT = shutil.ignore_patterns(
+    *(".git", "*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", "*.a", "*.lo", ".libs", "build"),
+    *(".*", "*~", "#*#", "*.bak", "*.orig", "*.rej", "4913"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +181,9 @@ def build_spl(
     """
     applied = (*variant.patches(), *patches)
     config = _configure(store, root, source, deadline)
-    spl = _build_spl_ko(store, root, source, config, applied, deadline)
+    # What is built once is built from nothing.
+    keep = source.is_own or bool(patches)
+    spl = _build_spl_ko(store, root, source, config, applied, deadline, keep=keep)
     probe = _build_probe(store, root, config, spl, deadline)
     modules = (spl.path / "spl.ko", probe.path / "slabprobe.ko")
     return SplBuild(source, variant, tuple(patches), modules)
@@ -210,43 +219,118 @@ def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadl
     return store.get("spl-config", key, build, deadline=deadline, what=what)
 
 
+def find_inputs(tree: Path) -> dict[str, Path]:
+    """The files of an OpenZFS tree that go into spl.ko: SPL's own sources, and all headers.
+
+    :returns: by their name from the top of the tree.
+    """
+    inputs = {}
+    for part in (SPL_DIR, Path("include")):
+        for directory, below, names in os.walk(tree / part):
+            left_out = _LEFT_OUT(directory, [*below, *names])
+            below[:] = sorted(set(below) - left_out)
+            paths = [Path(directory, name) for name in sorted(set(names) - left_out)]
+            inputs.update({str(path.relative_to(tree)): path for path in paths})
+    return inputs
+
+
+def inputs_key(tree: Path, patches: Sequence[Path]) -> str:
+    """Changes with what a build is made from, and only with that: not with what editors leave beside it.
+
+    :raises SetupError: when a file cannot be read.
+    """
+    return input_hash({"sources": find_inputs(tree), "patches": list(patches)})
+
+
 def _build_spl_ko(
-    store: Store, root: BuildRoot, source: SplSource, config: Artefact, patches: Sequence[Path], deadline: Deadline
+    store: Store,
+    root: BuildRoot,
+    source: SplSource,
+    config: Artefact,
+    patches: Sequence[Path],
+    deadline: Deadline,
+    *,
+    keep: bool,
 ) -> Artefact:
+    """:param keep: build in a tree that is kept for the next build of this source."""
     kbuild = find_images() / "spl" / "Kbuild"
-    key = input_hash(
-        {
-            "recipe": MODULE_RECIPE,
-            "config": config.key,
-            "spl": source.tree / SPL_DIR,
-            "include": source.tree / "include",
-            "kbuild": kbuild,
-            "patches": list(patches),
-            # A plain patch may also touch what is not compiled here; then it has to fit there too.
-            "tree": source.tree.name if any(p.suffix != ".cocci" for p in patches) else "",
-        }
-    )
+    inputs = inputs_key(source.tree, patches)
+    made_with: dict[str, Input] = {"recipe": MODULE_RECIPE, "config": config.key, "kbuild": kbuild}
+    # A plain patch may also touch what is not compiled here; then it has to fit there too.
+    plain = any(patch.suffix != ".cocci" for patch in patches)
+    key = input_hash({**made_with, "inputs": inputs, "tree": source.tree.name if plain else ""})
 
     def build(tree: Path) -> None:
         log = fresh_log(store, f"spl-{key[:12]}")
-        with store.temporary() as work:
-            src = work / "src"
-            _copy_tree(source.tree, src)
-            for patch in patches:
-                apply_patch(patch, src, log, deadline)
+        with store.temporary() as scratch:
+            src = scratch / "build" / "src"
+            _gather(source.tree, patches, inputs, scratch, src, log, deadline, whole=plain)
             shutil.copy2(config.path / "zfs_config.h", src)
             shutil.copy2(kbuild, src / "module" / "Kbuild")
-            make_module(
-                root, work, "/build/src/module", ["SPL_SRC=/build/src"], log, deadline, f"spl.ko ({source.version})"
-            )
-            strip_module(root, work, Path("src/module/spl.ko"), log, deadline)
-            for name in ("spl.ko", "spl.ko.debug", "Module.symvers"):
-                shutil.copy2(src / "module" / name, tree)
-            shutil.copytree(src / "include", tree / "include", symlinks=True, ignore=_LEFT_OUT)
+            # The root's key is not that of its packages' versions.
+            tree_key = input_hash({**made_with, "tools": root.versions()})
+            with keep_tree(store, tree_key, src.parent) if keep else nullcontext(src.parent) as work:
+                what = f"spl.ko ({source.version})"
+                make_module(root, work, "/build/src/module", ["SPL_SRC=/build/src"], log, deadline, what)
+                _take_spl_ko(root, work, tree, log, deadline)
 
     names = ", ".join(p.name for p in patches)
     what = f"spl.ko of {source.version} for {root.release}" + (f" with {names}" if names else "")
     return store.get("spl", key, build, deadline=deadline, what=what)
+
+
+def _gather(
+    tree: Path,
+    patches: Sequence[Path],
+    inputs: str,
+    scratch: Path,
+    src: Path,
+    log: Path,
+    deadline: Deadline,
+    *,
+    whole: bool,
+) -> None:
+    """Copy what spl.ko is made from to `src`, patched.
+
+    :param inputs: its `inputs_key`.
+    :param whole: patch a copy of the whole tree.
+    :raises BuildError: when a patch does not apply.
+    :raises SetupError: when somebody saved a file meanwhile: what would be built is not what its name says.
+    """
+    copies = [scratch / f"patch-{number}" / patch.name for number, patch in enumerate(patches)]
+    copy = scratch / "tree"
+    try:
+        for patch, to in zip(patches, copies, strict=True):
+            to.parent.mkdir()
+            shutil.copyfile(patch, to)
+        if whole:
+            _copy_tree(tree, copy)
+        else:
+            for name, path in find_inputs(tree).items():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, copy / name)
+        unchanged = inputs_key(copy, copies) == inputs
+    except OSError as reason:
+        raise SetupError(f"cannot read the source of SPL: {reason}") from reason
+    if not unchanged:
+        raise SetupError(f"{tree} or a patch was changed while it was read", hint="try again")
+    for patch in copies:
+        apply_patch(patch, copy, log, deadline)
+    for name, path in find_inputs(copy).items():
+        (src / name).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(src / name)
+
+
+def _take_spl_ko(root: BuildRoot, work: Path, tree: Path, log: Path, deadline: Deadline) -> None:
+    """Put into `tree` what was built in `work`; what make goes by stays as make left it."""
+    out, built = work / "out", work / "src" / "module"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    shutil.copy2(built / "spl.ko", out)
+    strip_module(root, work, Path("out", "spl.ko"), log, deadline)
+    for path in (out / "spl.ko", debug_file(out / "spl.ko"), built / "Module.symvers"):
+        shutil.copy2(path, tree)
+    shutil.copytree(work / "src" / "include", tree / "include", symlinks=True)
 
 
 def _build_probe(store: Store, root: BuildRoot, config: Artefact, spl: Artefact, deadline: Deadline) -> Artefact:

@@ -15,10 +15,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from framework import __version__
-from framework.cli import guests, host, records
+from framework.cli import guests, host, records, watch
+from framework.cli.options import show_error
 from framework.errors import HarnessError
 from framework.log import setup_logging
-from framework.report.summary import plain
 
 app = typer.Typer(
     name="splvm",
@@ -50,6 +50,7 @@ def _options(
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "demo": guests.demo,
     "run": guests.run,
+    "watch": watch.watch,
     "matrix": guests.matrix,
     "judge": records.judge,
     "bundle": records.bundle,
@@ -82,8 +83,6 @@ def main() -> NoReturn:
         # Its own errors (usage, Ctrl-C, a reader that has gone) it turns into messages and statuses itself.
         app()
     except HarnessError as error:
-        # What a guest or a tool said may be in it.
-        for line in f"error: {error}".splitlines():
-            typer.echo(plain(line), err=True)
+        show_error(error)
         sys.exit(error.exit_status)
     raise AssertionError("a typer application exits")

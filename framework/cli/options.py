@@ -18,12 +18,12 @@ from framework.build.kernels import KERNELS
 from framework.build.own import FORM as OWN_KERNEL
 from framework.build.source import FORM as BUILT_KERNEL
 from framework.build.variants import VARIANTS
-from framework.errors import SetupError, UsageError
+from framework.errors import HarnessError, SetupError, UsageError
 from framework.evidence.verdict import Outcome, Verdict
 from framework.lab.pool import fitting_jobs
 from framework.lab.prepare import Wish, find_any_kernel, spec_of
 from framework.lab.rundir import read_facts
-from framework.report.summary import summarize
+from framework.report.summary import plain, summarize
 
 KernelOption = Annotated[
     str,
@@ -109,6 +109,12 @@ def show_verdict(verdict: Verdict, directory: Path, console: Console | None = No
     facts = read_facts(directory)
     panel = summarize(verdict, facts, str(directory), expected=verdict.outcome in facts["expected"])
     (console or make_console()).print(panel)
+
+
+def show_error(error: HarnessError) -> None:
+    """Line by line, without control characters: what a guest or a tool said may be in it."""
+    for line in f"error: {error}".splitlines():
+        typer.echo(plain(line), err=True)
 
 
 def make_console(*, record: bool = False) -> Console:

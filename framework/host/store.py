@@ -9,6 +9,8 @@ Owns everything below one directory::
     tmp/<owner>-<random>/        scratch of a living process, artefacts under construction among it
     damaged/<kind>-<key>/        the last one that did not match its manifest, kept for a week
 
+A workspace has only a tree: it is changed in use, and whoever uses it says what it is worth.
+
 An artefact appears by one rename, so there is never half of one. It is read-only by agreement: whoever needs to write
 works on a copy or an overlay.
 """
@@ -25,7 +27,7 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -169,6 +171,26 @@ class Store:
             with suppress(DeadlineExceeded):
                 self.forget(kind, home.name, deadline=Deadline(0), what="an artefact that was not used for long")
                 total -= sizes[home]
+
+    @contextmanager
+    def workspace(self, kind: str, key: str) -> Iterator[Path | None]:
+        """A directory that is kept, and changed in use: this process's alone until the end of the block.
+
+        What is in it is the user's business, also that the last one may have been killed in the middle of a change.
+
+        :returns: None when another process is in it.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._locked(kind, key, Deadline(0), "a workspace"))
+            except DeadlineExceeded:
+                yield None
+                return
+            home = self._home(kind, key)
+            with _explained(self.root):
+                (home / "tree").mkdir(parents=True, exist_ok=True)
+                os.utime(home)
+            yield home / "tree"
 
     @contextmanager
     def temporary(self) -> Iterator[Path]:

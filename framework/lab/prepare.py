@@ -15,7 +15,7 @@ from framework.build.kernels import Kernel, KernelSpec, fetch_kernel, find_kerne
 from framework.build.known import remember_kernel
 from framework.build.own import OwnKernel, find_own_kernel, take_kernel
 from framework.build.source import BuiltKernel, build_kernel, find_built_kernel
-from framework.build.spl import SplBuild, build_spl, check_inputs, find_source
+from framework.build.spl import SplBuild, SplSource, build_spl, check_inputs, find_source
 from framework.build.variants import find_variant
 from framework.deadline import Deadline
 from framework.errors import UsageError
@@ -216,14 +216,24 @@ def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = 
     """
     # What is wrong with the wish is said before anything is fetched for it.
     chosen = find_any_kernel(wish.kernel)
-    variant = find_variant(wish.variant)
+    find_variant(wish.variant)
     own_tree = check_inputs(wish.spl, wish.patches)
     deadline = deadline or Deadline(PREPARE_BUDGET_S)
     base = prepare_kernel(wish, store, deadline)
     source = find_source(own_tree, base.store, base.apt, deadline)
     if not isinstance(chosen, OwnKernel):
         remember_kernel(base.store, base.kernel, source)
-    spl = build_spl(base.store, base.kernel.root, source, variant, wish.patches, deadline)
+    return add_spl(base, source, wish, deadline)
+
+
+def add_spl(base: PreparedKernel, source: SplSource, wish: Wish, deadline: Deadline) -> Prepared:
+    """Build SPL for a kernel.
+
+    :param wish: what it says of variant and patches.
+    :raises UsageError: when there is no such variant.
+    :raises SetupError: when something cannot be built.
+    """
+    spl = build_spl(base.store, base.kernel.root, source, find_variant(wish.variant), wish.patches, deadline)
     releases = tuple(base.apt.releases())
     parts = {field.name: getattr(base, field.name) for field in fields(base)}
     return Prepared(**parts, spl=spl, releases=releases)

@@ -19,7 +19,7 @@ from framework.lab.expectations import EXPECTED
 from framework.lab.scenarios import SCENARIOS
 
 COMMANDS = (
-    *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "matrix", "judge", "bundle", "examine"),
+    *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "watch", "matrix", "judge", "bundle", "examine"),
     *("demo", "shell", "parse-slab", "test"),
 )
 
@@ -72,6 +72,9 @@ def test_version() -> None:
         (("run", "nominal", "--spl", "no-such"), ("debian", "path:DIR")),
         (("run", "nominal", "--spl", "path:/"), ("not the top of an OpenZFS tree",)),
         (("run", "nominal", "--spl-patch", "no-such.cocci"), (".cocci, .patch or .diff",)),
+        (("watch", "no-such"), ("nominal", "held-worker")),
+        (("watch", "nominal"), ("nothing to watch", "path:DIR", "--spl-patch")),
+        (("watch", "nominal", "--spl", "path:/"), ("not the top of an OpenZFS tree",)),
         (("no-such",), ("No such command",)),
         (("run",), ("SCENARIO",)),
         (("run", "nominal", "--memory", "1"), ("256",)),

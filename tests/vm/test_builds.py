@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from framework.build.spl import SPL_DIR, _build_spl_ko, _configure, find_source
+from framework.deadline import Deadline
 from framework.errors import BuildError, UsageError
 from framework.evidence.verdict import Outcome
 from framework.host.content import input_hash
@@ -94,6 +97,43 @@ def test_own_patch_mends_it(run_scenario: Callable[..., RunResult], own_tree: Pa
     context = [f" {lines[at - 1]}", f"-{lines[at]}", f"+{lines[at].replace('60 * HZ', 'HZ / 10')}", f" {lines[at + 1]}"]
     patch.write_text("\n".join([f"--- a/{source}", f"+++ b/{source}", f"@@ -{at},3 +{at},3 @@", *context]) + "\n")
     run_scenario("held-worker", spl=f"path:{own_tree}", patches=(patch,)).must_be(Outcome.PROGRESS)
+
+
+# Objects that a slab is to have, if nothing else is asked for.
+PER_SLAB = re.compile(r"(?m)^(#define\s+SPL_KMEM_CACHE_OBJ_PER_SLAB\s+)8\b")
+
+
+def test_kept_tree_builds_what_a_clean_one_builds(spl: Prepared, tmp_path: Path) -> None:
+    """To the byte, after edits of source and header, one that does not compile, and a patch that comes and goes."""
+    tree = tmp_path / "zfs"
+    shutil.copytree(spl.spl.source.tree, tree, symlinks=True)
+    source, header = tree / SPL_DIR / "spl-kmem-cache.c", tree / "include/os/linux/spl/sys/kmem_cache.h"
+    # A content that nobody else has: what is forgotten below is nobody else's.
+    text, macros = f"{source.read_text()}/* {tmp_path} */\n", header.read_text()
+    assert text.count("HZ / 10") == 1 and PER_SLAB.search(macros)
+    mutant = Path(__file__).parent / "mutants" / "flag-never-set.cocci"
+
+    def build(number: str, per_slab: str = "8", patches: tuple[Path, ...] = (), *, keep: bool = True) -> str:
+        source.write_text(text.replace("HZ / 10", f"HZ / {number}"))
+        header.write_text(PER_SLAB.sub(rf"\g<1>{per_slab}", macros))
+        deadline = Deadline(600)
+        own = find_source(tree, spl.store, spl.apt, deadline)
+        config = _configure(spl.store, spl.kernel.root, own, deadline)
+        made = _build_spl_ko(spl.store, spl.kernel.root, own, config, patches, deadline, keep=keep)
+        content = input_hash({"made": made.path})
+        spl.store.forget(made.kind, made.key, deadline=deadline, what="spl.ko of a test")
+        return content
+
+    first = build("10")
+    edited = build("5")
+    with pytest.raises(BuildError):
+        build("no_such_name")
+    mended = build("7", "16")
+    patched = build("7", patches=(mutant,))
+    assert len({first, edited, mended, patched}) == 4
+    assert build("10") == first
+    assert build("10", keep=False) == first
+    assert build("7", "16", keep=False) == mended
 
 
 @pytest.mark.slow
