@@ -19,7 +19,7 @@ from framework.evidence.slab import CacheRow
 DECLINES = 10
 
 # Seconds of the load before anything is done to it.
-SETTLE_S = 0.5
+SETTLE_S = 0.4
 
 # Page allocations that are let fail: enough for several growths in a row, and for so few that no caller waits as long
 # as the bound on the latency. A growth that fails costs the callers SPL's timeout, for nobody wakes them.
@@ -230,8 +230,8 @@ _AUDIT = (
     Step("audit-end", (), _lasts(0), 1),
 )
 # Long enough for a caller that is not woken to show it a few times over (evidence/progress.py, TIMEOUTS_AT_LEAST).
-_AFTERWARDS = Step("", (), _lasts(1.0), 3)
-_FINISH = (Step("stop", ("stop",), _stopped, 5), Step("final", (), _read_often, 3), Step("end", (), _lasts(0.2), 1))
+_AFTERWARDS = Step("", (), _lasts(0.7), 3)
+_FINISH = (Step("stop", ("stop",), _stopped, 5), Step("final", (), _read_often, 3), Step("end", (), _lasts(0.1), 1))
 
 
 def _nominal(window_s: float) -> tuple[Step, ...]:
