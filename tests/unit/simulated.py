@@ -49,6 +49,9 @@ OBJECTS = 32
 ROUNDS = 3
 SIZE = 65_536
 
+# Part of the time for which virtual CPUs wait for the host's even if it has nothing else to do.
+QUIET_HOST = 0.02
+
 # Free memory lies in single pages.
 FRAGMENTED = "fragmented"
 
@@ -206,8 +209,11 @@ class Knobs:
     # --- the critical threads
     # Thread to when it waits for an object.
     waiting: Mapping[int, Span] = field(default_factory=dict)
-    # Waits for the worker that last as long as SPL's timeout.
+    # Those that wait are ready to run, and only get no CPU.
+    ready: bool = False
+    # Waits for the worker that last as long as SPL's timeout; and when those who wait sleep, and the worker idles.
     timeouts: Span | None = None
+    unwoken: Span | None = None
     # The threads never ask again for what they gave back; and nobody counts where objects come from.
     unused: bool = False
     uncounted: bool = False
@@ -228,8 +234,9 @@ class Knobs:
     dropped: int = 0
     ended: bool = True
     # --- the host
-    # Part of the time for which virtual CPUs had to wait for one of the host's.
-    host_wait: float = 0.1
+    # Part of the time for which virtual CPUs had to wait for one of the host's, and when that was so.
+    host_wait: float = QUIET_HOST
+    starving: Span = Span("")
     # More lines on the console.
     console: str = ""
     # How the run ended, according to run.json.
@@ -449,6 +456,8 @@ class _Simulation:
         self.batches = 0
         # What SPL remembers.
         self.switches = 2
+        # How long each virtual CPU has waited for one of the host's.
+        self.starved_ns = 0
         self.dlock = self.emergency_max = self.object_max = 0
         # Free blocks by order, and what they were when memory was fragmented.
         self.blocks = {"now": BLOCKS}
@@ -535,6 +544,7 @@ class _Simulation:
     def move_on(self) -> None:
         self.tick += 1
         self.now_ns = BASE_NS + self.tick * PERIOD_NS
+        self.starved_ns += int(PERIOD_NS * (self.knobs.host_wait if self.within(self.knobs.starving) else QUIET_HOST))
         if self.is_cycle:
             self.move_trap()
         self.refused += 3 * (self.pressing and not self.within(self.knobs.relieved))
@@ -563,7 +573,7 @@ class _Simulation:
         elif self.held_ticks and not held:
             self.released_ns = self.now_ns
         self.held_ticks = self.held_ticks + 1 if held else 0
-        if not held:
+        if not held and not self.within(self.knobs.unwoken):
             self.switches += 6
 
     @property
@@ -629,9 +639,11 @@ class _Simulation:
             self.count_latency(16 if self.deadlocked else 8, got)
         else:
             late = self.within(self.knobs.timeouts)
-            self.count_latency(26 if late else 20, ROUNDS)
-            self.woken[26 if late else 14] = self.woken.get(26 if late else 14, 0) + ROUNDS
-            self.count_latency(8, got - ROUNDS)
+            # One such wait takes two ticks.
+            bucket, count = (26, self.tick % 2) if late else (14, ROUNDS)
+            self.count_latency(26 if late else 20, count)
+            self.woken[bucket] = self.woken.get(bucket, 0) + count
+            self.count_latency(8, got - count)
 
     def count_latency(self, bucket: int, count: int) -> None:
         self.latency[bucket] = self.latency.get(bucket, 0) + count
@@ -649,8 +661,8 @@ class _Simulation:
             self.read_source("vmstat", lambda: f"nr_free_pages {91_381 - self.tick}\npgfault 10\n")
         if self.tick % 5 == 0:
             spent_ns = self.tick * PERIOD_NS
-            wait_ns = int(self.knobs.host_wait * spent_ns)
-            vcpus = [{"tid": 32_007 + cpu, "run_ns": spent_ns - wait_ns, "wait_ns": wait_ns} for cpu in range(2)]
+            times = {"run_ns": spent_ns - self.starved_ns, "wait_ns": self.starved_ns}
+            vcpus = [{"tid": 32_007 + cpu, **times} for cpu in range(2)]
             self.record({"kind": "host", "vcpus": vcpus, "load1": 1.5})
 
     def read_source(self, source: str, render: Any) -> None:
@@ -840,12 +852,15 @@ class _Simulation:
 
     def thread_task(self, thread: _Thread) -> str:
         idle = thread.reached != "running"
-        state = "D" if thread.waits_since_ns else "I" if idle else "R"
+        unwoken = self.within(self.knobs.unwoken)
+        waiting = unwoken or (thread.waits_since_ns and not self.knobs.ready)
+        state = "D" if waiting else "I" if idle else "R"
         waits = _CAUGHT_ITSELF if self.knobs.own and self.held_ticks else _WAITS
-        stack = waits if thread.waits_since_ns else _IDLES if idle else ""
+        stack = waits if waiting else _IDLES if idle else ""
         name = "tx" if self.is_cycle else thread.index
         header = f"task pid={THREAD_PIDS[thread.index]} comm=slabprobe/{name} state={state}"
-        return f"{header} voluntary={2 * thread.rounds} nonvoluntary={thread.rounds // 3}\n{stack}"
+        rounds = 0 if unwoken else thread.rounds
+        return f"{header} voluntary={2 * rounds} nonvoluntary={rounds // 3}\n{stack}"
 
 
 # --- the slab file as the kernel prints it ----------------------------------------------------------------------------
