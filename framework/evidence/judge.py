@@ -74,6 +74,9 @@ class Rule:
     good: Callable[[Case], Verdict]
 
 
+# Times that verdicts rest on, by the marks around them.
+_LOOKED_AT = (("window", "window-end"), ("recovered", "final"))
+
 # Verdicts of which the cycle, or the chain, is a reason.
 _STANDS_STILL = (Outcome.LOST, Outcome.STALLED, Outcome.NO_RECOVERY)
 
@@ -123,14 +126,12 @@ def judge(evidence: Evidence) -> Verdict:
 
 def _hunger(case: Case, complaints: Sequence[Complaint]) -> str:
     """How the host gave the guest too little CPU; empty when it did not."""
-    excuses = [c.excuse for c in complaints]
-    for first, last in (("window", "window-end"), ("recovered", "final")):
-        if first in case.marks and last in case.marks:
-            excuses.append(starved(case, first, last))
+    told = [starved(case, *marks) for marks in _LOOKED_AT if case.marks.keys() >= set(marks)]
+    told += [complaint.excuse for complaint in complaints]
     outcome = case.evidence.facts.get("outcome", {})
     if outcome.get("condition") == Condition.STARVED:
-        excuses.append(str(outcome.get("detail")))
-    return next((excuse.strip(" ()") for excuse in excuses if excuse), "")
+        told.append(str(outcome.get("detail")))
+    return next((text.strip(" ()") for text in told if text), "")
 
 
 # What the kernel says when the harness has sent it an NMI (unknown_nmi_error(), arch/x86/kernel/nmi.c).

@@ -32,6 +32,9 @@ _MARK_S = 0.1
 # A virtual CPU that waited for all of a time but this part stood still throughout.
 _STILL_SHARE = 0.05
 
+# The name of SPL's slab workers: spl_kmem_init() in OpenZFS, module/os/linux/spl/spl-kmem-cache.c.
+_WORKER = "spl_kmem_cache"
+
 # Where a worker waits that has nothing to do, and where others wait for SPL's worker or for the probe.
 _IDLE = "taskq_thread"
 _OWN = re.compile(rf"{_IDLE}|spl_\w+|slabprobe_\w+")
@@ -65,8 +68,8 @@ def excuse(case: Case, start_ns: int, end_ns: int, needed_ns: int = 0) -> str:
         apart = max(_holes_ns(case, start_ns, end_ns))
         return f" (the guest was starved: readings {millis(apart)} apart)"
     # Whoever was delayed was on one CPU at a time, so it cannot be more than the waits of all of them.
-    spans = _spans(case, start_ns, end_ns)
-    waited_ns = int(1e9 * sum(min(span.within_s, sum(span.waits_s) + span.stolen_s) for span in spans))
+    waits_s = (min(span.within_s, sum(span.waits_s) + span.stolen_s) for span in _spans(case, start_ns, end_ns))
+    waited_ns = min(int(1e9 * sum(waits_s)), end_ns - start_ns)
     if waited_ns < needed_ns:
         return ""
     return (
@@ -93,12 +96,13 @@ def unwoken(case: Case, start_ns: int, end_ns: int) -> int:
 
     Whoever is woken is ready to run from then on, also while it gets no CPU. So the host has no part in this.
     """
-    pids = _critical(case)
+    pids = {thread.pid for sample in case.timeline.probe for thread in sample.value.threads}
     count = 0
     for before, after in pairwise(between(case.timeline.tasks, start_ns, end_ns)):
-        workers = [task for task in after.value if task.pid not in pids]
+        workers = _workers(after.value)
         if workers and all(task.blocked_on[:1] == (_IDLE,) and _slept_on(before.value, task) for task in workers):
-            count += sum(_slept_on(before.value, task) for task in after.value if task.pid in pids)
+            callers = [it for it in after.value if it.pid in pids and "".join(it.blocked_on[:1]).startswith("spl_")]
+            count += sum(_slept_on(before.value, task) for task in callers)
     return count
 
 
@@ -160,12 +164,11 @@ def _standstill_ns(case: Case, start_ns: int, end_ns: int) -> int:
 
 def _sleeps(case: Case, pid: int, start_ns: int, end_ns: int) -> Iterator[tuple[int, int]]:
     """From when until when a critical thread, and every worker, are known to have slept without a break."""
-    others = _critical(case) - {pid}
     since_ns = None
     samples = between(case.timeline.tasks, start_ns, end_ns)
     for before, after in pairwise(samples):
-        concerned = [task for task in after.value if task.pid not in others]
-        asleep = any(task.pid == pid for task in concerned) and all(_slept_on(before.value, it) for it in concerned)
+        caller, workers = [task for task in after.value if task.pid == pid], _workers(after.value)
+        asleep = bool(caller and workers) and all(_slept_on(before.value, it) for it in (*caller, *workers))
         if asleep and since_ns is None:
             since_ns = before.end_ns
         if since_ns is not None and (not asleep or after is samples[-1]):
@@ -173,8 +176,8 @@ def _sleeps(case: Case, pid: int, start_ns: int, end_ns: int) -> Iterator[tuple[
             since_ns = None
 
 
-def _critical(case: Case) -> set[int]:
-    return {thread.pid for sample in case.timeline.probe for thread in sample.value.threads}
+def _workers(tasks: tuple[Task, ...]) -> list[Task]:
+    return [task for task in tasks if task.comm.startswith(_WORKER)]
 
 
 def _slept_on(earlier: tuple[Task, ...], task: Task) -> bool:

@@ -16,10 +16,13 @@ from framework.evidence.verdict import Outcome, Reason
 
 T = TypeVar("T")
 
-# Allocations in these latency buckets (powers of two, ns) waited for as long as SPL's timeout of HZ/10 (from 67 ms), or
-# long, but less (from 8 ms): spl_cache_grow() in OpenZFS, module/os/linux/spl/spl-kmem-cache.c. On a host that is busy
-# long waits get rarer with their length. Where those as long as the timeout are many, and more than twice as many as
-# the shorter ones, it is the timeout that ended them, and not the worker.
+# How long a caller waits for the worker before it times out, ns: HZ/10, spl_cache_grow() in OpenZFS,
+# module/os/linux/spl/spl-kmem-cache.c.
+TIMEOUT_NS = 100_000_000
+
+# Allocations in these latency buckets (powers of two, ns) waited for as long as the timeout (from 67 ms), or long, but
+# less (from 8 ms). On a host that is busy long waits get rarer with their length. Where those as long as the timeout
+# are many, and more than twice as many as the shorter ones, it is the timeout that ended them, and not the worker.
 TIMEOUT_BUCKET = 26
 LONG_BUCKET = 23
 TIMEOUTS_AT_LEAST = 4
@@ -56,7 +59,7 @@ def weigh_timeouts(case: Case, start_ns: int, end_ns: int) -> tuple[str, str]:
     if early:
         return early, ""
     rises = _rises(rows, lambda row: row.emergency.dlock) + _rises(probes, lambda probe: probe.live.emergency_total)
-    excuses = [excuse(case, since_ns - (1 << TIMEOUT_BUCKET), until_ns) for since_ns, until_ns in rises]
+    excuses = [excuse(case, since_ns - TIMEOUT_NS, until_ns) for since_ns, until_ns in rises]
     return "", excuses[0] if excuses and all(excuses) else ""
 
 

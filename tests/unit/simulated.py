@@ -351,6 +351,11 @@ _CAUGHT_ITSELF = (
     f"[<0>] slabprobe_transaction+0x1b/0x30 [slabprobe]\n[<0>] critical_thread+0x74/0x340 [slabprobe]\n{_KTHREAD}"
 )
 _WAITS = f"[<0>] spl_kmem_cache_alloc+0x550/0x5c0 [spl]\n[<0>] critical_thread+0x74/0x340 [slabprobe]\n{_KTHREAD}"
+# The probe's own thread that takes memory, asleep for good but in `reclaim-organic`.
+_MEMORY_TASK = (
+    "task pid=120 comm=slabprobe/mem state=I voluntary=2 nonvoluntary=0\n"
+    f"[<0>] slabprobe_take+0x5f/0x220 [slabprobe]\n{_KTHREAD}"
+)
 _IDLES = f"[<0>] idle+0xaf/0xf0 [slabprobe]\n[<0>] critical_thread+0x32/0x340 [slabprobe]\n{_KTHREAD}"
 
 
@@ -848,7 +853,7 @@ class _Simulation:
             text = worker_text("D", _CAUGHT if self.is_cycle else _HELD, (self.switches, 0))
         if self.knobs.worker is not None and self.within(self.knobs.worker[0]):
             text = self.knobs.worker[1]
-        return text + "".join(self.thread_task(thread) for thread in self.threads)
+        return text + _MEMORY_TASK + "".join(self.thread_task(thread) for thread in self.threads)
 
     def thread_task(self, thread: _Thread) -> str:
         idle = thread.reached != "running"
