@@ -134,10 +134,20 @@ def test_callers_that_timed_out_have_waited_for_it_also_on_a_busy_host(scenario:
     )
     early = judged(scenario, many, STARVED)
     assert early.outcome is bad
-    assert "40 timed out, and only 0 allocations took 8 ms or more, so they did not wait" in early.reasons[0].text
+    assert "40 timed out, and only 0 allocations took 33 ms or more, so they did not wait" in early.reasons[0].text
     waited = judged(scenario, many, STARVED, Knobs(timeouts=replace(span, after_s=0.0)))
     assert waited.outcome is Outcome.INCONCLUSIVE
     assert judged(scenario, many, Knobs(timeouts=replace(span, after_s=0.0))).outcome is bad
+
+
+@pytest.mark.parametrize(("bucket", "outcome"), [(24, Outcome.SLOW), (25, Outcome.INCONCLUSIVE)])
+def test_who_waited_for_a_good_part_of_the_timeout_may_have_timed_out(bucket: int, outcome: Outcome) -> None:
+    skew = Skew("slab", {"emergency.dlock": 40}, Span("window"))
+    records = simulate(NOMINAL, Knobs(skews=(skew,), host_wait=0.7)).records
+    for record in records:
+        if record.get("source") == "probe":
+            record["text"] = record["text"].replace("latency 20 ", f"latency {bucket} ")
+    assert judge_records(NOMINAL, records).outcome is outcome
 
 
 def test_each_timeout_has_to_be_explained() -> None:
