@@ -20,6 +20,7 @@ from framework.host.debian import PrivateApt
 from framework.host.memo import Memo, stamps
 from framework.host.process import Completed, as_root_args, run
 from framework.host.store import Artefact, Store, Verify, boot_id
+from framework.host.turns import take_turn
 
 # Change when what is made changes although no input does.
 RECIPE = 1
@@ -51,6 +52,9 @@ OWN_HEADERS = "/usr/src"
 
 # For a root that has to be made anew although only its versions were asked for.
 _INSPECT_S = 1800.0
+
+# Seconds that a command waits for a run that has to be alone; such a run takes less than one minute.
+TURN_S = 120.0
 
 # Nothing in a build root is read by people.
 _EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
@@ -111,26 +115,22 @@ class BuildRoot:
     ) -> Completed:
         """Run a command inside, as the caller's user, without a network, with `work` as its /build.
 
+        It takes a share of the host, so that a run which has to be alone is. Nothing else is waited for meanwhile.
+
         :raises BuildError: when it fails, with its last lines and the log's path.
         """
         self.inspect(deadline)
         owner = f"{os.getuid()}:{os.getgid()}"
         enter = find_images() / "build" / "enter.sh"
-        return run(
-            [
-                *as_root_args(),
-                *("unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--"),
-                *("sh", str(enter), str(self.artefact.path), str(work), owner),
-                str(self.own_headers or ""),
-                *argv,
-            ],
-            deadline=deadline,
-            what=what,
-            log=log,
-            error=BuildError,
-            hint=hint,
-            watch=watch,
-        )
+        inside = [
+            *as_root_args(),
+            *("unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--"),
+            *("sh", str(enter), str(self.artefact.path), str(work), owner),
+            str(self.own_headers or ""),
+            *argv,
+        ]
+        with take_turn(Store.default_root() / "locks", alone=False, deadline=deadline.sub(TURN_S)):
+            return run(inside, deadline=deadline, what=what, log=log, error=BuildError, hint=hint, watch=watch)
 
 
 def parse_tools(status: str) -> dict[str, str]:

@@ -41,7 +41,7 @@ from framework.evidence.verdict import Verdict
 from framework.host.store import Store
 from framework.lab.experiment import Dump, run_until_fed
 from framework.lab.matrix import CellRun, grid, plan, run_matrix
-from framework.lab.pool import Job, JobResult, run_jobs
+from framework.lab.pool import Job, JobResult, fitting_jobs, run_jobs
 from framework.lab.prepare import Wish, find_any_kernel, prepare
 from framework.lab.rundir import read_facts
 from framework.lab.scenarios import SCENARIOS, Scenario, Workload, find_scenario
@@ -256,12 +256,13 @@ def shell(
 def test(ctx: typer.Context) -> None:
     """Run the project's own test suite, with real guests. Further arguments go to pytest.
 
-    One test runs after the other: several at once (`-n2`) are faster, but on a host with two cores they starve guests,
-    and then a verdict that is a matter of time says nothing.
+    As many tests run at once as the host has cores, and memory for their guests; with `-n0` one after the other.
     """
     if not (_ROOT / "tests" / "vm").is_dir():
         raise UsageError("the test suite is not part of an installation", hint="run it in a checkout of splvm")
-    argv = [sys.executable, "-m", "pytest", "--require-vm", "--dist=worksteal", "-n0", *ctx.args]
+    at_once = fitting_jobs(Wish().ram_mib)
+    processes = f"-n{at_once if at_once > 1 else 0}"
+    argv = [sys.executable, "-m", "pytest", "--require-vm", "--dist=worksteal", processes, *ctx.args]
     note(shlex.join(argv))
     os.chdir(_ROOT)
     os.execv(sys.executable, argv)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from framework.evidence.case import CACHE, HOLE_NS, Case, Complaint, seconds, seqs, starved
+from framework.evidence.case import CACHE, HOLE_NS, Case, Complaint, seconds, seqs, unless_starved
 from framework.evidence.slab import contradictions, regressions
+from framework.evidence.starvation import excuse_wait
 from framework.evidence.timeline import between, widest_gap_ns
+from framework.evidence.timeouts import weigh_timeouts
 from framework.evidence.verdict import Outcome, Reason
 
 
@@ -166,14 +168,17 @@ def check_recovered(case: Case) -> Iterator[Complaint]:
     if len(samples) < 2:
         yield Complaint(Outcome.INCONCLUSIVE, Reason("nobody looked at what came after the recovery"))
         return
+    start, end = case.marks["recovered"], case.marks["final"]
     first, last_probe = samples[0].value, samples[-1].value
     more = last_probe.live.emergency_total - first.live.emergency_total
-    excuse = starved(case, "recovered", "final")
-    outcome = Outcome.INCONCLUSIVE if excuse else Outcome.NO_RECOVERY
     if more:
-        reason = f"{more} more emergency objects were handed out after the recovery{excuse}"
-        yield Complaint(outcome, Reason(reason, seqs(samples)))
+        early, excuse = weigh_timeouts(case, start, end)
+        text = f"{more} more emergency objects were handed out after the recovery{early}"
+        yield unless_starved(Outcome.NO_RECOVERY, text, excuse, seqs(samples))
+    looked_ns = samples[-1].end_ns - samples[0].start_ns
     for before, now in zip(first.threads, last_probe.threads, strict=False):
         if now.rounds <= before.rounds:
-            reason = f"critical thread {now.index} (pid {now.pid}) finished no round after the recovery{excuse}"
-            yield Complaint(outcome, Reason(reason, seqs(samples)))
+            # Of a round that has half of the time to itself something would be seen.
+            excuse = excuse_wait(case, now.pid, (start, end), looked_ns, looked_ns // 2)
+            text = f"critical thread {now.index} (pid {now.pid}) finished no round after the recovery"
+            yield unless_starved(Outcome.NO_RECOVERY, text, excuse, seqs(samples))

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from framework.evidence.diagnosis import STARVED_SHARE
 from framework.evidence.probe import ProbeStatus
 from framework.evidence.slab import CacheRow
-from framework.evidence.timeline import Evidence, Sample, Timeline, between, cache_rows, widest_gap_ns
+from framework.evidence.timeline import Evidence, Sample, Timeline, between, cache_rows
 from framework.evidence.verdict import Outcome, Reason
 
 # Name of the probe's cache in the slab file.
@@ -21,9 +20,6 @@ CACHE = "slabprobe"
 # Readings further apart than this leave a hole in which anything may have happened, ns.
 HOLE_NS = 1_000_000_000
 
-# A guest also counts as starved when its readings are further apart than this, ns (they are due every 50 ms).
-STARVED_GAP_NS = 300_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
@@ -31,6 +27,13 @@ class Complaint:
 
     outcome: Outcome
     reason: Reason
+    # Why the module cannot be blamed for it; then `outcome` is INCONCLUSIVE.
+    excuse: str = ""
+
+
+def unless_starved(outcome: Outcome, text: str, excuse: str, samples: tuple[int, ...]) -> Complaint:
+    """A complaint about what took too long: it tells of the module only if the host has no part in that."""
+    return Complaint(Outcome.INCONCLUSIVE if excuse else outcome, Reason(f"{text}{excuse}", samples), excuse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,27 +71,6 @@ class Case:
 
 
 Check = Callable[[Case], Iterator[Complaint]]
-
-
-def starved(case: Case, first: str = "window", last: str = "window-end") -> str:
-    """Why the guest cannot be blamed for what took long between two marks; empty when it can."""
-    start, end = case.marks[first], case.marks[last]
-    gap = widest_gap_ns(between(case.timeline.probe, start, end), start, end)
-    if gap > STARVED_GAP_NS:
-        return f" (the guest was starved: readings {millis(gap)} apart)"
-    phases = case.timeline.host_phases
-    readings = [r for r in case.timeline.host if phases.get(first, 0) - 1 <= r.at_s <= phases.get(last, 0) + 1]
-    if len(readings) >= 2:
-        wait_s = readings[-1].wait_s - readings[0].wait_s
-        run_s = readings[-1].run_s - readings[0].run_s
-        # Less than before means that a CPU is gone, and so are its figures.
-        if run_s >= 0 and wait_s > STARVED_SHARE * (run_s + wait_s):
-            return f" (the guest was starved: its CPUs ran {run_s:.1f} s and waited {wait_s:.1f} s for the host's)"
-        stolen_s = readings[-1].steal_s - readings[0].steal_s
-        cores = case.evidence.facts.get("host", {}).get("cores") or 1
-        if stolen_s > STARVED_SHARE * cores * (readings[-1].at_s - readings[0].at_s):
-            return f" (the guest was starved: {stolen_s:.1f} s were stolen from the host's own CPUs)"
-    return ""
 
 
 def held_worker(case: Case) -> int | None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from framework.evidence.case import Case, Complaint, caught_thread, millis, seconds, seqs, starved
+from framework.evidence.case import Case, Complaint, caught_thread, millis, seconds, seqs
 from framework.evidence.progress import STALL_NS, prove_stuck, where
 from framework.evidence.stacks import Task
+from framework.evidence.starvation import starved
 from framework.evidence.timeline import between
 from framework.evidence.verdict import Outcome, Reason
 

@@ -8,7 +8,7 @@ evidence that is missing can only make a verdict worse.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from framework.errors import EvidenceError
@@ -30,7 +30,6 @@ from framework.evidence.case import (
     millis,
     seconds,
     seqs,
-    starved,
 )
 from framework.evidence.cycle import (
     because_carried,
@@ -53,13 +52,13 @@ from framework.evidence.progress import (
     check_latency,
     check_needed,
     check_progress,
-    check_quiet,
     check_stuck,
     check_threads,
-    check_woken,
 )
 from framework.evidence.stacks import FUNCTION
+from framework.evidence.starvation import starved
 from framework.evidence.timeline import Evidence, between
+from framework.evidence.timeouts import check_quiet, check_woken
 from framework.evidence.verdict import Outcome, Reason, Verdict
 from framework.evidence.waiting import cycle_between, find_waiting
 
@@ -74,6 +73,9 @@ class Rule:
     # The verdict when nobody complains.
     good: Callable[[Case], Verdict]
 
+
+# Times that verdicts rest on, by the marks around them.
+_LOOKED_AT = (("window", "window-end"), ("recovered", "final"))
 
 # Verdicts of which the cycle, or the chain, is a reason.
 _STANDS_STILL = (Outcome.LOST, Outcome.STALLED, Outcome.NO_RECOVERY)
@@ -102,12 +104,7 @@ def judge(evidence: Evidence) -> Verdict:
     if "window" in case.marks and "window-end" in case.marks:
         complaints += [c for check in rule.checks for c in check(case)]
     figures = describe(evidence, CACHE)
-    hunger = ""
-    for first, last in (("recovered", "final"), ("window", "window-end")):
-        if first in case.marks and last in case.marks and (excuse := starved(case, first, last)):
-            hunger = excuse.strip(" ()")
-    if (outcome := evidence.facts.get("outcome", {})).get("condition") == Condition.STARVED:
-        hunger = hunger or str(outcome.get("detail"))
+    hunger = _hunger(case, complaints)
     if not complaints:
         return replace(rule.good(case), figures=figures, starved=hunger)
     order = list(Outcome)
@@ -125,6 +122,16 @@ def judge(evidence: Evidence) -> Verdict:
         hunger,
         waiting.to_json() if waiting is not None else {},
     )
+
+
+def _hunger(case: Case, complaints: Sequence[Complaint]) -> str:
+    """How the host gave the guest too little CPU; empty when it did not."""
+    told = [starved(case, *marks) for marks in _LOOKED_AT if case.marks.keys() >= set(marks)]
+    told += [complaint.excuse for complaint in complaints]
+    outcome = case.evidence.facts.get("outcome", {})
+    if outcome.get("condition") == Condition.STARVED:
+        told.append(str(outcome.get("detail")))
+    return next((text.strip(" ()") for text in told if text), "")
 
 
 # What the kernel says when the harness has sent it an NMI (unknown_nmi_error(), arch/x86/kernel/nmi.c).

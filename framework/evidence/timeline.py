@@ -46,6 +46,8 @@ class HostReading:
     wait_s: float
     # Seconds that were taken from the host's own CPUs by what is below it, all CPUs together.
     steal_s: float = 0.0
+    # Seconds that each virtual CPU thread waited.
+    waits_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +172,10 @@ class _Builder:
                 self._take_frame(record)
             case "host":
                 vcpus = record["vcpus"]
-                self.host.append(
-                    HostReading(
-                        float(record["at_s"]),
-                        sum(int(vcpu["run_ns"]) for vcpu in vcpus) / 1e9,
-                        sum(int(vcpu["wait_ns"]) for vcpu in vcpus) / 1e9,
-                        float(record.get("steal_s", 0)),
-                    )
-                )
+                waits_s = tuple(int(vcpu["wait_ns"]) / 1e9 for vcpu in vcpus)
+                run_s = sum(int(vcpu["run_ns"]) for vcpu in vcpus) / 1e9
+                steal_s = float(record.get("steal_s", 0))
+                self.host.append(HostReading(float(record["at_s"]), run_s, sum(waits_s), steal_s, waits_s))
             case "phase":
                 self.phases[str(record["name"])] = float(record["at_s"])
             case "monitor":

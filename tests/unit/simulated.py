@@ -49,6 +49,9 @@ OBJECTS = 32
 ROUNDS = 3
 SIZE = 65_536
 
+# Part of the time for which virtual CPUs wait for the host's even if it has nothing else to do.
+QUIET_HOST = 0.02
+
 # Free memory lies in single pages.
 FRAGMENTED = "fragmented"
 
@@ -206,8 +209,11 @@ class Knobs:
     # --- the critical threads
     # Thread to when it waits for an object.
     waiting: Mapping[int, Span] = field(default_factory=dict)
-    # Waits for the worker that last as long as SPL's timeout.
+    # Those that wait are ready to run, and only get no CPU.
+    ready: bool = False
+    # Waits for the worker that last as long as SPL's timeout; and when those who wait sleep, and the worker idles.
     timeouts: Span | None = None
+    unwoken: Span | None = None
     # The threads never ask again for what they gave back; and nobody counts where objects come from.
     unused: bool = False
     uncounted: bool = False
@@ -228,8 +234,9 @@ class Knobs:
     dropped: int = 0
     ended: bool = True
     # --- the host
-    # Part of the time for which virtual CPUs had to wait for one of the host's.
-    host_wait: float = 0.1
+    # Part of the time for which virtual CPUs had to wait for one of the host's, and when that was so.
+    host_wait: float = QUIET_HOST
+    starving: Span = Span("")
     # More lines on the console.
     console: str = ""
     # How the run ended, according to run.json.
@@ -344,6 +351,11 @@ _CAUGHT_ITSELF = (
     f"[<0>] slabprobe_transaction+0x1b/0x30 [slabprobe]\n[<0>] critical_thread+0x74/0x340 [slabprobe]\n{_KTHREAD}"
 )
 _WAITS = f"[<0>] spl_kmem_cache_alloc+0x550/0x5c0 [spl]\n[<0>] critical_thread+0x74/0x340 [slabprobe]\n{_KTHREAD}"
+# The probe's own thread that takes memory, asleep for good but in `reclaim-organic`.
+_MEMORY_TASK = (
+    "task pid=120 comm=slabprobe/mem state=I voluntary=2 nonvoluntary=0\n"
+    f"[<0>] slabprobe_take+0x5f/0x220 [slabprobe]\n{_KTHREAD}"
+)
 _IDLES = f"[<0>] idle+0xaf/0xf0 [slabprobe]\n[<0>] critical_thread+0x32/0x340 [slabprobe]\n{_KTHREAD}"
 
 
@@ -449,6 +461,8 @@ class _Simulation:
         self.batches = 0
         # What SPL remembers.
         self.switches = 2
+        # How long each virtual CPU has waited for one of the host's.
+        self.starved_ns = 0
         self.dlock = self.emergency_max = self.object_max = 0
         # Free blocks by order, and what they were when memory was fragmented.
         self.blocks = {"now": BLOCKS}
@@ -535,6 +549,7 @@ class _Simulation:
     def move_on(self) -> None:
         self.tick += 1
         self.now_ns = BASE_NS + self.tick * PERIOD_NS
+        self.starved_ns += int(PERIOD_NS * (self.knobs.host_wait if self.within(self.knobs.starving) else QUIET_HOST))
         if self.is_cycle:
             self.move_trap()
         self.refused += 3 * (self.pressing and not self.within(self.knobs.relieved))
@@ -563,7 +578,7 @@ class _Simulation:
         elif self.held_ticks and not held:
             self.released_ns = self.now_ns
         self.held_ticks = self.held_ticks + 1 if held else 0
-        if not held:
+        if not held and not self.within(self.knobs.unwoken):
             self.switches += 6
 
     @property
@@ -629,9 +644,11 @@ class _Simulation:
             self.count_latency(16 if self.deadlocked else 8, got)
         else:
             late = self.within(self.knobs.timeouts)
-            self.count_latency(26 if late else 20, ROUNDS)
-            self.woken[26 if late else 14] = self.woken.get(26 if late else 14, 0) + ROUNDS
-            self.count_latency(8, got - ROUNDS)
+            # One such wait takes two ticks.
+            bucket, count = (26, self.tick % 2) if late else (14, ROUNDS)
+            self.count_latency(26 if late else 20, count)
+            self.woken[bucket] = self.woken.get(bucket, 0) + count
+            self.count_latency(8, got - count)
 
     def count_latency(self, bucket: int, count: int) -> None:
         self.latency[bucket] = self.latency.get(bucket, 0) + count
@@ -649,8 +666,8 @@ class _Simulation:
             self.read_source("vmstat", lambda: f"nr_free_pages {91_381 - self.tick}\npgfault 10\n")
         if self.tick % 5 == 0:
             spent_ns = self.tick * PERIOD_NS
-            wait_ns = int(self.knobs.host_wait * spent_ns)
-            vcpus = [{"tid": 32_007 + cpu, "run_ns": spent_ns - wait_ns, "wait_ns": wait_ns} for cpu in range(2)]
+            times = {"run_ns": spent_ns - self.starved_ns, "wait_ns": self.starved_ns}
+            vcpus = [{"tid": 32_007 + cpu, **times} for cpu in range(2)]
             self.record({"kind": "host", "vcpus": vcpus, "load1": 1.5})
 
     def read_source(self, source: str, render: Any) -> None:
@@ -836,16 +853,19 @@ class _Simulation:
             text = worker_text("D", _CAUGHT if self.is_cycle else _HELD, (self.switches, 0))
         if self.knobs.worker is not None and self.within(self.knobs.worker[0]):
             text = self.knobs.worker[1]
-        return text + "".join(self.thread_task(thread) for thread in self.threads)
+        return text + _MEMORY_TASK + "".join(self.thread_task(thread) for thread in self.threads)
 
     def thread_task(self, thread: _Thread) -> str:
         idle = thread.reached != "running"
-        state = "D" if thread.waits_since_ns else "I" if idle else "R"
+        unwoken = self.within(self.knobs.unwoken)
+        waiting = unwoken or (thread.waits_since_ns and not self.knobs.ready)
+        state = "D" if waiting else "I" if idle else "R"
         waits = _CAUGHT_ITSELF if self.knobs.own and self.held_ticks else _WAITS
-        stack = waits if thread.waits_since_ns else _IDLES if idle else ""
+        stack = waits if waiting else _IDLES if idle else ""
         name = "tx" if self.is_cycle else thread.index
         header = f"task pid={THREAD_PIDS[thread.index]} comm=slabprobe/{name} state={state}"
-        return f"{header} voluntary={2 * thread.rounds} nonvoluntary={thread.rounds // 3}\n{stack}"
+        rounds = 0 if unwoken else thread.rounds
+        return f"{header} voluntary={2 * rounds} nonvoluntary={rounds // 3}\n{stack}"
 
 
 # --- the slab file as the kernel prints it ----------------------------------------------------------------------------

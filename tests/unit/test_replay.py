@@ -6,6 +6,7 @@ How they are recorded is in CONTRIBUTING.md, "To record a run as test data".
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,13 @@ RUNS = {
     "no-recovery": Recorded(Outcome.NO_RECOVERY, ()),
     "miscounted": Recorded(Outcome.MISCOUNTED, ()),
     "slow": Recorded(Outcome.SLOW, ("the bound is 1000.0 ms",)),
+    # The same, and two more, on two cores with a load of 13.
+    "slow-asleep": Recorded(Outcome.SLOW, ("waited 2547.5 ms", "the bound is 1000.0 ms")),
+    "slow-unasked": Recorded(
+        Outcome.SLOW, ("2121 emergency objects were handed out", "127 timed out, and only 23 allocations took 33 ms")
+    ),
+    # At 20 samples a second.
+    "slow-unwoken": Recorded(Outcome.SLOW, ("callers are not woken", "12 of 20 that slept")),
     "crashed": Recorded(Outcome.CRASHED, ("sysrq triggered crash",)),
     # Interrupts off on all CPUs; the agent and sshd stopped; QEMU killed.
     "lost-frozen": Recorded(Outcome.LOST, ("interrupts are off on all CPUs", "an NMI met a CPU in wreck_spin")),
@@ -102,6 +110,14 @@ def test_recorded_run(name: str, tmp_path: Path) -> None:
     # It is the verdict that was given then.
     then = json.loads((run / "verdict.json").read_text())
     assert (then["verdict"], then["reasons"][0]["text"]) == (verdict.outcome, verdict.reasons[0].text)
+
+
+@pytest.mark.parametrize("name", ["slow-asleep", "slow-unasked", "slow-unwoken"])
+def test_what_no_host_can_do_was_found_on_one_that_starved_its_guest(name: str, tmp_path: Path) -> None:
+    verdict = judge(read_evidence(unpack(name, tmp_path)))
+    assert re.fullmatch(
+        r"the guest was starved: its CPUs ran 0\.\d s and waited [2-5]\.\d s for the host's", verdict.starved
+    )
 
 
 def test_every_verdict_was_recorded() -> None:

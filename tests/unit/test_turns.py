@@ -10,8 +10,10 @@ from typing import cast
 
 import pytest
 
+from framework.build import root
 from framework.deadline import Deadline, poll
 from framework.evidence.verdict import Outcome, Reason, Verdict
+from framework.host.store import Artefact
 from framework.host.turns import take_turn
 from framework.lab import experiment
 from framework.lab.experiment import Experiment
@@ -119,3 +121,20 @@ def test_what_is_run_again_is_run_alone(tmp_path: Path, monkeypatch: pytest.Monk
     verdicts[0] = Verdict(Outcome.STALLED, (Reason("r"),))
     free.clear()
     assert len(experiment.run_until_fed(what, tmp_path / "run")) == 1
+
+
+def test_a_build_has_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLVM_CACHE", str(tmp_path / "store"))
+
+    def is_alone() -> bool:
+        with take_turn(tmp_path / "store" / "locks", alone=True, deadline=Deadline(0.1)) as had:
+            return had
+
+    def run(argv: list[str], **_: object) -> tuple[list[str], bool]:
+        return argv[-1:], is_alone()
+
+    monkeypatch.setattr(root, "run", run)
+    where = root.BuildRoot(Artefact(tmp_path, "build-root", "0"), "6.1.0", "0")
+    done = where.run(["make"], work=tmp_path, deadline=Deadline(60), what="a build", log=tmp_path / "log")
+    assert cast(object, done) == (["make"], False)
+    assert is_alone()
