@@ -35,8 +35,9 @@ T = TypeVar("T")
 # Of the virtio-serial port; images/guest/init makes /dev/virtio-ports/NAME of it, as udev would.
 PORT_NAME = "splvm.agent"
 
-# Seconds that an answer about a migration may take.
+# Seconds that an answer about a migration may take, and a migration, which takes some hundredths of one.
 _ANSWER_S = 5.0
+_MIGRATION_S = 15.0
 
 # Virtual CPU models. `max` offers what the accelerator can do; under TCG smaller models were measured to be slower
 # to the first SSH answer, because the guest's crypto then runs without vector instructions.
@@ -271,6 +272,9 @@ class Qemu:
 
         :raises GuestLostError: when QEMU cannot: the state is damaged, or another machine's.
         """
+        if not state.is_file() or not state.stat().st_size:
+            # QEMU would wait for it.
+            raise GuestLostError(f"QMP migrate-incoming: there is nothing in {state}")
         self._migrate("migrate-incoming", f"exec:cat {shlex.quote(str(state))}", deadline)
         self.qmp.execute("cont", deadline=deadline)
 
@@ -278,16 +282,16 @@ class Qemu:
         # Memory that is a file need not go through the stream (migration/ram.c, ramblock_is_ignored()).
         ignore = [{"capability": "x-ignore-shared", "state": True}]
         self.qmp.execute("migrate-set-capabilities", {"capabilities": ignore}, deadline=deadline)
-        self.qmp.execute(command, {"uri": uri}, deadline=deadline)
 
         def ended() -> str | None:
-            # A QEMU that cannot read its state ends, and may take an answer along.
             answer = self.qmp.execute("query-migrate", deadline=deadline.sub(_ANSWER_S))
             status = str(answer.get("status", "")) if isinstance(answer, dict) else ""
             return status if status in ("completed", "failed", "cancelled") else None
 
         try:
-            status = poll(ended, deadline, f"QMP {command}", interval_s=0.003)
+            # A QEMU that cannot read its state ends, and may take an answer along.
+            self.qmp.execute(command, {"uri": uri}, deadline=deadline.sub(_ANSWER_S))
+            status = poll(ended, deadline.sub(_MIGRATION_S), f"QMP {command}", interval_s=0.003)
         except (GuestLostError, DeadlineExceeded) as error:
             raise GuestLostError(f"QMP {command}: {error.message}: {self.log_tail(5)}") from error
         if status != "completed":

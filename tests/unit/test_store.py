@@ -77,7 +77,7 @@ def fill(store: Store, number: int, used_at: int) -> Path:
     def build(tree: Path) -> None:
         (tree / "memory").write_bytes(bytes(range(256)) * 256)
         with (tree / "memory").open("ab") as file:
-            file.truncate(1 << 30)
+            file.truncate(64 << 20)
 
     path = store.get("template", f"{number:08}", build, deadline=Deadline(20), what="a template").path
     os.utime(path.parent, (used_at, used_at))
