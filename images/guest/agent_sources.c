@@ -26,6 +26,7 @@
 struct source {
 	const char *name;	/* NULL: what it does gives no frames */
 	unsigned int times;	/* of slow_every; 0: at every tick */
+	unsigned int most_hz;	/* and at most so often; 0: as often as there are ticks */
 	bool optional;		/* nothing is said of a file that is not there */
 	int (*collect)(struct source *src, struct text *out);	/* 0 or an errno */
 	const char *paths[3];	/* below /proc */
@@ -128,7 +129,8 @@ static int collect_names(struct source *src, struct text *out)
 
 /* Read in this order: the ones that hang more easily come later. */
 static struct source sources[NR_SOURCES] = {
-	{ .name = "tasks", .collect = collect_tasks },
+	/* Stacks cost more than all the rest, and those that count do not change. */
+	{ .name = "tasks", .most_hz = 20, .collect = collect_tasks },
 	{ .name = "probe", .collect = collect_file, .paths = { "slabprobe" } },
 	{ .name = "slab", .collect = collect_file, .paths = { "spl/kmem/slab" } },
 	{ .name = "meminfo", .times = 1, .collect = collect_file, .paths = { "meminfo" } },
@@ -152,7 +154,9 @@ static int watch_fd;		/* a timer that goes off when the leader hangs */
 
 static uint64_t every(const struct source *src)
 {
-	return src->times ? src->times * settings.slow_every : 1;
+	if (src->times)
+		return src->times * settings.slow_every;
+	return src->most_hz ? (settings.rate + src->most_hz - 1) / src->most_hz : 1;
 }
 
 /* With the lock held. */
