@@ -142,6 +142,7 @@ def take_kernel(store: Store, apt: PrivateApt, own: OwnKernel, deadline: Deadlin
             (directory / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, directory / path)
 
-    key = input_hash({"recipe": RECIPE, "root": root.key, "vmlinuz": own.vmlinuz, "dep": dependencies, **modules})
+    lists = {"dep": dependencies, "builtin": built_in}
+    key = input_hash({"recipe": RECIPE, "root": root.key, "vmlinuz": own.vmlinuz, **lists, **modules})
     image = store.get("kernel", key, build, deadline=deadline, what=f"kernel {own.release}")
     return Kernel(own.spec, own.release, (), (), image, root)

@@ -195,3 +195,15 @@ def test_a_new_build_is_another_kernel(tmp_path: Path, vmlinuz: Path, headers: P
     third = take(tmp_path, vmlinuz, headers)
     assert third.root.key != first.root.key
     assert len(set(fake_root)) == 2
+
+
+def test_what_a_guest_needs_is_part_of_the_kernel(
+    tmp_path: Path, vmlinuz: Path, headers: Path, fake_root: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was taken when a guest needed less does not say what it has built in of the rest."""
+    with monkeypatch.context() as less:
+        less.setattr(own, "MODULES", own.MODULES[:-1])
+        before = take(tmp_path, vmlinuz, headers)
+    after = take(tmp_path, vmlinuz, headers)
+    assert own.MODULES[-1] not in (before.modules / "modules.builtin").read_text()
+    assert own.MODULES[-1] in (after.modules / "modules.builtin").read_text()
