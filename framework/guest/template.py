@@ -36,8 +36,8 @@ _AWAKE = "splvm: clone is awake"
 # Seconds that a clone may take until it answers: on an idle host here it is a third of one.
 CLONE_BUDGET_S = 30.0
 
-# A template of a guest with 512 MiB takes some 180 of them. MiB of all that are kept, and the part of the memory
-# available that they may take at most.
+# MiB of all templates that are kept, and the part of the memory available that they may take at most. One of a guest
+# with 512 MiB takes 100 to 200 of them at first; it grows as clones read what it has holes for (mm/shmem.c).
 _KEEP_MIB = 4096
 _KEEP_SHARE = 0.25
 

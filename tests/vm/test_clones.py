@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import subprocess
 import sys
@@ -45,6 +46,12 @@ def said(guest: Guest, command: str) -> str:
     return guest.ssh.run(command, deadline=Deadline(30)).stdout.strip()
 
 
+def content(template: Template) -> tuple[int, str, str]:
+    # Not the room that it takes: who reads a hole of a file in memory fills it with zeros (mm/shmem.c).
+    paths = (template.memory, template.state)
+    return (template.memory.stat().st_mtime_ns, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths))
+
+
 def test_the_guest_of_a_test_is_a_clone(guest: Guest, tmp_path: Path) -> None:
     assert guest.template
     assert not guest.no_clone
@@ -58,7 +65,7 @@ def test_the_guest_of_a_test_is_a_clone(guest: Guest, tmp_path: Path) -> None:
 
 
 def test_clones_have_nothing_of_each_other(template: Template, spl: Prepared, tmp_path: Path) -> None:
-    before = template.memory.stat(), template.state.read_bytes()
+    before = content(template)
     with cloned(template, spl, tmp_path / "one") as one, cloned(template, spl, tmp_path / "two") as two:
         said(one, "echo secret > /tmp/secret; rmmod slabprobe; hostname one")
         assert said(two, "ls /tmp; hostname") == "splvm"
@@ -67,9 +74,7 @@ def test_clones_have_nothing_of_each_other(template: Template, spl: Prepared, tm
         assert one.ssh.port != two.ssh.port
     with cloned(template, spl, tmp_path / "three") as three:
         assert said(three, "ls /tmp; hostname") == "splvm"
-    after = template.memory.stat()
-    assert (after.st_mtime_ns, after.st_blocks) == (before[0].st_mtime_ns, before[0].st_blocks)
-    assert template.state.read_bytes() == before[1]
+    assert content(template) == before
 
 
 def test_disks_are_copies_too(spl: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
