@@ -27,6 +27,7 @@ from framework.evidence.timeline import Timeline
 from framework.evidence.verdict import Outcome, Verdict
 from framework.guest.agent import AgentStream, start_agent
 from framework.guest.guest import Guest
+from framework.host.memory import available_mib
 from framework.host.probe import inspect_host
 from framework.lab.experiment import Dump, Live, run_until_fed
 from framework.lab.guests import load_modules, start_any_guest
@@ -102,8 +103,7 @@ def _lacking(item: pytest.Item) -> str:
     problems = [f"{check.name}: {check.detail}" for check in inspect_host().checks if check.required and not check.ok]
     marker = item.get_closest_marker("memory")
     if marker:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        available = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) // 1024
+        available = available_mib()
         if available < marker.args[0]:
             problems.append(f"memory: {available} MiB available, {marker.args[0]} needed")
     return "; ".join(problems)

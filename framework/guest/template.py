@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +25,7 @@ from framework.guest.guest import Guest, start_guest
 from framework.guest.qemu import Backing, MachineSpec, qemu_args, start_qemu
 from framework.guest.ssh import SshKeys, start_ssh
 from framework.host.content import Input, input_hash
+from framework.host.memory import available_mib
 from framework.host.process import find_program, run
 from framework.host.store import Store
 
@@ -99,7 +101,7 @@ class Templates:
         store = Store(root)
         with suppress(OSError):
             (root / _OWNER).write_text(str(owner))
-        return cls(store, min(_KEEP_MIB << 20, int(_available_bytes() * _KEEP_SHARE)))
+        return cls(store, min(_KEEP_MIB, int(available_mib() * _KEEP_SHARE)) << 20)
 
     def get(self, spec: MachineSpec, keys: SshKeys, modules: Sequence[Path], deadline: Deadline) -> Template:
         """The template of a machine with these modules loaded; it is made if it is not there.
@@ -159,25 +161,27 @@ def _find_root(owner: Path) -> Path:
     _sweep(prefix)
     with suppress(OSError):
         room = shutil.disk_usage(_MEMORY_FILE_SYSTEM).free
-        if os.access(_MEMORY_FILE_SYSTEM, os.W_OK) and room >= _ROOM_BYTES:
-            return _MEMORY_FILE_SYSTEM / f"{prefix}{sha256(str(owner).encode()).hexdigest()[:12]}"
+        if room >= _ROOM_BYTES:
+            root = _MEMORY_FILE_SYSTEM / f"{prefix}{sha256(str(owner).encode()).hexdigest()[:12]}"
+            # A guest's memory has its private host key in it.
+            root.mkdir(mode=0o700, exist_ok=True)
+            if _is_own(root):
+                return root
     return owner / "templates"
+
+
+def _is_own(root: Path) -> bool:
+    """Everybody may make a directory there, also one of our name: it has to be ours, and open to nobody else."""
+    info = root.lstat()
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid() and not stat.S_IMODE(info.st_mode) & 0o077
 
 
 def _sweep(prefix: str) -> None:
     """Remove templates of stores that are gone: they take memory, and nobody would find them."""
     for path in _MEMORY_FILE_SYSTEM.glob(f"{prefix}*"):
         with suppress(OSError):
-            owner = (path / _OWNER).read_text()
-            if path.stat().st_uid == os.getuid() and not Path(owner).is_dir():
+            if _is_own(path) and not Path((path / _OWNER).read_text()).is_dir():
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _available_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) << 10
-    return 0
 
 
 def _freeze_boot(spec: MachineSpec, keys: SshKeys, logs: Path, tree: Path, deadline: Deadline) -> None:

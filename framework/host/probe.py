@@ -23,6 +23,7 @@ from framework.errors import DeadlineExceeded, HarnessError, SetupError, UsageEr
 from framework.host.content import file_hash, input_hash
 from framework.host.debian import find_keyring
 from framework.host.memo import Memo, stamps
+from framework.host.memory import available_mib
 from framework.host.mirror import find_mirror
 from framework.host.process import as_root_args, find_program, run
 from framework.host.store import Store, hold_lock
@@ -385,11 +386,9 @@ def _check_disk(root: Path) -> Check:
 
 
 def _check_memory() -> Check:
-    text = Path("/proc/meminfo").read_text(encoding="ascii")
-    match = re.search(r"MemAvailable: *(\d+) kB", text)
-    available_mib = int(match[1]) >> 10 if match else 0
-    ok = available_mib >= MIN_AVAILABLE_MIB
-    return Check("memory", ok, f"{available_mib} MiB available", "" if ok else f"{MIN_AVAILABLE_MIB} MiB are needed")
+    available = available_mib()
+    ok = available >= MIN_AVAILABLE_MIB
+    return Check("memory", ok, f"{available} MiB available", "" if ok else f"{MIN_AVAILABLE_MIB} MiB are needed")
 
 
 def _check_load() -> Check:

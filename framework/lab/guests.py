@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from framework.deadline import Deadline
-from framework.errors import GuestLostError, HarnessError, QemuLaunchError
+from framework.errors import HarnessError
 from framework.guest.guest import BOOT_BUDGET_S, Guest, start_guest
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
@@ -80,14 +80,14 @@ def _clone(
     template = templates.get(spec, keys, modules, deadline.sub(BOOT_BUDGET_S[spec.accelerator] + _TEMPLATE_S))
     try:
         return stack.enter_context(start_clone(template, spec, keys, logs, deadline))
-    except (GuestLostError, QemuLaunchError):
+    except HarnessError:
         _put_aside(template, templates, logs, deadline)
         raise
 
 
 def _put_aside(template: Template, templates: Templates, logs: Path, deadline: Deadline) -> None:
     """A template whose clone did not come up is of no use; and its logs are not those of the guest that is booted."""
-    templates.forget(template, deadline)
     for name in ("console.log", "qemu.log"):
         if (logs / name).exists():
             (logs / name).rename(logs / f"clone-{name}")
+    templates.forget(template, deadline)

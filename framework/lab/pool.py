@@ -22,6 +22,7 @@ from typing import NoReturn
 
 from framework.errors import HarnessError
 from framework.evidence.verdict import Verdict
+from framework.host.memory import available_mib
 from framework.lab.experiment import EVIDENCE_S, RUN_BUDGET_S, TURN_S, Experiment, run_until_fed
 from framework.log import setup_logging, step
 
@@ -76,17 +77,16 @@ class JobResult:
 OnDone = Callable[[JobResult], None]
 
 
-def fitting_jobs(ram_mib: int, memory: str = "") -> int:
+def fitting_jobs(ram_mib: int, memory_mib: int | None = None) -> int:
     """How many guests the host can run at once: as many as it has cores, if there is memory for them. At least 1.
 
     A guest has two CPUs, and mostly waits. More than one for each core fakes deadlocks.
 
-    :param memory: text of /proc/meminfo; by default this host's.
+    :param memory_mib: MiB that can be had; by default this host's.
     """
     cores = len(os.sched_getaffinity(0))
-    lines = (memory or Path("/proc/meminfo").read_text()).splitlines()
-    available_kib = next((int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)
-    return max(1, min(cores, (available_kib // 1024 - _RESERVE_MIB) // (ram_mib + _GUEST_MIB)))
+    memory_mib = available_mib() if memory_mib is None else memory_mib
+    return max(1, min(cores, (memory_mib - _RESERVE_MIB) // (ram_mib + _GUEST_MIB)))
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int, on_done: OnDone) -> None:

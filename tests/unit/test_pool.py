@@ -22,6 +22,7 @@ from framework.errors import HarnessError
 from framework.evidence.verdict import Outcome, Reason, Verdict
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
+from framework.host.memory import available_mib
 from framework.lab import pool
 from framework.lab.experiment import EVIDENCE_S, RUN_BUDGET_S, TURN_S, Experiment
 from framework.lab.matrix import Cell, CellRun, grid, plan
@@ -127,11 +128,18 @@ MEMORY = "MemTotal: 1 kB\nMemAvailable: {} kB\n"
 
 def test_as_many_as_the_host_has_room_for() -> None:
     cores = len(os.sched_getaffinity(0))
-    assert fitting_jobs(512, MEMORY.format(1 << 30)) == cores
-    assert fitting_jobs(512, MEMORY.format((512 + 768) << 10)) == 1
-    assert fitting_jobs(512, MEMORY.format((512 + 2 * 768) << 10)) == min(2, cores)
-    assert fitting_jobs(512, MEMORY.format(0)) == 1
-    assert fitting_jobs(512, "nothing") == 1
+    assert fitting_jobs(512, 1 << 20) == cores
+    assert fitting_jobs(512, 512 + 768) == 1
+    assert fitting_jobs(512, 512 + 2 * 768) == min(2, cores)
+    assert fitting_jobs(512, 0) == 1
+    assert fitting_jobs(512) >= 1
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "mib"), [(MEMORY.format(2048), 2), ("nothing", 0), ("XMemAvailable: 2048 kB\n", 0)]
+)
+def test_memory_that_can_be_had(meminfo: str, mib: int) -> None:
+    assert available_mib(meminfo) == mib
 
 
 # The matrix

@@ -12,7 +12,7 @@ import pytest
 from tiny_guest import COUNT, make_spec, needs_qemu
 
 from framework.deadline import Deadline
-from framework.errors import BootError, GuestLostError, HarnessError
+from framework.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError
 from framework.guest import template as template_module
 from framework.guest.guest import Guest
 from framework.guest.qemu import Backing, MachineSpec, Qemu, qemu_args, start_qemu
@@ -194,6 +194,46 @@ def test_they_are_on_the_disk_where_there_is_none(memory_file_system: Path, monk
     assert (memory_file_system.parent / "cache" / "templates").is_dir()
 
 
+def open_up(path: Path) -> None:
+    path.chmod(0o755)
+
+
+def replace_by_link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("make", [open_up, replace_by_link])
+def test_a_directory_that_others_may_have_made_is_not_used(
+    memory_file_system: Path, make: Callable[[Path], object]
+) -> None:
+    Templates.default()
+    (mine,) = memory_file_system.iterdir()
+    assert mine.stat().st_mode & 0o777 == 0o700, "a guest's private host key is in its memory"
+    make(mine)
+    Templates.default()
+    assert (memory_file_system.parent / "cache" / "templates" / "tmp").is_dir()
+
+
+@pytest.mark.usefixtures("memory_file_system")
+def test_a_clone_that_fails_in_any_way_leaves_its_logs_beside(
+    machine: MachineSpec, keys: SshKeys, tmp_path: Path, no_boot: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def late(template: Template, spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline) -> Iterator[Guest]:
+        (logs / "console.log").write_text("Kernel panic - not syncing: the clone's")
+        raise DeadlineExceeded("QMP query-cpus-fast", 1)
+        yield
+
+    monkeypatch.setattr(Templates, "get", lambda *args: Template(tmp_path, "0" * 32))
+    monkeypatch.setattr(guests, "start_clone", late)
+    with start_any_guest(machine, keys, (), tmp_path, Deadline(LIMIT_S), Start.BASE) as guest:
+        assert "query-cpus-fast" in guest.no_clone
+    assert no_boot == ["boot"]
+    assert not (tmp_path / "console.log").exists(), "what a clone said is not what the guest says"
+    assert (tmp_path / "clone-console.log").exists()
+
+
 def test_they_are_where_the_user_wants_them(memory_file_system: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPLVM_TEMPLATES", str(memory_file_system.parent / "mine"))
     Templates.default()
@@ -207,7 +247,7 @@ def test_those_of_a_store_that_is_gone_go(memory_file_system: Path) -> None:
     lost = memory_file_system / f"splvm-{os.getuid()}-lost"
     strange = memory_file_system / f"splvm-{os.getuid()}-strange"
     for path in (lost, strange):
-        path.mkdir()
+        path.mkdir(mode=0o700)
     (lost / "store").write_text(str(memory_file_system / "there-is-none"))
     Templates.default()
     assert set(memory_file_system.iterdir()) == {mine, strange}, "what does not say whose it is stays"
