@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from framework import __version__
-from framework.cli import guests, host, records, watch
+from framework.cli import guests, host, records, repro, watch
 from framework.cli.options import show_error
 from framework.errors import HarnessError
 from framework.log import setup_logging
@@ -52,6 +52,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "run": guests.run,
     "watch": watch.watch,
     "matrix": guests.matrix,
+    "repro": repro.repro,
     "judge": records.judge,
     "bundle": records.bundle,
     "examine": records.examine,

@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +23,7 @@ from framework.cli.options import (
     MemoryOption,
     PatchOption,
     RepeatOption,
+    SeedOption,
     SplOption,
     TemplateOption,
     VariantOption,
@@ -31,6 +31,7 @@ from framework.cli.options import (
     count_jobs,
     directory_id,
     find_outcome,
+    kernel_names,
     make_console,
     make_wish,
     print_json,
@@ -42,7 +43,7 @@ from framework.host.store import Store
 from framework.lab.experiment import Dump, run_until_fed
 from framework.lab.matrix import CellRun, grid, plan, run_matrix
 from framework.lab.pool import Job, JobResult, fitting_jobs, run_jobs
-from framework.lab.prepare import Wish, find_any_kernel, prepare
+from framework.lab.prepare import Wish, prepare
 from framework.lab.rundir import read_facts
 from framework.lab.scenarios import SCENARIOS, Scenario, Workload, find_scenario
 from framework.lab.shell import run_shell
@@ -121,6 +122,7 @@ def run(
     dump: Annotated[
         Dump, typer.Option(help="Keep a dump of the guest's memory: never, in trouble (STALLED or lost), or always.")
     ] = Dump.NEVER,
+    seed: SeedOption = 1,
     expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
@@ -139,6 +141,7 @@ def run(
         rate_hz=rate,
         workload=workload,
         dump=dump,
+        seed=seed,
     )
     results: list[tuple[Verdict, Path]] = []
 
@@ -202,7 +205,7 @@ def matrix(
     """
     cells = plan(
         [find_scenario(name).name for name in scenario.split(",")],
-        _kernel_names(kernel or KERNELS),
+        kernel_names(kernel or KERNELS),
         [find_variant(name).name for name in variant.split(",")],
     )
     wish = Wish(accelerator=accel, clones=template)
@@ -220,14 +223,6 @@ def matrix(
         typer.echo(f"{good} of {len(runs)} runs as expected, in {time.monotonic() - start:.0f} s")
     if good < len(runs):
         raise typer.Exit(1 if all(run.outcome for run in runs) else HarnessError.exit_status)
-
-
-def _kernel_names(values: Iterable[str]) -> list[str]:
-    """:raises UsageError: when one stands for nothing."""
-    names = [name for value in values for name in ([value] if ":" in value else value.split(","))]
-    for name in names:
-        find_any_kernel(name)
-    return names
 
 
 def _tell(run: CellRun) -> None:

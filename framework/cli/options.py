@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -47,6 +47,7 @@ RepeatOption = Annotated[int, typer.Option(help="Runs; each one counts.", min=1,
 JobsOption = Annotated[
     str, typer.Option(help="Runs at once: a number, or `auto` for as many as cores and memory allow.", metavar="N")
 ]
+SeedOption = Annotated[int, typer.Option(help="Seed of what is random in a run.", min=0, max=2**32 - 1, metavar="N")]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch package lists anew first.")]
 
@@ -79,11 +80,22 @@ def count_jobs(jobs: str, ram_mib: int) -> int:
     return int(jobs)
 
 
-def find_outcome(name: str) -> Outcome:
+def find_outcome(name: str, option: str = "--expect") -> Outcome:
     try:
         return Outcome(name.upper())
     except ValueError:
-        raise UsageError(f"--expect {name}: no such verdict; there are: {', '.join(Outcome)}") from None
+        raise UsageError(f"{option} {name}: no such verdict; there are: {', '.join(Outcome)}") from None
+
+
+def kernel_names(values: Iterable[str]) -> list[str]:
+    """Names of kernels, separated by commas; one with a colon in it is taken as it is.
+
+    :raises UsageError: when one stands for nothing.
+    """
+    names = [name for value in values for name in ([value] if ":" in value else value.split(","))]
+    for name in names:
+        find_any_kernel(name)
+    return names
 
 
 def claim_directory(out: Path | None, name: str) -> Path:

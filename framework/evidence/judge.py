@@ -47,6 +47,7 @@ from framework.evidence.kernlog import FindingKind, scan_kernel_log
 from framework.evidence.large import because_fragmented, check_fragmented, check_made, check_order
 from framework.evidence.longlived import because_kept, check_costs, check_kept
 from framework.evidence.magazines import because_magazines, check_magazines
+from framework.evidence.onset import onset_s
 from framework.evidence.pressure import because_low, check_low
 from framework.evidence.progress import (
     check_latency,
@@ -110,6 +111,9 @@ def judge(evidence: Evidence) -> Verdict:
     order = list(Outcome)
     complaints.sort(key=lambda complaint: order.index(complaint.outcome))
     worst = complaints[0].outcome
+    onset = onset_s(case, worst, complaints[0].reason)
+    if onset is not None:
+        figures["onset_s"] = onset
     waiting = find_waiting(evidence)
     return Verdict(
         worst,

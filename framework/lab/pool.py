@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -89,9 +89,10 @@ def fitting_jobs(ram_mib: int, memory_mib: int | None = None) -> int:
     return max(1, min(cores, (memory_mib - _RESERVE_MIB) // (ram_mib + _GUEST_MIB)))
 
 
-def run_jobs(jobs: Sequence[Job], at_once: int, on_done: OnDone) -> None:
+def run_jobs(jobs: Iterable[Job], at_once: int, on_done: OnDone) -> None:
     """Run them all.
 
+    :param jobs: the next one is asked for when there is room for it, so it may depend on what has come of others.
     :param at_once: so many at a time; with 1 in this process.
     :param on_done: called with each result as it comes.
     """
@@ -102,15 +103,17 @@ def run_jobs(jobs: Sequence[Job], at_once: int, on_done: OnDone) -> None:
     context = get_context("forkserver")
     # What it imports once, no job has to.
     context.set_forkserver_preload(["framework.lab.experiment"])
-    waiting, running = deque(jobs), dict[Connection, _Running]()
+    waiting, running = iter(jobs), dict[Connection, _Running]()
     try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
+        while True:
+            for job in islice(waiting, at_once - len(running)):
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(waiting[0], theirs), daemon=False)
+                process = context.Process(target=_child, args=(job, theirs), daemon=False)
                 with theirs:
                     process.start()
-                running[ours] = _Running(waiting.popleft(), process)
+                running[ours] = _Running(job, process)
+            if not running:
+                return
             for pipe in _ready(running):
                 on_done(running.pop(pipe).finish(pipe))
     finally:

@@ -57,6 +57,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--memory", ("parameters", "ram_mib")),
     ("--window", ("parameters", "window_s")),
     ("--rate", ("parameters", "rate_hz")),
+    ("--seed", ("parameters", "seed")),
     ("--threads", ("parameters", "workload", "threads")),
     ("--objects", ("parameters", "workload", "objects")),
     ("--size", ("parameters", "workload", "size")),

@@ -19,8 +19,8 @@ from framework.lab.expectations import EXPECTED
 from framework.lab.scenarios import SCENARIOS
 
 COMMANDS = (
-    *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "watch", "matrix", "judge", "bundle", "examine"),
-    *("demo", "shell", "parse-slab", "test"),
+    *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "watch", "matrix", "repro", "judge"),
+    *("bundle", "examine", "demo", "shell", "parse-slab", "test"),
 )
 
 

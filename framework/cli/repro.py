@@ -1,0 +1,134 @@
+"""The command that measures how often something happens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from framework.build.variants import VARIANTS
+from framework.cli.options import (
+    AccelOption,
+    JobsOption,
+    JsonOption,
+    MemoryOption,
+    PatchOption,
+    SeedOption,
+    SplOption,
+    TemplateOption,
+    claim_directory,
+    count_jobs,
+    find_outcome,
+    kernel_names,
+    make_console,
+    make_wish,
+    print_json,
+)
+from framework.errors import EvidenceError
+from framework.lab.prepare import prepare
+from framework.lab.repro import HITS, Series, Trial, Until, compare, measure, to_json
+from framework.lab.rundir import read_facts
+from framework.lab.scenarios import SCENARIOS, find_scenario
+from framework.log import note, step
+from framework.report.issue import reproducer
+from framework.report.rates import Rate
+from framework.report.summary import plain
+from framework.report.tables import listing
+
+_RUNS = "runs=20"
+
+
+def repro(
+    scenario: Annotated[str, typer.Argument(help=f"What to do: {', '.join(SCENARIOS)}.", metavar="SCENARIO")],
+    kernel: Annotated[
+        list[str] | None, typer.Option(help="Kernels, as `run` takes them; by default debian-12.", metavar="IDS")
+    ] = None,
+    variant: Annotated[
+        str, typer.Option(help=f"Variants of SPL, separated by commas: {', '.join(VARIANTS)}.", metavar="NAMES")
+    ] = "stock",
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    until: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"When to end: hits=N or runs=N of each series, or minutes=N; may be given again. By default {_RUNS}.",
+            metavar="WHEN",
+        ),
+    ] = None,
+    hit: Annotated[
+        str, typer.Option(help="Verdicts that count as a hit, separated by commas.", metavar="VERDICTS")
+    ] = ",".join(sorted(HITS)),
+    seed: SeedOption = 1,
+    jobs: JobsOption = "1",
+    memory: MemoryOption = 512,
+    accel: AccelOption = "auto",
+    template: TemplateOption = True,
+    window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how often a scenario ends badly: run it again and again, on one build or several side by side.
+
+    Each run counts as it is. The rate comes with its interval, the time until a hit with its quartiles, and the first
+    series is compared with each of the others. What was measured is the result, so the status is 0 also for a rate of
+    zero; it is 1 if no run of some series said anything.
+    """
+    chosen, ends = find_scenario(scenario), Until.parse(until or [_RUNS])
+    hits = frozenset(find_outcome(name, "--hit") for name in hit.split(","))
+    names = [(name, build) for name in kernel_names(kernel or ["debian-12"]) for build in variant.split(",")]
+    at_once = count_jobs(jobs, memory)
+    wishes = [make_wish(name, build, spl, spl_patch, accel, ram_mib=memory, clones=template) for name, build in names]
+    base = claim_directory(out, f"repro-{scenario}")
+    series = []
+    for wish in wishes:
+        with step(f"preparing {wish.kernel}, {wish.variant}"):
+            experiment = prepare(wish).experiment(chosen, window_s=window)
+        series.append(Series(wish.kernel, wish.variant, experiment, hits))
+    about = {"scenario": scenario, "hit": sorted(hits), "directory": str(base)}
+    note(f"{scenario}: until {ends}; {at_once} at once, evidence in {base}")
+    measure(series, base, until=ends, seed=seed, at_once=at_once, on_trial=_tell, about=about)
+    if as_json:
+        print_json(to_json({**about, "seed": seed, "until": str(ends)}, series))
+    else:
+        _show(series, base)
+    if not all(each.rate.runs for each in series):
+        raise typer.Exit(1)
+
+
+def _tell(series: Series, trial: Trial) -> None:
+    """A line for each run as it ends."""
+    note(plain(f"{trial.outcome or 'TROUBLE'} {series} run {trial.number} {trial.reason.splitlines()[0]}"))
+
+
+def _show(series: list[Series], base: Path) -> None:
+    console = make_console()
+    columns = ("kernel", "variant", "hits", "runs", "rate (95 %)", "until a hit: median (quartiles)", "said nothing")
+    console.print(listing(columns, [_row(each) for each in series], prose=0))
+    for told in compare(series):
+        if told["p"] is not None:
+            both = f"{told['one']} and {told['other']}"
+            console.print(Text(plain(f"{both}: {told['difference']:+.0%}, p = {told['p']:.2g} (Boschloo's test)")))
+    for each in series:
+        for trial in each.hit[:1]:
+            console.print(Text(plain(f"first hit of {each}: {trial.reason.splitlines()[0]}")))
+            console.print(Text(f"  again: {_again(trial)}"), soft_wrap=True)
+    typer.echo(f"evidence: {base}")
+
+
+def _row(series: Series) -> tuple[object, ...]:
+    rate: Rate = series.rate
+    onsets = series.onsets
+    time = f"{onsets[1]:.1f} s ({onsets[0]:.1f} to {onsets[2]:.1f})" if onsets else "-"
+    return series.kernel, series.variant, rate.hits, rate.runs, rate, time, len(series.silent)
+
+
+def _again(trial: Trial) -> str:
+    """The command that does the same run again."""
+    if trial.directory is None:
+        return "-"
+    try:
+        return reproducer(read_facts(trial.directory))
+    except EvidenceError as error:
+        return error.message

@@ -1,0 +1,69 @@
+"""How often something happened in a series of runs, how sure that is, and whether two series differ.
+
+Pure. The statistics are SciPy's, which is only imported where there is something to compute: it takes a second.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+# Of every interval.
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many hits in so many runs that said something."""
+
+    hits: int
+    runs: int
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Lowest and highest rate that fit, at `CONFIDENCE`; None without a run.
+
+        E. B. Wilson's score interval (1927): also right for few runs, and for none or all of them.
+        """
+        if not self.runs:
+            return None
+        from scipy.stats import binomtest
+
+        found = binomtest(self.hits, self.runs).proportion_ci(CONFIDENCE, method="wilson")
+        return float(found.low), float(found.high)
+
+    def __str__(self) -> str:
+        interval = self.interval
+        if interval is None:
+            return "-"
+        return f"{self.hits / self.runs:.0%} ({interval[0]:.0%} to {interval[1]:.0%})"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"hits": self.hits, "runs": self.runs, "interval": self.interval, "confidence": CONFIDENCE}
+
+
+def chance_of_difference(one: Rate, other: Rate) -> float | None:
+    """How likely two series differ at least so much if their rates are the same; None if one of them has no run.
+
+    Boschloo's exact test, two-sided: for few runs, and more often right than Fisher's (R. D. Boschloo, 1970).
+    """
+    if not one.runs or not other.runs:
+        return None
+    if one.hits * other.runs == other.hits * one.runs:
+        return 1.0
+    from scipy.stats import boschloo_exact
+
+    table = [[one.hits, other.hits], [one.runs - one.hits, other.runs - other.hits]]
+    return min(1.0, float(boschloo_exact(table).pvalue))
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float] | None:
+    """Lower quartile, median and upper quartile; None without a value."""
+    if not values:
+        return None
+    if len(values) == 1:
+        return (values[0],) * 3
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, median, high
