@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from simulated import Knobs, simulate
 from test_pool import experiment
 
 from framework.errors import UsageError
+from framework.evidence.judge import judge
 from framework.evidence.verdict import Outcome, Reason, Verdict
 from framework.lab import repro
 from framework.lab.pool import Job, JobResult
@@ -124,3 +126,13 @@ def test_no_run_begins_when_time_is_up(monkeypatch: pytest.MonkeyPatch, tmp_path
     (series,) = run(monkeypatch, tmp_path, lambda job: Outcome.HEALTHY, Until(minutes=0), "stock")
     assert series.trials == []
     assert series.rate.interval is None
+
+
+def test_a_standstill_has_a_beginning() -> None:
+    """Without emergency objects nobody gets anything once the worker is held; with them there is no such time."""
+    stuck = simulate("held-worker", Knobs(fallback=False)).evidence()
+    verdict, marks = judge(stuck), stuck.timeline.marks
+    assert verdict.outcome is Outcome.STALLED
+    held_for_s = (marks["window-end"] - marks["hold"]) / 1e9
+    assert 0 <= verdict.figures["onset_s"] < held_for_s / 2
+    assert "onset_s" not in judge(simulate("held-worker").evidence()).figures
