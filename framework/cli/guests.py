@@ -23,7 +23,6 @@ from framework.cli.options import (
     MemoryOption,
     PatchOption,
     RepeatOption,
-    SeedOption,
     SplOption,
     TemplateOption,
     VariantOption,
@@ -122,7 +121,6 @@ def run(
     dump: Annotated[
         Dump, typer.Option(help="Keep a dump of the guest's memory: never, in trouble (STALLED or lost), or always.")
     ] = Dump.NEVER,
-    seed: SeedOption = 1,
     expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
@@ -141,7 +139,6 @@ def run(
         rate_hz=rate,
         workload=workload,
         dump=dump,
-        seed=seed,
     )
     results: list[tuple[Verdict, Path]] = []
 

@@ -47,7 +47,6 @@ RepeatOption = Annotated[int, typer.Option(help="Runs; each one counts.", min=1,
 JobsOption = Annotated[
     str, typer.Option(help="Runs at once: a number, or `auto` for as many as cores and memory allow.", metavar="N")
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of what is random in a run.", min=0, max=2**32 - 1, metavar="N")]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch package lists anew first.")]
 

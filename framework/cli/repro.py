@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from framework.build.variants import VARIANTS
+from framework.build.variants import VARIANTS, find_variant
 from framework.cli.options import (
     AccelOption,
     JobsOption,
     JsonOption,
     MemoryOption,
     PatchOption,
-    SeedOption,
     SplOption,
     TemplateOption,
     claim_directory,
@@ -26,9 +25,9 @@ from framework.cli.options import (
     make_wish,
     print_json,
 )
-from framework.errors import EvidenceError
+from framework.errors import EvidenceError, HarnessError
 from framework.lab.prepare import prepare
-from framework.lab.repro import HITS, Series, Trial, Until, compare, measure, to_json
+from framework.lab.repro import HITS, TROUBLES, Series, Trial, Until, compare, measure, to_json
 from framework.lab.rundir import read_facts
 from framework.lab.scenarios import SCENARIOS, find_scenario
 from framework.log import note, step
@@ -60,7 +59,6 @@ def repro(
     hit: Annotated[
         str, typer.Option(help="Verdicts that count as a hit, separated by commas.", metavar="VERDICTS")
     ] = ",".join(sorted(HITS)),
-    seed: SeedOption = 1,
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
@@ -73,11 +71,13 @@ def repro(
 
     Each run counts as it is. The rate comes with its interval, the time until a hit with its quartiles, and the first
     series is compared with each of the others. What was measured is the result, so the status is 0 also for a rate of
-    zero; it is 1 if no run of some series said anything.
+    zero; it is 1 if no run of some series said anything, and 3 if that was for trouble of the host or the harness.
     """
     chosen, ends = find_scenario(scenario), Until.parse(until or [_RUNS])
     hits = frozenset(find_outcome(name, "--hit") for name in hit.split(","))
-    names = [(name, build) for name in kernel_names(kernel or ["debian-12"]) for build in variant.split(",")]
+    builds = [find_variant(name).name for name in variant.split(",")]
+    # One that is named twice would be compared with itself.
+    names = dict.fromkeys((name, build) for name in kernel_names(kernel or ["debian-12"]) for build in builds)
     at_once = count_jobs(jobs, memory)
     wishes = [make_wish(name, build, spl, spl_patch, accel, ram_mib=memory, clones=template) for name, build in names]
     base = claim_directory(out, f"repro-{scenario}")
@@ -86,15 +86,15 @@ def repro(
         with step(f"preparing {wish.kernel}, {wish.variant}"):
             experiment = prepare(wish).experiment(chosen, window_s=window)
         series.append(Series(wish.kernel, wish.variant, experiment, hits))
-    about = {"scenario": scenario, "hit": sorted(hits), "directory": str(base)}
+    about = {"scenario": scenario, "hit": sorted(hits), "until": str(ends), "directory": str(base)}
     note(f"{scenario}: until {ends}; {at_once} at once, evidence in {base}")
-    measure(series, base, until=ends, seed=seed, at_once=at_once, on_trial=_tell, about=about)
+    measure(series, base, until=ends, at_once=at_once, on_trial=_tell, about=about)
     if as_json:
-        print_json(to_json({**about, "seed": seed, "until": str(ends)}, series))
+        print_json(to_json(about, series))
     else:
         _show(series, base)
     if not all(each.rate.runs for each in series):
-        raise typer.Exit(1)
+        raise typer.Exit(HarnessError.exit_status if any(each.is_trouble for each in series) else 1)
 
 
 def _tell(series: Series, trial: Trial) -> None:
@@ -111,6 +111,8 @@ def _show(series: list[Series], base: Path) -> None:
             both = f"{told['one']} and {told['other']}"
             console.print(Text(plain(f"{both}: {told['difference']:+.0%}, p = {told['p']:.2g} (Boschloo's test)")))
     for each in series:
+        if each.is_given_up:
+            console.print(Text(plain(f"{each} was given up, after {TROUBLES} runs in a row that came to nothing")))
         for trial in each.hit[:1]:
             console.print(Text(plain(f"first hit of {each}: {trial.reason.splitlines()[0]}")))
             console.print(Text(f"  again: {_again(trial)}"), soft_wrap=True)

@@ -84,8 +84,6 @@ class Experiment:
     workload: Workload = field(default_factory=Workload)
     dump: Dump = Dump.NEVER
     start: Start = Start.BOOT
-    # Of what is random in the run.
-    seed: int = 1
 
 
 # Called with the guest and the name of each phase as it begins. Whoever wants to disturb a run does it here.
@@ -155,7 +153,6 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
             "rate_hz": experiment.rate_hz,
             "ram_mib": experiment.machine.ram_mib,
             "cpus": experiment.machine.cpus,
-            "seed": experiment.seed,
             "workload": {name: getattr(workload, name) for name in workload.__slots__},
         },
         **({"faults": asdict(scenario.faults)} if scenario.faults else {}),

@@ -8,8 +8,6 @@ Owns the directory of a matrix::
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +19,7 @@ from framework.evidence.verdict import Outcome
 from framework.lab.experiment import Experiment
 from framework.lab.pool import Job, JobResult, run_jobs
 from framework.lab.prepare import Prepared, Wish, prepare
+from framework.lab.rundir import write_json
 from framework.lab.scenarios import find_scenario
 from framework.log import step
 
@@ -96,7 +95,7 @@ def run_matrix(
 
     def take(run: CellRun) -> None:
         done.append(run)
-        _write(out / "matrix.json", done)
+        write_json(out / "matrix.json", {"schema_version": SCHEMA_VERSION, "runs": [run.to_json() for run in done]})
         on_run(run)
 
     experiments: dict[Path, tuple[Cell, Experiment]] = {}
@@ -137,13 +136,6 @@ def _cell_run(cell: Cell, experiment: Experiment, result: JobResult) -> CellRun:
         return CellRun(cell, experiment.expected, None, result.trouble, None, result.seconds)
     verdict, directory = result.last
     return CellRun(cell, experiment.expected, verdict.outcome, verdict.reasons[0].text, directory, result.seconds)
-
-
-def _write(path: Path, runs: Sequence[CellRun]) -> None:
-    text = json.dumps({"schema_version": SCHEMA_VERSION, "runs": [run.to_json() for run in runs]}, indent=2)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-    os.replace(fresh, path)
 
 
 def grid(runs: Sequence[CellRun]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -142,7 +142,6 @@ class Prepared(PreparedKernel):
         rate_hz: int = 20,
         workload: Workload | None = None,
         dump: Dump = Dump.NEVER,
-        seed: int = 1,
     ) -> Experiment:
         """An experiment on it.
 
@@ -150,7 +149,6 @@ class Prepared(PreparedKernel):
         :param window_s: by default the scenario's own.
         :param workload: by default the scenario's own, for this window.
         :param dump: when to keep a dump of the guest's memory.
-        :param seed: of what is random in the run.
         :raises UsageError: when the scenario lets allocations fail, and the kernel cannot.
         """
         if scenario.faults is not None:
@@ -168,7 +166,6 @@ class Prepared(PreparedKernel):
             workload or scenario.workload(window_s),
             dump,
             self.start,
-            seed,
         )
 
     def _check_faults(self, scenario: Scenario) -> None:

@@ -2,17 +2,15 @@
 
 No verdict is taken back, and no run is done again: each counts as it is. Owns the directory of a measurement::
 
-    repro.json               every run so far with its seed, and the rates; replaced as they come
+    repro.json               every run so far, and the rates; replaced as they come
     KERNEL-VARIANT/001       directory of a run
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from framework.errors import UsageError
 from framework.evidence.verdict import Outcome
 from framework.lab.experiment import Experiment
 from framework.lab.pool import Job, JobResult, run_jobs
+from framework.lab.rundir import write_json
 from framework.report.rates import Rate, chance_of_difference, quartiles
 
 SCHEMA_VERSION = 1
@@ -31,6 +30,10 @@ HITS = frozenset({Outcome.CRASHED, Outcome.LOST, Outcome.STALLED, Outcome.NO_REC
 
 # Verdicts that say nothing of what is looked for: neither a hit nor a miss.
 _SILENT = frozenset({Outcome.INCONCLUSIVE, Outcome.NOT_TRIGGERED})
+
+# Runs in a row that come to nothing by trouble of the host or the harness, after which a series ends: there will be
+# nothing else.
+TROUBLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,6 @@ class Trial:
     """One run of a series."""
 
     number: int
-    seed: int
     # None if there was trouble of the harness or the host.
     outcome: Outcome | None
     # The first reason of the verdict, or the trouble.
@@ -87,7 +89,6 @@ class Trial:
     def to_json(self) -> dict[str, Any]:
         return {
             "number": self.number,
-            "seed": self.seed,
             "verdict": self.outcome,
             "reason": self.reason,
             "onset_s": self.onset_s,
@@ -132,7 +133,18 @@ class Series:
     def is_over(self, until: Until) -> bool:
         """Whether no further run is to begin."""
         enough = until.hits is not None and len(self.hit) >= until.hits
-        return enough or (until.runs is not None and self.begun >= until.runs)
+        return enough or self.is_given_up or (until.runs is not None and self.begun >= until.runs)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether its last runs, `TROUBLES` of them, came to nothing."""
+        last = self.trials[-TROUBLES:]
+        return len(last) == TROUBLES and all(trial.outcome is None for trial in last)
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether there was nothing else."""
+        return bool(self.trials) and all(trial.outcome is None for trial in self.trials)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -153,15 +165,13 @@ def measure(
     out: Path,
     *,
     until: Until,
-    seed: int,
     at_once: int,
     on_trial: OnTrial,
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any],
 ) -> None:
     """Run all series side by side, one run of each in turn, so that what the host does befalls all alike.
 
     :param out: directory of the measurement.
-    :param seed: of the first run of each series; the next one has the next number.
     :param about: what else repro.json says.
     """
     begun: dict[Path, tuple[Series, int]] = {}
@@ -179,26 +189,24 @@ def measure(
                 each.begun += 1
                 path = out / re.sub(r"[^\w.-]+", "-", f"{each.kernel}-{each.variant}") / f"{number:03}"
                 begun[path] = (each, number)
-                experiment = replace(each.experiment, seed=seed + number - 1)
-                yield Job(f"{each}, run {number}", experiment, path)
+                yield Job(f"{each}, run {number}", each.experiment, path)
 
     def take(result: JobResult) -> None:
         each, number = begun[result.job.out]
         trial = _trial(number, result)
         each.trials.append(trial)
-        _write(out / "repro.json", {**(about or {}), "seed": seed, "until": str(until)}, series)
+        write_json(out / "repro.json", to_json(about, series))
         on_trial(each, trial)
 
     run_jobs(jobs(), at_once, take)
 
 
 def _trial(number: int, result: JobResult) -> Trial:
-    seed = result.job.experiment.seed
     if not result.runs:
-        return Trial(number, seed, None, result.trouble, None, None, result.seconds)
+        return Trial(number, None, result.trouble, None, None, result.seconds)
     verdict, directory = result.last
     onset = verdict.figures.get("onset_s")
-    return Trial(number, seed, verdict.outcome, verdict.reasons[0].text, onset, directory, result.seconds)
+    return Trial(number, verdict.outcome, verdict.reasons[0].text, onset, directory, result.seconds)
 
 
 def compare(series: Sequence[Series]) -> list[dict[str, Any]]:
@@ -217,13 +225,6 @@ def compare(series: Sequence[Series]) -> list[dict[str, Any]]:
 
 def _difference(one: Rate, other: Rate) -> float | None:
     return one.hits / one.runs - other.hits / other.runs if one.runs and other.runs else None
-
-
-def _write(path: Path, about: Mapping[str, Any], series: Sequence[Series]) -> None:
-    told = to_json(about, series)
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8", errors="backslashreplace")
-    os.replace(fresh, path)
 
 
 def to_json(about: Mapping[str, Any], series: Sequence[Series]) -> dict[str, Any]:

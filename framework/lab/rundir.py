@@ -119,7 +119,7 @@ class RunDirectory:
 
     def write_verdict(self, verdict: Verdict) -> None:
         """Keep the verdict beside the evidence."""
-        _write_json(self.path / "verdict.json", verdict.to_json())
+        write_json(self.path / "verdict.json", verdict.to_json())
 
     def _record(self, record: dict[str, Any]) -> None:
         record["at_s"] = round(time.monotonic() - self._start, 6)
@@ -140,7 +140,7 @@ class RunDirectory:
             self._failure = self._failure or error
 
     def _write_facts(self) -> None:
-        _write_json(self.path / "run.json", self.facts)
+        write_json(self.path / "run.json", self.facts)
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -253,7 +253,7 @@ def _seal(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
     """Whole or not at all: a reader never sees half of it."""
     scratch = path.with_name(path.name + ".new")
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -57,7 +57,6 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--memory", ("parameters", "ram_mib")),
     ("--window", ("parameters", "window_s")),
     ("--rate", ("parameters", "rate_hz")),
-    ("--seed", ("parameters", "seed")),
     ("--threads", ("parameters", "workload", "threads")),
     ("--objects", ("parameters", "workload", "objects")),
     ("--size", ("parameters", "workload", "size")),

@@ -47,7 +47,7 @@ class Rate:
 def chance_of_difference(one: Rate, other: Rate) -> float | None:
     """How likely two series differ at least so much if their rates are the same; None if one of them has no run.
 
-    Boschloo's exact test, two-sided: for few runs, and more often right than Fisher's (R. D. Boschloo, 1970).
+    Boschloo's exact test (1970), two-sided: right for few runs too, and finds more than Fisher's.
     """
     if not one.runs or not other.runs:
         return None

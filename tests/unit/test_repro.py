@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import pytest
-from simulated import Knobs, simulate
+from simulated import simulate
+from simulated_faults import FAULTS
 from test_pool import experiment
 
 from framework.errors import UsageError
@@ -16,23 +19,21 @@ from framework.evidence.judge import judge
 from framework.evidence.verdict import Outcome, Reason, Verdict
 from framework.lab import repro
 from framework.lab.pool import Job, JobResult
-from framework.lab.repro import Series, Until, compare, measure
+from framework.lab.repro import TROUBLES, Series, Until, compare, measure
 from framework.report.rates import Rate, chance_of_difference, quartiles
 
 
-@pytest.mark.parametrize(
-    ("hits", "runs", "low", "high"),
-    [
-        # Agresti and Coull (1998), table and text: the score interval for none of ten, and for half of them.
-        (0, 10, 0.0, 0.2775),
-        (5, 10, 0.2366, 0.7634),
-        (10, 10, 0.7225, 1.0),
-        (1, 1, 0.2065, 1.0),
-    ],
-)
-def test_interval(hits: int, runs: int, low: float, high: float) -> None:
+@pytest.mark.parametrize(("hits", "runs"), [(0, 10), (5, 10), (10, 10), (1, 1), (3, 20), (999, 1000)])
+def test_interval(hits: int, runs: int) -> None:
+    """Its ends are the rates from which what was seen is just so many standard deviations away: Wilson's definition."""
     interval = Rate(hits, runs).interval
-    assert interval == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert interval is not None
+    z, seen = NormalDist().inv_cdf(0.975), hits / runs
+    for end, outermost in zip(interval, (0, 1), strict=True):
+        if seen == outermost:
+            assert end == pytest.approx(outermost)
+        else:
+            assert abs(seen - end) == pytest.approx(z * math.sqrt(end * (1 - end) / runs), rel=1e-6)
 
 
 def test_no_run_has_no_rate() -> None:
@@ -82,20 +83,29 @@ def run(monkeypatch: pytest.MonkeyPatch, out: Path, answer: Answer, until: Until
 
     monkeypatch.setattr(repro, "run_jobs", run_jobs)
     series = [Series("debian-12", variant, experiment()) for variant in variants]
-    measure(series, out, until=until, seed=7, at_once=2, on_trial=lambda *_: None)
+    measure(series, out, until=until, at_once=2, on_trial=lambda *_: None, about={"scenario": "held-worker"})
     return series
 
 
-def test_runs_take_turns_and_have_seeds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    order: list[tuple[str, str, int]] = []
+def test_runs_take_turns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    order: list[str] = []
 
     def answer(job: Job) -> Outcome:
-        order.append((job.out.parent.name, job.out.name, job.experiment.seed))
+        order.append(str(job.out.relative_to(tmp_path)))
         return Outcome.HEALTHY
 
     run(monkeypatch, tmp_path, answer, Until(runs=2), "stock", "unscoped")
     stock, other = "debian-12-stock", "debian-12-unscoped"
-    assert order == [(stock, "001", 7), (other, "001", 7), (stock, "002", 8), (other, "002", 8)]
+    assert order == [f"{stock}/001", f"{other}/001", f"{stock}/002", f"{other}/002"]
+
+
+def test_a_series_of_trouble_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without an end to its runs it would go on for ever; trouble now and then ends nothing."""
+    (series,) = run(monkeypatch, tmp_path, lambda job: None, Until(hits=1), "stock")
+    assert (len(series.trials), series.is_given_up, series.is_trouble) == (TROUBLES, True, True)
+    outcomes = iter([None, None, Outcome.SLOW] * 3 + [Outcome.LOST])
+    (series,) = run(monkeypatch, tmp_path, lambda job: next(outcomes), Until(hits=1), "stock")
+    assert (len(series.trials), series.is_given_up, series.is_trouble) == (10, False, False)
 
 
 def test_hits_misses_and_what_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -128,11 +138,23 @@ def test_no_run_begins_when_time_is_up(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert series.rate.interval is None
 
 
-def test_a_standstill_has_a_beginning() -> None:
-    """Without emergency objects nobody gets anything once the worker is held; with them there is no such time."""
-    stuck = simulate("held-worker", Knobs(fallback=False)).evidence()
-    verdict, marks = judge(stuck), stuck.timeline.marks
-    assert verdict.outcome is Outcome.STALLED
-    held_for_s = (marks["window-end"] - marks["hold"]) / 1e9
-    assert 0 <= verdict.figures["onset_s"] < held_for_s / 2
+@pytest.mark.parametrize(
+    ("fault", "outcome", "phase", "after_s"),
+    [
+        ("no fallback", Outcome.STALLED, "hold", 0.0),
+        ("thread 1 stands still until the release", Outcome.STALLED, "window", 1.4),
+        ("lost", Outcome.LOST, "window", 1.5),
+    ],
+)
+def test_when_it_began(fault: str, outcome: Outcome, phase: str, after_s: float) -> None:
+    evidence = simulate("held-worker", FAULTS[fault]).evidence()
+    verdict, marks = judge(evidence), evidence.timeline.marks
+    assert verdict.outcome is outcome
+    # Within a few readings, for they come 20 times a second, and a thread has a round behind it.
+    assert verdict.figures["onset_s"] == pytest.approx((marks[phase] - marks["hold"]) / 1e9 + after_s, abs=0.25)
+
+
+@pytest.mark.parametrize("fault", ["oops", "thread 1 waits too long once"])
+def test_what_has_no_beginning(fault: str) -> None:
+    assert "onset_s" not in judge(simulate("held-worker", FAULTS[fault]).evidence()).figures
     assert "onset_s" not in judge(simulate("held-worker").evidence()).figures

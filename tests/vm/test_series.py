@@ -1,0 +1,49 @@
+"""How often something happens, with real guests: what `repro` says of a build that stands still and of one that not."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from leftovers import qemus_of
+
+from framework.evidence.judge import judge
+from framework.lab.prepare import Prepared
+from framework.lab.rundir import read_evidence
+
+pytestmark = pytest.mark.vm
+
+SPLVM = (sys.executable, "-m", "framework")
+
+
+def splvm(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run((*SPLVM, *args), cwd=project, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_two_builds_side_by_side(spl: Prepared, tmp_path: Path, project: Path) -> None:
+    """The command that it names does such a run again, and that comes to the same."""
+    out = tmp_path / "series"
+    names = ("--variant", "no-emergency,stock,stock", "--until", "runs=1", "--window", "2", "--jobs", "2")
+    done = splvm(project, "repro", "held-worker", *names, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    told = json.loads((out / "repro.json").read_text())
+    bad, good = told["series"]
+    assert (bad["variant"], bad["hits"], bad["runs"]) == ("no-emergency", 1, 1)
+    assert (good["variant"], good["hits"], good["runs"]) == ("stock", 0, 1)
+    for series, verdict in ((bad, "STALLED"), (good, "PROGRESS")):
+        (trial,) = series["trials"]
+        assert trial["verdict"] == judge(read_evidence(Path(trial["directory"]))).outcome == verdict
+    # SPL's timeout is a tenth of a second, and the lever is pulled just before the window.
+    assert 0 <= bad["onset_s"][1] < 2
+    (comparison,) = told["comparisons"]
+    assert comparison["difference"] == 1
+    again = next(line for line in done.stdout.splitlines() if "again: splvm run" in line)
+    words = shlex.split(again)[2:]
+    once_more = splvm(project, *words, "--out", str(tmp_path / "again"))
+    assert once_more.returncode == 0, once_more.stderr
+    assert once_more.stdout.splitlines()[-1].startswith("STALLED held-worker debian-12 no-emergency")
+    assert not qemus_of(tmp_path)
