@@ -11,6 +11,7 @@ import lzma
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from framework.assets import find_images
@@ -23,10 +24,13 @@ from framework.host.content import input_hash
 from framework.host.process import run
 from framework.host.store import Artefact, Store
 
-RECIPE = 2
+RECIPE = 3
 
 # Loaded by the guest's init, with what they depend on.
 MODULES = ("virtio_pci", "virtio_net", "virtio_console", "virtio_blk")
+
+# Loaded by the load of that name, where the kernel has it.
+ZRAM = ("zram",)
 
 _DIRECTORIES = ("bin", "dev", "etc/dropbear", "lib/modules", "proc", "root/.ssh", "run", "sys", "tmp")
 
@@ -84,13 +88,16 @@ def _module_name(path: str) -> str:
 def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline) -> Artefact:
     """The initramfs, `initrd.cpio`: everything but SPL and the probe."""
     sources = find_images() / "guest"
+    load = find_images() / "load"
     key = input_hash(
         {
             "recipe": RECIPE,
             "root": kernel.root.key,
             "kernel": kernel.image.key,
             "sources": sources,
+            "load": load,
             "modules": MODULES,
+            "zram": ZRAM,
             "identity": keys.identity.with_suffix(".pub"),
             "host_key": keys.host_key,
         }
@@ -104,8 +111,13 @@ def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline)
             for name in _DIRECTORIES:
                 (stage / name).mkdir(parents=True)
             _add_programs(kernel.root, work, stage, log, deadline)
-            _add_agent(kernel.root, work, stage, sources, log, deadline)
-            _add_modules(kernel, stage)
+            _add_program("splvm-agent", kernel.root, work, stage, sources, log, deadline)
+            _add_program("splvm-load", kernel.root, work, stage, load, log, deadline)
+            shutil.copy2(load / "setup", stage / "bin" / "splvm-load-setup")
+            (stage / "bin" / "splvm-load-setup").chmod(0o755)
+            _add_modules(kernel, stage, MODULES, "etc/modules")
+            with suppress(BuildError):
+                _add_modules(kernel, stage, ZRAM, "etc/modules.zram")
             _add_login(keys, stage)
             shutil.copy2(sources / "init", stage / "init")
             (stage / "init").chmod(0o755)
@@ -131,22 +143,26 @@ def _add_programs(root: BuildRoot, work: Path, stage: Path, log: Path, deadline:
     root.run(copy, work=work, deadline=deadline, what="copying the libraries of dropbear", log=log)
 
 
-def _add_agent(root: BuildRoot, work: Path, stage: Path, sources: Path, log: Path, deadline: Deadline) -> None:
-    shutil.copytree(sources, work / "agent")
-    files = sorted(f"agent/{path.name}" for path in sources.glob("*.c"))
+def _add_program(
+    name: str, root: BuildRoot, work: Path, stage: Path, sources: Path, log: Path, deadline: Deadline
+) -> None:
+    """A program of the project's own, which needs no library: what is loaded later may be what memory lacks for."""
+    shutil.copytree(sources, work / f"{name}.src")
+    files = sorted(f"{name}.src/{path.name}" for path in sources.glob("*.c"))
     flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-static", "-pthread", "-s"]
-    root.run(["gcc", *flags, "-o", "splvm-agent", *files], work=work, deadline=deadline, what="the agent", log=log)
-    shutil.copy2(work / "splvm-agent", stage / "bin" / "splvm-agent")
+    root.run(["gcc", *flags, "-o", name, *files], work=work, deadline=deadline, what=name, log=log)
+    shutil.copy2(work / name, stage / "bin" / name)
 
 
-def _add_modules(kernel: Kernel, stage: Path) -> None:
+def _add_modules(kernel: Kernel, stage: Path, wanted: Sequence[str], listed: str) -> None:
+    """Modules with what they depend on, and their names in a list, in the order of loading."""
     dependencies, built_in = ((kernel.modules / f"modules.{name}").read_text() for name in ("dep", "builtin"))
     names = []
-    for path in resolve_modules(dependencies, built_in, MODULES):
+    for path in resolve_modules(dependencies, built_in, wanted):
         name = f"{_module_name(path)}.ko"
         (stage / "lib" / "modules" / name).write_bytes(read_module(kernel.modules / path))
         names.append(name)
-    (stage / "etc" / "modules").write_text("".join(f"{name}\n" for name in names))
+    (stage / listed).write_text("".join(f"{name}\n" for name in names))
 
 
 def read_module(path: Path) -> bytes:

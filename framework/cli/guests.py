@@ -20,9 +20,11 @@ from framework.cli.options import (
     JobsOption,
     JsonOption,
     KernelOption,
+    LoadOption,
     MemoryOption,
     PatchOption,
     RepeatOption,
+    SeedOption,
     SplOption,
     TemplateOption,
     VariantOption,
@@ -33,6 +35,7 @@ from framework.cli.options import (
     kernel_names,
     make_console,
     make_wish,
+    pick_seed,
     print_json,
     show_verdict,
 )
@@ -40,6 +43,7 @@ from framework.errors import HarnessError, UsageError
 from framework.evidence.verdict import Verdict
 from framework.host.store import Store
 from framework.lab.experiment import Dump, run_until_fed
+from framework.lab.loads import parse_loads
 from framework.lab.matrix import CellRun, grid, plan, run_matrix
 from framework.lab.pool import Job, JobResult, fitting_jobs, run_jobs
 from framework.lab.prepare import Wish, prepare
@@ -99,6 +103,8 @@ def run(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    load: LoadOption = None,
+    seed: SeedOption = None,
     repeat: RepeatOption = 1,
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
@@ -127,6 +133,7 @@ def run(
     """Run a scenario in a fresh guest and judge it."""
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect else None
+    loads = parse_loads(load or ())
     workload = _workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
     wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template)
     base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
@@ -139,6 +146,8 @@ def run(
         rate_hz=rate,
         workload=workload,
         dump=dump,
+        loads=loads,
+        seed=pick_seed(seed, repeat),
     )
     results: list[tuple[Verdict, Path]] = []
 
@@ -147,7 +156,7 @@ def run(
         show_verdict(*result.last)
 
     # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.
-    todo = [Job(f"run {n} of {repeat}", experiment, base / f"{n:03}") for n in range(1, repeat + 1)]
+    todo = [Job(f"run {n} of {repeat}", experiment.nth(n), base / f"{n:03}") for n in range(1, repeat + 1)]
     run_jobs(todo if repeat > 1 else [Job(scenario, experiment, base, 3)], count_jobs(jobs, memory), take)
     if repeat > 1:
         make_console().print(tally_table([verdict for verdict, _ in results], experiment.expected))

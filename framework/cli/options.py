@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from framework.build.source import FORM as BUILT_KERNEL
 from framework.build.variants import VARIANTS
 from framework.errors import HarnessError, SetupError, UsageError
 from framework.evidence.verdict import Outcome, Verdict
+from framework.lab.loads import LOADS, MOST_SEED
 from framework.lab.pool import fitting_jobs
 from framework.lab.prepare import Wish, find_any_kernel, spec_of
 from framework.lab.rundir import read_facts
@@ -47,6 +49,17 @@ RepeatOption = Annotated[int, typer.Option(help="Runs; each one counts.", min=1,
 JobsOption = Annotated[
     str, typer.Option(help="Runs at once: a number, or `auto` for as many as cores and memory allow.", metavar="N")
 ]
+LoadOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=f"Loads beside it: {', '.join(LOADS)}; separated by commas, with values as NAME:KEY=VALUE.",
+        metavar="NAME",
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(help="Of a load's random numbers; by default another one each time.", min=0, max=MOST_SEED),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch package lists anew first.")]
 
@@ -64,6 +77,11 @@ def make_wish(
 ) -> Wish:
     absolute = tuple(patch.absolute() for patch in patches or ())
     return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones)
+
+
+def pick_seed(seed: int | None, runs: int) -> int:
+    """What was given, or else a number that leaves room for one of its own for each run."""
+    return secrets.randbelow(MOST_SEED - runs) if seed is None else seed
 
 
 def directory_id(name: str) -> str:

@@ -13,8 +13,10 @@ from framework.cli.options import (
     AccelOption,
     JobsOption,
     JsonOption,
+    LoadOption,
     MemoryOption,
     PatchOption,
+    SeedOption,
     SplOption,
     TemplateOption,
     claim_directory,
@@ -23,9 +25,11 @@ from framework.cli.options import (
     kernel_names,
     make_console,
     make_wish,
+    pick_seed,
     print_json,
 )
 from framework.errors import EvidenceError, HarnessError
+from framework.lab.loads import parse_loads
 from framework.lab.prepare import prepare
 from framework.lab.repro import HITS, TROUBLES, Series, Trial, Until, compare, measure, to_json
 from framework.lab.rundir import read_facts
@@ -37,6 +41,8 @@ from framework.report.summary import plain
 from framework.report.tables import listing
 
 _RUNS = "runs=20"
+# For as many a seed of its own is left.
+_MOST_RUNS = 1_000_000
 
 
 def repro(
@@ -59,6 +65,8 @@ def repro(
     hit: Annotated[
         str, typer.Option(help="Verdicts that count as a hit, separated by commas.", metavar="VERDICTS")
     ] = ",".join(sorted(HITS)),
+    load: LoadOption = None,
+    seed: SeedOption = None,
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
@@ -78,15 +86,23 @@ def repro(
     builds = [find_variant(name).name for name in variant.split(",")]
     # One that is named twice would be compared with itself.
     names = dict.fromkeys((name, build) for name in kernel_names(kernel or ["debian-12"]) for build in builds)
+    loads, first_seed = parse_loads(load or ()), pick_seed(seed, _MOST_RUNS)
     at_once = count_jobs(jobs, memory)
     wishes = [make_wish(name, build, spl, spl_patch, accel, ram_mib=memory, clones=template) for name, build in names]
     base = claim_directory(out, f"repro-{scenario}")
     series = []
     for wish in wishes:
         with step(f"preparing {wish.kernel}, {wish.variant}"):
-            experiment = prepare(wish).experiment(chosen, window_s=window)
+            experiment = prepare(wish).experiment(chosen, window_s=window, loads=loads, seed=first_seed)
         series.append(Series(wish.kernel, wish.variant, experiment, hits))
-    about = {"scenario": scenario, "hit": sorted(hits), "until": str(ends), "directory": str(base)}
+    about = {
+        "scenario": scenario,
+        "load": ",".join(map(str, loads)),
+        "seed": first_seed,
+        "hit": sorted(hits),
+        "until": str(ends),
+        "directory": str(base),
+    }
     note(f"{scenario}: until {ends}; {at_once} at once, evidence in {base}")
     measure(series, base, until=ends, at_once=at_once, on_trial=_tell, about=about)
     if as_json:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from framework.evidence.histogram import difference, distribution
+from framework.evidence.loads import load_figures
 from framework.evidence.longlived import cost_ns
 from framework.evidence.slab import CacheRow
 from framework.evidence.timeline import Evidence, Sample, Timeline, between, cache_rows
@@ -32,6 +33,7 @@ def describe(evidence: Evidence, cache: str) -> dict[str, Any]:
         if "trap" in marks:
             figures.update(_trap(timeline, start, end))
         figures.update(_kept(timeline, start, end))
+        figures.update(load_figures(timeline, start, end))
     figures["slab"] = _slab_lines(rows, marks)
     figures.update(_recovery(timeline, rows, marks))
     figures["series"] = _series(timeline, rows)

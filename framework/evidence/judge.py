@@ -45,6 +45,7 @@ from framework.evidence.faults import because_faults, check_injected
 from framework.evidence.figures import describe
 from framework.evidence.kernlog import FindingKind, scan_kernel_log
 from framework.evidence.large import because_fragmented, check_fragmented, check_made, check_order
+from framework.evidence.loads import because_loads, check_loads, wanted
 from framework.evidence.longlived import because_kept, check_costs, check_kept
 from framework.evidence.magazines import because_magazines, check_magazines
 from framework.evidence.onset import onset_s
@@ -101,13 +102,16 @@ def judge(evidence: Evidence) -> Verdict:
     if not isinstance(bound_ms, int | float) or not 0 < bound_ms < 1e9:
         raise EvidenceError(f"run.json: latency_bound_ms is {bound_ms!r}, and not a number of milliseconds")
     case = Case(evidence, timeline, timeline.marks, int(bound_ms) * 1_000_000)
-    complaints = [c for check in rule.required for c in check(case)]
+    required = (*rule.required, check_phases("load")) if wanted(evidence.facts) else rule.required
+    complaints = [c for check in required for c in check(case)]
     if "window" in case.marks and "window-end" in case.marks:
-        complaints += [c for check in rule.checks for c in check(case)]
+        complaints += [c for check in (*rule.checks, check_loads) for c in check(case)]
     figures = describe(evidence, CACHE)
     hunger = _hunger(case, complaints)
     if not complaints:
-        return replace(rule.good(case), figures=figures, starved=hunger)
+        verdict = rule.good(case)
+        reasons = (*verdict.reasons, *because_loads(case))
+        return replace(verdict, reasons=reasons, figures=figures, starved=hunger)
     order = list(Outcome)
     complaints.sort(key=lambda complaint: order.index(complaint.outcome))
     worst = complaints[0].outcome

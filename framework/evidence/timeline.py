@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 from framework.errors import EvidenceError
+from framework.evidence.loadstatus import LoadStatus, parse_load
 from framework.evidence.probe import ProbeStatus, parse_probe
 from framework.evidence.slab import CacheRow, SlabFile, parse_slab
 from framework.evidence.stacks import Task, parse_tasks
@@ -73,6 +74,7 @@ class Timeline:
     slab: tuple[Sample[SlabFile], ...] = ()
     probe: tuple[Sample[ProbeStatus], ...] = ()
     tasks: tuple[Sample[tuple[Task, ...]], ...] = ()
+    load: tuple[Sample[LoadStatus], ...] = ()
     # Texts of the other sources (`OTHERS`), by source.
     other: Mapping[str, tuple[Sample[str], ...]] = field(default_factory=dict)
     # Reads that had not come back: source, in `value`.
@@ -158,6 +160,7 @@ class _Builder:
             slab=tuple(self.samples.get("slab", ())),
             probe=tuple(self.samples.get("probe", ())),
             tasks=tuple(self.samples.get("tasks", ())),
+            load=tuple(self.samples.get("load", ())),
             other=other,
             blocked=tuple(self.blocked),
             host=tuple(self.host),
@@ -244,4 +247,4 @@ def _count(value: Any) -> int:
     return count
 
 
-_PARSERS: dict[str, Any] = {"slab": parse_slab, "probe": parse_probe, "tasks": parse_tasks}
+_PARSERS: dict[str, Any] = {"slab": parse_slab, "probe": parse_probe, "tasks": parse_tasks, "load": parse_load}

@@ -26,7 +26,7 @@ from qemu.qmp.error import QMPError
 
 from framework.deadline import Deadline, poll
 from framework.errors import DeadlineExceeded, GuestLostError, QemuLaunchError
-from framework.host.process import start_process, wait_until_exited
+from framework.host.process import run, start_process, wait_until_exited
 from framework.host.schedstat import read_state
 
 _LOG = logging.getLogger("splvm.qemu")
@@ -62,6 +62,8 @@ class MachineSpec:
     append: tuple[str, ...] = ()
     # MiB of each scratch disk: /dev/vda, /dev/vdb and so on, empty at first.
     disks_mib: tuple[int, ...] = ()
+    # Numbers of those that have an ext4 file system on them, also empty.
+    ext4: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +299,16 @@ class Qemu:
         if status != "completed":
             raise GuestLostError(f"QMP {command}: {status}: {self.log_tail(5)}")
 
+    def throttle(self, disk: int, bytes_per_s: int, deadline: Deadline) -> None:
+        """Let a disk do so much from now on, reads and writes together.
+
+        :param disk: its number in `MachineSpec.disks_mib`.
+        :raises GuestLostError: when there is no such disk.
+        """
+        kinds = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
+        limits = dict.fromkeys(kinds, 0) | {"bps": bytes_per_s}
+        self.qmp.execute("block_set_io_throttle", {"device": f"disk{disk}", **limits}, deadline=deadline)
+
     def log_tail(self, lines: int = 20) -> str:
         """The last lines QEMU itself wrote; the first line of its log is our own."""
         return "\n".join(line for line in _tail(self.log, lines).splitlines() if not line.startswith("$ "))
@@ -324,11 +336,24 @@ def _initrd_memfd(initrds: Sequence[Path]) -> Iterator[int]:
 
 
 @contextmanager
-def _scratch_file(mib: int) -> Iterator[int]:
+def _scratch_file(spec: MachineSpec, number: int, deadline: Deadline) -> Iterator[int]:
     """A sparse file without a name; it is on a disk, for it may be larger than memory."""
     with tempfile.TemporaryFile() as file:
-        file.truncate(mib << 20)
+        make_disk(spec, number, Path(f"/proc/{os.getpid()}/fd/{file.fileno()}"), deadline)
         yield file.fileno()
+
+
+def make_disk(spec: MachineSpec, number: int, path: Path, deadline: Deadline) -> None:
+    """Make a file that is there what a scratch disk is at first.
+
+    :raises HarnessError: when it cannot be formatted.
+    """
+    os.truncate(path, spec.disks_mib[number] << 20)
+    if number in spec.ext4:
+        # Tables are made now and not by a thread in the guest that writes them bit by bit.
+        options = ["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", "-m", "0"]
+        argv = ["mke2fs", "-q", "-F", "-t", "ext4", *options, str(path)]
+        run(argv, deadline=deadline, what="a file system for a guest")
 
 
 @contextmanager
@@ -347,7 +372,8 @@ def start_qemu(
         console_here, console_there = map(stack.enter_context, socket.socketpair())
         port_here, port_there = map(stack.enter_context, socket.socketpair())
         initrd = stack.enter_context(_initrd_memfd(() if restored else spec.initrds))
-        disks = [] if backing else [stack.enter_context(_scratch_file(mib)) for mib in spec.disks_mib]
+        numbers = () if backing else range(len(spec.disks_mib))
+        disks = [stack.enter_context(_scratch_file(spec, number, deadline)) for number in numbers]
         inherited = (qmp_there.fileno(), console_there.fileno(), port_there.fileno(), initrd, *disks)
         argv = qemu_args(
             spec,

@@ -22,7 +22,7 @@ from framework.errors import BootError, DeadlineExceeded, GuestLostError
 from framework.guest.agent import AGENT_PATH
 from framework.guest.console import start_console
 from framework.guest.guest import Guest, start_guest
-from framework.guest.qemu import Backing, MachineSpec, qemu_args, start_qemu
+from framework.guest.qemu import Backing, MachineSpec, make_disk, qemu_args, start_qemu
 from framework.guest.ssh import SshKeys, start_ssh
 from framework.host.content import Input, input_hash
 from framework.host.memory import available_mib
@@ -145,6 +145,7 @@ def template_key(spec: MachineSpec, keys: SshKeys, modules: Sequence[Path]) -> s
         "qemu": Path(find_program(spec.qemu)),
         "argv": argv,
         "disks": spec.disks_mib,
+        "ext4": spec.ext4,
         "kernel": spec.kernel,
         "initrds": spec.initrds,
         "host_key": keys.host_key,
@@ -186,9 +187,9 @@ def _sweep(prefix: str) -> None:
 
 def _freeze_boot(spec: MachineSpec, keys: SshKeys, logs: Path, tree: Path, deadline: Deadline) -> None:
     backing = Template(tree, "").backing(spec, shared=True)
-    for path, mib in zip(backing.disks, spec.disks_mib, strict=True):
-        with path.open("wb") as disk:
-            disk.truncate(mib << 20)
+    for number, path in enumerate(backing.disks):
+        path.touch()
+        make_disk(spec, number, path, deadline)
     with start_guest(spec, keys, logs, deadline, backing) as guest:
         _freeze(guest, tree, deadline)
 

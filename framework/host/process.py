@@ -48,6 +48,7 @@ _PACKAGES = {
     "gcc": "gcc",
     "gpg": "gpg",
     "make": "make",
+    "mke2fs": "e2fsprogs",
     "mmdebstrap": "mmdebstrap",
     "patch": "patch",
     "qemu-img": "qemu-utils",

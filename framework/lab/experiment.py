@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from framework.deadline import Deadline
 from framework.errors import BootError, DeadlineExceeded, EvidenceError, GuestLostError, HarnessError, QemuLaunchError
 from framework.evidence.case import CACHE
 from framework.evidence.judge import judge
+from framework.evidence.loadstatus import LoadStatus, parse_load
 from framework.evidence.probe import ProbeStatus, parse_probe
 from framework.evidence.slab import CacheRow, parse_slab
 from framework.evidence.stream import Frame
@@ -34,8 +35,9 @@ from framework.host.store import Store
 from framework.host.turns import take_turn
 from framework.lab.guests import Start, load_modules, start_any_guest
 from framework.lab.hostwatch import start_host_watch
+from framework.lab.loads import Load, start_loads
 from framework.lab.rundir import RunDirectory, read_evidence
-from framework.lab.scenarios import Faults, Reading, Scenario, Step, Workload
+from framework.lab.scenarios import LOAD_STEP, Faults, Reading, Scenario, Step, Workload
 from framework.log import LOGGER, note, step
 
 # Seconds of the host that a run may take beyond its boot, at most; a scenario here takes about ten.
@@ -84,6 +86,13 @@ class Experiment:
     workload: Workload = field(default_factory=Workload)
     dump: Dump = Dump.NEVER
     start: Start = Start.BOOT
+    # What the guest has to bear meanwhile, and what random numbers of it are drawn from.
+    loads: tuple[Load, ...] = ()
+    seed: int = 1
+
+    def nth(self, number: int) -> Experiment:
+        """The same with the seed of a run in a series; that of the first is its own."""
+        return replace(self, seed=self.seed + number - 1)
 
 
 # Called with the guest and the name of each phase as it begins. Whoever wants to disturb a run does it here.
@@ -143,7 +152,7 @@ def run_until_fed(
 
 
 def _facts(experiment: Experiment) -> dict[str, Any]:
-    scenario, workload = experiment.scenario, experiment.workload
+    scenario, workload, loads = experiment.scenario, experiment.workload, experiment.loads
     return {
         "scenario": scenario.name,
         "expected": sorted(experiment.expected),
@@ -154,7 +163,9 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
             "ram_mib": experiment.machine.ram_mib,
             "cpus": experiment.machine.cpus,
             "workload": {name: getattr(workload, name) for name in workload.__slots__},
+            **({"load": ",".join(map(str, loads)), "seed": experiment.seed} if loads else {}),
         },
+        **({"loads": [load.to_json() for load in loads]} if loads else {}),
         **({"faults": asdict(scenario.faults)} if scenario.faults else {}),
         **experiment.facts,
     }
@@ -235,8 +246,12 @@ def _drive(
         ) as agent,
     ):
         agent.command(experiment.workload.command(), deadline.sub(20))
+        steps = experiment.scenario.steps(experiment.window_s)
+        if experiment.loads:
+            start_loads(guest, experiment.loads, experiment.seed, deadline)
+            steps = (LOAD_STEP, *steps)
         with step(f"{experiment.scenario.name}: {experiment.scenario.summary}"):
-            for phase in experiment.scenario.steps(experiment.window_s):
+            for phase in steps:
                 if on_phase is not None:
                     on_phase(guest, phase.name)
                 _take_step(phase, agent, live, record, deadline)
@@ -294,6 +309,7 @@ class Live:
         self._changed = threading.Condition()
         self._probe: ProbeStatus | None = None
         self._row: CacheRow | None = None
+        self._load: LoadStatus | None = None
         self._slab_readings = 0
         self._now_ns = 0
         self._began_ns = 0
@@ -317,6 +333,8 @@ class Live:
                 self._slab_readings += frame.start_ns >= self._began_ns
                 if frame.what == "data":
                     self._row = parse_slab(frame.text).cache(CACHE)
+            elif frame.source == "load" and frame.what == "data":
+                self._load = parse_load(frame.text)
         except EvidenceError as error:
             LOGGER.debug("frame %d: %s", frame.seq, error)
 
@@ -367,7 +385,7 @@ class Live:
             return None
         rounds = self._rounds or tuple(0 for _ in self._probe.threads)
         elapsed_ns = self._now_ns - self._began_ns
-        return Reading(self._probe, self._row, self._slab_readings, elapsed_ns, rounds, self._carried)
+        return Reading(self._probe, self._row, self._slab_readings, elapsed_ns, rounds, self._carried, self._load)
 
 
 def host_facts() -> dict[str, Any]:

@@ -31,6 +31,7 @@ from framework.host.store import Store
 from framework.lab.expectations import expected_outcomes
 from framework.lab.experiment import Dump, Experiment, host_facts
 from framework.lab.guests import Start
+from framework.lab.loads import Load, with_disks
 from framework.lab.scenarios import Scenario, Workload
 from framework.lab.traits import kernel_traits
 
@@ -142,6 +143,8 @@ class Prepared(PreparedKernel):
         rate_hz: int = 20,
         workload: Workload | None = None,
         dump: Dump = Dump.NEVER,
+        loads: tuple[Load, ...] = (),
+        seed: int = 1,
     ) -> Experiment:
         """An experiment on it.
 
@@ -149,6 +152,8 @@ class Prepared(PreparedKernel):
         :param window_s: by default the scenario's own.
         :param workload: by default the scenario's own, for this window.
         :param dump: when to keep a dump of the guest's memory.
+        :param loads: what the guest has to bear meanwhile.
+        :param seed: what random numbers of the loads are drawn from.
         :raises UsageError: when the scenario lets allocations fail, and the kernel cannot.
         """
         if scenario.faults is not None:
@@ -156,7 +161,7 @@ class Prepared(PreparedKernel):
         window_s = scenario.window_s if window_s is None else window_s
         return Experiment(
             scenario,
-            self.machine,
+            with_disks(self.machine, loads),
             self.keys,
             self.spl.modules,
             self.facts(),
@@ -166,6 +171,8 @@ class Prepared(PreparedKernel):
             workload or scenario.workload(window_s),
             dump,
             self.start,
+            loads,
+            seed,
         )
 
     def _check_faults(self, scenario: Scenario) -> None:

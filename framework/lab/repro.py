@@ -189,7 +189,8 @@ def measure(
                 each.begun += 1
                 path = out / re.sub(r"[^\w.-]+", "-", f"{each.kernel}-{each.variant}") / f"{number:03}"
                 begun[path] = (each, number)
-                yield Job(f"{each}, run {number}", each.experiment, path)
+                # The same for each of the series: what they differ in is the build.
+                yield Job(f"{each}, run {number}", each.experiment.nth(number), path)
 
     def take(result: JobResult) -> None:
         each, number = begun[result.job.out]

@@ -12,8 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from framework.errors import UsageError
+from framework.evidence.loadstatus import LoadStatus
 from framework.evidence.probe import ProbeStatus
 from framework.evidence.slab import CacheRow
+
+# Seconds of guest time in which a load has to reach its target, and ns for which it then has to be there.
+REACH_S = 30.0
+HELD_NS = 500_000_000
 
 # Declines of the trap after which nobody is going to be caught.
 DECLINES = 10
@@ -111,6 +116,8 @@ class Reading:
     rounds_before: tuple[int, ...]
     # Transactions with emergency objects when it began.
     carried_before: int = 0
+    # What the load's generator reports, None before it is there.
+    load: LoadStatus | None = None
 
     @property
     def deadlocked(self) -> bool:
@@ -222,6 +229,18 @@ def _recovered(reading: Reading) -> bool:
     drained = reading.row is not None and not reading.row.emergency.alloc
     return moved and drained and not reading.deadlocked and not reading.probe.hold.held
 
+
+def _reached(reading: Reading) -> bool:
+    """Every load has been in its band for some time."""
+    load = reading.load
+    if load is None or load.torn or not load.loads:
+        return False
+    return all(it.since_ns and load.now_ns - it.since_ns >= HELD_NS for it in load.loads)
+
+
+# Before the steps of any scenario, if there is a load: it is to be there first. What it means that it is not, the judge
+# says.
+LOAD_STEP = Step("load", (), _reached, REACH_S)
 
 _START = Step("settle", ("start",), _settled, 20)
 _AUDIT = (

@@ -61,6 +61,8 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--objects", ("parameters", "workload", "objects")),
     ("--size", ("parameters", "workload", "size")),
     ("--noio", ("parameters", "workload", "noio")),
+    ("--load", ("parameters", "load")),
+    ("--seed", ("parameters", "seed")),
 )
 
 # Of /proc/meminfo, what tells whether memory was short, and what SPL had of it.

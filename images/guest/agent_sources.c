@@ -133,6 +133,9 @@ static struct source sources[NR_SOURCES] = {
 	{ .name = "tasks", .most_hz = 20, .collect = collect_tasks },
 	{ .name = "probe", .collect = collect_file, .paths = { "slabprobe" } },
 	{ .name = "slab", .collect = collect_file, .paths = { "spl/kmem/slab" } },
+	/* Not of proc: the generator of loads writes it, if there is one. */
+	{ .name = "load", .most_hz = 20, .optional = true, .collect = collect_file,
+	  .paths = { "../run/splvm-load" } },
 	{ .name = "meminfo", .times = 1, .collect = collect_file, .paths = { "meminfo" } },
 	{ .name = "pressure", .times = 1, .collect = collect_pressure,
 	  .paths = { "pressure/memory", "pressure/io", "pressure/cpu" } },

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The loads. Each one has a level that is measured in the guest, a band in which
+ * it is to be held, and workers that are told how to get it there.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "load.h"
+
+/* Nothing is done about less, KiB: it is what other processes come and go with. */
+#define SLACK_KIB	(KIB_PER_MIB / 2)
+/* Workers are told to take so much more at a time, KiB. */
+#define MOST_KIB	(16 * KIB_PER_MIB)
+
+static long have(const struct load *load)
+{
+	long sum = 0;
+	unsigned int i;
+
+	for (i = 0; i < load->nr_workers; i++)
+		sum += load->workers[i].have;
+	return sum;
+}
+
+static uint64_t done_kib(const struct load *load)
+{
+	uint64_t sum = 0;
+	unsigned int i;
+
+	for (i = 0; i < load->nr_workers; i++)
+		sum += load->workers[i].bytes;
+	return sum / 1024;
+}
+
+/* Has all workers together take or give so much. What is still on its way from the last time is not asked for twice. */
+static void take(struct load *load, long kib)
+{
+	long want = have(load) + (kib < MOST_KIB ? kib : MOST_KIB);
+	unsigned int i;
+
+	if (kib > -SLACK_KIB && kib < SLACK_KIB)
+		return;
+	for (i = 0; i < load->nr_workers; i++)
+		load->workers[i].goal = want > 0 ? want / load->nr_workers / PAGE_KIB * PAGE_KIB : 0;
+}
+
+/* As much is dirty or on its way to the disk; the kernel's limits keep it there as long as writers are fast enough. */
+static void start_writeback(struct load *load)
+{
+	long target = number_of(load, "target_mib") * KIB_PER_MIB;
+
+	load->low = target / 2;
+	load->high = 3 * target;
+	start_worker(load, "writer", write_buffered);
+	start_worker(load, "mapped-writer", write_mapped);
+}
+
+static void steer_writeback(struct load *load, const struct levels *now)
+{
+	load->level = now->dirty + now->writeback;
+	load->done = now->written;
+}
+
+/* So much memory is available, and no more. */
+static void start_lowmem(struct load *load)
+{
+	long target = number_of(load, "available_mib") * KIB_PER_MIB, n = number_of(load, "eaters");
+
+	load->low = target / 2;
+	load->high = target + target / 2;
+	while (n--)
+		start_worker(load, "eater", eat);
+}
+
+static void steer_lowmem(struct load *load, const struct levels *now)
+{
+	load->level = now->available;
+	take(load, now->available - (load->low + load->high) / 2);
+}
+
+/* Free memory has next to no blocks of this order and above. */
+static void start_fragment(struct load *load)
+{
+	load->low = 0;
+	load->high = number_of(load, "blocks");
+	start_worker(load, "scatterer", scatter);
+}
+
+static void steer_fragment(struct load *load, const struct levels *now)
+{
+	struct worker *worker = &load->workers[0];
+	long order = number_of(load, "order");
+
+	load->level = 0;
+	for (; order < MAX_ORDER; order++)
+		load->level += now->blocks[order];
+	if (load->level > load->high && worker->goal == worker->have)
+		worker->goal++;
+}
+
+/* What is free is so little, because the rest is file pages that are read one after the other. */
+static void start_pagecache(struct load *load)
+{
+	load->low = 0;
+	load->high = number_of(load, "free_mib") * KIB_PER_MIB;
+	start_worker(load, "reader", read_through);
+}
+
+static void steer_pagecache(struct load *load, const struct levels *now)
+{
+	load->level = now->free;
+	load->done = done_kib(load);
+}
+
+/* So much is in swap, and comes and goes. */
+static void start_swap(struct load *load)
+{
+	long target = number_of(load, "used_mib") * KIB_PER_MIB;
+
+	load->low = target / 2;
+	load->high = target + target / 2;
+	start_worker(load, "swapper", touch);
+}
+
+static void steer_swap(struct load *load, const struct levels *now)
+{
+	long target = (load->low + load->high) / 2, lacking = target - now->swap_used;
+
+	load->level = now->swap_used;
+	load->done = done_kib(load);
+	/* Reclaim follows by and by. */
+	if (load->workers[0].goal == load->workers[0].have)
+		take(load, lacking < MOST_KIB / 4 ? lacking : MOST_KIB / 4);
+}
+
+/* A group of processes is at its own limit, whatever the rest of the guest has. */
+static int current_fd = -1;
+
+static void start_memcg(struct load *load)
+{
+	long limit = number_of(load, "limit_mib") * KIB_PER_MIB;
+	char path[4096];
+
+	snprintf(path, sizeof(path), "%s/memory.current", text_of(load, "group"));
+	current_fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (current_fd < 0)
+		die("%s", path);
+	load->low = limit - limit / 4;
+	load->high = limit;
+	start_worker(load, "group-reader", read_in_group);
+}
+
+static void steer_memcg(struct load *load, const struct levels *now)
+{
+	(void)now;
+	load->level = read_number(current_fd) / 1024;
+	load->done = done_kib(load);
+}
+
+const struct kind kinds[] = {
+	{ .name = "writeback", .unit = "KiB", .works = true, .keys = { "dir", "target_mib", "file_mib" },
+	  .start = start_writeback, .steer = steer_writeback },
+	{ .name = "lowmem", .unit = "KiB", .keys = { "available_mib", "eaters" },
+	  .start = start_lowmem, .steer = steer_lowmem },
+	{ .name = "fragment", .unit = "blocks", .keys = { "order", "blocks" },
+	  .start = start_fragment, .steer = steer_fragment },
+	{ .name = "pagecache", .unit = "KiB", .works = true, .keys = { "device", "free_mib" },
+	  .start = start_pagecache, .steer = steer_pagecache },
+	{ .name = "swap", .unit = "KiB", .works = true, .keys = { "used_mib" },
+	  .start = start_swap, .steer = steer_swap },
+	{ .name = "zram", .unit = "KiB", .works = true, .keys = { "used_mib" },
+	  .start = start_swap, .steer = steer_swap },
+	{ .name = "memcg", .unit = "KiB", .works = true, .keys = { "device", "group", "limit_mib" },
+	  .start = start_memcg, .steer = steer_memcg },
+	{ .name = NULL },
+};
