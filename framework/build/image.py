@@ -30,7 +30,7 @@ RECIPE = 3
 MODULES = ("virtio_pci", "virtio_net", "virtio_console", "virtio_blk")
 
 # Loaded by the load of that name, where the kernel has it.
-ZRAM = ("zram",)
+ZRAM = ("lzo_rle", "zram")
 
 _DIRECTORIES = ("bin", "dev", "etc/dropbear", "lib/modules", "proc", "root/.ssh", "run", "sys", "tmp")
 
@@ -116,8 +116,11 @@ def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline)
             shutil.copy2(load / "setup", stage / "bin" / "splvm-load-setup")
             (stage / "bin" / "splvm-load-setup").chmod(0o755)
             _add_modules(kernel, stage, MODULES, "etc/modules")
-            with suppress(BuildError):
-                _add_modules(kernel, stage, ZRAM, "etc/modules.zram")
+            # Since 6.12 zram brings its own compression; a kernel of the user's may be without any of it.
+            for wanted in (ZRAM, ZRAM[1:]):
+                with suppress(BuildError):
+                    _add_modules(kernel, stage, wanted, "etc/modules.zram")
+                    break
             _add_login(keys, stage)
             shutil.copy2(sources / "init", stage / "init")
             (stage / "init").chmod(0o755)

@@ -59,16 +59,17 @@ def check_loads(case: Case) -> Iterator[Complaint]:
     if len(samples) < 2 or gap_ns > HOLE_NS:
         yield Complaint(Outcome.INCONCLUSIVE, Reason(f"for {seconds(gap_ns)} of the window nobody looked at the load"))
         return
+    yield from _check_kills(case, samples[-1])
     for name in names:
         levels = _levels(samples, name)
         if len(levels) < len(samples):
             reason = f"load {name} is missing in {len(samples) - len(levels)} of {len(samples)} reports"
             yield Complaint(Outcome.INCONCLUSIVE, Reason(reason, seqs(samples)))
             continue
-        yield from _check_level(name, levels)
+        # What explains the others comes first.
         yield from _check_workers(name, levels[-1])
+        yield from _check_level(name, levels)
         yield from _check_work(case, name, levels)
-    yield from _check_kills(case, samples[-1])
 
 
 def _check_level(name: str, levels: _Levels) -> Iterator[Complaint]:

@@ -92,7 +92,9 @@ LOADS: Mapping[str, LoadKind] = {
             "free blocks of that order and above",
             (
                 Parameter("order", 4, "smallest order of a block that is not to be free", most=10),
-                Parameter("blocks", 16, "so many may be, all the same"),
+                Parameter(
+                    "blocks", 96, "so many may be, all the same: emergency objects that are given back are such blocks"
+                ),
             ),
         ),
         LoadKind(

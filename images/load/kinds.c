@@ -128,13 +128,17 @@ static void start_swap(struct load *load)
 
 static void steer_swap(struct load *load, const struct levels *now)
 {
-	long target = (load->low + load->high) / 2, lacking = target - now->swap_used;
+	long target = (load->low + load->high) / 2, step = KIB_PER_MIB;
 
 	load->level = now->swap_used;
 	load->done = done_kib(load);
-	/* Reclaim follows by and by. */
-	if (load->workers[0].goal == load->workers[0].have)
-		take(load, lacking < MOST_KIB / 4 ? lacking : MOST_KIB / 4);
+	/* Swap only comes to be used when memory is full, and then by and by. */
+	if (now->available > 2 * MOST_KIB)
+		step = MOST_KIB / 2;
+	if (load->level < target && load->workers[0].goal == load->workers[0].have)
+		take(load, step);
+	else if (load->level > load->high)
+		take(load, -step);
 }
 
 /* A group of processes is at its own limit, whatever the rest of the guest has. */
