@@ -157,7 +157,7 @@ def load_figures(timeline: Timeline, start_ns: int, end_ns: int) -> dict[str, An
     """Level and work of each load between two times, and how memory was. Absent where there was no load.
 
     Levels are in the load's unit; `some` and `full` are the shares of the time in which some or all tasks waited for
-    memory (Documentation/accounting/psi.rst).
+    memory (Documentation/accounting/psi.rst), `cpu` that of a CPU which the generator itself took to steer and report.
     """
     samples = _whole(between(timeline.load, start_ns, end_ns))
     if len(samples) < 2:
@@ -172,7 +172,8 @@ def load_figures(timeline: Timeline, start_ns: int, end_ns: int) -> dict[str, An
             "scanned": last.memory["scanned"] - first.memory["scanned"],
             "scanned_direct": last.memory["scanned_direct"] - first.memory["scanned_direct"],
             **{kind: round(share, 4) for kind, share in stalls.items()},
-        }
+        },
+        "cpu": round((last.cpu_us - first.cpu_us) / span_us, 4),
     }
     for load in last.loads:
         levels = [it for _, it in _levels(samples, load.name)]

@@ -64,6 +64,8 @@ class LoadStatus:
 
     # Guest time of the report, ns.
     now_ns: int
+    # CPU time that the generator itself has used, without its workers, microseconds.
+    cpu_us: int
     # Whether it is the beginning of one report and the end of another.
     torn: bool
     # How the guest stands: KiB, pages that reclaim scanned, microseconds, and kills by the OOM killer.
@@ -86,12 +88,13 @@ def parse_load(text: str) -> LoadStatus:
     :raises EvidenceError: when it is none, or cut off.
     """
     records = parse_records(text, "splvm-load", 1)
-    at, end = records.only("at").numbers("seq", "now_ns"), records.only("end").numbers("seq")
+    at, end = records.only("at").numbers("seq", "now_ns", "cpu_us"), records.only("end").numbers("seq")
     workers: dict[str, list[LoadWorker]] = {}
     for line in records.all("worker"):
         workers.setdefault(line.word(0), []).append(_worker(line))
     return LoadStatus(
         at["now_ns"],
+        at["cpu_us"],
         at["seq"] != end["seq"],
         records.only("memory").numbers(*_MEMORY),
         tuple(_level(line, workers) for line in records.all("load")),

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -266,6 +267,11 @@ static int put_worker(char *at, size_t room, const struct load *load, unsigned i
 			(unsigned long long)worker->bytes, (unsigned long long)worker->beat_ns);
 }
 
+static unsigned long long micros(struct timeval time)
+{
+	return time.tv_sec * 1000000ULL + time.tv_usec;
+}
+
 /*
  * A reader may see the beginning of one report and the end of another; the same
  * number stands at both ends of one. None is shorter than the one before it, for
@@ -277,10 +283,13 @@ static void report(uint64_t now)
 	static unsigned long seq;
 	static int longest;
 	size_t room = sizeof(text);
+	struct rusage used;
 	unsigned int l, w;
 	int n;
 
-	n = snprintf(text, room, "splvm-load 1\nat seq=%lu now_ns=%llu\n", ++seq, (unsigned long long)now);
+	getrusage(RUSAGE_SELF, &used);
+	n = snprintf(text, room, "splvm-load 1\nat seq=%lu now_ns=%llu cpu_us=%llu\n", ++seq,
+		     (unsigned long long)now, micros(used.ru_utime) + micros(used.ru_stime));
 	n += snprintf(text + n, room - n,
 		      "memory total=%ld available=%ld free=%ld dirty=%ld writeback=%ld written=%llu swap=%ld scanned=%llu scanned_direct=%llu some_us=%llu full_us=%llu oom_kills=%llu\n",
 		      levels.total, levels.available, levels.free, levels.dirty, levels.writeback,

@@ -61,15 +61,17 @@ void start_worker(struct load *load, const char *role, work_fn work)
 {
 	struct worker *me = &load->workers[load->nr_workers++];
 	struct sched_param normal = { .sched_priority = 0 };
-	pid_t parent = getpid();
+	pid_t parent = getpid(), pid;
 
 	me->role = role;
 	me->beat_ns = now_ns();
-	me->pid = fork();
-	if (me->pid < 0)
+	pid = fork();
+	if (pid < 0)
 		die("fork");
-	if (me->pid)
+	if (pid) {
+		me->pid = pid;
 		return;
+	}
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);

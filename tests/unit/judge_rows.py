@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulated import CYCLE, DECLINED, FRAGMENTED, GROW, HELD, LONG, NOMINAL, ORGANIC, SPARE
+from simulated import CYCLE, DECLINED, FRAGMENTED, GROW, HELD, LOADED, LONG, NOMINAL, ORGANIC, SPARE
 
 from framework.evidence.verdict import Outcome
 
@@ -186,6 +186,52 @@ ROWS = (
         r"nobody made blocks for objects of 64 KiB \(order 4\): at the end of the window there were 0 of 64 that ",
         (FRAGMENTED,),
     ),
+    # check_loads
+    Row(
+        "load not looked at", Outcome.INCONCLUSIVE, r"for 3\.\d+ s of the window nobody looked at the load$", (LOADED,)
+    ),
+    Row(
+        "load not looked at for a while",
+        Outcome.INCONCLUSIVE,
+        r"for 1\.2\d\d s of the window nobody looked at the load$",
+        (LOADED,),
+    ),
+    Row("load's reports torn", Outcome.INCONCLUSIVE, r"for 3\.\d+ s of the window nobody looked at", (LOADED,)),
+    Row("load's report garbled", Outcome.INCONCLUSIVE, r"frame \d+: load cannot be read: .*`at`", (LOADED,)),
+    Row(
+        "load of another name",
+        Outcome.INCONCLUSIVE,
+        r"load writeback is missing in 30 of 60 reports$",
+        (LOADED,),
+    ),
+    Row(
+        "memory is not low",
+        Outcome.INCONCLUSIVE,
+        r"load lowmem was not held for 1\.4\d\d s from 7\.\d{3} s on: it was at 325\.\d MiB to 325\.\d MiB, and "
+        r"16\.0 MiB to 48\.0 MiB are asked for$",
+        (LOADED,),
+    ),
+    Row(
+        "too little is dirty",
+        Outcome.INCONCLUSIVE,
+        r"load writeback was not held for 1\.4\d\d s from .*: it was at 0\.9 MiB to 0\.9 MiB, and 4\.0 MiB to 24",
+        (LOADED,),
+    ),
+    Row(
+        "nothing is written back",
+        Outcome.STALLED,
+        r"load writeback: nothing was written back to the disk between \d\.\d{3} s and \d\.\d{3} s$",
+        (LOADED,),
+    ),
+    Row(
+        "nothing is written back, and the host withholds",
+        Outcome.INCONCLUSIVE,
+        r"load writeback: nothing was written back to the disk between .* \(the guest was starved: ",
+        (LOADED,),
+    ),
+    Row("eater killed", Outcome.INCONCLUSIVE, r"load lowmem: its eater \(pid 146\) was killed by signal 9$", (LOADED,)),
+    Row("writer ended", Outcome.INCONCLUSIVE, r"load writeback: its eater \(pid 149\) ended with ENOSPC$", (LOADED,)),
+    Row("OOM killer ran", Outcome.INCONCLUSIVE, r"the OOM killer ran 2 times under the load, up to the end", (LOADED,)),
     # check_costs
     Row(
         "frees cost more the more is kept",
@@ -450,5 +496,6 @@ ROWS = (
     Row("probe not read at the end", Outcome.INCONCLUSIVE, r"nothing was read after the threads were stopped$", ALL),
 )
 
-# What is no reason for another verdict as long as it is all there is.
-HARMLESS = ("host starves the guest", "guest gets no CPU for a moment")
+# What the host does to a guest, and what else is no reason for another verdict as long as it is all there is.
+STARVED = ("host starves the guest", "guest gets no CPU for a moment")
+HARMLESS = (*STARVED, "memory is not low for a moment", "load's reports torn for a moment")

@@ -55,6 +55,10 @@ QUIET_HOST = 0.02
 # Free memory lies in single pages.
 FRAGMENTED = "fragmented"
 
+# The worker is held while the guest writes back with little memory.
+LOADED = "held-worker, loaded"
+LOADS = ("writeback", "lowmem")
+
 # What the thread of LONG keeps at most, besides those that it gives back while that is timed.
 KEEP = 100
 TIMED = 12
@@ -144,6 +148,7 @@ PHASES: Mapping[str, tuple[Phase, ...]] = {
     DECLINED: _CYCLE,
     ORGANIC: _ORGANIC,
     LONG: _HELD_PHASES,
+    LOADED: (_HELD_PHASES[0], Phase("load", 20), *_HELD_PHASES[1:]),
     FRAGMENTED: (_HELD_PHASES[0], Phase("fragment", 2, ("fragment 512",)), *_HELD_PHASES[1:]),
 }
 
@@ -217,6 +222,11 @@ class Knobs:
     # The threads never ask again for what they gave back; and nobody counts where objects come from.
     unused: bool = False
     uncounted: bool = False
+    # --- the load
+    # Its reports are read while they are written.
+    torn: Span | None = None
+    # Nothing is written back to the disk.
+    unwritten: Span | None = None
     # --- what is read of it
     skews: tuple[Skew, ...] = ()
     # Source to when it reads this instead.
@@ -315,6 +325,8 @@ def simulate(scenario: str, knobs: Knobs = GOOD) -> Run:
     }
     if scenario in (GROW, SPARE):
         facts["faults"] = {"times": INJECTED, "min_order": 0}
+    if scenario == LOADED:
+        facts["loads"] = [{"name": name, "values": {}} for name in LOADS]
     return Run(facts, _Simulation(scenario, knobs).run(), CONSOLE + knobs.console)
 
 
@@ -426,6 +438,8 @@ class _Simulation:
         self.is_declined = scenario == DECLINED
         self.is_organic = scenario == ORGANIC
         self.is_long = scenario == LONG
+        self.is_loaded = scenario == LOADED
+        self.written = 0
         self.count = 1 if self.is_cycle or self.is_long else THREADS
         # The clock, and when each phase began.
         self.tick = 0
@@ -660,6 +674,8 @@ class _Simulation:
         self.read_source("probe", self.probe_text)
         self.read_source("slab", self.slab_text)
         self.read_source("tasks", self.tasks_text)
+        if self.is_loaded and "load" in self.begun:
+            self.read_source("load", self.load_text)
         if self.tick % 10 == 0:
             self.read_source("meminfo", lambda: f"MemTotal:  406312 kB\nMemFree:  {365_524 - self.tick} kB\n")
             self.read_source("pressure", lambda: "# memory\nsome avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
@@ -794,6 +810,24 @@ class _Simulation:
             "gfp": 0xD00 if self.is_declined else 0xDC0,
         }
 
+    def load_text(self) -> str:
+        """Both loads are in their bands, and 300 KiB are written back in a tick."""
+        self.written += 300 * (not self.within(self.knobs.unwritten))
+        written = self.written
+        memory = {"total": 406_312, "available": 33_000, "free": 9_000, "dirty": 12_000, "writeback": 900, "swap": 0}
+        counts = {"written": written, "scanned": 0, "scanned_direct": 0, "some_us": 0, "full_us": 0, "oom_kills": 0}
+        beat = {"status": 0, "bytes": 4096 * self.tick, "beat_ns": self.now_ns}
+        torn = int(self.within(self.knobs.torn))
+        lines = ["splvm-load 1", f"at seq={self.tick} now_ns={self.now_ns} cpu_us={300 * self.tick}"]
+        lines.append(self.line("load", "memory", **memory, **counts))
+        for name, low, high, level in (("writeback", 4096, 24_576, 12_900), ("lowmem", 16_384, 49_152, 33_000)):
+            cells = {"low": low, "high": high, "level": level, "since_ns": self.begun["load"]}
+            done = {"done_kib": written} if name == "writeback" else {}
+            lines.append(self.line("load", f"load {name}", **cells, **done) + " unit=KiB")
+            worker = {"pid": 140 + len(name), "alive": 1, "signal": 0, **beat}
+            lines.append(self.line("load", f"worker {name} 0", **worker) + " role=eater")
+        return "\n".join([*lines, f"end seq={self.tick + torn}"]) + "\n"
+
     def thread_line(self, thread: _Thread) -> str:
         since_ns = thread.last_ns or thread.waits_since_ns
         open_ns = self.now_ns - since_ns if since_ns else 0
@@ -813,7 +847,10 @@ class _Simulation:
         )
 
     def probe_line(self, tag: str, **values: int) -> str:
-        told = self.skewed("probe", {f"{tag}.{key}": value for key, value in values.items()})
+        return self.line("probe", tag, **values)
+
+    def line(self, source: str, tag: str, **values: int) -> str:
+        told = self.skewed(source, {f"{tag}.{key}": value for key, value in values.items()})
         return " ".join((tag, *(f"{name.removeprefix(f'{tag}.')}={value}" for name, value in told.items())))
 
     def slab_text(self) -> str:
@@ -866,6 +903,15 @@ class _Simulation:
         header = f"task pid={THREAD_PIDS[thread.index]} comm=slabprobe/{name} state={state}"
         rounds = 0 if unwoken else thread.rounds
         return f"{header} voluntary={2 * rounds} nonvoluntary={rounds // 3}\n{stack}"
+
+
+# A report of a load that nobody asked for.
+OTHER_LOAD = (
+    "splvm-load 1\nat seq=9 now_ns=5000000000 cpu_us=10\n"
+    "memory total=406312 available=300000 free=290000 dirty=0 writeback=0 written=0 swap=0 scanned=0 scanned_direct=0 "
+    "some_us=0 full_us=0 oom_kills=0\n"
+    "load memcg unit=KiB low=24576 high=32768 level=32000 since_ns=4500000000 done_kib=5\nend seq=9\n"
+)
 
 
 # --- the slab file as the kernel prints it ----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from simulated import (
     GROWING,
     GROWS_STACK,
     GROWTH_STACK,
+    OTHER_LOAD,
     SLAB_HEADER,
     TRAP_STACK,
     WORKER_SWITCHES,
@@ -41,6 +42,11 @@ _OOPS = """\
 def _slab(span: Span, **cells: int) -> Knobs:
     """The slab file is wrong: `emergency_max=3` adds 3 to that cell."""
     return Knobs(skews=(Skew("slab", {name.replace("_", "."): by for name, by in cells.items()}, span),))
+
+
+def _load(span: Span, cell: str, by: int) -> Knobs:
+    """The load's generator reports something else."""
+    return Knobs(skews=(Skew("load", {cell: by}, span),))
 
 
 def _probe(span: Span, cell: str, by: int) -> Knobs:
@@ -102,6 +108,25 @@ FAULTS: Mapping[str, Knobs] = {
     # --- objects that are large
     "objects are too large": Knobs(fallback=False) | _probe(Span(""), "config.size", 1 << 23),
     "memory is not fragmented": Knobs(unbroken=True),
+    # --- the load
+    "load not looked at": Knobs(unread={"load": _WINDOW}),
+    "load not looked at for a while": Knobs(unread={"load": Span("window", 1.0, 1.2)}),
+    "load's reports torn": Knobs(torn=_WINDOW),
+    "load's reports torn for a moment": Knobs(torn=_MOMENT),
+    "load's report garbled": Knobs(garbled={"load": (_MOMENT, "splvm-load 1\n")}),
+    "load of another name": Knobs(garbled={"load": (_HALF, OTHER_LOAD)}),
+    "memory is not low": _load(_HALF, "load lowmem.level", 300_000),
+    "memory is not low for a moment": _load(_MOMENT, "load lowmem.level", 300_000),
+    "too little is dirty": _load(_HALF, "load writeback.level", -12_000),
+    "nothing is written back": Knobs(unwritten=_HALF),
+    "nothing is written back, and the host withholds": Knobs(unwritten=_HALF, host_wait=0.9, starving=_WINDOW),
+    "eater killed": Knobs(
+        skews=(Skew("load", {"worker lowmem 0.alive": -1, "worker lowmem 0.signal": 9}, _HALF),),
+    ),
+    "writer ended": Knobs(
+        skews=(Skew("load", {"worker writeback 0.alive": -1, "worker writeback 0.status": 28}, _HALF),),
+    ),
+    "OOM killer ran": _load(_HALF, "memory.oom_kills", 2),
     "nobody makes blocks": Knobs(waiting=dict.fromkeys((0, 1), Span("window", 0.0, 3.4))),
     # --- objects that are kept
     "frees cost more the more is kept": _probe(_WINDOW, "kept 100.median_ns", 70_000),

@@ -32,7 +32,7 @@ import pytest
 import rich.console
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulated import BASE_NS, HELD, NOMINAL, Knobs, simulate
+from simulated import BASE_NS, HELD, LOADED, NOMINAL, Knobs, simulate
 from simulated_faults import FAULTS
 
 import framework.evidence
@@ -42,6 +42,7 @@ from framework.evidence.diagnosis import Condition, Signs, diagnose, parse_regis
 from framework.evidence.gfpprobe import parse_gfpprobe
 from framework.evidence.judge import judge
 from framework.evidence.kernlog import MAX_PER_KIND, FindingKind, scan_kernel_log
+from framework.evidence.loadstatus import parse_load
 from framework.evidence.merge import MAX_WAITING_FRAMES, Merger
 from framework.evidence.probe import parse_probe
 from framework.evidence.records import parse_records
@@ -112,6 +113,7 @@ RUNS: tuple[tuple[str, Knobs], ...] = (
     (HELD, Knobs()),
     (NOMINAL, Knobs()),
     (HELD, FAULTS["no fallback"]),
+    (LOADED, FAULTS["eater killed"]),
     (HELD, FAULTS["worker's switches go on"] | FAULTS["frames lost"]),
     (HELD, FAULTS["emergency objects below zero"] | FAULTS["oops"]),
     (NOMINAL, FAULTS["kernel's own cache"] | FAULTS["lost"]),
@@ -463,6 +465,7 @@ PARSERS: tuple[Parser, ...] = (
         ("trial @ ", "alloc 0 pte gfp=@ ", "level "),
     ),
     Parser("parse_probe", parse_probe, EvidenceError, lambda: payloads("probe"), ("thread @ ", "mark @ 1 a", "a=1 ")),
+    Parser("parse_load", parse_load, EvidenceError, lambda: payloads("load"), ("load @ ", "worker @ 0 ", "a=1 ")),
     Parser("parse_tasks", read_tasks, EvidenceError, lambda: payloads("tasks"), ("task pid=@ ", "[<0>] a.", "stack ")),
     Parser(
         "scan_kernel_log", read_log, None, logs, ("[ 1.00000", "\x1b]", "WARNING: at ", "VERIFY(", "a: 0 [#1 ", "\r")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judge_rows import HARMLESS, MORE, ROWS, Row
+from judge_rows import HARMLESS, MORE, ROWS, STARVED, Row
 from simulated import (
     CYCLE,
     DECLINED,
@@ -22,6 +22,7 @@ from simulated import (
     GOOD,
     GROW,
     HELD,
+    LOADED,
     LONG,
     NOMINAL,
     ORGANIC,
@@ -61,6 +62,7 @@ BEST = {
     SPARE: Outcome.PROGRESS,
     LONG: Outcome.PROGRESS,
     FRAGMENTED: Outcome.PROGRESS,
+    LOADED: Outcome.PROGRESS,
 }
 SCENARIOS = tuple(BEST)
 
@@ -217,6 +219,38 @@ def test_the_reasons_for_progress_in_fragmented_memory() -> None:
     assert threads.startswith("2 critical threads got")
 
 
+def test_the_reasons_for_progress_under_load() -> None:
+    *_, writeback, lowmem = (reason.text for reason in verdict_of(LOADED).reasons)
+    assert re.fullmatch(
+        r"load writeback was at 12\.6 MiB to 12\.6 MiB \(4\.0 MiB to 24\.0 MiB are asked for\), and 17\.\d MiB was "
+        r"written back to the disk",
+        writeback,
+    )
+    assert lowmem == "load lowmem was at 32.2 MiB to 32.2 MiB (16.0 MiB to 48.0 MiB are asked for)"
+
+
+def test_the_load_is_among_the_figures() -> None:
+    loads = verdict_of(LOADED).figures["loads"]
+    assert loads["memory"]["available_kib"] == 33_000
+    assert (loads["lowmem"]["min"], loads["lowmem"]["high"]) == (33_000, 49_152)
+    assert loads["writeback"]["done_kib_per_s"] == pytest.approx(6000, rel=0.01)
+    assert loads["cpu"] == pytest.approx(0.006, rel=0.01)
+    assert "loads" not in verdict_of(HELD).figures
+
+
+def test_a_load_that_is_not_there_does_not_make_a_bad_verdict_better() -> None:
+    verdict = verdict_of(LOADED, "no fallback", "memory is not low")
+    assert verdict.outcome is Outcome.STALLED
+    assert Outcome.INCONCLUSIVE in {outcome for outcome, _ in verdict.also}
+
+
+@pytest.mark.parametrize("loads", [None, "lowmem", [["lowmem"]], [{}]])
+def test_loads_that_are_none(loads: Any) -> None:
+    run = simulate(LOADED)
+    with pytest.raises(EvidenceError, match="not a list of loads"):
+        judge(Evidence({**run.facts, "loads": loads}, Timeline.from_records(run.records), ""))
+
+
 @pytest.mark.parametrize(
     ("size", "order"), [(64, 0), (4096, 0), (4097, 1), (8192, 1), (32768, 3), (65536, 4), (65537, 5), (1 << 20, 8)]
 )
@@ -276,7 +310,8 @@ def test_every_outcome_is_reached() -> None:
 def test_reasons_name_readings_that_are_there() -> None:
     for row, scenario in CASES:
         timeline = evidence_of(scenario, row.fault).timeline
-        kept = {sample.seq for samples in (timeline.probe, timeline.slab, timeline.tasks) for sample in samples}
+        read = (timeline.probe, timeline.slab, timeline.tasks, timeline.load)
+        kept = {sample.seq for samples in read for sample in samples}
         verdict = verdict_of(scenario, row.fault)
         for reason in (*verdict.reasons, *(reason for _, reason in verdict.also)):
             assert kept.issuperset(reason.samples), row.fault
@@ -335,6 +370,7 @@ NEEDED = {
     HELD: HELD_MARKS,
     LONG: HELD_MARKS,
     FRAGMENTED: {"fragment", *HELD_MARKS},
+    LOADED: {"load", *HELD_MARKS},
     CYCLE: IN_THE_TRAP,
     DECLINED: IN_THE_TRAP,
     ORGANIC: IN_THE_TRAP,
@@ -401,7 +437,7 @@ def test_an_unknown_scenario(scenario: object) -> None:
 # Starved guests
 
 
-@pytest.mark.parametrize("starved", HARMLESS)
+@pytest.mark.parametrize("starved", STARVED)
 @pytest.mark.parametrize("outcome", list(ONE_OF_EACH))
 def test_a_starved_guest_is_excused_for_being_slow_only(outcome: Outcome, starved: str) -> None:
     verdict = judge(simulate(HELD, ONE_OF_EACH[outcome] | FAULTS[starved]).evidence())
