@@ -29,8 +29,9 @@ from framework.guest.agent import AgentStream, start_agent
 from framework.guest.guest import Guest
 from framework.host.memory import available_mib
 from framework.host.probe import inspect_host
-from framework.lab.experiment import Dump, Live, run_until_fed
+from framework.lab.experiment import Dump, Live, OnPhase, run_until_fed
 from framework.lab.guests import load_modules, start_any_guest
+from framework.lab.loads import parse_loads
 from framework.lab.prepare import Prepared, Wish, find_any_kernel, prepare
 from framework.lab.rundir import RunDirectory
 from framework.lab.scenarios import Reading, Workload, find_scenario
@@ -218,8 +219,8 @@ def run_scenario(
 ) -> Callable[..., RunResult]:
     """A function that runs a scenario and judges it.
 
-    Its arguments: the scenario's name, `window_s`, `workload`, `dump`, and fields of `Wish`. A run whose guest was
-    starved by the host is done again, as a run of its own.
+    Its arguments: the scenario's name, `window_s`, `workload`, `dump`, `load` as on the command line, `on_phase`, and
+    fields of `Wish`. A run whose guest was starved by the host is done again, as a run of its own.
     """
     numbers = itertools.count()
 
@@ -229,12 +230,19 @@ def run_scenario(
         window_s: float | None = None,
         workload: Workload | None = None,
         dump: Dump = Dump.NEVER,
+        load: str = "",
+        on_phase: OnPhase | None = None,
         **changes: Any,
     ) -> RunResult:
         experiment = prepare_spl(**changes).experiment(
-            find_scenario(scenario), window_s=window_s, workload=workload, dump=dump
+            find_scenario(scenario),
+            window_s=window_s,
+            workload=workload,
+            dump=dump,
+            loads=parse_loads([load] if load else ()),
         )
-        verdict, directory = run_until_fed(experiment, tmp_path / f"run{next(numbers)}")[-1]
+        runs = run_until_fed(experiment, tmp_path / f"run{next(numbers)}", on_phase=on_phase)
+        verdict, directory = runs[-1]
         record_property("verdict", verdict.outcome.value)
         record_property("evidence", str(directory))
         return RunResult(verdict, directory)

@@ -110,7 +110,8 @@ def _check_workers(name: str, last: tuple[Sample[LoadStatus], LoadLevel]) -> Ite
 
 def _check_work(case: Case, name: str, levels: _Levels) -> Iterator[Complaint]:
     start, end = case.window
-    if levels[-1][1].done_kib is None:
+    # Where somebody who should work is gone, that nothing is done says nothing more.
+    if levels[-1][1].done_kib is None or not all(worker.alive for worker in levels[-1][1].workers):
         return
     outcome = Outcome.STALLED if name in _PROGRESS else Outcome.INCONCLUSIVE
     for begin in range(start, end - SLICE_NS + 1, SLICE_NS):

@@ -124,6 +124,7 @@ FAULTS: Mapping[str, Knobs] = {
         skews=(Skew("load", {"worker lowmem 0.alive": -1, "worker lowmem 0.signal": 9}, _HALF),),
     ),
     "writer ended": Knobs(
+        unwritten=_HALF,
         skews=(Skew("load", {"worker writeback 0.alive": -1, "worker writeback 0.status": 28}, _HALF),),
     ),
     "OOM killer ran": _load(_HALF, "memory.oom_kills", 2),
