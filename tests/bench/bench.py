@@ -22,6 +22,7 @@ from clones import clone, clone_memory, clones_in_a_row, clones_per_second, temp
 from commands import boot, edit_to_verdict, edited_patch, fresh_demo, held_worker, scaling, warm_demo
 from figures import SPLVM, Benchmark, load, machine, summary
 from growcost import grow_cost, grow_cost_four_cpus, grow_cost_one_cpu
+from loads import loads
 from sampling import sampling
 from virtme import virtme
 
@@ -124,6 +125,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "grow-cost": (grow_cost, 5),
     "grow-cost-1-cpu": (grow_cost_one_cpu, 3),
     "grow-cost-4-cpus": (grow_cost_four_cpus, 1),
+    "loads": (loads, 3),
     "fresh-demo": (fresh_demo, 1),
 }
 
