@@ -124,7 +124,7 @@ def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline)
             _add_login(keys, stage)
             shutil.copy2(sources / "init", stage / "init")
             (stage / "init").chmod(0o755)
-            _pack(stage, tree / "initrd.cpio", deadline)
+            pack(stage, tree / "initrd.cpio", deadline)
 
     return store.get("image", key, build, deadline=deadline, what=f"initramfs for {kernel.release}")
 
@@ -200,7 +200,7 @@ def _add_login(keys: SshKeys, stage: Path) -> None:
         (stage / name).chmod(0o700 if name else 0o755)
 
 
-def _pack(stage: Path, target: Path, deadline: Deadline) -> None:
+def pack(stage: Path, target: Path, deadline: Deadline) -> None:
     """Everything belongs to root; names in order, so that the same stage gives the same archive."""
     names = sorted(str(path.relative_to(stage)) for path in stage.rglob("*"))
     argv = [

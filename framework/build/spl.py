@@ -72,6 +72,9 @@ class SplBuild:
     variant: Variant
     patches: tuple[Path, ...]
     modules: tuple[Path, ...]
+    # Directories: of zfs_config.h; of Module.symvers and SPL's headers, that is, of what other modules are built with.
+    config: Path
+    exports: Path
 
     @property
     def debug(self) -> Mapping[str, Path]:
@@ -186,7 +189,7 @@ def build_spl(
     spl = _build_spl_ko(store, root, source, config, applied, deadline, keep=keep)
     probe = _build_probe(store, root, config, spl, deadline)
     modules = (spl.path / "spl.ko", probe.path / "slabprobe.ko")
-    return SplBuild(source, variant, tuple(patches), modules)
+    return SplBuild(source, variant, tuple(patches), modules, config.path, spl.path)
 
 
 def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadline) -> Artefact:
@@ -196,7 +199,7 @@ def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadl
     def build(tree: Path) -> None:
         log = fresh_log(store, f"configure-{root.release}")
         with store.temporary() as work:
-            _copy_tree(source.tree, work / "src")
+            copy_tree(source.tree, work / "src")
             # With DEBUG_LOCK_ALLOC mutex_lock() is for GPL modules alone, and configure refuses because of those under
             # the CDDL. spl.ko is GPL by its own MODULE_LICENSE, and nothing else is built of the tree.
             script = (
@@ -304,7 +307,7 @@ def _gather(
             to.parent.mkdir()
             shutil.copyfile(patch, to)
         if whole:
-            _copy_tree(tree, copy)
+            copy_tree(tree, copy)
         else:
             for name, path in find_inputs(tree).items():
                 (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -387,5 +390,6 @@ def apply_patch(patch: Path, src: Path, log: Path, deadline: Deadline) -> None:
         run(argv, cwd=src, deadline=deadline, what=f"patch {patch.name}", log=log, error=BuildError)
 
 
-def _copy_tree(source: Path, target: Path) -> None:
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy an OpenZFS tree, without what was built in it and what editors leave."""
     shutil.copytree(source, target, symlinks=True, ignore=_LEFT_OUT)

@@ -44,8 +44,9 @@ class Guest:
     boots: int = 1
     # Key of the template that it is a clone of.
     template: str = ""
-    # Kernel modules that the template had.
+    # Kernel modules that the template had, and the command that was run in it.
     modules: tuple[Path, ...] = ()
+    setup: str = ""
     # Why it is no clone, if it was to be one.
     no_clone: str = ""
 

@@ -12,12 +12,14 @@ import os
 import re
 import shlex
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +46,24 @@ _MIGRATION_S = 15.0
 _CPU_MODEL = {"tcg": "max", "kvm": "host"}
 
 
+class Content(StrEnum):
+    """What is on a disk at first."""
+
+    NOTHING = "nothing"
+    # An empty file system on all of it.
+    EXT4 = "ext4"
+    # One partition.
+    PARTITION = "partition"
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A scratch disk."""
+
+    mib: int
+    content: Content = Content.NOTHING
+
+
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
     """What a guest's machine is made of."""
@@ -60,10 +80,8 @@ class MachineSpec:
     cpus: int = 2
     # Words added to the kernel's command line.
     append: tuple[str, ...] = ()
-    # MiB of each scratch disk: /dev/vda, /dev/vdb and so on, empty at first.
-    disks_mib: tuple[int, ...] = ()
-    # Numbers of those that have an ext4 file system on them, also empty.
-    ext4: tuple[int, ...] = ()
+    # Scratch disks: /dev/vda, /dev/vdb and so on.
+    disks: tuple[Disk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +90,7 @@ class Backing:
 
     # None: memory that has no name.
     memory: Path | None
-    # One for each of `MachineSpec.disks_mib`, raw.
+    # One for each of `MachineSpec.disks`, raw.
     disks: tuple[Path, ...]
     # Whether what the guest writes goes into the files. If not, it stays the guest's own: pages copied on write, and a
     # qcow2 overlay for each disk, without a name and gone with QEMU.
@@ -302,7 +320,7 @@ class Qemu:
     def throttle(self, disk: int, bytes_per_s: int, deadline: Deadline) -> None:
         """Let a disk do so much from now on, reads and writes together.
 
-        :param disk: its number in `MachineSpec.disks_mib`.
+        :param disk: its number in `MachineSpec.disks`.
         :raises GuestLostError: when there is no such disk.
         """
         kinds = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
@@ -336,24 +354,41 @@ def _initrd_memfd(initrds: Sequence[Path]) -> Iterator[int]:
 
 
 @contextmanager
-def _scratch_file(spec: MachineSpec, number: int, deadline: Deadline) -> Iterator[int]:
+def _scratch_file(disk: Disk, deadline: Deadline) -> Iterator[int]:
     """A sparse file without a name; it is on a disk, for it may be larger than memory."""
     with tempfile.TemporaryFile() as file:
-        make_disk(spec, number, Path(f"/proc/{os.getpid()}/fd/{file.fileno()}"), deadline)
+        make_disk(disk, Path(f"/proc/{os.getpid()}/fd/{file.fileno()}"), deadline)
         yield file.fileno()
 
 
-def make_disk(spec: MachineSpec, number: int, path: Path, deadline: Deadline) -> None:
+def make_disk(disk: Disk, path: Path, deadline: Deadline) -> None:
     """Make a file that is there what a scratch disk is at first.
 
     :raises HarnessError: when it cannot be formatted.
     """
-    os.truncate(path, spec.disks_mib[number] << 20)
-    if number in spec.ext4:
-        # Tables are made now and not by a thread in the guest that writes them bit by bit.
-        options = ["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", "-m", "0"]
-        argv = ["mke2fs", "-q", "-F", "-t", "ext4", *options, str(path)]
-        run(argv, deadline=deadline, what="a file system for a guest")
+    os.truncate(path, disk.mib << 20)
+    match disk.content:
+        case Content.EXT4:
+            # Tables are made now and not by a thread in the guest that writes them bit by bit.
+            options = ["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", "-m", "0"]
+            argv = ["mke2fs", "-q", "-F", "-t", "ext4", *options, str(path)]
+            run(argv, deadline=deadline, what="a file system for a guest")
+        case Content.PARTITION:
+            with path.open("r+b") as file:
+                file.write(_partition_table(disk.mib))
+
+
+# Where a partition begins, and bytes of a sector.
+_PARTITION_MIB = 1
+_SECTOR = 512
+
+
+def _partition_table(mib: int) -> bytes:
+    """A master boot record with one partition, all of the disk but its first MiB."""
+    first, count = ((part << 20) // _SECTOR for part in (_PARTITION_MIB, mib - _PARTITION_MIB))
+    # Status, three bytes of the old address, type (0x83: Linux), the same of its end, first sector and number of them.
+    entry = struct.pack("<B3xB3xII", 0, 0x83, first, count)
+    return (bytes(446) + entry).ljust(510, b"\0") + b"\x55\xaa"
 
 
 @contextmanager
@@ -372,8 +407,7 @@ def start_qemu(
         console_here, console_there = map(stack.enter_context, socket.socketpair())
         port_here, port_there = map(stack.enter_context, socket.socketpair())
         initrd = stack.enter_context(_initrd_memfd(() if restored else spec.initrds))
-        numbers = () if backing else range(len(spec.disks_mib))
-        disks = [stack.enter_context(_scratch_file(spec, number, deadline)) for number in numbers]
+        disks = [] if backing else [stack.enter_context(_scratch_file(disk, deadline)) for disk in spec.disks]
         inherited = (qmp_there.fileno(), console_there.fileno(), port_there.fileno(), initrd, *disks)
         argv = qemu_args(
             spec,

@@ -57,12 +57,13 @@ class Template:
 
     directory: Path
     key: str
-    # Kernel modules that are loaded in it.
+    # Kernel modules that are loaded in it, and the command that was run after that.
     modules: tuple[Path, ...] = ()
+    setup: str = ""
 
     def backing(self, spec: MachineSpec, *, shared: bool) -> Backing:
         """Its memory, and its disks."""
-        disks = tuple(self.directory / f"disk{number}" for number in range(len(spec.disks_mib)))
+        disks = tuple(self.directory / f"disk{number}" for number in range(len(spec.disks)))
         return Backing(self.memory, disks, shared)
 
     @property
@@ -103,33 +104,37 @@ class Templates:
             (root / _OWNER).write_text(str(owner))
         return cls(store, min(_KEEP_MIB, int(available_mib() * _KEEP_SHARE)) << 20)
 
-    def get(self, spec: MachineSpec, keys: SshKeys, modules: Sequence[Path], deadline: Deadline) -> Template:
+    def get(
+        self, spec: MachineSpec, keys: SshKeys, modules: Sequence[Path], deadline: Deadline, setup: str = ""
+    ) -> Template:
         """The template of a machine with these modules loaded; it is made if it is not there.
 
+        :param setup: a command to run in the guest, with the modules loaded.
         :raises HarnessError: when it cannot be made.
         """
-        key = template_key(spec, keys, modules)
+        key = template_key(spec, keys, modules, setup)
 
         def build(tree: Path) -> None:
             with self._store.temporary() as logs:
                 if modules:
                     base = self.get(spec, keys, (), deadline)
-                    _freeze_clone(base, spec, keys, modules, logs, tree, deadline)
+                    _freeze_clone(base, spec, keys, modules, setup, logs, tree, deadline)
                 else:
                     _freeze_boot(spec, keys, logs, tree, deadline)
                 shutil.copyfile(logs / "console.log", tree / "console.log")
 
         what = f"template of a guest{' with ' if modules else ''}{', '.join(path.name for path in modules)}"
+        what += f", {setup}" if setup else ""
         kept = self._store.get("template", key, build, deadline=deadline, what=what)
         self._store.trim("template", self._keep_bytes, used=key)
-        return Template(kept.path, key, tuple(modules))
+        return Template(kept.path, key, tuple(modules), setup)
 
     def forget(self, template: Template, deadline: Deadline) -> None:
         """Remove one that is of no use; the next `get` makes it anew."""
         self._store.forget("template", template.key, deadline=deadline, what="template of a guest")
 
 
-def template_key(spec: MachineSpec, keys: SshKeys, modules: Sequence[Path]) -> str:
+def template_key(spec: MachineSpec, keys: SshKeys, modules: Sequence[Path], setup: str = "") -> str:
     """Hash of everything that goes into a template, QEMU itself among it."""
     named = replace(spec, kernel=Path("kernel"))
     argv = qemu_args(
@@ -144,12 +149,12 @@ def template_key(spec: MachineSpec, keys: SshKeys, modules: Sequence[Path]) -> s
         "recipe": RECIPE,
         "qemu": Path(find_program(spec.qemu)),
         "argv": argv,
-        "disks": spec.disks_mib,
-        "ext4": spec.ext4,
+        "disks": [[disk.mib, disk.content] for disk in spec.disks],
         "kernel": spec.kernel,
         "initrds": spec.initrds,
         "host_key": keys.host_key,
         "modules": [{"name": path.name, "content": path} for path in modules],
+        **({"setup": setup} if setup else {}),
     }
     return input_hash(inputs)
 
@@ -187,9 +192,9 @@ def _sweep(prefix: str) -> None:
 
 def _freeze_boot(spec: MachineSpec, keys: SshKeys, logs: Path, tree: Path, deadline: Deadline) -> None:
     backing = Template(tree, "").backing(spec, shared=True)
-    for number, path in enumerate(backing.disks):
+    for disk, path in zip(spec.disks, backing.disks, strict=True):
         path.touch()
-        make_disk(spec, number, path, deadline)
+        make_disk(disk, path, deadline)
     with start_guest(spec, keys, logs, deadline, backing) as guest:
         _freeze(guest, tree, deadline)
 
@@ -199,6 +204,7 @@ def _freeze_clone(
     spec: MachineSpec,
     keys: SshKeys,
     modules: Sequence[Path],
+    setup: str,
     logs: Path,
     tree: Path,
     deadline: Deadline,
@@ -211,6 +217,8 @@ def _freeze_clone(
     with start_clone(base, spec, keys, logs, deadline, backing) as guest:
         for module in modules:
             guest.insert_module(module, deadline=deadline)
+        if setup:
+            guest.ssh.run(setup, deadline=deadline)
         _freeze(guest, tree, deadline)
 
 
@@ -270,4 +278,5 @@ def start_clone(
             boots=0,
             template=template.key,
             modules=template.modules,
+            setup=template.setup,
         )

@@ -23,6 +23,7 @@ from framework.evidence.judge import judge
 from framework.evidence.loadstatus import LoadStatus, parse_load
 from framework.evidence.probe import ProbeStatus, parse_probe
 from framework.evidence.slab import CacheRow, parse_slab
+from framework.evidence.stacks import parse_tasks
 from framework.evidence.stream import Frame
 from framework.evidence.verdict import Outcome, Verdict
 from framework.guest.agent import AgentStream, start_agent
@@ -310,6 +311,7 @@ class Live:
         self._probe: ProbeStatus | None = None
         self._row: CacheRow | None = None
         self._load: LoadStatus | None = None
+        self._seen: frozenset[int] = frozenset()
         self._slab_readings = 0
         self._now_ns = 0
         self._began_ns = 0
@@ -333,6 +335,8 @@ class Live:
                 self._slab_readings += frame.start_ns >= self._began_ns
                 if frame.what == "data":
                     self._row = parse_slab(frame.text).cache(CACHE)
+            elif frame.source == "tasks" and frame.what == "data":
+                self._seen = frozenset(task.pid for task in parse_tasks(frame.text))
             elif frame.source == "load" and frame.what == "data":
                 self._load = parse_load(frame.text)
         except EvidenceError as error:
@@ -385,7 +389,9 @@ class Live:
             return None
         rounds = self._rounds or tuple(0 for _ in self._probe.threads)
         elapsed_ns = self._now_ns - self._began_ns
-        return Reading(self._probe, self._row, self._slab_readings, elapsed_ns, rounds, self._carried, self._load)
+        return Reading(
+            self._probe, self._row, self._slab_readings, elapsed_ns, rounds, self._carried, self._load, self._seen
+        )
 
 
 def host_facts() -> dict[str, Any]:

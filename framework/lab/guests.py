@@ -33,13 +33,20 @@ class Start(StrEnum):
 
 @contextmanager
 def start_any_guest(
-    spec: MachineSpec, keys: SshKeys, modules: Sequence[Path], logs: Path, deadline: Deadline, start: Start
+    spec: MachineSpec,
+    keys: SshKeys,
+    modules: Sequence[Path],
+    logs: Path,
+    deadline: Deadline,
+    start: Start,
+    setup: str = "",
 ) -> Iterator[Guest]:
-    """A guest; nothing of it is left after the block. `load_modules` loads what it was not cloned with.
+    """A guest; nothing of it is left after the block. `load_modules` does what it was not cloned with.
 
     A template that cannot be made or used is no reason to fail: the guest is booted then, and says why.
 
     :param modules: that a template may have.
+    :param setup: a command that may have been run in it.
     :param logs: directory for console.log and qemu.log; those of a clone in vain are clone-console.log, clone-qemu.log.
     :raises QemuLaunchError: when QEMU does not run.
     :raises BootError: when the guest does not come up; with the console's last lines.
@@ -49,8 +56,8 @@ def start_any_guest(
         guest = None
         if start is not Start.BOOT:
             try:
-                inside = modules if start is Start.LOADED else ()
-                guest = _clone(stack, spec, keys, inside, logs, deadline)
+                inside = (modules, setup) if start is Start.LOADED else ((), "")
+                guest = _clone(stack, spec, keys, *inside, logs, deadline)
             except HarnessError as error:
                 reason = error.message
         if guest is None:
@@ -62,22 +69,30 @@ def start_any_guest(
         yield guest
 
 
-def load_modules(guest: Guest, modules: Sequence[Path], deadline: Deadline) -> None:
-    """Load what the guest was not cloned with.
+def load_modules(guest: Guest, modules: Sequence[Path], deadline: Deadline, setup: str = "") -> None:
+    """Load what the guest was not cloned with, and run a command if it was not cloned with that.
 
-    :raises GuestCommandError: when the kernel refuses one; the message has its own words.
+    :raises GuestCommandError: when the kernel refuses one, or the command fails; the message has its own words.
     :raises GuestLostError: when the guest goes.
     """
     for module in modules:
         if module not in guest.modules:
             guest.insert_module(module, deadline=deadline.sub(60))
+    if setup and guest.setup != setup:
+        guest.ssh.run(setup, deadline=deadline.sub(60))
 
 
 def _clone(
-    stack: ExitStack, spec: MachineSpec, keys: SshKeys, modules: Sequence[Path], logs: Path, deadline: Deadline
+    stack: ExitStack,
+    spec: MachineSpec,
+    keys: SshKeys,
+    modules: Sequence[Path],
+    setup: str,
+    logs: Path,
+    deadline: Deadline,
 ) -> Guest:
     templates = Templates.default()
-    template = templates.get(spec, keys, modules, deadline.sub(BOOT_BUDGET_S[spec.accelerator] + _TEMPLATE_S))
+    template = templates.get(spec, keys, modules, deadline.sub(BOOT_BUDGET_S[spec.accelerator] + _TEMPLATE_S), setup)
     try:
         return stack.enter_context(start_clone(template, spec, keys, logs, deadline))
     except HarnessError:

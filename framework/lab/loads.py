@@ -10,25 +10,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from framework.deadline import Deadline
 from framework.errors import UsageError
 from framework.guest.guest import Guest
-from framework.guest.qemu import MachineSpec
+from framework.guest.qemu import Content, Disk, MachineSpec
 
 # Seconds for setting up and starting all loads.
 SETUP_S = 60.0
 
 MOST_SEED = (1 << 32) - 1
-
-
-class Disk(StrEnum):
-    """What is on a load's disk."""
-
-    EXT4 = "ext4"
-    RAW = "raw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +45,8 @@ class LoadKind:
     # What its level is.
     level: str
     parameters: tuple[Parameter, ...]
-    disk: Disk | None = None
+    # What is on the disk of its own, if it has one.
+    disk: Content | None = None
     # Other values that its program is told; {device} is the disk.
     fixed: Mapping[str, str] | None = None
 
@@ -74,7 +67,7 @@ LOADS: Mapping[str, LoadKind] = {
                 _SPEED,
                 _DISK,
             ),
-            Disk.EXT4,
+            Content.EXT4,
             {"dir": "/mnt/writeback"},
         ),
         LoadKind(
@@ -106,7 +99,7 @@ LOADS: Mapping[str, LoadKind] = {
                 replace(_SPEED, default=64),
                 replace(_DISK, default=1024),
             ),
-            Disk.RAW,
+            Content.NOTHING,
             {"device": "{device}"},
         ),
         LoadKind(
@@ -118,7 +111,7 @@ LOADS: Mapping[str, LoadKind] = {
                 replace(_SPEED, default=32),
                 _DISK,
             ),
-            Disk.RAW,
+            Content.NOTHING,
         ),
         LoadKind(
             "zram",
@@ -135,7 +128,7 @@ LOADS: Mapping[str, LoadKind] = {
                 replace(_SPEED, default=64),
                 replace(_DISK, default=1024),
             ),
-            Disk.RAW,
+            Content.NOTHING,
             {"device": "{device}", "group": "/sys/fs/cgroup/load"},
         ),
     )
@@ -206,13 +199,8 @@ def _values(kind: LoadKind, pairs: Sequence[str]) -> dict[str, int]:
 
 def with_disks(machine: MachineSpec, loads: Sequence[Load]) -> MachineSpec:
     """The machine with the disks that loads need, behind those it has."""
-    disks, formatted = list(machine.disks_mib), list(machine.ext4)
-    for load in loads:
-        if load.kind.disk is not None:
-            if load.kind.disk is Disk.EXT4:
-                formatted.append(len(disks))
-            disks.append(load.values["disk_mib"])
-    return replace(machine, disks_mib=tuple(disks), ext4=tuple(formatted))
+    disks = [Disk(load.values["disk_mib"], load.kind.disk) for load in loads if load.kind.disk is not None]
+    return replace(machine, disks=(*machine.disks, *disks))
 
 
 def start_loads(guest: Guest, loads: Sequence[Load], seed: int, deadline: Deadline) -> None:
@@ -223,7 +211,7 @@ def start_loads(guest: Guest, loads: Sequence[Load], seed: int, deadline: Deadli
     :raises GuestCommandError: when the guest cannot have one, with its own words.
     """
     # Those of the loads are the last disks.
-    number = len(guest.spec.disks_mib) - sum(load.kind.disk is not None for load in loads)
+    number = len(guest.spec.disks) - sum(load.kind.disk is not None for load in loads)
     commands, words = [], []
     for load in loads:
         device = ""

@@ -118,6 +118,8 @@ class Reading:
     carried_before: int = 0
     # What the load's generator reports, None before it is there.
     load: LoadStatus | None = None
+    # Threads of which the agent reads state and stack. It finds new ones within half a second.
+    seen: frozenset[int] = frozenset()
 
     @property
     def deadlocked(self) -> bool:
@@ -158,16 +160,19 @@ def _settled(reading: Reading) -> bool:
 
 
 def _held(reading: Reading) -> bool:
-    return reading.probe.hold.held > 0
+    """The worker is held, and looked at: under load SPL makes new ones, and the agent has to find them first."""
+    return reading.probe.hold.held > 0 and reading.probe.hold.pid in reading.seen
 
 
 def _sprung(reading: Reading) -> bool:
-    """Somebody is caught in the trap, or it was declined so often that nobody will be."""
-    return reading.probe.trap.waiting > 0 or reading.probe.trap.declined >= DECLINES
+    """Somebody is caught in the trap, and looked at, or it was declined so often that nobody will be."""
+    trap = reading.probe.trap
+    return (trap.waiting > 0 and trap.pid in reading.seen) or trap.declined >= DECLINES
 
 
 def _sprung_at_all(reading: Reading) -> bool:
-    return reading.probe.trap.sprung > 0
+    trap = reading.probe.trap
+    return trap.sprung > 0 and (not trap.waiting or trap.pid in reading.seen)
 
 
 def _low(reading: Reading) -> bool:

@@ -19,6 +19,7 @@ from framework.deadline import Deadline, poll
 from framework.errors import DeadlineExceeded, GuestLostError
 from framework.guest import template as template_module
 from framework.guest.guest import Guest
+from framework.guest.qemu import Disk
 from framework.guest.template import Template, Templates, start_clone
 from framework.host.process import as_root_args
 from framework.lab.guests import Start, start_any_guest
@@ -80,7 +81,7 @@ def test_clones_have_nothing_of_each_other(template: Template, spl: Prepared, tm
 def test_disks_are_copies_too(spl: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk of a clone is its own, and so is that of a guest that was booted."""
     monkeypatch.setenv("SPLVM_TEMPLATES", str(tmp_path / "templates"))
-    spec = replace(spl.machine, disks_mib=(64, 32))
+    spec = replace(spl.machine, disks=(Disk(64), Disk(32)))
     template = Templates.default().get(spec, spl.keys, (), Deadline(LIMIT_S))
     disk = template.backing(spec, shared=False).disks[0]
     write = "echo written > /dev/vda && sync && head -c 7 /dev/vda && wc -c < /dev/vdb"
