@@ -15,7 +15,7 @@ from pathlib import Path
 from framework.assets import find_images
 from framework.build.image import pack, read_module, resolve_modules
 from framework.build.kernels import Kernel
-from framework.build.module import MODULE_RECIPE, fresh_log, make_module
+from framework.build.module import MODULE_RECIPE, fresh_log, make_module, sha256_of
 from framework.build.root import BuildRoot, build_root
 from framework.build.spl import SplBuild, copy_tree
 from framework.deadline import Deadline
@@ -49,6 +49,10 @@ class Zfs:
     # Modules in it, in the order of loading.
     modules: tuple[str, ...]
     tools_version: str
+
+    def facts(self) -> dict[str, object]:
+        """What run.json says of it."""
+        return {"modules": list(self.modules), "tools": self.tools_version, "sha256": sha256_of(self.archive)}
 
 
 def build_zfs(store: Store, apt: PrivateApt, kernel: Kernel, spl: SplBuild, deadline: Deadline) -> Zfs:

@@ -74,10 +74,14 @@ Check = Callable[[Case], Iterator[Complaint]]
 
 
 def held_worker(case: Case) -> int | None:
-    """The worker that was held last before the end of the window."""
-    end = case.window[1]
-    held = [s.value.hold.pid for s in case.timeline.probe if s.value.hold.held and s.start_ns <= end]
-    return held[-1] if held else None
+    """The worker that was held when the window began, or else the first one in it, or the last one before.
+
+    SPL may make another worker meanwhile, for another cache, which is then held as well.
+    """
+    start, end = case.window
+    held = [s for s in case.timeline.probe if s.value.hold.held and s.start_ns <= end]
+    within = [s.value.hold.pid for s in held if s.start_ns >= start]
+    return within[0] if within else held[-1].value.hold.pid if held else None
 
 
 def caught_thread(case: Case) -> int | None:

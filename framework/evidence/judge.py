@@ -45,7 +45,7 @@ from framework.evidence.faults import because_faults, check_injected
 from framework.evidence.figures import describe
 from framework.evidence.kernlog import FindingKind, scan_kernel_log
 from framework.evidence.large import because_fragmented, check_fragmented, check_made, check_order
-from framework.evidence.loads import because_loads, check_loads, wanted
+from framework.evidence.loads import ZFS, because_loads, check_loads, wanted
 from framework.evidence.longlived import because_kept, check_costs, check_kept
 from framework.evidence.magazines import because_magazines, check_magazines
 from framework.evidence.onset import onset_s
@@ -192,6 +192,12 @@ def _injected_nmi(case: Case) -> bool:
 def check_losses(case: Case) -> Iterator[Complaint]:
     for loss in case.timeline.losses[:5]:
         yield Complaint(Outcome.INCONCLUSIVE, Reason(loss))
+
+
+def check_pool(case: Case) -> Iterator[Complaint]:
+    """A run of this kind without the load on a pool shows nothing of a pool."""
+    if ZFS not in wanted(case.evidence.facts):
+        yield Complaint(Outcome.INCONCLUSIVE, Reason("run.json names no load on a pool"))
 
 
 def check_phases(*names: str) -> Check:
@@ -342,6 +348,12 @@ RULES: Mapping[str, Rule] = {
     ),
     "held-worker": Rule(
         required=(*_ALWAYS, check_phases(*_HELD_PHASES)),
+        checks=_HELD,
+        good=_progress,
+    ),
+    # The same, with a pool that has to go on (loads.py).
+    "zfs-held-worker": Rule(
+        required=(*_ALWAYS, check_phases(*_HELD_PHASES), check_pool),
         checks=_HELD,
         good=_progress,
     ),

@@ -14,6 +14,7 @@ from typing import Any
 from framework.errors import EvidenceError
 from framework.evidence.case import HOLE_NS, Case, Complaint, seconds, seqs, unless_starved
 from framework.evidence.loadstatus import LoadLevel, LoadStatus
+from framework.evidence.pool import because_txgs, check_txgs
 from framework.evidence.progress import SLICE_NS
 from framework.evidence.starvation import excuse
 from framework.evidence.timeline import Sample, Timeline, between, widest_gap_ns
@@ -21,6 +22,9 @@ from framework.evidence.verdict import Outcome, Reason
 
 # A level may be out of its band for this long, ns: it is steered twenty times a second, and reclaim comes in bursts.
 MOMENT_NS = 500_000_000
+
+# The load on a pool; its progress is that of the pool.
+ZFS = "zfs"
 
 # Loads whose work is progress, and what they do; the work of others is only to be a load.
 _PROGRESS = {"writeback": "was written back to the disk"}
@@ -53,6 +57,8 @@ def check_loads(case: Case) -> Iterator[Complaint]:
     names = wanted(case.evidence.facts)
     if not names:
         return
+    if ZFS in names:
+        yield from check_txgs(case)
     start, end = case.window
     samples = _whole(between(case.timeline.load, start, end))
     gap_ns = widest_gap_ns(samples, start, end)
@@ -91,8 +97,7 @@ def _check_level(name: str, levels: _Levels) -> Iterator[Complaint]:
         Outcome.INCONCLUSIVE,
         Reason(
             f"load {name} was not held for {seconds(lasted_ns)} from {seconds(out[0][0].start_ns)} on: it was at "
-            f"{load.told(values[0])} to {load.told(values[-1])}, and {load.told(load.low)} to {load.told(load.high)} "
-            "are asked for",
+            f"{load.told(values[0])} to {load.told(values[-1])}, and {load.asked} are asked for",
             seqs([sample for sample, _ in out]),
         ),
     )
@@ -139,15 +144,12 @@ def _check_kills(case: Case, last: Sample[LoadStatus]) -> Iterator[Complaint]:
 def because_loads(case: Case) -> tuple[Reason, ...]:
     """How each load stood in the window."""
     samples = _whole(between(case.timeline.load, *case.window))
-    reasons = []
+    reasons = [because_txgs(case)] if ZFS in wanted(case.evidence.facts) else []
     for name in wanted(case.evidence.facts):
         levels = _levels(samples, name)
         first, last = levels[0][1], levels[-1][1]
         values = sorted(load.level for _, load in levels)
-        text = (
-            f"load {name} was at {last.told(values[0])} to {last.told(values[-1])} "
-            f"({last.told(last.low)} to {last.told(last.high)} are asked for)"
-        )
+        text = f"load {name} was at {last.told(values[0])} to {last.told(values[-1])} ({last.asked} are asked for)"
         if name in _PROGRESS and first.done_kib is not None and last.done_kib is not None:
             text += f", and {(last.done_kib - first.done_kib) / 1024:.1f} MiB {_PROGRESS[name]}"
         reasons.append(Reason(text, seqs([sample for sample, _ in levels])))

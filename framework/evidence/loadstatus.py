@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from framework.evidence.records import Line, parse_records
 
+# A band may have no upper end; the guest's LONG_MAX stands for it.
+_NO_LIMIT = (1 << 63) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class LoadWorker:
@@ -38,7 +41,7 @@ class LoadLevel:
     """A load: its level, and the band that it is to be in."""
 
     name: str
-    # `KiB`, or `blocks` of free memory.
+    # `KiB`, `KiB/s`, or `blocks` of free memory.
     unit: str
     low: int
     high: int
@@ -55,7 +58,16 @@ class LoadLevel:
 
     def told(self, value: int) -> str:
         """A value of its level, in words."""
-        return f"{value / 1024:.1f} MiB" if self.unit == "KiB" else f"{value} {self.unit}"
+        if not self.unit.startswith("KiB"):
+            return f"{value} {self.unit}"
+        return f"{value / 1024:.1f} {self.unit.replace('KiB', 'MiB')}"
+
+    @property
+    def asked(self) -> str:
+        """The band, in words."""
+        if self.high >= _NO_LIMIT:
+            return f"{self.told(self.low)} and more"
+        return f"{self.told(self.low)} to {self.told(self.high)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ from framework.evidence.loadstatus import LoadStatus, parse_load
 from framework.evidence.probe import ProbeStatus, parse_probe
 from framework.evidence.slab import CacheRow, SlabFile, parse_slab
 from framework.evidence.stacks import Task, parse_tasks
+from framework.evidence.txgs import Txgs, parse_txgs
 
 T = TypeVar("T")
 
 # Sources that are kept as text.
-OTHERS = ("meminfo", "pressure", "vmstat", "loadavg", "slabinfo", "arcstats")
+OTHERS = ("meminfo", "pressure", "vmstat", "loadavg", "slabinfo", "arcstats", "poolstate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Timeline:
     probe: tuple[Sample[ProbeStatus], ...] = ()
     tasks: tuple[Sample[tuple[Task, ...]], ...] = ()
     load: tuple[Sample[LoadStatus], ...] = ()
+    txgs: tuple[Sample[Txgs], ...] = ()
     # Texts of the other sources (`OTHERS`), by source.
     other: Mapping[str, tuple[Sample[str], ...]] = field(default_factory=dict)
     # Reads that had not come back: source, in `value`.
@@ -161,6 +163,7 @@ class _Builder:
             probe=tuple(self.samples.get("probe", ())),
             tasks=tuple(self.samples.get("tasks", ())),
             load=tuple(self.samples.get("load", ())),
+            txgs=tuple(self.samples.get("txgs", ())),
             other=other,
             blocked=tuple(self.blocked),
             host=tuple(self.host),
@@ -247,4 +250,10 @@ def _count(value: Any) -> int:
     return count
 
 
-_PARSERS: dict[str, Any] = {"slab": parse_slab, "probe": parse_probe, "tasks": parse_tasks, "load": parse_load}
+_PARSERS: dict[str, Any] = {
+    "slab": parse_slab,
+    "probe": parse_probe,
+    "tasks": parse_tasks,
+    "load": parse_load,
+    "txgs": parse_txgs,
+}

@@ -52,6 +52,21 @@ EXPECTED: Mapping[tuple[str, str], Expectation] = {
     ("held-worker", "sync-grow"): Expectation(
         Outcome.NOT_TRIGGERED, "there is no worker that the lever could hold: callers call vmalloc themselves"
     ),
+    ("zfs-held-worker", "stock"): Expectation(
+        Outcome.PROGRESS, "buffers for records of 128 KiB come as emergency objects, so writers and txgs go on"
+    ),
+    ("zfs-held-worker", "no-emergency"): Expectation(
+        Outcome.STALLED, "whoever writes to the pool waits for a buffer within its transaction, and the txg for it"
+    ),
+    ("zfs-held-worker", "unscoped"): Expectation(
+        Outcome.PROGRESS, "timeout and emergency objects are those of stock, for ZFS too, and memory is not low"
+    ),
+    ("zfs-held-worker", "sync-grow"): Expectation(
+        Outcome.NOT_TRIGGERED, "there is no worker to hold: ZFS calls vmalloc for its buffers itself"
+    ),
+    ("zfs-held-worker", "list-walk"): Expectation(
+        Outcome.PROGRESS, "ZFS has a few emergency buffers at a time, and a walk of the list is short"
+    ),
     ("grow-fails", "stock"): Expectation(
         Outcome.HEALTHY, "a growth that fails is asked for again by whoever waited for it, until one succeeds"
     ),

@@ -90,6 +90,8 @@ class Experiment:
     # What the guest has to bear meanwhile, and what random numbers of it are drawn from.
     loads: tuple[Load, ...] = ()
     seed: int = 1
+    # A command for the guest once its modules are loaded; a template may have it behind it.
+    setup: str = ""
 
     def nth(self, number: int) -> Experiment:
         """The same with the seed of a run in a series; that of the first is its own."""
@@ -198,7 +200,13 @@ def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase |
     with ExitStack() as stack:
         guest = stack.enter_context(
             start_any_guest(
-                experiment.machine, experiment.keys, experiment.modules, record.path, deadline, experiment.start
+                experiment.machine,
+                experiment.keys,
+                experiment.modules,
+                record.path,
+                deadline,
+                experiment.start,
+                experiment.setup,
             )
         )
         record.add_facts({"boots": guest.boots, "template": guest.template, "no_clone": guest.no_clone})
@@ -230,7 +238,7 @@ def _drive(
     on_phase: OnPhase | None,
     deadline: Deadline,
 ) -> None:
-    load_modules(guest, experiment.modules, deadline)
+    load_modules(guest, experiment.modules, deadline, experiment.setup)
     record.add_facts({"spl_parameters": _parameters(guest, deadline)})
     if experiment.scenario.faults is not None:
         record.add_facts({"fault_settings": _set_faults(guest, experiment.scenario.faults, deadline)})

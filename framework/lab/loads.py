@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from framework.deadline import Deadline
@@ -49,6 +50,8 @@ class LoadKind:
     disk: Content | None = None
     # Other values that its program is told; {device} is the disk.
     fixed: Mapping[str, str] | None = None
+    # Whether it needs the pool of a ZFS guest.
+    pool: bool = False
 
 
 _SPEED = Parameter("speed_mib", 8, "MiB that its disk does in a second", inside=False)
@@ -118,6 +121,17 @@ LOADS: Mapping[str, LoadKind] = {
             "the same, and swap is compressed in memory",
             "used swap",
             (Parameter("used_mib", 64, "MiB that are to be in swap"),),
+        ),
+        LoadKind(
+            "zfs",
+            "random writes to a file on a ZFS pool, with compression",
+            "KiB that are written in a second",
+            (
+                Parameter("rate_kib", 64, "KiB/s that the writer has to come to at least"),
+                Parameter("file_mib", 64, "MiB of its file"),
+            ),
+            fixed={"dir": "/mnt/tank"},
+            pool=True,
         ),
         LoadKind(
             "memcg",
@@ -195,6 +209,18 @@ def _values(kind: LoadKind, pairs: Sequence[str]) -> dict[str, int]:
             raise UsageError(f"--load {kind.name}:{pair}: {key} is a number from {parameter.least} to {parameter.most}")
         values[key] = int(value)
     return values
+
+
+# What a template of a guest with a pool is made by: a txg a second at least, and a history that is short enough to be
+# read twenty times a second.
+POOL_SETUP = "splvm-zfs load zfs_txg_timeout=1 zfs_txg_history=8 && splvm-zfs pool /dev/vda1"
+_POOL_MIB = 512
+
+
+def with_pool(machine: MachineSpec, archive: Path) -> MachineSpec:
+    """The machine with ZFS in its root, and a disk for the pool."""
+    disk = Disk(_POOL_MIB, Content.PARTITION)
+    return replace(machine, initrds=(*machine.initrds, archive), disks=(*machine.disks, disk))
 
 
 def with_disks(machine: MachineSpec, loads: Sequence[Load]) -> MachineSpec:

@@ -17,6 +17,7 @@ from framework.build.own import OwnKernel, find_own_kernel, take_kernel
 from framework.build.source import BuiltKernel, build_kernel, find_built_kernel
 from framework.build.spl import SplBuild, SplSource, build_spl, check_inputs, find_source
 from framework.build.variants import find_variant
+from framework.build.zfs import Zfs, build_zfs
 from framework.deadline import Deadline
 from framework.errors import UsageError
 from framework.evidence.gfpprobe import Way
@@ -31,7 +32,7 @@ from framework.host.store import Store
 from framework.lab.expectations import expected_outcomes
 from framework.lab.experiment import Dump, Experiment, host_facts
 from framework.lab.guests import Start
-from framework.lab.loads import Load, with_disks
+from framework.lab.loads import POOL_SETUP, Load, parse_loads, with_disks, with_pool
 from framework.lab.scenarios import Scenario, Workload
 from framework.lab.traits import kernel_traits
 
@@ -159,12 +160,17 @@ class Prepared(PreparedKernel):
         if scenario.faults is not None:
             self._check_faults(scenario)
         window_s = scenario.window_s if window_s is None else window_s
+        loads = (*parse_loads([scenario.load] if scenario.load else []), *loads)
+        machine, setup, facts = self.machine, "", self.facts()
+        if any(load.kind.pool for load in loads):
+            zfs = self.zfs(Deadline(PREPARE_BUDGET_S))
+            machine, setup, facts = with_pool(machine, zfs.archive), POOL_SETUP, facts | {"zfs": zfs.facts()}
         return Experiment(
             scenario,
-            with_disks(self.machine, loads),
+            with_disks(machine, loads),
             self.keys,
             self.spl.modules,
-            self.facts(),
+            facts,
             expected or self.expected(scenario),
             window_s,
             rate_hz,
@@ -173,7 +179,15 @@ class Prepared(PreparedKernel):
             self.start,
             loads,
             seed,
+            setup,
         )
+
+    def zfs(self, deadline: Deadline) -> Zfs:
+        """What a guest of it needs to have a pool; the first time that takes two minutes or more.
+
+        :raises HarnessError: when it cannot be built or had.
+        """
+        return build_zfs(self.store, self.apt, self.kernel, self.spl, deadline)
 
     def _check_faults(self, scenario: Scenario) -> None:
         config = parse_config((self.kernel.image.path / "config").read_text(errors="replace"))

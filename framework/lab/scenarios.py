@@ -401,6 +401,8 @@ class Scenario:
     workload: Callable[[float], Workload] = _rounds
     # What the kernel's fault injection is set to; None: it is not used, and the kernel need not have it.
     faults: Faults | None = None
+    # Loads that belong to it, as `--load` names them; what the command line names comes on top.
+    load: str = ""
 
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -420,6 +422,14 @@ SCENARIOS: Mapping[str, Scenario] = {
             _held_worker,
             3.0,
             1000,
+        ),
+        Scenario(
+            "zfs-held-worker",
+            "the worker is held while something writes to a ZFS pool: do its transaction groups go on?",
+            _held_worker,
+            5.0,
+            1000,
+            load="zfs",
         ),
         Scenario(
             "reclaim-cycle",

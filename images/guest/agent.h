@@ -16,7 +16,7 @@
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 #define NSEC_PER_SEC	1000000000ULL
 #define SHORT_LEN	192	/* of a frame's header, and of short payloads */
-#define NR_SOURCES	11
+#define NR_SOURCES	13
 #define NR_READERS	(NR_SOURCES + 1)
 
 struct settings {

@@ -136,6 +136,11 @@ static struct source sources[NR_SOURCES] = {
 	/* Not of proc: the generator of loads writes it, if there is one. */
 	{ .name = "load", .most_hz = 20, .optional = true, .collect = collect_file,
 	  .paths = { "../run/splvm-load" } },
+	/* Of the pool that the harness makes, if it does. */
+	{ .name = "txgs", .most_hz = 20, .optional = true, .collect = collect_file,
+	  .paths = { "spl/kstat/zfs/tank/txgs" } },
+	{ .name = "poolstate", .times = 1, .optional = true, .collect = collect_file,
+	  .paths = { "spl/kstat/zfs/tank/state" } },
 	{ .name = "meminfo", .times = 1, .collect = collect_file, .paths = { "meminfo" } },
 	{ .name = "pressure", .times = 1, .collect = collect_pressure,
 	  .paths = { "pressure/memory", "pressure/io", "pressure/cpu" } },

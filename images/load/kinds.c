@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,6 +14,10 @@
 
 /* Nothing is done about less, KiB: it is what other processes come and go with. */
 #define SLACK_KIB	(KIB_PER_MIB / 2)
+/* Of a dataset, by default, in bytes: such a buffer is not one of the kernel's own slabs. */
+#define RECORD		(128 * 1024)
+/* Reports that a rate is over. */
+#define PAST		20
 /* Workers are told to take so much more at a time, KiB. */
 #define MOST_KIB	(16 * KIB_PER_MIB)
 
@@ -165,9 +170,33 @@ static void steer_memcg(struct load *load, const struct levels *now)
 	load->done = done_kib(load);
 }
 
+/* Writes to a pool go on at least so fast; how fast is a matter of the pool. */
+static void start_zfs(struct load *load)
+{
+	load->low = number_of(load, "rate_kib");
+	load->high = LONG_MAX;
+	start_worker(load, "zfs-writer", write_buffered);
+}
+
+static void steer_zfs(struct load *load, const struct levels *now)
+{
+	static struct { uint64_t at_ns, done; } past[PAST];
+	static unsigned int next;
+	uint64_t at_ns = now_ns();
+
+	(void)now;
+	load->done = done_kib(load);
+	/* From the oldest that is kept, which is one second ago. */
+	if (past[next].at_ns)
+		load->level = (load->done - past[next].done) * NSEC_PER_SEC / (at_ns - past[next].at_ns);
+	past[next].at_ns = at_ns;
+	past[next].done = load->done;
+	next = (next + 1) % PAST;
+}
+
 const struct kind kinds[] = {
-	{ .name = "writeback", .unit = "KiB", .works = true, .keys = { "dir", "target_mib", "file_mib" },
-	  .start = start_writeback, .steer = steer_writeback },
+	{ .name = "writeback", .unit = "KiB", .works = true, .write_len = 64 * 1024,
+	  .keys = { "dir", "target_mib", "file_mib" }, .start = start_writeback, .steer = steer_writeback },
 	{ .name = "lowmem", .unit = "KiB", .keys = { "available_mib", "eaters" },
 	  .start = start_lowmem, .steer = steer_lowmem },
 	{ .name = "fragment", .unit = "blocks", .keys = { "order", "blocks" },
@@ -178,6 +207,8 @@ const struct kind kinds[] = {
 	  .start = start_swap, .steer = steer_swap },
 	{ .name = "zram", .unit = "KiB", .works = true, .keys = { "used_mib" },
 	  .start = start_swap, .steer = steer_swap },
+	{ .name = "zfs", .unit = "KiB/s", .works = true, .write_len = RECORD,
+	  .keys = { "dir", "file_mib", "rate_kib" }, .start = start_zfs, .steer = steer_zfs },
 	{ .name = "memcg", .unit = "KiB", .works = true, .keys = { "device", "group", "limit_mib" },
 	  .start = start_memcg, .steer = steer_memcg },
 	{ .name = NULL },

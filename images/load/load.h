@@ -50,6 +50,7 @@ struct kind {
 	const char *name, *unit;
 	const char *keys[MAX_VALUES];	/* all of them have to be given */
 	bool works;		/* `done` has to go on */
+	size_t write_len;	/* bytes that its writer writes at a time */
 	/* Sets the band and starts the workers. */
 	void (*start)(struct load *load);
 	/* Tells the level and what was done, and sets the workers' goals. */

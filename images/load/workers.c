@@ -22,12 +22,11 @@
 #define PAGE		4096UL
 #define STEP_KIB	512L	/* an eater takes at a time */
 #define NAP_NS		(NSEC_PER_SEC / 50)
-#define WRITE_LEN	(64 * 1024)
-#define READ_LEN	(128 * 1024)
+#define CHUNK_LEN	(128 * 1024)
 #define TOUCHED		32	/* pages between two naps */
 #define LEFT_KIB	(8 * KIB_PER_MIB)	/* of free memory, by whoever takes it in rounds */
 
-static char chunk[READ_LEN];
+static char chunk[CHUNK_LEN];
 
 static uint64_t next_random(uint64_t *state)
 {
@@ -212,14 +211,15 @@ static int open_file(const struct load *load, const char *name)
 
 void write_buffered(const struct load *load, struct worker *me)
 {
-	long places = number_of(load, "file_mib") * 1024 * 1024 / WRITE_LEN;
+	size_t len = load->kind->write_len;
+	long places = number_of(load, "file_mib") * 1024 * 1024 / len;
 	uint64_t state = me->seed;
 	int fd = open_file(load, me->role);
 	ssize_t n;
 
 	for (;;) {
 		memcpy(chunk, &state, sizeof(state));
-		n = pwrite(fd, chunk, WRITE_LEN, next_random(&state) % places * WRITE_LEN);
+		n = pwrite(fd, chunk, len, next_random(&state) % places * len);
 		if (n < 0 && errno != EINTR)
 			_exit(errno);
 		beat(me, n > 0 ? n : 0);
@@ -256,7 +256,7 @@ void read_through(const struct load *load, struct worker *me)
 	if (fd < 0)
 		_exit(errno);
 	for (;;) {
-		n = pread(fd, chunk, READ_LEN, at);
+		n = pread(fd, chunk, CHUNK_LEN, at);
 		if (n < 0 && errno != EINTR)
 			_exit(errno);
 		if (n == 0 && at == 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulated import CYCLE, DECLINED, FRAGMENTED, GROW, HELD, LOADED, LONG, NOMINAL, ORGANIC, SPARE
+from simulated import CYCLE, DECLINED, FRAGMENTED, GROW, HELD, LOADED, LONG, NOMINAL, ORGANIC, POOL, SPARE
 
 from framework.evidence.verdict import Outcome
 
@@ -20,7 +20,7 @@ class Row:
     scenarios: tuple[str, ...] = (HELD, SPARE)
 
 
-MORE = (LONG, FRAGMENTED)
+MORE = (LONG, FRAGMENTED, POOL)
 CAUGHT = (CYCLE, ORGANIC)
 TRAP = (*CAUGHT, DECLINED)
 BOTH = (HELD, NOMINAL, GROW, SPARE)
@@ -232,6 +232,35 @@ ROWS = (
     Row("eater killed", Outcome.INCONCLUSIVE, r"load lowmem: its eater \(pid 146\) was killed by signal 9$", (LOADED,)),
     Row("writer ended", Outcome.INCONCLUSIVE, r"load writeback: its eater \(pid 149\) ended with ENOSPC$", (LOADED,)),
     Row("OOM killer ran", Outcome.INCONCLUSIVE, r"the OOM killer ran 2 times under the load, up to the end", (LOADED,)),
+    # check_txgs
+    Row(
+        "no txg is synced",
+        Outcome.STALLED,
+        r"pool tank: no txg was synced for the last \d\.\d{3} s of the window; txg \d+ is syncing; txg \d+ is open$",
+        (POOL,),
+    ),
+    Row(
+        "no txg is synced, and the host withholds",
+        Outcome.INCONCLUSIVE,
+        r"pool tank: no txg was synced for the last .* \(the guest was starved: ",
+        (POOL,),
+    ),
+    Row(
+        "txgs not looked at",
+        Outcome.INCONCLUSIVE,
+        r"for 3\.\d+ s of the window nobody looked at the txgs of pool tank$",
+        (POOL,),
+    ),
+    Row("txgs garbled", Outcome.INCONCLUSIVE, r"frame \d+: txgs cannot be read: there is no heading", (POOL,)),
+    Row("pool suspended", Outcome.INCONCLUSIVE, r"pool tank was SUSPENDED at \d\.\d{3} s$", (POOL,)),
+    Row(
+        "nothing is written to the pool",
+        Outcome.INCONCLUSIVE,
+        r"load zfs: nothing was done between \d\.\d{3} s and \d\.\d{3} s$",
+        (POOL,),
+    ),
+    # check_pool
+    Row("no load is named", Outcome.INCONCLUSIVE, r"run\.json names no load on a pool$", (POOL,)),
     # check_costs
     Row(
         "frees cost more the more is kept",

@@ -57,7 +57,9 @@ FRAGMENTED = "fragmented"
 
 # The worker is held while the guest writes back with little memory.
 LOADED = "held-worker, loaded"
-LOADS = ("writeback", "lowmem")
+# The same, and what is written goes to a pool.
+POOL = "zfs-held-worker"
+LOADS = {LOADED: ("writeback", "lowmem"), POOL: ("zfs",)}
 
 # What the thread of LONG keeps at most, besides those that it gives back while that is timed.
 KEEP = 100
@@ -149,6 +151,7 @@ PHASES: Mapping[str, tuple[Phase, ...]] = {
     ORGANIC: _ORGANIC,
     LONG: _HELD_PHASES,
     LOADED: (_HELD_PHASES[0], Phase("load", 20), *_HELD_PHASES[1:]),
+    POOL: (_HELD_PHASES[0], Phase("load", 0), *_HELD_PHASES[1:]),
     FRAGMENTED: (_HELD_PHASES[0], Phase("fragment", 2, ("fragment 512",)), *_HELD_PHASES[1:]),
 }
 
@@ -225,8 +228,11 @@ class Knobs:
     # --- the load
     # Its reports are read while they are written.
     torn: Span | None = None
-    # Nothing is written back to the disk.
+    # Nothing is written back to the disk, or to the pool; and no txg is synced.
     unwritten: Span | None = None
+    unsynced: Span | None = None
+    # run.json names no load.
+    unloaded: bool = False
     # --- what is read of it
     skews: tuple[Skew, ...] = ()
     # Source to when it reads this instead.
@@ -325,8 +331,8 @@ def simulate(scenario: str, knobs: Knobs = GOOD) -> Run:
     }
     if scenario in (GROW, SPARE):
         facts["faults"] = {"times": INJECTED, "min_order": 0}
-    if scenario == LOADED:
-        facts["loads"] = [{"name": name, "values": {}} for name in LOADS]
+    if scenario in LOADS and not knobs.unloaded:
+        facts["loads"] = [{"name": name, "values": {}} for name in LOADS[scenario]]
     return Run(facts, _Simulation(scenario, knobs).run(), CONSOLE + knobs.console)
 
 
@@ -438,7 +444,8 @@ class _Simulation:
         self.is_declined = scenario == DECLINED
         self.is_organic = scenario == ORGANIC
         self.is_long = scenario == LONG
-        self.is_loaded = scenario == LOADED
+        self.loads = LOADS.get(scenario, ())
+        self.txg = 20
         self.written = 0
         self.count = 1 if self.is_cycle or self.is_long else THREADS
         # The clock, and when each phase began.
@@ -674,8 +681,12 @@ class _Simulation:
         self.read_source("probe", self.probe_text)
         self.read_source("slab", self.slab_text)
         self.read_source("tasks", self.tasks_text)
-        if self.is_loaded and "load" in self.begun:
+        if self.loads and "load" in self.begun:
             self.read_source("load", self.load_text)
+        if "zfs" in self.loads:
+            self.read_source("txgs", self.txgs_text)
+            if self.tick % 10 == 0:
+                self.read_source("poolstate", lambda: "ONLINE\n")
         if self.tick % 10 == 0:
             self.read_source("meminfo", lambda: f"MemTotal:  406312 kB\nMemFree:  {365_524 - self.tick} kB\n")
             self.read_source("pressure", lambda: "# memory\nsome avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
@@ -820,13 +831,24 @@ class _Simulation:
         torn = int(self.within(self.knobs.torn))
         lines = ["splvm-load 1", f"at seq={self.tick} now_ns={self.now_ns} cpu_us={300 * self.tick}"]
         lines.append(self.line("load", "memory", **memory, **counts))
-        for name, low, high, level in (("writeback", 4096, 24_576, 12_900), ("lowmem", 16_384, 49_152, 33_000)):
+        for name in self.loads:
+            low, high, level = _BANDS[name]
             cells = {"low": low, "high": high, "level": level, "since_ns": self.begun["load"]}
-            done = {"done_kib": written} if name == "writeback" else {}
-            lines.append(self.line("load", f"load {name}", **cells, **done) + " unit=KiB")
+            done = {"done_kib": written} if name != "lowmem" else {}
+            unit = "KiB/s" if name == "zfs" else "KiB"
+            lines.append(self.line("load", f"load {name}", **cells, **done) + f" unit={unit}")
             worker = {"pid": 140 + len(name), "alive": 1, "signal": 0, **beat}
             lines.append(self.line("load", f"worker {name} 0", **worker) + " role=eater")
         return "\n".join([*lines, f"end seq={self.tick + torn}"]) + "\n"
+
+    def txgs_text(self) -> str:
+        """A txg is synced each second."""
+        self.txg += self.tick % 20 == 0 and not self.within(self.knobs.unsynced)
+        states = [(self.txg - 1, "C", 0, 8192), (self.txg, "S", 0, 0), (self.txg + 1, "O", 65536, 0)]
+        lines = [
+            f"{number} 5000000000 {state} {dirty} 0 {written} 0 9 1 1 1 1" for number, state, dirty, written in states
+        ]
+        return "\n".join([TXG_HEADING, *lines]) + "\n"
 
     def thread_line(self, thread: _Thread) -> str:
         since_ns = thread.last_ns or thread.waits_since_ns
@@ -904,6 +926,15 @@ class _Simulation:
         rounds = 0 if unwoken else thread.rounds
         return f"{header} voluntary={2 * rounds} nonvoluntary={rounds // 3}\n{stack}"
 
+
+TXG_HEADING = "txg birth state ndirty nread nwritten reads writes otime qtime wtime stime"
+
+# Band and level of each load.
+_BANDS = {
+    "writeback": (4096, 24_576, 12_900),
+    "lowmem": (16_384, 49_152, 33_000),
+    "zfs": (64, (1 << 63) - 1, 6000),
+}
 
 # A report of a load that nobody asked for.
 OTHER_LOAD = (

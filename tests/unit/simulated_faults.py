@@ -120,6 +120,13 @@ FAULTS: Mapping[str, Knobs] = {
     "too little is dirty": _load(_HALF, "load writeback.level", -12_000),
     "nothing is written back": Knobs(unwritten=_HALF),
     "nothing is written back, and the host withholds": Knobs(unwritten=_HALF, host_wait=0.9, starving=_WINDOW),
+    "no txg is synced": Knobs(unsynced=_HALF),
+    "no txg is synced, and the host withholds": Knobs(unsynced=_HALF, host_wait=0.95, starving=_WINDOW),
+    "txgs not looked at": Knobs(unread={"txgs": _WINDOW}),
+    "txgs garbled": Knobs(garbled={"txgs": (_MOMENT, "txg birth\n")}),
+    "pool suspended": Knobs(garbled={"poolstate": (_HALF, "SUSPENDED\n")}),
+    "nothing is written to the pool": Knobs(unwritten=_HALF),
+    "no load is named": Knobs(unloaded=True),
     "eater killed": Knobs(
         skews=(Skew("load", {"worker lowmem 0.alive": -1, "worker lowmem 0.signal": 9}, _HALF),),
     ),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from simulated import CYCLE, DECLINED, LONG, Knobs, Span, simulate
+from simulated import CYCLE, DECLINED, LONG, WORKER_PID, Knobs, Span, simulate
 
 from framework.build.variants import VARIANTS
 from framework.evidence.cycle import CARRIED_AT_LEAST, PATH, missing_part
@@ -132,7 +132,7 @@ def status(**trap: object) -> ProbeStatus:
 
 
 def reading(probe: ProbeStatus, elapsed_s: float = 0.0, carried_before: int = 0) -> Reading:
-    return Reading(probe, None, 0, int(elapsed_s * 1e9), (0,), carried_before)
+    return Reading(probe, None, 0, int(elapsed_s * 1e9), (0,), carried_before, seen=frozenset({WORKER_PID}))
 
 
 def test_the_trap_is_waited_for() -> None:
@@ -140,7 +140,18 @@ def test_the_trap_is_waited_for() -> None:
     assert not until(reading(status(), 9))
     assert not until(reading(status(declined=DECLINES - 1), 9))
     assert until(reading(status(declined=DECLINES)))
-    assert until(reading(status(waiting=1)))
+    assert until(reading(status(waiting=1, pid=WORKER_PID)))
+    # The agent has to have found it, or there is a hole at the beginning of the window.
+    assert not until(reading(status(waiting=1, pid=WORKER_PID + 1)))
+
+
+def test_a_held_worker_is_waited_for_until_it_is_looked_at() -> None:
+    until = next(step for step in SCENARIOS["held-worker"].steps(3.0) if step.name == "hold").until
+    hold = replace(BASE[-1].value.hold, held=1, pid=WORKER_PID)
+    held = replace(BASE[-1].value, hold=hold)
+    assert until(reading(held))
+    assert not until(reading(replace(held, hold=replace(hold, pid=WORKER_PID + 1))))
+    assert not until(reading(replace(held, hold=replace(hold, held=0))))
 
 
 def test_the_window_lasts_until_enough_was_carried() -> None:

@@ -32,7 +32,7 @@ import pytest
 import rich.console
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulated import BASE_NS, HELD, LOADED, NOMINAL, Knobs, simulate
+from simulated import BASE_NS, HELD, LOADED, NOMINAL, POOL, TXG_HEADING, Knobs, simulate
 from simulated_faults import FAULTS
 
 import framework.evidence
@@ -51,6 +51,7 @@ from framework.evidence.stacks import parse_tasks
 from framework.evidence.stream import Frame, FrameReader, What
 from framework.evidence.sysrq import MAX_DUMPS, missing_tasks, parse_sysrq
 from framework.evidence.timeline import Evidence, Timeline
+from framework.evidence.txgs import parse_txgs
 from framework.evidence.verdict import Outcome, Verdict
 from framework.evidence.waitgraph import build_graph
 from framework.evidence.waiting import find_waiting
@@ -114,6 +115,7 @@ RUNS: tuple[tuple[str, Knobs], ...] = (
     (NOMINAL, Knobs()),
     (HELD, FAULTS["no fallback"]),
     (LOADED, FAULTS["eater killed"]),
+    (POOL, FAULTS["no txg is synced"]),
     (HELD, FAULTS["worker's switches go on"] | FAULTS["frames lost"]),
     (HELD, FAULTS["emergency objects below zero"] | FAULTS["oops"]),
     (NOMINAL, FAULTS["kernel's own cache"] | FAULTS["lost"]),
@@ -466,6 +468,7 @@ PARSERS: tuple[Parser, ...] = (
     ),
     Parser("parse_probe", parse_probe, EvidenceError, lambda: payloads("probe"), ("thread @ ", "mark @ 1 a", "a=1 ")),
     Parser("parse_load", parse_load, EvidenceError, lambda: payloads("load"), ("load @ ", "worker @ 0 ", "a=1 ")),
+    Parser("parse_txgs", parse_txgs, EvidenceError, lambda: payloads("txgs"), ("9 @ C 0 0 0 0 0 0 0 0 0", TXG_HEADING)),
     Parser("parse_tasks", read_tasks, EvidenceError, lambda: payloads("tasks"), ("task pid=@ ", "[<0>] a.", "stack ")),
     Parser(
         "scan_kernel_log", read_log, None, logs, ("[ 1.00000", "\x1b]", "WARNING: at ", "VERIFY(", "a: 0 [#1 ", "\r")

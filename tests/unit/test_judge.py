@@ -27,6 +27,7 @@ from simulated import (
     NOMINAL,
     ORGANIC,
     PHASES,
+    POOL,
     SIZE,
     SLAB_HEADER,
     SPARE,
@@ -63,6 +64,7 @@ BEST = {
     LONG: Outcome.PROGRESS,
     FRAGMENTED: Outcome.PROGRESS,
     LOADED: Outcome.PROGRESS,
+    POOL: Outcome.PROGRESS,
 }
 SCENARIOS = tuple(BEST)
 
@@ -229,6 +231,12 @@ def test_the_reasons_for_progress_under_load() -> None:
     assert lowmem == "load lowmem was at 32.2 MiB to 32.2 MiB (16.0 MiB to 48.0 MiB are asked for)"
 
 
+def test_the_reasons_for_progress_of_a_pool() -> None:
+    *_, txgs, load = (reason.text for reason in verdict_of(POOL).reasons)
+    assert re.fullmatch(r"pool tank: 3 txgs were synced in the window, the last one is 2\d", txgs)
+    assert load == "load zfs was at 5.9 MiB/s to 5.9 MiB/s (0.1 MiB/s and more are asked for)"
+
+
 def test_the_load_is_among_the_figures() -> None:
     loads = verdict_of(LOADED).figures["loads"]
     assert loads["memory"]["available_kib"] == 33_000
@@ -310,7 +318,7 @@ def test_every_outcome_is_reached() -> None:
 def test_reasons_name_readings_that_are_there() -> None:
     for row, scenario in CASES:
         timeline = evidence_of(scenario, row.fault).timeline
-        read = (timeline.probe, timeline.slab, timeline.tasks, timeline.load)
+        read = (timeline.probe, timeline.slab, timeline.tasks, timeline.load, timeline.txgs, *timeline.other.values())
         kept = {sample.seq for samples in read for sample in samples}
         verdict = verdict_of(scenario, row.fault)
         for reason in (*verdict.reasons, *(reason for _, reason in verdict.also)):
@@ -371,6 +379,7 @@ NEEDED = {
     LONG: HELD_MARKS,
     FRAGMENTED: {"fragment", *HELD_MARKS},
     LOADED: {"load", *HELD_MARKS},
+    POOL: {"load", *HELD_MARKS},
     CYCLE: IN_THE_TRAP,
     DECLINED: IN_THE_TRAP,
     ORGANIC: IN_THE_TRAP,
