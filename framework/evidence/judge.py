@@ -45,7 +45,7 @@ from framework.evidence.faults import because_faults, check_injected
 from framework.evidence.figures import describe
 from framework.evidence.kernlog import FindingKind, scan_kernel_log
 from framework.evidence.large import because_fragmented, check_fragmented, check_made, check_order
-from framework.evidence.loads import ZFS, because_loads, check_loads, wanted
+from framework.evidence.loads import POOLED, because_loads, check_loads, wanted
 from framework.evidence.longlived import because_kept, check_costs, check_kept
 from framework.evidence.magazines import because_magazines, check_magazines
 from framework.evidence.onset import onset_s
@@ -196,7 +196,7 @@ def check_losses(case: Case) -> Iterator[Complaint]:
 
 def check_pool(case: Case) -> Iterator[Complaint]:
     """A run of this kind without the load on a pool shows nothing of a pool."""
-    if ZFS not in wanted(case.evidence.facts):
+    if not POOLED & set(wanted(case.evidence.facts)):
         yield Complaint(Outcome.INCONCLUSIVE, Reason("run.json names no load on a pool"))
 
 
@@ -335,6 +335,13 @@ _CYCLE = Rule(
     good=_survived,
 )
 
+# Of what swaps only the load is judged (loads.py), and the pool if it has one.
+_SWAPPING = Rule(
+    required=(*_ALWAYS, check_phases("window", "window-end", "end")),
+    checks=(),
+    good=lambda case: Verdict(Outcome.HEALTHY, ()),
+)
+
 RULES: Mapping[str, Rule] = {
     "nominal": Rule(
         required=(*_ALWAYS, check_phases(*_WINDOW, "final", "end")),
@@ -357,6 +364,8 @@ RULES: Mapping[str, Rule] = {
         checks=_HELD,
         good=_progress,
     ),
+    "zvol-swap": replace(_SWAPPING, required=(*_SWAPPING.required, check_pool)),
+    "disk-swap": _SWAPPING,
     "reclaim-cycle": _CYCLE,
     # The same, and what springs the trap is low memory.
     "reclaim-organic": replace(_CYCLE, checks=(*_CYCLE.checks, check_low), good=_survived_low),

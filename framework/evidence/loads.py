@@ -23,11 +23,16 @@ from framework.evidence.verdict import Outcome, Reason
 # A level may be out of its band for this long, ns: it is steered twenty times a second, and reclaim comes in bursts.
 MOMENT_NS = 500_000_000
 
-# The load on a pool; its progress is that of the pool.
-ZFS = "zfs"
+# Loads on a pool; its progress is theirs.
+POOLED = frozenset({"zfs", "zvol-swap"})
 
-# Loads whose work is progress, and what they do; the work of others is only to be a load.
-_PROGRESS = {"writeback": "was written back to the disk"}
+# Loads whose work is progress: what they do, and for how long they may do nothing, ns. Others only have to be there.
+_PROGRESS = {
+    "writeback": ("was written back to the disk", SLICE_NS),
+    "zvol-swap": ("was touched by its processes", 5 * SLICE_NS),
+    "disk-swap": ("was touched by its processes", 5 * SLICE_NS),
+}
+_WORK = ("was done", SLICE_NS)
 
 
 def wanted(facts: Mapping[str, Any]) -> list[str]:
@@ -57,7 +62,7 @@ def check_loads(case: Case) -> Iterator[Complaint]:
     names = wanted(case.evidence.facts)
     if not names:
         return
-    if ZFS in names:
+    if POOLED & set(names):
         yield from check_txgs(case)
     start, end = case.window
     samples = _whole(between(case.timeline.load, start, end))
@@ -119,13 +124,14 @@ def _check_work(case: Case, name: str, levels: _Levels) -> Iterator[Complaint]:
     if levels[-1][1].done_kib is None or not all(worker.alive for worker in levels[-1][1].workers):
         return
     outcome = Outcome.STALLED if name in _PROGRESS else Outcome.INCONCLUSIVE
-    for begin in range(start, end - SLICE_NS + 1, SLICE_NS):
-        inside = [(s, load) for s, load in levels if begin <= s.start_ns and s.end_ns <= begin + SLICE_NS]
+    work, slice_ns = _PROGRESS.get(name, _WORK)
+    for begin in range(start, end - slice_ns + 1, slice_ns):
+        inside = [(s, load) for s, load in levels if begin <= s.start_ns and s.end_ns <= begin + slice_ns]
         if len(inside) >= 2 and inside[0][1].done_kib != inside[-1][1].done_kib:
             continue
-        at = f"between {seconds(begin)} and {seconds(begin + SLICE_NS)}"
-        text = f"load {name}: nothing {_PROGRESS.get(name, 'was done')} {at}"
-        why = excuse(case, begin, begin + SLICE_NS, SLICE_NS // 2)
+        at = f"between {seconds(begin)} and {seconds(begin + slice_ns)}"
+        text = f"load {name}: nothing {work} {at}"
+        why = excuse(case, begin, begin + slice_ns, slice_ns // 2)
         if len(inside) < 2:
             yield Complaint(Outcome.INCONCLUSIVE, Reason(f"load {name} was looked at {len(inside)} times {at}"))
         else:
@@ -144,14 +150,14 @@ def _check_kills(case: Case, last: Sample[LoadStatus]) -> Iterator[Complaint]:
 def because_loads(case: Case) -> tuple[Reason, ...]:
     """How each load stood in the window."""
     samples = _whole(between(case.timeline.load, *case.window))
-    reasons = [because_txgs(case)] if ZFS in wanted(case.evidence.facts) else []
+    reasons = [because_txgs(case)] if POOLED & set(wanted(case.evidence.facts)) else []
     for name in wanted(case.evidence.facts):
         levels = _levels(samples, name)
         first, last = levels[0][1], levels[-1][1]
         values = sorted(load.level for _, load in levels)
         text = f"load {name} was at {last.told(values[0])} to {last.told(values[-1])} ({last.asked} are asked for)"
         if name in _PROGRESS and first.done_kib is not None and last.done_kib is not None:
-            text += f", and {(last.done_kib - first.done_kib) / 1024:.1f} MiB {_PROGRESS[name]}"
+            text += f", and {(last.done_kib - first.done_kib) / 1024:.1f} MiB {_PROGRESS[name][0]}"
         reasons.append(Reason(text, seqs([sample for sample, _ in levels])))
     return tuple(reasons)
 

@@ -16,7 +16,9 @@ _DATED = (Outcome.LOST, Outcome.STALLED, Outcome.NO_RECOVERY)
 
 
 def onset_s(case: Case, outcome: Outcome, reason: Reason) -> float | None:
-    """Seconds of guest time from the pull of the lever, or the beginning of the window, to that of a standstill.
+    """Seconds of guest time from the pull of the lever to the beginning of a standstill.
+
+    Without a lever they are from the beginning of the load, or else of the window.
 
     :param reason: the first of the verdict.
     :returns: None where the evidence does not tell.
@@ -25,7 +27,10 @@ def onset_s(case: Case, outcome: Outcome, reason: Reason) -> float | None:
         return None
     timeline = case.timeline
     read: Iterable[Sample[Any]] = chain(
-        timeline.probe, timeline.slab, timeline.tasks, timeline.blocked, *timeline.other.values()
+        *(timeline.probe, timeline.slab, timeline.tasks, timeline.load, timeline.txgs, timeline.blocked),
+        *timeline.other.values(),
     )
     began_ns = next((sample.start_ns for sample in read if sample.seq == reason.samples[0]), None)
-    return None if began_ns is None else round(max(0, began_ns - case.pulled_ns) / 1e9, 3)
+    # Where there is no lever, what leads to it is the load.
+    pulled_ns = case.pulled_ns if case.pulled_ns != case.marks["window"] else case.marks.get("load", case.pulled_ns)
+    return None if began_ns is None else round(max(0, began_ns - pulled_ns) / 1e9, 3)

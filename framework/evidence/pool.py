@@ -32,11 +32,12 @@ def check_txgs(case: Case) -> Iterator[Complaint]:
         yield Complaint(Outcome.INCONCLUSIVE, Reason(reason))
         return
     last = samples[-1]
-    standing = [sample for sample in samples if sample.value.committed == last.value.committed]
+    # It may have stood still before.
+    standing = [it for it in case.timeline.txgs if it.value.committed == last.value.committed and it.end_ns <= end]
     stood_ns = last.end_ns - standing[0].start_ns
     if stood_ns >= min(TXG_STALL_NS, (end - start) // 2):
         states = "".join(f"; txg {txg.number} is {STATES[txg.state]}" for txg in last.value.under_way)
-        text = f"pool {POOL}: no txg was synced for the last {seconds(stood_ns)} of the window{states}"
+        text = f"pool {POOL}: no txg was synced for {seconds(stood_ns)} up to the end of the window{states}"
         why = excuse(case, standing[0].start_ns, last.end_ns, stood_ns // 2)
         yield unless_starved(Outcome.STALLED, text, why, seqs(standing))
 

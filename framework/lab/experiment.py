@@ -21,10 +21,12 @@ from framework.errors import BootError, DeadlineExceeded, EvidenceError, GuestLo
 from framework.evidence.case import CACHE
 from framework.evidence.judge import judge
 from framework.evidence.loadstatus import LoadStatus, parse_load
+from framework.evidence.pool import TXG_STALL_NS
 from framework.evidence.probe import ProbeStatus, parse_probe
 from framework.evidence.slab import CacheRow, parse_slab
 from framework.evidence.stacks import parse_tasks
 from framework.evidence.stream import Frame
+from framework.evidence.txgs import parse_txgs
 from framework.evidence.verdict import Outcome, Verdict
 from framework.guest.agent import AgentStream, start_agent
 from framework.guest.dump import DUMP_LIMIT_BYTES
@@ -320,6 +322,9 @@ class Live:
         self._row: CacheRow | None = None
         self._load: LoadStatus | None = None
         self._seen: frozenset[int] = frozenset()
+        # The last txg that was synced, and since when it is the last one.
+        self._txg = 0
+        self._txg_since_ns = 0
         self._slab_readings = 0
         self._now_ns = 0
         self._began_ns = 0
@@ -345,6 +350,10 @@ class Live:
                     self._row = parse_slab(frame.text).cache(CACHE)
             elif frame.source == "tasks" and frame.what == "data":
                 self._seen = frozenset(task.pid for task in parse_tasks(frame.text))
+            elif frame.source == "txgs" and frame.what == "data":
+                committed = parse_txgs(frame.text).committed
+                if committed != self._txg:
+                    self._txg, self._txg_since_ns = committed, frame.start_ns
             elif frame.source == "load" and frame.what == "data":
                 self._load = parse_load(frame.text)
         except EvidenceError as error:
@@ -352,11 +361,16 @@ class Live:
 
     @property
     def stands_still(self) -> bool:
-        """Whether a critical thread waits for an object, and has for long."""
+        """Whether a critical thread waits for an object, and has for long; or a pool for its next txg."""
         probe = self._probe
-        return probe is not None and any(
+        waits = probe is not None and any(
             thread.alloc_since_ns and probe.now_ns - thread.alloc_since_ns >= STANDS_NS for thread in probe.threads
         )
+        return waits or self._pool_stands_ns >= TXG_STALL_NS
+
+    @property
+    def _pool_stands_ns(self) -> int:
+        return self._now_ns - self._txg_since_ns if self._txg else 0
 
     def begin(self, at_ns: int | None = None) -> None:
         """A step begins: count its readings and its time from here.
@@ -398,7 +412,15 @@ class Live:
         rounds = self._rounds or tuple(0 for _ in self._probe.threads)
         elapsed_ns = self._now_ns - self._began_ns
         return Reading(
-            self._probe, self._row, self._slab_readings, elapsed_ns, rounds, self._carried, self._load, self._seen
+            self._probe,
+            self._row,
+            self._slab_readings,
+            elapsed_ns,
+            rounds,
+            self._carried,
+            self._load,
+            self._pool_stands_ns,
+            self._seen,
         )
 
 

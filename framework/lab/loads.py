@@ -54,8 +54,18 @@ class LoadKind:
     pool: bool = False
 
 
+# The level of several loads.
+_SWAP = "used swap"
+
 _SPEED = Parameter("speed_mib", 8, "MiB that its disk does in a second", inside=False)
 _DISK = Parameter("disk_mib", 256, "MiB of its disk", least=64, most=1 << 16, inside=False)
+
+_CROWD = (
+    Parameter("procs", 8, "processes", most=16),
+    Parameter("each_mib", 90, "MiB that each of them has and comes back to"),
+    Parameter("used_mib", 32, "MiB that are to be in swap at least"),
+    Parameter("swap_mib", 600, "MiB of swap", inside=False),
+)
 
 LOADS: Mapping[str, LoadKind] = {
     kind.name: kind
@@ -108,7 +118,7 @@ LOADS: Mapping[str, LoadKind] = {
         LoadKind(
             "swap",
             "a process that is larger than memory, and comes back to all of it; swap is on a slow disk",
-            "used swap",
+            _SWAP,
             (
                 Parameter("used_mib", 64, "MiB that are to be in swap"),
                 replace(_SPEED, default=32),
@@ -119,7 +129,7 @@ LOADS: Mapping[str, LoadKind] = {
         LoadKind(
             "zram",
             "the same, and swap is compressed in memory",
-            "used swap",
+            _SWAP,
             (Parameter("used_mib", 64, "MiB that are to be in swap"),),
         ),
         LoadKind(
@@ -132,6 +142,20 @@ LOADS: Mapping[str, LoadKind] = {
             ),
             fixed={"dir": "/mnt/tank"},
             pool=True,
+        ),
+        LoadKind(
+            "zvol-swap",
+            "processes that together are larger than memory, and swap is on a zvol (openzfs #7734)",
+            _SWAP,
+            _CROWD,
+            pool=True,
+        ),
+        LoadKind(
+            "disk-swap",
+            "the same, and swap is on a disk: the control",
+            _SWAP,
+            (*_CROWD, replace(_DISK, default=640)),
+            Content.NOTHING,
         ),
         LoadKind(
             "memcg",
@@ -191,8 +215,9 @@ def parse_loads(options: Sequence[str]) -> tuple[Load, ...]:
         if name in loads:
             raise UsageError(f"--load: {name} is named twice")
         loads[name] = Load(LOADS[name], _values(LOADS[name], pairs))
-    if {"swap", "zram"} <= loads.keys():
-        raise UsageError("--load: swap and zram have one level, the swap that is used; one of them at a time")
+    swapping = [name for name in loads if LOADS[name].level == _SWAP]
+    if len(swapping) > 1:
+        raise UsageError(f"--load: {' and '.join(swapping)} have one level, the swap that is used; one at a time")
     return tuple(loads.values())
 
 
@@ -214,7 +239,7 @@ def _values(kind: LoadKind, pairs: Sequence[str]) -> dict[str, int]:
 # What a template of a guest with a pool is made by: a txg a second at least, and a history that is short enough to be
 # read twenty times a second.
 POOL_SETUP = "splvm-zfs load zfs_txg_timeout=1 zfs_txg_history=8 && splvm-zfs pool /dev/vda1"
-_POOL_MIB = 512
+_POOL_MIB = 2048
 
 
 def with_pool(machine: MachineSpec, archive: Path) -> MachineSpec:
@@ -243,7 +268,8 @@ def start_loads(guest: Guest, loads: Sequence[Load], seed: int, deadline: Deadli
         device = ""
         if load.kind.disk is not None:
             device = f"/dev/vd{chr(ord('a') + number)}"
-            guest.qemu.throttle(number, load.values["speed_mib"] << 20, deadline)
+            if "speed_mib" in load.values:
+                guest.qemu.throttle(number, load.values["speed_mib"] << 20, deadline)
             number += 1
         commands.append(load.setup(device))
         words.append(load.words(device))

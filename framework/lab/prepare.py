@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,7 @@ class Prepared(PreparedKernel):
         window_s = scenario.window_s if window_s is None else window_s
         loads = (*parse_loads([scenario.load] if scenario.load else []), *loads)
         machine, setup, facts = self.machine, "", self.facts()
+        machine = replace(machine, ram_mib=max(machine.ram_mib, scenario.least_mib))
         if any(load.kind.pool for load in loads):
             zfs = self.zfs(Deadline(PREPARE_BUDGET_S))
             machine, setup, facts = with_pool(machine, zfs.archive), POOL_SETUP, facts | {"zfs": zfs.facts()}

@@ -20,6 +20,10 @@ from framework.evidence.slab import CacheRow
 REACH_S = 30.0
 HELD_NS = 500_000_000
 
+# A pool that has synced nothing for so long stands still, ns of guest time: it syncs once a second, or when the disk is
+# done with what came before.
+STANDSTILL_NS = 5_000_000_000
+
 # Declines of the trap after which nobody is going to be caught.
 DECLINES = 10
 
@@ -118,6 +122,8 @@ class Reading:
     carried_before: int = 0
     # What the load's generator reports, None before it is there.
     load: LoadStatus | None = None
+    # For how long no txg of the pool was synced, ns of guest time; 0 without a pool.
+    pool_stands_ns: int = 0
     # Threads of which the agent reads state and stack. It finds new ones within half a second.
     seen: frozenset[int] = frozenset()
 
@@ -235,8 +241,14 @@ def _recovered(reading: Reading) -> bool:
     return moved and drained and not reading.deadlocked and not reading.probe.hold.held
 
 
+def _pool_stands(reading: Reading) -> bool:
+    return reading.pool_stands_ns >= STANDSTILL_NS
+
+
 def _reached(reading: Reading) -> bool:
-    """Every load has been in its band for some time."""
+    """Every load has been in its band for some time; or it has already come to what it may lead to."""
+    if _pool_stands(reading):
+        return True
     load = reading.load
     if load is None or load.torn or not load.loads:
         return False
@@ -280,6 +292,20 @@ def _held_worker(window_s: float) -> tuple[Step, ...]:
         _AFTERWARDS,
         *_FINISH,
     )
+
+
+def _swapping(window_s: float) -> tuple[Step, ...]:
+    return (
+        Step("window", (), _lasts_unless_the_pool_stands(window_s), window_s + 5),
+        Step("window-end", (), _lasts(0), 1),
+        Step("end", (), _lasts(0.1), 1),
+    )
+
+
+def _lasts_unless_the_pool_stands(seconds: float) -> Callable[[Reading], bool]:
+    """A pool that stands still will not come back; what is judged has to be seen for a while all the same."""
+    short = _lasts(STANDSTILL_NS / 1e9)
+    return lambda reading: _lasts(seconds)(reading) or (_pool_stands(reading) and short(reading))
 
 
 def _long_lived(window_s: float) -> tuple[Step, ...]:
@@ -403,6 +429,8 @@ class Scenario:
     faults: Faults | None = None
     # Loads that belong to it, as `--load` names them; what the command line names comes on top.
     load: str = ""
+    # MiB that its guest has at least.
+    least_mib: int = 0
 
 
 SCENARIOS: Mapping[str, Scenario] = {
@@ -430,6 +458,24 @@ SCENARIOS: Mapping[str, Scenario] = {
             5.0,
             1000,
             load="zfs",
+        ),
+        Scenario(
+            "zvol-swap",
+            "processes that are larger than memory, with swap on a zvol: openzfs #7734",
+            _swapping,
+            20.0,
+            1000,
+            load="zvol-swap",
+            least_mib=640,
+        ),
+        Scenario(
+            "disk-swap",
+            "the control for zvol-swap: the same with swap on a disk",
+            _swapping,
+            20.0,
+            1000,
+            load="disk-swap",
+            least_mib=640,
         ),
         Scenario(
             "reclaim-cycle",

@@ -146,6 +146,30 @@ static void steer_swap(struct load *load, const struct levels *now)
 		take(load, -step);
 }
 
+/*
+ * Processes that together are larger than memory, from the beginning: nothing is
+ * steered. So much swap at least is in use then.
+ */
+static void start_crowd(struct load *load)
+{
+	long n = number_of(load, "procs");
+
+	load->low = number_of(load, "used_mib") * KIB_PER_MIB;
+	load->high = LONG_MAX;
+	while (n--)
+		start_worker(load, "crowd", touch);
+}
+
+static void steer_crowd(struct load *load, const struct levels *now)
+{
+	unsigned int i;
+
+	for (i = 0; i < load->nr_workers; i++)
+		load->workers[i].goal = number_of(load, "each_mib") * KIB_PER_MIB;
+	load->level = now->swap_used;
+	load->done = done_kib(load);
+}
+
 /* A group of processes is at its own limit, whatever the rest of the guest has. */
 static int current_fd = -1;
 
@@ -209,6 +233,10 @@ const struct kind kinds[] = {
 	  .start = start_swap, .steer = steer_swap },
 	{ .name = "zfs", .unit = "KiB/s", .works = true, .write_len = RECORD,
 	  .keys = { "dir", "file_mib", "rate_kib" }, .start = start_zfs, .steer = steer_zfs },
+	{ .name = "zvol-swap", .unit = "KiB", .works = true, .keys = { "procs", "each_mib", "used_mib" },
+	  .start = start_crowd, .steer = steer_crowd },
+	{ .name = "disk-swap", .unit = "KiB", .works = true, .keys = { "procs", "each_mib", "used_mib" },
+	  .start = start_crowd, .steer = steer_crowd },
 	{ .name = "memcg", .unit = "KiB", .works = true, .keys = { "device", "group", "limit_mib" },
 	  .start = start_memcg, .steer = steer_memcg },
 	{ .name = NULL },

@@ -18,7 +18,7 @@
 #define KIB_PER_MIB	1024L
 #define PAGE_KIB	4L
 #define MAX_LOADS	8
-#define MAX_WORKERS	4	/* of one load */
+#define MAX_WORKERS	16	/* of one load */
 #define MAX_VALUES	6
 #define MAX_ORDER	11	/* of the page allocator, include/linux/mmzone.h */
 
