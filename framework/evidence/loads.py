@@ -183,6 +183,7 @@ def load_figures(timeline: Timeline, start_ns: int, end_ns: int) -> dict[str, An
             **{kind: round(share, 4) for kind, share in stalls.items()},
         },
         "cpu": round((last.cpu_us - first.cpu_us) / span_us, 4),
+        "levels": {},
     }
     for load in last.loads:
         levels = [it for _, it in _levels(samples, load.name)]
@@ -190,6 +191,12 @@ def load_figures(timeline: Timeline, start_ns: int, end_ns: int) -> dict[str, An
         work = {}
         if load.done_kib is not None and levels[0].done_kib is not None:
             work = {"done_kib_per_s": round((load.done_kib - levels[0].done_kib) * 1e6 / span_us)}
-        asked = {"unit": load.unit, "low": load.low, "high": load.high}
-        figures[load.name] = {**asked, "min": min(values), "median": median(values), "max": max(values), **work}
+        asked = {"unit": load.unit, "low": load.low, "high": load.high if load.is_bounded else None}
+        figures["levels"][load.name] = {
+            **asked,
+            "min": min(values),
+            "median": median(values),
+            "max": max(values),
+            **work,
+        }
     return {"loads": figures}

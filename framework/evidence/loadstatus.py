@@ -63,9 +63,14 @@ class LoadLevel:
         return f"{value / 1024:.1f} {self.unit.replace('KiB', 'MiB')}"
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether the band has an upper end."""
+        return self.high < _NO_LIMIT
+
+    @property
     def asked(self) -> str:
         """The band, in words."""
-        if self.high >= _NO_LIMIT:
+        if not self.is_bounded:
             return f"{self.told(self.low)} and more"
         return f"{self.told(self.low)} to {self.told(self.high)}"
 

@@ -115,7 +115,7 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"(last GFP mask {trap['gfp']:#x}); {trap['commits']} transactions in the window, "
             f"{trap['carried']} of them with emergency objects",
         )
-    if "objects" in figures:
+    if figures.get("threads"):
         size = f"{figures['object_size'] // 1024} KiB"
         yield (
             "meanwhile",
@@ -123,7 +123,7 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"{figures['window_s']:.1f} s ({figures['objects_per_s']:.0f}/s), "
             f"{figures['emergency_objects']} of them emergency objects",
         )
-    if figures.get("longest_gap_ms") is not None:
+    if figures.get("longest_gap_ms"):
         yield "longest gap", f"{figures['longest_gap_ms']} ms between two allocations of a thread"
     for kind, what in _LATENCY.items():
         told = figures.get("latency", {}).get(kind)
@@ -142,8 +142,24 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "free_ns" in figures:
         costs = ", ".join(f"{cost / 1000:.2f} us with {count}" for count, cost in figures["free_ns"].items())
         yield "free", f"{costs} objects kept"
+    yield from _loads(figures.get("loads", {}))
     if "recovery_ms" in figures:
         yield "recovery", f"{figures['recovery_ms']} ms after the release"
+
+
+def _loads(loads: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, it in loads.get("levels", {}).items():
+        done = f"; {it['done_kib_per_s'] / 1024:.1f} MiB/s" if "done_kib_per_s" in it else ""
+        asked = f"{it['low']} and more" if it["high"] is None else f"{it['low']} to {it['high']}"
+        yield "load", f"{name}: {it['min']} to {it['max']} {it['unit']} ({asked} asked for){done}"
+    if "memory" in loads:
+        memory = loads["memory"]
+        yield (
+            "memory",
+            f"{memory['available_kib'] // 1024} MiB available, {memory['free_kib'] // 1024} MiB free (medians); tasks "
+            f"waited for it {memory['some']:.1%} of the time, all of them {memory['full']:.1%}; "
+            f"{memory['scanned']} pages scanned by kswapd, {memory['scanned_direct']} by direct reclaim",
+        )
 
 
 def _duration(ns: int) -> str:
@@ -182,7 +198,7 @@ def _slab_cells(row: Mapping[str, Any]) -> Sequence[str]:
 
 def _plot(verdict: Verdict) -> RenderableType | None:
     series: Mapping[str, Any] = verdict.figures.get("series", {})
-    if not series:
+    if not series or verdict.figures.get("threads") == 0:
         return None
     table = Table.grid(padding=(0, 2))
     seconds = len(series["emergency"]) * series["step_s"]

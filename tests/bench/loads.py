@@ -57,7 +57,7 @@ def _under(prepared: Prepared, name: str, runs: int) -> dict[str, Any]:
         figures["reached after"] = summary(reached, "s of guest time")
         figures["generator"] = summary([100 * figure["loads"]["cpu"] for figure in good], "% of a CPU")
         for load in name.split(","):
-            levels = [figure["loads"][load] for figure in good]
+            levels = [figure["loads"]["levels"][load] for figure in good]
             figures[load] = {
                 "asked": f"{levels[0]['low']} to {levels[0]['high']} {levels[0]['unit']}",
                 "median": statistics.median(level["median"] for level in levels),

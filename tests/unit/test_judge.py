@@ -240,8 +240,9 @@ def test_the_reasons_for_progress_of_a_pool() -> None:
 def test_the_load_is_among_the_figures() -> None:
     loads = verdict_of(LOADED).figures["loads"]
     assert loads["memory"]["available_kib"] == 33_000
-    assert (loads["lowmem"]["min"], loads["lowmem"]["high"]) == (33_000, 49_152)
-    assert loads["writeback"]["done_kib_per_s"] == pytest.approx(6000, rel=0.01)
+    levels = loads["levels"]
+    assert (levels["lowmem"]["min"], levels["lowmem"]["high"]) == (33_000, 49_152)
+    assert levels["writeback"]["done_kib_per_s"] == pytest.approx(6000, rel=0.01)
     assert loads["cpu"] == pytest.approx(0.006, rel=0.01)
     assert "loads" not in verdict_of(HELD).figures
 

@@ -42,10 +42,11 @@ def test_writeback_and_low_memory(
     result.must_be(outcome)
     loads = result.verdict.figures["loads"]
     for name in BOTH.split(","):
-        assert loads[name]["low"] <= loads[name]["median"] <= loads[name]["high"]
+        level = loads["levels"][name]
+        assert level["low"] <= level["median"] <= level["high"]
     # In an idle guest reclaim has nothing to do.
     assert loads["memory"]["scanned"] + loads["memory"]["scanned_direct"] > 0
-    assert loads["writeback"]["done_kib_per_s"] > 0
+    assert loads["levels"]["writeback"]["done_kib_per_s"] > 0
     if outcome.is_good:
         text = "\n".join(reason.text for reason in result.verdict.reasons)
         for reason in HELD:
