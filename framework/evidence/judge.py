@@ -301,6 +301,12 @@ def _retried(case: Case) -> Verdict:
     )
 
 
+def _bore(case: Case) -> Verdict:
+    """The load: how it stood is told by judge()."""
+    start, end = case.window
+    return Verdict(Outcome.HEALTHY, (Reason(f"nothing stood still under the load for {seconds(end - start)}"),))
+
+
 def _went_on(case: Case) -> Verdict:
     """Of emergency objects that cannot be had at first."""
     verdict = _progress(case)
@@ -335,12 +341,14 @@ _CYCLE = Rule(
     good=_survived,
 )
 
-# Of what swaps only the load is judged (loads.py), and the pool if it has one.
-_SWAPPING = Rule(
+# Of what has no lever only the load is judged (loads.py), and the pool if it has one.
+_ENDURED = Rule(
     required=(*_ALWAYS, check_phases("window", "window-end", "end")),
     checks=(),
-    good=lambda case: Verdict(Outcome.HEALTHY, ()),
+    good=_bore,
 )
+
+_ON_POOL = replace(_ENDURED, required=(*_ENDURED.required, check_pool))
 
 RULES: Mapping[str, Rule] = {
     "nominal": Rule(
@@ -364,8 +372,10 @@ RULES: Mapping[str, Rule] = {
         checks=_HELD,
         good=_progress,
     ),
-    "zvol-swap": replace(_SWAPPING, required=(*_SWAPPING.required, check_pool)),
-    "disk-swap": _SWAPPING,
+    "zvol-swap": _ON_POOL,
+    "disk-swap": _ENDURED,
+    "zfs-arc-mlock": _ON_POOL,
+    "zfs-arc-room": _ON_POOL,
     "reclaim-cycle": _CYCLE,
     # The same, and what springs the trap is low memory.
     "reclaim-organic": replace(_CYCLE, checks=(*_CYCLE.checks, check_low), good=_survived_low),

@@ -24,12 +24,13 @@ from framework.evidence.verdict import Outcome, Reason
 MOMENT_NS = 500_000_000
 
 # Loads on a pool; its progress is theirs.
-POOLED = frozenset({"zfs", "zvol-swap"})
+POOLED = frozenset({"zfs", "zvol-swap", "arc-mlock"})
 
 # Loads whose work is progress: what they do, and for how long they may do nothing, ns. Others only have to be there.
 _PROGRESS = {
     "writeback": ("was written back to the disk", SLICE_NS),
     "zvol-swap": ("was touched by its processes", 5 * SLICE_NS),
+    "arc-mlock": ("was locked by its process", 5 * SLICE_NS),
     "disk-swap": ("was touched by its processes", 5 * SLICE_NS),
 }
 _WORK = ("was done", SLICE_NS)

@@ -160,7 +160,9 @@ class Prepared(PreparedKernel):
         if scenario.faults is not None:
             self._check_faults(scenario)
         window_s = scenario.window_s if window_s is None else window_s
-        loads = (*parse_loads([scenario.load] if scenario.load else []), *loads)
+        own = {load.kind.name: load for load in parse_loads([scenario.load] if scenario.load else [])}
+        # Whoever names a scenario's own load gives it other values.
+        loads = tuple((own | {load.kind.name: load for load in loads}).values())
         machine, setup, facts = self.machine, "", self.facts()
         machine = replace(machine, ram_mib=max(machine.ram_mib, scenario.least_mib))
         if any(load.kind.pool for load in loads):

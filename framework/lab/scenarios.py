@@ -294,7 +294,7 @@ def _held_worker(window_s: float) -> tuple[Step, ...]:
     )
 
 
-def _swapping(window_s: float) -> tuple[Step, ...]:
+def _endured(window_s: float) -> tuple[Step, ...]:
     return (
         Step("window", (), _lasts_unless_the_pool_stands(window_s), window_s + 5),
         Step("window-end", (), _lasts(0), 1),
@@ -462,7 +462,7 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             "zvol-swap",
             "processes that are larger than memory, with swap on a zvol: openzfs #7734",
-            _swapping,
+            _endured,
             20.0,
             1000,
             load="zvol-swap",
@@ -471,11 +471,29 @@ SCENARIOS: Mapping[str, Scenario] = {
         Scenario(
             "disk-swap",
             "the control for zvol-swap: the same with swap on a disk",
-            _swapping,
+            _endured,
             20.0,
             1000,
             load="disk-swap",
             least_mib=640,
+        ),
+        Scenario(
+            "zfs-arc-mlock",
+            "a process locks more than is free, while ZFS's cache is full and its pool is scrubbed: openzfs #4319",
+            _endured,
+            20.0,
+            1000,
+            load="arc-mlock",
+            least_mib=1024,
+        ),
+        Scenario(
+            "zfs-arc-room",
+            "the control for zfs-arc-mlock: the same with half of the memory free",
+            _endured,
+            20.0,
+            1000,
+            load="arc-mlock:grab_mib=300",
+            least_mib=1024,
         ),
         Scenario(
             "reclaim-cycle",

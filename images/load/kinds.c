@@ -170,6 +170,43 @@ static void steer_crowd(struct load *load, const struct levels *now)
 	load->done = done_kib(load);
 }
 
+/*
+ * A process takes a fixed amount of locked memory, gives it back, and takes it
+ * again, while ZFS has its cache full of what is written, read and scrubbed.
+ * The level is what it had at most, in this round or the last.
+ */
+static void start_arc_mlock(struct load *load)
+{
+	long grab = number_of(load, "grab_mib") * KIB_PER_MIB;
+
+	load->low = grab - grab / 10;
+	load->high = grab;
+	start_worker(load, "grabber", eat);
+	start_worker(load, "zfs-writer", write_buffered);
+	start_worker(load, "arc-reader", read_through);
+	start_worker(load, "scrubber", scrub);
+}
+
+static void steer_arc_mlock(struct load *load, const struct levels *now)
+{
+	static long peak, last_peak;
+	struct worker *grabber = &load->workers[0];
+	long has = grabber->have;
+
+	(void)now;
+	if (has > peak)
+		peak = has;
+	if (has == grabber->goal && has > 0) {
+		grabber->goal = 0;
+	} else if (has == 0 && grabber->goal == 0) {
+		grabber->goal = load->high;
+		last_peak = peak;
+		peak = 0;
+	}
+	load->level = peak > last_peak ? peak : last_peak;
+	load->done = grabber->bytes / 1024;
+}
+
 /* A group of processes is at its own limit, whatever the rest of the guest has. */
 static int current_fd = -1;
 
@@ -237,6 +274,9 @@ const struct kind kinds[] = {
 	  .start = start_crowd, .steer = steer_crowd },
 	{ .name = "disk-swap", .unit = "KiB", .works = true, .keys = { "procs", "each_mib", "used_mib" },
 	  .start = start_crowd, .steer = steer_crowd },
+	{ .name = "arc-mlock", .unit = "KiB", .works = true, .write_len = RECORD,
+	  .keys = { "dir", "device", "grab_mib", "file_mib" },
+	  .start = start_arc_mlock, .steer = steer_arc_mlock },
 	{ .name = "memcg", .unit = "KiB", .works = true, .keys = { "device", "group", "limit_mib" },
 	  .start = start_memcg, .steer = steer_memcg },
 	{ .name = NULL },

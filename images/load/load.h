@@ -92,6 +92,7 @@ void scatter(const struct load *load, struct worker *me);
 void write_buffered(const struct load *load, struct worker *me);
 void write_mapped(const struct load *load, struct worker *me);
 void read_through(const struct load *load, struct worker *me);
+void scrub(const struct load *load, struct worker *me);
 void read_in_group(const struct load *load, struct worker *me);
 
 #endif

@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "load.h"
@@ -263,6 +264,27 @@ void read_through(const struct load *load, struct worker *me)
 			_exit(ENODATA);
 		at = n > 0 ? at + n : 0;
 		beat(me, n > 0 ? n : 0);
+	}
+}
+
+/* Has the pool scrubbed, again and again. */
+void scrub(const struct load *load, struct worker *me)
+{
+	int status;
+	pid_t pid;
+
+	(void)load;
+	for (;;) {
+		pid = fork();
+		if (pid < 0)
+			_exit(errno);
+		if (!pid) {
+			execl("/sbin/zpool", "zpool", "scrub", "-w", "tank", NULL);
+			_exit(127);
+		}
+		if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status))
+			_exit(EIO);
+		beat(me, 0);
 	}
 }
 

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulated import CYCLE, DECLINED, FRAGMENTED, GROW, HELD, LOADED, LONG, NOMINAL, ORGANIC, POOL, SPARE
+from simulated import (
+    ARC,
+    CYCLE,
+    DECLINED,
+    DISK,
+    FRAGMENTED,
+    GROW,
+    HELD,
+    LOADED,
+    LONG,
+    NOMINAL,
+    ORGANIC,
+    POOL,
+    ROOM,
+    SPARE,
+    ZVOL,
+)
 
 from framework.evidence.verdict import Outcome
 
@@ -27,22 +43,35 @@ BOTH = (HELD, NOMINAL, GROW, SPARE)
 AFTER = (HELD, GROW, SPARE)
 FAULTY = (GROW, SPARE)
 ALL = (*BOTH, *TRAP, *MORE)
+ON_POOL = (ZVOL, ARC, ROOM)
+ENDURED = (*ON_POOL, DISK)
+EVERY = (*ALL, *ENDURED)
 STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.3\d\d s "
 BACK = r"critical threads did not come back after the release"
 
 ROWS = (
     # check_crash
-    Row("oops", Outcome.CRASHED, r"OOPS: BUG: kernel NULL pointer .* \(console\.log line 5\)$", ALL),
+    Row("oops", Outcome.CRASHED, r"OOPS: BUG: kernel NULL pointer .* \(console\.log line 5\)$", EVERY),
     # check_lost
     Row("lost", Outcome.LOST, r"the agent was silent for 20 s; .*; last reading at 6\.\d{3} s of guest time$", ALL),
-    Row("lost before the first reading", Outcome.LOST, r"the connection was closed; nothing was ever read$", ALL),
-    Row("cut off", Outcome.INCONCLUSIVE, r"the run was cut off: no space left on device$", ALL),
-    Row("interrupted", Outcome.INCONCLUSIVE, r"the run was interrupted: by the user$", ALL),
+    Row(
+        "lost before the first reading",
+        Outcome.LOST,
+        r"the connection was closed; nothing was ever read$",
+        (*ALL, *ENDURED),
+    ),
+    Row("cut off", Outcome.INCONCLUSIVE, r"the run was cut off: no space left on device$", EVERY),
+    Row("interrupted", Outcome.INCONCLUSIVE, r"the run was interrupted: by the user$", EVERY),
     # check_losses
-    Row("frames lost", Outcome.INCONCLUSIVE, r"frames \d+ to \d+ are missing$", ALL),
-    Row("first frames lost", Outcome.INCONCLUSIVE, r"frames 0 to 1 are missing$", ALL),
-    Row("frames dropped", Outcome.INCONCLUSIVE, r"the agent dropped 3 frames$", ALL),
-    Row("no end of the stream", Outcome.INCONCLUSIVE, r"the agent's stream has no end: it was cut off$", ALL),
+    Row("frames lost", Outcome.INCONCLUSIVE, r"frames \d+ to \d+ are missing$", EVERY),
+    Row("first frames lost", Outcome.INCONCLUSIVE, r"frames 0 to 1 are missing$", EVERY),
+    Row("frames dropped", Outcome.INCONCLUSIVE, r"the agent dropped 3 frames$", EVERY),
+    Row(
+        "no end of the stream",
+        Outcome.INCONCLUSIVE,
+        r"the agent's stream has no end: it was cut off$",
+        (*ALL, *ENDURED),
+    ),
     Row(
         "slab file garbled", Outcome.INCONCLUSIVE, r"frame \d+: slab cannot be read: line 1: .*Segmentation fault", ALL
     ),
@@ -236,13 +265,13 @@ ROWS = (
     Row(
         "no txg is synced",
         Outcome.STALLED,
-        r"pool tank: no txg was synced for the last \d\.\d{3} s of the window; txg \d+ is syncing; txg \d+ is open$",
+        r"pool tank: no txg was synced for \d\.\d{3} s up to the end of the window; txg \d+ is syncing; txg \d+ is op",
         (POOL,),
     ),
     Row(
         "no txg is synced, and the host withholds",
         Outcome.INCONCLUSIVE,
-        r"pool tank: no txg was synced for the last .* \(the guest was starved: ",
+        r"pool tank: no txg was synced for .* \(the guest was starved: ",
         (POOL,),
     ),
     Row(
@@ -259,8 +288,20 @@ ROWS = (
         r"load zfs: nothing was done between \d\.\d{3} s and \d\.\d{3} s$",
         (POOL,),
     ),
+    Row(
+        "no txg is synced from the beginning",
+        Outcome.STALLED,
+        r"pool tank: no txg was synced for [67]\.\d{3} s up to the end of the window; txg \d+ is syncing; ",
+        ON_POOL,
+    ),
+    Row(
+        "nothing is touched or locked",
+        Outcome.STALLED,
+        r"load [a-z-]+: nothing was (touched|locked) by its process(es)? between \d+\.\d{3} s and \d+\.\d{3} s$",
+        ENDURED,
+    ),
     # check_pool
-    Row("no load is named", Outcome.INCONCLUSIVE, r"run\.json names no load on a pool$", (POOL,)),
+    Row("no load is named", Outcome.INCONCLUSIVE, r"run\.json names no load on a pool$", (POOL, *ON_POOL)),
     # check_costs
     Row(
         "frees cost more the more is kept",

@@ -59,7 +59,16 @@ FRAGMENTED = "fragmented"
 LOADED = "held-worker, loaded"
 # The same, and what is written goes to a pool.
 POOL = "zfs-held-worker"
-LOADS = {LOADED: ("writeback", "lowmem"), POOL: ("zfs",)}
+# Nothing is held: what is looked at is the load, with a pool and without.
+ZVOL, DISK, ARC, ROOM = "zvol-swap", "disk-swap", "zfs-arc-mlock", "zfs-arc-room"
+LOADS = {
+    LOADED: ("writeback", "lowmem"),
+    POOL: ("zfs",),
+    ZVOL: ("zvol-swap",),
+    DISK: ("disk-swap",),
+    ARC: ("arc-mlock",),
+    ROOM: ("arc-mlock",),
+}
 
 # What the thread of LONG keeps at most, besides those that it gives back while that is timed.
 KEEP = 100
@@ -116,6 +125,8 @@ _HELD_PHASES = (
     *_FINISH,
 )
 
+_ENDURED = (Phase("", 2), Phase("load", 20), Phase("window", 120), Phase("window-end", 0), Phase("end", 2))
+
 PHASES: Mapping[str, tuple[Phase, ...]] = {
     NOMINAL: (
         Phase("", 2),
@@ -152,6 +163,7 @@ PHASES: Mapping[str, tuple[Phase, ...]] = {
     LONG: _HELD_PHASES,
     LOADED: (_HELD_PHASES[0], Phase("load", 20), *_HELD_PHASES[1:]),
     POOL: (_HELD_PHASES[0], Phase("load", 0), *_HELD_PHASES[1:]),
+    **dict.fromkeys((ZVOL, DISK, ARC, ROOM), _ENDURED),
     FRAGMENTED: (_HELD_PHASES[0], Phase("fragment", 2, ("fragment 512",)), *_HELD_PHASES[1:]),
 }
 
@@ -683,7 +695,7 @@ class _Simulation:
         self.read_source("tasks", self.tasks_text)
         if self.loads and "load" in self.begun:
             self.read_source("load", self.load_text)
-        if "zfs" in self.loads:
+        if self.loads and "disk-swap" not in self.loads and "lowmem" not in self.loads:
             self.read_source("txgs", self.txgs_text)
             if self.tick % 10 == 0:
                 self.read_source("poolstate", lambda: "ONLINE\n")
@@ -934,6 +946,9 @@ _BANDS = {
     "writeback": (4096, 24_576, 12_900),
     "lowmem": (16_384, 49_152, 33_000),
     "zfs": (64, (1 << 63) - 1, 6000),
+    "zvol-swap": (32_768, (1 << 63) - 1, 60_000),
+    "disk-swap": (32_768, (1 << 63) - 1, 60_000),
+    "arc-mlock": (737_280, 819_200, 800_000),
 }
 
 # A report of a load that nobody asked for.

@@ -120,6 +120,8 @@ FAULTS: Mapping[str, Knobs] = {
     "too little is dirty": _load(_HALF, "load writeback.level", -12_000),
     "nothing is written back": Knobs(unwritten=_HALF),
     "nothing is written back, and the host withholds": Knobs(unwritten=_HALF, host_wait=0.9, starving=_WINDOW),
+    "no txg is synced from the beginning": Knobs(unsynced=Span("load")),
+    "nothing is touched or locked": Knobs(unwritten=Span("window")),
     "no txg is synced": Knobs(unsynced=_HALF),
     "no txg is synced, and the host withholds": Knobs(unsynced=_HALF, host_wait=0.95, starving=_WINDOW),
     "txgs not looked at": Knobs(unread={"txgs": _WINDOW}),

@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from judge_rows import HARMLESS, MORE, ROWS, STARVED, Row
 from simulated import (
+    ARC,
     CYCLE,
     DECLINED,
+    DISK,
     FRAGMENTED,
     GOOD,
     GROW,
@@ -28,9 +30,11 @@ from simulated import (
     ORGANIC,
     PHASES,
     POOL,
+    ROOM,
     SIZE,
     SLAB_HEADER,
     SPARE,
+    ZVOL,
     Knobs,
     Record,
     kernel_row,
@@ -65,6 +69,7 @@ BEST = {
     FRAGMENTED: Outcome.PROGRESS,
     LOADED: Outcome.PROGRESS,
     POOL: Outcome.PROGRESS,
+    **dict.fromkeys((ZVOL, DISK, ARC, ROOM), Outcome.HEALTHY),
 }
 SCENARIOS = tuple(BEST)
 
@@ -381,6 +386,7 @@ NEEDED = {
     FRAGMENTED: {"fragment", *HELD_MARKS},
     LOADED: {"load", *HELD_MARKS},
     POOL: {"load", *HELD_MARKS},
+    **{kind: {"load", "window", "window-end", "end"} for kind in (ZVOL, DISK, ARC, ROOM)},
     CYCLE: IN_THE_TRAP,
     DECLINED: IN_THE_TRAP,
     ORGANIC: IN_THE_TRAP,
