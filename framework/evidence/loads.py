@@ -16,7 +16,7 @@ from framework.evidence.case import HOLE_NS, Case, Complaint, seconds, seqs, unl
 from framework.evidence.loadstatus import LoadLevel, LoadStatus
 from framework.evidence.pool import because_txgs, check_txgs
 from framework.evidence.progress import SLICE_NS
-from framework.evidence.starvation import excuse
+from framework.evidence.starvation import excuse_standstill
 from framework.evidence.timeline import Sample, Timeline, between, widest_gap_ns
 from framework.evidence.verdict import Outcome, Reason
 
@@ -132,7 +132,7 @@ def _check_work(case: Case, name: str, levels: _Levels) -> Iterator[Complaint]:
             continue
         at = f"between {seconds(begin)} and {seconds(begin + slice_ns)}"
         text = f"load {name}: nothing {work} {at}"
-        why = excuse(case, begin, begin + slice_ns, slice_ns // 2)
+        why = excuse_standstill(case, begin, begin + slice_ns, slice_ns // 2)
         if len(inside) < 2:
             yield Complaint(Outcome.INCONCLUSIVE, Reason(f"load {name} was looked at {len(inside)} times {at}"))
         else:

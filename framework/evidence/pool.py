@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from framework.evidence.case import HOLE_NS, Case, Complaint, seconds, seqs, unless_starved
-from framework.evidence.starvation import excuse
+from framework.evidence.starvation import excuse_standstill
 from framework.evidence.timeline import between, widest_gap_ns
 from framework.evidence.txgs import STATES
 from framework.evidence.verdict import Outcome, Reason
@@ -38,7 +38,7 @@ def check_txgs(case: Case) -> Iterator[Complaint]:
     if stood_ns >= min(TXG_STALL_NS, (end - start) // 2):
         states = "".join(f"; txg {txg.number} is {STATES[txg.state]}" for txg in last.value.under_way)
         text = f"pool {POOL}: no txg was synced for {seconds(stood_ns)} up to the end of the window{states}"
-        why = excuse(case, standing[0].start_ns, last.end_ns, stood_ns // 2)
+        why = excuse_standstill(case, standing[0].start_ns, last.end_ns, TXG_STALL_NS)
         yield unless_starved(Outcome.STALLED, text, why, seqs(standing))
 
 

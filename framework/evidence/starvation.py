@@ -78,6 +78,18 @@ def excuse(case: Case, start_ns: int, end_ns: int, needed_ns: int = 0) -> str:
     )
 
 
+def excuse_standstill(case: Case, start_ns: int, end_ns: int, enough_ns: int) -> str:
+    """Why the guest cannot be blamed for doing nothing between two moments; empty when it can.
+
+    A guest whose CPUs ran for long enough had what it needed, also while they waited for the host's: one that stands
+    still may well spin, and so starve itself and its neighbours.
+
+    :param enough_ns: of CPU time of all its CPUs together, with which it would have done something.
+    """
+    ran_ns = sum(int(1e9 * span.ran_s * span.within_s / span.length_s) for span in _spans(case, start_ns, end_ns))
+    return "" if ran_ns >= enough_ns else excuse(case, start_ns, end_ns, (end_ns - start_ns) // 2)
+
+
 def excuse_wait(case: Case, pid: int, when: tuple[int, int], took_ns: int, bearable_ns: int) -> str:
     """Why the guest cannot be blamed for a thread that waited longer than it may; empty when it can.
 
@@ -116,6 +128,8 @@ class _Span:
     # How long each virtual CPU waited for one of the host's, and what was stolen from these, together.
     waits_s: tuple[float, ...]
     stolen_s: float
+    # How long all virtual CPUs ran, together.
+    ran_s: float
 
 
 def _spans(case: Case, start_ns: int, end_ns: int) -> Iterator[_Span]:
@@ -126,7 +140,8 @@ def _spans(case: Case, start_ns: int, end_ns: int) -> Iterator[_Span]:
         within_s = min(last.at_s, end_s + _MARK_S) - max(first.at_s, start_s)
         if within_s > 0:
             stolen_s = max(0.0, last.steal_s - first.steal_s)
-            yield _Span(last.at_s - first.at_s, within_s, _waits(first, last), stolen_s)
+            ran_s = max(0.0, last.run_s - first.run_s)
+            yield _Span(last.at_s - first.at_s, within_s, _waits(first, last), stolen_s, ran_s)
 
 
 def _waits(first: HostReading, last: HostReading) -> tuple[float, ...]:

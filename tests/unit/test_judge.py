@@ -444,7 +444,7 @@ def test_a_damaged_record_is_worth_no_verdict(fault: str) -> None:
     assert [reason.text for reason in verdict.reasons] == ["the record is damaged: console.log: missing"]
 
 
-@pytest.mark.parametrize("scenario", [None, "", "zvol-swap", 7])
+@pytest.mark.parametrize("scenario", [None, "", "gravity", 7])
 def test_an_unknown_scenario(scenario: object) -> None:
     with pytest.raises(EvidenceError, match=r"scenario .* is not known; known are nominal, held-worker, "):
         judge(Evidence({"scenario": scenario}, Timeline(), ""))
