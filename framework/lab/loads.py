@@ -162,7 +162,7 @@ LOADS: Mapping[str, LoadKind] = {
             "a process locks memory and gives it back, while ZFS's cache is full and its pool scrubbed (openzfs #4319)",
             "memory that the process had at most",
             (
-                Parameter("grab_mib", 800, "MiB that it takes at a time"),
+                Parameter("grab_mib", 680, "MiB that it takes at a time"),
                 Parameter("cached_mib", 300, "MiB of a file that is read again and again", inside=False),
                 Parameter("file_mib", 64, "MiB of a file that is written all the time"),
             ),
