@@ -51,6 +51,10 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "framework.host": "an older report is kept in the store",
         "framework.evidence": "a report shows evidence and verdicts",
     },
+    "framework.history": {
+        **BASE,
+        "framework.evidence": "it keeps verdicts, and the fingerprint of what the kernel complained of",
+    },
     "framework.lab": {
         **BASE,
         "framework.host": "accelerator, packages and store",
@@ -67,6 +71,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "framework.build": "names of kernels and variants",
         "framework.guest": "a shell in a guest",
         "framework.report": "what is shown",
+        "framework.history": "runs are added to it, and it is asked",
         "framework.lab": "runs",
         "framework.__version__": "--version",
     },
