@@ -62,6 +62,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "framework.build": "kernels and modules",
         "framework.guest": "guests",
         "framework.report": "a run leaves its report",
+        "framework.history": "and becomes a row of the history",
         "framework.__version__": "a record names the program that made it",
     },
     "framework.cli": {
