@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from framework import __version__
-from framework.cli import guests, host, records, repro, watch
+from framework.cli import guests, history, host, records, repro, watch
 from framework.cli.options import show_error
 from framework.errors import HarnessError
 from framework.log import setup_logging
@@ -69,6 +69,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
 _SETTINGS: Mapping[str, dict[str, Any]] = {"test": {"allow_extra_args": True, "ignore_unknown_options": True}}
 for _name, _command in COMMANDS.items():
     app.command(_name, context_settings=_SETTINGS.get(_name))(_command)
+app.add_typer(history.app, name="history")
 
 
 def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:

@@ -51,6 +51,10 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "framework.host": "an older report is kept in the store",
         "framework.evidence": "a report shows evidence and verdicts",
     },
+    "framework.history": {
+        **BASE,
+        "framework.evidence": "it keeps verdicts, and the fingerprint of what the kernel complained of",
+    },
     "framework.lab": {
         **BASE,
         "framework.host": "accelerator, packages and store",
@@ -58,6 +62,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "framework.build": "kernels and modules",
         "framework.guest": "guests",
         "framework.report": "a run leaves its report",
+        "framework.history": "and becomes a row of the history",
         "framework.__version__": "a record names the program that made it",
     },
     "framework.cli": {
@@ -67,6 +72,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "framework.build": "names of kernels and variants",
         "framework.guest": "a shell in a guest",
         "framework.report": "what is shown",
+        "framework.history": "runs are added to it, and it is asked",
         "framework.lab": "runs",
         "framework.__version__": "--version",
     },

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from framework.lab.scenarios import SCENARIOS
 
 COMMANDS = (
     *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "watch", "matrix", "repro", "judge"),
-    *("bundle", "examine", "demo", "shell", "parse-slab", "test"),
+    *("history", "bundle", "examine", "demo", "shell", "parse-slab", "test"),
 )
 
 
@@ -202,3 +203,30 @@ def test_the_readme_names_everything_that_can_be_asked_for(project: Path) -> Non
     readme = (project / "README.md").read_text()
     for name in (*SCENARIOS, *KERNELS, *Outcome, *(f"splvm {command}" for command in COMMANDS)):
         assert re.search(rf"[`/ ]{re.escape(name)}\b", readme), f"{name} is not in README.md"
+
+
+def test_history_of_recorded_runs(data: Path, tmp_path: Path) -> None:
+    store, runs = tmp_path / "store", tmp_path / "runs"
+    for name in ("stalled", "progress"):
+        with tarfile.open(data / "runs" / f"{name}.tar.xz") as archive:
+            archive.extractall(runs, filter="data")
+    assert b"2 added, 0 there already" in splvm("history", "import", str(runs), store=store).stdout
+    (runs / "broken").mkdir()
+    (runs / "broken" / "run.json").write_text("{")
+    again = splvm("history", "import", str(runs), "--json", store=store)
+    said = json.loads(again.stdout)
+    assert (again.returncode, said["added"], said["known"]) == (1, 0, 2)
+    assert [Path(each["directory"]).name for each in said["damaged"]] == ["broken"]
+    cells = json.loads(splvm("history", "list", "--json", store=store).stdout)["cells"]
+    assert {cell["verdict"] for cell in cells} == {"STALLED", "PROGRESS"}
+    cell = "held-worker,debian-12,no-emergency"
+    (run,) = json.loads(splvm("history", "show", cell, "--json", store=store).stdout)["runs"]
+    assert run["verdict"] == "STALLED" and run["duration_s"] > 1 and len(run["fingerprint"]) == 12
+    shown = splvm("history", "show", cell, "--figure", "longest_gap_ms", store=store).stdout.decode()
+    assert "2387.2" in shown and run["fingerprint"] in shown
+    judged = splvm("history", "judge", "--json", store=store)
+    assert judged.returncode == 0, "a single bad run is no regression, and it was expected"
+    assert {remark["kind"] for remark in json.loads(judged.stdout)["remarks"]} <= {"new fingerprint"}
+    assert splvm("history", "show", "a,b,c", store=store).returncode == 1
+    assert splvm("history", "show", "a,b", store=store).returncode == 2
+    assert splvm("history", "import", str(tmp_path / "none"), store=store).returncode == 1

@@ -1,0 +1,169 @@
+"""Commands of the history: what runs showed over time. They boot nothing.
+
+The database's libraries are only imported where there is one to open: they take as long as all the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from framework.cli.options import JsonOption, make_console, print_json
+from framework.errors import EvidenceError, UsageError
+from framework.host.store import Store
+from framework.log import note
+from framework.report.summary import plain
+from framework.report.tables import listing
+
+if TYPE_CHECKING:
+    from framework.history.database import Cell
+    from framework.history.schema import Run
+
+SCHEMA_VERSION = 1
+
+app = typer.Typer(
+    help="What runs showed over time: keep them in a database, and ask it.", no_args_is_help=True, rich_markup_mode=None
+)
+
+HistoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--history",
+        envvar="SPLVM_HISTORY",
+        help="A file of SQLite, or a URL as SQLAlchemy takes it; by default history.sqlite in the store.",
+        metavar="URL",
+    ),
+]
+LimitOption = Annotated[int, typer.Option(help="So many of the newest.", min=1, max=100_000)]
+
+
+def history_place(given: str | None) -> str | Path:
+    """What was given, or else the store's own history."""
+    return given or Store.default_root() / "history.sqlite"
+
+
+@app.command("import")
+def import_runs(
+    directories: Annotated[
+        list[Path], typer.Argument(help="Directories of runs, or with runs below.", metavar="DIR...")
+    ],
+    history: HistoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add recorded runs. One that is there already is left as it is. Each is judged anew, from its evidence.
+
+    The status is 1 if some could not be read; the others are added.
+    """
+    from framework.history.database import History
+    from framework.lab.keep import find_runs, read_runs
+
+    added, known, damaged = 0, 0, []
+    with History(history_place(history)) as opened:
+        for directory, run in read_runs(find_runs(directories)):
+            if isinstance(run, EvidenceError):
+                damaged.append({"directory": str(directory), "reason": run.message})
+                note(plain(f"not added: {run.message}"))
+            elif opened.add([run]):
+                added += 1
+            else:
+                known += 1
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "added": added, "known": known, "damaged": damaged})
+    else:
+        typer.echo(f"{added} added, {known} there already, {len(damaged)} could not be read")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_cells(history: HistoryOption = None, as_json: JsonOption = False) -> None:
+    """The cells that have runs, each with the last one."""
+    from framework.history.database import History
+
+    with History(history_place(history)) as opened:
+        cells = opened.overview()
+    if as_json:
+        rows = [{**asdict(each.cell), **asdict(each), "cell": str(each.cell)} for each in cells]
+        print_json({"schema_version": SCHEMA_VERSION, "cells": rows})
+        return
+    columns = ("cell", "runs", "last", "verdict", "expected")
+    rows_shown = [
+        (plain(str(each.cell)), each.runs, f"{each.started:%Y-%m-%d %H:%M}", each.verdict, _mark(each.as_expected))
+        for each in cells
+    ]
+    make_console().print(listing(columns, rows_shown))
+
+
+@app.command("show")
+def show(
+    cell: Annotated[str, typer.Argument(help="SCENARIO,KERNEL,VARIANT, and after another comma its loads.")],
+    figure: Annotated[str | None, typer.Option(help="Show this figure of each run too.", metavar="NAME")] = None,
+    history: HistoryOption = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """The runs of one cell, the oldest first: verdicts, fingerprints, figures."""
+    from framework.history.database import History
+
+    wanted = _parse_cell(cell)
+    with History(history_place(history)) as opened:
+        runs = opened.runs(wanted, limit=limit, figures=True)[::-1]
+    if not runs:
+        raise EvidenceError(f"{cell}: the history has no run of it", hint="`splvm history list` has the cells")
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "cell": asdict(wanted), "runs": [_to_json(run) for run in runs]})
+        return
+    columns = ("started", "release", "SPL", "verdict", "expected", "fingerprint", *([figure] if figure else []))
+    make_console().print(listing(columns, [_row(run, figure) for run in runs]))
+
+
+@app.command("judge")
+def judge_cells(history: HistoryOption = None, limit: LimitOption = 100, as_json: JsonOption = False) -> None:
+    """What the last run of each cell says beside those before it: regression, streak, flip, new trouble, slower.
+
+    Figures are looked at over all runs that were as expected. The status is 1 if there is a regression.
+    """
+    from framework.history.database import History
+    from framework.history.judgement import Kind, judge_figures, judge_nights
+
+    told = []
+    with History(history_place(history)) as opened:
+        for each in opened.overview():
+            runs = opened.runs(each.cell, limit=limit, figures=True)[::-1]
+            told += [(str(each.cell), remark) for remark in (*judge_nights(runs), *judge_figures(runs))]
+    if as_json:
+        remarks = [{"cell": cell, **asdict(remark)} for cell, remark in told]
+        print_json({"schema_version": SCHEMA_VERSION, "remarks": remarks})
+    else:
+        rows = [(plain(cell), remark.kind.value, plain(remark.text)) for cell, remark in told]
+        make_console().print(listing(("cell", "what", "how"), rows) if rows else "nothing is to be said")
+    if any(remark.kind is Kind.REGRESSION for _, remark in told):
+        raise typer.Exit(1)
+
+
+def _parse_cell(text: str) -> Cell:
+    from framework.history.database import Cell
+
+    axes = text.split(",", 3)
+    if len(axes) < 3 or not all(axes):
+        raise UsageError(f"{text}: not a cell", hint="for example held-worker,debian-12,stock")
+    return Cell(*axes)
+
+
+def _row(run: Run, figure: str | None) -> tuple[object, ...]:
+    told = (f"{run.started:%Y-%m-%d %H:%M}", plain(run.release), plain(run.spl_version), run.verdict)
+    values = {each.name: each.value for each in run.figures}
+    last = (f"{values[figure]:g}" if figure in values else "-",) if figure else ()
+    return (*told, _mark(run.as_expected), run.fingerprint or "-", *last)
+
+
+def _mark(as_expected: bool) -> str:
+    return "yes" if as_expected else "NO"
+
+
+def _to_json(run: Run) -> dict[str, Any]:
+    row = {column.key: getattr(run, column.key) for column in run.__table__.columns}
+    return {**row, "started": f"{run.started.isoformat()}Z", "figures": {each.name: each.value for each in run.figures}}

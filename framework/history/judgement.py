@@ -1,0 +1,130 @@
+"""What the runs of one cell say over the nights. Pure.
+
+Every run counts as it is: one that was done again is another run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from framework.history.schema import Run
+
+# Runs on either side of a change that are asked for, and how unlikely it has to be where there is none.
+_LEAST = 5
+_LEVEL = 0.01
+_SHUFFLES = 1999
+_SEED = 1
+
+
+class Kind(StrEnum):
+    """What was noticed."""
+
+    # The last run is not as expected, and the last one before its streak was.
+    REGRESSION = "regression"
+    # The last run's verdict is another one than that of the run before, on the same modules.
+    FLIP = "flip"
+    # So many runs in a row, the last among them, are not as expected.
+    STREAK = "streak"
+    # The last run's trouble was never seen before in this cell.
+    NEW_FINGERPRINT = "new fingerprint"
+    # A figure of runs that were as expected became larger or smaller for good.
+    CHANGE = "change"
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One thing that was noticed, and the run that it was noticed against."""
+
+    kind: Kind
+    text: str
+    against: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Where a figure changed for good."""
+
+    # Index of the first value that is of the later ones.
+    at: int
+    before: float
+    after: float
+    # How likely values in random order have so clear a change somewhere.
+    p: float
+
+
+def judge_nights(runs: Sequence[Run]) -> list[Remark]:
+    """What the last run of a cell says beside those before it.
+
+    :param runs: of one cell, the oldest first.
+    """
+    if not runs:
+        return []
+    last, before = runs[-1], runs[:-1]
+    remarks = []
+    streak = next((number for number, run in enumerate(reversed(runs)) if run.as_expected), len(runs))
+    if streak and streak < len(runs):
+        good = runs[-streak - 1]
+        text = f"{last.verdict}, not {' or '.join(last.expected)}; the last that was as expected: {good.started:%F}"
+        remarks.append(Remark(Kind.REGRESSION, text, good.id))
+    if streak > 1:
+        remarks.append(Remark(Kind.STREAK, f"{streak} runs in a row are not as expected"))
+    if before and last.verdict != before[-1].verdict and last.modules == before[-1].modules:
+        text = f"{before[-1].verdict}, then {last.verdict}, with the same modules"
+        remarks.append(Remark(Kind.FLIP, text, before[-1].id))
+    if last.fingerprint and last.fingerprint not in {run.fingerprint for run in before}:
+        remarks.append(Remark(Kind.NEW_FINGERPRINT, f"{last.fingerprint} was not seen here before: {last.reason}"))
+    return remarks
+
+
+# Figures that are worth a remark: what a run costs those who wait, and how fast they get on.
+_FIGURES = ("longest_gap_ms", "objects_per_s", "recovery_ms")
+
+
+def judge_figures(runs: Sequence[Run]) -> list[Remark]:
+    """Where figures of a cell changed for good. Only runs that were as expected are compared.
+
+    :param runs: of one cell, the oldest first, with their figures.
+    """
+    remarks = []
+    good = [(run, {figure.name: figure.value for figure in run.figures}) for run in runs if run.as_expected]
+    for name in _FIGURES:
+        told = [(run, figures[name]) for run, figures in good if name in figures]
+        change = find_change([value for _, value in told])
+        if change is not None:
+            first = told[change.at][0]
+            text = f"{name}: {change.before:g}, and {change.after:g} since {first.started:%F} (p = {change.p:.2g})"
+            remarks.append(Remark(Kind.CHANGE, text, first.id))
+    return remarks
+
+
+def find_change(values: Sequence[float]) -> Change | None:
+    """Where values that come one after the other become larger or smaller for good; None if they do not.
+
+    The split whose two sides differ most by H. B. Mann's and D. R. Whitney's statistic (1947), standardized. How likely
+    so large a difference is by chance is asked of the same values in random orders, each with its own best split: that
+    many splits were tried is so accounted for. Ranks, so one wild value does not matter.
+    """
+    if len(values) < 2 * _LEAST:
+        return None
+    import numpy
+    from scipy.stats import rankdata
+
+    count = len(values)
+    left = numpy.arange(_LEAST, count - _LEAST + 1)
+    scale = numpy.sqrt(left * (count - left) * (count + 1) / 12)
+    ranks = rankdata(values)
+
+    def scores(order: numpy.ndarray) -> numpy.ndarray:
+        sums = order.cumsum(axis=-1)[..., left - 1]
+        return abs(sums - left * (count + 1) / 2) / scale
+
+    found = scores(ranks)
+    random = numpy.random.default_rng(_SEED)
+    chance = [scores(random.permutation(ranks)).max() for _ in range(_SHUFFLES)]
+    p = (1 + sum(score >= found.max() - 1e-9 for score in chance)) / (_SHUFFLES + 1)
+    if p > _LEVEL:
+        return None
+    at = int(left[found.argmax()])
+    return Change(at, float(numpy.median(values[:at])), float(numpy.median(values[at:])), float(p))

@@ -1,0 +1,61 @@
+"""Runs' directories on their way into the history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from framework.errors import EvidenceError
+from framework.evidence.judge import judge
+from framework.history.record import finite, make_run
+from framework.history.schema import Run
+from framework.lab.rundir import read_evidence, read_records
+from framework.report.issue import reproducer
+
+
+def find_runs(tops: Iterable[Path]) -> list[Path]:
+    """The directories of runs at and below `tops`, each once, sorted.
+
+    :raises EvidenceError: when there is none at or below one of them.
+    """
+    found: set[Path] = set()
+    for top in tops:
+        here = {path.parent.absolute() for path in top.rglob("run.json")}
+        if not here:
+            raise EvidenceError(f"{top}: no run is there or below", hint="give directories that `splvm` named")
+        found |= here
+    return sorted(found)
+
+
+def read_run(directory: Path) -> Run:
+    """A run as the history has it. Its verdict is given anew, from its evidence.
+
+    :raises EvidenceError: when what is there cannot be read.
+    """
+    evidence = read_evidence(directory)
+    return make_run(
+        evidence.facts,
+        judge(evidence),
+        evidence.console,
+        directory=str(directory.absolute()),
+        command=reproducer(evidence.facts),
+        duration_s=_duration_s(directory),
+    )
+
+
+def read_runs(directories: Iterable[Path]) -> Iterator[tuple[Path, Run | EvidenceError]]:
+    """Each of them, or what keeps it from being read: one that is damaged does not keep the others out."""
+    for directory in directories:
+        try:
+            yield directory, read_run(directory)
+        except EvidenceError as error:
+            yield directory, error
+
+
+def _duration_s(directory: Path) -> float | None:
+    """When the last record came, in seconds since the run began; None where the records cannot be read."""
+    try:
+        records = read_records(directory / "samples.jsonl")
+    except EvidenceError:
+        return None
+    return finite(records[-1].get("at_s")) if records else None

@@ -1,0 +1,89 @@
+"""What runs of one cell say over the nights: each remark, and runs of which it is not made."""
+
+from __future__ import annotations
+
+import random
+from datetime import datetime, timedelta
+
+import pytest
+
+from framework.history.judgement import Kind, find_change, judge_figures, judge_nights
+from framework.history.schema import Figure, Run
+
+
+def nights(verdicts: str, fingerprints: str = "", modules: str = "") -> list[Run]:
+    """One run for each letter: P is as expected, S and C are not."""
+    names = {"P": "PROGRESS", "S": "STALLED", "C": "CRASHED"}
+    marks = fingerprints or verdicts.replace("P", " ")
+    return [
+        Run(
+            id=str(number),
+            started=datetime(2026, 1, 1) + timedelta(days=number),
+            verdict=names[letter],
+            expected=["PROGRESS"],
+            as_expected=letter == "P",
+            fingerprint=mark.strip(),
+            reason="why",
+            modules={"spl.ko": build},
+        )
+        for number, (letter, mark, build) in enumerate(
+            zip(verdicts, marks, modules or "a" * len(verdicts), strict=True)
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "fingerprints", "modules", "kinds"),
+    [
+        ("", "", "", set()),
+        ("P", "", "", set()),
+        ("PPPP", "", "", set()),
+        ("SP", "", "ab", set()),
+        ("SP", "", "aa", {Kind.FLIP}),
+        ("S", "", "", {Kind.NEW_FINGERPRINT}),
+        ("SS", "", "", {Kind.STREAK}),
+        ("SS", "xy", "", {Kind.STREAK, Kind.NEW_FINGERPRINT}),
+        ("PPS", "", "aab", {Kind.REGRESSION, Kind.NEW_FINGERPRINT}),
+        ("PPS", "", "aaa", {Kind.REGRESSION, Kind.NEW_FINGERPRINT, Kind.FLIP}),
+        ("SPS", "", "aab", {Kind.REGRESSION}),
+        ("PSS", "", "", {Kind.REGRESSION, Kind.STREAK}),
+        ("PSC", "", "aab", {Kind.REGRESSION, Kind.STREAK, Kind.NEW_FINGERPRINT}),
+    ],
+)
+def test_remarks(verdicts: str, fingerprints: str, modules: str, kinds: set[Kind]) -> None:
+    assert {remark.kind for remark in judge_nights(nights(verdicts, fingerprints, modules))} == kinds
+
+
+def test_a_regression_names_the_last_good_run() -> None:
+    (regression,) = (each for each in judge_nights(nights("PPSS")) if each.kind is Kind.REGRESSION)
+    assert regression.against == "1"
+    assert regression.text == "STALLED, not PROGRESS; the last that was as expected: 2026-01-02"
+
+
+def test_a_change_is_found_where_it_is() -> None:
+    noise = random.Random(1)
+    change = find_change([noise.gauss(100, 5) for _ in range(30)] + [noise.gauss(115, 5) for _ in range(15)])
+    assert change is not None
+    assert abs(change.at - 30) <= 2 and change.before < 105 < 110 < change.after and change.p <= 0.01
+
+
+@pytest.mark.parametrize("values", [[], [1.0] * 4 + [9.0] * 4, [5.0] * 50, [5.0] * 49 + [5e9]])
+def test_no_change(values: list[float]) -> None:
+    assert find_change(values) is None
+
+
+def test_a_figure_of_good_runs_that_changed_is_told() -> None:
+    runs = nights("P" * 20)
+    for number, run in enumerate(runs):
+        run.figures = [Figure(name="longest_gap_ms", value=100.0 + number % 3 + 50 * (number >= 12))]
+    (remark,) = judge_figures(runs)
+    assert (remark.kind, remark.against) == (Kind.CHANGE, "12")
+    assert remark.text.startswith("longest_gap_ms: 101, and 151 since 2026-01-13 (p = ")
+    for run in runs[12:]:
+        run.as_expected = False
+    assert not judge_figures(runs)
+
+
+def test_noise_is_seldom_a_change() -> None:
+    noise = random.Random(2)
+    assert sum(find_change([noise.gauss(100, 5) for _ in range(30)]) is not None for _ in range(20)) <= 2
