@@ -295,6 +295,12 @@ ROWS = (
         ON_POOL,
     ),
     Row(
+        "no txg is synced by a guest that spins",
+        Outcome.STALLED,
+        r"pool tank: no txg was synced for [67]\.\d{3} s up to the end of the window; txg \d+ is syncing; ",
+        ON_POOL,
+    ),
+    Row(
         "nothing is touched or locked",
         Outcome.STALLED,
         r"load [a-z-]+: nothing was (touched|locked) by its process(es)? between \d+\.\d{3} s and \d+\.\d{3} s$",

@@ -121,6 +121,8 @@ FAULTS: Mapping[str, Knobs] = {
     "nothing is written back": Knobs(unwritten=_HALF),
     "nothing is written back, and the host withholds": Knobs(unwritten=_HALF, host_wait=0.9, starving=_WINDOW),
     "no txg is synced from the beginning": Knobs(unsynced=Span("load")),
+    # It spins, as its neighbour does: with half of a CPU each gets enough.
+    "no txg is synced by a guest that spins": Knobs(unsynced=Span("load"), host_wait=0.6, starving=Span("load")),
     "nothing is touched or locked": Knobs(unwritten=Span("window")),
     "no txg is synced": Knobs(unsynced=_HALF),
     "no txg is synced, and the host withholds": Knobs(unsynced=_HALF, host_wait=0.95, starving=_WINDOW),

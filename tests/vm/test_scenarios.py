@@ -41,6 +41,15 @@ REASONS = {
         r"\(pid \d+\), which is held by slabprobe until the host releases it: a chain, not a cycle",
     ],
     ("held-worker", Outcome.NOT_TRIGGERED): [r"no worker came to be held: this SPL has none"],
+    ("zfs-held-worker", Outcome.PROGRESS): [
+        r"spl_kmem_cache \(pid \d+\) was stuck for [5-9]\.\d+ s in slabprobe_grow_work <- taskq_thread",
+        r"pool tank: \d+ txgs were synced in the window, the last one is \d+",
+        r"load zfs was at \d+\.\d MiB/s to \d+\.\d MiB/s \(0\.1 MiB/s and more are asked for\)",
+    ],
+    ("zfs-held-worker", Outcome.STALLED): [
+        r"pool tank: no txg was synced for [5-9]\.\d+ s up to the end of the window; txg \d+ is (syncing|quiescing)",
+    ],
+    ("zfs-held-worker", Outcome.NOT_TRIGGERED): [r"no worker came to be held: this SPL has none"],
     ("grow-fails", Outcome.HEALTHY): [
         r"8 page allocations were made to fail; no caller was refused, 2 critical threads got \d+ objects from then on",
         r"no emergency object is left, flags clear",
@@ -110,6 +119,7 @@ SHORT = {
     ("reclaim-organic", "stock"),
     *(("long-lived", variant) for variant in ("stock", "list-walk")),
     ("fragmented", "stock"),
+    *(("zfs-held-worker", variant) for variant in ("stock", "no-emergency")),
 }
 
 # Those with faults take a kernel that is built from source, and such builds take minutes.

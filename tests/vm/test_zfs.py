@@ -1,0 +1,62 @@
+"""Guests with a pool: it is there in a clone and its own, and what is reported of ZFS under pressure is seen or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from framework.deadline import Deadline
+from framework.evidence.verdict import Outcome
+from framework.guest.guest import Guest
+from framework.lab.expectations import WHATEVER_SPL
+from framework.lab.guests import Start, load_modules, start_any_guest
+from framework.lab.loads import parse_loads
+from framework.lab.prepare import Prepared
+from framework.lab.scenarios import find_scenario
+from framework.plugin import RunResult
+
+pytestmark = pytest.mark.vm
+
+LIMIT_S = 300.0
+
+
+@pytest.mark.parametrize("start", [Start.LOADED, pytest.param(Start.BOOT, marks=pytest.mark.slow)])
+def test_each_guest_has_a_pool_of_its_own(spl: Prepared, tmp_path: Path, start: Start) -> None:
+    wanted = spl.experiment(find_scenario("held-worker"), loads=parse_loads(["zfs"]))
+    for number in range(2):
+        logs = tmp_path / str(number)
+        logs.mkdir()
+        deadline = Deadline(LIMIT_S)
+        with start_any_guest(wanted.machine, wanted.keys, wanted.modules, logs, deadline, start, wanted.setup) as guest:
+            load_modules(guest, wanted.modules, deadline, wanted.setup)
+            assert not guest.no_clone
+            write = "echo here > /mnt/tank/file; sync; cat /mnt/tank/file"
+            look = f"/sbin/zpool list -H -o health tank; ls /mnt/tank; {write}"
+            said = guest.ssh.run(look, deadline=deadline).stdout.split()
+            # What the first one wrote the second one does not have.
+            assert said == ["ONLINE", "here"]
+
+
+def test_a_pool_whose_disk_stands_still_is_told(run_scenario: Callable[..., RunResult]) -> None:
+    """The control for a pool that goes on: here the worker has no part in it."""
+
+    def stop_disk(guest: Guest, phase: str) -> None:
+        if phase == "window":
+            guest.qemu.throttle(0, 1, Deadline(20))
+
+    result = run_scenario("nominal", load="zfs", window_s=5, on_phase=stop_disk)
+    result.must_be(Outcome.STALLED)
+    assert result.verdict.reasons[0].text.startswith("pool tank: no txg was synced for ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", WHATEVER_SPL)
+def test_reports_of_hangs(run_scenario: Callable[..., RunResult], scenario: str) -> None:
+    result = run_scenario(scenario)
+    expected = {WHATEVER_SPL[scenario].outcome}
+    # A guest that stands still with all of its memory taken may not even let the agent go on.
+    result.must_be(*expected, *({Outcome.LOST} if Outcome.STALLED in expected else ()))
+    if result.verdict.outcome is Outcome.STALLED:
+        assert "direct reclaim" in result.verdict.reasons[-1].text
