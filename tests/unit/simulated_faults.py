@@ -124,8 +124,8 @@ FAULTS: Mapping[str, Knobs] = {
     # It spins, as its neighbour does: with half of a CPU each gets enough.
     "no txg is synced by a guest that spins": Knobs(unsynced=Span("load"), host_wait=0.6, starving=Span("load")),
     "nothing is touched or locked": Knobs(unwritten=Span("window")),
-    "no txg is synced": Knobs(unsynced=_HALF),
-    "no txg is synced, and the host withholds": Knobs(unsynced=_HALF, host_wait=0.95, starving=_WINDOW),
+    "no txg is synced": Knobs(unsynced=_WINDOW),
+    "no txg is synced, and the host withholds": Knobs(unsynced=_WINDOW, host_wait=0.95, starving=_WINDOW),
     "txgs not looked at": Knobs(unread={"txgs": _WINDOW}),
     "txgs garbled": Knobs(garbled={"txgs": (_MOMENT, "txg birth\n")}),
     "pool suspended": Knobs(garbled={"poolstate": (_HALF, "SUSPENDED\n")}),
