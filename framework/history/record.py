@@ -93,7 +93,7 @@ def flatten(figures: Mapping[str, Any]) -> dict[str, float]:
             break
         if isinstance(value, Mapping):
             waiting += [(f"{name}.{inner}", each) for inner, each in value.items()]
-        elif (number := finite(value)) is not None:
+        elif len(name) <= _FIGURE_CHARS and (number := finite(value)) is not None:
             found[_clean(name, _FIGURE_CHARS)] = number
     return found
 
