@@ -19,8 +19,10 @@ from framework.lab.prepare import Prepared, Wish, prepare
 from framework.lab.rundir import read_evidence
 from framework.lab.scenarios import find_scenario
 
-# Beside each of the table, the two that the mission is about, together.
-NAMES = (*LOADS, "writeback,lowmem")
+# Those that are a scenario of their own are told of in docs/zfs.md.
+_APART = ("zvol-swap", "disk-swap", "arc-mlock")
+# Beside each of the others, the two that the mission is about, together.
+NAMES = (*(name for name in LOADS if name not in _APART), "writeback,lowmem")
 
 
 def loads(runs: int) -> dict[str, object]:
