@@ -376,6 +376,8 @@ RULES: Mapping[str, Rule] = {
     "disk-swap": _ENDURED,
     "zfs-arc-mlock": _ON_POOL,
     "zfs-arc-room": _ON_POOL,
+    "zfs-mmap": _ON_POOL,
+    "ext4-mmap": _ENDURED,
     "reclaim-cycle": _CYCLE,
     # The same, and what springs the trap is low memory.
     "reclaim-organic": replace(_CYCLE, checks=(*_CYCLE.checks, check_low), good=_survived_low),

@@ -24,7 +24,7 @@ from framework.evidence.verdict import Outcome, Reason
 MOMENT_NS = 500_000_000
 
 # Loads on a pool; its progress is theirs.
-POOLED = frozenset({"zfs", "zvol-swap", "arc-mlock"})
+POOLED = frozenset({"zfs", "zfs-mmap", "zvol-swap", "arc-mlock"})
 
 # Loads whose work is progress: what they do, and for how long they may do nothing, ns. Others only have to be there.
 _PROGRESS = {

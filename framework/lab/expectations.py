@@ -185,6 +185,11 @@ WHATEVER_SPL: Mapping[str, Expectation] = {
     "zfs-arc-mlock": Expectation(
         Outcome.HEALTHY, "ZFS's cache gives back what is asked of it, also within reclaim; openzfs #4319 says otherwise"
     ),
+    "zfs-mmap": Expectation(
+        Outcome.HEALTHY,
+        "pages of a mapping are written back by copies into ZFS's cache, which finds the memory for them",
+    ),
+    "ext4-mmap": Expectation(Outcome.HEALTHY, "ext4 writes back the very pages that are mapped"),
     "zfs-arc-room": Expectation(Outcome.HEALTHY, "there is room for the cache and for what is locked beside it"),
 }
 

@@ -60,6 +60,10 @@ _SWAP = "used swap"
 _SPEED = Parameter("speed_mib", 8, "MiB that its disk does in a second", inside=False)
 _DISK = Parameter("disk_mib", 256, "MiB of its disk", least=64, most=1 << 16, inside=False)
 
+_ON_POOL = (
+    Parameter("rate_kib", 64, "KiB/s that the writer has to come to at least"),
+    Parameter("file_mib", 64, "MiB of its file"),
+)
 _CROWD = (
     Parameter("procs", 8, "processes", most=16),
     Parameter("each_mib", 90, "MiB that each of them has and comes back to"),
@@ -136,10 +140,15 @@ LOADS: Mapping[str, LoadKind] = {
             "zfs",
             "random writes to a file on a ZFS pool, with compression",
             "KiB that are written in a second",
-            (
-                Parameter("rate_kib", 64, "KiB/s that the writer has to come to at least"),
-                Parameter("file_mib", 64, "MiB of its file"),
-            ),
+            _ON_POOL,
+            fixed={"dir": "/mnt/tank"},
+            pool=True,
+        ),
+        LoadKind(
+            "zfs-mmap",
+            "the same by a mapping of the file, whose pages the kernel has written back",
+            "KiB that are dirtied in a second",
+            _ON_POOL,
             fixed={"dir": "/mnt/tank"},
             pool=True,
         ),

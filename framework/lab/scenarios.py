@@ -460,6 +460,22 @@ SCENARIOS: Mapping[str, Scenario] = {
             load="zfs",
         ),
         Scenario(
+            "zfs-mmap",
+            "a file on a ZFS pool is written by a mapping while little memory is available",
+            _endured,
+            10.0,
+            1000,
+            load="zfs-mmap,lowmem:available_mib=64",
+        ),
+        Scenario(
+            "ext4-mmap",
+            "the control for zfs-mmap: the same on ext4",
+            _endured,
+            10.0,
+            1000,
+            load="writeback,lowmem:available_mib=64",
+        ),
+        Scenario(
             "zvol-swap",
             "processes that are larger than memory, with swap on a zvol: openzfs #7734",
             _endured,

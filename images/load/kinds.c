@@ -239,6 +239,14 @@ static void start_zfs(struct load *load)
 	start_worker(load, "zfs-writer", write_buffered);
 }
 
+/* The same by a mapping: pages are written back by ZFS when the kernel says so, and copied into its own cache. */
+static void start_zfs_mmap(struct load *load)
+{
+	load->low = number_of(load, "rate_kib");
+	load->high = LONG_MAX;
+	start_worker(load, "zfs-mapper", write_mapped);
+}
+
 static void steer_zfs(struct load *load, const struct levels *now)
 {
 	static struct { uint64_t at_ns, done; } past[PAST];
@@ -270,6 +278,8 @@ const struct kind kinds[] = {
 	  .start = start_swap, .steer = steer_swap },
 	{ .name = "zfs", .unit = "KiB/s", .works = true, .write_len = RECORD,
 	  .keys = { "dir", "file_mib", "rate_kib" }, .start = start_zfs, .steer = steer_zfs },
+	{ .name = "zfs-mmap", .unit = "KiB/s", .works = true, .keys = { "dir", "file_mib", "rate_kib" },
+	  .start = start_zfs_mmap, .steer = steer_zfs },
 	{ .name = "zvol-swap", .unit = "KiB", .works = true, .keys = { "procs", "each_mib", "used_mib" },
 	  .start = start_crowd, .steer = steer_crowd },
 	{ .name = "disk-swap", .unit = "KiB", .works = true, .keys = { "procs", "each_mib", "used_mib" },

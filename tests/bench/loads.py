@@ -20,7 +20,7 @@ from framework.lab.rundir import read_evidence
 from framework.lab.scenarios import find_scenario
 
 # Those that are a scenario of their own are told of in docs/zfs.md.
-_APART = ("zvol-swap", "disk-swap", "arc-mlock")
+_APART = ("zfs-mmap", "zvol-swap", "disk-swap", "arc-mlock")
 # Beside each of the others, the two that the mission is about, together.
 NAMES = (*(name for name in LOADS if name not in _APART), "writeback,lowmem")
 

@@ -9,11 +9,13 @@ from simulated import (
     CYCLE,
     DECLINED,
     DISK,
+    EXT4,
     FRAGMENTED,
     GROW,
     HELD,
     LOADED,
     LONG,
+    MAPPED,
     NOMINAL,
     ORGANIC,
     POOL,
@@ -43,8 +45,8 @@ BOTH = (HELD, NOMINAL, GROW, SPARE)
 AFTER = (HELD, GROW, SPARE)
 FAULTY = (GROW, SPARE)
 ALL = (*BOTH, *TRAP, *MORE)
-ON_POOL = (ZVOL, ARC, ROOM)
-ENDURED = (*ON_POOL, DISK)
+ON_POOL = (ZVOL, ARC, ROOM, MAPPED)
+ENDURED = (*ON_POOL, DISK, EXT4)
 EVERY = (*ALL, *ENDURED)
 STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.3\d\d s "
 BACK = r"critical threads did not come back after the release"
@@ -304,7 +306,7 @@ ROWS = (
         "nothing is touched or locked",
         Outcome.STALLED,
         r"load [a-z-]+: nothing was (touched|locked) by its process(es)? between \d+\.\d{3} s and \d+\.\d{3} s$",
-        ENDURED,
+        (ZVOL, ARC, ROOM, DISK),
     ),
     # check_pool
     Row("no load is named", Outcome.INCONCLUSIVE, r"run\.json names no load on a pool$", (POOL, *ON_POOL)),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from framework.evidence.loads import POOLED
 from framework.evidence.stream import Frame, What
 from framework.evidence.timeline import Evidence, Timeline
 from framework.lab.rundir import RunDirectory
@@ -61,6 +62,7 @@ LOADED = "held-worker, loaded"
 POOL = "zfs-held-worker"
 # Nothing is held: what is looked at is the load, with a pool and without.
 ZVOL, DISK, ARC, ROOM = "zvol-swap", "disk-swap", "zfs-arc-mlock", "zfs-arc-room"
+MAPPED, EXT4 = "zfs-mmap", "ext4-mmap"
 LOADS = {
     LOADED: ("writeback", "lowmem"),
     POOL: ("zfs",),
@@ -68,6 +70,8 @@ LOADS = {
     DISK: ("disk-swap",),
     ARC: ("arc-mlock",),
     ROOM: ("arc-mlock",),
+    MAPPED: ("zfs-mmap", "lowmem"),
+    EXT4: ("writeback", "lowmem"),
 }
 
 # What the thread of LONG keeps at most, besides those that it gives back while that is timed.
@@ -163,7 +167,7 @@ PHASES: Mapping[str, tuple[Phase, ...]] = {
     LONG: _HELD_PHASES,
     LOADED: (_HELD_PHASES[0], Phase("load", 20), *_HELD_PHASES[1:]),
     POOL: (_HELD_PHASES[0], Phase("load", 0), *_HELD_PHASES[1:]),
-    **dict.fromkeys((ZVOL, DISK, ARC, ROOM), _ENDURED),
+    **dict.fromkeys((ZVOL, DISK, ARC, ROOM, MAPPED, EXT4), _ENDURED),
     FRAGMENTED: (_HELD_PHASES[0], Phase("fragment", 2, ("fragment 512",)), *_HELD_PHASES[1:]),
 }
 
@@ -695,7 +699,7 @@ class _Simulation:
         self.read_source("tasks", self.tasks_text)
         if self.loads and "load" in self.begun:
             self.read_source("load", self.load_text)
-        if self.loads and "disk-swap" not in self.loads and "lowmem" not in self.loads:
+        if POOLED & set(self.loads):
             self.read_source("txgs", self.txgs_text)
             if self.tick % 10 == 0:
                 self.read_source("poolstate", lambda: "ONLINE\n")
@@ -847,7 +851,7 @@ class _Simulation:
             low, high, level = _BANDS[name]
             cells = {"low": low, "high": high, "level": level, "since_ns": self.begun["load"]}
             done = {"done_kib": written} if name != "lowmem" else {}
-            unit = "KiB/s" if name == "zfs" else "KiB"
+            unit = "KiB/s" if name.startswith("zfs") else "KiB"
             lines.append(self.line("load", f"load {name}", **cells, **done) + f" unit={unit}")
             worker = {"pid": 140 + len(name), "alive": 1, "signal": 0, **beat}
             lines.append(self.line("load", f"worker {name} 0", **worker) + " role=eater")
@@ -946,6 +950,7 @@ _BANDS = {
     "writeback": (4096, 24_576, 12_900),
     "lowmem": (16_384, 49_152, 33_000),
     "zfs": (64, (1 << 63) - 1, 6000),
+    "zfs-mmap": (64, (1 << 63) - 1, 6000),
     "zvol-swap": (32_768, (1 << 63) - 1, 60_000),
     "disk-swap": (32_768, (1 << 63) - 1, 60_000),
     "arc-mlock": (737_280, 819_200, 800_000),

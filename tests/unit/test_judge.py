@@ -20,12 +20,14 @@ from simulated import (
     CYCLE,
     DECLINED,
     DISK,
+    EXT4,
     FRAGMENTED,
     GOOD,
     GROW,
     HELD,
     LOADED,
     LONG,
+    MAPPED,
     NOMINAL,
     ORGANIC,
     PHASES,
@@ -69,7 +71,7 @@ BEST = {
     FRAGMENTED: Outcome.PROGRESS,
     LOADED: Outcome.PROGRESS,
     POOL: Outcome.PROGRESS,
-    **dict.fromkeys((ZVOL, DISK, ARC, ROOM), Outcome.HEALTHY),
+    **dict.fromkeys((ZVOL, DISK, ARC, ROOM, MAPPED, EXT4), Outcome.HEALTHY),
 }
 SCENARIOS = tuple(BEST)
 
@@ -386,7 +388,7 @@ NEEDED = {
     FRAGMENTED: {"fragment", *HELD_MARKS},
     LOADED: {"load", *HELD_MARKS},
     POOL: {"load", *HELD_MARKS},
-    **{kind: {"load", "window", "window-end", "end"} for kind in (ZVOL, DISK, ARC, ROOM)},
+    **{kind: {"load", "window", "window-end", "end"} for kind in (ZVOL, DISK, ARC, ROOM, MAPPED, EXT4)},
     CYCLE: IN_THE_TRAP,
     DECLINED: IN_THE_TRAP,
     ORGANIC: IN_THE_TRAP,
