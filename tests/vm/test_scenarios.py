@@ -14,7 +14,7 @@ from framework.build.variants import VARIANTS
 from framework.errors import EvidenceError
 from framework.evidence.judge import judge
 from framework.evidence.verdict import Outcome, Verdict
-from framework.lab.expectations import EXPECTED
+from framework.lab.expectations import EXPECTED, WHATEVER_SPL
 from framework.lab.prepare import Prepared
 from framework.lab.rundir import EVIDENCE_FILES, read_evidence
 from framework.lab.scenarios import SCENARIOS, Workload
@@ -47,7 +47,7 @@ REASONS = {
         r"load zfs was at \d+\.\d MiB/s to \d+\.\d MiB/s \(0\.1 MiB/s and more are asked for\)",
     ],
     ("zfs-held-worker", Outcome.STALLED): [
-        r"pool tank: no txg was synced for [5-9]\.\d+ s up to the end of the window; txg \d+ is (syncing|quiescing)",
+        r"pool tank: no txg was synced for [4-9]\.\d+ s up to the end of the window; txg \d+ is (syncing|quiescing)",
     ],
     ("zfs-held-worker", Outcome.NOT_TRIGGERED): [r"no worker came to be held: this SPL has none"],
     ("grow-fails", Outcome.HEALTHY): [
@@ -240,6 +240,7 @@ def judged(directory: Path) -> Outcome:
 
 
 def test_every_variant_is_judged_in_every_scenario() -> None:
-    assert set(EXPECTED) == {(scenario, variant) for scenario in SCENARIOS for variant in VARIANTS}
+    asked = set(SCENARIOS) - set(WHATEVER_SPL)
+    assert set(EXPECTED) == {(scenario, variant) for scenario in asked for variant in VARIANTS}
     cells = {(name, cell.on(honours=honours)) for (name, _), cell in EXPECTED.items() for honours in (True, False)}
     assert cells == set(REASONS)

@@ -26,11 +26,16 @@ def splvm(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 def test_two_builds_side_by_side(spl: Prepared, tmp_path: Path, project: Path) -> None:
     """The command that it names does such a run again, and that comes to the same."""
-    out = tmp_path / "series"
     names = ("--variant", "no-emergency,stock,stock", "--until", "runs=1", "--window", "2", "--jobs", "2")
-    done = splvm(project, "repro", "held-worker", *names, "--out", str(out))
+    for attempt in range(3):
+        out = tmp_path / f"series{attempt}"
+        done = splvm(project, "repro", "held-worker", *names, "--out", str(out))
+        told = json.loads((out / "repro.json").read_text())
+        # Of a guest that the host starved a series says nothing; no run of it is done again.
+        starved = ["starved" in trial["reason"] for series in told["series"] for trial in series["trials"]]
+        if not any(starved):
+            break
     assert done.returncode == 0, done.stderr
-    told = json.loads((out / "repro.json").read_text())
     bad, good = told["series"]
     assert (bad["variant"], bad["hits"], bad["runs"]) == ("no-emergency", 1, 1)
     assert (good["variant"], good["hits"], good["runs"]) == ("stock", 0, 1)
