@@ -91,8 +91,8 @@ int wake(const char *now);
 /* With the lock held. For a while after now, what is read is written at once. */
 void be_prompt(uint64_t now);
 
-/* Looks for tasks of interest. */
-void find_tasks(void);
+/* Looks for tasks of interest. True: some have no name of their own yet. */
+bool find_tasks(void);
 /* Appends all that are known, each with its stack, and forgets those that are gone. */
 void put_tasks(struct text *out);
 

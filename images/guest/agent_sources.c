@@ -117,13 +117,28 @@ static int collect_tasks(struct source *src, struct text *out)
 
 /*
  * Not done by `tasks` itself: a look into a new directory of proc allocates, and
- * may wait for the very reclaim that `tasks` is to show.
+ * may wait for the very reclaim that `tasks` is to show. To list all tasks costs
+ * more than to read which number was given last, so that this tells whether
+ * there may be new ones.
  */
 static int collect_names(struct source *src, struct text *out)
 {
-	(void)src;
-	(void)out;
-	find_tasks();
+	static char last[16];
+	static uint64_t scan_due;
+	static bool unnamed;
+	uint64_t tick = last_due(now_ns(), 1);
+	char *word;
+
+	if (read_path(src, 0, out) || out->len < 2)
+		out->len = 0;
+	out->buf[out->len ? out->len - 1 : 0] = '\0';
+	word = strrchr(out->buf, ' ');
+	word = word && strlen(word) < sizeof(last) ? word : "";
+	if (!unnamed && tick < scan_due && !strcmp(word, last))
+		return 0;
+	strcpy(last, word);
+	scan_due = tick + settings.slow_every;
+	unnamed = find_tasks();
 	return 0;
 }
 
@@ -145,7 +160,7 @@ static struct source sources[NR_SOURCES] = {
 	{ .name = "pressure", .times = 1, .collect = collect_pressure,
 	  .paths = { "pressure/memory", "pressure/io", "pressure/cpu" } },
 	{ .name = "vmstat", .times = 1, .collect = collect_file, .paths = { "vmstat" } },
-	{ .times = 1, .collect = collect_names },
+	{ .most_hz = 20, .collect = collect_names, .paths = { "loadavg" } },
 	/* The number of all tasks is in it; of interest beside a list of them. */
 	{ .name = "loadavg", .times = 1, .collect = collect_file, .paths = { "loadavg" } },
 	/* These take locks that reclaim takes as well. */
@@ -235,6 +250,9 @@ static void sample(struct source *src)
 	f.tick = src->tick;
 	src->since_ns = 0;
 	src->due = f.tick + every(src);
+	/* What is not there is not asked for all the time. */
+	if (err == ENOENT && src->optional && src->due < f.tick + settings.slow_every)
+		src->due = f.tick + settings.slow_every;
 	if (src->name)
 		push_reading(src, &f, err, &out);
 	ring_unlock();
@@ -343,7 +361,7 @@ void set_up_sources(void)
 	watch_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
 	if (watch_fd < 0)
 		die("timer");
-	find_tasks();
+	(void)find_tasks();
 }
 
 void start_readers(void)

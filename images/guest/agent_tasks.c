@@ -15,6 +15,7 @@
 #define MAX_TASKS	64
 #define MAX_STACK_LINES	32
 #define MAX_OTHERS	4096
+#define KTHREADD	2	/* its number; kernel/fork.c makes it second of all */
 #define TASK_TEXT	2048	/* a longer one is read anew each time */
 
 enum task_file { STATUS, STACK, STAT, SCHEDSTAT, NR_TASK_FILES };
@@ -89,7 +90,7 @@ static bool is_known(int pid)
 }
 
 /* Adds a task if its name is of interest. True: it is another one, and stays so. */
-static bool is_other(int pid)
+static bool is_other(int pid, bool *unnamed)
 {
 	char comm[64];
 	ssize_t n;
@@ -107,7 +108,10 @@ static bool is_other(int pid)
 		return false;
 	}
 	/* Every kernel thread has this name for an instant when it is new. */
-	return strcmp(comm, "kthreadd") != 0;
+	if (strcmp(comm, "kthreadd"))
+		return true;
+	*unnamed |= pid != KTHREADD;
+	return false;
 }
 
 /*
@@ -115,12 +119,13 @@ static bool is_other(int pid)
  * by rising number, so that one pass over the last scan's numbers is enough; in
  * another order, some are merely opened again.
  */
-void find_tasks(void)
+bool find_tasks(void)
 {
 	static _Alignas(struct dirent64) char buf[8192];
 	static int others[2][MAX_OTHERS];
 	static unsigned int count[2], old;
 	unsigned int k = 0, new = !old;
+	bool unnamed = false;
 	ssize_t n, at;
 
 	count[new] = 0;
@@ -133,12 +138,13 @@ void find_tasks(void)
 				continue;
 			while (k < count[old] && others[old][k] < pid)
 				k++;
-			if ((k < count[old] && others[old][k] == pid) || is_other(pid))
+			if ((k < count[old] && others[old][k] == pid) || is_other(pid, &unnamed))
 				if (count[new] < MAX_OTHERS)
 					others[new][count[new]++] = pid;
 		}
 	}
 	old = new;
+	return unnamed;
 }
 
 static const char *after(const char *text, const char *key)

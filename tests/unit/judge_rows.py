@@ -533,6 +533,12 @@ ROWS = (
         (*AFTER, *CAUGHT),
     ),
     Row(
+        "emergency objects only after the recovery",
+        Outcome.NO_RECOVERY,
+        r"900000 more emergency objects were handed out after",
+        (LOADED, POOL),
+    ),
+    Row(
         "thread 1 stands still after the recovery",
         Outcome.NO_RECOVERY,
         r"critical thread 1 \(pid 129\) finished no round after the recovery$",

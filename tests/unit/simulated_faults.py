@@ -197,6 +197,7 @@ FAULTS: Mapping[str, Knobs] = {
     "cache stays deadlocked": _slab(Span("release"), flags=DEADLOCKED),
     "slab file not read after the release": Knobs(unread={"slab": Span("release")}),
     "emergency objects after the recovery": _probe(Span("recovered", 0.4), "live.emergency_total", 9),
+    "emergency objects only after the recovery": _probe(Span("recovered", 0.4), "live.emergency_total", 900_000),
     "thread 1 stands still after the recovery": Knobs(waiting={1: Span("recovered")}),
     "thread 1 rests after the recovery": Knobs(waiting={1: Span("recovered", 0.0, 1.1)}, ready=True),
     "threads not looked at after the recovery": Knobs(unread={"probe": Span("recovered", 0.0, 1.1)}),

@@ -598,6 +598,20 @@ def test_tasks_come_and_go(start: Callable[..., Agent], proc: FakeProc) -> None:
     agent.quit()
 
 
+def test_a_new_task_is_seen_when_the_number_given_last_moves(start: Callable[..., Agent], proc: FakeProc) -> None:
+    proc.write("loadavg", "0.00 0.00 0.00 1/90 89\n")
+    agent = start("--slow-every", "1000000")
+    assert agent.until_is("tasks", "data").payload == b""
+    # A kernel thread that is new has kthreadd's name until its maker gives it one.
+    proc.add_task(90, "kthreadd", status=STATUS.format(1, 1), stack="")
+    proc.overwrite("loadavg", "0.00 0.00 0.00 1/90 90\n")
+    agent.until_is("tasks", "same")
+    proc.write("90/comm", "spl_kmem_cache\n")
+    task = b"task pid=90 comm=spl_kmem_cache state=D voluntary=1 nonvoluntary=1\n"
+    assert agent.until_is("tasks", "data").payload == task
+    agent.quit()
+
+
 @pytest.mark.parametrize(("rate", "every"), [("20", 1), ("50", 3), ("100", 5)])
 def test_stacks_are_read_at_most_twenty_times_a_second(start: Callable[..., Agent], rate: str, every: int) -> None:
     agent = start("--rate", rate)
