@@ -22,6 +22,8 @@ from framework.guest.qemu import PORT_NAME
 from framework.guest.ssh import Ssh, close_channel
 
 AGENT_PATH = "/bin/splvm-agent"
+# The port, in the guest.
+PORT_FILE = f"/dev/virtio-ports/{PORT_NAME}"
 
 # Names of the paths, as the record has them.
 SSH = "ssh"
@@ -270,7 +272,9 @@ def start_agent(
     deadline: Deadline,
     is_starving: Callable[[], bool] = lambda: False,
 ) -> Iterator[AgentStream]:
-    """Start the agent; frames go to `sink` until the stream ends or the block does.
+    """Start the agent, or have the one that waits in a clone begin.
+
+    Frames go to `sink` until the stream ends or the block does.
 
     :param port: the host's end of the virtio-serial port; without one there is only SSH.
     :param rate_hz: ticks a second, 1 to 100.
@@ -279,9 +283,9 @@ def start_agent(
     """
     second = ""
     if port is not None:
-        second = f" --port /dev/virtio-ports/{PORT_NAME}"
+        second = f" --port {PORT_FILE}"
         _drain(port)
-    channel = ssh.open_stream(f"{AGENT_PATH} --rate {rate_hz}{second}", deadline)
+    channel = ssh.open_stream(f"{AGENT_PATH} --attach --rate {rate_hz}{second}", deadline)
     stream = AgentStream(channel, port, sink, is_starving)
     for thread in stream._threads:
         thread.start()

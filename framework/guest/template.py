@@ -19,7 +19,7 @@ from pathlib import Path
 
 from framework.deadline import Deadline
 from framework.errors import BootError, DeadlineExceeded, GuestLostError
-from framework.guest.agent import AGENT_PATH
+from framework.guest.agent import AGENT_PATH, PORT_FILE
 from framework.guest.console import start_console
 from framework.guest.guest import Guest, start_guest
 from framework.guest.qemu import Backing, MachineSpec, make_disk, qemu_args, start_qemu
@@ -29,11 +29,14 @@ from framework.host.memory import available_mib
 from framework.host.process import find_program, run
 from framework.host.store import Store
 
-RECIPE = 1
+RECIPE = 2
 
 # What images/guest/agent_clone.c says.
 _SETTLED = "splvm: guest has settled"
 _AWAKE = "splvm: clone is awake"
+
+# Bytes of seed for a clone's random state: what the kernel's has (SEED_LEN in images/guest/agent_clone.c).
+_SEED_BYTES = 64
 
 # Seconds that a clone may take until it answers: on an idle host here it is a third of one.
 CLONE_BUDGET_S = 30.0
@@ -225,7 +228,7 @@ def _freeze_clone(
 def _freeze(guest: Guest, tree: Path, deadline: Deadline) -> None:
     """With nothing on its way: no connection is open, and the console has said all it had to say."""
     since = guest.console.position
-    guest.ssh.run(f"{AGENT_PATH} --settle", deadline=deadline)
+    guest.ssh.run(f"{AGENT_PATH} --settle --port {PORT_FILE}", deadline=deadline)
     guest.ssh.close()
     if not guest.console.says(_SETTLED, deadline.sub(CLONE_BUDGET_S), since=since):
         raise BootError(f"it did not say {_SETTLED!r}", guest.console.tail())
@@ -262,8 +265,9 @@ def start_clone(
         try:
             port = qemu.ssh_port(budget)
             qemu.restore(template.state, budget)
+            # It wakes while SSH connects. The port takes a line at once.
+            qemu.port.sendall(f"wake {time.time():.0f} {secrets.token_hex(_SEED_BYTES)}\n".encode())
             ssh = stack.enter_context(start_ssh(port, keys, budget))
-            ssh.run(f"{AGENT_PATH} --wake {int(time.time())}", data=secrets.token_bytes(64), deadline=budget)
         except (GuestLostError, DeadlineExceeded) as error:
             title = console.panic_title() or error.message
             raise GuestLostError(f"a clone did not come up: {title}") from error

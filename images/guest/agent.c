@@ -267,20 +267,21 @@ static void add_input(int fd)
 	open_probe(in);
 }
 
-/* The second path. One that cannot be had is said, and the first goes on alone. */
-static void set_up_port(void)
+/* The second path. One that cannot be had is said, and the first goes on alone: -1. */
+static int set_up_port(void)
 {
 	int fd;
 
 	if (!settings.port)
-		return;
+		return -1;
 	fd = open(settings.port, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0) {
 		fprintf(stderr, "agent: %s: %s\n", settings.port, strerror(errno));
-		return;
+		return -1;
 	}
 	ring_add_output(fd, PORT_CHUNK);
 	add_input(fd);
+	return fd;
 }
 
 /* The first and the last frame. */
@@ -399,9 +400,9 @@ static const char usage[] =
 	"  --port FILE      a second path: all goes there too, and commands are taken from it\n"
 	"  --root DIR       prefix of every path it opens in /proc (none)\n"
 	"  --no-realtime    without locked memory, SCHED_FIFO and oom_score_adj\n"
-	"Or, instead:\n"
-	"  --settle         say on the console when the caller is gone\n"
-	"  --wake SECONDS   set the time, take seed from standard input, say so on the console\n"
+	"  --settle         go to the background and say on the console when the caller is gone;\n"
+	"                   then take `wake SECONDS SEED` from the port, and wait for --attach\n"
+	"  --attach         have an agent that waits do it, if there is one\n"
 	"  --help           this text\n";
 
 static void __attribute__((noreturn)) misused(const char *why, const char *what)
@@ -432,7 +433,7 @@ static void parse_options(int argc, char **argv)
 		{ "root", required_argument, NULL, 'd' },
 		{ "no-realtime", no_argument, NULL, 'n' },
 		{ "settle", no_argument, NULL, 'S' },
-		{ "wake", required_argument, NULL, 'W' },
+		{ "attach", no_argument, NULL, 'A' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -452,9 +453,9 @@ static void parse_options(int argc, char **argv)
 		else if (c == 'n')
 			settings.realtime = false;
 		else if (c == 'S')
-			exit(settle());
-		else if (c == 'W')
-			exit(wake(optarg));
+			settings.settles = true;
+		else if (c == 'A')
+			settings.attaches = true;
 		else if (c == 'h')
 			exit(fputs(usage, stdout) < 0 || fflush(stdout));
 		else
@@ -468,9 +469,13 @@ int main(int argc, char **argv)
 {
 	sigset_t end;
 	unsigned int i;
-	int sig;
+	int port, sig;
 
 	parse_options(argc, argv);
+	if (settings.attaches && attach())
+		return 0;
+	if (settings.settles)
+		settle();
 	set_up_streams();
 	signal(SIGPIPE, SIG_IGN);
 	sigemptyset(&end);
@@ -480,17 +485,21 @@ int main(int argc, char **argv)
 	set_up_proc();
 	ring_add_output(STDOUT_FILENO, PIPE_CHUNK);
 	add_input(STDIN_FILENO);
-	set_up_port();
+	port = set_up_port();
 	set_up_sources();
+	if (settings.settles)
+		open_sources();
 	if (settings.realtime)
 		set_up_realtime();
-	period_ns = NSEC_PER_SEC / settings.rate;
 	/* For this thread, those for commands and the readers. */
 	pthread_barrier_init(&gate, NULL, 1 + nr_inputs + NR_READERS);
 	start_writers();
 	for (i = 0; i < nr_inputs; i++)
 		start_thread(command_main, &inputs[i]);
 	start_readers();
+	if (settings.settles)
+		wait_for_wish(port);
+	period_ns = NSEC_PER_SEC / settings.rate;
 	base_ns = now_ns();
 	push_hello();
 	wait_for_start();

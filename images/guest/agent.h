@@ -2,7 +2,7 @@
 /*
  * What the parts of the sampling agent share: agent.c makes the stream,
  * agent_sources.c what goes into it, agent_tasks.c what is said of tasks;
- * agent_clone.c is another matter.
+ * agent_clone.c has an agent wait in a template until a clone's harness calls.
  */
 #ifndef AGENT_H
 #define AGENT_H
@@ -22,7 +22,7 @@
 struct settings {
 	unsigned long rate, slow_every, ring_kib;
 	const char *root, *port;
-	bool realtime;
+	bool realtime, settles, attaches;
 };
 
 /* All fixed before the first tick. */
@@ -80,13 +80,18 @@ void start_thread(void *(*run)(void *), void *arg);
 void wait_for_start(void);
 
 void set_up_sources(void);
+/* Otherwise they are opened when they are due, as those that are not there yet: that may hang as well as a reading. */
+void open_sources(void);
 /* The readers wait for the start, and then for start_sampling(). */
 void start_readers(void);
 void start_sampling(void);
 
-/* Instead of sampling; the process's status. */
-int settle(void);
-int wake(const char *now);
+/* Goes to the background. */
+void settle(void);
+/* There: says on the console when whoever has started us is gone. Comes back with the streams of who wants samples. */
+void wait_for_wish(int port);
+/* Gives our streams to an agent that waits, and waits for its end. False: there is none. */
+bool attach(void);
 
 /* With the lock held. For a while after now, what is read is written at once. */
 void be_prompt(uint64_t now);

@@ -364,6 +364,16 @@ void set_up_sources(void)
 	(void)find_tasks();
 }
 
+void open_sources(void)
+{
+	struct source *src;
+	unsigned int k;
+
+	for (src = sources; src < sources + NR_SOURCES; src++)
+		for (k = 0; k < ARRAY_SIZE(src->fds) && src->paths[k]; k++)
+			src->fds[k] = openat(proc_fd, src->paths[k], O_RDONLY | O_CLOEXEC);
+}
+
 void start_readers(void)
 {
 	unsigned int i;

@@ -198,12 +198,18 @@ static bool read_task(struct task *task, int pid, struct text *out)
 
 	if (!read_switches(task->fds[STATUS], &before))
 		return false;
-	if (len >= 0)
-		len = pread(task->fds[STACK], stack, sizeof(stack), 0);
-	if (len < 0 && task->fds[STACK] >= 0)
-		len = -errno;
-	if (!read_switches(task->fds[STATUS], &after))
-		return false;
+	after = before;
+	if (before.state == 'R') {
+		/* It is on a CPU, or about to be: it has no stack that would stand still to be read. */
+		len = 0;
+	} else {
+		if (len >= 0)
+			len = pread(task->fds[STACK], stack, sizeof(stack), 0);
+		if (len < 0 && task->fds[STACK] >= 0)
+			len = -errno;
+		if (!read_switches(task->fds[STATUS], &after))
+			return false;
+	}
 	task->state = after.state;
 	text_num(out, "task pid=", pid);
 	text_str(out, " comm=");
