@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from framework import __version__
-from framework.cli import guests, history, host, records, repro, watch
+from framework.cli import guests, history, host, matrix, records, repro, watch
 from framework.cli.options import show_error
 from framework.errors import HarnessError
 from framework.log import setup_logging
@@ -51,7 +51,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "demo": guests.demo,
     "run": guests.run,
     "watch": watch.watch,
-    "matrix": guests.matrix,
+    "matrix": matrix.matrix,
     "repro": repro.repro,
     "judge": records.judge,
     "bundle": records.bundle,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +12,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from framework.build.kernels import KERNELS
-from framework.build.variants import VARIANTS, find_variant
 from framework.cli.options import (
     AccelOption,
     JobsOption,
-    JsonOption,
     KernelOption,
     LoadOption,
     MemoryOption,
@@ -32,27 +28,24 @@ from framework.cli.options import (
     count_jobs,
     directory_id,
     find_outcome,
-    kernel_names,
     make_console,
     make_wish,
     pick_seed,
-    print_json,
     show_verdict,
 )
-from framework.errors import HarnessError, UsageError
+from framework.errors import UsageError
 from framework.evidence.verdict import Verdict
 from framework.host.store import Store
 from framework.lab.experiment import Dump, run_until_fed
 from framework.lab.loads import parse_loads
-from framework.lab.matrix import CellRun, grid, plan, run_matrix
 from framework.lab.pool import Job, JobResult, fitting_jobs, run_jobs
 from framework.lab.prepare import Wish, prepare
 from framework.lab.rundir import read_facts
 from framework.lab.scenarios import SCENARIOS, Scenario, Workload, find_scenario
 from framework.lab.shell import run_shell
 from framework.log import note, step
-from framework.report.summary import plain, verdict_line
-from framework.report.tables import listing, tally_table
+from framework.report.summary import verdict_line
+from framework.report.tables import tally_table
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -181,60 +174,6 @@ def _workload(scenario: Scenario, window_s: float | None, **given: int | None) -
     if workload.keep and workload.threads != 1:
         raise UsageError(f"{scenario.name} has one critical thread: others would add to what it keeps")
     return workload
-
-
-# Scenarios that need nothing that not every kernel has, and no pool, which takes minutes to build.
-_ANYWHERE = ",".join(name for name, scenario in SCENARIOS.items() if scenario.faults is None and not scenario.load)
-
-
-def matrix(
-    scenario: Annotated[str, typer.Option(help=f"Scenarios: {', '.join(SCENARIOS)}.", metavar="NAMES")] = _ANYWHERE,
-    kernel: Annotated[
-        list[str] | None,
-        typer.Option(help="Kernels, as `run` takes them; by default those of the Debian suites.", metavar="IDS"),
-    ] = None,
-    variant: Annotated[str, typer.Option(help=f"Variants: {', '.join(VARIANTS)}.", metavar="NAMES")] = ",".join(
-        VARIANTS
-    ),
-    repeat: RepeatOption = 1,
-    jobs: JobsOption = "auto",
-    accel: AccelOption = "auto",
-    template: TemplateOption = True,
-    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Run many cells, scenarios by kernels by variants, each in a fresh guest, and compare with what is expected.
-
-    Without options it runs every scenario that each kernel can do. Names are separated by commas, and --kernel may be
-    given again: one with a colon in it is taken as it is. What has to be fetched and built is fetched and built first.
-    A cell whose guest does not boot does not keep the others from running.
-    """
-    cells = plan(
-        [find_scenario(name).name for name in scenario.split(",")],
-        kernel_names(kernel or KERNELS),
-        [find_variant(name).name for name in variant.split(",")],
-    )
-    wish = Wish(accelerator=accel, clones=template)
-    at_once = count_jobs(jobs, wish.ram_mib)
-    base = claim_directory(out, "matrix")
-    note(f"{len(cells)} cells, {len(cells) * repeat} runs, {at_once} at once")
-    start = time.monotonic()
-    runs = run_matrix(cells, base, repeat=repeat, at_once=at_once, wish=wish, on_run=_tell)
-    good = sum(run.as_expected for run in runs)
-    if as_json:
-        print_json({"schema_version": 1, "directory": str(base), "runs": [run.to_json() for run in runs]})
-    else:
-        make_console().print(listing(*grid(runs)))
-        typer.echo(f"evidence: {base}")
-        typer.echo(f"{good} of {len(runs)} runs as expected, in {time.monotonic() - start:.0f} s")
-    if good < len(runs):
-        raise typer.Exit(1 if all(run.outcome for run in runs) else HarnessError.exit_status)
-
-
-def _tell(run: CellRun) -> None:
-    """A line for each run as it ends."""
-    mark = "as expected" if run.as_expected else "NOT EXPECTED"
-    note(plain(f"{run.outcome or 'TROUBLE'} ({mark}) {run.cell} {run.reason.splitlines()[0]}"))
 
 
 def shell(

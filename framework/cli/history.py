@@ -19,7 +19,7 @@ from framework.report.summary import plain
 from framework.report.tables import listing
 
 if TYPE_CHECKING:
-    from framework.history.database import Cell
+    from framework.history.cell import Cell
     from framework.history.schema import Run
 
 SCHEMA_VERSION = 1
@@ -145,7 +145,7 @@ def judge_cells(history: HistoryOption = None, limit: LimitOption = 100, as_json
 
 
 def _parse_cell(text: str) -> Cell:
-    from framework.history.database import Cell
+    from framework.history.cell import Cell
 
     axes = text.split(",", 3)
     if len(axes) < 3 or not all(axes):

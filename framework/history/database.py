@@ -24,6 +24,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 from sqlalchemy.orm import Session, selectinload
 
 from framework.errors import SetupError, UsageError
+from framework.history.cell import Cell
 from framework.history.schema import Figure, Run
 
 # How long a writer waits for its turn.
@@ -32,19 +33,6 @@ _BUSY_MS = 30_000
 _AT_ONCE = 500
 # A number of its own for the lock of PostgreSQL that lets one process migrate at a time.
 _MIGRATION_LOCK = 0x73706C766D
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What runs are compared within."""
-
-    scenario: str
-    kernel: str
-    variant: str
-    loads: str = ""
-
-    def __str__(self) -> str:
-        return " ".join(filter(None, (self.scenario, self.kernel, self.variant, self.loads)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from framework.history.schema import Run
+from framework.history.schema import TROUBLE, Run
 
 # Runs on either side of a change that are asked for, and how unlikely it has to be where there is none.
 _LEAST = 5
@@ -55,10 +55,11 @@ class Change:
 
 
 def judge_nights(runs: Sequence[Run]) -> list[Remark]:
-    """What the last run of a cell says beside those before it.
+    """What the last run of a cell says beside those before it. What came to no verdict says nothing.
 
     :param runs: of one cell, the oldest first.
     """
+    runs = [run for run in runs if run.verdict != TROUBLE]
     if not runs:
         return []
     last, before = runs[-1], runs[:-1]

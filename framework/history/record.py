@@ -13,7 +13,8 @@ from typing import Any
 from framework.errors import EvidenceError
 from framework.evidence.kernlog import scan_kernel_log
 from framework.evidence.verdict import Verdict
-from framework.history.schema import Figure, Run
+from framework.history.cell import Cell
+from framework.history.schema import TROUBLE, Figure, Run
 
 _TEXT_CHARS = 2000
 _NAME_CHARS = 200
@@ -38,6 +39,7 @@ def make_run(
     modules = _at(facts, "spl", "modules")
     return Run(
         id=run_id,
+        batch=_text(facts, "batch"),
         started=_started(facts),
         scenario=_text(facts, "scenario"),
         kernel=_text(facts, "kernel", "id"),
@@ -61,6 +63,35 @@ def make_run(
         command=_clean(command, _TEXT_CHARS),
         duration_s=duration_s,
         figures=[Figure(run_id=run_id, name=name, value=value) for name, value in flatten(verdict.figures).items()],
+    )
+
+
+def make_trouble(cell: Cell, batch: str, number: int, reason: str, *, at: datetime, duration_s: float) -> Run:
+    """The row of a run that came to no verdict.
+
+    :param number: of the run within its cell.
+    :param at: when that was, UTC.
+    """
+    basis = json.dumps([batch, str(cell), number, at.isoformat()])
+    names = ("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "starved", "directory", "command")
+    return Run(
+        id=hashlib.sha256(basis.encode()).hexdigest(),
+        batch=_clean(batch),
+        started=at.replace(tzinfo=None),
+        scenario=_clean(cell.scenario),
+        kernel=_clean(cell.kernel),
+        variant=_clean(cell.variant),
+        loads=_clean(cell.loads),
+        **dict.fromkeys(names, ""),
+        patches=[],
+        modules={},
+        verdict=TROUBLE,
+        expected=[],
+        as_expected=False,
+        reason=_clean(reason, _TEXT_CHARS),
+        fingerprint="",
+        duration_s=duration_s,
+        figures=[],
     )
 
 

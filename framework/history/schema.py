@@ -7,6 +7,9 @@ from datetime import datetime
 from sqlalchemy import JSON, DateTime, Double, ForeignKey, Index, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+# In the place of a verdict.
+TROUBLE = "TROUBLE"
+
 
 class Base(DeclarativeBase):
     """Of all tables."""
@@ -31,10 +34,13 @@ class Run(Base):
     __table_args__ = (
         Index("runs_by_cell", "scenario", "kernel", "variant", "loads", "started"),
         Index("runs_by_start", "started"),
+        Index("runs_by_batch", "batch"),
     )
 
     # The seal of its run.json: the same run has the same one, wherever its directory is.
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    # Of the matrix that it was part of; empty for a run of its own.
+    batch: Mapped[str] = mapped_column(server_default="")
     # UTC, without a zone.
     started: Mapped[datetime]
     scenario: Mapped[str]
@@ -52,6 +58,7 @@ class Run(Base):
     accelerator: Mapped[str]
     qemu: Mapped[str]
     host: Mapped[str]
+    # `TROUBLE` if there is none: something of the harness or the host kept the run from one.
     verdict: Mapped[str]
     expected: Mapped[list[str]]
     as_expected: Mapped[bool]

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,8 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
         **({"loads": [load.to_json() for load in loads]} if loads else {}),
         **({"faults": asdict(scenario.faults)} if scenario.faults else {}),
         **experiment.facts,
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        **host_facts(),
     }
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from framework.errors import EvidenceError
 from framework.evidence.judge import judge
-from framework.history.record import finite, make_run
+from framework.evidence.verdict import Verdict
+from framework.history.record import make_run
 from framework.history.schema import Run
-from framework.lab.rundir import read_evidence, read_records
+from framework.lab.rundir import last_record_s, read_evidence, read_facts
 from framework.report.issue import reproducer
 
 
@@ -39,7 +40,23 @@ def read_run(directory: Path) -> Run:
         evidence.console,
         directory=str(directory.absolute()),
         command=reproducer(evidence.facts),
-        duration_s=_duration_s(directory),
+        duration_s=last_record_s(directory),
+    )
+
+
+def keep_result(directory: Path, verdict: Verdict) -> Run:
+    """The same of a run that has just been judged.
+
+    :raises EvidenceError: when its run.json cannot be read.
+    """
+    facts, console = read_facts(directory), directory / "console.log"
+    return make_run(
+        facts,
+        verdict,
+        console.read_bytes().decode(errors="replace") if console.is_file() else "",
+        directory=str(directory.absolute()),
+        command=reproducer(facts),
+        duration_s=last_record_s(directory),
     )
 
 
@@ -50,12 +67,3 @@ def read_runs(directories: Iterable[Path]) -> Iterator[tuple[Path, Run | Evidenc
             yield directory, read_run(directory)
         except EvidenceError as error:
             yield directory, error
-
-
-def _duration_s(directory: Path) -> float | None:
-    """When the last record came, in seconds since the run began; None where the records cannot be read."""
-    try:
-        records = read_records(directory / "samples.jsonl")
-    except EvidenceError:
-        return None
-    return finite(records[-1].get("at_s")) if records else None

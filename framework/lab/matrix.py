@@ -1,41 +1,67 @@
-"""Many cells in one go: scenarios by kernels by variants, as many guests at once as the host has room for.
+"""Many cells in one go: scenarios by kernels by variants by loads, as many guests at once as the host has room for.
 
 Owns the directory of a matrix::
 
-    matrix.json                    every cell that was run so far, replaced as they come
-    SCENARIO-KERNEL-VARIANT        directory of a cell's run; with repeats a directory that has them, 001 and so on
+    matrix.json                    its plan, and every run so far; replaced as they come
+    SCENARIO-KERNEL-VARIANT[-LOAD] directory of a cell's run; with repeats a directory that has them, 001 and so on
+
+One that was interrupted goes on from there: what has a verdict is not run again.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from framework.errors import HarnessError
+from framework.errors import EvidenceError, HarnessError
 from framework.evidence.verdict import Outcome
+from framework.history.cell import Cell
 from framework.lab.experiment import Experiment
+from framework.lab.loads import MOST_SEED, parse_loads
 from framework.lab.pool import Job, JobResult, run_jobs
 from framework.lab.prepare import Prepared, Wish, prepare
 from framework.lab.rundir import write_json
 from framework.lab.scenarios import find_scenario
 from framework.log import step
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+_FILE = "matrix.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One pair of experiment and build."""
+class Plan:
+    """What is to be run."""
 
-    scenario: str
-    kernel: str
-    variant: str
+    # The same for all its runs in the history, and no other's.
+    batch: str
+    cells: tuple[Cell, ...]
+    # Of each cell.
+    repeat: int
+    # Of the loads' random numbers in the first run of each cell; every further one has the next.
+    seed: int
 
-    def __str__(self) -> str:
-        return f"{self.scenario} {self.kernel} {self.variant}"
+    @classmethod
+    def new(cls, cells: Sequence[Cell], repeat: int) -> Plan:
+        batch = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        return cls(batch, tuple(cells), repeat, secrets.randbelow(MOST_SEED - repeat))
+
+    @property
+    def todo(self) -> list[tuple[Cell, int]]:
+        """All runs, each cell with its numbers from 1 on."""
+        return [(cell, number) for cell in self.cells for number in range(1, self.repeat + 1)]
+
+    def place(self, cell: Cell, number: int) -> Path:
+        """Where a run's directory is, within that of the matrix."""
+        base = Path(re.sub(r"[^\w.-]+", "-", "-".join(filter(None, asdict(cell).values()))))
+        return base if self.repeat == 1 else base / f"{number:03}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +69,7 @@ class CellRun:
     """One run of a cell."""
 
     cell: Cell
+    number: int
     # Verdicts that count as expected; empty if the cell came to nothing before its run.
     expected: frozenset[Outcome]
     # None if there was trouble.
@@ -62,9 +89,8 @@ class CellRun:
     def to_json(self) -> dict[str, Any]:
         """As matrix.json has it."""
         return {
-            "scenario": self.cell.scenario,
-            "kernel": self.cell.kernel,
-            "variant": self.cell.variant,
+            **asdict(self.cell),
+            "number": self.number,
             "verdict": self.outcome,
             "expected": sorted(self.expected),
             "as_expected": self.as_expected,
@@ -73,47 +99,92 @@ class CellRun:
             "seconds": round(self.seconds, 1),
         }
 
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> CellRun:
+        """:raises LookupError, ValueError, TypeError: when it is no such row."""
+        return cls(
+            Cell(row["scenario"], row["kernel"], row["variant"], row["loads"]),
+            int(row["number"]),
+            frozenset(map(Outcome, row["expected"])),
+            Outcome(row["verdict"]) if row["verdict"] else None,
+            str(row["reason"]),
+            Path(row["directory"]) if row["directory"] else None,
+            float(row["seconds"]),
+        )
 
-OnRun = Callable[[CellRun], None]
+
+# Called with each run as it ends, and with what came of its job if there was one.
+OnRun = Callable[[CellRun, JobResult | None], None]
 
 
-def plan(scenarios: Sequence[str], kernels: Sequence[str], variants: Sequence[str]) -> list[Cell]:
-    """The cells, in the order in which they are run: one kernel after the other."""
-    return [Cell(scenario, kernel, variant) for kernel in kernels for variant in variants for scenario in scenarios]
+def read_matrix(out: Path) -> tuple[Plan, list[CellRun]]:
+    """Plan and runs of a matrix that was begun.
+
+    :raises EvidenceError: when there is none, or its file is damaged.
+    """
+    path = out / _FILE
+    try:
+        told = json.loads(path.read_bytes())
+        if told["schema_version"] != SCHEMA_VERSION:
+            raise EvidenceError(f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}")
+        plan = told["plan"]
+        cells = tuple(Cell(**cell) for cell in plan["cells"])
+        runs = [CellRun.from_json(row) for row in told["runs"]]
+        return Plan(str(plan["batch"]), cells, int(plan["repeat"]), int(plan["seed"])), runs
+    except FileNotFoundError:
+        raise EvidenceError(f"{out} has no {_FILE}", hint="give the directory that `splvm matrix` named") from None
+    except OSError as error:
+        raise EvidenceError(f"{path}: {error.strerror}") from error
+    except (LookupError, ValueError, TypeError, RecursionError) as error:
+        raise EvidenceError(f"{path} is damaged: {error}", hint="begin anew") from error
 
 
 def run_matrix(
-    cells: Sequence[Cell], out: Path, *, repeat: int, at_once: int, wish: Wish, on_run: OnRun
+    plan: Plan, out: Path, *, at_once: int, wish: Wish, on_run: OnRun, done: Sequence[CellRun] = ()
 ) -> list[CellRun]:
     """Run every cell. One that cannot be prepared, or whose guest does not boot, does not keep the others from it.
 
     :param out: directory of the matrix.
     :param wish: what all cells have in common.
     :param on_run: called with each run as it ends.
+    :param done: what there is of it already. What was trouble is tried again.
     """
-    done: list[CellRun] = []
+    runs = [run for run in done if run.outcome is not None]
+    about = asdict(plan)
 
-    def take(run: CellRun) -> None:
-        done.append(run)
-        write_json(out / "matrix.json", {"schema_version": SCHEMA_VERSION, "runs": [run.to_json() for run in done]})
-        on_run(run)
+    def keep() -> None:
+        rows = [run.to_json() for run in runs]
+        write_json(out / _FILE, {"schema_version": SCHEMA_VERSION, "plan": about, "runs": rows})
 
-    experiments: dict[Path, tuple[Cell, Experiment]] = {}
-    for cell, experiment in _prepare_all(cells, wish):
+    def take(run: CellRun, result: JobResult | None = None) -> None:
+        runs.append(run)
+        keep()
+        on_run(run, result)
+
+    keep()
+    ended = {(run.cell, run.number) for run in runs}
+    todo = [each for each in plan.todo if each not in ended]
+    ready: dict[Path, tuple[Cell, int, Experiment]] = {}
+    experiments = dict(_prepare_all(dict.fromkeys(cell for cell, _ in todo), wish, plan))
+    for cell, number in todo:
+        experiment = experiments[cell]
         if isinstance(experiment, HarnessError):
-            take(CellRun(cell, frozenset(), None, experiment.message, None, 0.0))
+            take(CellRun(cell, number, frozenset(), None, experiment.message, None, 0.0))
             continue
-        base = out / re.sub(r"[^\w.-]+", "-", f"{cell.scenario}-{cell.kernel}-{cell.variant}")
-        for number in range(1, repeat + 1):
-            experiments[base if repeat == 1 else base / f"{number:03}"] = (cell, experiment)
+        path = out / plan.place(cell, number)
+        # What an interrupted run has left.
+        shutil.rmtree(path, ignore_errors=True)
+        ready[path] = (cell, number, experiment)
     # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.
-    attempts = 3 if repeat == 1 else 1
-    jobs = [Job(str(cell), experiment, path, attempts) for path, (cell, experiment) in experiments.items()]
-    run_jobs(jobs, at_once, lambda result: take(_cell_run(*experiments[result.job.out], result)))
-    return done
+    attempts = 3 if plan.repeat == 1 else 1
+    jobs = [Job(str(cell), experiment.nth(n), path, attempts) for path, (cell, n, experiment) in ready.items()]
+    run_jobs(jobs, at_once, lambda result: take(_cell_run(*ready[result.job.out], result), result))
+    return runs
 
 
-def _prepare_all(cells: Sequence[Cell], wish: Wish) -> Iterator[tuple[Cell, Experiment | HarnessError]]:
+def _prepare_all(
+    cells: Mapping[Cell, object], wish: Wish, plan: Plan
+) -> Iterator[tuple[Cell, Experiment | HarnessError]]:
     """What each cell is to run, or why that cannot be; what several need is prepared once."""
     prepared: dict[tuple[str, str], Prepared | HarnessError] = {}
     for cell in cells:
@@ -122,31 +193,38 @@ def _prepare_all(cells: Sequence[Cell], wish: Wish) -> Iterator[tuple[Cell, Expe
             if key not in prepared:
                 with step(f"preparing {cell.kernel}, {cell.variant}"):
                     prepared[key] = prepare(replace(wish, kernel=cell.kernel, variant=cell.variant))
-            ready = prepared[key]
-            if isinstance(ready, HarnessError):
-                raise ready
-            yield cell, ready.experiment(find_scenario(cell.scenario))
+            build = prepared[key]
+            if isinstance(build, HarnessError):
+                raise build
+            loads = parse_loads([cell.loads] if cell.loads else [])
+            experiment = build.experiment(find_scenario(cell.scenario), loads=loads, seed=plan.seed)
+            yield cell, replace(experiment, facts={**experiment.facts, "batch": plan.batch})
         except HarnessError as error:
             prepared.setdefault(key, error)
             yield cell, error
 
 
-def _cell_run(cell: Cell, experiment: Experiment, result: JobResult) -> CellRun:
+def _cell_run(cell: Cell, number: int, experiment: Experiment, result: JobResult) -> CellRun:
+    expected = experiment.expected
     if not result.runs:
-        return CellRun(cell, experiment.expected, None, result.trouble, None, result.seconds)
+        return CellRun(cell, number, expected, None, result.trouble, None, result.seconds)
     verdict, directory = result.last
-    return CellRun(cell, experiment.expected, verdict.outcome, verdict.reasons[0].text, directory, result.seconds)
+    return CellRun(cell, number, expected, verdict.outcome, verdict.reasons[0].text, directory, result.seconds)
 
 
 def grid(runs: Sequence[CellRun]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Heading and rows of a table: a row for each kernel and variant, a column for each scenario."""
+    """Heading and rows of a table: a row for each kernel, variant and load, a column for each scenario."""
     scenarios = tuple(dict.fromkeys(run.cell.scenario for run in runs))
-    builds = dict.fromkeys((run.cell.kernel, run.cell.variant) for run in runs)
+    builds = dict.fromkeys((run.cell.kernel, run.cell.variant, run.cell.loads) for run in runs)
+    loaded = any(loads for _, _, loads in builds)
     rows = [
-        (*build, *(_tally([run for run in runs if run.cell == Cell(scenario, *build)]) for scenario in scenarios))
+        (
+            *(build if loaded else build[:2]),
+            *(_tally([run for run in runs if run.cell == Cell(scenario, *build)]) for scenario in scenarios),
+        )
         for build in builds
     ]
-    return ("kernel", "variant", *scenarios), rows
+    return ("kernel", "variant", *(["load"] if loaded else []), *scenarios), rows
 
 
 def _tally(runs: Sequence[CellRun]) -> str:

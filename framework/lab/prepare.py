@@ -30,7 +30,7 @@ from framework.host.debian import PrivateApt
 from framework.host.probe import Accelerator, Qemu, check_accelerator, find_accelerator, find_qemu
 from framework.host.store import Store
 from framework.lab.expectations import expected_outcomes
-from framework.lab.experiment import Dump, Experiment, host_facts
+from framework.lab.experiment import Dump, Experiment
 from framework.lab.guests import Start
 from framework.lab.loads import POOL_SETUP, Load, parse_loads, with_disks, with_pool
 from framework.lab.scenarios import Scenario, Workload
@@ -111,7 +111,6 @@ class Prepared(PreparedKernel):
         """What run.json says of it."""
         return {
             "splvm": __version__,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "argv": sys.argv,
             "kernel": self.kernel.facts(),
             "spl": self.spl.facts(),
@@ -125,7 +124,6 @@ class Prepared(PreparedKernel):
             },
             "qemu": {"version": ".".join(map(str, self.qemu.version)), "sha256": self.qemu.sha256},
             "accelerator": {"name": self.accelerator.name, "reason": self.accelerator.reason},
-            **host_facts(),
         }
 
     def expected(self, scenario: Scenario) -> frozenset[Outcome]:

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -238,6 +240,21 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         raise EvidenceError(f"not a record: {error}") from error
     return records
+
+
+def last_record_s(path: Path) -> float | None:
+    """When the last record of a run came, in seconds since the run began; None where that cannot be read.
+
+    :param path: the run's directory.
+    """
+    try:
+        with (path / "samples.jsonl").open("rb") as file:
+            # A record is a frame of the agent at most, which is shorter.
+            file.seek(max(0, file.seek(0, os.SEEK_END) - (1 << 20)))
+            at_s = json.loads(file.read().splitlines()[-1])["at_s"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return at_s if isinstance(at_s, float) and math.isfinite(at_s) else None
 
 
 def _digest(path: Path) -> dict[str, Any]:

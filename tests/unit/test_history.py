@@ -23,7 +23,8 @@ from sqlalchemy import create_engine, func, select
 from framework.errors import EvidenceError, SetupError, UsageError
 from framework.evidence.judge import judge
 from framework.evidence.verdict import Outcome, Reason, Verdict
-from framework.history.database import Cell, History
+from framework.history.cell import Cell
+from framework.history.database import History
 from framework.history.record import fingerprint_of, flatten, make_run
 from framework.history.schema import Base, Figure, Run
 from framework.lab.rundir import read_evidence
@@ -37,6 +38,7 @@ def a_run(number: int, verdict: str = "PROGRESS", **figures: float) -> Run:
     run_id = f"{number:064x}"
     return Run(
         id=run_id,
+        batch="",
         started=START + timedelta(minutes=number),
         scenario=CELL.scenario,
         kernel=CELL.kernel,

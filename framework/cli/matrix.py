@@ -1,0 +1,182 @@
+"""The command that runs many cells."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from framework.build.kernels import KERNELS
+from framework.build.variants import VARIANTS
+from framework.cli.history import HistoryOption, history_place
+from framework.cli.options import (
+    AccelOption,
+    JobsOption,
+    JsonOption,
+    TemplateOption,
+    claim_directory,
+    count_jobs,
+    kernel_names,
+    make_console,
+    print_json,
+)
+from framework.errors import HarnessError, UsageError
+from framework.history.cell import Cell
+from framework.lab.matrix import CellRun, Plan, grid, read_matrix, run_matrix
+from framework.lab.plan import Axes, plan_cells, read_axes
+from framework.lab.pool import JobResult
+from framework.lab.prepare import Wish
+from framework.lab.scenarios import SCENARIOS
+from framework.log import note
+from framework.report.summary import plain
+from framework.report.tables import listing
+
+# Scenarios that need nothing that not every kernel has, and no pool, which takes minutes to build.
+_ANYWHERE = tuple(name for name, scenario in SCENARIOS.items() if scenario.faults is None and not scenario.load)
+_DEFAULT = Axes(scenarios=_ANYWHERE, kernels=tuple(KERNELS), variants=tuple(VARIANTS), loads=("",), repeat=1)
+
+
+def matrix(
+    scenario: Annotated[
+        str | None,
+        typer.Option(help=f"Scenarios: {', '.join(SCENARIOS)}; by default those for any kernel.", metavar="NAMES"),
+    ] = None,
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(help="Kernels, as `run` takes them; by default those of the Debian suites.", metavar="IDS"),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help=f"Variants: {', '.join(VARIANTS)}; by default all.", metavar="NAMES")
+    ] = None,
+    load: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Loads beside the scenario, as `run` takes them, or `none`; each further one is another row of cells.",
+            metavar="NAMES",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="Only cells for which this holds, such as 'kernel =~ \"debian-1[12]\"'.", metavar="EXPR"),
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No cells for which this holds.", metavar="EXPR")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A TOML file with all that; options come before it.", metavar="FILE")
+    ] = None,
+    repeat: Annotated[int | None, typer.Option(help="Runs of each cell; each one counts.", min=1, metavar="N")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the cells and how long they will take, and end.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with a matrix that was interrupted: what has a verdict stays.", metavar="DIR"),
+    ] = None,
+    jobs: JobsOption = "auto",
+    accel: AccelOption = "auto",
+    template: TemplateOption = True,
+    history: HistoryOption = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run many cells, scenarios by kernels by variants by loads, and compare with what is expected of each.
+
+    Each is a fresh guest. Names are separated by commas, and --kernel may be given again: one with a colon in it is
+    taken as it is. Expressions are rule-engine's, of scenario, kernel, variant and load. What has to be fetched and
+    built is fetched and built first. A cell whose guest does not boot does not keep the others from running. Every run
+    becomes a row of the history.
+    """
+    given = Axes(
+        scenarios=_words(scenario),
+        kernels=tuple(kernel_names(kernel)) if kernel else None,
+        variants=_words(variant),
+        loads=tuple("" if each == "none" else each for each in load) if load else None,
+        include=tuple(include) if include else None,
+        exclude=tuple(exclude) if exclude else None,
+        repeat=repeat,
+    )
+    done: list[CellRun] = []
+    if resume is not None:
+        if given != Axes() or file is not None or out is not None:
+            raise UsageError("--resume goes on with what was asked for then; no cells can be named beside it")
+        chosen, done = read_matrix(resume)
+    else:
+        axes = given.over(read_axes(file) if file else Axes()).over(_DEFAULT)
+        chosen = Plan.new(plan_cells(axes), axes.repeat or 1)
+    wish = Wish(accelerator=accel, clones=template)
+    at_once = count_jobs(jobs, wish.ram_mib)
+    ended = {(run.cell, run.number) for run in done if run.outcome is not None}
+    todo = [each for each in chosen.todo if each not in ended]
+    with ExitStack() as stack:
+        # Only imported here: its libraries take as long as all the rest.
+        from framework.history.database import History
+        from framework.lab.night import Keeper, estimate_s
+
+        opened = stack.enter_context(History(history_place(history)))
+        seconds, known = estimate_s([cell for cell, _ in todo], opened, at_once)
+        of = f"by the last runs of {known} of them" if known else "a guess, for none of them was ever run"
+        note(f"{len(chosen.cells)} cells, {len(todo)} runs to come, {at_once} at once: about {_span(seconds)}, {of}")
+        if plan:
+            _show_plan(chosen, todo, seconds, as_json=as_json)
+            return
+        base = resume or claim_directory(out, "matrix")
+        keeper = Keeper(opened, chosen.batch)
+        start = time.monotonic()
+        tell = _teller(len(todo), seconds)
+
+        def on_run(run: CellRun, result: JobResult | None) -> None:
+            keeper.take(run, result)
+            tell(run)
+
+        runs = run_matrix(chosen, base, at_once=at_once, wish=wish, on_run=on_run, done=done)
+        keeper.flush()
+    good = sum(run.as_expected for run in runs)
+    if as_json:
+        rows = [run.to_json() for run in runs]
+        print_json({"schema_version": 2, "directory": str(base), "batch": chosen.batch, "runs": rows})
+    else:
+        make_console().print(listing(*grid(runs)))
+        typer.echo(f"evidence: {base}")
+        typer.echo(f"batch: {chosen.batch}")
+        typer.echo(f"{good} of {len(runs)} runs as expected, in {time.monotonic() - start:.0f} s")
+    if good < len(runs):
+        raise typer.Exit(1 if all(run.outcome for run in runs) else HarnessError.exit_status)
+
+
+def _words(text: str | None) -> tuple[str, ...] | None:
+    return tuple(text.split(",")) if text else None
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _show_plan(plan: Plan, todo: Sequence[tuple[Cell, int]], seconds: float, *, as_json: bool) -> None:
+    cells = list(dict.fromkeys(cell for cell, _ in todo))
+    if as_json:
+        rows = [
+            {"scenario": cell.scenario, "kernel": cell.kernel, "variant": cell.variant, "loads": cell.loads}
+            for cell in cells
+        ]
+        print_json({"schema_version": 2, "cells": rows, "repeat": plan.repeat, "estimate_s": round(seconds)})
+        return
+    rows_shown = [(cell.scenario, cell.kernel, cell.variant, cell.loads or "-") for cell in cells]
+    make_console().print(listing(("scenario", "kernel", "variant", "load"), rows_shown))
+
+
+def _teller(total: int, estimate_s: float) -> Callable[[CellRun], None]:
+    """A function that says a line for each run as it ends, how many are left, and for how long."""
+    start, count = time.monotonic(), 0
+
+    def tell(run: CellRun) -> None:
+        nonlocal count
+        count += 1
+        spent = time.monotonic() - start
+        # What the history said counts as one run, and less with each that has ended.
+        left = (total - count) * (spent + estimate_s / total) / (count + 1)
+        mark = "as expected" if run.as_expected else "NOT EXPECTED"
+        first = run.reason.splitlines()[0] if run.reason else ""
+        note(plain(f"{run.outcome or 'TROUBLE'} ({mark}) {run.cell} {first} [{count}/{total}, {_span(left)} left]"))
+
+    return tell

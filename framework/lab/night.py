@@ -1,0 +1,75 @@
+"""A matrix and its history: every run becomes a row as it ends, and what is to come is estimated from what was.
+
+A database that cannot be reached keeps no run from being run: what could not be added is tried again at the end, and
+stays in the matrix's directory whatever happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from statistics import median
+
+from framework.errors import HarnessError
+from framework.history.cell import Cell
+from framework.history.database import History
+from framework.history.record import make_trouble
+from framework.history.schema import TROUBLE, Run
+from framework.lab.keep import keep_result
+from framework.lab.matrix import CellRun
+from framework.lab.pool import JobResult
+from framework.log import note
+
+# Seconds of a run of which nothing is known.
+_GUESS_S = 12.0
+# Runs of a cell that are asked for.
+_LAST = 20
+
+
+class Keeper:
+    """Adds runs to a history.
+
+    :param history: open.
+    """
+
+    def __init__(self, history: History, batch: str) -> None:
+        self._history = history
+        self._batch = batch
+        self._waiting: list[Run] = []
+
+    def take(self, run: CellRun, result: JobResult | None) -> None:
+        """Add one that has ended, with those before it that said nothing because the host starved their guests."""
+        if result is not None and result.runs:
+            self._waiting += [keep_result(directory, verdict) for verdict, directory in result.runs]
+        else:
+            now = datetime.now(UTC)
+            self._waiting.append(
+                make_trouble(run.cell, self._batch, run.number, run.reason, at=now, duration_s=run.seconds)
+            )
+        try:
+            self.flush()
+        except HarnessError as error:
+            note(f"{error.message}; it is tried again")
+
+    def flush(self) -> None:
+        """Add what is still to be added.
+
+        :raises SetupError: when the database says no.
+        """
+        self._history.add(self._waiting)
+        self._waiting.clear()
+
+
+def estimate_s(todo: Sequence[Cell], history: History, at_once: int) -> tuple[float, int]:
+    """How long runs will take, and of how many of their cells that is known.
+
+    :param todo: the cell of each run.
+    :returns: seconds of the host, by the median of each cell's last runs; what is not known counts as others do.
+    """
+    known: dict[Cell, float] = {}
+    for cell in dict.fromkeys(todo):
+        told = [run.duration_s for run in history.runs(cell, limit=_LAST) if run.duration_s and run.verdict != TROUBLE]
+        if told:
+            known[cell] = median(told)
+    guess = median(known.values()) if known else _GUESS_S
+    return sum(known.get(cell, guess) for cell in todo) / at_once, len(known)

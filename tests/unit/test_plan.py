@@ -1,0 +1,283 @@
+"""Which cells a matrix has, what is said of a plan that is none, and going on with one that was interrupted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from framework.errors import EvidenceError, SetupError, UsageError
+from framework.evidence.verdict import Outcome, Reason, Verdict
+from framework.history.cell import Cell
+from framework.history.database import History
+from framework.history.schema import TROUBLE
+from framework.lab import matrix as matrix_module
+from framework.lab import night as night_module
+from framework.lab.matrix import CellRun, Plan, read_matrix, run_matrix
+from framework.lab.night import Keeper, estimate_s
+from framework.lab.plan import Axes, plan_cells, read_axes
+from framework.lab.pool import Job, JobResult
+from framework.lab.prepare import Wish
+
+SMALL = Axes(
+    scenarios=("nominal", "held-worker"), kernels=("debian-11", "debian-12"), variants=("stock", "no-emergency")
+)
+
+
+def test_every_combination_one_kernel_after_the_other() -> None:
+    cells = plan_cells(replace(SMALL, loads=("", "writeback,lowmem")))
+    assert len(cells) == 16
+    assert [cell.kernel for cell in cells] == ["debian-11"] * 8 + ["debian-12"] * 8
+    assert {cell.loads for cell in cells} == {"", "writeback,lowmem"}
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "left"),
+    [
+        ((), (), 8),
+        (('kernel == "debian-11"',), (), 4),
+        (('kernel == "debian-11"', 'variant == "stock"'), (), 2),
+        ((), ('scenario == "nominal"', 'variant == "stock"'), 2),
+        (('kernel =~ "debian-1[12]"',), ('load == ""', 'scenario == "x"'), 0),
+        (('variant in ["stock", "unscoped"]',), (), 4),
+    ],
+)
+def test_expressions(include: tuple[str, ...], exclude: tuple[str, ...], left: int) -> None:
+    axes = replace(SMALL, include=include, exclude=exclude)
+    if left:
+        assert len(plan_cells(axes)) == left
+        return
+    with pytest.raises(UsageError, match="no cell is left"):
+        plan_cells(axes)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ('scenaro == "nominal"', "unknown symbol: 'scenaro'", "did you mean scenario?"),
+        ('scenario == "nominal', '  scenario == "nominal\n              ^', "for example"),
+        ("scenario ==", "  scenario ==\n             ^", "for example"),
+        ('kernel =~ "["', "invalid regular expression", "for example"),
+        ("kernel + 1", "--include", ""),
+    ],
+)
+def test_an_expression_that_is_none(text: str, said: str, hint: str) -> None:
+    with pytest.raises(UsageError) as error:
+        plan_cells(replace(SMALL, include=(text,)))
+    assert said in error.value.message
+    assert hint in (error.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        replace(SMALL, scenarios=("nominl",)),
+        replace(SMALL, kernels=("debian-10",)),
+        replace(SMALL, variants=("stuck",)),
+        replace(SMALL, loads=("rain",)),
+    ],
+)
+def test_names_that_stand_for_nothing(axes: Axes) -> None:
+    with pytest.raises(UsageError, match=r"there is no|no such|there are"):
+        plan_cells(axes)
+
+
+def test_a_file_and_what_comes_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "night.toml"
+    path.write_text('scenarios = ["nominal"]\nkernels = ["debian-13"]\nrepeat = 3\nexclude = []\n')
+    axes = Axes(kernels=("debian-11",)).over(read_axes(path)).over(SMALL)
+    assert axes == Axes(("nominal",), ("debian-11",), ("stock", "no-emergency"), None, None, (), 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("scenarios = [", r"at end of document", "TOML"),
+        ('scenarios = ["nominal"]\nkernel = ["x"]', "there is no 'kernel'", "did you mean kernels?"),
+        ("weather = 1", "there is no 'weather'", "there are: scenarios"),
+        ('scenarios = "nominal"', "it is a list of strings", None),
+        ("scenarios = [1]", "it is a list of strings", None),
+        ("repeat = 0", "a number from 1 to", None),
+        ("repeat = true", "a number from 1 to", None),
+    ],
+)
+def test_a_file_that_is_none(tmp_path: Path, text: str, said: str, hint: str | None) -> None:
+    path = tmp_path / "night.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        read_axes(path)
+    assert said in error.value.message or said in str(error.value)
+    assert (hint or "") in (error.value.hint or "")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_axes(tmp_path / "night.toml")
+
+
+# Going on.
+
+
+class Lab:
+    """In the place of guests: says what each cell comes to, and can be interrupted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ran: list[str] = []
+        self.stop_after = 1000
+        self.outcomes: dict[str, Outcome | str] = {}
+        monkeypatch.setattr(matrix_module, "prepare", self.prepare)
+        monkeypatch.setattr(matrix_module, "run_jobs", self.run_jobs)
+
+    def prepare(self, wish: Wish) -> Lab:
+        if wish.kernel in self.outcomes:
+            raise SetupError(str(self.outcomes[wish.kernel]))
+        return self
+
+    def experiment(self, scenario: Any, **wishes: Any) -> FakeExperiment:
+        return FakeExperiment(wishes["seed"])
+
+    def run_jobs(self, jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
+        for job in jobs:
+            if len(self.ran) == self.stop_after:
+                raise KeyboardInterrupt
+            self.ran.append(job.title)
+            job.out.mkdir(parents=True)
+            outcome = self.outcomes.get(job.title, Outcome.PROGRESS)
+            if not isinstance(outcome, Outcome):
+                on_done(JobResult(job, (), 2.0, outcome))
+            else:
+                on_done(JobResult(job, ((Verdict(outcome, (Reason("so it is"),)), job.out),), 2.0))
+
+
+class FakeExperiment:
+    expected = frozenset({Outcome.PROGRESS})
+
+    def __init__(self, seed: int, facts: dict[str, Any] | None = None) -> None:
+        self.seed = seed
+        self.facts = facts or {}
+
+    def nth(self, number: int) -> FakeExperiment:
+        return FakeExperiment(self.seed + number - 1, self.facts)
+
+    def __replace__(self, **changes: Any) -> FakeExperiment:
+        return FakeExperiment(self.seed, changes["facts"])
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.setattr(matrix_module, "replace", fake_replace)
+    return Lab(monkeypatch)
+
+
+def fake_replace(value: Any, **changes: Any) -> Any:
+    return value.__replace__(**changes) if isinstance(value, FakeExperiment) else replace(value, **changes)
+
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+PLAN = Plan("night", tuple(plan_cells(SMALL)), 2, 1)
+
+
+def ignore(run: CellRun, result: JobResult | None) -> None:
+    pass
+
+
+def test_a_matrix_goes_on_where_it_was_interrupted(lab: Lab, tmp_path: Path) -> None:
+    lab.stop_after = 5
+    with pytest.raises(KeyboardInterrupt):
+        run_matrix(PLAN, tmp_path, at_once=1, wish=Wish(), on_run=ignore)
+    plan, done = read_matrix(tmp_path)
+    assert plan == PLAN
+    assert len(done) == 5
+    first = list(lab.ran)
+    left_over = tmp_path / PLAN.place(*PLAN.todo[5]) / "half"
+    left_over.parent.mkdir(parents=True)
+    left_over.touch()
+    lab.stop_after, lab.ran = 1000, []
+    runs = run_matrix(plan, tmp_path, at_once=1, wish=Wish(), on_run=ignore, done=done)
+    assert len(first + lab.ran) == len(runs) == 16
+    assert {(run.cell, run.number) for run in runs} == set(PLAN.todo), "each once"
+    assert not left_over.exists()
+    assert run_matrix(*[plan, tmp_path], at_once=1, wish=Wish(), on_run=ignore, done=read_matrix(tmp_path)[1]) == runs
+
+
+def test_what_was_trouble_is_tried_again(lab: Lab, tmp_path: Path) -> None:
+    cell = PLAN.cells[0]
+    lab.outcomes = {str(cell): "no room", "debian-12": "no mirror"}
+    runs = run_matrix(PLAN, tmp_path, at_once=1, wish=Wish(), on_run=ignore)
+    assert sorted(run.reason for run in runs if run.outcome is None) == ["no mirror"] * 8 + ["no room"] * 2
+    lab.outcomes, lab.ran = {}, []
+    run_matrix(PLAN, tmp_path, at_once=1, wish=Wish(), on_run=ignore, done=read_matrix(tmp_path)[1])
+    assert len(lab.ran) == 10
+
+
+def test_the_runs_of_a_matrix_say_so(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(matrix_module, "run_jobs", lambda jobs, at_once, on_done: seen.extend(jobs))
+    run_matrix(PLAN, tmp_path, at_once=1, wish=Wish(), on_run=ignore)
+    assert {job.experiment.facts["batch"] for job in seen} == {"night"}
+    assert {job.experiment.seed for job in seen} == {1, 2}, "each run of a cell has a seed of its own"
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"schema_version": 2}', '{"schema_version": 2, "plan": 1}'])
+def test_a_matrix_that_cannot_be_gone_on_with(tmp_path: Path, damage: str) -> None:
+    with pytest.raises(EvidenceError, match=r"has no matrix\.json"):
+        read_matrix(tmp_path)
+    (tmp_path / "matrix.json").write_text(damage)
+    with pytest.raises(EvidenceError, match=r"is damaged|is of schema"):
+        read_matrix(tmp_path)
+
+
+def test_a_matrix_of_another_version(tmp_path: Path) -> None:
+    (tmp_path / "matrix.json").write_text(json.dumps({"schema_version": 1, "runs": []}))
+    with pytest.raises(EvidenceError, match="is of schema 1, this program reads 2"):
+        read_matrix(tmp_path)
+
+
+# The history of it.
+
+
+def test_a_run_that_came_to_nothing_is_a_row_too(tmp_path: Path) -> None:
+    with History(tmp_path / "h.sqlite") as history:
+        keeper = Keeper(history, "night")
+        for number in (1, 2):
+            keeper.take(CellRun(PLAN.cells[0], number, frozenset(), None, "no room", None, 3.0), None)
+        (one, two) = history.runs(PLAN.cells[0])
+    assert {one.verdict, two.verdict} == {TROUBLE}
+    assert (one.reason, one.batch, one.as_expected) == ("no room", "night", False)
+
+
+def test_a_history_that_is_away_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with History(tmp_path / "h.sqlite") as history:
+        keeper = Keeper(history, "night")
+
+        def lost(runs: Any) -> int:
+            raise SetupError("the connection is lost")
+
+        with monkeypatch.context() as away:
+            away.setattr(history, "add", lost)
+            keeper.take(CellRun(PLAN.cells[0], 1, frozenset(), None, "no room", None, 3.0), None)
+            with pytest.raises(SetupError):
+                keeper.flush()
+        keeper.take(CellRun(PLAN.cells[0], 2, frozenset(), None, "no room", None, 3.0), None)
+        assert len(history.runs()) == 2
+        keeper.flush()
+        assert len(history.runs()) == 2
+
+
+def test_how_long_it_will_take(tmp_path: Path) -> None:
+    one, other = PLAN.cells[:2]
+    with History(tmp_path / "h.sqlite") as history:
+        assert estimate_s([one, other], history, 1) == (2 * night_module._GUESS_S, 0)
+        runs = [
+            night_module.make_trouble(one, "b", n, "", at=AT, duration_s=seconds)
+            for n, seconds in enumerate((7, 8, 90))
+        ]
+        for run in runs:
+            run.verdict = "PROGRESS"
+        history.add(runs)
+        assert estimate_s([one, one, other, Cell("x", "y", "z")], history, 2) == (4 * 8 / 2, 1)
