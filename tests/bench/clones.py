@@ -102,7 +102,11 @@ def clone(runs: int) -> dict[str, object]:
 def _time_clone(mould: Mould) -> Iterator[tuple[str, float]]:
     """As everybody gets one."""
     start = time.monotonic()
+    token = secrets.token_hex(8)
     with mould.clone() as guest:
+        yield "ssh_connected_and_awake", time.monotonic() - start
+        if guest.ssh.run(f"echo {token}", deadline=Deadline(30)).stdout != f"{token}\n":
+            raise HarnessError("a clone did not say what it was told to")
         yield "first_ssh_result", time.monotonic() - start
         check(guest, mould.release)
         yield "second_ssh_result", time.monotonic() - start
@@ -111,7 +115,7 @@ def _time_clone(mould: Mould) -> Iterator[tuple[str, float]]:
 
 
 def _time_stages(mould: Mould) -> Iterator[tuple[str, float]]:
-    """What a clone's start consists of, without what wakes it."""
+    """What a clone's start consists of; nobody wakes this one."""
     deadline = Deadline(60)
     backing = mould.template.backing(mould.machine, shared=False)
     with tempfile.TemporaryDirectory(prefix="splvm-bench-") as logs:
