@@ -76,7 +76,7 @@ def with_agent(guest: Guest, hz: int, deadline: Deadline) -> tuple[float, float]
 
 
 # Time on a CPU of every thread of the agent, ns (Documentation/scheduler/sched-stats.rst), then the probe's status.
-_READ = "cat /proc/$(pidof splvm-agent)/task/*/schedstat 2>/dev/null; echo ===; cat /proc/slabprobe"
+_READ = "cat $(pidof splvm-agent | sed 's|[0-9]*|/proc/&/task/*/schedstat|g') 2>/dev/null; echo ===; cat /proc/slabprobe"
 
 
 def rate(guest: Guest, deadline: Deadline) -> tuple[float, float]:
