@@ -76,7 +76,8 @@ def with_agent(guest: Guest, hz: int, deadline: Deadline) -> tuple[float, float]
 
 
 # Time on a CPU of every thread of the agent, ns (Documentation/scheduler/sched-stats.rst), then the probe's status.
-_READ = "cat $(pidof splvm-agent | sed 's|[0-9]*|/proc/&/task/*/schedstat|g') 2>/dev/null; echo ===; cat /proc/slabprobe"
+# There may be two of them: one that waited in the clone, and the one that has called it.
+_READ = "cat $(printf '/proc/%s/task/*/schedstat ' $(pidof splvm-agent)) 2>/dev/null; echo ===; cat /proc/slabprobe"
 
 
 def rate(guest: Guest, deadline: Deadline) -> tuple[float, float]:
