@@ -238,11 +238,15 @@ bool attach(void)
 	struct msghdr msg = {
 		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control.buf),
 	};
-	int fd = call_waiting();
+	int fd = call_waiting(), adj;
 
 	memcpy(CMSG_DATA(&control.head), streams, sizeof(streams));
 	if (fd < 0 || sendmsg(fd, &msg, MSG_NOSIGNAL) != sizeof(wish))
 		return false;
+	/* It is small, but if it were killed, its connection would be told that the agent has ended. */
+	adj = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	if (settings.realtime && adj >= 0 && write(adj, "-1000", 5) != 5)
+		fprintf(stderr, "agent: oom_score_adj: %s\n", strerror(errno));
 	/* The other one's now: it is to be the one that ends them. */
 	close(STDIN_FILENO);
 	close(STDOUT_FILENO);

@@ -86,7 +86,7 @@ def test_the_agent_is_told_of_the_port() -> None:
         with start_agent(cast(Ssh, connection), port_here, rate_hz=20, sink=drop, deadline=Deadline(LIMIT_S)):
             pass
         assert port_there.recv(100) == b"quit\n"
-    assert connection.commands == [f"{AGENT_PATH} --rate 20 --port /dev/virtio-ports/splvm.agent"]
+    assert connection.commands == [f"{AGENT_PATH} --attach --rate 20 --port /dev/virtio-ports/splvm.agent"]
 
 
 def test_ssh_is_the_rule() -> None:

@@ -52,7 +52,7 @@ def test_the_agent_is_started_at_its_rate() -> None:
         connection = Connection(Channel(here))
         with start_agent(cast(Ssh, connection), None, rate_hz=50, sink=drop, deadline=Deadline(LIMIT_S)):
             pass
-    assert connection.commands == [f"{AGENT_PATH} --rate 50"]
+    assert connection.commands == [f"{AGENT_PATH} --attach --rate 50"]
 
 
 def test_frames_reach_the_sink_in_order() -> None:

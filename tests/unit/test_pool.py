@@ -17,15 +17,16 @@ from typing import Any, cast
 import pytest
 from typer.testing import CliRunner
 
-from framework.cli import app, guests
+from framework.cli import app, matrix
 from framework.errors import HarnessError
 from framework.evidence.verdict import Outcome, Reason, Verdict
 from framework.guest.qemu import MachineSpec
 from framework.guest.ssh import SshKeys
+from framework.history.cell import Cell
 from framework.host.memory import available_mib
 from framework.lab import pool
 from framework.lab.experiment import EVIDENCE_S, RUN_BUDGET_S, TURN_S, Experiment
-from framework.lab.matrix import Cell, CellRun, grid, plan
+from framework.lab.matrix import CellRun, grid
 from framework.lab.pool import Job, JobResult, fitting_jobs, run_jobs
 from framework.lab.scenarios import SCENARIOS
 
@@ -146,17 +147,11 @@ def test_memory_that_can_be_had(meminfo: str, mib: int) -> None:
 
 
 def cell_run(cell: Cell, outcome: Outcome | None, expected: Outcome = Outcome.PROGRESS) -> CellRun:
-    return CellRun(cell, frozenset({expected}), outcome, "because", Path("/runs/x"), 1.26)
-
-
-def test_the_plan_has_every_cell_once() -> None:
-    cells = plan(["a", "b"], ["k", "l"], ["v", "w"])
-    assert len(cells) == len(set(cells)) == 8
-    assert [cell.kernel for cell in cells] == ["k"] * 4 + ["l"] * 4
+    return CellRun(cell, 1, frozenset({expected}), outcome, "because", Path("/runs/x"), 1.26)
 
 
 def test_the_grid_says_what_was_expected_only_where_it_did_not_come() -> None:
-    first, second = plan(["a"], ["k"], ["v", "w"])
+    first, second = Cell("a", "k", "v"), Cell("a", "k", "w")
     runs = [
         *[cell_run(first, Outcome.PROGRESS)] * 2,
         cell_run(first, Outcome.STALLED),
@@ -173,6 +168,8 @@ def test_the_grid_says_what_was_expected_only_where_it_did_not_come() -> None:
         "scenario": "a",
         "kernel": "k",
         "variant": "v",
+        "loads": "",
+        "number": 1,
         "verdict": "STALLED",
         "expected": ["PROGRESS"],
         "as_expected": False,
@@ -194,10 +191,10 @@ def test_a_result_is_its_last_run() -> None:
 def test_the_status_of_a_matrix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcomes: tuple[Outcome | None, ...], status: int
 ) -> None:
-    cells = plan(["held-worker"], ["debian-12"], ["stock", "unscoped"])
+    cells = [Cell("held-worker", "debian-12", variant) for variant in ("stock", "unscoped")]
     runs = [cell_run(cell, outcome) for cell, outcome in zip(cells, outcomes, strict=True)]
-    monkeypatch.setattr(guests, "run_matrix", lambda *args, **kwargs: runs)
-    done = CliRunner().invoke(app, ["matrix", "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(matrix, "run_matrix", lambda *args, **kwargs: runs)
+    done = CliRunner().invoke(app, ["matrix", "--out", str(tmp_path / "out"), "--history", str(tmp_path / "h.sqlite")])
     assert done.exit_code == status
     good = sum(outcome is Outcome.PROGRESS for outcome in outcomes)
     assert f"{good} of 2 runs as expected" in done.stdout

@@ -42,7 +42,8 @@ FLOODS = {
 }
 
 # The kernel's OOM killer is told to take the agent, and called.
-OOM_KILL = "echo 1000 > /proc/$(pidof splvm-agent)/oom_score_adj; echo f > /proc/sysrq-trigger"
+# Of the two of that name, the larger one is killed: the other only waits for its end.
+OOM_KILL = "for p in $(pidof splvm-agent); do echo 1000 > /proc/$p/oom_score_adj; done; echo f > /proc/sysrq-trigger"
 
 
 def in_guest(command: str) -> Disturb:

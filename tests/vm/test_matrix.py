@@ -24,7 +24,17 @@ MATRIX = (sys.executable, "-m", "framework", "matrix", "--kernel", "debian-12", 
 
 def test_cells_are_judged_by_what_is_expected_of_each(spl: Prepared, tmp_path: Path, project: Path) -> None:
     out = tmp_path / "matrix"
-    argv = (*MATRIX, "--scenario", "held-worker", "--variant", "stock,no-emergency", "--out", str(out))
+    argv = (
+        *MATRIX,
+        "--scenario",
+        "held-worker",
+        "--variant",
+        "stock,no-emergency",
+        "--out",
+        str(out),
+        "--history",
+        str(tmp_path / "h.sqlite"),
+    )
     done = subprocess.run(argv, cwd=project, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 of 2 runs as expected" in done.stdout.splitlines()[-1]
@@ -48,6 +58,8 @@ def test_a_cell_that_cannot_be_prepared_does_not_keep_others(spl: Prepared, tmp_
         "stock",
         "--out",
         str(tmp_path / "matrix"),
+        "--history",
+        str(tmp_path / "h.sqlite"),
         "--json",
     )
     done = subprocess.run(argv, cwd=project, capture_output=True, text=True, timeout=600, check=False)
@@ -61,7 +73,19 @@ def test_a_cell_that_cannot_be_prepared_does_not_keep_others(spl: Prepared, tmp_
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
 def test_ended_by_the_user(spl: Prepared, tmp_path: Path, project: Path, number: signal.Signals, status: int) -> None:
     out = tmp_path / "matrix"
-    argv = (*MATRIX, "--scenario", "held-worker", "--variant", "stock", "--repeat", "3", "--out", str(out))
+    argv = (
+        *MATRIX,
+        "--scenario",
+        "held-worker",
+        "--variant",
+        "stock",
+        "--repeat",
+        "3",
+        "--out",
+        str(out),
+        "--history",
+        str(tmp_path / "h.sqlite"),
+    )
     with subprocess.Popen(argv, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         # Not in the same moment as the start of the last one: its process may not have a handler yet.
         runs = [out / "held-worker-debian-12-stock" / f"{run:03}" for run in (1, 2)]
