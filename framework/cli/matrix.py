@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -24,9 +24,9 @@ from framework.cli.options import (
     make_console,
     print_json,
 )
-from framework.errors import HarnessError, UsageError
+from framework.errors import HarnessError, SetupError, UsageError
 from framework.history.cell import Cell
-from framework.lab.matrix import CellRun, Plan, grid, read_matrix, run_matrix
+from framework.lab.matrix import SCHEMA_VERSION, CellRun, Plan, grid, missing, read_matrix, run_matrix
 from framework.lab.plan import Axes, plan_cells, read_axes
 from framework.lab.pool import JobResult
 from framework.lab.prepare import Wish
@@ -96,24 +96,17 @@ def matrix(
         exclude=tuple(exclude) if exclude else None,
         repeat=repeat,
     )
-    done: list[CellRun] = []
-    if resume is not None:
-        if given != Axes() or file is not None or out is not None:
-            raise UsageError("--resume goes on with what was asked for then; no cells can be named beside it")
-        chosen, done = read_matrix(resume)
-    else:
-        axes = given.over(read_axes(file) if file else Axes()).over(_DEFAULT)
-        chosen = Plan.new(plan_cells(axes), axes.repeat or 1)
+    if resume is not None and (given != Axes() or file is not None or out is not None):
+        raise UsageError("--resume goes on with what was asked for then; no cells can be named beside it")
+    chosen, done = read_matrix(resume) if resume else (_make_plan(given, file), [])
     wish = Wish(accelerator=accel, clones=template)
     at_once = count_jobs(jobs, wish.ram_mib)
-    ended = {(run.cell, run.number) for run in done if run.outcome is not None}
-    todo = [each for each in chosen.todo if each not in ended]
-    with ExitStack() as stack:
-        # Only imported here: its libraries take as long as all the rest.
-        from framework.history.database import History
-        from framework.lab.night import Keeper, estimate_s
+    todo = missing(chosen, done)
+    # Only imported here: its libraries take as long as all the rest.
+    from framework.history.database import History
+    from framework.lab.night import Keeper, estimate_s
 
-        opened = stack.enter_context(History(history_place(history)))
+    with History(history_place(history)) as opened:
         seconds, known = estimate_s([cell for cell, _ in todo], opened, at_once)
         of = f"by the last runs of {known} of them" if known else "a guess, for none of them was ever run"
         note(f"{len(chosen.cells)} cells, {len(todo)} runs to come, {at_once} at once: about {_span(seconds)}, {of}")
@@ -121,27 +114,26 @@ def matrix(
             _show_plan(chosen, todo, seconds, as_json=as_json)
             return
         base = resume or claim_directory(out, "matrix")
-        keeper = Keeper(opened, chosen.batch)
-        start = time.monotonic()
-        tell = _teller(len(todo), seconds)
+        keeper, tell = Keeper(opened, chosen.batch), _teller(len(todo), seconds)
 
         def on_run(run: CellRun, result: JobResult | None) -> None:
             keeper.take(run, result)
             tell(run)
 
+        start = time.monotonic()
         runs = run_matrix(chosen, base, at_once=at_once, wish=wish, on_run=on_run, done=done)
-        keeper.flush()
-    good = sum(run.as_expected for run in runs)
-    if as_json:
-        rows = [run.to_json() for run in runs]
-        print_json({"schema_version": 2, "directory": str(base), "batch": chosen.batch, "runs": rows})
-    else:
-        make_console().print(listing(*grid(runs)))
-        typer.echo(f"evidence: {base}")
-        typer.echo(f"batch: {chosen.batch}")
-        typer.echo(f"{good} of {len(runs)} runs as expected, in {time.monotonic() - start:.0f} s")
-    if good < len(runs):
+        _show_runs(chosen, base, runs, time.monotonic() - start, as_json=as_json)
+        try:
+            keeper.flush()
+        except HarnessError as error:
+            raise SetupError(error.message, hint=f"`splvm history import {base}` adds what is missing") from error
+    if not all(run.as_expected for run in runs):
         raise typer.Exit(1 if all(run.outcome for run in runs) else HarnessError.exit_status)
+
+
+def _make_plan(given: Axes, file: Path | None) -> Plan:
+    axes = given.over(read_axes(file) if file else Axes()).over(_DEFAULT)
+    return Plan.new(plan_cells(axes), axes.repeat or 1)
 
 
 def _words(text: str | None) -> tuple[str, ...] | None:
@@ -155,14 +147,25 @@ def _span(seconds: float) -> str:
 def _show_plan(plan: Plan, todo: Sequence[tuple[Cell, int]], seconds: float, *, as_json: bool) -> None:
     cells = list(dict.fromkeys(cell for cell, _ in todo))
     if as_json:
-        rows = [
-            {"scenario": cell.scenario, "kernel": cell.kernel, "variant": cell.variant, "loads": cell.loads}
-            for cell in cells
-        ]
-        print_json({"schema_version": 2, "cells": rows, "repeat": plan.repeat, "estimate_s": round(seconds)})
+        rows = [asdict(cell) for cell in cells]
+        print_json(
+            {"schema_version": SCHEMA_VERSION, "cells": rows, "repeat": plan.repeat, "estimate_s": round(seconds)}
+        )
         return
     rows_shown = [(cell.scenario, cell.kernel, cell.variant, cell.loads or "-") for cell in cells]
     make_console().print(listing(("scenario", "kernel", "variant", "load"), rows_shown))
+
+
+def _show_runs(plan: Plan, base: Path, runs: Sequence[CellRun], seconds: float, *, as_json: bool) -> None:
+    if as_json:
+        rows = [run.to_json() for run in runs]
+        print_json({"schema_version": SCHEMA_VERSION, "directory": str(base), "batch": plan.batch, "runs": rows})
+        return
+    make_console().print(listing(*grid(runs)))
+    typer.echo(f"evidence: {base}")
+    typer.echo(f"batch: {plan.batch}")
+    good = sum(run.as_expected for run in runs)
+    typer.echo(f"{good} of {len(runs)} runs as expected, in {seconds:.0f} s")
 
 
 def _teller(total: int, estimate_s: float) -> Callable[[CellRun], None]:

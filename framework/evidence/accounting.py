@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from framework.evidence.case import CACHE, HOLE_NS, Case, Complaint, seconds, seqs, unless_starved
-from framework.evidence.loads import wanted
+from framework.evidence.loads import POOLED, wanted
+from framework.evidence.probe import ProbeStatus
 from framework.evidence.slab import contradictions, regressions
 from framework.evidence.starvation import excuse_wait
 from framework.evidence.timeline import between, widest_gap_ns
@@ -153,8 +154,8 @@ def check_drained(case: Case) -> Iterator[Complaint]:
 def check_recovered(case: Case) -> Iterator[Complaint]:
     """After the release emergency objects drain, and then no more of them are handed out.
 
-    Under a load a growth may wait for memory longer than its callers do for it, so that some of them are. But there are
-    slab objects again, and most callers get one.
+    Under a load on memory a growth may wait for it longer than callers do for the growth, so that some of them are. But
+    there are slab objects again, and most callers get one.
     """
     if "release" not in case.marks:
         return
@@ -176,8 +177,7 @@ def check_recovered(case: Case) -> Iterator[Complaint]:
     start, end = case.marks["recovered"], case.marks["final"]
     first, last_probe = samples[0].value, samples[-1].value
     more = last_probe.live.emergency_total - first.live.emergency_total
-    most = sum(now.allocs - before.allocs for before, now in zip(first.threads, last_probe.threads, strict=False)) // 2
-    if more > (most if wanted(case.evidence.facts) else 0):
+    if more > (_half_of_all(first, last_probe) if set(wanted(case.evidence.facts)) - POOLED else 0):
         early, excuse = weigh_timeouts(case, start, end)
         text = f"{more} more emergency objects were handed out after the recovery{early}"
         yield unless_starved(Outcome.NO_RECOVERY, text, excuse, seqs(samples))
@@ -188,3 +188,8 @@ def check_recovered(case: Case) -> Iterator[Complaint]:
             excuse = excuse_wait(case, now.pid, (start, end), looked_ns, looked_ns // 2)
             text = f"critical thread {now.index} (pid {now.pid}) finished no round after the recovery"
             yield unless_starved(Outcome.NO_RECOVERY, text, excuse, seqs(samples))
+
+
+def _half_of_all(before: ProbeStatus, now: ProbeStatus) -> int:
+    """Half of the objects that threads took between two readings."""
+    return sum(later.allocs - thread.allocs for thread, later in zip(before.threads, now.threads, strict=False)) // 2

@@ -167,7 +167,8 @@ def _read_host_key(path: Path) -> paramiko.PKey:
 def _read_identity(path: Path) -> paramiko.PKey:
     """The client's key. We have made it: to check that it is one would take as long as to log in."""
     key = load_pem_private_key(path.read_bytes(), None, unsafe_skip_rsa_key_validation=True)
-    assert isinstance(key, RSAPrivateKey)
+    if not isinstance(key, RSAPrivateKey):
+        raise ValueError(f"{path} is no RSA key")
     return paramiko.RSAKey(key=key)
 
 
@@ -204,7 +205,7 @@ def _connect(port: int, keys: SshKeys, deadline: Deadline) -> paramiko.Transport
         transport.auth_timeout = deadline.remaining_s
         transport.auth_publickey("root", _read_identity(keys.identity))
         transport.set_keepalive(_KEEPALIVE_S)
-    except (paramiko.SSHException, OSError, EOFError) as error:
+    except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
         _abandon(transport)
         raise GuestLostError(f"SSH on port {port}: {error}") from error
     except BaseException:

@@ -146,7 +146,7 @@ def run_until_fed(
     """
     results: list[tuple[Verdict, Path]] = []
     for number in range(1, attempts + 1):
-        directory = out if number == 1 else out.with_name(f"{out.name}-{number}")
+        directory = attempt_directory(out, number)
         with take_turn(Store.default_root() / "locks", alone=number > 1, deadline=Deadline(TURN_S)):
             results.append((run_experiment(experiment, directory, on_phase), directory))
         verdict = results[-1][0]
@@ -155,6 +155,11 @@ def run_until_fed(
         if number < attempts:
             note(f"{directory}: {verdict.starved}; running again")
     return results
+
+
+def attempt_directory(out: Path, number: int) -> Path:
+    """Where the run of an attempt is, counted from 1."""
+    return out if number == 1 else out.with_name(f"{out.name}-{number}")
 
 
 def _facts(experiment: Experiment) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from framework.errors import EvidenceError
 from framework.evidence.judge import judge
 from framework.evidence.verdict import Verdict
 from framework.history.record import make_run
 from framework.history.schema import Run
-from framework.lab.rundir import last_record_s, read_evidence, read_facts
+from framework.lab.rundir import last_record_s, read_console, read_evidence, read_facts
 from framework.report.issue import reproducer
 
 
@@ -34,26 +35,22 @@ def read_run(directory: Path) -> Run:
     :raises EvidenceError: when what is there cannot be read.
     """
     evidence = read_evidence(directory)
-    return make_run(
-        evidence.facts,
-        judge(evidence),
-        evidence.console,
-        directory=str(directory.absolute()),
-        command=reproducer(evidence.facts),
-        duration_s=last_record_s(directory),
-    )
+    return _row(directory, evidence.facts, judge(evidence), evidence.console)
 
 
 def keep_result(directory: Path, verdict: Verdict) -> Run:
     """The same of a run that has just been judged.
 
-    :raises EvidenceError: when its run.json cannot be read.
+    :raises EvidenceError: when its files cannot be read.
     """
-    facts, console = read_facts(directory), directory / "console.log"
+    return _row(directory, read_facts(directory), verdict, read_console(directory))
+
+
+def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: str) -> Run:
     return make_run(
         facts,
         verdict,
-        console.read_bytes().decode(errors="replace") if console.is_file() else "",
+        console,
         directory=str(directory.absolute()),
         command=reproducer(facts),
         duration_s=last_record_s(directory),

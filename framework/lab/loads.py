@@ -242,6 +242,15 @@ def parse_loads(options: Sequence[str]) -> tuple[Load, ...]:
     return tuple(loads.values())
 
 
+def with_own(own: str, given: Sequence[Load]) -> tuple[Load, ...]:
+    """The loads of a run: the scenario's own first, and what was given beside it.
+
+    :param own: of the scenario, as `--load` takes it; whoever names that load gives it other values.
+    """
+    loads = {load.kind.name: load for load in (*parse_loads([own] if own else []), *given)}
+    return tuple(loads.values())
+
+
 def _values(kind: LoadKind, pairs: Sequence[str]) -> dict[str, int]:
     values = {parameter.name: parameter.default for parameter in kind.parameters}
     for pair in pairs:

@@ -10,11 +10,12 @@ One that was interrupted goes on from there: what has a verdict is not run again
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 from framework.errors import EvidenceError, HarnessError
 from framework.evidence.verdict import Outcome
 from framework.history.cell import Cell
-from framework.lab.experiment import Experiment
+from framework.lab.experiment import Experiment, attempt_directory
 from framework.lab.loads import MOST_SEED, parse_loads
 from framework.lab.pool import Job, JobResult, run_jobs
 from framework.lab.prepare import Prepared, Wish, prepare
@@ -58,10 +59,19 @@ class Plan:
         """All runs, each cell with its numbers from 1 on."""
         return [(cell, number) for cell in self.cells for number in range(1, self.repeat + 1)]
 
-    def place(self, cell: Cell, number: int) -> Path:
-        """Where a run's directory is, within that of the matrix."""
-        base = Path(re.sub(r"[^\w.-]+", "-", "-".join(filter(None, asdict(cell).values()))))
-        return base if self.repeat == 1 else base / f"{number:03}"
+    def places(self) -> dict[tuple[Cell, int], Path]:
+        """Where the directory of each run is, within that of the matrix."""
+        bases: dict[str, Cell] = {}
+        for cell in self.cells:
+            name = base = re.sub(r"[^\w.-]+", "-", "-".join(filter(None, asdict(cell).values())))
+            # Kernels of the user's own may differ in what a name of a directory cannot have.
+            for count in itertools.count(2):
+                if name not in bases:
+                    break
+                name = f"{base}.{count}"
+            bases[name] = cell
+        by_cell = {cell: Path(name) for name, cell in bases.items()}
+        return {(cell, n): by_cell[cell] if self.repeat == 1 else by_cell[cell] / f"{n:03}" for cell, n in self.todo}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +149,12 @@ def read_matrix(out: Path) -> tuple[Plan, list[CellRun]]:
         raise EvidenceError(f"{path} is damaged: {error}", hint="begin anew") from error
 
 
+def missing(plan: Plan, done: Iterable[CellRun]) -> list[tuple[Cell, int]]:
+    """What has no verdict yet."""
+    ended = {(run.cell, run.number) for run in done if run.outcome is not None}
+    return [each for each in plan.todo if each not in ended]
+
+
 def run_matrix(
     plan: Plan, out: Path, *, at_once: int, wish: Wish, on_run: OnRun, done: Sequence[CellRun] = ()
 ) -> list[CellRun]:
@@ -162,8 +178,10 @@ def run_matrix(
         on_run(run, result)
 
     keep()
-    ended = {(run.cell, run.number) for run in runs}
-    todo = [each for each in plan.todo if each not in ended]
+    todo = missing(plan, runs)
+    # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.
+    attempts = 3 if plan.repeat == 1 else 1
+    places = plan.places()
     ready: dict[Path, tuple[Cell, int, Experiment]] = {}
     experiments = dict(_prepare_all(dict.fromkeys(cell for cell, _ in todo), wish, plan))
     for cell, number in todo:
@@ -171,12 +189,11 @@ def run_matrix(
         if isinstance(experiment, HarnessError):
             take(CellRun(cell, number, frozenset(), None, experiment.message, None, 0.0))
             continue
-        path = out / plan.place(cell, number)
+        path = out / places[cell, number]
         # What an interrupted run has left.
-        shutil.rmtree(path, ignore_errors=True)
+        for attempt in range(1, attempts + 1):
+            shutil.rmtree(attempt_directory(path, attempt), ignore_errors=True)
         ready[path] = (cell, number, experiment)
-    # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.
-    attempts = 3 if plan.repeat == 1 else 1
     jobs = [Job(str(cell), experiment.nth(n), path, attempts) for path, (cell, n, experiment) in ready.items()]
     run_jobs(jobs, at_once, lambda result: take(_cell_run(*ready[result.job.out], result), result))
     return runs

@@ -7,6 +7,7 @@ stays in the matrix's directory whatever happens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from statistics import median
 
@@ -18,12 +19,19 @@ from framework.history.schema import TROUBLE, Run
 from framework.lab.keep import keep_result
 from framework.lab.matrix import CellRun
 from framework.lab.pool import JobResult
+from framework.lab.prepare import find_any_kernel, spec_of
 from framework.log import note
+from framework.report.summary import plain
 
 # Seconds of a run of which nothing is known.
 _GUESS_S = 12.0
 # Runs of a cell that are asked for.
 _LAST = 20
+
+
+def as_kept(cell: Cell) -> Cell:
+    """A cell as the history has it: a kernel's id may be shorter than what the user calls it."""
+    return replace(cell, kernel=spec_of(find_any_kernel(cell.kernel)).id)
 
 
 class Keeper:
@@ -39,17 +47,18 @@ class Keeper:
 
     def take(self, run: CellRun, result: JobResult | None) -> None:
         """Add one that has ended, with those before it that said nothing because the host starved their guests."""
-        if result is not None and result.runs:
-            self._waiting += [keep_result(directory, verdict) for verdict, directory in result.runs]
-        else:
-            now = datetime.now(UTC)
-            self._waiting.append(
-                make_trouble(run.cell, self._batch, run.number, run.reason, at=now, duration_s=run.seconds)
-            )
         try:
+            self._waiting += self._rows(run, result)
             self.flush()
         except HarnessError as error:
-            note(f"{error.message}; it is tried again")
+            note(plain(f"not in the history yet: {error.message}"))
+
+    def _rows(self, run: CellRun, result: JobResult | None) -> list[Run]:
+        """:raises EvidenceError: when a run's files cannot be read."""
+        if result is not None and result.runs:
+            return [keep_result(directory, verdict) for verdict, directory in result.runs]
+        cell, now = as_kept(run.cell), datetime.now(UTC)
+        return [make_trouble(cell, self._batch, run.number, run.reason, at=now, duration_s=run.seconds)]
 
     def flush(self) -> None:
         """Add what is still to be added.
@@ -68,7 +77,11 @@ def estimate_s(todo: Sequence[Cell], history: History, at_once: int) -> tuple[fl
     """
     known: dict[Cell, float] = {}
     for cell in dict.fromkeys(todo):
-        told = [run.duration_s for run in history.runs(cell, limit=_LAST) if run.duration_s and run.verdict != TROUBLE]
+        told = [
+            run.duration_s
+            for run in history.runs(as_kept(cell), limit=_LAST)
+            if run.duration_s and run.verdict != TROUBLE
+        ]
         if told:
             known[cell] = median(told)
     guess = median(known.values()) if known else _GUESS_S

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from framework.build.variants import find_variant
 from framework.errors import UsageError
 from framework.history.cell import Cell
-from framework.lab.loads import parse_loads
+from framework.lab.loads import parse_loads, with_own
 from framework.lab.prepare import find_any_kernel
 from framework.lab.scenarios import find_scenario
 
@@ -42,7 +42,7 @@ class Axes:
     scenarios: tuple[str, ...] | None = None
     kernels: tuple[str, ...] | None = None
     variants: tuple[str, ...] | None = None
-    # Each is a set of loads as `--load` takes it, or empty: nothing beside the scenario's own.
+    # Each is a set of loads as `--load` takes it, or empty: nothing beside the scenario's own. A cell names both.
     loads: tuple[str, ...] | None = None
     # Expressions. A cell has to match each of the first, and none of the second.
     include: tuple[str, ...] | None = None
@@ -95,11 +95,11 @@ def plan_cells(axes: Axes) -> list[Cell]:
     kernels = axes.kernels or ()
     for name in kernels:
         find_any_kernel(name)
-    loads = [",".join(map(str, parse_loads([given]))) if given else "" for given in axes.loads or ("",)]
+    loads = [parse_loads([given] if given else []) for given in axes.loads or ("",)]
     wanted = [_compile("--include", text) for text in axes.include or ()]
     unwanted = [_compile("--exclude", text) for text in axes.exclude or ()]
     cells = dict.fromkeys(
-        Cell(scenario, kernel, variant, load)
+        Cell(scenario, kernel, variant, ",".join(map(str, with_own(find_scenario(scenario).load, load))))
         for kernel in kernels
         for variant in variants
         for load in loads

@@ -32,7 +32,7 @@ from framework.host.store import Store
 from framework.lab.expectations import expected_outcomes
 from framework.lab.experiment import Dump, Experiment
 from framework.lab.guests import Start
-from framework.lab.loads import POOL_SETUP, Load, parse_loads, with_disks, with_pool
+from framework.lab.loads import POOL_SETUP, Load, with_disks, with_own, with_pool
 from framework.lab.scenarios import Scenario, Workload
 from framework.lab.traits import kernel_traits
 
@@ -158,9 +158,7 @@ class Prepared(PreparedKernel):
         if scenario.faults is not None:
             self._check_faults(scenario)
         window_s = scenario.window_s if window_s is None else window_s
-        own = {load.kind.name: load for load in parse_loads([scenario.load] if scenario.load else [])}
-        # Whoever names a scenario's own load gives it other values.
-        loads = tuple((own | {load.kind.name: load for load in loads}).values())
+        loads = with_own(scenario.load, loads)
         machine, setup, facts = self.machine, "", self.facts()
         machine = replace(machine, ram_mib=max(machine.ram_mib, scenario.least_mib))
         if any(load.kind.pool for load in loads):

@@ -170,6 +170,18 @@ def _read_evidence(path: Path) -> Evidence:
     return Evidence(facts, timeline, _text(path / "console.log"), tuple(damage), _text(path / SYSRQ_FILE))
 
 
+def read_console(path: Path) -> str:
+    """What the guest of a run said; empty if there is nothing.
+
+    :param path: the run's directory.
+    :raises EvidenceError: when it cannot be read.
+    """
+    try:
+        return _text(path / "console.log")
+    except OSError as error:
+        raise EvidenceError(f"{path} cannot be read: {error}") from error
+
+
 def _text(path: Path) -> str:
     return path.read_bytes().decode(errors="replace") if path.is_file() else ""
 

@@ -254,9 +254,8 @@ def test_the_load_is_among_the_figures() -> None:
     assert "loads" not in verdict_of(HELD).figures
 
 
-@pytest.mark.parametrize("scenario", [LOADED, POOL])
-def test_under_a_load_some_callers_time_out_after_the_recovery_too(scenario: str) -> None:
-    assert verdict_of(scenario, "emergency objects after the recovery").outcome is Outcome.PROGRESS
+def test_under_a_load_on_memory_some_callers_time_out_after_the_recovery_too() -> None:
+    assert verdict_of(LOADED, "emergency objects after the recovery").outcome is Outcome.PROGRESS
 
 
 def test_a_load_that_is_not_there_does_not_make_a_bad_verdict_better() -> None:

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_pool import experiment
+from typer.testing import CliRunner
 
+from framework.cli import app
+from framework.cli import matrix as matrix_command
 from framework.errors import EvidenceError, SetupError, UsageError
 from framework.evidence.verdict import Outcome, Reason, Verdict
 from framework.history.cell import Cell
@@ -18,6 +22,7 @@ from framework.history.database import History
 from framework.history.schema import TROUBLE
 from framework.lab import matrix as matrix_module
 from framework.lab import night as night_module
+from framework.lab.experiment import Experiment
 from framework.lab.matrix import CellRun, Plan, read_matrix, run_matrix
 from framework.lab.night import Keeper, estimate_s
 from framework.lab.plan import Axes, plan_cells, read_axes
@@ -138,8 +143,8 @@ class Lab:
             raise SetupError(str(self.outcomes[wish.kernel]))
         return self
 
-    def experiment(self, scenario: Any, **wishes: Any) -> FakeExperiment:
-        return FakeExperiment(wishes["seed"])
+    def experiment(self, scenario: Any, **wishes: Any) -> Experiment:
+        return replace(experiment(), seed=wishes["seed"])
 
     def run_jobs(self, jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
@@ -154,28 +159,9 @@ class Lab:
                 on_done(JobResult(job, ((Verdict(outcome, (Reason("so it is"),)), job.out),), 2.0))
 
 
-class FakeExperiment:
-    expected = frozenset({Outcome.PROGRESS})
-
-    def __init__(self, seed: int, facts: dict[str, Any] | None = None) -> None:
-        self.seed = seed
-        self.facts = facts or {}
-
-    def nth(self, number: int) -> FakeExperiment:
-        return FakeExperiment(self.seed + number - 1, self.facts)
-
-    def __replace__(self, **changes: Any) -> FakeExperiment:
-        return FakeExperiment(self.seed, changes["facts"])
-
-
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
-    monkeypatch.setattr(matrix_module, "replace", fake_replace)
     return Lab(monkeypatch)
-
-
-def fake_replace(value: Any, **changes: Any) -> Any:
-    return value.__replace__(**changes) if isinstance(value, FakeExperiment) else replace(value, **changes)
 
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -194,7 +180,7 @@ def test_a_matrix_goes_on_where_it_was_interrupted(lab: Lab, tmp_path: Path) -> 
     assert plan == PLAN
     assert len(done) == 5
     first = list(lab.ran)
-    left_over = tmp_path / PLAN.place(*PLAN.todo[5]) / "half"
+    left_over = tmp_path / PLAN.places()[PLAN.todo[5]] / "half"
     left_over.parent.mkdir(parents=True)
     left_over.touch()
     lab.stop_after, lab.ran = 1000, []
@@ -202,7 +188,7 @@ def test_a_matrix_goes_on_where_it_was_interrupted(lab: Lab, tmp_path: Path) -> 
     assert len(first + lab.ran) == len(runs) == 16
     assert {(run.cell, run.number) for run in runs} == set(PLAN.todo), "each once"
     assert not left_over.exists()
-    assert run_matrix(*[plan, tmp_path], at_once=1, wish=Wish(), on_run=ignore, done=read_matrix(tmp_path)[1]) == runs
+    assert run_matrix(plan, tmp_path, at_once=1, wish=Wish(), on_run=ignore, done=read_matrix(tmp_path)[1]) == runs
 
 
 def test_what_was_trouble_is_tried_again(lab: Lab, tmp_path: Path) -> None:
@@ -238,6 +224,17 @@ def test_a_matrix_of_another_version(tmp_path: Path) -> None:
         read_matrix(tmp_path)
 
 
+def test_runs_of_cells_with_like_names_have_a_directory_each() -> None:
+    cells = tuple(Cell("nominal", kernel, "stock") for kernel in ("path:/a/b,/h", "path:/a-b,/h", "path:/a,b,/h"))
+    places = Plan("night", cells, 2, 1).places()
+    assert len(places) == len(set(places.values())) == 6
+
+
+def test_a_scenario_with_a_load_of_its_own_is_one_cell_whoever_names_it() -> None:
+    axes = Axes(("zfs-held-worker",), ("debian-12",), ("stock",), loads=("", "zfs", "lowmem"))
+    assert [cell.loads for cell in plan_cells(axes)] == ["zfs", "zfs,lowmem"]
+
+
 # The history of it.
 
 
@@ -269,6 +266,35 @@ def test_a_history_that_is_away_loses_nothing(tmp_path: Path, monkeypatch: pytes
         assert len(history.runs()) == 2
 
 
+def test_a_run_whose_files_are_gone_does_not_end_the_matrix(tmp_path: Path) -> None:
+    result = JobResult(Job("x", experiment(), tmp_path), ((Verdict(Outcome.PROGRESS, (Reason("r"),)), tmp_path),), 1.0)
+    with History(tmp_path / "h.sqlite") as history:
+        Keeper(history, "night").take(
+            CellRun(PLAN.cells[0], 1, frozenset(), Outcome.PROGRESS, "r", tmp_path, 1.0), result
+        )
+        assert not history.runs()
+
+
+def test_what_a_matrix_came_to_is_shown_although_its_history_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(history: History, runs: Any) -> int:
+        raise SetupError("the connection is lost")
+
+    def run(plan: Plan, out: Path, **wishes: Any) -> list[CellRun]:
+        done = CellRun(plan.cells[0], 1, frozenset(), None, "no room", None, 1.0)
+        wishes["on_run"](done, None)
+        return [replace(done, outcome=Outcome.PROGRESS, expected=frozenset({Outcome.PROGRESS}))]
+
+    monkeypatch.setattr(matrix_command, "run_matrix", run)
+    monkeypatch.setattr(History, "add", lost)
+    words = ["matrix", "--out", str(tmp_path / "out"), "--history", str(tmp_path / "h.sqlite")]
+    done = CliRunner().invoke(app, [*words, "--scenario", "nominal", "--kernel", "debian-12", "--variant", "stock"])
+    assert "1 of 1 runs as expected" in done.stdout
+    assert isinstance(done.exception, SetupError)
+    assert f"history import {tmp_path / 'out'}" in str(done.exception)
+
+
 def test_how_long_it_will_take(tmp_path: Path) -> None:
     one, other = PLAN.cells[:2]
     with History(tmp_path / "h.sqlite") as history:
@@ -280,4 +306,4 @@ def test_how_long_it_will_take(tmp_path: Path) -> None:
         for run in runs:
             run.verdict = "PROGRESS"
         history.add(runs)
-        assert estimate_s([one, one, other, Cell("x", "y", "z")], history, 2) == (4 * 8 / 2, 1)
+        assert estimate_s([one, one, other, Cell("x", "debian-13", "z")], history, 2) == (4 * 8 / 2, 1)
