@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 import pytest
 
 from framework.history.judgement import Kind, find_change, judge_figures, judge_nights
-from framework.history.schema import Figure, Run
+from framework.history.schema import TROUBLE, Figure, Run
 
 
 def nights(verdicts: str, fingerprints: str = "", modules: str = "") -> list[Run]:
-    """One run for each letter: P is as expected, S and C are not."""
-    names = {"P": "PROGRESS", "S": "STALLED", "C": "CRASHED"}
-    marks = fingerprints or verdicts.replace("P", " ")
+    """One run for each letter: P is as expected, S and C are not, and T came to no verdict."""
+    names = {"P": "PROGRESS", "S": "STALLED", "C": "CRASHED", "T": TROUBLE}
+    marks = fingerprints or verdicts.replace("P", " ").replace("T", " ")
     return [
         Run(
             id=str(number),
@@ -47,6 +47,10 @@ def nights(verdicts: str, fingerprints: str = "", modules: str = "") -> list[Run
         ("PPS", "", "aaa", {Kind.REGRESSION, Kind.NEW_FINGERPRINT, Kind.FLIP}),
         ("SPS", "", "aab", {Kind.REGRESSION}),
         ("PSS", "", "", {Kind.REGRESSION, Kind.STREAK}),
+        ("T", "", "", set()),
+        ("PTT", "", "", set()),
+        ("TP", "", "", set()),
+        ("STS", "", "", {Kind.STREAK}),
         ("PSC", "", "aab", {Kind.REGRESSION, Kind.STREAK, Kind.NEW_FINGERPRINT}),
     ],
 )

@@ -14,6 +14,7 @@ from leftovers import qemus_of
 from framework.deadline import Deadline, poll
 from framework.evidence.judge import judge
 from framework.evidence.verdict import Outcome
+from framework.history.database import History
 from framework.lab.prepare import Prepared
 from framework.lab.rundir import read_evidence
 
@@ -104,3 +105,31 @@ def test_ended_by_the_user(spl: Prepared, tmp_path: Path, project: Path, number:
 def has_begun(run: Path) -> bool:
     samples = run / "samples.jsonl"
     return samples.exists() and '"kind":"phase"' in samples.read_text()
+
+
+def test_one_that_was_interrupted_goes_on(spl: Prepared, tmp_path: Path, project: Path) -> None:
+    """What had a verdict stays as it is, the rest is run, and the history has each run once, all of one batch."""
+    out, history = tmp_path / "matrix", tmp_path / "h.sqlite"
+    one_by_one = ("--jobs", "1", "--history", str(history))
+    wanted = ("--scenario", "nominal,held-worker", "--variant", "stock", "--out", str(out))
+    with subprocess.Popen(
+        [*MATRIX, *wanted, *one_by_one], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        second = out / "held-worker-debian-12-stock"
+        poll(lambda: has_begun(second) or None, Deadline(300), "the second cell at work")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
+    (first,) = json.loads((out / "matrix.json").read_text())["runs"]
+    seal = json.loads((Path(first["directory"]) / "run.json").read_text())["seal"]
+    argv = (sys.executable, "-m", "framework", "matrix", "--resume", str(out), *one_by_one)
+    done = subprocess.run(argv, cwd=project, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 runs as expected" in done.stdout.splitlines()[-1]
+    told = json.loads((out / "matrix.json").read_text())
+    assert told["runs"][0] == first
+    with History(history) as opened:
+        runs = opened.runs()
+    assert {run.batch for run in runs} == {told["plan"]["batch"]}
+    assert [run.id for run in runs if run.scenario == "nominal"] == [seal]
+    assert {run.scenario for run in runs if run.verdict == "PROGRESS"} == {"held-worker"}
+    assert not qemus_of(tmp_path)
