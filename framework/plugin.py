@@ -33,8 +33,9 @@ from framework.lab.experiment import Dump, Live, OnPhase, run_until_fed
 from framework.lab.guests import load_modules, start_any_guest
 from framework.lab.loads import parse_loads
 from framework.lab.prepare import Prepared, Wish, find_any_kernel, prepare
+from framework.lab.readings import Reading
 from framework.lab.rundir import RunDirectory
-from framework.lab.scenarios import Reading, Workload, find_scenario
+from framework.lab.scenarios import Workload, find_scenario
 from framework.log import setup_logging
 from framework.report.summary import plain
 

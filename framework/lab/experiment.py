@@ -40,8 +40,9 @@ from framework.host.turns import take_turn
 from framework.lab.guests import Start, load_modules, start_any_guest
 from framework.lab.hostwatch import start_host_watch
 from framework.lab.loads import Load, start_loads
+from framework.lab.readings import Reading
 from framework.lab.rundir import RunDirectory, read_evidence
-from framework.lab.scenarios import LOAD_STEP, Faults, Reading, Scenario, Step, Workload
+from framework.lab.scenarios import LOAD_STEP, Faults, Scenario, Step, Workload
 from framework.log import LOGGER, note, step
 
 # Seconds of the host that a run may take beyond its boot, at most; a scenario here takes about ten.

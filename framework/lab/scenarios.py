@@ -12,23 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from framework.errors import UsageError
-from framework.evidence.loadstatus import LoadStatus
-from framework.evidence.probe import ProbeStatus
-from framework.evidence.slab import CacheRow
+from framework.lab import readings
+from framework.lab.readings import Reading
 
-# Seconds of guest time in which a load has to reach its target, and ns for which it then has to be there.
+# Seconds of guest time in which a load has to reach its target.
 REACH_S = 30.0
-HELD_NS = 500_000_000
-
-# A pool that has synced nothing for so long stands still, ns of guest time: it syncs once a second, or when the disk is
-# done with what came before.
-STANDSTILL_NS = 5_000_000_000
-
-# Declines of the trap after which nobody is going to be caught.
-DECLINES = 10
-
-# Seconds of the load before anything is done to it.
-SETTLE_S = 0.4
 
 # Page allocations that are let fail: enough for several growths in a row, and for so few that no caller waits as long
 # as the bound on the latency. A growth that fails costs the callers SPL's timeout, for nobody wakes them.
@@ -36,18 +24,11 @@ GROW_FAULTS = 8
 # In the emergency branch a caller tries again at once.
 EMERGENCY_FAULTS = 16
 
-# Transactions that are waited for while the worker is caught: some more than evidence/cycle.py asks for, because
-# readings lie within the window.
-CARRIED = 115
-
 # Objects of 4 KiB that are kept: a guest of 512 MiB has room for them in either kind of memory.
 KEPT = 10_000
 
 # More than a guest has, MiB: all of its free memory is meant.
 MOST_MIB = 1 << 20
-
-# Batches of frees to wait for at each number of objects kept, more than evidence/longlived.py asks for.
-BATCHES = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,40 +87,6 @@ class Faults:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What the agent has reported last."""
-
-    probe: ProbeStatus
-    # The probe's row of the slab file, None before the cache is there.
-    row: CacheRow | None
-    # Readings of the slab file since the step began.
-    slab_readings: int
-    # Guest time since the step began, ns.
-    elapsed_ns: int
-    # Rounds of each thread when the step began.
-    rounds_before: tuple[int, ...]
-    # Transactions with emergency objects when it began.
-    carried_before: int = 0
-    # What the load's generator reports, None before it is there.
-    load: LoadStatus | None = None
-    # For how long no txg of the pool was synced, ns of guest time; 0 without a pool.
-    pool_stands_ns: int = 0
-    # Threads of which the agent reads state and stack. It finds new ones within half a second.
-    seen: frozenset[int] = frozenset()
-
-    @property
-    def deadlocked(self) -> bool:
-        """Whether SPL has flagged the cache."""
-        return self.row is not None and bool(self.row.flags & self.probe.bits.get("deadlocked", 0))
-
-    @property
-    def worker_is_caught(self) -> bool:
-        """Whether somebody waits in the trap who is no critical thread."""
-        trap = self.probe.trap
-        return trap.waiting > 0 and trap.pid not in {thread.pid for thread in self.probe.threads}
-
-
-@dataclass(frozen=True, slots=True)
 class Step:
     """One phase of a scenario."""
 
@@ -155,128 +102,32 @@ class Step:
     then: str | None = None
 
 
-def _lasts(seconds: float) -> Callable[[Reading], bool]:
-    return lambda reading: reading.elapsed_ns >= seconds * 1e9
-
-
-def _settled(reading: Reading) -> bool:
-    """Some time has passed, and every thread has been round more than once."""
-    enough = reading.probe.threads and all(t.rounds > 2 for t in reading.probe.threads)
-    return reading.elapsed_ns >= SETTLE_S * 1e9 and bool(enough)
-
-
-def _held(reading: Reading) -> bool:
-    """The worker is held, and looked at: under load SPL makes new ones, and the agent has to find them first."""
-    return reading.probe.hold.held > 0 and reading.probe.hold.pid in reading.seen
-
-
-def _sprung(reading: Reading) -> bool:
-    """Somebody is caught in the trap, and looked at, or it was declined so often that nobody will be."""
-    trap = reading.probe.trap
-    return (trap.waiting > 0 and trap.pid in reading.seen) or trap.declined >= DECLINES
-
-
-def _sprung_at_all(reading: Reading) -> bool:
-    trap = reading.probe.trap
-    return trap.sprung > 0 and (not trap.waiting or trap.pid in reading.seen)
-
-
-def _low(reading: Reading) -> bool:
-    """Memory has been at its watermark, and reclaim has come for what is held."""
-    return reading.probe.pressure.refused > 0 and reading.probe.pressure.given > 0
-
-
-def _injected(reading: Reading) -> bool:
-    return reading.probe.fail.injected > 0
-
-
-def _carried(seconds: float) -> Callable[[Reading], bool]:
-    """Time has passed, and if the worker is caught enough transactions have gone on without it."""
-
-    def until(reading: Reading) -> bool:
-        enough = reading.probe.tx.carried - reading.carried_before >= CARRIED
-        return _lasts(seconds)(reading) and (enough or not reading.worker_is_caught)
-
-    return until
-
-
-def _resolved(reading: Reading) -> bool:
-    """Commits have let go whom the trap caught. A transaction that waits for itself is not waited for long."""
-    if not reading.probe.trap.waiting:
-        return reading.elapsed_ns >= 0.3e9
-    return reading.elapsed_ns >= 2e9 and not reading.worker_is_caught
-
-
-def _timed(seconds: float) -> Callable[[Reading], bool]:
-    """Time has passed, and frees were timed often enough with as many objects kept as there will be."""
-
-    def until(reading: Reading) -> bool:
-        kept = reading.probe.kept
-        enough = kept and kept[-1].count * 10 > reading.probe.config.keep and kept[-1].batches >= BATCHES
-        return _lasts(seconds)(reading) and bool(enough)
-
-    return until
-
-
-def _in_single_pages(reading: Reading) -> bool:
-    return "after" in reading.probe.blocks
-
-
-def _at_rest(reading: Reading) -> bool:
-    return reading.probe.run.parked == reading.probe.config.threads
-
-
-def _stopped(reading: Reading) -> bool:
-    return reading.probe.run.stopped == reading.probe.config.threads
-
-
-def _read_often(reading: Reading) -> bool:
-    return reading.slab_readings >= 4
-
-
-def _recovered(reading: Reading) -> bool:
-    """Nothing held, nothing flagged, no emergency object in use, and every thread has been round again."""
-    moved = all(t.rounds > before + 1 for t, before in zip(reading.probe.threads, reading.rounds_before, strict=False))
-    drained = reading.row is not None and not reading.row.emergency.alloc
-    return moved and drained and not reading.deadlocked and not reading.probe.hold.held
-
-
-def _pool_stands(reading: Reading) -> bool:
-    return reading.pool_stands_ns >= STANDSTILL_NS
-
-
-def _reached(reading: Reading) -> bool:
-    """Every load has been in its band for some time; or it has already come to what it may lead to."""
-    if _pool_stands(reading):
-        return True
-    load = reading.load
-    if load is None or load.torn or not load.loads:
-        return False
-    return all(it.since_ns and load.now_ns - it.since_ns >= HELD_NS for it in load.loads)
-
-
 # Before the steps of any scenario, if there is a load: it is to be there first. What it means that it is not, the judge
 # says.
-LOAD_STEP = Step("load", (), _reached, REACH_S)
+LOAD_STEP = Step("load", (), readings.reached, REACH_S)
 
-_START = Step("settle", ("start",), _settled, 20)
+_START = Step("settle", ("start",), readings.settled, 20)
 _AUDIT = (
-    Step("park", ("park",), _at_rest, 1.5),
-    Step("audit", (), _read_often, 3),
-    Step("audit-end", (), _lasts(0), 1),
+    Step("park", ("park",), readings.at_rest, 1.5),
+    Step("audit", (), readings.read_often, 3),
+    Step("audit-end", (), readings.lasts(0), 1),
 )
 # Long enough for a caller that is not woken to show it a few times over (evidence/progress.py, TIMEOUTS_AT_LEAST).
-_AFTERWARDS = Step("", (), _lasts(0.7), 3)
-_FINISH = (Step("stop", ("stop",), _stopped, 5), Step("final", (), _read_often, 3), Step("end", (), _lasts(0.1), 1))
+_AFTERWARDS = Step("", (), readings.lasts(0.7), 3)
+_FINISH = (
+    Step("stop", ("stop",), readings.stopped, 5),
+    Step("final", (), readings.read_often, 3),
+    Step("end", (), readings.lasts(0.1), 1),
+)
 
 
 def _nominal(window_s: float) -> tuple[Step, ...]:
     return (
         _START,
-        Step("window", (), _lasts(window_s), window_s + 5),
-        Step("window-end", (), _lasts(0), 1),
+        Step("window", (), readings.lasts(window_s), window_s + 5),
+        Step("window-end", (), readings.lasts(0), 1),
         *_AUDIT,
-        Step("resume", ("resume",), _lasts(0.2), 1),
+        Step("resume", ("resume",), readings.lasts(0.2), 1),
         *_FINISH,
     )
 
@@ -284,11 +135,11 @@ def _nominal(window_s: float) -> tuple[Step, ...]:
 def _held_worker(window_s: float) -> tuple[Step, ...]:
     return (
         _START,
-        Step("hold", ("hold",), _held, 5),
-        Step("window", (), _lasts(window_s), window_s + 5),
-        Step("window-end", (), _lasts(0), 1),
+        Step("hold", ("hold",), readings.held, 5),
+        Step("window", (), readings.lasts(window_s), window_s + 5),
+        Step("window-end", (), readings.lasts(0), 1),
         *_AUDIT,
-        Step("release", ("release", "resume"), _recovered, 10, then="recovered"),
+        Step("release", ("release", "resume"), readings.recovered, 10, then="recovered"),
         _AFTERWARDS,
         *_FINISH,
     )
@@ -296,28 +147,23 @@ def _held_worker(window_s: float) -> tuple[Step, ...]:
 
 def _endured(window_s: float) -> tuple[Step, ...]:
     return (
-        Step("window", (), _lasts_unless_the_pool_stands(window_s), window_s + 5),
-        Step("window-end", (), _lasts(0), 1),
-        Step("end", (), _lasts(0.1), 1),
+        Step("window", (), readings.lasts_unless_the_pool_stands(window_s), window_s + 5),
+        Step("window-end", (), readings.lasts(0), 1),
+        Step("end", (), readings.lasts(0.1), 1),
     )
-
-
-def _lasts_unless_the_pool_stands(seconds: float) -> Callable[[Reading], bool]:
-    """A pool that stands still will not come back; what is judged has to be seen for a while all the same."""
-    short = _lasts(STANDSTILL_NS / 1e9)
-    return lambda reading: _lasts(seconds)(reading) or (_pool_stands(reading) and short(reading))
 
 
 def _long_lived(window_s: float) -> tuple[Step, ...]:
     return tuple(
-        replace(step, until=_timed(window_s)) if step.name == "window" else step for step in _held_worker(window_s)
+        replace(step, until=readings.timed(window_s)) if step.name == "window" else step
+        for step in _held_worker(window_s)
     )
 
 
 def _fragmented(window_s: float) -> tuple[Step, ...]:
     fragment = f"fragment {MOST_MIB}"
     return (
-        Step("fragment", (fragment,), _in_single_pages, 20),
+        Step("fragment", (fragment,), readings.in_single_pages, 20),
         # What was freed since then has made blocks again.
         *(
             replace(step, commands=(fragment, *step.commands)) if step.name == "hold" else step
@@ -327,13 +173,13 @@ def _fragmented(window_s: float) -> tuple[Step, ...]:
 
 
 def _reclaim_cycle(window_s: float) -> tuple[Step, ...]:
-    return _cycle(window_s, (Step("trap", ("trap induced",), _sprung, 10),), ("trap off",))
+    return _cycle(window_s, (Step("trap", ("trap induced",), readings.sprung, 10),), ("trap off",))
 
 
 def _reclaim_organic(window_s: float) -> tuple[Step, ...]:
     springs = (
-        Step("press", ("pressure on",), _low, 30),
-        Step("trap", ("trap organic",), _sprung_at_all, 60),
+        Step("press", ("pressure on",), readings.low, 30),
+        Step("trap", ("trap organic",), readings.sprung_at_all, 60),
     )
     return _cycle(window_s, springs, ("trap off", "pressure off"))
 
@@ -342,12 +188,12 @@ def _cycle(window_s: float, springs: tuple[Step, ...], ends: tuple[str, ...]) ->
     return (
         _START,
         *springs,
-        Step("window", (), _carried(window_s), window_s + 6),
-        Step("window-end", (), _lasts(0), 1),
+        Step("window", (), readings.carried(window_s), window_s + 6),
+        Step("window-end", (), readings.lasts(0), 1),
         *_AUDIT,
         # The trap stays: what it caught has to come out by itself.
-        Step("resolve", ("resume",), _resolved, 15),
-        Step("release", ends, _recovered, 10, then="recovered"),
+        Step("resolve", ("resume",), readings.resolved, 15),
+        Step("release", ends, readings.recovered, 10, then="recovered"),
         _AFTERWARDS,
         *_FINISH,
     )
@@ -361,11 +207,11 @@ def _rounds(window_s: float) -> Workload:
 def _grow_fails(window_s: float) -> tuple[Step, ...]:
     return (
         _START,
-        Step("fail", ("fail grow",), _injected, 5),
-        Step("window", (), _lasts(window_s), window_s + 5),
-        Step("window-end", (), _lasts(0), 1),
+        Step("fail", ("fail grow",), readings.injected, 5),
+        Step("window", (), readings.lasts(window_s), window_s + 5),
+        Step("window-end", (), readings.lasts(0), 1),
         *_AUDIT,
-        Step("release", ("fail off", "resume"), _recovered, 10, then="recovered"),
+        Step("release", ("fail off", "resume"), readings.recovered, 10, then="recovered"),
         _AFTERWARDS,
         *_FINISH,
     )
@@ -374,11 +220,11 @@ def _grow_fails(window_s: float) -> tuple[Step, ...]:
 def _emergency_fails(window_s: float) -> tuple[Step, ...]:
     return (
         _START,
-        Step("hold", ("fail emergency", "hold"), _held, 5),
-        Step("window", (), _lasts(window_s), window_s + 5),
-        Step("window-end", (), _lasts(0), 1),
+        Step("hold", ("fail emergency", "hold"), readings.held, 5),
+        Step("window", (), readings.lasts(window_s), window_s + 5),
+        Step("window-end", (), readings.lasts(0), 1),
         *_AUDIT,
-        Step("release", ("fail off", "release", "resume"), _recovered, 10, then="recovered"),
+        Step("release", ("fail off", "release", "resume"), readings.recovered, 10, then="recovered"),
         _AFTERWARDS,
         *_FINISH,
     )

@@ -16,7 +16,8 @@ from framework.evidence.probe import Pressure, ProbeStatus, Trap
 from framework.evidence.verdict import Outcome
 from framework.evidence.waits import ROLES, ROWS, Role
 from framework.lab.expectations import EXPECTED, GOOD, WHATEVER_SPL, expected_outcomes
-from framework.lab.scenarios import BATCHES, CARRIED, DECLINES, SCENARIOS, Reading, Step, Workload
+from framework.lab.readings import BATCHES, CARRIED, DECLINES, Reading
+from framework.lab.scenarios import SCENARIOS, Step, Workload
 
 SOURCES = Path(__file__).parents[2] / "images" / "slabprobe"
 

@@ -26,8 +26,9 @@ from framework.guest.agent import AgentStream
 from framework.host.schedstat import read_threads
 from framework.lab.experiment import Live
 from framework.lab.hostwatch import start_host_watch
+from framework.lab.readings import Reading
 from framework.lab.rundir import RunDirectory
-from framework.lab.scenarios import SCENARIOS, Reading, Workload, find_scenario
+from framework.lab.scenarios import SCENARIOS, Workload, find_scenario
 
 SECOND_NS = 1_000_000_000
 # The guest has been up for a while when its agent starts.
