@@ -32,6 +32,16 @@ _KEEPALIVE_S = 2
 _OUTPUT_BYTES = 4 * 1024 * 1024
 
 
+# How often a command is tried to be started. A channel that has none yet is closed by dropbear if a command of another
+# channel ends just then (sesscheckclose() takes one without a process for one whose process has ended; channelio() asks
+# after each SIGCHLD). The guest has not agreed to run it, so it is not run twice.
+_STARTS = 4
+
+
+class _Unstarted(Exception):
+    """A channel was closed, and the connection was not."""
+
+
 @dataclass(frozen=True, slots=True)
 class SshKeys:
     """The key pair of the client and the public host key of every guest of this cache."""
@@ -69,6 +79,16 @@ class Ssh:
         :raises GuestLostError: when the connection goes, or the guest refuses.
         :raises DeadlineExceeded: when it does not answer.
         """
+        for _ in range(_STARTS - 1):
+            with suppress(_Unstarted):
+                return self._start(command, deadline)
+        try:
+            return self._start(command, deadline)
+        except _Unstarted as error:
+            raise GuestLostError(f"SSH: cannot start {command!r}: {error}") from error
+
+    def _start(self, command: str, deadline: Deadline) -> paramiko.Channel:
+        """:raises _Unstarted: when the channel was closed before the guest has agreed to run the command."""
         try:
             channel = self._transport.open_session(timeout=deadline.remaining_s)
             # exec_command() waits for the guest's consent for ever; closing the channel ends that.
@@ -82,6 +102,8 @@ class Ssh:
         except (paramiko.SSHException, OSError, EOFError) as error:
             if deadline.expired:
                 raise DeadlineExceeded(f"SSH: start of {command!r}", deadline.seconds) from error
+            if self._transport.is_active():
+                raise _Unstarted(str(error)) from error
             raise GuestLostError(f"SSH: cannot start {command!r}: {error}") from error
         return channel
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import socket
 import sys
 import tempfile
 import time
@@ -94,7 +95,7 @@ def clone(runs: int) -> dict[str, object]:
     mould = make_mould()
     stages: dict[str, list[float]] = {}
     for _ in range(runs):
-        for name, seconds in (*_time_stages(mould), *_time_clone(mould)):
+        for name, seconds in (*_time_stages(mould), *_time_sshd(mould), *_time_clone(mould)):
             stages.setdefault(name, []).append(seconds)
     return {name: summary(values, "s") for name, values in stages.items()}
 
@@ -129,6 +130,26 @@ def _time_stages(mould: Mould) -> Iterator[tuple[str, float]]:
                 raise HarnessError(f"a clone that was told to go on is {status}")
             with start_ssh(qemu.ssh_port(deadline), mould.keys, deadline):
                 yield "ssh_connected", time.monotonic() - start
+
+
+def _time_sshd(mould: Mould) -> Iterator[tuple[str, float]]:
+    """How long sshd takes until it says its first word, to a connection and to the next one."""
+    deadline = Deadline(60)
+    backing = mould.template.backing(mould.machine, shared=False)
+    with (
+        tempfile.TemporaryDirectory(prefix="splvm-bench-") as logs,
+        start_qemu(
+            mould.machine, qemu_log=Path(logs) / "qemu.log", deadline=deadline, backing=backing, restored=True
+        ) as qemu,
+    ):
+        qemu.restore(mould.template.state, deadline)
+        port = qemu.ssh_port(deadline)
+        for name in ("first_word_of_sshd", "first_word_to_a_second_connection"):
+            start = time.monotonic()
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+                if not sock.recv(4).startswith(b"SSH"):
+                    raise HarnessError("sshd of a clone said something else than its version")
+                yield name, time.monotonic() - start
 
 
 def _wait_for_frame(guest: Guest) -> None:

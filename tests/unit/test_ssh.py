@@ -58,6 +58,7 @@ class Server(paramiko.ServerInterface):
         self._client = client
         self._handlers = handlers
         self._threads: list[threading.Thread] = []
+        self._refusals = 0
         # What a handler or an answer that is withheld waits for.
         self.released = threading.Event()
         self.transport.start_server(event=threading.Event(), server=self)
@@ -77,7 +78,8 @@ class Server(paramiko.ServerInterface):
         if text == "deaf":
             # The whole connection stands still, as when the guest does.
             self.released.wait(LIMIT_S)
-        if text == "refused":
+        if text == "refused" or (text == "refused at first" and self._refusals < 2):
+            self._refusals += 1
             return False
         handler = self._handlers.get(text, run_in_shell(text))
         thread = threading.Thread(target=self._handle, args=(handler, channel), name="command")
@@ -322,6 +324,21 @@ def test_a_refused_command_is_lost(ssh: Ssh) -> None:
 
 
 # Commands that do not end.
+
+
+def test_a_channel_that_is_closed_before_its_command_began(keys: SshKeys) -> None:
+    """Dropbear does that to a new one when a command of another one ends; it is asked for again, and runs once."""
+    ran: list[str] = []
+
+    def counts(server: Server, channel: paramiko.Channel) -> None:
+        # The end of its input comes after the consent.
+        channel.recv(1)
+        ran.append("once")
+        finish(channel, b"ran\n")
+
+    with started(keys, {"refused at first": counts}) as port, start_ssh(port, keys, Deadline(LIMIT_S)) as ssh:
+        assert ssh.run("refused at first", deadline=Deadline(LIMIT_S)).stdout == "ran\n"
+    assert ran == ["once"]
 
 
 def test_a_command_that_never_ends(ssh: Ssh) -> None:
