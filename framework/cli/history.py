@@ -5,14 +5,17 @@ The database's libraries are only imported where there is one to open: they take
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from framework.cli.options import JsonOption, make_console, print_json
-from framework.errors import EvidenceError, UsageError
+from framework.errors import EvidenceError, SetupError, UsageError
 from framework.host.store import Store
 from framework.log import note
 from framework.report.summary import plain
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from framework.history.schema import Run
 
 SCHEMA_VERSION = 1
+
+# More runs than a matrix has.
+_MOST_EXPORTED = 1_000_000
 
 app = typer.Typer(
     help="What runs showed over time: keep them in a database, and ask it.", no_args_is_help=True, rich_markup_mode=None
@@ -35,6 +41,13 @@ HistoryOption = Annotated[
         envvar="SPLVM_HISTORY",
         help="A file of SQLite, or a URL as SQLAlchemy takes it; by default history.sqlite in the store.",
         metavar="URL",
+    ),
+]
+KnownOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Known issues, a TOML file of [[issue]] with fingerprint, link and the date on which each expires.",
+        metavar="FILE",
     ),
 ]
 LimitOption = Annotated[int, typer.Option(help="So many of the newest.", min=1, max=100_000)]
@@ -107,6 +120,7 @@ def show(
 ) -> None:
     """The runs of one cell, the oldest first: verdicts, fingerprints, figures."""
     from framework.history.database import History
+    from framework.history.outputs import run_to_json
 
     wanted = _parse_cell(cell)
     with History(history_place(history)) as opened:
@@ -114,26 +128,35 @@ def show(
     if not runs:
         raise EvidenceError(f"{cell}: the history has no run of it", hint="`splvm history list` has the cells")
     if as_json:
-        print_json({"schema_version": SCHEMA_VERSION, "cell": asdict(wanted), "runs": [_to_json(run) for run in runs]})
+        print_json(
+            {"schema_version": SCHEMA_VERSION, "cell": asdict(wanted), "runs": [run_to_json(run) for run in runs]}
+        )
         return
     columns = ("started", "release", "SPL", "verdict", "expected", "fingerprint", *([figure] if figure else []))
     make_console().print(listing(columns, [_row(run, figure) for run in runs]))
 
 
 @app.command("judge")
-def judge_cells(history: HistoryOption = None, limit: LimitOption = 100, as_json: JsonOption = False) -> None:
+def judge_cells(
+    history: HistoryOption = None,
+    known: KnownOption = None,
+    limit: LimitOption = 100,
+    as_json: JsonOption = False,
+) -> None:
     """What the last run of each cell says beside those before it: regression, streak, flip, new trouble, slower.
 
-    Figures are looked at over all runs that were as expected. The status is 1 if there is a regression.
+    Figures are looked at over all runs that were as expected. The status is 1 if there is a regression. Trouble of a
+    known issue is none, until the issue expires.
     """
     from framework.history.database import History
     from framework.history.judgement import Kind, judge_figures, judge_nights
+    from framework.history.known import read_known
 
-    told = []
+    issues, today, told = read_known(known) if known else [], datetime.now(UTC).date(), []
     with History(history_place(history)) as opened:
         for each in opened.overview():
             runs = opened.runs(each.cell, limit=limit, figures=True)[::-1]
-            told += [(str(each.cell), remark) for remark in (*judge_nights(runs), *judge_figures(runs))]
+            told += [(str(each.cell), remark) for remark in (*judge_nights(runs, issues, today), *judge_figures(runs))]
     if as_json:
         remarks = [{"cell": cell, **asdict(remark)} for cell, remark in told]
         print_json({"schema_version": SCHEMA_VERSION, "remarks": remarks})
@@ -142,6 +165,55 @@ def judge_cells(history: HistoryOption = None, limit: LimitOption = 100, as_json
         make_console().print(listing(("cell", "what", "how"), rows) if rows else "nothing is to be said")
     if any(remark.kind is Kind.REGRESSION for _, remark in told):
         raise typer.Exit(1)
+
+
+class Format(StrEnum):
+    """What runs are exported as."""
+
+    JUNIT = "junit"
+    KTAP = "ktap"
+    JSON = "json"
+
+
+@app.command("export")
+def export(
+    form: Annotated[Format, typer.Option("--format", help="JUnit's XML, the kernel's KTAP, or JSON.")] = Format.JUNIT,
+    batch: Annotated[
+        str | None, typer.Option(help="Of this matrix; by default of the last one.", metavar="BATCH")
+    ] = None,
+    known: KnownOption = None,
+    history: HistoryOption = None,
+    out: Annotated[Path | None, typer.Option(help="A file; by default stdout.", metavar="FILE")] = None,
+) -> None:
+    """Write the runs of a matrix for other programs.
+
+    The verdict of a known issue is `skipped` in JUnit and XFAIL in KTAP; one that says nothing is an error.
+    """
+    from framework.history.database import History
+    from framework.history.known import read_known
+    from framework.history.outputs import tell, to_json, to_junit, to_ktap
+
+    issues = read_known(known) if known else []
+    with History(history_place(history)) as opened:
+        wanted = batch or opened.last_batch()
+        runs = opened.runs(batch=wanted, limit=_MOST_EXPORTED, figures=True) if wanted else []
+    if not runs:
+        raise EvidenceError(
+            f"the history has no matrix {wanted}".rstrip(), hint="`splvm matrix` says at its end what its batch is"
+        )
+    told = tell(runs, issues, datetime.now(UTC).date())
+    text = {
+        Format.JUNIT: lambda: to_junit(told),
+        Format.KTAP: lambda: to_ktap(told),
+        Format.JSON: lambda: json.dumps(to_json(told), indent=2) + "\n",
+    }[form]()
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"--out {out}: {error.strerror}") from error
 
 
 def _parse_cell(text: str) -> Cell:
@@ -162,8 +234,3 @@ def _row(run: Run, figure: str | None) -> tuple[object, ...]:
 
 def _mark(as_expected: bool) -> str:
     return "yes" if as_expected else "NO"
-
-
-def _to_json(run: Run) -> dict[str, Any]:
-    row = {column.key: getattr(run, column.key) for column in run.__table__.columns}
-    return {**row, "started": f"{run.started.isoformat()}Z", "figures": {each.name: each.value for each in run.figures}}

@@ -85,16 +85,25 @@ class History:
                 return self._add(runs)
 
     def runs(
-        self, cell: Cell | None = None, *, since: datetime | None = None, limit: int = 1000, figures: bool = False
+        self,
+        cell: Cell | None = None,
+        *,
+        batch: str = "",
+        since: datetime | None = None,
+        limit: int = 1000,
+        figures: bool = False,
     ) -> list[Run]:
         """Runs, the newest first.
 
         :param cell: only those of this one.
+        :param batch: only those of this matrix.
         :param figures: read their figures too.
         """
         query = select(Run).order_by(Run.started.desc(), Run.id).limit(limit)
         if cell is not None:
             query = query.where(*_is_of(cell))
+        if batch:
+            query = query.where(Run.batch == batch)
         if since is not None:
             query = query.where(Run.started >= since)
         if figures:
@@ -103,6 +112,12 @@ class History:
             found = list(session.scalars(query))
             session.expunge_all()
             return found
+
+    def last_batch(self) -> str:
+        """The matrix whose run is the newest; empty if there is none."""
+        query = select(Run.batch).where(Run.batch != "").order_by(Run.started.desc()).limit(1)
+        with self._trouble(), self._engine.connect() as connection:
+            return connection.scalar(query) or ""
 
     def trend(self, cell: Cell, figure: str, limit: int = 1000) -> list[tuple[Run, float]]:
         """A figure of one cell over its last runs, the oldest first; runs without it are left out."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 
+from framework.history.known import KnownIssue, find_known
 from framework.history.schema import TROUBLE, Run
 
 # Runs on either side of a change that are asked for, and how unlikely it has to be where there is none.
@@ -29,6 +31,10 @@ class Kind(StrEnum):
     STREAK = "streak"
     # The last run's trouble was never seen before in this cell.
     NEW_FINGERPRINT = "new fingerprint"
+    # The last run's trouble is that of a known issue; it is no regression then, and nothing new.
+    KNOWN = "known issue"
+    # It was, until a day that is over.
+    EXPIRED = "expired issue"
     # A figure of runs that were as expected became larger or smaller for good.
     CHANGE = "change"
 
@@ -54,18 +60,25 @@ class Change:
     p: float
 
 
-def judge_nights(runs: Sequence[Run]) -> list[Remark]:
+def judge_nights(runs: Sequence[Run], known: Sequence[KnownIssue] = (), today: date = date.min) -> list[Remark]:
     """What the last run of a cell says beside those before it. What came to no verdict says nothing.
 
     :param runs: of one cell, the oldest first.
+    :param known: issues whose trouble is looked after already.
+    :param today: an issue that has expired by then excuses nothing.
     """
     runs = [run for run in runs if run.verdict != TROUBLE]
     if not runs:
         return []
     last, before = runs[-1], runs[:-1]
     remarks = []
+    issue = find_known(known, last.fingerprint)
+    excused = issue is not None and not issue.is_expired(today)
+    if issue is not None:
+        kind, until = (Kind.KNOWN, "until") if excused else (Kind.EXPIRED, "looked after until")
+        remarks.append(Remark(kind, f"{last.verdict}: {issue.link}, {until} {issue.expires}"))
     streak = next((number for number, run in enumerate(reversed(runs)) if run.as_expected), len(runs))
-    if streak and streak < len(runs):
+    if streak and streak < len(runs) and not excused:
         good = runs[-streak - 1]
         text = f"{last.verdict}, not {' or '.join(last.expected)}; the last that was as expected: {good.started:%F}"
         remarks.append(Remark(Kind.REGRESSION, text, good.id))
@@ -74,7 +87,7 @@ def judge_nights(runs: Sequence[Run]) -> list[Remark]:
     if before and last.verdict != before[-1].verdict and last.modules == before[-1].modules:
         text = f"{before[-1].verdict}, then {last.verdict}, with the same modules"
         remarks.append(Remark(Kind.FLIP, text, before[-1].id))
-    if last.fingerprint and last.fingerprint not in {run.fingerprint for run in before}:
+    if last.fingerprint and issue is None and last.fingerprint not in {run.fingerprint for run in before}:
         remarks.append(Remark(Kind.NEW_FINGERPRINT, f"{last.fingerprint} was not seen here before: {last.reason}"))
     return remarks
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import pytest
 
 from framework.history.judgement import Kind, find_change, judge_figures, judge_nights
+from framework.history.known import KnownIssue
 from framework.history.schema import TROUBLE, Figure, Run
 
 
@@ -62,6 +63,18 @@ def test_a_regression_names_the_last_good_run() -> None:
     (regression,) = (each for each in judge_nights(nights("PPSS")) if each.kind is Kind.REGRESSION)
     assert regression.against == "1"
     assert regression.text == "STALLED, not PROGRESS; the last that was as expected: 2026-01-02"
+
+
+def test_trouble_of_a_known_issue_is_no_regression_until_it_expires() -> None:
+    runs, issue = nights("PPS", modules="aab"), KnownIssue("S", "https://example.org/1", date(2026, 2, 1))
+    (remark,) = judge_nights(runs, [issue], date(2026, 2, 1))
+    assert (remark.kind, remark.text) == (Kind.KNOWN, "STALLED: https://example.org/1, until 2026-02-01")
+    later = {remark.kind: remark.text for remark in judge_nights(runs, [issue], date(2026, 2, 2))}
+    assert set(later) == {Kind.EXPIRED, Kind.REGRESSION}
+    assert later[Kind.EXPIRED] == "STALLED: https://example.org/1, looked after until 2026-02-01"
+    # Another trouble is not excused by it.
+    other = judge_nights(nights("PPC", modules="aab"), [issue], date(2026, 2, 1))
+    assert {remark.kind for remark in other} == {Kind.REGRESSION, Kind.NEW_FINGERPRINT}
 
 
 def test_a_change_is_found_where_it_is() -> None:
