@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,19 @@ from framework.evidence.timeline import Timeline
 from framework.evidence.verdict import Outcome, Verdict
 from framework.guest.agent import AgentStream, start_agent
 from framework.guest.guest import Guest
+from framework.history.cell import Cell
 from framework.host.memory import available_mib
 from framework.host.probe import inspect_host
 from framework.lab.experiment import Dump, Live, OnPhase, run_until_fed
 from framework.lab.guests import load_modules, start_any_guest
 from framework.lab.loads import parse_loads
+from framework.lab.plan import Axes, plan_cells, read_axes
 from framework.lab.prepare import Prepared, Wish, find_any_kernel, prepare
 from framework.lab.readings import Reading
-from framework.lab.rundir import RunDirectory
-from framework.lab.scenarios import Workload, find_scenario
+from framework.lab.rundir import EVIDENCE_FILES, RunDirectory, read_facts
+from framework.lab.scenarios import ANYWHERE, Workload, find_scenario
 from framework.log import setup_logging
+from framework.report.issue import reproducer
 from framework.report.summary import plain
 
 # Seconds of the host for one command in a healthy guest, and for a guest to boot and load its modules.
@@ -48,6 +51,7 @@ _MARKERS = (
     "slow: takes longer than the default suite allows; run with --run-slow",
     "kernels(*ids): runs only on these kernels",
     "memory(mib): needs this much memory of the host",
+    "cell(scenario, kernel, variant, loads): one cell of a matrix; select with -m \"cell(variant='stock')\"",
 )
 
 
@@ -58,6 +62,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--spl", default="debian", metavar="SOURCE", help="source of SPL: debian or path:DIR")
     group.addoption(
         "--spl-patch", action="append", default=[], type=Path, metavar="FILE", help=".patch or .cocci, may be repeated"
+    )
+    group.addoption(
+        "--cells",
+        type=Path,
+        metavar="FILE",
+        help="cells for tests with the fixture `run_cell`, a TOML file of `matrix`",
     )
     group.addoption("--accel", default="auto", choices=("auto", "kvm", "tcg"), help="accelerator")
     group.addoption("--no-template", action="store_true", help="boot each guest; otherwise they are clones of one")
@@ -77,6 +87,26 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("hosts", None):
         # Registered after testinfra's own plugin, so that `host` is the guest. Whoever names other hosts gets those.
         config.pluginmanager.register(_HostPlugin(), "splvm-host")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for `cell`, or for `run_cell`, is one for each cell of a matrix."""
+    if "cell" not in metafunc.fixturenames:
+        return
+    option = metafunc.config.getoption
+    default = Axes(scenarios=ANYWHERE, kernels=(option("--kernel"),), variants=(option("--variant"),))
+    try:
+        axes = read_axes(option("--cells")) if option("--cells") else Axes()
+        cells = plan_cells(axes.over(default))
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from error
+    repeats = range(1, (axes.repeat or 1) + 1)
+    metafunc.parametrize("cell", [_as_parameter(cell, n, len(repeats)) for cell in cells for n in repeats])
+
+
+def _as_parameter(cell: Cell, number: int, repeats: int) -> Any:
+    names = [*filter(None, asdict(cell).values()), *([str(number)] if repeats > 1 else [])]
+    return pytest.param(cell, id="-".join(names), marks=[pytest.mark.vm, pytest.mark.cell(**asdict(cell))])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
@@ -203,6 +233,8 @@ class RunResult:
 
     verdict: Verdict
     directory: Path
+    # What is expected of such a run.
+    expected: frozenset[Outcome]
 
     def must_be(self, *outcomes: Outcome) -> None:
         """Fail the test, with the reasons and the place of the evidence, unless the verdict is one of `outcomes`."""
@@ -216,7 +248,7 @@ class RunResult:
 
 @pytest.fixture
 def run_scenario(
-    prepare_spl: Callable[..., Prepared], tmp_path: Path, record_property: Callable[[str, object], None]
+    prepare_spl: Callable[..., Prepared], tmp_path: Path, request: pytest.FixtureRequest
 ) -> Callable[..., RunResult]:
     """A function that runs a scenario and judges it.
 
@@ -244,9 +276,36 @@ def run_scenario(
         )
         runs = run_until_fed(experiment, tmp_path / f"run{next(numbers)}", on_phase=on_phase)
         verdict, directory = runs[-1]
-        record_property("verdict", verdict.outcome.value)
-        record_property("evidence", str(directory))
-        return RunResult(verdict, directory)
+        # As `record_property` does, which warns of any form of JUnit's XML but an old one.
+        request.node.user_properties += _properties(verdict, directory)
+        return RunResult(verdict, directory, experiment.expected)
+
+    return run
+
+
+def _properties(verdict: Verdict, directory: Path) -> Iterator[tuple[str, object]]:
+    """What JUnit's XML is to say of a run (`--junit-xml`): verdict, build, evidence and where it is."""
+    facts = read_facts(directory)
+    yield "verdict", verdict.outcome.value
+    yield "reason", plain(verdict.reasons[0].text)
+    yield "kernel", plain(str(facts["kernel"]["release"]))
+    yield "spl", plain(f"{facts['spl']['version']} {facts['spl']['variant']}")
+    yield "command", reproducer(facts)
+    yield "evidence", str(directory)
+    yield from (("attachment", str(directory / name)) for name in ("run.json", *EVIDENCE_FILES))
+
+
+@pytest.fixture
+def run_cell(cell: Cell, run_scenario: Callable[..., RunResult]) -> Callable[[], RunResult]:
+    """A function that runs the test's cell of a matrix, and fails unless its verdict is what is expected of it.
+
+    A test that asks for it is there once for each cell of `--cells FILE`.
+    """
+
+    def run() -> RunResult:
+        result = run_scenario(cell.scenario, kernel=cell.kernel, variant=cell.variant, load=cell.loads)
+        result.must_be(*sorted(result.expected))
+        return result
 
     return run
 

@@ -30,14 +30,12 @@ from framework.lab.matrix import SCHEMA_VERSION, CellRun, Plan, grid, missing, r
 from framework.lab.plan import Axes, plan_cells, read_axes
 from framework.lab.pool import JobResult
 from framework.lab.prepare import Wish
-from framework.lab.scenarios import SCENARIOS
+from framework.lab.scenarios import ANYWHERE, SCENARIOS
 from framework.log import note
 from framework.report.summary import plain
 from framework.report.tables import listing
 
-# Scenarios that need nothing that not every kernel has, and no pool, which takes minutes to build.
-_ANYWHERE = tuple(name for name, scenario in SCENARIOS.items() if scenario.faults is None and not scenario.load)
-_DEFAULT = Axes(scenarios=_ANYWHERE, kernels=tuple(KERNELS), variants=tuple(VARIANTS), loads=("",), repeat=1)
+_DEFAULT = Axes(scenarios=ANYWHERE, kernels=tuple(KERNELS), variants=tuple(VARIANTS), loads=("",), repeat=1)
 
 
 def matrix(

@@ -409,6 +409,9 @@ SCENARIOS: Mapping[str, Scenario] = {
     )
 }
 
+# Those that need nothing that not every kernel has, and no pool, which takes minutes to build.
+ANYWHERE = tuple(name for name, scenario in SCENARIOS.items() if scenario.faults is None and not scenario.load)
+
 
 def find_scenario(name: str) -> Scenario:
     """:raises UsageError: when there is none of that name; the message lists them."""

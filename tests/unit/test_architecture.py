@@ -83,6 +83,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "framework.build": "names of kernels and variants",
         "framework.guest": "fixtures are guests",
         "framework.report": "what a failed test shows",
+        "framework.history": "cells of a matrix",
         "framework.lab": "runs",
     },
     "framework.__main__": {"framework.cli": "python -m framework"},
