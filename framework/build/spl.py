@@ -36,7 +36,7 @@ RECIPE = 1
 SPL_DIR = Path("module/os/linux/spl")
 
 # What configure reads; an edit of the modules' code does not run it again.
-_CONFIGURE_INPUTS = ("META", "autogen.sh", "configure", "configure.ac", "config", "copy-builtin", "zfs_config.h.in")
+CONFIGURE_INPUTS = ("META", "autogen.sh", "configure", "configure.ac", "config", "copy-builtin", "zfs_config.h.in")
 
 # What a tree may have beside its sources: results of builds in place, history, and what editors leave.
 _LEFT_OUT = shutil.ignore_patterns(
@@ -193,7 +193,7 @@ def build_spl(
 
 
 def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadline) -> Artefact:
-    inputs = {name: source.tree / name for name in _CONFIGURE_INPUTS if (source.tree / name).exists()}
+    inputs = {name: source.tree / name for name in CONFIGURE_INPUTS if (source.tree / name).exists()}
     key = input_hash({"recipe": RECIPE, "root": root.key, **inputs})
 
     def build(tree: Path) -> None:

@@ -29,7 +29,7 @@ SCHEMA_VERSION = 1
 HITS = frozenset({Outcome.CRASHED, Outcome.LOST, Outcome.STALLED, Outcome.NO_RECOVERY})
 
 # Verdicts that say nothing of what is looked for: neither a hit nor a miss.
-_SILENT = frozenset({Outcome.INCONCLUSIVE, Outcome.NOT_TRIGGERED})
+SILENT = frozenset({Outcome.INCONCLUSIVE, Outcome.NOT_TRIGGERED})
 
 # Runs in a row that come to nothing by trouble of the host or the harness, after which a series ends: there will be
 # nothing else.
@@ -119,7 +119,7 @@ class Series:
     @property
     def silent(self) -> list[Trial]:
         """Those that say nothing; they are no part of the rate."""
-        return [t for t in self.trials if t.outcome is None or (t.outcome in _SILENT and t.outcome not in self.hits)]
+        return [t for t in self.trials if t.outcome is None or (t.outcome in SILENT and t.outcome not in self.hits)]
 
     @property
     def rate(self) -> Rate:
