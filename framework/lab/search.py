@@ -20,9 +20,9 @@ from scipy.special import betaln, entr
 Array = NDArray[numpy.float64]
 
 # What an oracle says of good ones, and of bad ones: mixtures of beta distributions, weight and both parameters. A good
-# one is seldom bad, and hardly ever often. A bad one is bad nearly always, or at whatever rate.
+# one is seldom bad, and hardly ever often. A bad one is bad nearly always, or at whatever rate, but not hardly ever.
 _GOOD = ((0.9, 0.5, 200.0), (0.1, 1.0, 6.0))
-_BAD = ((0.5, 60.0, 1.0), (0.5, 1.0, 1.0))
+_BAD = ((0.5, 60.0, 1.0), (0.5, 1.5, 1.5))
 
 # Prior probability that the good end is bad, and that the bad end is not.
 _WRONG_END = 0.02
