@@ -180,11 +180,10 @@ def _show(search: Bisection) -> None:
     ]
     console.print(listing(("", "candidate", "bad (95 %)", "said nothing", "left out because"), rows, prose=4))
     answer = search.answer
-    for label, number in search.evidence():
-        console.print(Text(plain(f"{label}: {search.name(number)}")))
-        for each in [one for one in search.tries if one.candidate == number and one.directory][-1:]:
-            console.print(Text(plain(f"  {each.outcome} {each.reason.splitlines()[0]}")))
-            console.print(Text(f"  {each.directory}"), soft_wrap=True)
+    for label, each in search.evidence():
+        console.print(Text(plain(f"{label}: {search.name(each.candidate)}")))
+        console.print(Text(plain(f"  {each.outcome} {each.reason.splitlines()[0]}")))
+        console.print(Text(f"  {each.directory}"), soft_wrap=True)
     typer.echo(f"evidence: {search.out}")
     typer.echo(_last_line(search, answer))
 

@@ -340,12 +340,14 @@ class Bisection:
             found[number] = Tally(bad, good, silent, self.skipped.get(number, "").partition("\n")[0])
         return found
 
-    def evidence(self) -> list[tuple[str, int]]:
-        """The candidates that an answer rests on: the last good one that was run, and the first bad one."""
-        answer = self.search.likeliest()
-        good = [number for number in range(answer.first) if self.search.good[number]]
-        bad = [number for number in range(answer.first, self.search.count) if self.search.bad[number]]
-        return [("last good", each) for each in good[-1:]] + [("first bad", each) for each in bad[:1]]
+    def evidence(self) -> list[tuple[str, Try]]:
+        """What the likeliest answer rests on: a run of the last good candidate, and a bad one of the first bad one."""
+        first = self.search.likeliest().first
+        told = [each for each in self.tries if not self.is_silent(each)]
+        good = [each for each in told if each.candidate < first and each.outcome not in self.plan.hits]
+        bad = [each for each in told if each.candidate >= first and each.outcome in self.plan.hits]
+        found = [("last good", max(good, key=lambda each: each.candidate))] if good else []
+        return found + ([("first bad", min(bad, key=lambda each: each.candidate))] if bad else [])
 
     def _keep(self) -> None:
         write_json(self.out / _FILE, self.to_json())

@@ -85,7 +85,8 @@ def test_the_first_bad_one_is_found(world: SimpleNamespace, tmp_path: Path) -> N
     search.run(1, lambda *_: None)
     assert found(search) == (13, 13)
     assert len(search.tries) <= 11
-    assert search.evidence() == [("last good", 12), ("first bad", 13)]
+    evidence = [(label, each.candidate, each.outcome) for label, each in search.evidence()]
+    assert evidence == [("last good", 12, Outcome.PROGRESS), ("first bad", 13, Outcome.STALLED)]
     told = json.loads((tmp_path / "bisect.json").read_text())
     assert told["answer"]["first"] == 13 and len(told["runs"]) == len(search.tries)
     # Each candidate is built once.
