@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -26,9 +27,9 @@ from framework.cli.options import (
 )
 from framework.errors import HarnessError, SetupError, UsageError
 from framework.history.cell import Cell
-from framework.lab.matrix import SCHEMA_VERSION, CellRun, Plan, grid, missing, read_matrix, run_matrix
+from framework.lab.matrix import SCHEMA_VERSION, CellRun, Plan, Runner, grid, missing, read_matrix, run_matrix
 from framework.lab.plan import Axes, plan_cells, read_axes
-from framework.lab.pool import JobResult
+from framework.lab.pool import JobResult, run_jobs
 from framework.lab.prepare import Wish
 from framework.lab.scenarios import ANYWHERE, SCENARIOS
 from framework.log import note
@@ -72,6 +73,10 @@ def matrix(
         typer.Option(help="Go on with a matrix that was interrupted: what has a verdict stays.", metavar="DIR"),
     ] = None,
     jobs: JobsOption = "auto",
+    on: Annotated[
+        str | None,
+        typer.Option(help="A cluster to run on, as dask://HOST:PORT; by default this machine.", metavar="CLUSTER"),
+    ] = None,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
     history: HistoryOption = None,
@@ -98,13 +103,12 @@ def matrix(
         raise UsageError("--resume goes on with what was asked for then; no cells can be named beside it")
     chosen, done = read_matrix(resume) if resume else (_make_plan(given, file), [])
     wish = Wish(accelerator=accel, clones=template)
-    at_once = count_jobs(jobs, wish.ram_mib)
     todo = missing(chosen, done)
     # Only imported here: its libraries take as long as all the rest.
     from framework.history.database import History
     from framework.lab.night import Keeper, estimate_s
 
-    with History(history_place(history)) as opened:
+    with _place(on, jobs, wish) as (at_once, runner), History(history_place(history)) as opened:
         seconds, known = estimate_s([cell for cell, _ in todo], opened, at_once)
         of = f"by the last runs of {known} of them" if known else "a guess, for none of them was ever run"
         note(f"{len(chosen.cells)} cells, {len(todo)} runs to come, {at_once} at once: about {_span(seconds)}, {of}")
@@ -119,7 +123,7 @@ def matrix(
             tell(run)
 
         start = time.monotonic()
-        runs = run_matrix(chosen, base, at_once=at_once, wish=wish, on_run=on_run, done=done)
+        runs = run_matrix(chosen, base, runner=runner, wish=wish, on_run=on_run, done=done)
         _show_runs(chosen, base, runs, time.monotonic() - start, as_json=as_json)
         try:
             keeper.flush()
@@ -127,6 +131,19 @@ def matrix(
             raise SetupError(error.message, hint=f"`splvm history import {base}` adds what is missing") from error
     if not all(run.as_expected for run in runs):
         raise typer.Exit(1 if all(run.outcome for run in runs) else HarnessError.exit_status)
+
+
+@contextmanager
+def _place(on: str | None, jobs: str, wish: Wish) -> Iterator[tuple[int, Runner]]:
+    """Where runs are run: how many at once, and what runs them."""
+    if on is None:
+        at_once = count_jobs(jobs, wish.ram_mib)
+        yield at_once, lambda todo, on_done: run_jobs(todo, at_once, on_done)
+        return
+    from framework.lab.cluster import Cluster, parse_address
+
+    with Cluster(parse_address(on)) as cluster:
+        yield cluster.guests, cluster.run
 
 
 def _make_plan(given: Axes, file: Path | None) -> Plan:

@@ -26,7 +26,7 @@ from framework.evidence.verdict import Outcome
 from framework.history.cell import Cell
 from framework.lab.experiment import Experiment, attempt_directory
 from framework.lab.loads import MOST_SEED, parse_loads
-from framework.lab.pool import Job, JobResult, run_jobs
+from framework.lab.pool import Job, JobResult, OnDone
 from framework.lab.prepare import Prepared, Wish, prepare
 from framework.lab.rundir import write_json
 from framework.lab.scenarios import find_scenario
@@ -90,6 +90,9 @@ class CellRun:
     directory: Path | None
     # Of the host, for all of its runs.
     seconds: float
+    # The machine it ran on, and those that were lost while they ran it; empty where it was this one.
+    machine: str = ""
+    lost: tuple[str, ...] = ()
 
     @property
     def as_expected(self) -> bool:
@@ -107,6 +110,8 @@ class CellRun:
             "reason": self.reason,
             "directory": str(self.directory) if self.directory else None,
             "seconds": round(self.seconds, 1),
+            "machine": self.machine,
+            "lost": list(self.lost),
         }
 
     @classmethod
@@ -120,9 +125,14 @@ class CellRun:
             str(row["reason"]),
             Path(row["directory"]) if row["directory"] else None,
             float(row["seconds"]),
+            # A matrix that was begun by an older version says nothing of them.
+            str(row.get("machine", "")),
+            tuple(map(str, row.get("lost", ()))),
         )
 
 
+# Runs jobs and calls with each result: on this machine, or on others.
+Runner = Callable[[Iterable[Job], OnDone], None]
 # Called with each run as it ends, and with what came of its job if there was one.
 OnRun = Callable[[CellRun, JobResult | None], None]
 
@@ -156,11 +166,12 @@ def missing(plan: Plan, done: Iterable[CellRun]) -> list[tuple[Cell, int]]:
 
 
 def run_matrix(
-    plan: Plan, out: Path, *, at_once: int, wish: Wish, on_run: OnRun, done: Sequence[CellRun] = ()
+    plan: Plan, out: Path, *, runner: Runner, wish: Wish, on_run: OnRun, done: Sequence[CellRun] = ()
 ) -> list[CellRun]:
     """Run every cell. One that cannot be prepared, or whose guest does not boot, does not keep the others from it.
 
     :param out: directory of the matrix.
+    :param runner: what runs them once they are prepared.
     :param wish: what all cells have in common.
     :param on_run: called with each run as it ends.
     :param done: what there is of it already. What was trouble is tried again.
@@ -195,7 +206,7 @@ def run_matrix(
             shutil.rmtree(attempt_directory(path, attempt), ignore_errors=True)
         ready[path] = (cell, number, experiment)
     jobs = [Job(str(cell), experiment.nth(n), path, attempts) for path, (cell, n, experiment) in ready.items()]
-    run_jobs(jobs, at_once, lambda result: take(_cell_run(*ready[result.job.out], result), result))
+    runner(jobs, lambda result: take(_cell_run(*ready[result.job.out], result), result))
     return runs
 
 
@@ -222,11 +233,11 @@ def _prepare_all(
 
 
 def _cell_run(cell: Cell, number: int, experiment: Experiment, result: JobResult) -> CellRun:
-    expected = experiment.expected
+    expected, place = experiment.expected, (result.machine, result.lost)
     if not result.runs:
-        return CellRun(cell, number, expected, None, result.trouble, None, result.seconds)
+        return CellRun(cell, number, expected, None, result.trouble, None, result.seconds, *place)
     verdict, directory = result.last
-    return CellRun(cell, number, expected, verdict.outcome, verdict.reasons[0].text, directory, result.seconds)
+    return CellRun(cell, number, expected, verdict.outcome, verdict.reasons[0].text, directory, result.seconds, *place)
 
 
 def grid(runs: Sequence[CellRun]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from statistics import median
 
 from framework.errors import HarnessError
@@ -55,10 +55,16 @@ class Keeper:
 
     def _rows(self, run: CellRun, result: JobResult | None) -> list[Run]:
         """:raises EvidenceError: when a run's files cannot be read."""
-        if result is not None and result.runs:
-            return [keep_result(directory, verdict) for verdict, directory in result.runs]
         cell, now = as_kept(run.cell), datetime.now(UTC)
-        return [make_trouble(cell, self._batch, run.number, run.reason, at=now, duration_s=run.seconds)]
+        # Each start counts as a run, also one that was lost with its machine.
+        lost = [
+            make_trouble(cell, self._batch, run.number, f"{machine} was lost while it ran this", at=at, duration_s=0.0)
+            for count, machine in enumerate(run.lost)
+            for at in [now - timedelta(milliseconds=len(run.lost) - count)]
+        ]
+        if result is not None and result.runs:
+            return lost + [keep_result(directory, verdict) for verdict, directory in result.runs]
+        return [*lost, make_trouble(cell, self._batch, run.number, run.reason, at=now, duration_s=run.seconds)]
 
     def flush(self) -> None:
         """Add what is still to be added.

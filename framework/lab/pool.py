@@ -28,8 +28,8 @@ from framework.log import setup_logging, step
 
 # MiB of the host that a guest takes beside its own memory (QEMU's, and what the emulator translates to), and MiB that
 # are left for everything else.
-_GUEST_MIB = 256
-_RESERVE_MIB = 512
+GUEST_MIB = 256
+RESERVE_MIB = 512
 
 # Seconds that a run may take beyond its own budgets (the wait for its turn is one) before its process is ended, and
 # that it then has for that.
@@ -62,6 +62,9 @@ class JobResult:
     # Trouble of the harness or the host, and what can be done about it.
     trouble: str = ""
     hint: str | None = None
+    # Where it ran, and machines that were lost while they ran it; empty for this one.
+    machine: str = ""
+    lost: tuple[str, ...] = ()
 
     @property
     def last(self) -> tuple[Verdict, Path]:
@@ -86,7 +89,7 @@ def fitting_jobs(ram_mib: int, memory_mib: int | None = None) -> int:
     """
     cores = len(os.sched_getaffinity(0))
     memory_mib = available_mib() if memory_mib is None else memory_mib
-    return max(1, min(cores, (memory_mib - _RESERVE_MIB) // (ram_mib + _GUEST_MIB)))
+    return max(1, min(cores, (memory_mib - RESERVE_MIB) // (ram_mib + GUEST_MIB)))
 
 
 def run_jobs(jobs: Iterable[Job], at_once: int, on_done: OnDone) -> None:

@@ -136,7 +136,6 @@ class Lab:
         self.stop_after = 1000
         self.outcomes: dict[str, Outcome | str] = {}
         monkeypatch.setattr(matrix_module, "prepare", self.prepare)
-        monkeypatch.setattr(matrix_module, "run_jobs", self.run_jobs)
 
     def prepare(self, wish: Wish) -> Lab:
         if wish.kernel in self.outcomes:
@@ -146,7 +145,7 @@ class Lab:
     def experiment(self, scenario: Any, **wishes: Any) -> Experiment:
         return replace(experiment(), seed=wishes["seed"])
 
-    def run_jobs(self, jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
+    def run_jobs(self, jobs: Iterable[Job], on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
             if len(self.ran) == self.stop_after:
                 raise KeyboardInterrupt
@@ -175,7 +174,7 @@ def ignore(run: CellRun, result: JobResult | None) -> None:
 def test_a_matrix_goes_on_where_it_was_interrupted(lab: Lab, tmp_path: Path) -> None:
     lab.stop_after = 5
     with pytest.raises(KeyboardInterrupt):
-        run_matrix(PLAN, tmp_path, at_once=1, wish=Wish(), on_run=ignore)
+        run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
     plan, done = read_matrix(tmp_path)
     assert plan == PLAN
     assert len(done) == 5
@@ -184,27 +183,29 @@ def test_a_matrix_goes_on_where_it_was_interrupted(lab: Lab, tmp_path: Path) -> 
     left_over.parent.mkdir(parents=True)
     left_over.touch()
     lab.stop_after, lab.ran = 1000, []
-    runs = run_matrix(plan, tmp_path, at_once=1, wish=Wish(), on_run=ignore, done=done)
+    runs = run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
     assert len(first + lab.ran) == len(runs) == 16
     assert {(run.cell, run.number) for run in runs} == set(PLAN.todo), "each once"
     assert not left_over.exists()
-    assert run_matrix(plan, tmp_path, at_once=1, wish=Wish(), on_run=ignore, done=read_matrix(tmp_path)[1]) == runs
+    assert (
+        run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=read_matrix(tmp_path)[1])
+        == runs
+    )
 
 
 def test_what_was_trouble_is_tried_again(lab: Lab, tmp_path: Path) -> None:
     cell = PLAN.cells[0]
     lab.outcomes = {str(cell): "no room", "debian-12": "no mirror"}
-    runs = run_matrix(PLAN, tmp_path, at_once=1, wish=Wish(), on_run=ignore)
+    runs = run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
     assert sorted(run.reason for run in runs if run.outcome is None) == ["no mirror"] * 8 + ["no room"] * 2
     lab.outcomes, lab.ran = {}, []
-    run_matrix(PLAN, tmp_path, at_once=1, wish=Wish(), on_run=ignore, done=read_matrix(tmp_path)[1])
+    run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=read_matrix(tmp_path)[1])
     assert len(lab.ran) == 10
 
 
-def test_the_runs_of_a_matrix_say_so(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runs_of_a_matrix_say_so(lab: Lab, tmp_path: Path) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(matrix_module, "run_jobs", lambda jobs, at_once, on_done: seen.extend(jobs))
-    run_matrix(PLAN, tmp_path, at_once=1, wish=Wish(), on_run=ignore)
+    run_matrix(PLAN, tmp_path, runner=lambda jobs, on_done: seen.extend(jobs), wish=Wish(), on_run=ignore)
     assert {job.experiment.facts["batch"] for job in seen} == {"night"}
     assert {job.experiment.seed for job in seen} == {1, 2}, "each run of a cell has a seed of its own"
 
