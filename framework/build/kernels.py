@@ -6,8 +6,9 @@ A row of `KERNELS` names a suite and a metapackage; which version that is, is re
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from framework.build.root import BuildRoot, build_root
@@ -34,7 +35,12 @@ class KernelSpec:
     metapackage: str
     # One line for people.
     note: str
+    # As in `uname -r`: this one and no other; empty for the newest.
+    release: str = ""
 
+
+# What a name with a release after an @ may have there.
+_RELEASE = re.compile(r"\d[\w.+~-]*")
 
 KERNELS: Mapping[str, KernelSpec] = {
     spec.id: spec
@@ -110,14 +116,31 @@ class Kernel:
 
 
 def find_kernel(name: str) -> KernelSpec:
-    """:raises UsageError: when there is none of that name; the message lists them."""
-    try:
-        return KERNELS[name]
-    except KeyError:
+    """A row, or with `ID@RELEASE` one release of its suite.
+
+    :raises UsageError: when there is none of that name; the message lists them.
+    """
+    row, at, release = name.partition("@")
+    if row not in KERNELS or (at and not _RELEASE.fullmatch(release)):
         raise UsageError(
             f"there is no kernel {name!r}; there are: {', '.join(KERNELS)}",
-            hint="`built:NAME` builds one from source, `path:VMLINUZ,HEADERS` takes your own",
-        ) from None
+            hint="`ID@RELEASE` is one release (`splvm kernels --releases`), `built:NAME` builds one from source, "
+            "`path:VMLINUZ,HEADERS` takes your own",
+        )
+    return replace(KERNELS[row], id=name, release=release) if at else KERNELS[row]
+
+
+def list_releases(apt: PrivateApt, spec: KernelSpec) -> list[tuple[str, str]]:
+    """Releases of a row that the lists have with their headers, the oldest first, and their packages' versions."""
+    prefix, flavour = "linux-image-", spec.metapackage.removeprefix("linux-image")
+    releases = [name.removeprefix(prefix) for name in apt.names(prefix) if name.endswith(flavour)]
+    told = []
+    # A metapackage names a series of kernels, not a release.
+    for release in (each for each in releases if re.match(r"\d+\.\d+\.\d", each)):
+        images = apt.candidates(f"{prefix}{release}")
+        if images and apt.candidates(f"linux-headers-{release}"):
+            told.append((release, images[0].version))
+    return sorted(told, key=lambda row: [int(part) for part in re.findall(r"\d+", row[1])])
 
 
 def fetch_kernel(store: Store, apt: PrivateApt, spec: KernelSpec, deadline: Deadline) -> Kernel:
@@ -150,6 +173,9 @@ def fetch_kernel(store: Store, apt: PrivateApt, spec: KernelSpec, deadline: Dead
 
 def find_image_packages(apt: PrivateApt, spec: KernelSpec) -> Iterator[Candidate]:
     """Image packages, newest first."""
+    if spec.release:
+        yield from apt.candidates(f"linux-image-{spec.release}")
+        return
     seen = set()
     for meta in apt.candidates(spec.metapackage):
         for dependency in apt.depends(meta.package, meta.version):

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from framework.build.kernels import KERNELS, list_releases
 from framework.build.known import known_kernels
 from framework.build.symbols import fetch_symbols
 from framework.build.variants import VARIANTS
@@ -27,6 +28,7 @@ from framework.cli.options import (
 from framework.deadline import Deadline
 from framework.errors import SetupError
 from framework.guest.template import Templates
+from framework.host.debian import PrivateApt
 from framework.host.probe import inspect_host
 from framework.host.store import Store
 from framework.lab.expectations import EXPECTED, Expectation
@@ -119,11 +121,20 @@ def probe_kernel(
     typer.echo(plain(traits.sentence))
 
 
-def kernels(as_json: JsonOption = False) -> None:
+def kernels(
+    releases: Annotated[
+        bool, typer.Option("--releases", help="List the releases of each suite that can be had, as ID@RELEASE.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """List the kernels: what they are, which version each came to last, and what was measured of it.
 
-    It asks no network and boots nothing: a version is resolved when a kernel is used, anew once a day.
+    It asks no network and boots nothing: a version is resolved when a kernel is used, anew once a day. With --releases
+    the package lists are looked through, and fetched if they are older than that.
     """
+    if releases:
+        _show_releases(as_json=as_json)
+        return
     known = known_kernels(Store.default())
     if as_json:
         print_json({"schema_version": 1, "kernels": [kernel.to_json() for kernel in known]})
@@ -138,6 +149,23 @@ def kernels(as_json: JsonOption = False) -> None:
     columns = ("id", "suite", "release", "SPL", "resolved", "stored", "NOIO", "what it is")
     make_console().print(listing(columns, rows))
 
+
+def _show_releases(*, as_json: bool) -> None:
+    store, rows = Store.default(), []
+    for spec in KERNELS.values():
+        apt = PrivateApt(store.root, spec.suite)
+        with step(f"package lists of {spec.suite}"):
+            apt.update(Deadline(_LISTS_S))
+            rows += [(f"{spec.id}@{release}", version) for release, version in list_releases(apt, spec)]
+    if as_json:
+        told = [{"id": name, "version": version} for name, version in rows]
+        print_json({"schema_version": 1, "releases": told})
+    else:
+        make_console().print(listing(("id", "version"), rows))
+
+
+# Seconds for the package lists of a suite.
+_LISTS_S = 300.0
 
 # What `kernels` says of a measurement.
 _HONOURED = {True: "honoured", False: "ignored", None: "not measured"}

@@ -171,6 +171,10 @@ class PrivateApt:
             self._known[package] = found
         return list(self._known[package])
 
+    def names(self, prefix: str) -> list[str]:
+        """Packages whose names begin so, sorted."""
+        return sorted(self._ask("apt-cache", "pkgnames", prefix).split())
+
     def candidate(self, package: str, version: str | None = None) -> Candidate:
         """One version of a package.
 

@@ -15,7 +15,9 @@ from framework.build.kernels import (
     Kernel,
     fetch_kernel,
     find_image_packages,
+    find_kernel,
     find_parts,
+    list_releases,
     unpack_kernel,
 )
 from framework.build.known import known_kernels, remember_kernel, remember_traits
@@ -23,7 +25,7 @@ from framework.build.root import parse_tools
 from framework.build.source import BUILT
 from framework.build.spl import SplSource
 from framework.deadline import Deadline
-from framework.errors import SetupError
+from framework.errors import SetupError, UsageError
 from framework.host.archive import Candidate, Dependency, PackageGoneError, parse_depends
 from framework.host.mirror import SUITES
 from framework.host.process import run
@@ -51,6 +53,9 @@ class FakeApt:
 
     def candidates(self, package: str) -> list[Candidate]:
         return [listed for listed in self.listed if listed.package == package]
+
+    def names(self, prefix: str) -> list[str]:
+        return sorted({listed.package for listed in self.listed if listed.package.startswith(prefix)})
 
     def candidate(self, package: str, version: str | None = None) -> Candidate:
         for found in self.candidates(package):
@@ -94,6 +99,21 @@ def test_images_come_newest_first_and_once() -> None:
     apt = bullseye()
     found = list(find_image_packages(apt, KERNELS["debian-11"]))
     assert [image.package for image in found] == [f"linux-image-{NEW}", f"linux-image-{OLD}"]
+
+
+def test_one_release_and_no_other() -> None:
+    apt = bullseye()
+    spec = find_kernel(f"debian-11@{OLD}")
+    assert (spec.id, spec.suite) == (f"debian-11@{OLD}", "bullseye")
+    assert [image.package for image in find_image_packages(apt, spec)] == [f"linux-image-{OLD}"]
+    assert list(find_image_packages(apt, find_kernel("debian-11@5.10.0-1-cloud-amd64"))) == []
+    for name in ("debian-11@", "debian-11@-x", "none@5.10.0-1", "debian-11@5.10; true", "debian-11@5@6"):
+        with pytest.raises(UsageError, match="there is no kernel"):
+            find_kernel(name)
+
+
+def test_releases_are_those_with_headers() -> None:
+    assert list_releases(bullseye(), KERNELS["debian-11"]) == [(NEW, "5.10.262-1")]
 
 
 def test_parts_of_an_image() -> None:
