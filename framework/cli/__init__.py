@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from framework import __version__
-from framework.cli import guests, history, host, matrix, records, repro, watch
+from framework.cli import guests, history, host, matrix, records, report, repro, watch
 from framework.cli.options import show_error
 from framework.errors import HarnessError
 from framework.log import setup_logging
@@ -53,6 +53,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "watch": watch.watch,
     "matrix": matrix.matrix,
     "repro": repro.repro,
+    "report": report.report,
     "judge": records.judge,
     "bundle": records.bundle,
     "examine": records.examine,

@@ -20,7 +20,7 @@ from framework.lab.expectations import EXPECTED
 from framework.lab.scenarios import SCENARIOS
 
 COMMANDS = (
-    *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "watch", "matrix", "repro", "judge"),
+    *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "watch", "matrix", "repro", "report", "judge"),
     *("history", "bundle", "examine", "demo", "shell", "parse-slab", "test"),
 )
 
