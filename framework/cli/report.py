@@ -40,7 +40,7 @@ def report(
 
     def explain(scenario: str, variant: str) -> str:
         cell = EXPECTED.get((scenario, variant)) or WHATEVER_SPL.get(scenario)
-        return cell.why if cell is not None else ""
+        return f"{cell.on(honours=True)}, as {cell.why}" if cell is not None else ""
 
     with History(history_place(history)) as opened:
         built = write_site(opened, out, read_evidence, explain=explain, batch=batch, since_days=since, most_runs=runs)

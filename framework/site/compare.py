@@ -7,7 +7,7 @@ loads: the newest builds of two variants, and the two newest builds of one varia
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, groupby
@@ -17,7 +17,7 @@ from framework.history.cell import Cell
 from framework.history.database import Recent
 from framework.history.schema import Run
 from framework.report.rates import Rate, chance_of_difference
-from framework.site.looks import ORDER, values_of
+from framework.site.looks import ORDER, by_name
 
 # Pairs that a page shows at most.
 MOST_PAIRS = 300
@@ -34,6 +34,8 @@ class Side:
     name: str
     # The oldest first; those that said something.
     runs: tuple[Run, ...]
+    # Of each figure, by its name.
+    values: Mapping[str, Sequence[float]]
 
     @property
     def good(self) -> Rate:
@@ -102,7 +104,12 @@ def _builds(recent: Recent) -> list[Side]:
             name = f"{run.variant} {run.spl_version} {_digest(run)}".rstrip()
             # One that comes back after another is the newest again.
             by_build[name] = [*by_build.pop(name, []), run]
-    return [Side(recent.cell, name, tuple(runs)) for name, runs in by_build.items()]
+    return [_side(recent.cell, name, runs) for name, runs in by_build.items()]
+
+
+def _side(cell: Cell, name: str, runs: Sequence[Run]) -> Side:
+    values = {figure: [value for _, value in found] for figure, found in by_name(runs).items()}
+    return Side(cell, name, tuple(runs), values)
 
 
 def _digest(run: Run) -> str:
@@ -131,7 +138,7 @@ def _share(hits: int, side: Side) -> Rate:
 
 def _figures(one: Side, other: Side, figures: Sequence[tuple[str, str, str]]) -> Iterator[Figures]:
     for name, words, unit in figures:
-        both = [[value for _, value in values_of(side.runs, name)] for side in (one, other)]
+        both = [side.values.get(name, ()) for side in (one, other)]
         if any(both):
             yield Figures(words, unit, tuple(_summary(values) for values in both), _rank_test(*both))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from framework.evidence.verdict import Outcome
 from framework.history.cell import Cell
@@ -89,6 +89,10 @@ def cell_of(run: Run) -> Cell:
     return Cell(run.scenario, run.kernel, run.variant, run.loads)
 
 
-def values_of(runs: Sequence[Run], name: str) -> list[tuple[Run, float]]:
-    """A figure of those runs that have it."""
-    return [(run, figure.value) for run in runs for figure in run.figures if figure.name == name]
+def by_name(runs: Iterable[Run]) -> dict[str, list[tuple[Run, float]]]:
+    """The figures of runs: of each name those runs that have it, with its value."""
+    found: dict[str, list[tuple[Run, float]]] = {}
+    for run in runs:
+        for figure in run.figures:
+            found.setdefault(figure.name, []).append((run, figure.value))
+    return found

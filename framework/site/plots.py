@@ -1,17 +1,17 @@
-"""Plots as plotly draws them, in JSON. Colours of text, grid and background are the page's (assets/site.js).
+"""Plots as plotly.js takes them, in JSON. Colours of text, grid and background are the page's (assets/site.js).
 
-Panels of a plot lie one upon the other over one axis. Text of a guest goes through `label`.
+Panels of a plot lie one upon the other over one axis. Text of a guest goes through `label`. Tests have plotly's own
+Python package check what is made here: to make it with that takes ten times as long.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import plotly.graph_objects as go
-
 from framework.history.schema import Run
-from framework.site.looks import ORDER, label, symbol, told, values_of
+from framework.site.looks import ORDER, by_name, label, symbol, told
 from framework.site.series import Panel, States
 
 # Told apart by whoever is blind to a colour (after M. Okabe and K. Ito), and seen on white and on black.
@@ -28,20 +28,20 @@ _STATES: Mapping[str, tuple[str, str]] = {
 }
 _PANEL_PX = 130
 _GAP_PX = 44
-_TOP_PX = 90
+_TOP_PX = 110
 _BOTTOM_PX = 70
 
 
 def plot_run(panels: Sequence[Panel], states: Sequence[States], phases: Sequence[tuple[str, float, float]]) -> str:
     """All series of a run over the guest's clock; the phases are shaded."""
     titles = [panel.title for panel in panels] + (["threads"] if states else [])
-    figure = _stack(titles, "the guest's clock, s")
-    traces: list[Any] = []
+    layout = _stack(dict.fromkeys(titles, _PANEL_PX), "the guest's clock, s")
+    traces: list[dict[str, Any]] = []
     for number, panel in enumerate(panels, 1):
-        figure["layout"][_axis("yaxis", number)] |= {"title": {"text": panel.unit}, "rangemode": "tozero"}
+        layout[_axis("yaxis", number)] |= {"title": {"text": panel.unit}, "rangemode": "tozero"}
         for at, series in enumerate(panel.series):
             traces.append(
-                go.Scatter(
+                _scatter(
                     x=[time for time, _ in series.points],
                     y=[value for _, value in series.points],
                     name=series.name,
@@ -51,20 +51,32 @@ def plot_run(panels: Sequence[Panel], states: Sequence[States], phases: Sequence
                 )
             )
     if states:
-        figure["layout"][_axis("yaxis", len(titles))] |= {"type": "category"}
+        layout[_axis("yaxis", len(titles))] |= {"type": "category"}
         traces += [trace for each in states for trace in _state_traces(each, len(titles))]
-    figure["layout"]["shapes"] = [_shade(name, start, end, at) for at, (name, start, end) in enumerate(phases)]
-    figure["layout"]["annotations"] += [
+    layout["shapes"] = [_shade(name, start, end, at) for at, (name, start, end) in enumerate(phases)]
+    layout["annotations"] += [
         {
-            **{"text": label(name, 30), "x": start, "y": 1, "xref": "x", "yref": "paper", "showarrow": False},
+            **{"text": name, "x": start, "y": 1, "xref": "x", "yref": "paper", "showarrow": False, "yshift": 16},
             **{"textangle": -50, "xanchor": "left", "yanchor": "bottom", "font": {"size": 10}},
         }
-        for name, start, _ in phases
+        for name, start in _named(phases)
     ]
-    return _to_json(traces, figure["layout"])
+    return _to_json(traces, layout)
 
 
-def _state_traces(states: States, number: int) -> list[Any]:
+def _named(phases: Sequence[tuple[str, float, float]]) -> list[tuple[str, float]]:
+    """Names of phases and where they stand; those that begin too close to each other stand together."""
+    named: list[tuple[str, float]] = []
+    apart = (phases[-1][2] - phases[0][1]) / 60 if phases else 0.0
+    for name, start, _ in phases:
+        if named and start - named[-1][1] < apart:
+            named[-1] = (f"{named[-1][0]}, {label(name, 30)}", named[-1][1])
+        else:
+            named.append((label(name, 30), start))
+    return named
+
+
+def _state_traces(states: States, number: int) -> list[dict[str, Any]]:
     """A bar from each reading to the next, one trace for each state."""
     traces = []
     ends = [*(at for at, _ in states.points[1:]), states.points[-1][0]]
@@ -72,7 +84,7 @@ def _state_traces(states: States, number: int) -> list[Any]:
         word, colour = _STATES.get(state, ("other", "#a07800"))
         spans = [(a, b) for (a, it), b in zip(states.points, ends, strict=True) if it == state]
         traces.append(
-            go.Scatter(
+            _scatter(
                 x=[x for a, b in spans for x in (a, b, None)],
                 y=[y for _ in spans for y in (label(states.name), label(states.name), None)],
                 name=f"{state} ({word})",
@@ -104,17 +116,21 @@ def plot_latency(latency: Mapping[str, Any]) -> str:
         if counts:
             x, y = [_span(bucket) for bucket, _ in counts], [count for _, count in counts]
             pattern = {"shape": ("", "/", ".")[at]}
-            traces.append(go.Bar(x=x, y=y, name=words, marker={"color": COLOURS[at], "pattern": pattern}))
+            traces.append(
+                {"type": "bar", "x": x, "y": y, "name": words, "marker": {"color": COLOURS[at], "pattern": pattern}}
+            )
     order = sorted({int(bucket) for each in latency.values() for bucket in each.get("buckets", {})})
     layout = {
         "height": 320,
         "barmode": "group",
-        "xaxis": {"title": {"text": "an allocation took up to"}, "type": "category", "categoryorder": "array"},
+        "xaxis": {
+            "title": {"text": "an allocation took up to"},
+            **{"type": "category", "categoryorder": "array", "categoryarray": [_span(bucket) for bucket in order]},
+        },
         "yaxis": {"title": {"text": "allocations"}, "type": "log"},
         "margin": {"l": 70, "r": 20, "t": 20, "b": 60},
         "showlegend": len(traces) > 1,
     }
-    layout["xaxis"] = {**layout["xaxis"], "categoryarray": [_span(bucket) for bucket in order]}  # type: ignore[dict-item]
     return _to_json(traces, layout)
 
 
@@ -132,24 +148,27 @@ def plot_trend(runs: Sequence[Run], figures: Sequence[tuple[str, str, str]], pag
     :param figures: name, words and unit of each figure.
     :param pages: names of pages by the run's id.
     """
-    shown = [(words, unit, values_of(runs, name)) for name, words, unit in figures]
-    shown = [each for each in shown if each[2]]
-    figure = _stack(["verdict", *(words for words, _, _ in shown)], "")
-    figure["layout"]["showlegend"] = False
+    values_by_name = by_name(runs)
+    shown = [(words, unit, values_by_name[name]) for name, words, unit in figures if name in values_by_name]
     seen = {run.verdict for run in runs}
     order = [f"{symbol(it)} {it}" for it in reversed(ORDER) if it in seen]
-    figure["layout"]["yaxis"] |= {"type": "category", "categoryorder": "array", "categoryarray": order}
+    heights = {"verdict": 40 + 22 * len(seen), **{words: _PANEL_PX for words, _, _ in shown}}
+    layout = _stack(heights, "")
+    layout["showlegend"] = False
+    layout["yaxis"] |= {"type": "category", "categoryorder": "array", "categoryarray": order, "dtick": 1}
     values = [f"{symbol(run.verdict)} {label(run.verdict)}" for run in runs]
     traces = [_points(runs, values, "verdict", 1, pages)]
     for number, (words, unit, found) in enumerate(shown, 2):
-        figure["layout"][_axis("yaxis", number)] |= {"title": {"text": unit}, "rangemode": "tozero"}
+        layout[_axis("yaxis", number)] |= {"title": {"text": unit}, "rangemode": "tozero"}
         these = [run for run, _ in found]
         traces.append(_points(these, [float(f"{value:.6g}") for _, value in found], words, number, pages))
-    return _to_json(traces, figure["layout"])
+    return _to_json(traces, layout)
 
 
-def _points(runs: Sequence[Run], values: Sequence[Any], name: str, number: int, pages: Mapping[str, str]) -> Any:
-    return go.Scatter(
+def _points(
+    runs: Sequence[Run], values: Sequence[Any], name: str, number: int, pages: Mapping[str, str]
+) -> dict[str, Any]:
+    return _scatter(
         x=[f"{run.started:%Y-%m-%d %H:%M:%S}" for run in runs],
         y=list(values),
         name=name,
@@ -166,35 +185,42 @@ def _points(runs: Sequence[Run], values: Sequence[Any], name: str, number: int, 
     )
 
 
-def _stack(titles: Sequence[str], below: str) -> dict[str, Any]:
-    """A layout with a panel for each title, all over one axis, the first one at the top."""
-    inner = len(titles) * (_PANEL_PX + _GAP_PX) - _GAP_PX
+def _scatter(**trace: Any) -> dict[str, Any]:
+    return {"type": "scatter", **{name: value for name, value in trace.items() if value is not None}}
+
+
+def _stack(heights: Mapping[str, int], below: str) -> dict[str, Any]:
+    """A layout with a panel for each title, all over one axis, the first one at the top.
+
+    :param heights: by title, pixels.
+    :param below: what stands below the axis.
+    """
+    inner = sum(heights.values()) + (len(heights) - 1) * _GAP_PX
     layout: dict[str, Any] = {
         "height": inner + _TOP_PX + _BOTTOM_PX,
-        "margin": {"l": 110, "r": 20, "t": _TOP_PX, "b": _BOTTOM_PX},
+        "margin": {"l": 130, "r": 20, "t": _TOP_PX, "b": _BOTTOM_PX},
         "hovermode": "closest",
-        "xaxis": {"title": {"text": below}, "anchor": _axis("y", len(titles))},
+        "xaxis": {"title": {"text": below}, "anchor": _axis("y", len(heights))},
         "annotations": [],
         "legend": {"orientation": "h", "y": -40 / inner, "yanchor": "top"},
     }
-    for number, title in enumerate(titles, 1):
-        top = 1 - (number - 1) * (_PANEL_PX + _GAP_PX) / inner
-        layout[_axis("yaxis", number)] = {"domain": [max(0.0, top - _PANEL_PX / inner), top], "anchor": "x"}
+    top = 1.0
+    for number, (title, height) in enumerate(heights.items(), 1):
+        bottom = max(0.0, top - height / inner)
+        layout[_axis("yaxis", number)] = {"domain": [bottom, top], "anchor": "x"}
         layout["annotations"].append(
             {
                 **{"text": f"<b>{title}</b>", "x": 0, "y": top, "xref": "paper", "yref": "paper"},
                 **{"showarrow": False, "xanchor": "left", "yanchor": "bottom", "font": {"size": 12}},
             }
         )
-    return {"layout": layout}
+        top = bottom - _GAP_PX / inner
+    return layout
 
 
 def _axis(name: str, number: int) -> str:
     return name if number == 1 else f"{name}{number}"
 
 
-def _to_json(traces: Sequence[Any], layout: Mapping[str, Any]) -> str:
-    # Its own template would be the largest part of each plot.
-    figure = go.Figure(data=list(traces), layout={**layout, "template": None})
-    figure.layout.template = None
-    return str(figure.to_json())
+def _to_json(traces: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> str:
+    return json.dumps({"data": list(traces), "layout": layout}, separators=(",", ":"), allow_nan=False)

@@ -90,4 +90,4 @@ def _name(pid: int, waits: Mapping[int, Mapping[str, Any]]) -> str:
 
 def _place(wait: Mapping[str, Any]) -> str:
     functions = " ← ".join(str(name) for name in wait.get("functions", ()))
-    return printable(f"{wait.get('reason', '')}: {functions}" if functions else str(wait.get("reason", "")), 70)
+    return printable(f"{wait.get('reason', '')}: {functions}" if functions else str(wait.get("reason", "")), 54)
