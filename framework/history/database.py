@@ -245,11 +245,9 @@ def _read_figures(session: Session, runs: Sequence[Run], names: Sequence[str]) -
     found: dict[str, list[Figure]] = {run.id: [] for run in runs}
     ids = list(found) if names else []
     for start in range(0, len(ids), _AT_ONCE):
-        query = select(Figure.run_id, Figure.name, Figure.value).where(
-            Figure.run_id.in_(ids[start : start + _AT_ONCE]), Figure.name.in_(names)
-        )
-        for run_id, name, value in session.execute(query):
-            found[run_id].append(Figure(run_id=run_id, name=name, value=value))
+        some = Figure.run_id.in_(ids[start : start + _AT_ONCE])
+        for figure in session.scalars(select(Figure).where(some, Figure.name.in_(names))):
+            found[figure.run_id].append(figure)
     for run in runs:
         set_committed_value(run, "figures", found[run.id])
 

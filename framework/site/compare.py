@@ -137,25 +137,37 @@ def _share(hits: int, side: Side) -> Rate:
 
 
 def _figures(one: Side, other: Side, figures: Sequence[tuple[str, str, str]]) -> Iterator[Figures]:
+    both = {name: (one.values.get(name, ()), other.values.get(name, ())) for name, _, _ in figures}
+    chances = _rank_tests(both)
     for name, words, unit in figures:
-        both = [side.values.get(name, ()) for side in (one, other)]
-        if any(both):
-            yield Figures(words, unit, tuple(_summary(values) for values in both), _rank_test(*both))
+        if any(both[name]):
+            yield Figures(words, unit, tuple(_summary(values) for values in both[name]), chances.get(name))
+
+
+def _rank_tests(both: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> dict[str, float]:
+    """H. B. Mann's and D. R. Whitney's test (1947), two-sided, of each figure that has values enough.
+
+    Those with as many values are tested in one call, which takes hardly longer than with one of them.
+    """
+    sizes: dict[tuple[int, int], list[str]] = {}
+    for name, (one, other) in both.items():
+        if min(len(one), len(other)) >= _LEAST:
+            sizes.setdefault((len(one), len(other)), []).append(name)
+    if not sizes:
+        return {}
+    from scipy.stats import mannwhitneyu
+
+    chances: dict[str, float] = {}
+    for names in sizes.values():
+        found = mannwhitneyu([both[name][0] for name in names], [both[name][1] for name in names], axis=1)
+        chances |= {name: float(p) for name, p in zip(names, found.pvalue, strict=True)}
+    return chances
 
 
 def _summary(values: Sequence[float]) -> tuple[float, float, float, int] | None:
     if not values:
         return None
     return median(values), min(values), max(values), len(values)
-
-
-def _rank_test(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """H. B. Mann's and D. R. Whitney's test (1947), two-sided."""
-    if min(len(one), len(other)) < _LEAST:
-        return None
-    from scipy.stats import mannwhitneyu
-
-    return float(mannwhitneyu(one, other).pvalue)
 
 
 @cache

@@ -20,7 +20,7 @@ function setUpFilter(form) {
 		}
 		apply();
 	};
-	form.addEventListener("input", remember);
+	for (const kind of ["input", "change"]) form.addEventListener(kind, remember);
 	form.addEventListener("submit", event => event.preventDefault());
 	// The fields are empty only after this event.
 	form.addEventListener("reset", () => setTimeout(remember));
