@@ -9,11 +9,13 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from figures import PROJECT, summary
 
+from framework.evidence.timeline import Evidence
 from framework.history.database import History
 from framework.history.schema import Figure, Run
 from framework.lab.expectations import EXPECTED
@@ -51,12 +53,18 @@ def night(runs: int) -> dict[str, object]:
         with History(base / "history.sqlite") as history:
             history.add(_night(base / "runs"))
             start = time.monotonic()
-            built = write_site(history, base / "site", read_evidence)
+            built = write_site(history, base / "site", _read)
             took = time.monotonic() - start
         pages = {"index": [base / "site" / "index.html"]}
         pages |= {name: sorted((base / "site" / name).glob("*.html"))[:1] for name in ("cells", "runs")}
         opened = {name: summary([_open(page) for page in found * runs], "s") for name, found in pages.items()}
     return {"write_s": round(took, 2), "pages": built.pages, "bytes": built.bytes, "open": opened}
+
+
+def _read(directory: Path) -> Evidence:
+    """The evidence of a recorded run under the name of another one."""
+    evidence = read_evidence(directory)
+    return replace(evidence, facts={**evidence.facts, "seal": directory.name})
 
 
 def _open(page: Path) -> float:
@@ -138,6 +146,8 @@ def _night(place: Path) -> list[Run]:
         row = {column.key: getattr(like, column.key) for column in Run.__table__.columns}
         run_id = hashlib.sha256(f"{number}".encode()).hexdigest()
         row |= {"id": run_id, "batch": "night", **dict(zip(("scenario", "kernel", "variant"), cell, strict=True))}
+        row["directory"] = str(place.with_name(run_id))
+        Path(row["directory"]).symlink_to(like.directory)
         figures = [Figure(run_id=run_id, name=figure.name, value=figure.value) for figure in like.figures]
         runs.append(Run(**row, figures=figures))
     return runs
