@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from framework import __version__
-from framework.cli import bisect, cluster, guests, history, host, matrix, records, repro, watch
+from framework.cli import bisect, cluster, guests, history, host, matrix, records, report, repro, watch
 from framework.cli.options import show_error
 from framework.errors import HarnessError
 from framework.log import setup_logging
@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "repro": repro.repro,
     "bisect": bisect.bisect,
     "worker": cluster.worker,
+    "report": report.report,
     "judge": records.judge,
     "bundle": records.bundle,
     "examine": records.examine,

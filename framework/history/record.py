@@ -35,7 +35,7 @@ def make_run(
     :raises EvidenceError: when `facts` do not say when it began.
     """
     expected = sorted(_names(facts.get("expected")))
-    run_id = _identity(facts)
+    run_id = identity(facts)
     modules = _at(facts, "spl", "modules")
     return Run(
         id=run_id,
@@ -140,7 +140,7 @@ def finite(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _identity(facts: Mapping[str, Any]) -> str:
+def identity(facts: Mapping[str, Any]) -> str:
     seal = facts.get("seal")
     if isinstance(seal, str) and _SEAL.fullmatch(seal):
         return seal

@@ -5,8 +5,10 @@ Pure. The statistics are SciPy's, which is only imported where there is somethin
 
 from __future__ import annotations
 
+import logging
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +58,22 @@ def chance_of_difference(one: Rate, other: Rate) -> float | None:
     from scipy.stats import boschloo_exact
 
     table = [[one.hits, other.hits], [one.runs - one.hits, other.runs - other.hits]]
-    return min(1.0, float(boschloo_exact(table).pvalue))
+    with _root_left_alone():
+        return min(1.0, float(boschloo_exact(table).pvalue))
+
+
+@contextmanager
+def _root_left_alone() -> Iterator[None]:
+    """Keep SciPy's optimizer from giving the root logger a handler for good, which prints everything a second time.
+
+    It calls logging.info() (scipy/optimize/_shgo.py), which does so where there is none yet.
+    """
+    stand_in = logging.NullHandler()
+    logging.getLogger().addHandler(stand_in)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(stand_in)
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float] | None:

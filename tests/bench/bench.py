@@ -23,6 +23,7 @@ from commands import boot, edit_to_verdict, edited_patch, fresh_demo, held_worke
 from figures import SPLVM, Benchmark, load, machine, summary
 from growcost import grow_cost, grow_cost_four_cpus, grow_cost_one_cpu
 from loads import loads
+from reportsite import night, overview
 from sampling import sampling
 from virtme import virtme
 
@@ -105,6 +106,11 @@ def _stop_userland(guest: Guest, phase: str) -> None:
             guest.ssh.run(command, deadline=Deadline(0.5), check=False)
 
 
+def site(runs: int) -> dict[str, object]:
+    """The report site: written of 100,000 runs, and of a night, which a browser opens."""
+    return {"overview": overview(runs), "night": night(runs)}
+
+
 # Each with the runs it gets by default.
 BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "boot": (boot, 5),
@@ -126,6 +132,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "grow-cost-1-cpu": (grow_cost_one_cpu, 3),
     "grow-cost-4-cpus": (grow_cost_four_cpus, 1),
     "loads": (loads, 3),
+    "site": (site, 3),
     "fresh-demo": (fresh_demo, 1),
 }
 

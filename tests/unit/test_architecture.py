@@ -55,6 +55,12 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         **BASE,
         "framework.evidence": "it keeps verdicts, and the fingerprint of what the kernel complained of",
     },
+    "framework.site": {
+        **BASE,
+        "framework.evidence": "pages show verdicts, timelines and logs",
+        "framework.report": "rates and their intervals",
+        "framework.history": "pages are made of it",
+    },
     "framework.lab": {
         **BASE,
         "framework.host": "accelerator, packages and store",
@@ -73,6 +79,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "framework.guest": "a shell in a guest",
         "framework.report": "what is shown",
         "framework.history": "runs are added to it, and it is asked",
+        "framework.site": "the site is written",
         "framework.lab": "runs",
         "framework.__version__": "--version",
     },

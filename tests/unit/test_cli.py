@@ -21,7 +21,7 @@ from framework.lab.scenarios import SCENARIOS
 
 COMMANDS = (
     *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "watch", "matrix", "repro", "bisect", "judge"),
-    *("history", "worker", "bundle", "examine", "demo", "shell", "parse-slab", "test"),
+    *("history", "report", "worker", "bundle", "examine", "demo", "shell", "parse-slab", "test"),
 )
 
 

@@ -1,0 +1,1 @@
+"""The report site: static pages, out of the history and of the runs' directories that are still there."""
