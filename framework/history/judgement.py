@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 
+from framework.evidence.verdict import Outcome
 from framework.history.known import KnownIssue, find_known
 from framework.history.schema import TROUBLE, Run
 
@@ -88,10 +89,15 @@ def judge_nights(runs: Sequence[Run], known: Sequence[KnownIssue] = (), today: d
         remarks.append(Remark(Kind.REGRESSION, text, good.id))
     if streak > 1:
         remarks.append(Remark(Kind.STREAK, f"{streak} runs in a row are not as expected"))
-    if before and last.verdict != before[-1].verdict and last.modules == before[-1].modules:
-        text = f"{before[-1].verdict}, then {last.verdict}, with the same modules"
-        remarks.append(Remark(Kind.FLIP, text, before[-1].id))
-    if last.fingerprint and issue is None and last.fingerprint not in {run.fingerprint for run in before}:
+    # What the host has starved says nothing, and is followed by another run.
+    told = [run for run in before if not (run.verdict == Outcome.INCONCLUSIVE and run.starved)]
+    if told and last.verdict != told[-1].verdict and last.modules == told[-1].modules:
+        text = f"{told[-1].verdict}, then {last.verdict}, with the same modules"
+        remarks.append(Remark(Kind.FLIP, text, told[-1].id))
+    seen = {run.fingerprint for run in before if run.fingerprint}
+    # That a control ends as badly as it has to is only news if it ended in another way before.
+    is_news = seen or not last.as_expected
+    if last.fingerprint and issue is None and last.fingerprint not in seen and is_news:
         remarks.append(Remark(Kind.NEW_FINGERPRINT, f"{last.fingerprint} was not seen here before: {last.reason}"))
     return remarks
 

@@ -25,6 +25,7 @@ def nights(verdicts: str, fingerprints: str = "", modules: str = "") -> list[Run
             as_expected=letter == "P",
             fingerprint=mark.strip(),
             reason="why",
+            starved="",
             modules={"spl.ko": build},
         )
         for number, (letter, mark, build) in enumerate(
@@ -57,6 +58,23 @@ def nights(verdicts: str, fingerprints: str = "", modules: str = "") -> list[Run
 )
 def test_remarks(verdicts: str, fingerprints: str, modules: str, kinds: set[Kind]) -> None:
     assert {remark.kind for remark in judge_nights(nights(verdicts, fingerprints, modules))} == kinds
+
+
+def test_a_control_that_ends_as_it_has_to_is_no_news() -> None:
+    """Not the first time; in another way than before it is."""
+    runs = nights("SS", fingerprints="xy", modules="ab")
+    for run in runs:
+        run.as_expected = True
+    assert judge_nights(runs[:1]) == []
+    assert {remark.kind for remark in judge_nights(runs)} == {Kind.NEW_FINGERPRINT}
+
+
+def test_a_starved_run_is_no_flip() -> None:
+    runs = nights("PSP")
+    runs[1].verdict = "INCONCLUSIVE"
+    assert {remark.kind for remark in judge_nights(runs)} == {Kind.FLIP}
+    runs[1].starved = "for 2 s"
+    assert judge_nights(runs) == []
 
 
 def test_a_regression_names_the_last_good_run() -> None:
