@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,9 @@ LOGGER = logging.getLogger("splvm")
 
 # Steps that end sooner than this get no closing line on stderr; the log file has all of them.
 QUIET_STEP_S = 2.0
+
+# Characters of a bar.
+_BAR = 20
 
 _LEVELS = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
 
@@ -54,6 +57,27 @@ def step(title: str) -> Iterator[None]:
         )
 
 
+@contextmanager
+def progress(total: int, what: str) -> Iterator[Callable[[int, str], None]]:
+    """Show how far something is that has many parts, on a terminal, for as long as the block runs.
+
+    Elsewhere nothing is shown: who counts says so by notes.
+
+    :param what: the parts, as `runs`.
+    :returns: a function that is told how many are done, and what else is to be said.
+    """
+    entry = _BOARD.add(f"0 of {total} {what}", time.monotonic())
+
+    def tell(done: int, text: str) -> None:
+        filled = round(_BAR * done / total) if total else _BAR
+        entry.title = _printable(f"{'█' * filled}{'░' * (_BAR - filled)} {done} of {total} {what}, {text}")
+
+    try:
+        yield tell
+    finally:
+        _BOARD.remove(entry)
+
+
 def setup_logging(verbose: int = 0, logfile: Path | None = None) -> None:
     """Send the log to stderr, and all of it to `logfile` as well.
 
@@ -81,9 +105,9 @@ def setup_logging(verbose: int = 0, logfile: Path | None = None) -> None:
     _BOARD.enabled = human.level <= logging.INFO
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Entry:
-    # What the step does, printable.
+    # What the step does, printable; of many parts it changes.
     title: str
     # Host's monotonic clock, seconds.
     start: float

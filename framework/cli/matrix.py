@@ -32,7 +32,7 @@ from framework.lab.plan import Axes, plan_cells, read_axes
 from framework.lab.pool import JobResult, run_jobs
 from framework.lab.prepare import Wish
 from framework.lab.scenarios import ANYWHERE, SCENARIOS
-from framework.log import note
+from framework.log import note, progress
 from framework.report.summary import plain
 from framework.report.tables import listing
 
@@ -116,14 +116,15 @@ def matrix(
             _show_plan(chosen, todo, seconds, as_json=as_json)
             return
         base = resume or claim_directory(out, "matrix")
-        keeper, tell = Keeper(opened, chosen.batch), _teller(len(todo), seconds)
+        keeper, start = Keeper(opened, chosen.batch), time.monotonic()
+        with progress(len(todo), "runs") as show:
+            tell = _teller(len(todo), seconds, show)
 
-        def on_run(run: CellRun, result: JobResult | None) -> None:
-            keeper.take(run, result)
-            tell(run)
+            def on_run(run: CellRun, result: JobResult | None) -> None:
+                keeper.take(run, result)
+                tell(run)
 
-        start = time.monotonic()
-        runs = run_matrix(chosen, base, runner=runner, wish=wish, on_run=on_run, done=done)
+            runs = run_matrix(chosen, base, runner=runner, wish=wish, on_run=on_run, done=done)
         _show_runs(chosen, base, runs, time.monotonic() - start, as_json=as_json)
         try:
             keeper.flush()
@@ -183,16 +184,20 @@ def _show_runs(plan: Plan, base: Path, runs: Sequence[CellRun], seconds: float, 
     typer.echo(f"{good} of {len(runs)} runs as expected, in {seconds:.0f} s")
 
 
-def _teller(total: int, estimate_s: float) -> Callable[[CellRun], None]:
-    """A function that says a line for each run as it ends, how many are left, and for how long."""
-    start, count = time.monotonic(), 0
+def _teller(total: int, estimate_s: float, show: Callable[[int, str], None]) -> Callable[[CellRun], None]:
+    """A function that says a line for each run as it ends, how many are left, and for how long.
+
+    :param show: is told the same in short.
+    """
+    start, count, odd = time.monotonic(), 0, 0
 
     def tell(run: CellRun) -> None:
-        nonlocal count
-        count += 1
+        nonlocal count, odd
+        count, odd = count + 1, odd + (not run.as_expected)
         spent = time.monotonic() - start
         # What the history said counts as one run, and less with each that has ended.
         left = (total - count) * (spent + estimate_s / total) / (count + 1)
+        show(count, f"{odd} not as expected, {_span(left)} left")
         mark = "as expected" if run.as_expected else "NOT EXPECTED"
         first = run.reason.splitlines()[0] if run.reason else ""
         note(plain(f"{run.outcome or 'TROUBLE'} ({mark}) {run.cell} {first} [{count}/{total}, {_span(left)} left]"))

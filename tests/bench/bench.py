@@ -25,6 +25,7 @@ from growcost import grow_cost, grow_cost_four_cpus, grow_cost_one_cpu
 from loads import loads
 from reportsite import night, overview
 from sampling import sampling
+from scheduling import overhead
 from virtme import virtme
 
 from framework.deadline import Deadline
@@ -133,6 +134,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "grow-cost-4-cpus": (grow_cost_four_cpus, 1),
     "loads": (loads, 3),
     "site": (site, 3),
+    "overhead": (overhead, 5),
     "fresh-demo": (fresh_demo, 1),
 }
 

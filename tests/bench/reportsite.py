@@ -15,7 +15,9 @@ from pathlib import Path
 
 from figures import PROJECT, summary
 
+from framework.errors import HarnessError
 from framework.evidence.timeline import Evidence
+from framework.history.cell import Cell
 from framework.history.database import History
 from framework.history.schema import Figure, Run
 from framework.lab.expectations import EXPECTED
@@ -43,7 +45,22 @@ def overview(runs: int) -> dict[str, object]:
             start = time.monotonic()
             built = write_site(history, Path(directory) / "site", read_evidence)
             seconds.append(time.monotonic() - start)
-    return {"write": summary(seconds, "s"), "pages": built.pages, "bytes": built.bytes}
+        cells = [each.cell for each in history.overview()]
+        asked = [_time_trend(history, cell) for cell in cells]
+    return {
+        "write": summary(seconds, "s"),
+        "trend": summary(asked, "s"),
+        "pages": built.pages,
+        "bytes": built.bytes,
+    }
+
+
+def _time_trend(history: History, cell: Cell) -> float:
+    """Seconds that the trend of one figure of one cell takes."""
+    start = time.monotonic()
+    if not history.trend(cell, "longest_gap_ms"):
+        raise HarnessError(f"{cell} has no trend")
+    return time.monotonic() - start
 
 
 def night(runs: int) -> dict[str, object]:

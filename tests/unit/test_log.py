@@ -47,6 +47,13 @@ def test_short_step_is_one_plain_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr() == ("", "building spl ...\na [bold]note[/bold]\n")
 
 
+def test_progress_is_for_terminals(capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logging()
+    with log.progress(0, "runs") as tell:
+        tell(0, "nothing to do")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_long_step_tells_its_time(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "QUIET_STEP_S", 0.0)
     setup_logging()
@@ -148,6 +155,9 @@ with log.step("outer"):
 assert log._BOARD._live is None
 with log.step("second"):
     log._BOARD._live.refresh()
+with log.progress(4, "runs") as tell:
+    tell(1, "3 min \\x1b[2J left")
+    log._BOARD._live.refresh()
 """
 
 
@@ -175,7 +185,8 @@ def on_terminal(verbose: int, term: str) -> tuple[str, str]:
 def test_live_display_on_a_terminal() -> None:
     result, shown = on_terminal(0, "xterm")
     assert result == "result\n"
-    for text in ("outer", "in a thread", "above the display", "second: done in 0.0 s", "inner \\x1b[2J"):
+    bar = f"{'█' * 5}{'░' * 15} 1 of 4 runs, 3 min \\x1b[2J left"
+    for text in ("outer", "in a thread", "above the display", "second: done in 0.0 s", "inner \\x1b[2J", bar):
         assert text in shown
     assert "outer ..." not in shown
     assert "\x1b[2J" not in shown
