@@ -6,6 +6,7 @@ host, 130 and 143 when ended by Ctrl-C and SIGTERM.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -81,6 +82,10 @@ def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
+# Trouble of a disk, which may come wherever something is written.
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+
 def main() -> NoReturn:
     """Entry point: turns every error into a message and an exit status."""
     signal.signal(signal.SIGTERM, _end_on_sigterm)
@@ -90,4 +95,9 @@ def main() -> NoReturn:
     except HarnessError as error:
         show_error(error)
         sys.exit(error.exit_status)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        show_error(HarnessError(f"{error.filename or 'a file'}: {error.strerror}", hint="is there room?"))
+        sys.exit(HarnessError.exit_status)
     raise AssertionError("a typer application exits")

@@ -124,7 +124,11 @@ def matrix(
                 keeper.take(run, result)
                 tell(run)
 
-            runs = run_matrix(chosen, base, runner=runner, wish=wish, on_run=on_run, done=done)
+            try:
+                runs = run_matrix(chosen, base, runner=runner, wish=wish, on_run=on_run, done=done)
+            except SetupError as error:
+                hint = f"{error.hint or 'mend that'}; `splvm matrix --resume {base}` goes on then"
+                raise SetupError(error.message, hint=hint) from error
         _show_runs(chosen, base, runs, time.monotonic() - start, as_json=as_json)
         try:
             keeper.flush()

@@ -173,6 +173,10 @@ def _run(job: Job) -> JobResult:
         runs = tuple(run_until_fed(job.experiment, job.out, job.attempts))
     except HarnessError as error:
         return JobResult(job, (), time.monotonic() - start, error.message, error.hint)
+    except OSError as error:
+        # A disk that is full or gone: nothing that another run would be the wiser for.
+        trouble = f"{error.filename or job.out}: {error.strerror}"
+        return JobResult(job, (), time.monotonic() - start, trouble, "is there room?")
     return JobResult(job, runs, time.monotonic() - start)
 
 

@@ -26,6 +26,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -283,8 +284,16 @@ def _seal(facts: Mapping[str, Any]) -> str:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Whole or not at all: a reader never sees half of it."""
+    """Whole or not at all: a reader never sees half of it.
+
+    :raises SetupError: when it cannot be written; what was there before is as it was.
+    """
     scratch = path.with_name(path.name + ".new")
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    scratch.write_text(text, encoding="utf-8", errors=_ERRORS)
-    scratch.replace(path)
+    try:
+        scratch.write_text(text, encoding="utf-8", errors=_ERRORS)
+        scratch.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise SetupError(f"{path}: {error.strerror}", hint="is there room?") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -191,6 +192,29 @@ def test_a_matrix_goes_on_where_it_was_interrupted(lab: Lab, tmp_path: Path) -> 
         run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=read_matrix(tmp_path)[1])
         == runs
     )
+
+
+def test_a_disk_that_is_full_in_the_middle(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was finished is kept, and the rest goes on when there is room."""
+    write, left = Path.write_text, [6]
+
+    def write_text(path: Path, *argv: Any, **options: Any) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            write(path, "half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, *argv, **options)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    with pytest.raises(SetupError, match=r"matrix\.json: No space left on device"):
+        run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.glob("matrix.json*")] == ["matrix.json"]
+    plan, done = read_matrix(tmp_path)
+    assert len(done) == 5
+    again = Lab(monkeypatch)
+    runs = run_matrix(plan, tmp_path, runner=again.run_jobs, wish=Wish(), on_run=ignore, done=done)
+    assert {(run.cell, run.number) for run in runs} == set(PLAN.todo)
 
 
 def test_what_was_trouble_is_tried_again(lab: Lab, tmp_path: Path) -> None:

@@ -176,6 +176,8 @@ def test_the_grid_says_what_was_expected_only_where_it_did_not_come() -> None:
         "reason": "because",
         "directory": "/runs/x",
         "seconds": 1.3,
+        "machine": "",
+        "lost": [],
     }
 
 

@@ -18,6 +18,7 @@ from leftovers import qemus_of
 from framework.deadline import Deadline, poll
 from framework.errors import DeadlineExceeded, GuestLostError
 from framework.guest import template as template_module
+from framework.guest.agent import start_agent
 from framework.guest.guest import Guest
 from framework.guest.qemu import Disk
 from framework.guest.template import Template, Templates, start_clone
@@ -61,6 +62,15 @@ def test_the_guest_of_a_test_is_a_clone(guest: Guest, tmp_path: Path) -> None:
     assert "Linux version" in before, "what the template said is in front"
     assert settled
     assert "splvm: clone is awake" in after
+
+
+def test_a_command_that_begins_as_another_ends(guest: Guest) -> None:
+    """Dropbear closes its channel then, one time in ten where both CPUs have other work; it is opened again."""
+    said(guest, "echo 'set pause_us=0 reap_rounds=1000000' >/proc/slabprobe; echo start >/proc/slabprobe")
+    for _ in range(40):
+        with start_agent(guest.ssh, guest.qemu.port, rate_hz=100, sink=lambda _: None, deadline=Deadline(LIMIT_S)):
+            pass
+        assert said(guest, "echo here") == "here"
 
 
 def test_a_clone_has_the_time_of_its_start(
