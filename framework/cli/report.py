@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from framework.cli.history import HistoryOption, history_place
+from framework.cli.history import HistoryOption, KnownOption, history_place
 from framework.cli.options import JsonOption, print_json
 
 SCHEMA_VERSION = 1
@@ -27,6 +27,7 @@ def report(
     runs: Annotated[
         int, typer.Option(help="Runs that get a page, the newest of them.", min=0, max=10_000, metavar="N")
     ] = 100,
+    known: KnownOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a report as a static site: overview, cells over time, runs with their plots, builds side by side.
@@ -34,6 +35,7 @@ def report(
     It is made of the history, and of the runs' directories that are still there. A browser opens it without a network.
     """
     from framework.history.database import History
+    from framework.history.known import read_known
     from framework.lab.expectations import EXPECTED, WHATEVER_SPL
     from framework.lab.rundir import read_evidence
     from framework.site.write import write_site
@@ -42,8 +44,11 @@ def report(
         cell = EXPECTED.get((scenario, variant)) or WHATEVER_SPL.get(scenario)
         return f"{cell.on(honours=True)}, as {cell.why}" if cell is not None else ""
 
+    issues = read_known(known) if known else []
     with History(history_place(history)) as opened:
-        built = write_site(opened, out, read_evidence, explain=explain, batch=batch, since_days=since, most_runs=runs)
+        built = write_site(
+            opened, out, read_evidence, explain=explain, batch=batch, since_days=since, most_runs=runs, known=issues
+        )
     if as_json:
         told = {"directory": str(built.directory), "pages": built.pages, "bytes": built.bytes}
         print_json({"schema_version": SCHEMA_VERSION, **told})

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from framework.errors import EvidenceError
 from framework.history.database import History, Recent
 from framework.history.judgement import Kind, Remark, judge_figures, judge_nights
+from framework.history.known import KnownIssue
 from framework.history.schema import Run
 from framework.site.figures import NAMES
 from framework.site.looks import cell_of
@@ -19,7 +20,15 @@ LAST = 20
 _BATCH_RUNS = 20_000
 
 # Remarks that are told first, come first.
-_URGENCY = (Kind.REGRESSION, Kind.NEW_FINGERPRINT, Kind.STREAK, Kind.FLIP, Kind.CHANGE)
+_URGENCY = (
+    Kind.REGRESSION,
+    Kind.EXPIRED,
+    Kind.NEW_FINGERPRINT,
+    Kind.STREAK,
+    Kind.FLIP,
+    Kind.CHANGE,
+    Kind.KNOWN,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +64,24 @@ class Choice:
         return sorted(told, key=lambda it: (_URGENCY.index(it[1].kind), str(it[0].recent.cell)))
 
 
-def choose(history: History, *, batch: str = "", since_days: int | None = None, most: int = 100) -> Choice:
+def choose(
+    history: History,
+    *,
+    batch: str = "",
+    since_days: int | None = None,
+    most: int = 100,
+    known: Sequence[KnownIssue] = (),
+) -> Choice:
     """Ask the history.
 
     :param batch: only cells and runs of this matrix, as they were at its end; empty: all.
     :param since_days: only what was run within so many days.
     :param most: runs that get a page.
+    :param known: issues that are no regression.
     :raises EvidenceError: when there is no such run.
     """
-    since = datetime.now(UTC).replace(tzinfo=None) - timedelta(days=since_days) if since_days is not None else None
+    now = datetime.now(UTC)
+    since = now.replace(tzinfo=None) - timedelta(days=since_days) if since_days is not None else None
     runs = history.runs(since=since, batch=batch or None, limit=_BATCH_RUNS if batch else most)
     what = f"matrix {batch}" if batch else "all runs"
     what += f" of the last {since_days} days" if since_days is not None else ""
@@ -75,8 +93,7 @@ def choose(history: History, *, batch: str = "", since_days: int | None = None, 
         recent = [each for each in recent if each.cell in ours]
     elif since is not None:
         recent = [each for each in recent if each.runs[-1].started >= since]
-    return Choice(tuple(CellNews(each, _judge(each.runs)) for each in recent), tuple(runs[:most]), what)
-
-
-def _judge(runs: Sequence[Run]) -> tuple[Remark, ...]:
-    return (*judge_nights(runs), *judge_figures(runs))
+    cells = (
+        CellNews(each, (*judge_nights(each.runs, known, now.date()), *judge_figures(each.runs))) for each in recent
+    )
+    return Choice(tuple(cells), tuple(runs[:most]), what)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -14,6 +14,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from framework.history.database import History
+from framework.history.known import KnownIssue
 from framework.history.schema import Run
 from framework.log import step
 from framework.report.rates import CONFIDENCE, Rate
@@ -50,20 +51,21 @@ def write_site(
     batch: str = "",
     since_days: int | None = None,
     most_runs: int = 100,
+    known: Sequence[KnownIssue] = (),
 ) -> Built:
     """Write a site, in the place of the one before.
 
     :param out: its directory.
     :param read: reads the evidence of a run's directory.
     :param explain: tells why a verdict is expected of a scenario on a variant; empty where it is not known.
-    :param batch, since_days, most_runs: as `choose` takes them.
+    :param batch, since_days, most_runs, known: as `choose` takes them.
     :raises UsageError: when there is something else at `out`.
     :raises EvidenceError: when there is no such run.
     :raises SetupError: when the history cannot be read, or the site not be written.
     """
     check_place(out.absolute().resolve())
     with step("reading the history"):
-        choice = choose(history, batch=batch, since_days=since_days, most=most_runs)
+        choice = choose(history, batch=batch, since_days=since_days, most=most_runs, known=known)
     with start_site(out) as site:
         writer = _Writer(site, choice)
         writer.write_assets()

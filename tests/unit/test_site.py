@@ -9,7 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from site_data import HOSTILE, a_run, recorded_runs
 from framework.errors import EvidenceError, SetupError, UsageError
 from framework.evidence.timeline import Evidence, Sample, Timeline
 from framework.history.database import History
+from framework.history.judgement import Kind
+from framework.history.known import KnownIssue
 from framework.history.schema import TROUBLE, Figure, Run
 from framework.lab.rundir import read_evidence
 from framework.site import artefacts, place, plots
@@ -271,6 +273,17 @@ def test_only_what_is_new_enough(tmp_path: Path) -> None:
         for options in ({"since_days": 1}, {"batch": "none"}):
             with pytest.raises(EvidenceError, match="no run"):
                 choose(history, **options)
+
+
+def test_a_known_issue_is_told_last_and_as_one() -> None:
+    good, bad = a_run(1), a_run(2, "STALLED")
+    bad.fingerprint = "0123456789ab"
+    issue = KnownIssue(bad.fingerprint, "https://example.org/1", date(2999, 1, 1))
+    with History(":memory:") as history:
+        history.add([good, bad])
+        assert choose(history).remarks()[0][1].kind is Kind.REGRESSION
+        told = [remark.kind for _, remark in choose(history, known=[issue]).remarks()]
+        assert told[-1] is Kind.KNOWN and Kind.REGRESSION not in told
 
 
 def test_recent_runs_are_those_of_each_cell() -> None:
