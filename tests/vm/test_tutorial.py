@@ -12,7 +12,8 @@ import pytest
 
 from framework.lab.prepare import Prepared
 
-pytestmark = pytest.mark.vm
+# A minute of guests.
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
