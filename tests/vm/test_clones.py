@@ -68,7 +68,7 @@ def test_a_command_that_begins_as_another_ends(guest: Guest) -> None:
     """Dropbear closes its channel then, one time in ten where both CPUs have other work; it is opened again."""
     said(guest, "echo 'set pause_us=0 reap_rounds=1000000' >/proc/slabprobe; echo start >/proc/slabprobe")
     for _ in range(40):
-        with start_agent(guest.ssh, guest.qemu.port, rate_hz=100, sink=lambda _: None, deadline=Deadline(LIMIT_S)):
+        with start_agent(guest.ssh, guest.qemu.port, rate_hz=100, sink=lambda *_: None, deadline=Deadline(LIMIT_S)):
             pass
         assert said(guest, "echo here") == "here"
 
