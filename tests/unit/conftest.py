@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,6 +10,15 @@ from pathlib import Path
 
 import pytest
 from agent_process import GUEST, Agent, FakeProc, Port
+
+
+@pytest.fixture(scope="module")
+def still_heap() -> Iterator[None]:
+    """What there is by now is not looked through any more: a collection would take seconds after thousands of tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def descriptors() -> set[str]:
 
 
 @pytest.fixture
-def nothing_left() -> Iterator[None]:
+def nothing_left(still_heap: None) -> Iterator[None]:
     """The test leaves no thread and no descriptor."""
     threads, before = set(threading.enumerate()), descriptors()
     yield

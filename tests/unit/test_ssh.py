@@ -210,7 +210,7 @@ def started(keys: SshKeys, handlers: Mapping[str, Handler] = HANDLERS) -> Iterat
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def nothing_left(still_heap: None) -> Iterator[None]:
     """A test leaves no thread, no descriptor and no socket for the collector."""
     gc.collect()
     threads, descriptors = set(threading.enumerate()), len(os.listdir("/proc/self/fd"))

@@ -103,6 +103,8 @@ def test_own_patch_mends_it(run_scenario: Callable[..., RunResult], own_tree: Pa
 PER_SLAB = re.compile(r"(?m)^(#define\s+SPL_KMEM_CACHE_OBJ_PER_SLAB\s+)8\b")
 
 
+# What an incremental build may get wrong; a dozen builds.
+@pytest.mark.slow
 def test_kept_tree_builds_what_a_clean_one_builds(spl: Prepared, tmp_path: Path) -> None:
     """To the byte, after edits of source and header, one that does not compile, and a patch that comes and goes."""
     tree = tmp_path / "zfs"

@@ -39,7 +39,7 @@ def bisect(
 @pytest.mark.parametrize(
     ("commits", "bad", "regression", "most"),
     [
-        (8, 5, "always", 10),
+        pytest.param(8, 5, "always", 10, marks=pytest.mark.slow),
         pytest.param(64, 41, "always", 16, marks=pytest.mark.slow),
         pytest.param(64, 41, "sometimes", 300, marks=pytest.mark.slow),
     ],
