@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
@@ -104,8 +105,10 @@ def run_jobs(jobs: Iterable[Job], at_once: int, on_done: OnDone) -> None:
             on_done(_run(job))
         return
     context = get_context("forkserver")
-    # What it imports once, no job has to.
-    context.set_forkserver_preload(["framework.lab.experiment"])
+    # What it imports once, no job has to. Each job's process runs the program's script up to its main function again,
+    # and that imports the command line.
+    loaded = {name for name in sys.modules if name.partition(".")[0] == __package__.partition(".")[0]}
+    context.set_forkserver_preload(sorted(loaded - {"framework.__main__"} | {"framework.lab.experiment"}))
     waiting, running = iter(jobs), dict[Connection, _Running]()
     try:
         while True:
