@@ -90,8 +90,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for `cell`, or for `run_cell`, is one for each cell of a matrix."""
-    if "cell" not in metafunc.fixturenames:
+    """A test that asks for `run_cell` is one for each cell of a matrix."""
+    # Others may have a fixture `cell` of their own.
+    if "run_cell" not in metafunc.fixturenames:
         return
     option = metafunc.config.getoption
     default = Axes(scenarios=ANYWHERE, kernels=(option("--kernel"),), variants=(option("--variant"),))

@@ -12,8 +12,9 @@ from framework.errors import UsageError
 from framework.host.process import Completed, run
 
 _GIT_S = 300.0
-# Of these a guest's modules are made; a commit that touches nothing of them changes nothing.
-_PATHS = (*CONFIGURE_INPUTS, str(SPL_DIR), "include")
+# Of these spl.ko is made, and all modules; a commit that touches nothing of them changes nothing.
+SPL_PATHS = (*CONFIGURE_INPUTS, str(SPL_DIR), "include")
+ALL_PATHS = (*CONFIGURE_INPUTS, "module", "include")
 _MOST_TITLE = 200
 
 
@@ -24,13 +25,14 @@ class Revision:
     sha: str
     # The first line of its message.
     title: str
-    # Whether it touches anything that spl.ko is made of.
+    # Whether it touches anything that modules are made of.
     touches: bool
 
 
-def list_revisions(tree: Path, good: str, bad: str) -> list[Revision]:
+def list_revisions(tree: Path, good: str, bad: str, paths: Sequence[str] = SPL_PATHS) -> list[Revision]:
     """The commits from `good` to `bad`, the oldest first, both included; of merges the first parent is followed.
 
+    :param paths: what modules are made of.
     :raises UsageError: when that is no git checkout, a name stands for no commit, or `good` is no ancestor of `bad`.
     """
     first, last = (_resolve(tree, name) for name in (good, bad))
@@ -43,7 +45,7 @@ def list_revisions(tree: Path, good: str, bad: str) -> list[Revision]:
     rows = [line.split(" ", 1) for line in _git(tree, *shown, f"{first}..{last}").stdout.splitlines()]
     if not rows or _git(tree, "merge-base", "--is-ancestor", first, f"{rows[0][0]}^").exit_code:
         raise UsageError(f"--good {good}: following first parents from {bad} does not come by it")
-    touching = _git(tree, "log", "--first-parent", "--format=%H", f"{first}..{last}", "--", *_PATHS).stdout.split()
+    touching = _git(tree, "log", "--first-parent", "--format=%H", f"{first}..{last}", "--", *paths).stdout.split()
     title = _git(tree, "log", "-1", "--format=%s", first).stdout.strip()
     found = [Revision(first, title[:_MOST_TITLE], True)]
     return found + [Revision(sha, title[:_MOST_TITLE], sha in touching) for sha, title in rows]
@@ -77,5 +79,6 @@ def _resolve(tree: Path, name: str) -> str:
 
 
 def _git(tree: Path, *argv: str) -> Completed:
-    words: Sequence[str | Path] = ("git", "-C", tree, *argv)
+    # A user may have every log say who signed what.
+    words: Sequence[str | Path] = ("git", "-c", "log.showSignature=false", "-C", tree, *argv)
     return run(words, deadline=Deadline(_GIT_S), what=f"git {argv[0]}", check=False)

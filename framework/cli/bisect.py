@@ -29,7 +29,7 @@ from framework.cli.options import (
     print_json,
 )
 from framework.errors import UsageError
-from framework.lab.loads import parse_loads
+from framework.lab.loads import need_pool, parse_loads, with_own
 from framework.lab.repro import HITS
 from framework.lab.scenarios import SCENARIOS, find_scenario
 from framework.log import note
@@ -100,17 +100,17 @@ def bisect(
     else:
         if scenario is None:
             raise UsageError("there is no SCENARIO", hint="for example splvm bisect held-worker --series DIR")
-        find_scenario(scenario)
+        loads = parse_loads(load or ())
+        pool = need_pool(with_own(find_scenario(scenario).load, loads))
         names = kernel_names(kernel or ["debian-12"])
-        kind, candidates = _find_candidates(names, series, spl, good, bad)
+        kind, candidates = _find_candidates(names, series, spl, good, bad, pool=pool)
         source = f"path:{Path(spl.partition(':')[2]).expanduser().absolute()}" if kind is Kind.COMMITS else spl
         wish = make_wish(
             names[0], find_variant(variant).name, source, spl_patch, accel, ram_mib=memory, clones=template
         )
         hits = frozenset(find_outcome(name, "--hit") for name in hit.split(","))
-        loads = ",".join(map(str, parse_loads(load or ())))
-        first = pick_seed(seed, most_runs)
-        plan = Plan(scenario, kind, candidates, wish, hits, confidence, most_runs, first, loads, window)
+        given, first = ",".join(map(str, loads)), pick_seed(seed, most_runs)
+        plan = Plan(scenario, kind, candidates, wish, hits, confidence, most_runs, first, given, window)
         search = Bisection(plan, claim_directory(out, f"bisect-{scenario}"))
     count = len(search.plan.candidates)
     note(
@@ -126,10 +126,11 @@ def bisect(
 
 
 def _find_candidates(
-    kernels: list[str], series: Path | None, spl: str, good: str | None, bad: str | None
+    kernels: list[str], series: Path | None, spl: str, good: str | None, bad: str | None, *, pool: bool
 ) -> tuple[Kind, tuple[Candidate, ...]]:
     """What is searched.
 
+    :param pool: whether guests have a ZFS pool.
     :raises UsageError: when that is nothing, or more than one thing.
     """
     from framework.lab.bisect import Candidate, Kind, find_commits, find_patches
@@ -150,7 +151,7 @@ def _find_candidates(
         return Kind.KERNELS, tuple(Candidate(name, name) for name in kernels)
     if not good or not bad:
         raise UsageError("both --good and --bad are needed", hint="they name commits of --spl path:DIR")
-    return Kind.COMMITS, find_commits(spl, good, bad)
+    return Kind.COMMITS, find_commits(spl, good, bad, pool=pool)
 
 
 def _tell(search: Bisection, each: Try) -> None:

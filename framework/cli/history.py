@@ -203,7 +203,7 @@ def export(
         )
     told = tell(runs, issues, datetime.now(UTC).date())
     text = {
-        Format.JUNIT: lambda: to_junit(told),
+        Format.JUNIT: lambda: to_junit(told, str(Path.cwd())),
         Format.KTAP: lambda: to_ktap(told),
         Format.JSON: lambda: json.dumps(to_json(told), indent=2) + "\n",
     }[form]()

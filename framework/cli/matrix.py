@@ -145,6 +145,8 @@ def _place(on: str | None, jobs: str, wish: Wish) -> Iterator[tuple[int, Runner]
         at_once = count_jobs(jobs, wish.ram_mib)
         yield at_once, lambda todo, on_done: run_jobs(todo, at_once, on_done)
         return
+    if jobs != "auto":
+        raise UsageError("--jobs is of this machine; on a cluster each worker has its own")
     from framework.lab.cluster import Cluster, parse_address
 
     with Cluster(parse_address(on)) as cluster:

@@ -41,6 +41,11 @@ class Outcome(StrEnum):
         """Whether the module did what it promises."""
         return self in (Outcome.PROGRESS, Outcome.HEALTHY, Outcome.IMMUNE)
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether it says nothing of the module, unless it is just what was to be shown."""
+        return self in (Outcome.NOT_TRIGGERED, Outcome.INCONCLUSIVE)
+
 
 @dataclass(frozen=True, slots=True)
 class Reason:

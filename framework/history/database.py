@@ -181,8 +181,7 @@ class History:
         cells: dict[Cell, tuple[int, list[Run]]] = {}
         with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
             for run, of_cell in session.execute(query):
-                cell = Cell(run.scenario, run.kernel, run.variant, run.loads)
-                cells.setdefault(cell, (of_cell, []))[1].append(run)
+                cells.setdefault(run.cell, (of_cell, []))[1].append(run)
             _read_figures(session, [run for _, runs in cells.values() for run in runs], names)
             session.expunge_all()
         return [Recent(cell, of_cell, tuple(runs)) for cell, (of_cell, runs) in cells.items()]

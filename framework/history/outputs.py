@@ -19,15 +19,12 @@ from datetime import date
 from itertools import groupby
 from typing import Any
 
-from framework.evidence.verdict import Outcome
 from framework.history.cell import Cell
 from framework.history.known import KnownIssue, find_known
-from framework.history.schema import TROUBLE, Run
+from framework.history.schema import Run
 
 SCHEMA_VERSION = 1
 
-# They say nothing about SPL.
-_SILENT = frozenset({TROUBLE, Outcome.INCONCLUSIVE.value, Outcome.NOT_TRIGGERED.value})
 # What XML 1.0 cannot have, also not escaped, and what a terminal would obey.
 _NOT_XML = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # Of the columns of a run, those that are properties of a JUnit case.
@@ -47,11 +44,6 @@ class Told:
     issue: KnownIssue | None
 
     @property
-    def is_silent(self) -> bool:
-        """Whether it says nothing, where something was asked for."""
-        return self.run.verdict in _SILENT and not self.run.as_expected
-
-    @property
     def text(self) -> str:
         """Why it is what it is, on one line."""
         expected = f" (expected: {' or '.join(self.run.expected)})" if self.run.expected else ""
@@ -61,7 +53,7 @@ class Told:
 def tell(runs: Iterable[Run], known: Sequence[KnownIssue], today: date) -> list[Told]:
     """The runs by scenario, cell and time; those of one cell have numbers if there are several."""
     told = []
-    for cell, group in groupby(sorted(runs, key=_order), key=_cell):
+    for cell, group in groupby(sorted(runs, key=_order), key=lambda run: run.cell):
         same = list(group)
         for number, run in enumerate(same, 1):
             name = " ".join(filter(None, (cell.kernel, cell.variant, cell.loads)))
@@ -71,12 +63,8 @@ def tell(runs: Iterable[Run], known: Sequence[KnownIssue], today: date) -> list[
     return told
 
 
-def _cell(run: Run) -> Cell:
-    return Cell(run.scenario, run.kernel, run.variant, run.loads)
-
-
 def _order(run: Run) -> tuple[Cell, Any, str]:
-    return _cell(run), run.started, run.id
+    return run.cell, run.started, run.id
 
 
 def _by_scenario(told: Iterable[Told]) -> Iterator[tuple[str, list[Told]]]:
@@ -84,23 +72,25 @@ def _by_scenario(told: Iterable[Told]) -> Iterator[tuple[str, list[Told]]]:
         yield scenario, list(group)
 
 
-def to_junit(told: Sequence[Told]) -> str:
+def to_junit(told: Sequence[Told], base: str) -> str:
     """A suite for each scenario, a case for each run: what pytest writes, and what CI services read.
 
     Evidence is a property, and an attachment in the form that Jenkins and GitLab know.
+
+    :param base: the directory that CI services take paths to be from.
     """
     top = ET.Element("testsuites", name="splvm")
     for scenario, cases in _by_scenario(told):
         suite = ET.SubElement(top, "testsuite", name=_xml(scenario), timestamp=cases[0].run.started.isoformat())
         for each in cases:
-            _add_case(suite, each)
+            _add_case(suite, each, base)
         _count(suite, cases)
     _count(top, told)
     ET.indent(top)
     return ET.tostring(top, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _add_case(suite: ET.Element, told: Told) -> None:
+def _add_case(suite: ET.Element, told: Told, base: str) -> None:
     run = told.run
     case = ET.SubElement(suite, "testcase", classname=f"splvm.{_xml(run.scenario)}", name=_xml(told.name))
     case.set("time", f"{run.duration_s or 0:.3f}")
@@ -114,29 +104,29 @@ def _add_case(suite: ET.Element, told: Told) -> None:
     if told.issue is not None:
         ET.SubElement(case, "skipped", type="known issue", message=_xml(_known(told.issue)))
     elif not run.as_expected:
-        kind = "error" if told.is_silent else "failure"
+        kind = "error" if run.is_silent else "failure"
         ET.SubElement(case, kind, type=_xml(run.verdict), message=_xml(told.text)).text = _xml(run.reason)
     out = [told.text, f"again: {run.command}" if run.command else ""]
-    out += [f"[[ATTACHMENT|{path}]]" for path in _attachments(run.directory)]
+    out += [f"[[ATTACHMENT|{path}]]" for path in _attachments(run.directory, base)]
     ET.SubElement(case, "system-out").text = _xml("\n".join(filter(None, out)))
 
 
 def _count(element: ET.Element, told: Sequence[Told]) -> None:
     bad = [each for each in told if not each.run.as_expected and each.issue is None]
     element.set("tests", str(len(told)))
-    element.set("failures", str(sum(not each.is_silent for each in bad)))
-    element.set("errors", str(sum(each.is_silent for each in bad)))
+    element.set("failures", str(sum(not each.run.is_silent for each in bad)))
+    element.set("errors", str(sum(each.run.is_silent for each in bad)))
     element.set("skipped", str(sum(each.issue is not None for each in told)))
     element.set("time", f"{sum(each.run.duration_s or 0 for each in told):.3f}")
 
 
-def _attachments(directory: str) -> list[str]:
-    """What explains a verdict, by paths that CI services take: from where this program runs, if it is below that."""
+def _attachments(directory: str, base: str) -> list[str]:
+    """What explains a verdict, by paths from `base` if they are below it."""
     if not directory:
         return []
-    near = os.path.relpath(directory)
-    base = directory if near.startswith("..") else near
-    return [os.path.join(base, name) for name in ("run.json", "verdict.json", "console.log", "samples.jsonl")]
+    near = os.path.relpath(directory, base)
+    place = directory if near.startswith("..") else near
+    return [os.path.join(place, name) for name in ("run.json", "verdict.json", "console.log", "samples.jsonl")]
 
 
 def _xml(text: str) -> str:
@@ -165,7 +155,7 @@ def _directive(told: Told) -> str:
     if told.issue is not None:
         return f" # XFAIL {_known(told.issue)}"
     # A directive of that name says that a test has not come to a result.
-    return f" # ERROR {told.run.verdict}" if told.is_silent else ""
+    return f" # ERROR {told.run.verdict}" if told.run.is_silent else ""
 
 
 def _ktap(text: str) -> str:

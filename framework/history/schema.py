@@ -7,8 +7,13 @@ from datetime import datetime
 from sqlalchemy import JSON, DateTime, Double, ForeignKey, Index, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from framework.evidence.verdict import Outcome
+from framework.history.cell import Cell
+
 # In the place of a verdict.
 TROUBLE = "TROUBLE"
+# Verdicts that say nothing of the module.
+_SAYS_NOTHING = frozenset({TROUBLE, *(outcome.value for outcome in Outcome if outcome.says_nothing)})
 
 
 class Base(DeclarativeBase):
@@ -73,3 +78,13 @@ class Run(Base):
     # Of the record, on the host's clock; None where there is no record.
     duration_s: Mapped[float | None]
     figures: Mapped[list[Figure]] = relationship(order_by=Figure.name)
+
+    @property
+    def cell(self) -> Cell:
+        """What it is compared within."""
+        return Cell(self.scenario, self.kernel, self.variant, self.loads)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it says nothing, where something was to be said."""
+        return not self.as_expected and self.verdict in _SAYS_NOTHING

@@ -20,16 +20,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from framework.build.revisions import extract_revision, list_revisions
+from framework.build.revisions import ALL_PATHS, SPL_PATHS, extract_revision, list_revisions
+from framework.build.spl import check_inputs
 from framework.deadline import Deadline
-from framework.errors import EvidenceError, HarnessError, SetupError, UsageError
+from framework.errors import BuildError, EvidenceError, SetupError, UsageError
 from framework.evidence.verdict import Outcome
 from framework.host.content import file_hash
 from framework.lab.experiment import Experiment
 from framework.lab.loads import parse_loads
 from framework.lab.pool import Job, JobResult, run_jobs
-from framework.lab.prepare import PREPARE_BUDGET_S, Prepared, Wish, prepare
-from framework.lab.repro import SILENT, TROUBLES
+from framework.lab.prepare import PREPARE_BUDGET_S, Wish, prepare
+from framework.lab.repro import TROUBLES
 from framework.lab.rundir import write_json
 from framework.lab.scenarios import find_scenario
 from framework.lab.search import Answer, Search
@@ -129,16 +130,21 @@ class Try:
         return cls(int(row["candidate"]), outcome, str(row["reason"]), directory, float(row["seconds"]))
 
 
-def find_commits(tree: str, good: str, bad: str) -> tuple[Candidate, ...]:
+def find_commits(tree: str, good: str, bad: str, *, pool: bool) -> tuple[Candidate, ...]:
     """The commits of a tree, as `--spl` names it.
 
+    :param pool: whether guests have a ZFS pool, so that all modules are built of it and not spl.ko alone.
     :raises UsageError: when there are none.
     """
     kind, _, directory = tree.partition(":")
     if kind != "path" or not directory:
         raise UsageError(f"--spl {tree}: commits are those of a git checkout", hint="it is --spl path:DIR then")
     path = Path(directory).expanduser()
-    return tuple(Candidate(each.sha, each.title, each.touches) for each in list_revisions(path, good, bad))
+    paths = ALL_PATHS if pool else SPL_PATHS
+    revisions = list_revisions(path, good, bad, paths)
+    if not any(each.touches for each in revisions[1:]):
+        raise UsageError(f"none of these commits touches what the modules are made of: {', '.join(paths)}")
+    return tuple(Candidate(each.sha, each.title, each.touches) for each in revisions)
 
 
 def find_patches(series: Path) -> tuple[Candidate, ...]:
@@ -218,7 +224,8 @@ class Bisection:
         """Go on until it is over.
 
         :param at_once: so many guests; with more than one some runs may turn out not to have been needed.
-        :raises SetupError: when an end cannot be built, or nothing says anything.
+        :raises SetupError: when an end cannot be built or says nothing, or both ends are the same build.
+        :raises EvidenceError: when what is built is not what the runs so far were of.
         """
 
         def take(result: JobResult) -> None:
@@ -228,6 +235,10 @@ class Bisection:
             on_try(self, found)
 
         self._keep()
+        if not self.is_over:
+            # What is wrong with them is known before anything is run; also after an interruption.
+            for end in (self.search.count - 1, 0):
+                self._prepare(end)
         while not self.is_over:
             run_jobs(self._jobs(), at_once, take)
 
@@ -252,7 +263,7 @@ class Bisection:
     def _take(self, found: Try) -> None:
         self.tries.append(found)
         number = found.candidate
-        if found.outcome is not None and (found.outcome in self.plan.hits or found.outcome not in SILENT):
+        if not self.is_silent(found):
             self.search.observe(number, found.outcome in self.plan.hits)
             return
         last = [each for each in self.tries if each.candidate == number][-TROUBLES:]
@@ -261,7 +272,7 @@ class Bisection:
 
     def is_silent(self, each: Try) -> bool:
         """Whether a run says nothing of what is looked for."""
-        return each.outcome is None or (each.outcome in SILENT and each.outcome not in self.plan.hits)
+        return each.outcome is None or (each.outcome.says_nothing and each.outcome not in self.plan.hits)
 
     def _skip(self, number: int, why: str) -> None:
         self.skipped[number] = why
@@ -273,31 +284,34 @@ class Bisection:
         note(f"skipped {title}: {why.splitlines()[0]}")
 
     def _prepare(self, number: int) -> Experiment | None:
-        """What a candidate's runs are; None if it tells something by itself, and another one may be asked now."""
+        """What a candidate's runs are; None if it tells something by itself, and another one may be asked now.
+
+        :raises HarnessError: for other trouble than that it does not build: it may not be the candidate's own.
+        """
         if number in self._experiments:
             return self._experiments[number]
+        title = self.plan.candidates[number].title
         try:
-            with step(f"preparing {self.plan.candidates[number].title}"):
-                prepared = self._build(number)
-        except UsageError as error:
-            if self.plan.kind is not Kind.COMMITS:
-                raise
+            with step(f"preparing {title}"):
+                experiment = self._build(number)
+        except BuildError as error:
             self._skip(number, error.message)
+            self._keep()
             return None
-        except HarnessError as error:
-            self._skip(number, error.message)
-            return None
-        plan = self.plan
-        loads = parse_loads([plan.load] if plan.load else [])
-        scenario = find_scenario(plan.scenario)
-        experiment = prepared.experiment(scenario, window_s=plan.window_s, loads=loads, seed=plan.seed)
-        self._experiments[number] = experiment
-        modules = prepared.spl.facts()["modules"]
-        known = number in self.builds
-        self.builds[number] = f"{prepared.kernel.release} {json.dumps(modules, sort_keys=True)}"
-        is_new = self._compare(number) and not known
+        build = _describe(experiment)
+        known = self.builds.get(number)
+        if known not in (None, build):
+            raise EvidenceError(f"{title} is another build than its runs so far were of", hint="begin anew")
+        self._experiments[number], self.builds[number] = experiment, build
+        tells = self._compare(number) and known is None
         self._keep()
-        return None if is_new else experiment
+        if self.builds.get(0) == self.builds.get(self.search.count - 1):
+            raise SetupError(
+                f"{self.name(0)} and {self.name(self.search.count - 1)} are the same build: nothing of what is between "
+                "them is in the guest's modules",
+                hint="patches are put on SPL alone, not on the rest of OpenZFS",
+            )
+        return None if tells else experiment
 
     def _compare(self, number: int) -> bool:
         """Whether another candidate is the same build; what is between them then made nothing bad."""
@@ -306,23 +320,31 @@ class Bisection:
             self.search.same(each, number)
         return bool(same)
 
-    def _build(self, number: int) -> Prepared:
+    def _build(self, number: int) -> Experiment:
+        """:raises BuildError: when it does not build, or a commit has no SPL in it."""
         plan, candidate = self.plan, self.plan.candidates[number]
         match plan.kind:
             case Kind.KERNELS:
-                return prepare(replace(plan.wish, kernel=candidate.id))
+                return self._experiment(replace(plan.wish, kernel=candidate.id))
             case Kind.PATCHES:
                 series = [Path(each.id) for each in plan.candidates[1 : number + 1]]
-                return prepare(replace(plan.wish, patches=(*plan.wish.patches, *series)))
+                return self._experiment(replace(plan.wish, patches=(*plan.wish.patches, *series)))
             case Kind.COMMITS:
                 # Its name is what a run's record says of its source.
                 tree = self.out / "tree" / candidate.id[:12]
                 try:
                     repository = Path(plan.wish.spl.partition(":")[2])
                     extract_revision(repository, candidate.id, tree, Deadline(PREPARE_BUDGET_S))
-                    return prepare(replace(plan.wish, spl=f"path:{tree}"))
+                    _check_tree(candidate, tree)
+                    return self._experiment(replace(plan.wish, spl=f"path:{tree}"))
                 finally:
                     shutil.rmtree(tree.parent, ignore_errors=True)
+
+    def _experiment(self, wish: Wish) -> Experiment:
+        plan = self.plan
+        loads = parse_loads([plan.load] if plan.load else [])
+        scenario = find_scenario(plan.scenario)
+        return prepare(wish).experiment(scenario, window_s=plan.window_s, loads=loads, seed=plan.seed)
 
     def name(self, number: int) -> str:
         """A candidate for people to read; one beyond the last is none."""
@@ -395,6 +417,20 @@ def read_bisection(out: Path) -> Bisection:
 
 
 _TOLD = ("skipped", "builds")
+
+
+def _check_tree(candidate: Candidate, tree: Path) -> None:
+    """:raises BuildError: when a commit has no SPL in it."""
+    try:
+        check_inputs(f"path:{tree}", ())
+    except UsageError as error:
+        raise BuildError(candidate.title, error.message, None) from error
+
+
+def _describe(experiment: Experiment) -> str:
+    """What its guests are made of, as far as candidates differ in it."""
+    facts = experiment.facts
+    return json.dumps([facts["kernel"]["release"], facts["spl"]["modules"], facts.get("zfs")], sort_keys=True)
 
 
 def _read(candidate: int, result: JobResult) -> Try:

@@ -278,6 +278,11 @@ def with_pool(machine: MachineSpec, archive: Path) -> MachineSpec:
     return replace(machine, initrds=(*machine.initrds, archive), disks=(*machine.disks, disk))
 
 
+def need_pool(loads: Sequence[Load]) -> bool:
+    """Whether a guest under these loads has a ZFS pool."""
+    return any(load.kind.pool for load in loads)
+
+
 def with_disks(machine: MachineSpec, loads: Sequence[Load]) -> MachineSpec:
     """The machine with the disks that loads need, behind those it has."""
     disks = [Disk(load.values["disk_mib"], load.kind.disk) for load in loads if load.kind.disk is not None]

@@ -32,7 +32,7 @@ from framework.host.store import Store
 from framework.lab.expectations import expected_outcomes
 from framework.lab.experiment import Dump, Experiment
 from framework.lab.guests import Start
-from framework.lab.loads import POOL_SETUP, Load, with_disks, with_own, with_pool
+from framework.lab.loads import POOL_SETUP, Load, need_pool, with_disks, with_own, with_pool
 from framework.lab.scenarios import Scenario, Workload
 from framework.lab.traits import kernel_traits
 
@@ -161,7 +161,7 @@ class Prepared(PreparedKernel):
         loads = with_own(scenario.load, loads)
         machine, setup, facts = self.machine, "", self.facts()
         machine = replace(machine, ram_mib=max(machine.ram_mib, scenario.least_mib))
-        if any(load.kind.pool for load in loads):
+        if need_pool(loads):
             zfs = self.zfs(Deadline(PREPARE_BUDGET_S))
             machine, setup, facts = with_pool(machine, zfs.archive), POOL_SETUP, facts | {"zfs": zfs.facts()}
         return Experiment(

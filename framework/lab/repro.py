@@ -28,9 +28,6 @@ SCHEMA_VERSION = 1
 # Verdicts that count as a hit unless others are named: something stood still or died.
 HITS = frozenset({Outcome.CRASHED, Outcome.LOST, Outcome.STALLED, Outcome.NO_RECOVERY})
 
-# Verdicts that say nothing of what is looked for: neither a hit nor a miss.
-SILENT = frozenset({Outcome.INCONCLUSIVE, Outcome.NOT_TRIGGERED})
-
 # Runs in a row that come to nothing by trouble of the host or the harness, after which a series ends: there will be
 # nothing else.
 TROUBLES = 3
@@ -119,7 +116,7 @@ class Series:
     @property
     def silent(self) -> list[Trial]:
         """Those that say nothing; they are no part of the rate."""
-        return [t for t in self.trials if t.outcome is None or (t.outcome in SILENT and t.outcome not in self.hits)]
+        return [t for t in self.trials if t.outcome is None or (t.outcome.says_nothing and t.outcome not in self.hits)]
 
     @property
     def rate(self) -> Rate:

@@ -12,7 +12,6 @@ from framework.history.judgement import Kind, Remark, judge_figures, judge_night
 from framework.history.known import KnownIssue
 from framework.history.schema import Run
 from framework.site.figures import NAMES
-from framework.site.looks import cell_of
 
 # Runs of a cell that are looked at, those of its line in the overview, and those of a matrix at most.
 CELL_RUNS = 60
@@ -89,7 +88,7 @@ def choose(
         raise EvidenceError(f"the history has no run: {what}", hint="`splvm history list` shows what it has")
     recent = history.recent(CELL_RUNS, NAMES, until=runs[0].started if batch else None)
     if batch:
-        ours = {cell_of(run) for run in runs}
+        ours = {run.cell for run in runs}
         recent = [each for each in recent if each.cell in ours]
     elif since is not None:
         recent = [each for each in recent if each.runs[-1].started >= since]

@@ -32,9 +32,6 @@ SYMBOLS: Mapping[str, str] = {
 # Verdicts from worst to best, as axes and lists show them.
 ORDER = (TROUBLE, *(outcome.value for outcome in Outcome))
 
-# Verdicts that say nothing of the module.
-_SAYS_NOTHING = frozenset((TROUBLE, Outcome.INCONCLUSIVE, Outcome.NOT_TRIGGERED))
-
 
 def symbol(verdict: str) -> str:
     return SYMBOLS.get(verdict, "·")
@@ -44,7 +41,7 @@ def tone(run: Run) -> str:
     """Whether a run is as expected, or else whether it says anything: a class of the style sheet."""
     if run.as_expected:
         return "expected"
-    return "unsure" if run.verdict in _SAYS_NOTHING else "unexpected"
+    return "unsure" if run.is_silent else "unexpected"
 
 
 def told(run: Run) -> str:
@@ -83,10 +80,6 @@ def run_pages(runs: Iterable[Run]) -> dict[str, str]:
         name = f"{digits[:12]}.html"
         pages[run.id] = name if name not in pages.values() else f"{digits}.html"
     return pages
-
-
-def cell_of(run: Run) -> Cell:
-    return Cell(run.scenario, run.kernel, run.variant, run.loads)
 
 
 def by_name(runs: Iterable[Run]) -> dict[str, list[tuple[Run, float]]]:

@@ -22,7 +22,7 @@ from framework.site import compare, plots
 from framework.site.artefacts import Budget
 from framework.site.choice import CELL_RUNS, CellNews, Choice, choose
 from framework.site.figures import FIGURES
-from framework.site.looks import ORDER, cell_of, cell_page, printable, run_pages, symbol, told, tone
+from framework.site.looks import ORDER, cell_page, printable, run_pages, symbol, told, tone
 from framework.site.overview import make_matrix
 from framework.site.place import check_place, start_site
 from framework.site.runpage import ReadEvidence, facts_of, show_run
@@ -161,8 +161,8 @@ class _Writer:
                 *("run.html", f"runs/{page}"),
                 root="../",
                 run=run,
-                cell=cell_of(run),
-                has_cell=cell_of(run) in cells,
+                cell=run.cell,
+                has_cell=run.cell in cells,
                 facts=list(facts_of(run)),
                 shown=record,
                 gone=shown if record is None else "",
@@ -192,7 +192,7 @@ def make_environment() -> Environment:
         lstrip_blocks=True,
     )
     env.filters |= {"printable": printable, "number": _number, "chance": _chance, "rate": _rate, "bytes": _bytes}
-    env.globals |= {"symbol": symbol, "tone": tone, "told": told, "cell_page": cell_page, "cell_of": cell_of}
+    env.globals |= {"symbol": symbol, "tone": tone, "told": told, "cell_page": cell_page}
     return env
 
 

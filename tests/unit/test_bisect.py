@@ -18,7 +18,7 @@ from framework.build.revisions import extract_revision, list_revisions
 from framework.build.spl import SPL_DIR
 from framework.cli import app
 from framework.deadline import Deadline
-from framework.errors import BuildError, EvidenceError, SetupError, UsageError
+from framework.errors import BuildError, EvidenceError, HarnessError, SetupError, UsageError
 from framework.evidence.verdict import Outcome, Reason, Verdict
 from framework.lab import bisect
 from framework.lab.bisect import Bisection, Candidate, Kind, Plan, find_patches, read_bisection
@@ -43,21 +43,30 @@ def steps(first_bad: int) -> Oracle:
     return lambda number: Outcome.STALLED if number >= first_bad else Outcome.PROGRESS
 
 
+def broken(*names: str) -> dict[str, HarnessError]:
+    """Kernels for which nothing compiles."""
+    return dict.fromkeys(names, BuildError("spl.ko", "error: expected ';'\nmore", None))
+
+
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What stands for builds and guests: `oracle`, `builds` by the wish's kernel, and what was `asked` and built."""
-    told = SimpleNamespace(oracle=steps(0), builds={}, asked=[], built=[], broken=set())
+    told = SimpleNamespace(oracle=steps(0), builds={}, zfs={}, asked=[], built=[], broken={}, trees=[])
 
     def prepare(wish: Wish) -> Any:
         told.built.append(wish)
         if wish.kernel in told.broken:
-            raise BuildError("spl.ko", "error: expected ';'\nmore", None)
-        facts = {"modules": {"spl.ko": told.builds.get(wish.kernel, str(wish))}}
-        return SimpleNamespace(
-            experiment=lambda *_, **__: experiment(),
-            spl=SimpleNamespace(facts=lambda: facts),
-            kernel=SimpleNamespace(release="6.1"),
-        )
+            raise told.broken[wish.kernel]
+        told.trees.append(wish.spl.startswith("path:") and Path(wish.spl[5:]).is_dir())
+        modules = {"spl.ko": told.builds.get(wish.kernel, str(wish))}
+        made = experiment(kernel={"release": "6.1"}, spl={"modules": modules}, zfs=told.zfs.get(wish.kernel))
+
+        def make(*_: Any, **__: Any) -> Any:
+            # ZFS is built now, of the same tree.
+            told.trees.append(wish.spl.startswith("path:") and Path(wish.spl[5:]).is_dir())
+            return made
+
+        return SimpleNamespace(experiment=make)
 
     def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
@@ -89,12 +98,12 @@ def test_the_first_bad_one_is_found(world: SimpleNamespace, tmp_path: Path) -> N
     assert evidence == [("last good", 12, Outcome.PROGRESS), ("first bad", 13, Outcome.STALLED)]
     told = json.loads((tmp_path / "bisect.json").read_text())
     assert told["answer"]["first"] == 13 and len(told["runs"]) == len(search.tries)
-    # Each candidate is built once.
-    assert len(world.built) == len(set(world.asked))
+    # Each candidate is built once, and both ends in any case.
+    assert len(world.built) == len({0, 19, *world.asked})
 
 
 def test_what_does_not_build_is_left_out(world: SimpleNamespace, tmp_path: Path) -> None:
-    world.oracle, world.broken = steps(13), {"k12", "k10", "k5"}
+    world.oracle, world.broken = steps(13), broken("k12", "k10", "k5")
     search = Bisection(plan(20), tmp_path)
     search.run(1, lambda *_: None)
     assert found(search) == (12, 13)
@@ -105,9 +114,45 @@ def test_what_does_not_build_is_left_out(world: SimpleNamespace, tmp_path: Path)
 
 @pytest.mark.parametrize(("number", "end"), [(0, "good"), (19, "bad")])
 def test_an_end_that_does_not_build(world: SimpleNamespace, tmp_path: Path, number: int, end: str) -> None:
-    world.oracle, world.broken = steps(0 if end == "good" else 13), {f"k{number}"}
+    world.oracle, world.broken = steps(0 if end == "good" else 13), broken(f"k{number}")
     with pytest.raises(SetupError, match=f"the {end} end, k{number}, cannot be asked"):
         Bisection(plan(20), tmp_path).run(1, lambda *_: None)
+
+
+def test_trouble_of_the_host_leaves_nobody_out(world: SimpleNamespace, tmp_path: Path) -> None:
+    """A mirror that is away is no fault of a candidate's, and ends the search until it is back."""
+    world.oracle, world.broken = steps(13), {f"k{number}": SetupError("no mirror") for number in range(1, 19)}
+    with pytest.raises(SetupError, match="no mirror"):
+        Bisection(plan(20), tmp_path).run(1, lambda *_: None)
+    world.broken = {}
+    again = read_bisection(tmp_path)
+    assert not again.skipped
+    again.run(1, lambda *_: None)
+    assert found(again) == (13, 13)
+
+
+def test_ends_that_are_the_same_build(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle, world.builds = steps(3), {f"k{number}": "one" for number in range(8)}
+    with pytest.raises(SetupError, match="k0 and k7 are the same build"):
+        Bisection(plan(8), tmp_path).run(1, lambda *_: None)
+
+
+def test_what_is_loaded_beside_spl_is_part_of_the_build(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle, world.builds = steps(5), {f"k{number}": "one" for number in range(8)}
+    world.zfs = {f"k{number}": {"sha256": str(number)} for number in range(8)}
+    search = Bisection(plan(8), tmp_path)
+    search.run(1, lambda *_: None)
+    assert found(search) == (5, 5)
+
+
+def test_a_build_that_is_another_one_by_now(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle = steps(5)
+    Bisection(plan(8, most_runs=3), tmp_path).run(1, lambda *_: None)
+    again = read_bisection(tmp_path)
+    again.plan = plan(8)
+    world.builds = {f"k{number}": f"new {number}" for number in range(8)}
+    with pytest.raises(EvidenceError, match="is another build than its runs so far were of"):
+        again.run(1, lambda *_: None)
 
 
 def test_runs_that_say_nothing_are_no_observation(world: SimpleNamespace, tmp_path: Path) -> None:
@@ -163,7 +208,7 @@ def test_an_end_to_patience(world: SimpleNamespace, tmp_path: Path) -> None:
 
 
 def test_it_goes_on_where_it_was(world: SimpleNamespace, tmp_path: Path) -> None:
-    world.oracle, world.broken = steps(13), {"k10", "k12"}
+    world.oracle, world.broken = steps(13), broken("k10", "k12")
     # Those that are built on the way to the interruption; what is between them is out of the question afterwards too.
     world.builds = {f"k{number}": "old" for number in range(12)}
 
@@ -285,6 +330,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_commits_of_a_range(tree: Path) -> None:
+    git(tree, "config", "log.showSignature", "true")
     found = list_revisions(tree, "HEAD~5", "main")
     assert [(each.title, each.touches) for each in found] == [
         ("change 1", True),
@@ -329,14 +375,28 @@ def test_a_commit_is_taken_out_and_the_checkout_left_alone(tree: Path, tmp_path:
 def test_commits_are_built_from_a_tree_of_their_own(world: SimpleNamespace, tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    candidates = bisect.find_commits(f"path:{tree}", "HEAD~5", "main")
+    candidates = bisect.find_commits(f"path:{tree}", "HEAD~5", "main", pool=False)
     world.oracle = steps(2)
     search = Bisection(plan(6, kind=Kind.COMMITS, candidates=candidates, wish=Wish(spl=f"path:{tree}")), out)
     search.run(1, lambda *_: None)
     assert found(search) == (2, 2)
     assert search.name(2) == f"{candidates[2].id[:12]} change 3"
     assert {Path(wish.spl).name for wish in world.built} == {candidates[n].id[:12] for n in set(world.asked)}
+    assert world.trees and all(world.trees), "the tree is there for as long as something is built of it"
     assert not (out / "tree").exists()
+
+
+def test_commits_of_a_pool_may_touch_any_module(tree: Path) -> None:
+    """Of SPL alone nothing is changed by what is somewhere else in OpenZFS."""
+    for name in ("module/zfs/arc.c", "module/zfs/dbuf.c"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("x")
+        git(tree, "add", "-A")
+        git(tree, "commit", "-q", "-m", name)
+    where = (f"path:{tree}", "HEAD~2", "HEAD")
+    assert [each.changes for each in bisect.find_commits(*where, pool=True)] == [True, True, True]
+    with pytest.raises(UsageError, match="none of these commits touches"):
+        bisect.find_commits(*where, pool=False)
 
 
 # The command.

@@ -81,7 +81,7 @@ def read_junit(text: str, path: Path) -> junitparser.JUnitXml:
 
 
 def test_junit_is_read_by_its_parser(tmp_path: Path) -> None:
-    xml = read_junit(to_junit(told()), tmp_path / "x.xml")
+    xml = read_junit(to_junit(told(), "/x"), tmp_path / "x.xml")
     counts = (xml.tests, xml.failures, xml.errors, xml.skipped)
     assert counts == (6, 1, 2, 1)
     suites = {suite.name: suite for suite in xml}
@@ -98,8 +98,8 @@ def test_junit_is_read_by_its_parser(tmp_path: Path) -> None:
     assert (xml.tests, xml.failures, xml.errors, xml.skipped) == counts
 
 
-def test_junit_has_the_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (suite,) = read_junit(to_junit(told([a_run(1, verdict="STALLED")])), tmp_path / "x.xml")
+def test_junit_has_the_evidence(tmp_path: Path) -> None:
+    (suite,) = read_junit(to_junit(told([a_run(1, verdict="STALLED")]), "/x"), tmp_path / "x.xml")
     (case,) = suite
     properties = {each.get("name"): each.get("value") for each in case._elem.iter("property")}
     assert properties["directory"] == "/evidence"
@@ -107,12 +107,11 @@ def test_junit_has_the_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "figure.latency.all.count" not in properties
     assert case.result[0].message == "STALLED (expected: PROGRESS): why"
     assert "[[ATTACHMENT|/evidence/verdict.json]]" in case.system_out
-    monkeypatch.chdir("/")
-    assert "[[ATTACHMENT|evidence/verdict.json]]" in to_junit(told([a_run(1)]))
+    assert "[[ATTACHMENT|evidence/verdict.json]]" in to_junit(told([a_run(1)]), "/")
 
 
 def test_an_issue_that_has_expired_excuses_nothing(tmp_path: Path) -> None:
-    xml = read_junit(to_junit(told(today=TODAY + timedelta(days=1))), tmp_path / "x.xml")
+    xml = read_junit(to_junit(told(today=TODAY + timedelta(days=1)), "/x"), tmp_path / "x.xml")
     assert (xml.failures, xml.skipped) == (2, 0)
     assert "XFAIL" not in to_ktap(told(today=TODAY + timedelta(days=1)))
     assert to_json(told(today=TODAY + timedelta(days=1)))["runs"][1]["known_issue"] is None
@@ -196,12 +195,12 @@ def test_json_is_as_its_schema_says(project: Path) -> None:
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     names = ("reason", "release", "kernel", "variant", "loads", "scenario", "command", "spl_version")
     runs = [a_run(1, verdict="STALLED", **dict.fromkeys(names, HOSTILE)), a_run(2)]
-    xml = read_junit(to_junit(tell(runs, [], TODAY)), tmp_path / "x.xml")
+    xml = read_junit(to_junit(tell(runs, [], TODAY), "/x"), tmp_path / "x.xml")
     assert (xml.tests, xml.failures, xml.skipped) == (2, 1, 0)
-    assert not re.search(r"[\x00\x1b\ud800]", to_junit(tell(runs, [], TODAY)))
+    assert not re.search(r"[\x00\x1b\ud800]", to_junit(tell(runs, [], TODAY), "/x"))
     results = list(check_ktap(to_ktap(tell(runs, [], TODAY)).splitlines()))
     assert [result for result, _, _ in results] == ["ok", "not ok"]
-    ET.fromstring(to_junit(tell(runs, [], TODAY)))
+    ET.fromstring(to_junit(tell(runs, [], TODAY), "/x"))
 
 
 # The file of known issues.

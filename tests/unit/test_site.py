@@ -31,7 +31,7 @@ from framework.site.choice import choose
 from framework.site.compare import pairs
 from framework.site.figures import FIGURES, NAMES
 from framework.site.kernellog import excerpt_log
-from framework.site.looks import ORDER, SYMBOLS, cell_of, cell_page, printable, run_pages
+from framework.site.looks import ORDER, SYMBOLS, cell_page, printable, run_pages
 from framework.site.place import MARK, start_site
 from framework.site.series import panels, phases, states, thin_out
 from framework.site.waitdraw import draw
@@ -168,7 +168,7 @@ def test_a_crash_is_marked_in_the_kernel_log(pages: dict[str, Page]) -> None:
 def test_the_overview_has_every_cell_in_words_and_symbols(runs: list[Run], pages: dict[str, Page]) -> None:
     page = pages["index.html"]
     squares = [attributes for tag, attributes in page.tags if tag == "td" and "data-verdict" in attributes]
-    assert len(squares) == len({cell_of(run) for run in runs})
+    assert len(squares) == len({run.cell for run in runs})
     for square in squares:
         assert f"</span> {square['data-verdict']}</a>" in page.source
     assert "new fingerprint" in page.source
@@ -508,9 +508,9 @@ def test_a_link_to_a_site_is_followed(tmp_path: Path) -> None:
 
 def test_names_of_pages() -> None:
     cells = [
-        cell_of(a_run(1)),
-        replace(cell_of(a_run(1)), kernel="path:/boot/../x,y"),
-        replace(cell_of(a_run(1)), loads="z" * 900),
+        a_run(1).cell,
+        replace(a_run(1).cell, kernel="path:/boot/../x,y"),
+        replace(a_run(1).cell, loads="z" * 900),
     ]
     names = [cell_page(cell) for cell in cells]
     assert len(set(names)) == 3 and all(re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,100}\.html", name) for name in names)

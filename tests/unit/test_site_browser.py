@@ -22,7 +22,7 @@ from framework.evidence.timeline import Evidence
 from framework.history.database import History
 from framework.history.schema import Run
 from framework.lab.rundir import read_evidence
-from framework.site.looks import cell_of, cell_page, run_pages
+from framework.site.looks import cell_page, run_pages
 from framework.site.write import write_site
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -147,7 +147,7 @@ def samples(site: Path, runs: list[Run]) -> dict[str, Path]:
     stalled = next(run for run in runs if Path(run.directory).name == "stalled-cycle")
     return {
         "overview": site / "index.html",
-        "cell": site / "cells" / cell_page(cell_of(runs[-1])),
+        "cell": site / "cells" / cell_page(runs[-1].cell),
         "run": site / "runs" / run_pages([stalled])[stalled.id],
         "compare": site / "compare.html",
     }
@@ -247,7 +247,7 @@ def test_a_view_is_in_the_address(browser: Browser, samples: dict[str, Path]) ->
 def test_text_of_a_guest_does_nothing(browser: Browser, site: Path, bad: list[Run]) -> None:
     """On every page that has it: no dialog, no element of its own, nothing that the policy had to stop."""
     names = run_pages(bad)
-    pages = [site / "runs" / names[run.id] for run in bad] + [site / "cells" / cell_page(cell_of(run)) for run in bad]
+    pages = [site / "runs" / names[run.id] for run in bad] + [site / "cells" / cell_page(run.cell) for run in bad]
     for page in [*pages, site / "index.html", site / "compare.html"]:
         browser.open(page)
         assert "alert(1)" in browser.driver.find_element(By.TAG_NAME, "main").text
