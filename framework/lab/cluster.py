@@ -12,6 +12,7 @@ import logging
 import queue
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -44,8 +45,10 @@ FORM = "dask://HOST:PORT"
 
 _CONNECT_S = 15.0
 _LOOK_S = 2.0
-# How long a cluster may be without a worker that can run anything before what is left is given up.
+# How long a cluster may be without a worker that could run something before that is given up.
 _EMPTY_S = 60.0
+# How often a worker is given files that it lacks.
+_MOST_SENT = 3
 # It has types in part only.
 _CLIENT: Any = Client
 _MEMORY, _KVM = "MEMORY", "KVM"
@@ -111,6 +114,8 @@ class _Sent:
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     start: float = field(default_factory=time.monotonic)
     future: Any = None
+    # Workers that said they lack files, each as often as it did.
+    lacked: Counter[str] = field(default_factory=Counter)
 
 
 class Cluster:
@@ -160,8 +165,7 @@ class Cluster:
             while running:
                 for key in self._wait(running, ended):
                     sent = running.pop(key)
-                    if sent.future.status == "finished" and sent.future.result().lacking:
-                        self._send(sent, sent.future.result().worker)
+                    if self._send(sent):
                         self._submit(sent, running, ended)
                     else:
                         on_done(self._finish(sent))
@@ -171,19 +175,21 @@ class Cluster:
                 self._client.cancel([sent.future for sent in running.values()])
 
     def _submit(self, sent: _Sent, running: dict[str, _Sent], ended: queue.SimpleQueue[Any]) -> None:
-        machine = sent.job.experiment.machine
-        needs = {self._machine.resource: 1.0, _MEMORY: float(machine.ram_mib + GUEST_MIB)}
-        if machine.accelerator == "kvm":
-            needs[_KVM] = 1.0
-        key = f"splvm-{uuid.uuid4().hex}"
+        key, needs = f"splvm-{uuid.uuid4().hex}", self._needs(sent.job)
         sent.future = self._client.submit(
             _run_there, sent.parcel, self._topic, sent.id, key=key, resources=needs, pure=False
         )
         running[key] = sent
         sent.future.add_done_callback(ended.put)
 
+    def _needs(self, job: Job) -> dict[str, float]:
+        """What a run takes of a worker."""
+        machine = job.experiment.machine
+        needs = {self._machine.resource: 1.0, _MEMORY: float(machine.ram_mib + GUEST_MIB)}
+        return needs | ({_KVM: 1.0} if machine.accelerator == "kvm" else {})
+
     def _wait(self, running: Mapping[str, _Sent], ended: queue.SimpleQueue[Any]) -> list[str]:
-        """Keys of what has ended; all of them if there is nobody left to run them."""
+        """Keys of what has ended, or has waited long for a worker that could run it and is not there."""
         since = time.monotonic()
         while True:
             try:
@@ -194,33 +200,50 @@ class Cluster:
                 pass
             if self._client.status != "running":
                 return list(running)
-            if self.guests:
+            workers = [each["resources"] for each in self._workers().values()]
+            hopeless = [key for key, sent in running.items() if not _is_room(self._needs(sent.job), workers)]
+            if not hopeless:
                 since = time.monotonic()
             elif time.monotonic() - since > _EMPTY_S:
-                return list(running)
+                return hopeless
 
-    def _send(self, sent: _Sent, worker: str) -> None:
-        """Give a worker what it lacks by now. If it is gone meanwhile, the next one will ask for that."""
+    def _send(self, sent: _Sent) -> bool:
+        """Give a worker what it found lacking; whether that was so, and may be of use.
+
+        If it is gone meanwhile, the next one will ask for that.
+        """
+        if sent.future.status != "finished" or not sent.future.result().lacking:
+            return False
+        worker = sent.future.result().worker
+        sent.lacked[worker] += 1
+        if sent.lacked[worker] > _MOST_SENT:
+            return False
         with suppress(OSError, ValueError, KeyError):
             # What several jobs found lacking at once came with the first of them.
             for digest in self._client.run(find_lacking, sent.parcel.files, workers=[worker])[worker]:
                 path = sent.files[digest]
                 self._client.run(put_file, digest, path.name, path.read_bytes(), workers=[worker])
+        return True
 
     def _finish(self, sent: _Sent) -> JobResult:
         job, seconds = sent.job, time.monotonic() - sent.start
         lost = self._starts(sent.id)
         if sent.future.status != "finished":
             trouble = f"{job.title}: {self._why(sent.future)}"
+            # It may only have waited: nobody is to begin it now.
+            self._client.cancel([sent.future])
             return JobResult(job, (), seconds, trouble, "`splvm matrix --resume` runs it again", lost=lost)
         delivery: Delivery = sent.future.result()
         # Of those that began it, the last one has ended it.
         ran = (delivery.worker, lost[:-1])
+        if delivery.lacking:
+            trouble = f"{delivery.worker} does not keep the files that it is given"
+            return JobResult(job, (), seconds, trouble, "is there room in its store?", delivery.worker, lost)
         if not delivery.runs:
             return JobResult(job, (), delivery.seconds, delivery.trouble, delivery.hint, *ran)
         try:
-            unpack_runs(delivery.archive, job.out)
             directories = [attempt_directory(job.out, number) for number in range(1, delivery.runs + 1)]
+            unpack_runs(delivery.archive, directories)
             runs = tuple((judge(read_evidence(each)), each) for each in directories)
         except EvidenceError as error:
             return JobResult(job, (), delivery.seconds, f"{delivery.worker}: {error.message}", error.hint, *ran)
@@ -232,7 +255,7 @@ class Cluster:
             return f"{future.exception()}"
         if self._client.status != "running":
             return "the scheduler is gone"
-        return "no worker is left"
+        return "there is no worker that has room for it"
 
     def _starts(self, job: str) -> tuple[str, ...]:
         """Workers that have begun it, in this order."""
@@ -267,6 +290,11 @@ class Cluster:
             raise SetupError(message, hint=f"on each machine: splvm worker {FORM}")
         for line in lines:
             note(plain(line))
+
+
+def _is_room(needs: Mapping[str, float], workers: Iterable[Mapping[str, float]]) -> bool:
+    """Whether one of the workers has all that a run needs, if nothing else runs on it."""
+    return any(all(each.get(name, 0) >= amount for name, amount in needs.items()) for each in workers)
 
 
 def _run_there(parcel: Parcel, topic: str, job: str) -> Delivery:

@@ -13,7 +13,7 @@ import os
 import platform
 import tarfile
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -213,10 +213,10 @@ def _pack(directories: Iterable[Path]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_runs(archive: bytes, out: Path) -> None:
-    """Put the directories of runs where they would be had they been run here, beside each other.
+def unpack_runs(archive: bytes, places: Sequence[Path]) -> None:
+    """Put the directories of runs where they would be had they been run here.
 
-    :param out: the directory of the first one.
+    :param places: these are, beside each other.
     :raises EvidenceError: when it is no such archive, or too large.
     """
     try:
@@ -225,9 +225,10 @@ def unpack_runs(archive: bytes, out: Path) -> None:
             if sum(member.size for member in members) > _MOST_BYTES:
                 raise EvidenceError(f"what came back is larger than {_MOST_BYTES} bytes")
             tops = {member.name.split("/")[0] for member in members}
-            if any(not top.startswith(out.name) for top in tops):
+            if tops != {place.name for place in places}:
                 raise EvidenceError(f"what came back is of other runs: {', '.join(sorted(tops))}"[:200])
-            out.parent.mkdir(parents=True, exist_ok=True)
-            opened.extractall(out.parent, filter="data")
+            top = places[0].parent
+            top.mkdir(parents=True, exist_ok=True)
+            opened.extractall(top, filter="data")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise EvidenceError(f"what came back cannot be unpacked: {error}") from error

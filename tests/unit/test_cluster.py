@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import tarfile
 from dataclasses import replace
@@ -111,7 +112,7 @@ def a_run(directory: Path) -> Path:
 
 def test_runs_come_back_to_where_they_would_have_been(tmp_path: Path) -> None:
     archive = _pack([a_run(tmp_path / "there" / "x"), a_run(tmp_path / "there" / "x-2")])
-    unpack_runs(archive, tmp_path / "here" / "x")
+    unpack_runs(archive, [tmp_path / "here" / "x", tmp_path / "here" / "x-2"])
     assert sorted(path.name for path in (tmp_path / "here").rglob("*")) == ["run.json", "run.json", "x", "x-2"]
 
 
@@ -121,6 +122,7 @@ def test_runs_come_back_to_where_they_would_have_been(tmp_path: Path) -> None:
         ("../evil", tarfile.REGTYPE, "is of other runs"),
         ("/etc/evil", tarfile.REGTYPE, "is of other runs"),
         ("other/run.json", tarfile.REGTYPE, "is of other runs"),
+        ("x-stock/run.json", tarfile.REGTYPE, "is of other runs"),
         ("x/../../evil", tarfile.REGTYPE, "cannot be unpacked"),
         ("x/link", tarfile.SYMTYPE, "cannot be unpacked"),
         ("x/fifo", tarfile.FIFOTYPE, "cannot be unpacked"),
@@ -133,17 +135,17 @@ def test_what_comes_back_stays_in_its_place(tmp_path: Path, name: str, kind: byt
         member.type, member.linkname = kind, "/etc/passwd"
         archive.addfile(member)
     with pytest.raises(EvidenceError, match=said):
-        unpack_runs(buffer.getvalue(), tmp_path / "here" / "x")
+        unpack_runs(buffer.getvalue(), [tmp_path / "here" / "x"])
     assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]
 
 
 def test_what_comes_back_damaged_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for archive in (b"", b"nothing", _pack([a_run(tmp_path / "x")])[:60]):
         with pytest.raises(EvidenceError, match="cannot be unpacked"):
-            unpack_runs(archive, tmp_path / "here" / "x")
+            unpack_runs(archive, [tmp_path / "here" / "x"])
     monkeypatch.setattr("framework.lab.parcel._MOST_BYTES", 1)
     with pytest.raises(EvidenceError, match="larger than 1 bytes"):
-        unpack_runs(_pack([a_run(tmp_path / "y" / "x")]), tmp_path / "here" / "x")
+        unpack_runs(_pack([a_run(tmp_path / "y" / "x")]), [tmp_path / "here" / "x"])
 
 
 # Machines.
@@ -195,9 +197,23 @@ def test_trouble_comes_back_and_files_are_sent_once(
             assert not result.runs and result.machine == own and result.lost == ()
             assert "the guest did not come up" in result.trouble or "QEMU" in result.trouble
         assert sent.count("put_file") == 5
+        # A guest that no worker has room for is told, and does not keep the others.
+        huge = replace(whole, machine=replace(whole.machine, ram_mib=1 << 30))
+        results.clear()
+        opened.run([Job("huge", huge, tmp_path / "huge"), jobs[0]], results.append)
+        told = {result.job.title: result.trouble for result in results}
+        assert "there is no worker that has room for it" in told["huge"]
+        assert "no worker" not in told["job 0"]
+        # Nor is one waited for that cannot keep what it is given.
+        shutil.rmtree(members["one"].store / "cluster")
+        (members["one"].store / "cluster").write_text("in the way")
+        results.clear()
+        opened.run(jobs[:1], results.append)
+        (result,) = results
+        assert result.trouble == f"{own} does not keep the files that it is given" and result.machine == own
         # Without a worker nothing hangs.
         os.kill(members["one"].process.pid, signal.SIGKILL)
         results.clear()
         opened.run(jobs[:1], results.append)
         (result,) = results
-        assert "no worker is left" in result.trouble
+        assert "there is no worker that has room for it" in result.trouble
