@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import datetime
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from framework.errors import UsageError
+from framework.tomlfile import read_toml
 
 _KEYS = {"fingerprint": str, "link": str, "expires": datetime.date}
 _FINGERPRINT = re.compile("[0-9a-f]{12}")
@@ -45,12 +45,7 @@ def read_known(path: Path) -> list[KnownIssue]:
 
     :raises UsageError: when it cannot be read, or is not what this module's head says; with the place.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--known {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--known {path}: {error}", hint="it is TOML: https://toml.io/") from error
+    content = read_toml("--known", path)
     issues = content.get("issue", [])
     if set(content) - {"issue"} or not isinstance(issues, list):
         raise UsageError(f"--known {path}: it is a list of [[issue]], and nothing else")

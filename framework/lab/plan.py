@@ -16,7 +16,6 @@ Expressions are those of rule-engine (https://zerosteiner.github.io/rule-engine/
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from framework.history.cell import Cell
 from framework.lab.loads import parse_loads, with_own
 from framework.lab.prepare import find_any_kernel
 from framework.lab.scenarios import find_scenario
+from framework.tomlfile import read_toml
 
 if TYPE_CHECKING:
     from rule_engine import Rule
@@ -63,12 +63,7 @@ def read_axes(path: Path) -> Axes:
 
     :raises UsageError: when it cannot be read, or is not what this module's head says; with the place.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--file {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--file {path}: {error}", hint="it is TOML: https://toml.io/") from error
+    content = read_toml("--file", path)
     known = [field.name for field in fields(Axes)]
     for name, value in content.items():
         if name not in known:

@@ -31,7 +31,9 @@ class Member:
 @contextmanager
 def running(argv: list[str], log: Path, **env: str) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as file:
-        process = subprocess.Popen(argv, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **env})
+        # Not to outlive a test that is killed.
+        bound = ["setpriv", "--pdeathsig", "KILL", *argv]
+        process = subprocess.Popen(bound, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **env})
     try:
         yield process
     finally:

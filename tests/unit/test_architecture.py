@@ -21,6 +21,7 @@ BASE: Mapping[str, str] = {
     "framework.deadline": "whatever blocks is given a budget",
     "framework.log": "steps and notes for people",
     "framework.assets": "where the files for the guest are",
+    "framework.tomlfile": "files that a user writes",
 }
 
 # Who may import what, besides itself, and why. A name stands for the module and all that is below it; what is not
@@ -30,6 +31,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
     "framework.log": {},
     "framework.assets": {},
     "framework.deadline": {"framework.errors": "a budget that is used up is an error of the tree"},
+    "framework.tomlfile": {"framework.errors": "what is wrong with a file is told by its place"},
     "framework.evidence": {"framework.errors": "evidence that cannot be read; otherwise a verdict rests on text alone"},
     "framework.host": BASE,
     "framework.guest": {

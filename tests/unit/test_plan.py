@@ -260,6 +260,12 @@ def test_a_scenario_with_a_load_of_its_own_is_one_cell_whoever_names_it() -> Non
     assert [cell.loads for cell in plan_cells(axes)] == ["zfs", "zfs,lowmem"]
 
 
+def test_jobs_of_a_cluster_are_its_workers_own(tmp_path: Path) -> None:
+    argv = ["matrix", "--on", "dask://127.0.0.1:9", "--jobs", "2", "--history", str(tmp_path / "h"), "--plan"]
+    done = CliRunner().invoke(app, argv)
+    assert isinstance(done.exception, UsageError) and "--jobs is of this machine" in str(done.exception)
+
+
 # The history of it.
 
 

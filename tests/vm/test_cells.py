@@ -55,6 +55,13 @@ def test_without_a_file_the_options_say_which(project_of_a_user: pytest.Pytester
     assert collected(result) == ["reclaim-cycle-debian-12-unscoped"]
 
 
+def test_a_fixture_of_that_name_stays_the_users(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        "import pytest\n@pytest.fixture\ndef cell():\n    return 7\ndef test_own(cell):\n    assert cell == 7\n"
+    )
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
 def test_a_file_that_is_none(project_of_a_user: pytest.Pytester) -> None:
     (project_of_a_user.path / "night.toml").write_text("scenarios = [nominal]")
     result = project_of_a_user.runpytest_subprocess("--cells", "night.toml")
