@@ -1,4 +1,4 @@
-"""What all tests of the project share. The fixtures of the product itself come from framework/plugin.py."""
+"""What all tests of the project share. The fixtures of the product itself come from framework/splvm/plugin.py."""
 
 from __future__ import annotations
 

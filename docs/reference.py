@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 import typer
 from typer.main import get_command
 
-from framework.build.kernels import KERNELS
-from framework.build.source import BUILT
-from framework.build.variants import VARIANTS
-from framework.cli import app
-from framework.evidence.verdict import Outcome
-from framework.lab.expectations import EXPECTED, WHATEVER_SPL
-from framework.lab.loads import LOADS
-from framework.lab.scenarios import SCENARIOS
+from splvm.builds.kernels import KERNELS
+from splvm.builds.source import BUILT
+from splvm.builds.variants import VARIANTS
+from splvm.cli import app
+from splvm.evidence.verdict import Outcome
+from splvm.run.expectations import EXPECTED, WHATEVER_SPL
+from splvm.run.loads import LOADS
+from splvm.run.scenarios import SCENARIOS
 
 _WIDTH = 100
 

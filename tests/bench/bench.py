@@ -26,16 +26,15 @@ from loads import loads
 from reportsite import night, overview
 from sampling import sampling
 from scheduling import overhead
+from splvm.deadline import Deadline
+from splvm.errors import HarnessError
+from splvm.guest.guest import Guest
+from splvm.host.store import Store
+from splvm.record.reader import read_evidence
+from splvm.run.experiment import run_experiment, run_until_fed
+from splvm.run.prepare import Wish, prepare
+from splvm.run.scenarios import find_scenario
 from virtme import virtme
-
-from framework.deadline import Deadline
-from framework.errors import HarnessError
-from framework.guest.guest import Guest
-from framework.host.store import Store
-from framework.lab.experiment import run_experiment, run_until_fed
-from framework.lab.prepare import Wish, prepare
-from framework.lab.rundir import read_evidence
-from framework.lab.scenarios import find_scenario
 
 
 def survival(runs: int) -> dict[str, object]:

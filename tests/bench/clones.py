@@ -16,16 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from figures import summary
-
-from framework.deadline import Deadline, poll
-from framework.errors import HarnessError
-from framework.guest.agent import start_agent
-from framework.guest.guest import Guest
-from framework.guest.qemu import MachineSpec, start_qemu
-from framework.guest.ssh import SshKeys, start_ssh
-from framework.guest.template import Template, Templates, start_clone
-from framework.host.store import Store
-from framework.lab.prepare import Wish, prepare
+from splvm.deadline import Deadline, poll
+from splvm.errors import HarnessError
+from splvm.guest.agent import start_agent
+from splvm.guest.guest import Guest
+from splvm.guest.qemu import MachineSpec, start_qemu
+from splvm.guest.ssh import SshKeys, start_ssh
+from splvm.guest.template import Template, Templates, start_clone
+from splvm.host.store import Store
+from splvm.run.prepare import Wish, prepare
 
 # MiB of the guest whose clones are weighed, and how many of them live at once.
 RAM_MIB = 512

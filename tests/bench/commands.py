@@ -11,11 +11,10 @@ from collections import Counter
 from pathlib import Path
 
 from figures import PROJECT, SPLVM, summary, timed
-
-from framework.build.spl import SPL_DIR
-from framework.deadline import Deadline
-from framework.guest.guest import start_guest
-from framework.lab.prepare import Wish, prepare
+from splvm.builds.spl import SPL_DIR
+from splvm.deadline import Deadline
+from splvm.guest.guest import start_guest
+from splvm.run.prepare import Wish, prepare
 
 # How many runs at once are compared.
 JOBS = (1, 2, 3)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from framework.host.probe import find_qemu
+from splvm.host.capabilities import find_qemu
 
 PROJECT = Path(__file__).resolve().parents[2]
 SPLVM = str(PROJECT / "splvm")

@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from framework.evidence.cost import Cost, cost_of_objects
-from framework.evidence.verdict import Outcome
-from framework.lab.experiment import run_experiment
-from framework.lab.prepare import Prepared, Wish, prepare
-from framework.lab.rundir import read_evidence
-from framework.lab.scenarios import Scenario, Step, Workload, find_scenario
+from splvm.evidence.cost import Cost, cost_of_objects
+from splvm.evidence.verdict import Outcome
+from splvm.record.reader import read_evidence
+from splvm.run.experiment import run_experiment
+from splvm.run.prepare import Prepared, Wish, prepare
+from splvm.run.scenarios import Scenario, Step, Workload, find_scenario
 
 CALLERS = "sync-grow"
 VARIANTS = ("stock", "no-emergency", CALLERS)

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from figures import summary
-
-from framework.build.kernels import KERNELS
-from framework.errors import HarnessError
-from framework.evidence.verdict import Verdict
-from framework.lab.experiment import run_experiment
-from framework.lab.loads import LOADS, parse_loads
-from framework.lab.prepare import Prepared, Wish, prepare
-from framework.lab.rundir import read_evidence
-from framework.lab.scenarios import find_scenario
+from splvm.builds.kernels import KERNELS
+from splvm.errors import HarnessError
+from splvm.evidence.verdict import Verdict
+from splvm.record.reader import read_evidence
+from splvm.run.experiment import run_experiment
+from splvm.run.loads import LOADS, parse_loads
+from splvm.run.prepare import Prepared, Wish, prepare
+from splvm.run.scenarios import find_scenario
 
 # Those that are a scenario of their own are told of in docs/zfs.md.
 _APART = ("zfs-mmap", "zvol-swap", "disk-swap", "arc-mlock")

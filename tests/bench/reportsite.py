@@ -14,17 +14,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from figures import PROJECT, summary
-
-from framework.errors import HarnessError
-from framework.evidence.timeline import Evidence
-from framework.history.cell import Cell
-from framework.history.database import History
-from framework.history.schema import Figure, Run
-from framework.lab.expectations import EXPECTED
-from framework.lab.keep import read_runs
-from framework.lab.rundir import read_evidence
-from framework.site.figures import NAMES
-from framework.site.write import write_site
+from splvm.campaign.keep import read_runs
+from splvm.errors import HarnessError
+from splvm.evidence.timeline import Evidence
+from splvm.history.cell import Cell
+from splvm.history.database import History
+from splvm.history.schema import Figure, Run
+from splvm.record.reader import read_evidence
+from splvm.run.expectations import EXPECTED
+from splvm.site.trends import NAMES
+from splvm.site.write import write_site
 
 _RUNS = 100_000
 _KERNELS = ("debian-11", "debian-12", "debian-13", "debian-sid")

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from clones import make_mould
 from figures import summary
-
-from framework.deadline import Deadline, poll
-from framework.evidence.probe import ProbeStatus, parse_probe
-from framework.guest.agent import start_agent
-from framework.guest.guest import Guest
-from framework.guest.template import start_clone
-from framework.lab.scenarios import Workload
+from splvm.deadline import Deadline, poll
+from splvm.evidence.formats.probestatus import ProbeStatus, parse_probe
+from splvm.guest.agent import start_agent
+from splvm.guest.guest import Guest
+from splvm.guest.template import start_clone
+from splvm.run.scenarios import Workload
 
 RATES_HZ = (20, 50, 100)
 

@@ -10,17 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from figures import PROJECT, summary
+from splvm.campaign.cluster import Cluster, parse_address
+from splvm.campaign.matrix import Runner
+from splvm.campaign.parcel import make_parcel
+from splvm.campaign.processes import Job, JobResult, run_jobs
+from splvm.errors import HarnessError
+from splvm.run.experiment import Experiment
+from splvm.run.prepare import Wish, prepare
+from splvm.run.scenarios import find_scenario
 
-from framework.errors import HarnessError
-from framework.lab.cluster import Cluster, parse_address
-from framework.lab.experiment import Experiment
-from framework.lab.matrix import Runner
-from framework.lab.parcel import make_parcel
-from framework.lab.pool import Job, JobResult, run_jobs
-from framework.lab.prepare import Wish, prepare
-from framework.lab.scenarios import find_scenario
-
-sys.path.append(str(PROJECT / "tests" / "unit"))
+sys.path.append(str(PROJECT / "tests" / "helpers"))
 from cluster_processes import cluster
 
 _JOBS = 40

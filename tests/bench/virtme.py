@@ -24,16 +24,15 @@ from pathlib import Path
 
 from clones import Mould, check
 from figures import SPLVM, load, summary, timed
-
-from framework.build.kernels import Kernel
-from framework.deadline import Deadline
-from framework.errors import HarnessError, SetupError
-from framework.guest.guest import start_guest
-from framework.guest.template import Templates
-from framework.host.debian import PrivateApt
-from framework.host.process import find_program, run, start_process
-from framework.host.store import Store
-from framework.lab.prepare import Prepared, Wish, prepare
+from splvm.builds.kernels import Kernel
+from splvm.deadline import Deadline
+from splvm.errors import HarnessError, SetupError
+from splvm.guest.guest import start_guest
+from splvm.guest.template import Templates
+from splvm.host.debian import PrivateApt
+from splvm.host.process import find_program, run, start_process
+from splvm.host.store import Store
+from splvm.run.prepare import Prepared, Wish, prepare
 
 # Seconds that one start of virtme-ng may take; here it takes 17 on an idle host.
 PATIENCE_S = 60.0

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from agent_process import GUEST, Agent, FakeProc, Port
 
 

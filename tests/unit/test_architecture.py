@@ -12,97 +12,131 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from places import PROJECT
+
+ROOT = PROJECT
 FRAMEWORK = ROOT / "framework"
 
 # Everybody may use these: they own no resource, and import nothing above them.
 BASE: Mapping[str, str] = {
-    "framework.errors": "the one tree of errors",
-    "framework.deadline": "whatever blocks is given a budget",
-    "framework.log": "steps and notes for people",
-    "framework.assets": "where the files for the guest are",
-    "framework.tomlfile": "files that a user writes",
+    "splvm.errors": "the one tree of errors",
+    "splvm.deadline": "whatever blocks is given a budget",
+    "splvm.log": "steps and notes for people",
+    "splvm.assets": "where the files for the guest are",
+    "splvm.tomlfile": "files that a user writes",
 }
 
-# Who may import what, besides itself, and why. A name stands for the module and all that is below it; what is not
-# here is forbidden. The order is that of the layers, lowest first.
+# Who may import what, besides itself, and why. A name stands for the module and all that is below it, unless a longer
+# name has a row of its own; what is not here is forbidden. The order is that of the layers, lowest first.
+_RECORDED = {
+    "splvm.evidence": "what is recorded is judged",
+    "splvm.record": "a run's files",
+}
+
 ALLOWED: Mapping[str, Mapping[str, str]] = {
-    "framework.errors": {},
-    "framework.log": {},
-    "framework.assets": {},
-    "framework.deadline": {"framework.errors": "a budget that is used up is an error of the tree"},
-    "framework.tomlfile": {"framework.errors": "what is wrong with a file is told by its place"},
-    "framework.evidence": {"framework.errors": "evidence that cannot be read; otherwise a verdict rests on text alone"},
-    "framework.host": BASE,
-    "framework.guest": {
-        **BASE,
-        "framework.host": "QEMU is a process of the host",
-        "framework.evidence.stream": "the agent's frames come off the wire here",
-        "framework.evidence.merge": "and are made one stream of the two that bring them",
-        "framework.evidence.diagnosis": "what has become of a guest is told by pure rules",
-        "framework.evidence.sysrq": "the kernel's own list of blocked tasks is a sign",
-        "framework.evidence.waitgraph": "and tells those that wait from those that sleep",
+    "splvm.errors": {},
+    "splvm.log": {},
+    "splvm.assets": {},
+    "splvm.deadline": {"splvm.errors": "a budget that is used up is an error of the tree"},
+    "splvm.tomlfile": {"splvm.errors": "what is wrong with a file is told by its place"},
+    "splvm.evidence.formats": {"splvm.errors": "text that cannot be read"},
+    "splvm.evidence.verdict": {},
+    "splvm.evidence.diagnosis": {},
+    "splvm.evidence.timeline": {
+        "splvm.errors": "records that cannot be read",
+        "splvm.evidence.formats": "samples are made of what a guest wrote",
     },
-    "framework.build": {
-        **BASE,
-        "framework.host": "artefacts, packages and commands are the host's",
-        "framework.guest.ssh": "the type of the keys that are put into an image",
+    "splvm.evidence.waiting": {
+        "splvm.evidence.formats": "stacks",
+        "splvm.evidence.timeline": "the lists of tasks that a run has",
     },
-    "framework.report": {
-        **BASE,
-        "framework.host": "an older report is kept in the store",
-        "framework.evidence": "a report shows evidence and verdicts",
+    "splvm.evidence.checks": {
+        "splvm.errors": "evidence that cannot be read",
+        "splvm.evidence.formats": "what a check looks at",
+        "splvm.evidence.timeline": "and when that was",
+        "splvm.evidence.verdict": "a complaint has an outcome and a reason",
+        "splvm.evidence.diagnosis": "what became of a silent guest",
     },
-    "framework.history": {
+    "splvm.evidence": {"splvm.errors": "evidence that cannot be read; otherwise a verdict rests on text alone"},
+    "splvm.record": {**BASE, "splvm.evidence": "files become typed evidence, and hold the verdict on it"},
+    "splvm.host": BASE,
+    "splvm.guest": {
         **BASE,
-        "framework.evidence": "it keeps verdicts, and the fingerprint of what the kernel complained of",
+        "splvm.host": "QEMU is a process of the host",
+        "splvm.record.names": "last evidence goes into files of the run",
+        "splvm.evidence.formats": "the agent's frames and the kernel's lists of tasks come off the wire here",
+        "splvm.evidence.diagnosis": "what has become of a guest is told by pure rules",
+        "splvm.evidence.waiting": "those that wait are told from those that sleep",
     },
-    "framework.site": {
+    "splvm.builds": {
         **BASE,
-        "framework.evidence": "pages show verdicts, timelines and logs",
-        "framework.report": "rates and their intervals",
-        "framework.history": "pages are made of it",
+        "splvm.host": "artefacts, packages and commands are the host's",
+        "splvm.guest.ssh": "the type of the keys that are put into an image",
     },
-    "framework.lab": {
+    "splvm.dump": {
         **BASE,
-        "framework.host": "accelerator, packages and store",
-        "framework.evidence": "what is recorded is judged",
-        "framework.build": "kernels and modules",
-        "framework.guest": "guests",
-        "framework.report": "a run leaves its report",
-        "framework.history": "and becomes a row of the history",
-        "framework.__version__": "a record names the program that made it",
+        **_RECORDED,
+        "splvm.host": "drgn runs in a process of its own",
+        "splvm.builds": "the kernel's symbols, and what a module was stripped of",
     },
-    "framework.cli": {
+    "splvm.report": {**BASE, **_RECORDED, "splvm.host": "an older report is kept in the store"},
+    "splvm.history": {**BASE, **_RECORDED, "splvm.report": "paths and names of hosts are taken out"},
+    "splvm.site": {
         **BASE,
-        "framework.host": "the doctor, and Ctrl-C for processes",
-        "framework.evidence": "files that a user hands in are parsed",
-        "framework.build": "names of kernels and variants",
-        "framework.guest": "a shell in a guest",
-        "framework.report": "what is shown",
-        "framework.history": "runs are added to it, and it is asked",
-        "framework.site": "the site is written",
-        "framework.lab": "runs",
-        "framework.__version__": "--version",
+        **_RECORDED,
+        "splvm.report": "rates and their intervals",
+        "splvm.history": "pages are made of it",
     },
-    "framework.plugin": {
+    "splvm.run": {
         **BASE,
-        "framework.host": "whether this host can run guests",
-        "framework.evidence": "verdicts that tests ask for",
-        "framework.build": "names of kernels and variants",
-        "framework.guest": "fixtures are guests",
-        "framework.report": "what a failed test shows",
-        "framework.history": "cells of a matrix",
-        "framework.lab": "runs",
+        **_RECORDED,
+        "splvm.host": "accelerator, packages and store",
+        "splvm.builds": "kernels and modules",
+        "splvm.guest": "guests",
+        "splvm.__version__": "a record names the program that made it",
     },
-    "framework.__main__": {"framework.cli": "python -m framework"},
+    "splvm.campaign": {
+        **BASE,
+        **_RECORDED,
+        "splvm.host": "memory, turns and the store",
+        "splvm.builds": "revisions of a tree, and what is built of them",
+        "splvm.report": "rates",
+        "splvm.history": "runs become rows of it",
+        "splvm.run": "many of them",
+    },
+    "splvm.cli": {
+        **BASE,
+        **_RECORDED,
+        "splvm.host": "the doctor, and Ctrl-C for processes",
+        "splvm.builds": "names of kernels and variants",
+        "splvm.guest": "a shell in a guest",
+        "splvm.dump": "a memory dump is examined",
+        "splvm.report": "what is shown",
+        "splvm.history": "runs are added to it, and it is asked",
+        "splvm.site": "the site is written",
+        "splvm.run": "one run",
+        "splvm.campaign": "many runs",
+        "splvm.__version__": "--version",
+    },
+    "splvm.plugin": {
+        **BASE,
+        **_RECORDED,
+        "splvm.host": "whether this host can run guests",
+        "splvm.builds": "names of kernels and variants",
+        "splvm.guest": "fixtures are guests",
+        "splvm.report": "what a failed test shows",
+        "splvm.history": "cells of a matrix",
+        "splvm.run": "runs",
+        "splvm.campaign": "which cells a matrix has",
+    },
+    "splvm.__main__": {"splvm.cli": "python -m splvm"},
 }
 
 MODULES = sorted(FRAMEWORK.rglob("*.py"))
 
 
 def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = path.relative_to(FRAMEWORK).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -120,20 +154,20 @@ def imports(source: str, module: str, *, is_package: bool = False) -> Iterator[t
             if node.level:
                 package = module.split(".")[: None if is_package and node.level == 1 else is_package - node.level]
                 base = ".".join([*package, *([node.module] if node.module else [])])
-            # `from framework import errors` imports a module, and `from framework.errors import X` a name of one.
-            yield from ((node.lineno, f"{base}.{alias.name}" if base == "framework" else base) for alias in node.names)
+            # `from splvm import errors` imports a module, and `from splvm.errors import X` a name of one.
+            yield from ((node.lineno, f"{base}.{alias.name}" if base == "splvm" else base) for alias in node.names)
 
 
 def forbidden(source: str, module: str, *, is_package: bool = False) -> list[str]:
     """Imports within the project that the table does not allow to `module`."""
     layers = [layer for layer in ALLOWED if is_below(module, layer)]
-    if not layers and module != "framework":
+    if not layers and module != "splvm":
         return [f"{module} belongs to no layer of the table"]
     allowed = [name for layer in layers for name in (layer, *ALLOWED[layer])]
     return [
         f"{module}:{line} imports {name}"
         for line, name in imports(source, module, is_package=is_package)
-        if is_below(name, "framework") and not any(is_below(name, top) for top in allowed)
+        if is_below(name, "splvm") and not any(is_below(name, top) for top in allowed)
     ]
 
 
@@ -144,8 +178,8 @@ def calls(source: str, module: str) -> list[str]:
         if not isinstance(node, ast.Call):
             continue
         name = ast.unparse(node.func)
-        if name in ("time.sleep", "sleep", "asyncio.sleep") and module != "framework.deadline":
-            found.append(f"{module}:{node.lineno} sleeps; poll() of framework/deadline.py waits with a deadline")
+        if name in ("time.sleep", "sleep", "asyncio.sleep") and module != "splvm.deadline":
+            found.append(f"{module}:{node.lineno} sleeps; poll() of framework/splvm/deadline.py waits with a deadline")
         if name == "print":
             found.append(f"{module}:{node.lineno} prints")
         if name in ("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"):
@@ -165,7 +199,7 @@ def test_dependencies_point_one_way(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_only_the_plugin_imports_pytest(path: Path) -> None:
-    if module_name(path) == "framework.plugin":
+    if module_name(path) == "splvm.plugin":
         return
     used = [name for _, name in imports(path.read_text(), module_name(path))]
     assert [name for name in used if name.split(".")[0] in ("pytest", "_pytest", "testinfra")] == []
@@ -186,7 +220,7 @@ def test_layers_only_know_lower_ones() -> None:
     """The table itself has no cycle: build knows a type of guest, and guest nothing of build."""
     order = list(ALLOWED)
     for layer, allowed in ALLOWED.items():
-        lower = [*order[: order.index(layer)], "framework.__version__"]
+        lower = [*order[: order.index(layer)], "splvm.__version__"]
         assert [name for name in allowed if not any(is_below(name, top) for top in lower)] == []
 
 
@@ -203,25 +237,25 @@ def test_every_package_is_installed() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("framework.host.store", "from framework.guest.qemu import Qemu"),
-        ("framework.host.store", "from framework.evidence import slab"),
-        ("framework.guest.ssh", "from framework.build.image import make_keys"),
-        ("framework.guest.agent", "from framework.evidence.judge import judge"),
-        ("framework.build.image", "from framework.guest.sshx import SshKeys"),
-        ("framework.build.image", "from framework.guest import ssh"),
-        ("framework.build.spl", "import framework.lab.scenarios"),
-        ("framework.evidence.judge", "from framework.deadline import Deadline"),
-        ("framework.evidence.judge", "def f():\n    from framework import log"),
-        ("framework.evidence.judge", "if TYPE_CHECKING:\n    import framework.host.process as p"),
-        ("framework.evidence.judge", "from ..lab.rundir import read_evidence"),
-        ("framework.evidence.judge", "from .. import log"),
-        ("framework.report.summary", "from framework.lab.rundir import RunDirectory"),
-        ("framework.lab.prepare", "from framework.cli import main"),
-        ("framework.lab.prepare", "from framework import plugin"),
-        ("framework.cli", "from framework.plugin import x"),
-        ("framework.deadline", "from framework.log import note"),
-        ("framework.errors", "from framework.deadline import Deadline"),
-        ("framework.newcomer", "import os"),
+        ("splvm.host.store", "from splvm.guest.qemu import Qemu"),
+        ("splvm.host.store", "from splvm.evidence import slab"),
+        ("splvm.guest.ssh", "from splvm.builds.image import make_keys"),
+        ("splvm.guest.agent", "from splvm.evidence.judge import judge"),
+        ("splvm.builds.image", "from splvm.guest.sshx import SshKeys"),
+        ("splvm.builds.image", "from splvm.guest import ssh"),
+        ("splvm.builds.spl", "import splvm.run.scenarios"),
+        ("splvm.evidence.judge", "from splvm.deadline import Deadline"),
+        ("splvm.evidence.judge", "def f():\n    from splvm import log"),
+        ("splvm.evidence.judge", "if TYPE_CHECKING:\n    import splvm.host.process as p"),
+        ("splvm.evidence.judge", "from ..record.reader import read_evidence"),
+        ("splvm.evidence.judge", "from .. import log"),
+        ("splvm.record.writer", "from splvm.report.summary import render"),
+        ("splvm.run.prepare", "from splvm.cli import main"),
+        ("splvm.run.prepare", "from splvm import plugin"),
+        ("splvm.cli", "from splvm.plugin import x"),
+        ("splvm.deadline", "from splvm.log import note"),
+        ("splvm.errors", "from splvm.deadline import Deadline"),
+        ("splvm.newcomer", "import os"),
     ],
 )
 def test_an_import_that_is_not_in_the_table(module: str, source: str) -> None:
@@ -232,12 +266,12 @@ def test_an_import_that_is_not_in_the_table(module: str, source: str) -> None:
     ("module", "source"),
     [
         (
-            "framework.evidence.judge",
-            "import re\nfrom framework.errors import X\nfrom framework.evidence.slab import Y",
+            "splvm.evidence.judge",
+            "import re\nfrom splvm.errors import X\nfrom splvm.evidence.formats.slab import Y",
         ),
-        ("framework.evidence.judge", "from .slab import Y\nfrom ..errors import X\nfrom .. import errors"),
-        ("framework.guest.agent", "from framework.evidence.stream import Frame"),
-        ("framework.lab.prepare", "from framework import __version__\nfrom frameworks import x"),
+        ("splvm.evidence.judge", "from .slab import Y\nfrom ..errors import X\nfrom .. import errors"),
+        ("splvm.guest.agent", "from splvm.evidence.formats.stream import Frame"),
+        ("splvm.run.prepare", "from splvm import __version__\nfrom splvms import x"),
     ],
 )
 def test_an_import_that_is_in_the_table(module: str, source: str) -> None:
@@ -245,9 +279,9 @@ def test_an_import_that_is_in_the_table(module: str, source: str) -> None:
 
 
 def test_relative_imports_of_a_package() -> None:
-    assert [*imports("from .slab import x\nfrom ..log import y", "framework.evidence", is_package=True)] == [
-        (1, "framework.evidence.slab"),
-        (2, "framework.log"),
+    assert [*imports("from .slab import x\nfrom ..log import y", "splvm.evidence", is_package=True)] == [
+        (1, "splvm.evidence.slab"),
+        (2, "splvm.log"),
     ]
 
 
@@ -263,12 +297,12 @@ def test_relative_imports_of_a_package() -> None:
     ],
 )
 def test_a_call_that_is_forbidden(source: str) -> None:
-    assert len(calls(source, "framework.lab.x")) == 1
+    assert len(calls(source, "splvm.run.x")) == 1
 
 
 def test_calls_that_are_not() -> None:
-    assert calls("console.print(x)\nrun(x, shell=False)\nthread.join(1)\nevent.wait(1)", "framework.lab.x") == []
-    assert calls("time.sleep(1)", "framework.deadline") == []
+    assert calls("console.print(x)\nrun(x, shell=False)\nthread.join(1)\nevent.wait(1)", "splvm.run.x") == []
+    assert calls("time.sleep(1)", "splvm.deadline") == []
 
 
 # What is named nowhere. The patterns are put together here, so that this file does not name it either.
@@ -356,7 +390,7 @@ def test_no_path_of_one_machine_is_named() -> None:
 @needs_checkout
 def test_the_tree_is_read() -> None:
     names = {str(path.relative_to(ROOT)) for path in tree()}
-    assert {"framework/errors.py", "pyproject.toml", "images/guest/init"} <= names
+    assert {"framework/splvm/errors.py", "pyproject.toml", "images/guest/init"} <= names
     assert not [name for name in names if name.startswith((".venv/", ".git/"))]
 
 

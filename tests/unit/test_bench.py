@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from framework.deadline import Deadline
-from framework.errors import HarnessError
-from framework.guest.ssh import CommandResult
-
-sys.path.append(str(Path(__file__).parents[1] / "bench"))
-
 import clones
 import figures
 import virtme
+from splvm.deadline import Deadline
+from splvm.errors import HarnessError
+from splvm.guest.ssh import CommandResult
 
 RELEASE = "6.1.0-1-cloud-amd64"
 

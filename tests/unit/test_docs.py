@@ -15,11 +15,12 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from framework.cli import app
-from framework.history.known import read_known
-from framework.lab.plan import plan_cells, read_axes
+from places import PROJECT
+from splvm.campaign.plan import plan_cells, read_axes
+from splvm.cli import app
+from splvm.history.knownissues import read_known
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = PROJECT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # A command within prose, or in a recipe.

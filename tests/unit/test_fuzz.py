@@ -32,36 +32,38 @@ import pytest
 import rich.console
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+import splvm.evidence
+from places import PROJECT
 from simulated import BASE_NS, HELD, LOADED, NOMINAL, POOL, TXG_HEADING, Knobs, simulate
 from simulated_faults import FAULTS
+from splvm.deadline import Deadline
+from splvm.dump.postmortem import describe_dump, parse_report
+from splvm.errors import EvidenceError
+from splvm.evidence.diagnosis import Condition, Signs, diagnose, parse_registers
+from splvm.evidence.formats.gfpprobe import parse_gfpprobe
+from splvm.evidence.formats.kernlog import MAX_PER_KIND, FindingKind, scan_kernel_log
+from splvm.evidence.formats.loadstatus import parse_load
+from splvm.evidence.formats.merge import MAX_WAITING_FRAMES, Merger
+from splvm.evidence.formats.probestatus import parse_probe
+from splvm.evidence.formats.slab import contradictions, parse_slab, regressions
+from splvm.evidence.formats.stacks import parse_tasks
+from splvm.evidence.formats.statusfile import parse_records
+from splvm.evidence.formats.stream import Frame, FrameReader, What
+from splvm.evidence.formats.sysrq import MAX_DUMPS, missing_tasks, parse_sysrq
+from splvm.evidence.formats.txgs import parse_txgs
+from splvm.evidence.judge import judge
+from splvm.evidence.timeline import Evidence, Timeline
+from splvm.evidence.verdict import Outcome, Verdict
+from splvm.evidence.waiting.tasklists import find_waiting
+from splvm.evidence.waiting.waitgraph import build_graph
+from splvm.guest.console import start_console
+from splvm.record.names import REGISTERS_FILE, SYSRQ_FILE
+from splvm.record.reader import read_evidence
+from splvm.record.writer import RunDirectory
+from splvm.report.summary import summarize, verdict_line
 
-import framework.evidence
-from framework.deadline import Deadline
-from framework.errors import EvidenceError
-from framework.evidence.diagnosis import Condition, Signs, diagnose, parse_registers
-from framework.evidence.gfpprobe import parse_gfpprobe
-from framework.evidence.judge import judge
-from framework.evidence.kernlog import MAX_PER_KIND, FindingKind, scan_kernel_log
-from framework.evidence.loadstatus import parse_load
-from framework.evidence.merge import MAX_WAITING_FRAMES, Merger
-from framework.evidence.probe import parse_probe
-from framework.evidence.records import parse_records
-from framework.evidence.slab import contradictions, parse_slab, regressions
-from framework.evidence.stacks import parse_tasks
-from framework.evidence.stream import Frame, FrameReader, What
-from framework.evidence.sysrq import MAX_DUMPS, missing_tasks, parse_sysrq
-from framework.evidence.timeline import Evidence, Timeline
-from framework.evidence.txgs import parse_txgs
-from framework.evidence.verdict import Outcome, Verdict
-from framework.evidence.waitgraph import build_graph
-from framework.evidence.waiting import find_waiting
-from framework.guest.console import start_console
-from framework.guest.monitor import REGISTERS_FILE, SYSRQ_FILE
-from framework.lab.postmortem import describe_dump, parse_report
-from framework.lab.rundir import RunDirectory, read_evidence
-from framework.report.summary import summarize, verdict_line
-
-DATA = Path(__file__).parents[1] / "data"
+DATA = PROJECT / "tests" / "data"
 LIMIT_S = 30.0
 LARGE = 1 << 20
 
@@ -413,7 +415,7 @@ def read_merged(text: str) -> None:
 class Parser:
     """One parser and what it is given."""
 
-    # What it is called in framework.
+    # What it is called in splvm.
     name: str
     call: Callable[[str], object]
     # The only thing that it may raise; None: nothing.
@@ -759,7 +761,7 @@ def test_a_second_path_cannot_fill_the_memory() -> None:
 
 # Functions that take what a guest said begin like this.
 PREFIXES = ("parse_", "scan_", "find_", "build_graph", "judge")
-# Classes that do, and what stands outside of framework.evidence.
+# Classes that do, and what stands outside of splvm.evidence.
 OTHERS = {"FrameReader", "Merger", "Timeline", "Console", "read_evidence", "parse_report", "summarize"}
 
 
@@ -770,7 +772,7 @@ def parsers_of(module: ModuleType) -> set[str]:
 
 
 def test_every_parser_has_a_row() -> None:
-    names = [module.name for module in pkgutil.iter_modules(framework.evidence.__path__, "framework.evidence.")]
+    names = [module.name for module in pkgutil.walk_packages(splvm.evidence.__path__, "splvm.evidence.")]
     assert len(names) > 10
     found = set[str]().union(*(parsers_of(import_module(name)) for name in names))
     assert found | OTHERS == {parser.name for parser in PARSERS}

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from places import PROJECT
+
+ROOT = PROJECT
 
 # Scripts that must be there; any other is found by its first line.
 SCRIPTS = ("images/guest/init", "images/build/enter.sh")

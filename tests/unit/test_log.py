@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from framework import log
-from framework.log import LOGGER, note, setup_logging, step
+from places import PROJECT
+from splvm import log
+from splvm.log import LOGGER, note, setup_logging, step
 
-ROOT = Path(__file__).parents[2]
+ROOT = PROJECT
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +134,7 @@ def test_steps_of_many_threads(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 
 ON_TERMINAL = """
 import sys, threading
-from framework import log
+from splvm import log
 log.QUIET_STEP_S = 0.0
 log.setup_logging(int(sys.argv[1]))
 
@@ -200,7 +201,7 @@ def test_live_display_on_a_terminal() -> None:
 def test_no_live_display(verbose: int, term: str) -> None:
     master, slave = pty.openpty()
     script = f"""
-from framework import log
+from splvm import log
 log.setup_logging({verbose})
 with log.step("x"):
     assert log._BOARD._live is None

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from framework.build.spl import SPL_DIR, _build_spl_ko, _configure, find_source
-from framework.deadline import Deadline
-from framework.errors import BuildError, UsageError
-from framework.evidence.verdict import Outcome
-from framework.host.content import input_hash
-from framework.host.store import Store
-from framework.lab.prepare import Prepared
-from framework.plugin import RunResult
+from splvm.builds.spl import SPL_DIR, _build_spl_ko, _configure, find_source
+from splvm.deadline import Deadline
+from splvm.errors import BuildError, UsageError
+from splvm.evidence.verdict import Outcome
+from splvm.host.content import input_hash
+from splvm.host.store import Store
+from splvm.plugin import RunResult
+from splvm.run.prepare import Prepared
 
 pytestmark = pytest.mark.vm
 

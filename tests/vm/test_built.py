@@ -7,19 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from wrecks import build_wreck, load_wreck
 
-from framework.build.kconfig import merge_fragments, parse_config
-from framework.build.source import BUILT, read_fragments
-from framework.deadline import Deadline
-from framework.errors import UsageError
-from framework.evidence.kernlog import FindingKind, scan_kernel_log
-from framework.evidence.verdict import Outcome, Verdict
-from framework.guest.guest import Guest, start_guest
-from framework.lab.experiment import run_until_fed
-from framework.lab.prepare import Prepared
-from framework.lab.rundir import read_evidence
-from framework.lab.scenarios import SCENARIOS, find_scenario
+from splvm.builds.kconfig import merge_fragments, parse_config
+from splvm.builds.source import BUILT, read_fragments
+from splvm.deadline import Deadline
+from splvm.errors import UsageError
+from splvm.evidence.formats.kernlog import FindingKind, scan_kernel_log
+from splvm.evidence.verdict import Outcome, Verdict
+from splvm.guest.guest import Guest, start_guest
+from splvm.record.reader import read_evidence
+from splvm.run.experiment import run_until_fed
+from splvm.run.prepare import Prepared
+from splvm.run.scenarios import SCENARIOS, find_scenario
+from wrecks import build_wreck, load_wreck
 
 pytestmark = pytest.mark.vm
 

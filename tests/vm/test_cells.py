@@ -7,7 +7,7 @@ from pathlib import Path
 import junitparser
 import pytest
 
-from framework.lab.prepare import Prepared
+from splvm.run.prepare import Prepared
 
 # What a user writes.
 TEST = """

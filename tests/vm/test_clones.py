@@ -13,19 +13,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from leftovers import qemus_of
 
-from framework.deadline import Deadline, poll
-from framework.errors import DeadlineExceeded, GuestLostError
-from framework.guest import template as template_module
-from framework.guest.agent import start_agent
-from framework.guest.guest import Guest
-from framework.guest.qemu import Disk
-from framework.guest.template import Template, Templates, start_clone
-from framework.host.process import as_root_args
-from framework.lab.guests import Start, start_any_guest
-from framework.lab.prepare import Prepared
-from framework.lab.rundir import read_evidence
+from leftovers import qemus_of
+from splvm.deadline import Deadline, poll
+from splvm.errors import DeadlineExceeded, GuestLostError
+from splvm.guest import template as template_module
+from splvm.guest.agent import start_agent
+from splvm.guest.guest import Guest
+from splvm.guest.qemu import Disk
+from splvm.guest.template import Template, Templates, start_clone
+from splvm.host.process import as_root_args
+from splvm.record.reader import read_evidence
+from splvm.run.prepare import Prepared
+from splvm.run.starting import Start, start_any_guest
 
 pytestmark = pytest.mark.vm
 
@@ -151,7 +151,7 @@ def test_a_clone_that_does_not_answer(
 
 
 def splvm(*options: str) -> list[str]:
-    return [sys.executable, "-m", "framework", *options]
+    return [sys.executable, "-m", "splvm", *options]
 
 
 def test_no_room_for_a_template(tmp_path: Path, project: Path) -> None:

@@ -11,22 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from framework.build.symbols import fetch_symbols, kept_symbols
-from framework.deadline import Deadline, poll
-from framework.errors import DeadlineExceeded, EvidenceError, SetupError
-from framework.evidence.judge import judge
-from framework.evidence.probe import ProbeStatus, parse_probe
-from framework.evidence.verdict import Outcome
-from framework.evidence.waitgraph import build_graph
-from framework.guest.dump import dump_memory
-from framework.guest.guest import Guest, start_guest
-from framework.host.debian import PrivateApt
-from framework.host.store import Store
-from framework.lab.experiment import Dump
-from framework.lab.postmortem import DumpReport, DumpThread, describe_dump, examine_dump
-from framework.lab.prepare import Prepared
-from framework.lab.rundir import read_evidence
-from framework.plugin import RunResult
+from splvm.builds.symbols import fetch_symbols, kept_symbols
+from splvm.deadline import Deadline, poll
+from splvm.dump.postmortem import DumpReport, DumpThread, describe_dump, examine_dump
+from splvm.errors import DeadlineExceeded, EvidenceError, SetupError
+from splvm.evidence.formats.probestatus import ProbeStatus, parse_probe
+from splvm.evidence.judge import judge
+from splvm.evidence.verdict import Outcome
+from splvm.evidence.waiting.waitgraph import build_graph
+from splvm.guest.guest import Guest, start_guest
+from splvm.guest.memorydump import dump_memory
+from splvm.host.debian import PrivateApt
+from splvm.host.store import Store
+from splvm.plugin import RunResult
+from splvm.record.reader import read_evidence
+from splvm.run.experiment import Dump
+from splvm.run.prepare import Prepared
 
 pytestmark = pytest.mark.vm
 
@@ -126,7 +126,7 @@ def test_the_dump_and_sysrq_tell_the_same(run_scenario: Callable[..., RunResult]
     by_sysrq = run.verdict.wait_for
     assert (by_sysrq["source"], by_sysrq["complete"]) == ("sysrq-t", True)
 
-    argv = [sys.executable, "-m", "framework", "examine", str(run.directory), "--json"]
+    argv = [sys.executable, "-m", "splvm", "examine", str(run.directory), "--json"]
     examined = subprocess.run(argv, cwd=project, capture_output=True, text=True, timeout=300, check=True)
     by_dump = json.loads(examined.stdout)["wait_for"]
     assert by_dump["sentence"] == by_sysrq["sentence"]

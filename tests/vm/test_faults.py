@@ -13,20 +13,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from leftovers import qemus_of
-from wrecks import build_wreck, load_wreck
 
-from framework.deadline import Deadline, poll
-from framework.errors import BootError, DeadlineExceeded, GuestLostError, QemuLaunchError
-from framework.evidence.judge import judge
-from framework.evidence.verdict import Outcome
-from framework.guest.guest import Guest, start_guest
-from framework.host.process import as_root_args
-from framework.host.store import Store
-from framework.lab.experiment import run_until_fed
-from framework.lab.prepare import Prepared
-from framework.lab.rundir import read_evidence
-from framework.lab.scenarios import find_scenario
+from leftovers import qemus_of
+from splvm.deadline import Deadline, poll
+from splvm.errors import BootError, DeadlineExceeded, GuestLostError, QemuLaunchError
+from splvm.evidence.judge import judge
+from splvm.evidence.verdict import Outcome
+from splvm.guest.guest import Guest, start_guest
+from splvm.host.process import as_root_args
+from splvm.host.store import Store
+from splvm.record.reader import read_evidence
+from splvm.run.experiment import run_until_fed
+from splvm.run.prepare import Prepared
+from splvm.run.scenarios import find_scenario
+from wrecks import build_wreck, load_wreck
 
 pytestmark = pytest.mark.vm
 
@@ -190,7 +190,7 @@ def test_qemu_that_does_not_start(spl: Prepared, tmp_path: Path) -> None:
 
 def run_argv(out: Path, *options: str) -> list[str]:
     """`splvm run` as a user starts it."""
-    return [sys.executable, "-m", "framework", "run", "held-worker", "--out", str(out), *options]
+    return [sys.executable, "-m", "splvm", "run", "held-worker", "--out", str(out), *options]
 
 
 @contextmanager
@@ -251,7 +251,7 @@ def test_killed_harness_takes_its_guest_along(running: tuple[subprocess.Popen[by
     process.wait(10)
     poll(lambda: None if qemus_of(tmp_path) else True, Deadline(30), "end of QEMU")
     judged = subprocess.run(
-        [sys.executable, "-m", "framework", "judge", str(out)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "splvm", "judge", str(out)], capture_output=True, text=True, check=False
     )
     assert judged.returncode == 1
     assert judged.stdout.splitlines()[-1].startswith("INCONCLUSIVE held-worker"), judged
@@ -259,7 +259,7 @@ def test_killed_harness_takes_its_guest_along(running: tuple[subprocess.Popen[by
 
 def judged_line(out: Path, project: Path) -> str:
     """The last line of `splvm judge`."""
-    argv = [sys.executable, "-m", "framework", "judge", str(out)]
+    argv = [sys.executable, "-m", "splvm", "judge", str(out)]
     done = subprocess.run(argv, cwd=project, capture_output=True, text=True, check=False, timeout=60)
     return done.stdout.splitlines()[-1]
 

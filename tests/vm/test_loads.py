@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from framework.build.kernels import KERNELS
-from framework.deadline import Deadline
-from framework.evidence.judge import judge
-from framework.evidence.verdict import Outcome
-from framework.guest.guest import Guest
-from framework.lab.loads import LOADS
-from framework.lab.rundir import read_evidence
-from framework.plugin import RunResult
+from splvm.builds.kernels import KERNELS
+from splvm.deadline import Deadline
+from splvm.evidence.judge import judge
+from splvm.evidence.verdict import Outcome
+from splvm.guest.guest import Guest
+from splvm.plugin import RunResult
+from splvm.record.reader import read_evidence
+from splvm.run.loads import LOADS
 
 pytestmark = pytest.mark.vm
 

@@ -10,17 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from leftovers import qemus_of
 
-from framework.deadline import Deadline, poll
-from framework.evidence.judge import judge
-from framework.history.database import History
-from framework.history.schema import TROUBLE
-from framework.lab.prepare import Prepared
-from framework.lab.rundir import read_evidence
-
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
 from cluster_processes import another_qemu, cluster
+from leftovers import qemus_of
+from splvm.deadline import Deadline, poll
+from splvm.evidence.judge import judge
+from splvm.history.database import History
+from splvm.history.schema import TROUBLE
+from splvm.record.reader import read_evidence
+from splvm.run.prepare import Prepared
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
 
@@ -31,7 +29,7 @@ def test_a_worker_that_is_killed_loses_no_cell(spl: Prepared, project: Path, tmp
     workers: dict[str, dict[str, str]] = {"one": {}, "two": {}, "odd": another_qemu(tmp_path / "bin")}
     out, history = tmp_path / "matrix", tmp_path / "history.sqlite"
     with cluster(tmp_path, workers) as (address, members):
-        argv = [sys.executable, "-m", "framework", "matrix", "--on", address, "--kernel", "debian-12"]
+        argv = [sys.executable, "-m", "splvm", "matrix", "--on", address, "--kernel", "debian-12"]
         argv += ["--scenario", "nominal,held-worker", "--variant", "stock,no-emergency", "--repeat", "2"]
         argv += ["--out", str(out), "--history", str(history)]
         with subprocess.Popen(argv, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as matrix:

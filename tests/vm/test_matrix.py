@@ -9,18 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from leftovers import qemus_of
 
-from framework.deadline import Deadline, poll
-from framework.evidence.judge import judge
-from framework.evidence.verdict import Outcome
-from framework.history.database import History
-from framework.lab.prepare import Prepared
-from framework.lab.rundir import read_evidence
+from leftovers import qemus_of
+from splvm.deadline import Deadline, poll
+from splvm.evidence.judge import judge
+from splvm.evidence.verdict import Outcome
+from splvm.history.database import History
+from splvm.record.reader import read_evidence
+from splvm.run.prepare import Prepared
 
 pytestmark = pytest.mark.vm
 
-MATRIX = (sys.executable, "-m", "framework", "matrix", "--kernel", "debian-12", "--jobs", "2")
+MATRIX = (sys.executable, "-m", "splvm", "matrix", "--kernel", "debian-12", "--jobs", "2")
 
 
 def test_cells_are_judged_by_what_is_expected_of_each(spl: Prepared, tmp_path: Path, project: Path) -> None:
@@ -121,7 +121,7 @@ def test_one_that_was_interrupted_goes_on(spl: Prepared, tmp_path: Path, project
         process.communicate(timeout=120)
     (first,) = json.loads((out / "matrix.json").read_text())["runs"]
     seal = json.loads((Path(first["directory"]) / "run.json").read_text())["seal"]
-    argv = (sys.executable, "-m", "framework", "matrix", "--resume", str(out), *one_by_one)
+    argv = (sys.executable, "-m", "splvm", "matrix", "--resume", str(out), *one_by_one)
     done = subprocess.run(argv, cwd=project, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert "2 of 2 runs as expected" in done.stdout.splitlines()[-1]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from framework.evidence.verdict import Outcome
-from framework.plugin import RunResult
+from splvm.evidence.verdict import Outcome
+from splvm.plugin import RunResult
 
 pytestmark = pytest.mark.vm
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from leftovers import qemus_of
 from planted import plant
-
-from framework.lab.prepare import Prepared
+from splvm.run.prepare import Prepared
 
 pytestmark = pytest.mark.vm
 
@@ -26,7 +26,7 @@ def bisect(
     words = ["bisect", "held-worker", "--kernel", "debian-12", "--window", "2", "--spl", f"path:{tree}"]
     words += ["--good", f"HEAD~{commits}", "--bad", "HEAD", "--out", str(out), *argv]
     done = subprocess.run(
-        [sys.executable, "-m", "framework", *words],
+        [sys.executable, "-m", "splvm", *words],
         cwd=project,
         capture_output=True,
         text=True,

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from framework.deadline import Deadline
-from framework.errors import GuestCommandError
-from framework.evidence.kernlog import scan_kernel_log
-from framework.evidence.probe import RunState, parse_probe
-from framework.evidence.slab import parse_slab
-from framework.guest.guest import Guest
-from framework.plugin import Recording
+from splvm.deadline import Deadline
+from splvm.errors import GuestCommandError
+from splvm.evidence.formats.kernlog import scan_kernel_log
+from splvm.evidence.formats.probestatus import RunState, parse_probe
+from splvm.evidence.formats.slab import parse_slab
+from splvm.guest.guest import Guest
+from splvm.plugin import Recording
 
 pytestmark = pytest.mark.vm
 
@@ -73,7 +73,7 @@ def test_bad_command_is_refused(shared_guest: Guest, command: str) -> None:
 @pytest.fixture(scope="module")
 def shared_guest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Guest:
     """One guest for tests that leave it as it was."""
-    from framework.guest.guest import start_guest
+    from splvm.guest.guest import start_guest
 
     spl = request.getfixturevalue("spl")
     manager = start_guest(spl.machine, spl.keys, tmp_path_factory.mktemp("guest"), Deadline(180))

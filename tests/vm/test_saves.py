@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from leftovers import qemus_of
 
-from framework.build.spl import SPL_DIR
-from framework.deadline import Deadline, poll
-from framework.evidence.judge import judge
-from framework.evidence.verdict import Outcome
-from framework.lab.prepare import Prepared
-from framework.lab.rundir import read_evidence
+from leftovers import qemus_of
+from splvm.builds.spl import SPL_DIR
+from splvm.deadline import Deadline, poll
+from splvm.evidence.judge import judge
+from splvm.evidence.verdict import Outcome
+from splvm.record.reader import read_evidence
+from splvm.run.prepare import Prepared
 
 pytestmark = pytest.mark.vm
 
@@ -40,7 +40,7 @@ def save(path: Path, text: str) -> None:
 def test_from_edit_to_verdict(tree: Path, tmp_path: Path, project: Path, pytestconfig: pytest.Config) -> None:
     kernel, out = pytestconfig.getoption("--kernel"), tmp_path / "runs"
     options = ("--kernel", kernel, "--spl", f"path:{tree}", "--window", "2", "--out", str(out))
-    argv = [sys.executable, "-m", "framework", "watch", "held-worker", *options]
+    argv = [sys.executable, "-m", "splvm", "watch", "held-worker", *options]
     source = tree / SPL_DIR / "spl-kmem-cache.c"
     good = source.read_text()
     flag = "set_bit(KMC_BIT_DEADLOCKED, &skc->skc_flags);"

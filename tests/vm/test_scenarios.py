@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from framework.assets import find_images
-from framework.build.variants import VARIANTS
-from framework.errors import EvidenceError
-from framework.evidence.judge import judge
-from framework.evidence.verdict import Outcome, Verdict
-from framework.lab.expectations import EXPECTED, WHATEVER_SPL
-from framework.lab.prepare import Prepared
-from framework.lab.rundir import EVIDENCE_FILES, read_evidence
-from framework.lab.scenarios import SCENARIOS, Workload
-from framework.plugin import RunResult
+from splvm.assets import find_images
+from splvm.builds.variants import VARIANTS
+from splvm.errors import EvidenceError
+from splvm.evidence.judge import judge
+from splvm.evidence.verdict import Outcome, Verdict
+from splvm.plugin import RunResult
+from splvm.record.names import EVIDENCE_FILES
+from splvm.record.reader import read_evidence
+from splvm.run.expectations import EXPECTED, WHATEVER_SPL
+from splvm.run.prepare import Prepared
+from splvm.run.scenarios import SCENARIOS, Workload
 
 # What a maintainer asks first is in the reasons, for the good verdicts and for the bad ones.
 REASONS = {

@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from leftovers import qemus_of
 
-from framework.evidence.judge import judge
-from framework.lab.prepare import Prepared
-from framework.lab.rundir import read_evidence
+from leftovers import qemus_of
+from splvm.evidence.judge import judge
+from splvm.record.reader import read_evidence
+from splvm.run.prepare import Prepared
 
 pytestmark = pytest.mark.vm
 
-SPLVM = (sys.executable, "-m", "framework")
+SPLVM = (sys.executable, "-m", "splvm")
 
 
 def splvm(project: Path, *args: str) -> subprocess.CompletedProcess[str]:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from framework.build.module import build_module
-from framework.deadline import Deadline
-from framework.errors import HarnessError
-from framework.evidence.gfpprobe import Level, Way, parse_gfpprobe
-from framework.evidence.kernlog import FindingKind, scan_kernel_log
-from framework.evidence.traits import Answer, KernelTraits, decide
-from framework.guest.guest import Guest, start_guest
-from framework.lab.prepare import PREPARE_BUDGET_S, PreparedKernel, Wish, prepare_kernel
-from framework.lab.traits import MODULE, kernel_traits
+from splvm.builds.module import build_module
+from splvm.deadline import Deadline
+from splvm.errors import HarnessError
+from splvm.evidence.formats.gfpprobe import Level, Way, parse_gfpprobe
+from splvm.evidence.formats.kernlog import FindingKind, scan_kernel_log
+from splvm.evidence.kerneltraits import Answer, KernelTraits, decide
+from splvm.guest.guest import Guest, start_guest
+from splvm.run.measurement import MODULE, kernel_traits
+from splvm.run.prepare import PREPARE_BUDGET_S, PreparedKernel, Wish, prepare_kernel
 
 pytestmark = pytest.mark.vm
 

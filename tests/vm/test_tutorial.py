@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from framework.lab.prepare import Prepared
+from splvm.run.prepare import Prepared
 
 # A minute of guests.
 pytestmark = [pytest.mark.vm, pytest.mark.slow]

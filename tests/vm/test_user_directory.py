@@ -46,7 +46,7 @@ def test_example_of_the_readme(project: Path, installed: Path, tmp_path: Path) -
         [
             sys.executable,
             "-c",
-            f"import sys; sys.path.insert(0, {str(installed)!r}); import framework; print(framework.__file__)",
+            f"import sys; sys.path.insert(0, {str(installed)!r}); import splvm; print(splvm.__file__)",
         ],
         cwd=tmp_path,
         capture_output=True,
@@ -59,7 +59,7 @@ def test_example_of_the_readme(project: Path, installed: Path, tmp_path: Path) -
 def test_wrong_verdict_is_a_failure_with_its_evidence(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "test_wrong.py").write_text(
         "import pytest\n"
-        "from framework.evidence.verdict import Outcome\n"
+        "from splvm.evidence.verdict import Outcome\n"
         "@pytest.mark.vm\n"
         "def test_wrong(run_scenario):\n"
         "    run_scenario('held-worker', variant='no-emergency').must_be(Outcome.PROGRESS)\n"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from framework.build.spl import SPL_DIR, apply_patch, find_source
-from framework.build.variants import VARIANTS
-from framework.deadline import Deadline
-from framework.host.debian import PrivateApt
-from framework.host.mirror import SUITES
-from framework.host.store import Store
+from splvm.builds.spl import SPL_DIR, apply_patch, find_source
+from splvm.builds.variants import VARIANTS
+from splvm.deadline import Deadline
+from splvm.host.debian import PrivateApt
+from splvm.host.mirror import SUITES
+from splvm.host.store import Store
 
 pytestmark = pytest.mark.vm
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from framework.deadline import Deadline
-from framework.evidence.verdict import Outcome
-from framework.guest.guest import Guest
-from framework.lab.expectations import WHATEVER_SPL
-from framework.lab.guests import Start, load_modules, start_any_guest
-from framework.lab.loads import parse_loads
-from framework.lab.prepare import Prepared
-from framework.lab.scenarios import find_scenario
-from framework.plugin import RunResult
+from splvm.deadline import Deadline
+from splvm.evidence.verdict import Outcome
+from splvm.guest.guest import Guest
+from splvm.plugin import RunResult
+from splvm.run.expectations import WHATEVER_SPL
+from splvm.run.loads import parse_loads
+from splvm.run.prepare import Prepared
+from splvm.run.scenarios import find_scenario
+from splvm.run.starting import Start, load_modules, start_any_guest
 
 pytestmark = pytest.mark.vm
 

@@ -1,1 +1,0 @@
-"""Experiments: what is done to a guest, what is recorded, and what is expected of it."""

@@ -1,0 +1,7 @@
+"""`python -m splvm` is `splvm`."""
+
+from __future__ import annotations
+
+from splvm.cli import main
+
+main()

@@ -1,0 +1,216 @@
+"""The guest's root: an initramfs cut from a Debian root of the kernel's suite, and the keys to get in.
+
+busybox, dropbear, the agent, the few modules that a virtual machine needs. The root is in memory: under memory pressure
+there is nothing to page in, and no disk to wait for.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from splvm.assets import find_images
+from splvm.builds.kernels import Kernel
+from splvm.builds.root import BuildRoot
+from splvm.deadline import Deadline
+from splvm.errors import BuildError
+from splvm.guest.ssh import SshKeys
+from splvm.host.content import input_hash
+from splvm.host.process import run
+from splvm.host.store import Artefact, Store
+
+RECIPE = 3
+
+# Loaded by the guest's init, with what they depend on.
+MODULES = ("virtio_pci", "virtio_net", "virtio_console", "virtio_blk")
+
+# Loaded by the load of that name, where the kernel has it.
+ZRAM = ("lzo_rle", "zram")
+
+_DIRECTORIES = ("bin", "dev", "etc/dropbear", "lib/modules", "proc", "root/.ssh", "run", "sys", "tmp")
+
+
+def make_keys(store: Store, root: BuildRoot, deadline: Deadline) -> SshKeys:
+    """The SSH keys of this store's guests: made once, never leave it."""
+
+    def build(tree: Path) -> None:
+        # Of the guest, which is slow where it is emulated, a login asks for one check of a signature. With RSA that is
+        # a fraction of what it is with any curve. Where the guest signs, with its host key, it is the other way round.
+        argv = ["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-m", "PEM", "-N", "", "-C", "splvm"]
+        argv += ["-f", str(tree / "identity")]
+        run(argv, deadline=deadline, what="making SSH keys")
+        argv = ["dropbearkey", "-t", "ed25519", "-f", "/build/host_key"]
+        made = root.run(argv, work=tree, deadline=deadline, what="making the host key", log=tree / "dropbearkey.log")
+        (line,) = re.findall(r"^ssh-ed25519 \S+", made.stdout, re.MULTILINE)
+        (tree / "host_key.pub").write_text(f"{line}\n")
+
+    key = input_hash({"recipe": RECIPE, "identity": "rsa-2048", "host_key": "ed25519"})
+    keys = store.get("ssh-keys", key, build, deadline=deadline, what="SSH keys for guests")
+    return SshKeys(keys.path / "identity", keys.path / "host_key.pub")
+
+
+def resolve_modules(dependencies: str, built_in: str, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The modules to load, each after those it depends on.
+
+    :param dependencies: text of modules.dep; a line is a module's path, a colon, and the paths it needs, nearest first.
+    :param built_in: text of modules.builtin, paths of what would be a module in another configuration: nothing of it is
+        to be loaded.
+    :param wanted: names, as lsmod shows them.
+    :raises BuildError: when the kernel has one of them in neither way.
+    """
+    needs: dict[str, list[str]] = {}
+    for line in dependencies.splitlines():
+        path, _, rest = line.partition(":")
+        needs[path] = rest.split()
+    by_name = {_module_name(path): path for path in needs}
+    present = {_module_name(path) for path in built_in.splitlines()}
+    order: list[str] = []
+    for name in wanted:
+        if name in present:
+            continue
+        if name not in by_name:
+            raise BuildError("initramfs", f"the kernel has {name} neither as a module nor built in", None)
+        for path in [*reversed(needs[by_name[name]]), by_name[name]]:
+            if path not in order:
+                order.append(path)
+    return tuple(order)
+
+
+def _module_name(path: str) -> str:
+    return Path(path).name.split(".ko")[0].replace("-", "_")
+
+
+def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline) -> Artefact:
+    """The initramfs, `initrd.cpio`: everything but SPL and the probe."""
+    sources = find_images() / "guest"
+    load = find_images() / "load"
+    key = input_hash(
+        {
+            "recipe": RECIPE,
+            "root": kernel.root.key,
+            "kernel": kernel.image.key,
+            "sources": sources,
+            "load": load,
+            "modules": MODULES,
+            "zram": ZRAM,
+            "identity": keys.identity.with_suffix(".pub"),
+            "host_key": keys.host_key,
+        }
+    )
+
+    def build(tree: Path) -> None:
+        log = store.root / "logs" / f"image-{kernel.release}.log"
+        log.parent.mkdir(exist_ok=True)
+        with store.temporary() as work:
+            stage = work / "stage"
+            for name in _DIRECTORIES:
+                (stage / name).mkdir(parents=True)
+            _add_programs(kernel.root, work, stage, log, deadline)
+            _add_program("splvm-agent", kernel.root, work, stage, sources, log, deadline)
+            _add_program("splvm-load", kernel.root, work, stage, load, log, deadline)
+            shutil.copy2(load / "setup", stage / "bin" / "splvm-load-setup")
+            (stage / "bin" / "splvm-load-setup").chmod(0o755)
+            _add_modules(kernel, stage, MODULES, "etc/modules")
+            # Since 6.12 zram brings its own compression; a kernel of the user's may be without any of it.
+            for wanted in (ZRAM, ZRAM[1:]):
+                with suppress(BuildError):
+                    _add_modules(kernel, stage, wanted, "etc/modules.zram")
+                    break
+            _add_login(keys, stage)
+            shutil.copy2(sources / "init", stage / "init")
+            (stage / "init").chmod(0o755)
+            pack(stage, tree / "initrd.cpio", deadline)
+
+    return store.get("image", key, build, deadline=deadline, what=f"initramfs for {kernel.release}")
+
+
+def _add_programs(root: BuildRoot, work: Path, stage: Path, log: Path, deadline: Deadline) -> None:
+    """busybox with a link for each of its commands, dropbear with the libraries it loads."""
+    inside = root.files(deadline)
+    shutil.copy2(inside / "bin" / "busybox", stage / "bin" / "busybox")
+    listed = root.run(["busybox", "--list"], work=work, deadline=deadline, what="busybox --list", log=log)
+    for command in set(listed.stdout.split()) - {"busybox"}:
+        (stage / "bin" / command).symlink_to("busybox")
+    shutil.copy2(inside / "usr" / "sbin" / "dropbear", stage / "bin" / "dropbear")
+    linked = root.run(["ldd", "/usr/sbin/dropbear"], work=work, deadline=deadline, what="ldd dropbear", log=log)
+    libraries = re.findall(r"(/\S+)", linked.stdout)
+    # What reads /etc/passwd for it is loaded by name, and part of libc itself only since glibc 2.34.
+    libraries += [str(Path(name).with_name("libnss_files.so.2")) for name in libraries if "/libc.so." in name]
+    # Inside, for the dynamic loader of bullseye is an absolute link.
+    copy = ["cp", "--dereference", "--parents", *libraries, "stage"]
+    root.run(copy, work=work, deadline=deadline, what="copying the libraries of dropbear", log=log)
+
+
+def _add_program(
+    name: str, root: BuildRoot, work: Path, stage: Path, sources: Path, log: Path, deadline: Deadline
+) -> None:
+    """A program of the project's own, which needs no library: what is loaded later may be what memory lacks for."""
+    shutil.copytree(sources, work / f"{name}.src")
+    files = sorted(f"{name}.src/{path.name}" for path in sources.glob("*.c"))
+    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-static", "-pthread", "-s"]
+    root.run(["gcc", *flags, "-o", name, *files], work=work, deadline=deadline, what=name, log=log)
+    shutil.copy2(work / name, stage / "bin" / name)
+
+
+def _add_modules(kernel: Kernel, stage: Path, wanted: Sequence[str], listed: str) -> None:
+    """Modules with what they depend on, and their names in a list, in the order of loading."""
+    dependencies, built_in = ((kernel.modules / f"modules.{name}").read_text() for name in ("dep", "builtin"))
+    names = []
+    for path in resolve_modules(dependencies, built_in, wanted):
+        name = f"{_module_name(path)}.ko"
+        (stage / "lib" / "modules" / name).write_bytes(read_module(kernel.modules / path))
+        names.append(name)
+    (stage / listed).write_text("".join(f"{name}\n" for name in names))
+
+
+def read_module(path: Path) -> bytes:
+    """A module as insmod needs it: whether a kernel, or a busybox, can decompress one is a matter of its configuration.
+
+    :raises BuildError: when it is compressed in a way that is not known here.
+    """
+    match path.suffix:
+        case ".ko":
+            return path.read_bytes()
+        case ".xz":
+            return lzma.decompress(path.read_bytes())
+        case ".gz":
+            return gzip.decompress(path.read_bytes())
+    raise BuildError("initramfs", f"{path.name}: modules can be as they are, .xz or .gz", None)
+
+
+def _add_login(keys: SshKeys, stage: Path) -> None:
+    files: Mapping[str, tuple[str, int]] = {
+        "etc/passwd": ("root:x:0:0:root:/root:/bin/sh\n", 0o644),
+        "etc/group": ("root:x:0:\n", 0o644),
+        "etc/shadow": ("root:*:1:0:99999:7:::\n", 0o600),
+        "etc/shells": ("/bin/sh\n", 0o644),
+        "root/.ssh/authorized_keys": (keys.identity.with_suffix(".pub").read_text(), 0o600),
+    }
+    for name, (text, mode) in files.items():
+        (stage / name).write_text(text)
+        (stage / name).chmod(mode)
+    shutil.copy2(keys.host_key.with_suffix(""), stage / "etc" / "dropbear" / "host_key")
+    # dropbear refuses keys below a directory that others may write to.
+    for name in ("", "root", "root/.ssh"):
+        (stage / name).chmod(0o700 if name else 0o755)
+
+
+def pack(stage: Path, target: Path, deadline: Deadline) -> None:
+    """Everything belongs to root; names in order, so that the same stage gives the same archive."""
+    names = sorted(str(path.relative_to(stage)) for path in stage.rglob("*"))
+    argv = [
+        "cpio",
+        "--create",
+        "--format=newc",
+        "--owner=0:0",
+        "--reproducible",
+        "--quiet",
+        "--null",
+        f"--file={target}",
+    ]
+    run(argv, cwd=stage, input="\0".join([".", *names]) + "\0", deadline=deadline, what="packing the initramfs")

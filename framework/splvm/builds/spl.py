@@ -1,0 +1,395 @@
+"""spl.ko and slabprobe.ko, from the distribution's source or the user's, with patches on top.
+
+Three artefacts, so that an edit rebuilds only what it has to: zfs_config.h (one configure run per kernel and per the
+parts of the tree that configure reads), spl.ko (per source, variant and patches), slabprobe.ko (per SPL's headers and
+exported symbols, which a patch of SPL's code leaves alone). spl.ko of the user's own source or patches is built where
+the last one was, and make compiles what the edit touches.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from splvm.assets import find_images
+from splvm.builds.module import MODULE_RECIPE, debug_file, fresh_log, make_module, sha256_of, strip_module
+from splvm.builds.root import BuildRoot
+from splvm.builds.variants import Variant
+from splvm.builds.worktree import keep_tree
+from splvm.deadline import Deadline
+from splvm.errors import BuildError, SetupError, UsageError
+from splvm.host.archive import Candidate, PackageGoneError
+from splvm.host.content import Input, input_hash
+from splvm.host.debian import PrivateApt
+from splvm.host.process import run
+from splvm.host.store import Artefact, Store
+from splvm.log import note
+
+RECIPE = 1
+
+# Directory of SPL's own sources in an OpenZFS tree, 2.0 and later.
+SPL_DIR = Path("module/os/linux/spl")
+
+# What configure reads; an edit of the modules' code does not run it again.
+CONFIGURE_INPUTS = ("META", "autogen.sh", "configure", "configure.ac", "config", "copy-builtin", "zfs_config.h.in")
+
+# What a tree may have beside its sources: results of builds in place, history, and what editors leave.
+_LEFT_OUT = shutil.ignore_patterns(
+    *(".git", "*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", "*.a", "*.lo", ".libs", "build"),
+    *(".*", "*~", "#*#", "*.bak", "*.orig", "*.rej", "4913"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SplSource:
+    """An OpenZFS tree."""
+
+    # As the user named it: `debian` or `path:DIR`.
+    name: str
+    tree: Path
+    version: str
+    # The package it is from, None for a tree of the user's.
+    package: Candidate | None = None
+    # Newer ones that could not be had, and why, one line each.
+    passed_over: tuple[str, ...] = ()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the user's."""
+        return self.name != "debian"
+
+
+@dataclass(frozen=True, slots=True)
+class SplBuild:
+    """Modules ready to be loaded, spl.ko first."""
+
+    source: SplSource
+    variant: Variant
+    patches: tuple[Path, ...]
+    modules: tuple[Path, ...]
+    # Directories: of zfs_config.h; of Module.symvers and SPL's headers, that is, of what other modules are built with.
+    config: Path
+    exports: Path
+
+    @property
+    def debug(self) -> Mapping[str, Path]:
+        """What was stripped from each module, by the module's name."""
+        return {path.stem: debug_file(path) for path in self.modules}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether anything of the user's is in it."""
+        return self.source.is_own or bool(self.patches)
+
+    def facts(self) -> dict[str, object]:
+        """What run.json says of it."""
+        return {
+            "source": self.source.name,
+            "version": self.source.version,
+            "packages": {p.package: {"version": p.version, "sha256": p.sha256} for p in (self.source.package,) if p},
+            "passed_over": list(self.source.passed_over),
+            "variant": self.variant.name,
+            "patches": [{"name": p.name, "sha256": sha256_of(p)} for p in self.patches],
+            "modules": {m.name: sha256_of(m) for m in self.modules},
+        }
+
+
+def check_inputs(name: str, patches: Sequence[Path]) -> Path | None:
+    """Look at what the user named before anything is fetched for it.
+
+    :param name: `debian`, or `path:DIR` with an OpenZFS tree (git checkout or unpacked release).
+    :param patches: `.cocci`, `.patch` or `.diff` files.
+    :returns: the user's tree, None for `debian`.
+    :raises UsageError: when the source is neither, DIR is no such tree, or a patch is no such file.
+    """
+    for patch in patches:
+        if patch.suffix not in (".cocci", ".patch", ".diff") or not patch.is_file():
+            raise UsageError(f"--spl-patch {patch}: not a file that ends in .cocci, .patch or .diff")
+    if name == "debian":
+        return None
+    kind, _, directory = name.partition(":")
+    if kind != "path" or not directory:
+        raise UsageError(f"--spl {name}: not a source; it is `debian` or `path:DIR`")
+    tree = Path(directory).expanduser().absolute()
+    if not (tree / SPL_DIR / "spl-kmem-cache.c").is_file():
+        raise UsageError(
+            f"--spl {name}: not the top of an OpenZFS tree, 2.0 or later: "
+            f"{tree / SPL_DIR / 'spl-kmem-cache.c'} is not there"
+        )
+    return tree
+
+
+def find_source(tree: Path | None, store: Store, apt: PrivateApt, deadline: Deadline) -> SplSource:
+    """The user's tree, or with None that of the kernel's suite."""
+    if tree is None:
+        return _debian_source(store, apt, deadline)
+    return SplSource(f"path:{tree}", tree, _meta_version(tree))
+
+
+def _debian_source(store: Store, apt: PrivateApt, deadline: Deadline) -> SplSource:
+    """zfs-dkms of the suite; dkms itself never runs."""
+    passed_over: list[str] = []
+    for candidate in apt.candidates("zfs-dkms"):
+        try:
+            deb = apt.download("zfs-dkms", candidate.version, deadline)
+        except PackageGoneError as error:
+            note(f"{error.message}; trying an older one")
+            passed_over.append(error.message.splitlines()[0])
+            continue
+
+        def build(tree: Path, deb: Path = deb) -> None:
+            with store.temporary() as work:
+                run(["dpkg-deb", "-x", deb, work], deadline=deadline, what=f"unpacking {deb.name}")
+                (source,) = (work / "usr" / "src").glob("zfs-*")
+                for entry in source.iterdir():
+                    entry.rename(tree / entry.name)
+
+        key = input_hash({"recipe": RECIPE, "deb": deb})
+        what = f"source of zfs-dkms {candidate.version}"
+        artefact = store.get("spl-source", key, build, deadline=deadline, what=what)
+        return SplSource("debian", artefact.path, candidate.version, candidate, tuple(passed_over))
+    raise SetupError(
+        "\n".join([f"zfs-dkms of {apt.suite.name} can not be had from the mirror", *passed_over]),
+        hint="it is in the component contrib; name a mirror that has it with SPLVM_MIRROR",
+    )
+
+
+def _meta_version(tree: Path) -> str:
+    """Version and release of a tree, from its META file."""
+    try:
+        meta = (tree / "META").read_text(errors="replace")
+    except OSError:
+        return "unknown"
+    fields = dict(re.findall(r"^(\w+):\s+(\S+)", meta, re.MULTILINE))
+    return "-".join(fields[name] for name in ("Version", "Release") if name in fields) or "unknown"
+
+
+def build_spl(
+    store: Store,
+    root: BuildRoot,
+    source: SplSource,
+    variant: Variant,
+    patches: Sequence[Path],
+    deadline: Deadline,
+) -> SplBuild:
+    """The modules of one source, variant and list of patches.
+
+    :param patches: files that passed `check_inputs`, applied in this order after the variant's own.
+    :raises BuildError: when a patch does not apply or something does not compile.
+    """
+    applied = (*variant.patches(), *patches)
+    config = _configure(store, root, source, deadline)
+    # What is built once is built from nothing.
+    keep = source.is_own or bool(patches)
+    spl = _build_spl_ko(store, root, source, config, applied, deadline, keep=keep)
+    probe = _build_probe(store, root, config, spl, deadline)
+    modules = (spl.path / "spl.ko", probe.path / "slabprobe.ko")
+    return SplBuild(source, variant, tuple(patches), modules, config.path, spl.path)
+
+
+def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadline) -> Artefact:
+    inputs = {name: source.tree / name for name in CONFIGURE_INPUTS if (source.tree / name).exists()}
+    key = input_hash({"recipe": RECIPE, "root": root.key, **inputs})
+
+    def build(tree: Path) -> None:
+        log = fresh_log(store, f"configure-{root.release}")
+        with store.temporary() as work:
+            copy_tree(source.tree, work / "src")
+            # With DEBUG_LOCK_ALLOC mutex_lock() is for GPL modules alone, and configure refuses because of those under
+            # the CDDL. spl.ko is GPL by its own MODULE_LICENSE, and nothing else is built of the tree.
+            script = (
+                f"if grep -qx CONFIG_DEBUG_LOCK_ALLOC=y {root.headers}/include/config/auto.conf; then "
+                "sed -i 's/^\\(License: *\\).*/\\1GPL/' src/META; fi; "
+                "cd src && { [ -x configure ] || sh ./autogen.sh; } && ./configure --with-config=kernel "
+                f"--with-linux={root.source} --with-linux-obj={root.headers}"
+            )
+            root.run(
+                ["sh", "-c", script],
+                work=work,
+                deadline=deadline,
+                what=f"configure of OpenZFS {source.version} for {root.release}",
+                log=log,
+                hint="this version of OpenZFS may not support this kernel",
+            )
+            shutil.copy2(work / "src" / "zfs_config.h", tree)
+
+    what = f"configure of OpenZFS {source.version} for {root.release} (a minute or two, once)"
+    return store.get("spl-config", key, build, deadline=deadline, what=what)
+
+
+def find_inputs(tree: Path) -> dict[str, Path]:
+    """The files of an OpenZFS tree that go into spl.ko: SPL's own sources, and all headers.
+
+    :returns: by their name from the top of the tree.
+    """
+    inputs = {}
+    for part in (SPL_DIR, Path("include")):
+        for directory, below, names in os.walk(tree / part):
+            left_out = _LEFT_OUT(directory, [*below, *names])
+            below[:] = sorted(set(below) - left_out)
+            paths = [Path(directory, name) for name in sorted(set(names) - left_out)]
+            inputs.update({str(path.relative_to(tree)): path for path in paths})
+    return inputs
+
+
+def inputs_key(tree: Path, patches: Sequence[Path]) -> str:
+    """Changes with what a build is made from, and only with that: not with what editors leave beside it.
+
+    :raises SetupError: when a file cannot be read.
+    """
+    return input_hash({"sources": find_inputs(tree), "patches": list(patches)})
+
+
+def _build_spl_ko(
+    store: Store,
+    root: BuildRoot,
+    source: SplSource,
+    config: Artefact,
+    patches: Sequence[Path],
+    deadline: Deadline,
+    *,
+    keep: bool,
+) -> Artefact:
+    """:param keep: build in a tree that is kept for the next build of this source."""
+    kbuild = find_images() / "spl" / "Kbuild"
+    inputs = inputs_key(source.tree, patches)
+    made_with: dict[str, Input] = {"recipe": MODULE_RECIPE, "config": config.key, "kbuild": kbuild}
+    # A plain patch may also touch what is not compiled here; then it has to fit there too.
+    plain = any(patch.suffix != ".cocci" for patch in patches)
+    key = input_hash({**made_with, "inputs": inputs, "tree": source.tree.name if plain else ""})
+
+    def build(tree: Path) -> None:
+        log = fresh_log(store, f"spl-{key[:12]}")
+        with store.temporary() as scratch:
+            src = scratch / "build" / "src"
+            _gather(source.tree, patches, inputs, scratch, src, log, deadline, whole=plain)
+            shutil.copy2(config.path / "zfs_config.h", src)
+            shutil.copy2(kbuild, src / "module" / "Kbuild")
+            # The root's key is not that of its packages' versions.
+            tree_key = input_hash({**made_with, "tools": root.versions()})
+            with keep_tree(store, tree_key, src.parent) if keep else nullcontext(src.parent) as work:
+                what = f"spl.ko ({source.version})"
+                make_module(root, work, "/build/src/module", ["SPL_SRC=/build/src"], log, deadline, what)
+                _take_spl_ko(root, work, tree, log, deadline)
+
+    names = ", ".join(p.name for p in patches)
+    what = f"spl.ko of {source.version} for {root.release}" + (f" with {names}" if names else "")
+    return store.get("spl", key, build, deadline=deadline, what=what)
+
+
+def _gather(
+    tree: Path,
+    patches: Sequence[Path],
+    inputs: str,
+    scratch: Path,
+    src: Path,
+    log: Path,
+    deadline: Deadline,
+    *,
+    whole: bool,
+) -> None:
+    """Copy what spl.ko is made from to `src`, patched.
+
+    :param inputs: its `inputs_key`.
+    :param whole: patch a copy of the whole tree.
+    :raises BuildError: when a patch does not apply.
+    :raises SetupError: when somebody saved a file meanwhile: what would be built is not what its name says.
+    """
+    copies = [scratch / f"patch-{number}" / patch.name for number, patch in enumerate(patches)]
+    copy = scratch / "tree"
+    try:
+        for patch, to in zip(patches, copies, strict=True):
+            to.parent.mkdir()
+            shutil.copyfile(patch, to)
+        if whole:
+            copy_tree(tree, copy)
+        else:
+            for name, path in find_inputs(tree).items():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, copy / name)
+        unchanged = inputs_key(copy, copies) == inputs
+    except OSError as reason:
+        raise SetupError(f"cannot read the source of SPL: {reason}") from reason
+    if not unchanged:
+        raise SetupError(f"{tree} or a patch was changed while it was read", hint="try again")
+    for patch in copies:
+        apply_patch(patch, copy, log, deadline)
+    for name, path in find_inputs(copy).items():
+        (src / name).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(src / name)
+
+
+def _take_spl_ko(root: BuildRoot, work: Path, tree: Path, log: Path, deadline: Deadline) -> None:
+    """Put into `tree` what was built in `work`; what make goes by stays as make left it."""
+    out, built = work / "out", work / "src" / "module"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    shutil.copy2(built / "spl.ko", out)
+    strip_module(root, work, Path("out", "spl.ko"), log, deadline)
+    for path in (out / "spl.ko", debug_file(out / "spl.ko"), built / "Module.symvers"):
+        shutil.copy2(path, tree)
+    shutil.copytree(work / "src" / "include", tree / "include", symlinks=True)
+
+
+def _build_probe(store: Store, root: BuildRoot, config: Artefact, spl: Artefact, deadline: Deadline) -> Artefact:
+    sources = find_images() / "slabprobe"
+    symbols, include = spl.path / "Module.symvers", spl.path / "include"
+    key = input_hash(
+        {
+            "recipe": MODULE_RECIPE,
+            "config": config.key,
+            "symbols": symbols,
+            "spl": include / "os" / "linux" / "spl",
+            "sources": sources,
+        }
+    )
+
+    def build(tree: Path) -> None:
+        log = fresh_log(store, f"slabprobe-{key[:12]}")
+        with store.temporary() as work:
+            shutil.copytree(sources, work / "slabprobe")
+            shutil.copytree(include, work / "src" / "include", symlinks=True)
+            shutil.copy2(config.path / "zfs_config.h", work / "src")
+            shutil.copy2(symbols, work / "src")
+            variables = ["SPL_SRC=/build/src", "SPL_SYMBOLS=/build/src/Module.symvers"]
+            make_module(root, work, "/build/slabprobe", variables, log, deadline, "slabprobe.ko")
+            strip_module(root, work, Path("slabprobe/slabprobe.ko"), log, deadline)
+            for name in ("slabprobe.ko", "slabprobe.ko.debug"):
+                shutil.copy2(work / "slabprobe" / name, tree)
+
+    return store.get("slabprobe", key, build, deadline=deadline, what=f"slabprobe.ko for {root.release}")
+
+
+def apply_patch(patch: Path, src: Path, log: Path, deadline: Deadline) -> None:
+    """Apply one patch, semantic or plain, to a private copy of an OpenZFS tree.
+
+    :raises BuildError: when it does not apply, or matches nothing.
+    """
+    if patch.suffix == ".cocci":
+        files = sorted(str(path.relative_to(src)) for path in (src / SPL_DIR).glob("*.c"))
+        before = {name: sha256_of(src / name) for name in files}
+        argv = ["spatch", "--very-quiet", "--sp-file", str(patch.absolute()), "--in-place", *files]
+        run(argv, cwd=src, deadline=deadline, what=f"semantic patch {patch.name}", log=log, error=BuildError)
+        if all(sha256_of(src / name) == digest for name, digest in before.items()):
+            raise BuildError(f"semantic patch {patch.name}", "it matches nothing in the sources of SPL", log)
+    else:
+        argv = [
+            "patch",
+            "--strip=1",
+            "--batch",
+            "--forward",
+            "--no-backup-if-mismatch",
+            "--input",
+            str(patch.absolute()),
+        ]
+        run(argv, cwd=src, deadline=deadline, what=f"patch {patch.name}", log=log, error=BuildError)
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy an OpenZFS tree, without what was built in it and what editors leave."""
+    shutil.copytree(source, target, symlinks=True, ignore=_LEFT_OUT)

@@ -1,0 +1,199 @@
+"""The rest of OpenZFS: its modules but spl.ko, and zpool and zfs to run in a guest.
+
+The modules are built from the source that SPL is from, against the symbols that its build exports, so one build serves
+all variants of SPL that export the same. The tools are the suite's own, in the version of that source if it can be had.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from splvm.assets import find_images
+from splvm.builds.image import pack, read_module, resolve_modules
+from splvm.builds.kernels import Kernel
+from splvm.builds.module import MODULE_RECIPE, fresh_log, make_module, sha256_of
+from splvm.builds.root import BuildRoot, build_root
+from splvm.builds.spl import SplBuild, copy_tree
+from splvm.deadline import Deadline
+from splvm.errors import BuildError
+from splvm.host.content import input_hash
+from splvm.host.debian import PrivateApt
+from splvm.host.store import Artefact, Store
+
+RECIPE = 1
+
+# What configure would write into the makefiles; what is not here is nothing.
+_PLACES = {
+    "abs_top_srcdir": "/build/src",
+    "abs_top_builddir": "/build/src",
+    # As configure has it without --enable-debug.
+    "KERNEL_DEBUG_CPPFLAGS": "-UDEBUG -DNDEBUG",
+    # A line that is for hardware which no guest has.
+    "CONFIG_QAT_TRUE": "#",
+}
+
+# In the tools' archive; busybox has the rest.
+_TOOLS = ("/sbin/zpool", "/sbin/zfs")
+
+
+@dataclass(frozen=True, slots=True)
+class Zfs:
+    """What a guest needs to have a pool."""
+
+    # To be unpacked over the guest's root.
+    archive: Path
+    # Modules in it, in the order of loading.
+    modules: tuple[str, ...]
+    tools_version: str
+
+    def facts(self) -> dict[str, object]:
+        """What run.json says of it."""
+        return {"modules": list(self.modules), "tools": self.tools_version, "sha256": sha256_of(self.archive)}
+
+
+def build_zfs(store: Store, apt: PrivateApt, kernel: Kernel, spl: SplBuild, deadline: Deadline) -> Zfs:
+    """Modules and tools for a kernel and a build of SPL.
+
+    :raises BuildError: when something does not compile.
+    :raises SetupError: when the tools cannot be had.
+    """
+    modules = _build_modules(store, kernel.root, spl, deadline)
+    order = load_order({path.stem: path.read_bytes() for path in modules.path.glob("*.ko")})
+    root, version = _tools_root(store, apt, spl, deadline)
+    scripts = find_images() / "zfs"
+    key = input_hash(
+        {"recipe": RECIPE, "modules": modules.key, "root": root.key, "kernel": kernel.image.key, "scripts": scripts}
+    )
+
+    def build(tree: Path) -> None:
+        log = fresh_log(store, f"zfs-{key[:12]}")
+        with store.temporary() as work:
+            stage = work / "stage"
+            (stage / "bin").mkdir(parents=True)
+            _add_tools(root, work, stage, log, deadline)
+            _add_modules(kernel, modules, order, stage)
+            for script in sorted(scripts.iterdir()):
+                shutil.copy2(script, stage / "bin" / f"splvm-{script.name}")
+                (stage / "bin" / f"splvm-{script.name}").chmod(0o755)
+            pack(stage, tree / "zfs.cpio", deadline)
+
+    image = store.get("zfs-image", key, build, deadline=deadline, what=f"ZFS for guests of {kernel.release}")
+    return Zfs(image.path / "zfs.cpio", tuple(order), version)
+
+
+def _build_modules(store: Store, root: BuildRoot, spl: SplBuild, deadline: Deadline) -> Artefact:
+    """All of them, as the tree's own makefiles have them; the spl.ko among them is left out."""
+    source = spl.source.tree
+    key = input_hash(
+        {
+            "recipe": RECIPE,
+            "module recipe": MODULE_RECIPE,
+            "config": spl.config / "zfs_config.h",
+            "symbols": spl.exports / "Module.symvers",
+            "headers": spl.exports / "include" / "os" / "linux" / "spl",
+            "root": root.key,
+            "sources": source / "module",
+            "include": source / "include",
+        }
+    )
+
+    def build(tree: Path) -> None:
+        log = fresh_log(store, f"zfs-modules-{key[:12]}")
+        with store.temporary() as work:
+            src = work / "src"
+            copy_tree(source, src)
+            # What another variant of SPL has of its own are its headers and its sources.
+            shutil.copytree(spl.exports / "include", src / "include", symlinks=True, dirs_exist_ok=True)
+            shutil.copy2(spl.config / "zfs_config.h", src)
+            for template in (*(src / "module").rglob("Kbuild.in"), *(src / "module").rglob("Makefile.in")):
+                inside = Path("/build", template.parent.relative_to(work))
+                template.with_suffix("").write_text(fill_in(template.read_text(), inside))
+            variables = ["CONFIG_ZFS=m"]
+            make_module(root, work, "/build/src/module", variables, log, deadline, f"zfs.ko ({spl.source.version})")
+            made = sorted(path for path in (src / "module").rglob("*.ko") if path.stem != "spl")
+            for path in made:
+                name = str(path.relative_to(work))
+                root.run(["strip", "--strip-debug", name], work=work, deadline=deadline, what="strip", log=log)
+                shutil.copy2(path, tree)
+
+    what = f"zfs.ko of {spl.source.version} for {root.release} (two minutes or more, once)"
+    return store.get("zfs-modules", key, build, deadline=deadline, what=what)
+
+
+def fill_in(makefile: str, directory: Path) -> str:
+    """A makefile with what configure would put into it.
+
+    :param directory: where it is.
+    """
+    places = {**_PLACES, "abs_srcdir": str(directory), "abs_builddir": str(directory)}
+    return re.sub(r"@(\w+)@", lambda match: places.get(match[1], ""), makefile)
+
+
+def load_order(modules: Mapping[str, bytes]) -> list[str]:
+    """Names of modules, each after those of the others that it depends on.
+
+    :param modules: content by name; what they depend on is in their .modinfo (scripts/mod/modpost.c, add_depends()).
+    """
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        for other in depends_on(modules[name]):
+            if other in modules and other not in order:
+                add(other)
+        if name not in order:
+            order.append(name)
+
+    for name in sorted(modules):
+        add(name)
+    return order
+
+
+def depends_on(module: bytes) -> list[str]:
+    """Names of the modules that one depends on."""
+    match = re.search(rb"\0depends=([\w,-]*)\0", module)
+    return [name.replace("-", "_") for name in match[1].decode().split(",") if name] if match else []
+
+
+def _add_modules(kernel: Kernel, modules: Artefact, order: Iterable[str], stage: Path) -> None:
+    """The modules, and before them what they need of the kernel's own; their names, in the order of loading."""
+    dependencies, built_in = ((kernel.modules / f"modules.{name}").read_text() for name in ("dep", "builtin"))
+    contents = {name: (modules.path / f"{name}.ko").read_bytes() for name in order}
+    foreign = sorted({other for content in contents.values() for other in depends_on(content)} - {*contents, "spl"})
+    paths = resolve_modules(dependencies, built_in, foreign)
+    files = {f"{Path(path).name.split('.ko')[0]}.ko": read_module(kernel.modules / path) for path in paths}
+    files |= {f"{name}.ko": content for name, content in contents.items()}
+    (stage / "lib" / "modules").mkdir(parents=True)
+    for name, content in files.items():
+        (stage / "lib" / "modules" / name).write_bytes(content)
+    (stage / "etc").mkdir()
+    (stage / "etc" / "modules.zfs").write_text("".join(f"{name}\n" for name in files))
+
+
+def _tools_root(store: Store, apt: PrivateApt, spl: SplBuild, deadline: Deadline) -> tuple[BuildRoot, str]:
+    """A root of the suite with zpool and zfs in it, and their version."""
+    version = spl.source.version if not spl.source.is_own else apt.candidate("zfsutils-linux").version
+    if version not in {candidate.version for candidate in apt.candidates("zfsutils-linux")}:
+        version = apt.candidate("zfsutils-linux").version
+    # Libraries of the same source have to be of the same version, also where the lists name a newer one.
+    same = [it.package for it in apt.depends("zfsutils-linux", version) if version in _versions(apt, it.package)]
+    packages = [f"{name}={version}" for name in ("zfsutils-linux", *same)]
+    return build_root(store, apt, f"zfs {version}", None, deadline, more=packages), version
+
+
+def _versions(apt: PrivateApt, package: str) -> set[str]:
+    return {candidate.version for candidate in apt.candidates(package)}
+
+
+def _add_tools(root: BuildRoot, work: Path, stage: Path, log: Path, deadline: Deadline) -> None:
+    """zpool and zfs, with the libraries they load."""
+    linked = root.run(["ldd", *_TOOLS], work=work, deadline=deadline, what="ldd zpool", log=log).stdout
+    missing = re.findall(r"(\S+) => not found", linked)
+    if missing:
+        raise BuildError("ZFS for guests", f"libraries are missing: {', '.join(missing)}", log)
+    libraries = sorted(set(re.findall(r"(/\S+) \(0x", linked)))
+    copy = ["cp", "--dereference", "--parents", *libraries, *_TOOLS, "stage"]
+    root.run(copy, work=work, deadline=deadline, what="copying zpool and zfs", log=log)

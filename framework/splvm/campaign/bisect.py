@@ -1,0 +1,440 @@
+"""Which of many changes made a scenario end badly: builds and runs what the search asks for.
+
+Candidates are commits of an OpenZFS tree, kernels, or patches of a series. Every run is a guest of its own and counts
+as it is. Owns the directory of a bisection::
+
+    bisect.json              its plan, every run so far, and what is believed; replaced as they come
+    NAME/001                 directory of a run of a candidate
+
+One that was interrupted goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, extract_revision, list_revisions
+from splvm.builds.spl import check_inputs
+from splvm.campaign.processes import Job, JobResult, run_jobs
+from splvm.campaign.repro import TROUBLES
+from splvm.campaign.search import Answer, Search
+from splvm.deadline import Deadline
+from splvm.errors import BuildError, EvidenceError, SetupError, UsageError
+from splvm.evidence.verdict import Outcome
+from splvm.host.content import file_hash
+from splvm.log import note, step
+from splvm.record.jsonfile import write_json
+from splvm.run.experiment import Experiment
+from splvm.run.loads import parse_loads
+from splvm.run.prepare import PREPARE_BUDGET_S, Wish, prepare
+from splvm.run.scenarios import find_scenario
+
+SCHEMA_VERSION = 1
+
+_FILE = "bisect.json"
+
+
+class Kind(StrEnum):
+    """What candidates are."""
+
+    COMMITS = "commits"
+    KERNELS = "kernels"
+    PATCHES = "patches"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One step of the way from good to bad."""
+
+    # A commit, a kernel's name, or a patch, by its path.
+    id: str
+    # For people.
+    title: str
+    # Whether anything that a guest's modules are made of differs from the one before.
+    changes: bool = True
+    # Of a patch, its content: one that was edited meanwhile is another one.
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is looked for, among what."""
+
+    scenario: str
+    kind: Kind
+    candidates: tuple[Candidate, ...]
+    # What all candidates have in common; of `commits` spl is the tree.
+    wish: Wish
+    # Verdicts that count as bad.
+    hits: frozenset[Outcome]
+    confidence: float
+    most_runs: int
+    # Of the loads' random numbers in the first run; each further one has the next.
+    seed: int
+    load: str = ""
+    window_s: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As bisect.json has it."""
+        told = {**asdict(self), "hits": sorted(self.hits)}
+        return json.loads(json.dumps(told, default=str))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Plan:
+        """:raises LookupError, ValueError, TypeError: when it is no such plan."""
+        wish = {**told["wish"], "patches": tuple(map(Path, told["wish"]["patches"]))}
+        changes: dict[str, Any] = {
+            "kind": Kind(told["kind"]),
+            "candidates": tuple(Candidate(**each) for each in told["candidates"]),
+            "wish": Wish(**wish),
+            "hits": frozenset(map(Outcome, told["hits"])),
+        }
+        return cls(**{**told, **changes})
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One run of a candidate."""
+
+    candidate: int
+    # None if there was trouble of the harness or the host.
+    outcome: Outcome | None
+    reason: str
+    # None if there is none.
+    directory: Path | None
+    # Of the host.
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As bisect.json has it."""
+        return {
+            "candidate": self.candidate,
+            "verdict": self.outcome,
+            "reason": self.reason,
+            "directory": str(self.directory) if self.directory else None,
+            "seconds": round(self.seconds, 1),
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Try:
+        """:raises LookupError, ValueError, TypeError: when it is no such row."""
+        outcome = Outcome(row["verdict"]) if row["verdict"] else None
+        directory = Path(row["directory"]) if row["directory"] else None
+        return cls(int(row["candidate"]), outcome, str(row["reason"]), directory, float(row["seconds"]))
+
+
+def find_commits(tree: str, good: str, bad: str, *, pool: bool) -> tuple[Candidate, ...]:
+    """The commits of a tree, as `--spl` names it.
+
+    :param pool: whether guests have a ZFS pool, so that all modules are built of it and not spl.ko alone.
+    :raises UsageError: when there are none.
+    """
+    kind, _, directory = tree.partition(":")
+    if kind != "path" or not directory:
+        raise UsageError(f"--spl {tree}: commits are those of a git checkout", hint="it is --spl path:DIR then")
+    path = Path(directory).expanduser()
+    paths = ALL_PATHS if pool else SPL_PATHS
+    revisions = list_revisions(path, good, bad, paths)
+    if not any(each.touches for each in revisions[1:]):
+        raise UsageError(f"none of these commits touches what the modules are made of: {', '.join(paths)}")
+    return tuple(Candidate(each.sha, each.title, each.touches) for each in revisions)
+
+
+def find_patches(series: Path) -> tuple[Candidate, ...]:
+    """What is without any of them, and then the patches of a series, each on top of those before it.
+
+    :param series: a file that lists them, as quilt's does, or a directory of them, which are taken by name.
+    :raises UsageError: when there is none, or one cannot be read.
+    """
+    try:
+        if series.is_dir():
+            paths = sorted(each for each in series.iterdir() if each.suffix in (".patch", ".diff", ".cocci"))
+        else:
+            lines = (line.partition("#")[0].split() for line in series.read_text(encoding="utf-8").splitlines())
+            paths = [series.parent / words[0] for words in lines if words]
+        found = [Candidate(str(path.absolute()), path.name, sha256=file_hash(path)) for path in paths]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--series {series}: {error}") from error
+    if not found:
+        raise UsageError(f"--series {series}: there is no patch in it")
+    return (Candidate("", "without a patch"), *found)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What runs of a candidate came to."""
+
+    bad: int
+    good: int
+    silent: int
+    # Why it was left out; empty if it was not.
+    why: str
+
+
+OnTry = Callable[["Bisection", Try], None]
+
+
+@dataclass(slots=True)
+class Bisection:
+    """A search under way."""
+
+    plan: Plan
+    # Its directory.
+    out: Path
+    tries: list[Try] = field(default_factory=list)
+    # Candidates that cannot be asked, and why.
+    skipped: dict[int, str] = field(default_factory=dict)
+    # What a candidate's guests are made of: the same for those that are the same build.
+    builds: dict[int, str] = field(default_factory=dict)
+    search: Search = field(init=False)
+    _experiments: dict[int, Experiment] = field(default_factory=dict)
+    _begun: dict[Path, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.search = Search(len(self.plan.candidates))
+        for number, candidate in enumerate(self.plan.candidates):
+            if number and not candidate.changes:
+                self.search.same(number - 1, number)
+        for number in self.skipped:
+            self.search.skip(number)
+        for number in self.builds:
+            self._compare(number)
+        known, self.tries = self.tries, []
+        for each in known:
+            self._take(each)
+
+    @property
+    def answer(self) -> Answer | None:
+        """What was found, if it was."""
+        return self.search.answer(self.plan.confidence)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further run is needed, or allowed."""
+        return self.answer is not None or len(self.tries) >= self.plan.most_runs
+
+    def run(self, at_once: int, on_try: OnTry) -> None:
+        """Go on until it is over.
+
+        :param at_once: so many guests; with more than one some runs may turn out not to have been needed.
+        :raises SetupError: when an end cannot be built or says nothing, or both ends are the same build.
+        :raises EvidenceError: when what is built is not what the runs so far were of.
+        """
+
+        def take(result: JobResult) -> None:
+            found = _read(self._begun.pop(result.job.out), result)
+            self._take(found)
+            self._keep()
+            on_try(self, found)
+
+        self._keep()
+        if not self.is_over:
+            # What is wrong with them is known before anything is run; also after an interruption.
+            for end in (self.search.count - 1, 0):
+                self._prepare(end)
+        while not self.is_over:
+            run_jobs(self._jobs(), at_once, take)
+
+    def _jobs(self) -> Iterator[Job]:
+        while not self.is_over and len(self.tries) + len(self._begun) < self.plan.most_runs:
+            number = self.search.choose(self._begun.values())
+            experiment = self._prepare(number)
+            if experiment is None:
+                continue
+            count = len(self.tries) + len(self._begun) + 1
+            path = self.out / self._place(number) / f"{count:03}"
+            # What an interrupted run has left.
+            shutil.rmtree(path, ignore_errors=True)
+            self._begun[path] = number
+            yield Job(f"run {count}, {self.plan.candidates[number].title}", experiment.nth(count), path)
+
+    def _place(self, number: int) -> str:
+        candidate = self.plan.candidates[number]
+        name = candidate.id[:12] if self.plan.kind is Kind.COMMITS else Path(candidate.id).name or "base"
+        return f"{number:03}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}"
+
+    def _take(self, found: Try) -> None:
+        self.tries.append(found)
+        number = found.candidate
+        if not self.is_silent(found):
+            self.search.observe(number, found.outcome in self.plan.hits)
+            return
+        last = [each for each in self.tries if each.candidate == number][-TROUBLES:]
+        if len(last) == TROUBLES and all(self.is_silent(each) for each in last):
+            self._skip(number, f"{TROUBLES} runs in a row said nothing: {found.reason}")
+
+    def is_silent(self, each: Try) -> bool:
+        """Whether a run says nothing of what is looked for."""
+        return each.outcome is None or (each.outcome.says_nothing and each.outcome not in self.plan.hits)
+
+    def _skip(self, number: int, why: str) -> None:
+        self.skipped[number] = why
+        self.search.skip(number)
+        title = self.plan.candidates[number].title
+        if number in (0, self.search.count - 1):
+            end = "bad" if number else "good"
+            raise SetupError(f"the {end} end, {title}, cannot be asked: {why}", hint="name another one")
+        note(f"skipped {title}: {why.splitlines()[0]}")
+
+    def _prepare(self, number: int) -> Experiment | None:
+        """What a candidate's runs are; None if it tells something by itself, and another one may be asked now.
+
+        :raises HarnessError: for other trouble than that it does not build: it may not be the candidate's own.
+        """
+        if number in self._experiments:
+            return self._experiments[number]
+        title = self.plan.candidates[number].title
+        try:
+            with step(f"preparing {title}"):
+                experiment = self._build(number)
+        except BuildError as error:
+            self._skip(number, error.message)
+            self._keep()
+            return None
+        build = _describe(experiment)
+        known = self.builds.get(number)
+        if known not in (None, build):
+            raise EvidenceError(f"{title} is another build than its runs so far were of", hint="begin anew")
+        self._experiments[number], self.builds[number] = experiment, build
+        tells = self._compare(number) and known is None
+        self._keep()
+        if self.builds.get(0) == self.builds.get(self.search.count - 1):
+            raise SetupError(
+                f"{self.name(0)} and {self.name(self.search.count - 1)} are the same build: nothing of what is between "
+                "them is in the guest's modules",
+                hint="patches are put on SPL alone, not on the rest of OpenZFS",
+            )
+        return None if tells else experiment
+
+    def _compare(self, number: int) -> bool:
+        """Whether another candidate is the same build; what is between them then made nothing bad."""
+        same = [each for each, build in self.builds.items() if build == self.builds[number] and each != number]
+        for each in same:
+            self.search.same(each, number)
+        return bool(same)
+
+    def _build(self, number: int) -> Experiment:
+        """:raises BuildError: when it does not build, or a commit has no SPL in it."""
+        plan, candidate = self.plan, self.plan.candidates[number]
+        match plan.kind:
+            case Kind.KERNELS:
+                return self._experiment(replace(plan.wish, kernel=candidate.id))
+            case Kind.PATCHES:
+                series = [Path(each.id) for each in plan.candidates[1 : number + 1]]
+                return self._experiment(replace(plan.wish, patches=(*plan.wish.patches, *series)))
+            case Kind.COMMITS:
+                # Its name is what a run's record says of its source.
+                tree = self.out / "tree" / candidate.id[:12]
+                try:
+                    repository = Path(plan.wish.spl.partition(":")[2])
+                    extract_revision(repository, candidate.id, tree, Deadline(PREPARE_BUDGET_S))
+                    _check_tree(candidate, tree)
+                    return self._experiment(replace(plan.wish, spl=f"path:{tree}"))
+                finally:
+                    shutil.rmtree(tree.parent, ignore_errors=True)
+
+    def _experiment(self, wish: Wish) -> Experiment:
+        plan = self.plan
+        loads = parse_loads([plan.load] if plan.load else [])
+        scenario = find_scenario(plan.scenario)
+        return prepare(wish).experiment(scenario, window_s=plan.window_s, loads=loads, seed=plan.seed)
+
+    def name(self, number: int) -> str:
+        """A candidate for people to read; one beyond the last is none."""
+        if number >= len(self.plan.candidates):
+            return "none of them"
+        candidate = self.plan.candidates[number]
+        return f"{candidate.id[:12]} {candidate.title}" if self.plan.kind is Kind.COMMITS else candidate.title
+
+    def tallies(self) -> dict[int, Tally]:
+        """Of each candidate that was looked at: how often it was bad and good, and why it was left out."""
+        found = {}
+        for number in sorted({each.candidate for each in self.tries} | self.skipped.keys()):
+            silent = sum(self.is_silent(each) for each in self.tries if each.candidate == number)
+            bad, good = self.search.bad[number], self.search.good[number]
+            found[number] = Tally(bad, good, silent, self.skipped.get(number, "").partition("\n")[0])
+        return found
+
+    def evidence(self) -> list[tuple[str, Try]]:
+        """What the likeliest answer rests on: a run of the last good candidate, and a bad one of the first bad one."""
+        first = self.search.likeliest().first
+        told = [each for each in self.tries if not self.is_silent(each)]
+        good = [each for each in told if each.candidate < first and each.outcome not in self.plan.hits]
+        bad = [each for each in told if each.candidate >= first and each.outcome in self.plan.hits]
+        found = [("last good", max(good, key=lambda each: each.candidate))] if good else []
+        return found + ([("first bad", min(bad, key=lambda each: each.candidate))] if bad else [])
+
+    def _keep(self) -> None:
+        write_json(self.out / _FILE, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of bisect.json."""
+        answer = self.answer
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "plan": self.plan.to_json(),
+            "runs": [each.to_json() for each in self.tries],
+            "skipped": {str(number): why for number, why in self.skipped.items()},
+            "builds": {str(number): build for number, build in self.builds.items()},
+            "answer": asdict(answer) if answer else None,
+            "likeliest": asdict(self.search.likeliest()),
+        }
+
+
+def read_bisection(out: Path) -> Bisection:
+    """One that was begun.
+
+    :raises EvidenceError: when there is none, its file is damaged, or a patch is not what it was.
+    """
+    path = out / _FILE
+    try:
+        told = json.loads(path.read_bytes())
+        if told["schema_version"] != SCHEMA_VERSION:
+            raise EvidenceError(f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}")
+        plan = Plan.from_json(told["plan"])
+        tries = [Try.from_json(row) for row in told["runs"]]
+        skipped, builds = ({int(number): str(value) for number, value in told[name].items()} for name in _TOLD)
+        numbers = {each.candidate for each in tries} | {*skipped, *builds}
+        if len(plan.candidates) < 2 or not numbers <= set(range(len(plan.candidates))):
+            raise ValueError("a run of no candidate")
+    except FileNotFoundError:
+        raise EvidenceError(f"{out} has no {_FILE}", hint="give the directory that `splvm bisect` named") from None
+    except OSError as error:
+        raise EvidenceError(f"{path}: {error.strerror}") from error
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise EvidenceError(f"{path} is damaged: {error}", hint="begin anew") from error
+    for patch in plan.candidates:
+        if patch.sha256 and (not Path(patch.id).is_file() or file_hash(patch.id) != patch.sha256):
+            raise EvidenceError(f"{patch.id} is not what it was when this was begun", hint="begin anew")
+    return Bisection(plan, out, tries, skipped, builds)
+
+
+_TOLD = ("skipped", "builds")
+
+
+def _check_tree(candidate: Candidate, tree: Path) -> None:
+    """:raises BuildError: when a commit has no SPL in it."""
+    try:
+        check_inputs(f"path:{tree}", ())
+    except UsageError as error:
+        raise BuildError(candidate.title, error.message, None) from error
+
+
+def _describe(experiment: Experiment) -> str:
+    """What its guests are made of, as far as candidates differ in it."""
+    facts = experiment.facts
+    return json.dumps([facts["kernel"]["release"], facts["spl"]["modules"], facts.get("zfs")], sort_keys=True)
+
+
+def _read(candidate: int, result: JobResult) -> Try:
+    if not result.runs:
+        return Try(candidate, None, result.trouble, None, result.seconds)
+    verdict, directory = result.last
+    return Try(candidate, verdict.outcome, verdict.reasons[0].text, directory, result.seconds)

@@ -1,0 +1,307 @@
+"""Runs on other machines, by a Dask cluster: this is the side that submits, and what makes a machine a worker of it.
+
+Dask's scheduler gives a run to a worker that has room, and to another one if that is lost. A worker advertises what it
+has as resources: one for each guest, under a name that only machines have on which a run is the same as here (Python,
+QEMU, splvm, system), and its memory. So a machine that is not like this one never gets a run, whenever it joins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, Worker, get_worker
+
+from splvm.campaign.parcel import (
+    Delivery,
+    Machine,
+    Parcel,
+    describe_machine,
+    find_lacking,
+    make_parcel,
+    put_file,
+    run_parcel,
+    unpack_runs,
+)
+from splvm.campaign.processes import GUEST_MIB, Job, JobResult, OnDone
+from splvm.errors import EvidenceError, SetupError, UsageError
+from splvm.evidence.judge import judge
+from splvm.host.store import Store
+from splvm.log import note
+from splvm.record.reader import read_evidence
+from splvm.report.summary import plain
+from splvm.run.experiment import attempt_directory
+
+FORM = "dask://HOST:PORT"
+
+_CONNECT_S = 15.0
+_LOOK_S = 2.0
+# How long a cluster may be without a worker that could run something before that is given up.
+_EMPTY_S = 60.0
+# How often a worker is given files that it lacks.
+_MOST_SENT = 3
+# It has types in part only.
+_CLIENT: Any = Client
+_MEMORY, _KVM = "MEMORY", "KVM"
+
+
+def parse_address(text: str) -> str:
+    """Dask's own address.
+
+    :raises UsageError: when it is none.
+    """
+    kind, _, place = text.partition("://")
+    host, _, port = place.rpartition(":")
+    if kind not in ("dask", "tls") or not host or not port.isdigit():
+        raise UsageError(f"{text}: not a cluster; it is {FORM}", hint="tls:// takes Dask's own configuration for TLS")
+    return f"{'tcp' if kind == 'dask' else 'tls'}://{place}"
+
+
+def work(address: str, guests: int, on_ready: Callable[[str], None] = lambda _: None) -> None:
+    """Be a worker of a cluster until its scheduler is gone, or this process is ended.
+
+    :param address: as `parse_address` returns it.
+    :param guests: at once.
+    :param on_ready: called with the worker's own address.
+    :raises SetupError: when there is no such scheduler.
+    """
+    machine = describe_machine()
+    resources = {machine.resource: float(guests), _MEMORY: float(machine.memory_mib)}
+    if machine.kvm:
+        resources[_KVM] = float(guests)
+
+    async def serve(scratch: Path) -> None:
+        worker: Any = Worker(
+            address,
+            nthreads=guests,
+            resources=resources,
+            dashboard=False,
+            death_timeout=_CONNECT_S,
+            local_directory=str(scratch),
+            # Guests are no memory of this process.
+            memory_limit=0,
+            silence_logs=logging.WARNING,
+        )
+        async with worker:
+            on_ready(worker.address)
+            await worker.finished()
+
+    try:
+        with Store.default().temporary() as scratch:
+            asyncio.run(serve(scratch))
+    except (OSError, TimeoutError, asyncio.CancelledError) as error:
+        raise SetupError(f"{address}: {error or 'no scheduler answers'}", hint="start one: dask scheduler") from error
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A job that is on its way."""
+
+    job: Job
+    parcel: Parcel
+    # Where its files are here.
+    files: Mapping[str, Path]
+    # Told by whoever begins it.
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    start: float = field(default_factory=time.monotonic)
+    future: Any = None
+    # Workers that said they lack files, each as often as it did.
+    lacked: Counter[str] = field(default_factory=Counter)
+
+
+class Cluster:
+    """A cluster, and what runs on it.
+
+    :param address: as `parse_address` returns it.
+    :raises SetupError: when nothing answers, or no worker is like this machine; with the reason for each.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._machine = describe_machine()
+        # Where those that run something say so.
+        self._topic = f"splvm-{uuid.uuid4().hex}"
+        try:
+            self._client = _CLIENT(address, timeout=_CONNECT_S, set_as_default=False, name="splvm")
+        except (OSError, TimeoutError, ValueError) as error:
+            raise SetupError(f"{address}: no scheduler answers", hint="start one: dask scheduler") from error
+        try:
+            self._refuse_others()
+        except BaseException:
+            self._client.close()
+            raise
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    @property
+    def guests(self) -> int:
+        """Guests that can run at once."""
+        return int(sum(each["resources"].get(self._machine.resource, 0) for each in self._workers().values()))
+
+    def run(self, jobs: Iterable[Job], on_done: OnDone) -> None:
+        """Run them all.
+
+        :param on_done: called with each result as it comes. One that came to nothing, because no worker is left or one
+            after the other was lost with it, is trouble of that job.
+        """
+        ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        running: dict[str, _Sent] = {}
+        try:
+            for job in jobs:
+                self._submit(_Sent(job, *make_parcel(job)), running, ended)
+            while running:
+                for key in self._wait(running, ended):
+                    sent = running.pop(key)
+                    if self._send(sent):
+                        self._submit(sent, running, ended)
+                    else:
+                        on_done(self._finish(sent))
+        finally:
+            # What runs there ends by itself; nobody waits for it.
+            with suppress(Exception):
+                self._client.cancel([sent.future for sent in running.values()])
+
+    def _submit(self, sent: _Sent, running: dict[str, _Sent], ended: queue.SimpleQueue[Any]) -> None:
+        key, needs = f"splvm-{uuid.uuid4().hex}", self._needs(sent.job)
+        sent.future = self._client.submit(
+            _run_there, sent.parcel, self._topic, sent.id, key=key, resources=needs, pure=False
+        )
+        running[key] = sent
+        sent.future.add_done_callback(ended.put)
+
+    def _needs(self, job: Job) -> dict[str, float]:
+        """What a run takes of a worker."""
+        machine = job.experiment.machine
+        needs = {self._machine.resource: 1.0, _MEMORY: float(machine.ram_mib + GUEST_MIB)}
+        return needs | ({_KVM: 1.0} if machine.accelerator == "kvm" else {})
+
+    def _wait(self, running: Mapping[str, _Sent], ended: queue.SimpleQueue[Any]) -> list[str]:
+        """Keys of what has ended, or has waited long for a worker that could run it and is not there."""
+        since = time.monotonic()
+        while True:
+            try:
+                key = str(ended.get(timeout=_LOOK_S).key)
+                if key in running:
+                    return [key]
+            except queue.Empty:
+                pass
+            if self._client.status != "running":
+                return list(running)
+            workers = [each["resources"] for each in self._workers().values()]
+            hopeless = [key for key, sent in running.items() if not _is_room(self._needs(sent.job), workers)]
+            if not hopeless:
+                since = time.monotonic()
+            elif time.monotonic() - since > _EMPTY_S:
+                return hopeless
+
+    def _send(self, sent: _Sent) -> bool:
+        """Give a worker what it found lacking; whether that was so, and may be of use.
+
+        If it is gone meanwhile, the next one will ask for that.
+        """
+        if sent.future.status != "finished" or not sent.future.result().lacking:
+            return False
+        worker = sent.future.result().worker
+        sent.lacked[worker] += 1
+        if sent.lacked[worker] > _MOST_SENT:
+            return False
+        with suppress(OSError, ValueError, KeyError):
+            # What several jobs found lacking at once came with the first of them.
+            for digest in self._client.run(find_lacking, sent.parcel.files, workers=[worker])[worker]:
+                path = sent.files[digest]
+                self._client.run(put_file, digest, path.name, path.read_bytes(), workers=[worker])
+        return True
+
+    def _finish(self, sent: _Sent) -> JobResult:
+        job, seconds = sent.job, time.monotonic() - sent.start
+        lost = self._starts(sent.id)
+        if sent.future.status != "finished":
+            trouble = f"{job.title}: {self._why(sent.future)}"
+            # It may only have waited: nobody is to begin it now.
+            self._client.cancel([sent.future])
+            return JobResult(job, (), seconds, trouble, "`splvm matrix --resume` runs it again", lost=lost)
+        delivery: Delivery = sent.future.result()
+        # Of those that began it, the last one has ended it.
+        ran = (delivery.worker, lost[:-1])
+        if delivery.lacking:
+            trouble = f"{delivery.worker} does not keep the files that it is given"
+            return JobResult(job, (), seconds, trouble, "is there room in its store?", delivery.worker, lost)
+        if not delivery.runs:
+            return JobResult(job, (), delivery.seconds, delivery.trouble, delivery.hint, *ran)
+        try:
+            directories = [attempt_directory(job.out, number) for number in range(1, delivery.runs + 1)]
+            unpack_runs(delivery.archive, directories)
+            runs = tuple((judge(read_evidence(each)), each) for each in directories)
+        except EvidenceError as error:
+            return JobResult(job, (), delivery.seconds, f"{delivery.worker}: {error.message}", error.hint, *ran)
+        return JobResult(job, runs, delivery.seconds, "", None, *ran)
+
+    def _why(self, future: Any) -> str:
+        """Why a run came to nothing."""
+        if future.status == "error":
+            return f"{future.exception()}"
+        if self._client.status != "running":
+            return "the scheduler is gone"
+        return "there is no worker that has room for it"
+
+    def _starts(self, job: str) -> tuple[str, ...]:
+        """Workers that have begun it, in this order."""
+        try:
+            events: Any = self._client.get_events(self._topic)
+        except (OSError, TimeoutError):
+            return ()
+        return tuple(told["worker"] for _, told in events if told["job"] == job)
+
+    def _workers(self) -> Mapping[str, Any]:
+        try:
+            workers: Mapping[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
+        except (OSError, TimeoutError):
+            return {}
+        return workers
+
+    def _refuse_others(self) -> None:
+        """Say of each worker that nothing will run on why that is."""
+        told: Mapping[str, Any] = self._client.run(describe_machine, on_error="return")
+        reasons = {}
+        for worker, about in self._workers().items():
+            machine = told.get(worker)
+            if not isinstance(machine, Machine):
+                reasons[worker] = f"it has no splvm: {machine}"
+            elif difference := self._machine.difference(machine):
+                reasons[worker] = difference
+            elif self._machine.resource not in about["resources"]:
+                reasons[worker] = "it is no worker of splvm; `splvm worker` makes one"
+        lines = [f"{worker} gets nothing to do: {reason}" for worker, reason in reasons.items()]
+        if len(reasons) == len(told):
+            message = "\n".join([f"{self._address}: there is no worker that could run this", *lines])
+            raise SetupError(message, hint=f"on each machine: splvm worker {FORM}")
+        for line in lines:
+            note(plain(line))
+
+
+def _is_room(needs: Mapping[str, float], workers: Iterable[Mapping[str, float]]) -> bool:
+    """Whether one of the workers has all that a run needs, if nothing else runs on it."""
+    return any(all(each.get(name, 0) >= amount for name, amount in needs.items()) for each in workers)
+
+
+def _run_there(parcel: Parcel, topic: str, job: str) -> Delivery:
+    """What a worker does."""
+    worker = get_worker()
+
+    def tell() -> None:
+        worker.log_event(topic, {"job": job, "worker": worker.address})
+
+    return run_parcel(parcel, worker.address, tell)

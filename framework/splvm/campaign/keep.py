@@ -1,0 +1,67 @@
+"""Runs' directories on their way into the history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from splvm.errors import EvidenceError
+from splvm.evidence.judge import judge
+from splvm.evidence.verdict import Verdict
+from splvm.history.rows import make_run
+from splvm.history.schema import Run
+from splvm.record.names import RUN_FILE
+from splvm.record.reader import last_record_s, read_console, read_evidence, read_facts
+from splvm.report.issue import reproducer
+
+
+def find_runs(tops: Iterable[Path]) -> list[Path]:
+    """The directories of runs at and below `tops`, each once, sorted.
+
+    :raises EvidenceError: when there is none at or below one of them.
+    """
+    found: set[Path] = set()
+    for top in tops:
+        here = {path.parent.absolute() for path in top.rglob(RUN_FILE)}
+        if not here:
+            raise EvidenceError(f"{top}: no run is there or below", hint="give directories that `splvm` named")
+        found |= here
+    return sorted(found)
+
+
+def read_run(directory: Path) -> Run:
+    """A run as the history has it. Its verdict is given anew, from its evidence.
+
+    :raises EvidenceError: when what is there cannot be read.
+    """
+    evidence = read_evidence(directory)
+    return _row(directory, evidence.facts, judge(evidence), evidence.console)
+
+
+def keep_result(directory: Path, verdict: Verdict) -> Run:
+    """The same of a run that has just been judged.
+
+    :raises EvidenceError: when its files cannot be read.
+    """
+    return _row(directory, read_facts(directory), verdict, read_console(directory))
+
+
+def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: str) -> Run:
+    return make_run(
+        facts,
+        verdict,
+        console,
+        directory=str(directory.absolute()),
+        command=reproducer(facts),
+        duration_s=last_record_s(directory),
+    )
+
+
+def read_runs(directories: Iterable[Path]) -> Iterator[tuple[Path, Run | EvidenceError]]:
+    """Each of them, or what keeps it from being read: one that is damaged does not keep the others out."""
+    for directory in directories:
+        try:
+            yield directory, read_run(directory)
+        except EvidenceError as error:
+            yield directory, error

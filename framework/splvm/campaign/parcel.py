@@ -1,0 +1,234 @@
+"""One run for another machine: what it needs, by content; what comes back; and the run there.
+
+The files that an experiment names (kernel, initramfs, modules, keys) are known by their SHA-256, and kept in `cluster`
+in the store of the machine that runs it, each looked through before it is used. What comes back is the directory of the
+run; whoever sent it judges that anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import platform
+import tarfile
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from splvm.campaign.processes import RESERVE_MIB, Job, JobResult, run_jobs
+from splvm.deadline import Deadline
+from splvm.errors import EvidenceError
+from splvm.host.capabilities import find_accelerator, find_qemu
+from splvm.host.content import file_hash, input_hash
+from splvm.host.memory import available_mib
+from splvm.host.store import Store
+from splvm.record.names import DUMP_FILE
+from splvm.run.experiment import Experiment
+
+T = TypeVar("T")
+
+# In the place of a path of the sender's.
+_MARK = "splvm-parcel"
+# Of what comes back, unpacked: far more than a run leaves, dumps apart, which stay where they are.
+_MOST_BYTES = 256 * 1024 * 1024
+
+# Seconds until it is known whether KVM can be used; the answer is kept.
+_PROBE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What decides whether a run there is the same as a run here, and what it has room for."""
+
+    # `major.minor`.
+    python: str
+    qemu: str
+    # A hash of splvm's own files.
+    program: str
+    system: str
+    # MiB that guests may take.
+    memory_mib: int
+    # Whether a guest has booted under KVM.
+    kvm: bool
+
+    @property
+    def resource(self) -> str:
+        """A name that only machines have on which a run is the same; a cluster's resource of that name is one guest."""
+        return f"splvm-{input_hash({'is': [self.python, self.qemu, self.program, self.system]})[:12]}"
+
+    def difference(self, other: Machine) -> str:
+        """Why a run on the other one is not the same, in words; empty if it is."""
+        names = {"python": "Python", "qemu": "QEMU", "program": "splvm", "system": "system"}
+        told = [
+            f"{title} {getattr(other, name)}, here {getattr(self, name)}"
+            for name, title in names.items()
+            if getattr(self, name) != getattr(other, name)
+        ]
+        return "; ".join(told)
+
+
+def describe_machine() -> Machine:
+    """This one.
+
+    :raises SetupError: when there is no QEMU.
+    """
+    package = Path(__file__).parents[1]
+    files = {str(path.relative_to(package)): path for path in package.rglob("*.py") if "__pycache__" not in path.parts}
+    version = ".".join(platform.python_version_tuple()[:2])
+    store = Store.default()
+    qemu = find_qemu(store.root)
+    accelerator = find_accelerator("auto", qemu, None, store.root, Deadline(_PROBE_S))
+    memory_mib = available_mib() - RESERVE_MIB
+    program = input_hash({"files": files})[:12]
+    return Machine(
+        version, ".".join(map(str, qemu.version)), program, platform.machine(), memory_mib, accelerator.name == "kvm"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A job, fit for another machine."""
+
+    title: str
+    experiment: Experiment
+    # The name of its directory.
+    name: str
+    attempts: int
+    # What its paths stand for: SHA-256 of each file, and its name.
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What came of it."""
+
+    # Address of the worker.
+    worker: str
+    # Files that were not there: nothing was run.
+    lacking: tuple[str, ...] = ()
+    # A tar of the directories of its runs, compressed; empty in trouble.
+    archive: bytes = b""
+    # How many of them there are.
+    runs: int = 0
+    # Seconds of that host.
+    seconds: float = 0.0
+    trouble: str = ""
+    hint: str | None = None
+
+
+def make_parcel(job: Job) -> tuple[Parcel, dict[str, Path]]:
+    """A job, and where the files that it names are here."""
+    found: dict[str, Path] = {}
+
+    def replace(path: Path) -> Path:
+        if not path.is_file():
+            return path
+        digest = file_hash(path)
+        found[digest] = path
+        return Path(_MARK, digest, path.name)
+
+    experiment = map_paths(job.experiment, replace)
+    files = {digest: path.name for digest, path in found.items()}
+    return Parcel(job.title, experiment, job.out.name, job.attempts, files), found
+
+
+def map_paths(value: T, change: Callable[[Path], Path]) -> T:
+    """The same with every path in it changed, at whatever depth of dataclasses, tuples and mappings."""
+    if isinstance(value, Path):
+        return change(value)  # type: ignore[return-value]
+    if isinstance(value, tuple) and type(value) is tuple:
+        return tuple(map_paths(each, change) for each in value)  # type: ignore[return-value]
+    if isinstance(value, dict):
+        return {key: map_paths(each, change) for key, each in value.items()}  # type: ignore[return-value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+        changed = {name: map_paths(each, change) for name, each in fields.items()}
+        differs = {name: each for name, each in changed.items() if each is not fields[name]}
+        return dataclasses.replace(value, **differs) if differs else value
+    return value
+
+
+def _place(store: Store, digest: str, name: str) -> Path:
+    return store.root / "cluster" / digest / Path(name).name
+
+
+def find_lacking(files: Mapping[str, str]) -> tuple[str, ...]:
+    """Those of these that are not here, or damaged."""
+    store = Store.default()
+    return tuple(digest for digest, name in files.items() if not _is_there(_place(store, digest, name), digest))
+
+
+def _is_there(path: Path, digest: str) -> bool:
+    return path.is_file() and file_hash(path) == digest
+
+
+def put_file(digest: str, name: str, content: bytes) -> None:
+    """Keep a file here. It is there whole or not at all."""
+    path = _place(Store.default(), digest, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    # Keys are among them.
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    fresh.replace(path)
+
+
+def run_parcel(parcel: Parcel, worker: str, on_start: Callable[[], None] = lambda: None) -> Delivery:
+    """Run it on this machine, in a process of its own.
+
+    :param worker: its address.
+    :param on_start: called when everything is there.
+    """
+    lacking = find_lacking(parcel.files)
+    if lacking:
+        return Delivery(worker, lacking)
+    on_start()
+    store = Store.default()
+
+    def place(path: Path) -> Path:
+        return _place(store, path.parts[1], path.parts[2]) if path.parts[:1] == (_MARK,) else path
+
+    results: list[JobResult] = []
+    experiment = map_paths(parcel.experiment, place)
+    qemu = str(find_qemu(store.root).path)
+    experiment = dataclasses.replace(experiment, machine=dataclasses.replace(experiment.machine, qemu=qemu))
+    with store.temporary() as scratch:
+        job = Job(parcel.title, experiment, scratch / parcel.name, parcel.attempts)
+        # With one at a time it would be run in this process, which has other work too.
+        run_jobs([job], 2, results.append)
+        (result,) = results
+        directories = [directory for _, directory in result.runs]
+        archive = _pack(directories) if directories else b""
+    return Delivery(worker, (), archive, len(directories), result.seconds, result.trouble, result.hint)
+
+
+def _pack(directories: Iterable[Path]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+        for directory in directories:
+            archive.add(directory, directory.name, filter=lambda member: None if DUMP_FILE in member.name else member)
+    return buffer.getvalue()
+
+
+def unpack_runs(archive: bytes, places: Sequence[Path]) -> None:
+    """Put the directories of runs where they would be had they been run here.
+
+    :param places: these are, beside each other.
+    :raises EvidenceError: when it is no such archive, or too large.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as opened:
+            members: list[Any] = opened.getmembers()
+            if sum(member.size for member in members) > _MOST_BYTES:
+                raise EvidenceError(f"what came back is larger than {_MOST_BYTES} bytes")
+            tops = {member.name.split("/")[0] for member in members}
+            if tops != {place.name for place in places}:
+                raise EvidenceError(f"what came back is of other runs: {', '.join(sorted(tops))}"[:200])
+            top = places[0].parent
+            top.mkdir(parents=True, exist_ok=True)
+            opened.extractall(top, filter="data")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise EvidenceError(f"what came back cannot be unpacked: {error}") from error

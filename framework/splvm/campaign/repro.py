@@ -1,0 +1,235 @@
+"""How often something happens: one scenario on one or more builds, again and again, until enough is known.
+
+No verdict is taken back, and no run is done again: each counts as it is. Owns the directory of a measurement::
+
+    repro.json               every run so far, and the rates; replaced as they come
+    KERNEL-VARIANT/001       directory of a run
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from splvm.campaign.processes import Job, JobResult, run_jobs
+from splvm.deadline import Deadline
+from splvm.errors import UsageError
+from splvm.evidence.verdict import Outcome
+from splvm.record.jsonfile import write_json
+from splvm.report.rates import Rate, chance_of_difference, quartiles
+from splvm.run.experiment import Experiment
+
+SCHEMA_VERSION = 1
+
+# Verdicts that count as a hit unless others are named: something stood still or died.
+HITS = frozenset({Outcome.CRASHED, Outcome.LOST, Outcome.STALLED, Outcome.NO_RECOVERY})
+
+# Runs in a row that come to nothing by trouble of the host or the harness, after which a series ends: there will be
+# nothing else.
+TROUBLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """When enough is known. What is reached first ends it; nothing ends a run that has begun."""
+
+    # Hits, or runs, of each series.
+    hits: int | None = None
+    runs: int | None = None
+    # Of the host, of all series together.
+    minutes: float | None = None
+
+    @classmethod
+    def parse(cls, wishes: Sequence[str]) -> Until:
+        """From `hits=N`, `runs=N` and `minutes=N`.
+
+        :raises UsageError: when one is something else.
+        """
+        found: dict[str, Any] = {}
+        for wish in wishes:
+            match = re.fullmatch(r"(?:(hits|runs)=([1-9]\d{0,5})|(minutes)=(\d{1,5}(?:\.\d{1,3})?))", wish)
+            if match is None:
+                raise UsageError(
+                    f"--until {wish}: it is hits=N, runs=N or minutes=N", hint="for example --until runs=20"
+                )
+            if match[1]:
+                found[match[1]] = int(match[2])
+            else:
+                found["minutes"] = float(match[4])
+        return cls(**found)
+
+    def __str__(self) -> str:
+        given = {"hits": self.hits, "runs": self.runs, "minutes": self.minutes}
+        return " or ".join(f"{value:g} {name}" for name, value in given.items() if value is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run of a series."""
+
+    number: int
+    # None if there was trouble of the harness or the host.
+    outcome: Outcome | None
+    # The first reason of the verdict, or the trouble.
+    reason: str
+    # Seconds of guest time until what the verdict is about began, where the evidence tells.
+    onset_s: float | None
+    # Of the run; None if there is none.
+    directory: Path | None
+    # Of the host.
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "verdict": self.outcome,
+            "reason": self.reason,
+            "onset_s": self.onset_s,
+            "directory": str(self.directory) if self.directory else None,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+@dataclass(slots=True)
+class Series:
+    """The runs of one build, and what counts as a hit among them."""
+
+    kernel: str
+    variant: str
+    experiment: Experiment
+    hits: frozenset[Outcome] = HITS
+    trials: list[Trial] = field(default_factory=list)
+    # Runs that have begun.
+    begun: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kernel} {self.variant}"
+
+    @property
+    def hit(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.outcome in self.hits]
+
+    @property
+    def silent(self) -> list[Trial]:
+        """Those that say nothing; they are no part of the rate."""
+        return [t for t in self.trials if t.outcome is None or (t.outcome.says_nothing and t.outcome not in self.hits)]
+
+    @property
+    def rate(self) -> Rate:
+        return Rate(len(self.hit), len(self.trials) - len(self.silent))
+
+    @property
+    def onsets(self) -> tuple[float, float, float] | None:
+        """Quartiles of the time until a hit, of those whose evidence tells it."""
+        return quartiles([trial.onset_s for trial in self.hit if trial.onset_s is not None])
+
+    def is_over(self, until: Until) -> bool:
+        """Whether no further run is to begin."""
+        enough = until.hits is not None and len(self.hit) >= until.hits
+        return enough or self.is_given_up or (until.runs is not None and self.begun >= until.runs)
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether its last runs, `TROUBLES` of them, came to nothing."""
+        last = self.trials[-TROUBLES:]
+        return len(last) == TROUBLES and all(trial.outcome is None for trial in last)
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether there was nothing else."""
+        return bool(self.trials) and all(trial.outcome is None for trial in self.trials)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kernel": self.kernel,
+            "variant": self.variant,
+            **self.rate.to_json(),
+            "silent": len(self.silent),
+            "onset_s": self.onsets,
+            "trials": [trial.to_json() for trial in self.trials],
+        }
+
+
+OnTrial = Callable[[Series, Trial], None]
+
+
+def measure(
+    series: Sequence[Series],
+    out: Path,
+    *,
+    until: Until,
+    at_once: int,
+    on_trial: OnTrial,
+    about: Mapping[str, Any],
+) -> None:
+    """Run all series side by side, one run of each in turn, so that what the host does befalls all alike.
+
+    :param out: directory of the measurement.
+    :param about: what else repro.json says.
+    """
+    begun: dict[Path, tuple[Series, int]] = {}
+    patience = Deadline(until.minutes * 60) if until.minutes is not None else None
+
+    def jobs() -> Iterator[Job]:
+        for number in count(1):
+            if all(each.is_over(until) for each in series):
+                return
+            for each in series:
+                if patience is not None and patience.expired:
+                    return
+                if each.is_over(until):
+                    continue
+                each.begun += 1
+                path = out / re.sub(r"[^\w.-]+", "-", f"{each.kernel}-{each.variant}") / f"{number:03}"
+                begun[path] = (each, number)
+                # The same for each of the series: what they differ in is the build.
+                yield Job(f"{each}, run {number}", each.experiment.nth(number), path)
+
+    def take(result: JobResult) -> None:
+        each, number = begun[result.job.out]
+        trial = _trial(number, result)
+        each.trials.append(trial)
+        write_json(out / "repro.json", to_json(about, series))
+        on_trial(each, trial)
+
+    run_jobs(jobs(), at_once, take)
+
+
+def _trial(number: int, result: JobResult) -> Trial:
+    if not result.runs:
+        return Trial(number, None, result.trouble, None, None, result.seconds)
+    verdict, directory = result.last
+    onset = verdict.figures.get("onset_s")
+    return Trial(number, verdict.outcome, verdict.reasons[0].text, onset, directory, result.seconds)
+
+
+def compare(series: Sequence[Series]) -> list[dict[str, Any]]:
+    """The first series with each of the others."""
+    first, *others = series
+    return [
+        {
+            "one": str(first),
+            "other": str(other),
+            "difference": _difference(first.rate, other.rate),
+            "p": chance_of_difference(first.rate, other.rate),
+        }
+        for other in others
+    ]
+
+
+def _difference(one: Rate, other: Rate) -> float | None:
+    return one.hits / one.runs - other.hits / other.runs if one.runs and other.runs else None
+
+
+def to_json(about: Mapping[str, Any], series: Sequence[Series]) -> dict[str, Any]:
+    """The content of repro.json."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **about,
+        "series": [each.to_json() for each in series],
+        "comparisons": compare(series),
+    }

@@ -1,0 +1,103 @@
+"""The command line. Results go to stdout, everything else to stderr.
+
+Exit status: 0 as expected, 1 another verdict or evidence that cannot be read, 2 usage, 3 trouble of the harness or the
+host, 130 and 143 when ended by Ctrl-C and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from splvm import __version__
+from splvm.cli import bisect, cluster, guests, history, inventory, matrix, recorded, report, repro, watch
+from splvm.cli.options import show_error
+from splvm.errors import HarnessError
+from splvm.log import setup_logging
+
+app = typer.Typer(
+    name="splvm",
+    help="Prove or refute that SPL makes forward progress while its slab worker is stuck.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"splvm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Also show every command.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show warnings only.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show version.")] = False,
+) -> None:
+    setup_logging(-1 if quiet else verbose)
+
+
+# In the order in which --help lists them.
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "demo": guests.demo,
+    "run": guests.run,
+    "watch": watch.watch,
+    "matrix": matrix.matrix,
+    "repro": repro.repro,
+    "bisect": bisect.bisect,
+    "worker": cluster.worker,
+    "report": report.report,
+    "judge": recorded.judge,
+    "bundle": recorded.bundle,
+    "examine": recorded.examine,
+    "parse-slab": recorded.parse_slab,
+    "kernels": inventory.kernels,
+    "variants": inventory.variants,
+    "probe-kernel": inventory.probe_kernel,
+    "build": inventory.build,
+    "shell": guests.shell,
+    "doctor": inventory.doctor,
+    "test": guests.test,
+}
+# Arguments of `test` are pytest's.
+_SETTINGS: Mapping[str, dict[str, Any]] = {"test": {"allow_extra_args": True, "ignore_unknown_options": True}}
+for _name, _command in COMMANDS.items():
+    app.command(_name, context_settings=_SETTINGS.get(_name))(_command)
+app.add_typer(history.app, name="history")
+
+
+def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM ends the program as Ctrl-C does: by an exception, so that everything is taken down on the way."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+# Trouble of a disk, which may come wherever something is written.
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+
+def main() -> NoReturn:
+    """Entry point: turns every error into a message and an exit status."""
+    signal.signal(signal.SIGTERM, _end_on_sigterm)
+    try:
+        # Its own errors (usage, Ctrl-C, a reader that has gone) it turns into messages and statuses itself.
+        app()
+    except HarnessError as error:
+        show_error(error)
+        sys.exit(error.exit_status)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        show_error(HarnessError(f"{error.filename or 'a file'}: {error.strerror}", hint="is there room?"))
+        sys.exit(HarnessError.exit_status)
+    raise AssertionError("a typer application exits")

@@ -1,0 +1,203 @@
+"""The command that finds the change which made a scenario end badly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from splvm.builds.variants import VARIANTS, find_variant
+from splvm.campaign.repro import HITS
+from splvm.cli.options import (
+    AccelOption,
+    JobsOption,
+    JsonOption,
+    LoadOption,
+    MemoryOption,
+    PatchOption,
+    SeedOption,
+    SplOption,
+    TemplateOption,
+    claim_directory,
+    count_jobs,
+    find_outcome,
+    kernel_names,
+    make_console,
+    make_wish,
+    pick_seed,
+    print_json,
+)
+from splvm.errors import UsageError
+from splvm.log import note
+from splvm.report.rates import Rate
+from splvm.report.summary import plain
+from splvm.report.tables import listing
+from splvm.run.loads import need_pool, parse_loads, with_own
+from splvm.run.scenarios import SCENARIOS, find_scenario
+
+if TYPE_CHECKING:
+    from splvm.campaign.bisect import Bisection, Candidate, Kind, Try
+    from splvm.campaign.search import Answer
+
+_MOST_RUNS = 500
+
+
+def bisect(
+    scenario: Annotated[
+        str | None, typer.Argument(help=f"What is asked: {', '.join(SCENARIOS)}.", metavar="SCENARIO")
+    ] = None,
+    good: Annotated[str | None, typer.Option(help="Commit of --spl path:DIR that is good.", metavar="REV")] = None,
+    bad: Annotated[str | None, typer.Option(help="Commit of it that is bad.", metavar="REV")] = None,
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Kernels, as `run` takes them: one, or all that are searched, the good one first.", metavar="IDS"
+        ),
+    ] = None,
+    series: Annotated[
+        Path | None,
+        typer.Option(help="Patches that are searched: a file that lists them, or their directory.", metavar="PATH"),
+    ] = None,
+    variant: Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")] = "stock",
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    hit: Annotated[
+        str, typer.Option(help="Verdicts that count as bad, separated by commas.", metavar="VERDICTS")
+    ] = ",".join(sorted(HITS)),
+    confidence: Annotated[
+        float, typer.Option(help="How probable the answer has to be.", min=0.5, max=0.9999, metavar="P")
+    ] = 0.95,
+    most_runs: Annotated[
+        int, typer.Option(help="End after so many runs in any case.", min=2, metavar="N")
+    ] = _MOST_RUNS,
+    resume: Annotated[Path | None, typer.Option(help="Go on with one that was interrupted.", metavar="DIR")] = None,
+    load: LoadOption = None,
+    seed: SeedOption = None,
+    jobs: JobsOption = "1",
+    memory: MemoryOption = 512,
+    accel: AccelOption = "auto",
+    template: TemplateOption = True,
+    window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the change that made a scenario end badly: among commits of OpenZFS, kernels, or patches of a series.
+
+    It need not end badly each time: how often it does is learned on the way, and what is asked next is what tells most.
+    What cannot be built is left out, and what comes to the same modules is run once. That the good end is good and the
+    bad one bad is not taken for granted. The status is 0 if the change was found, and 1 if not.
+    """
+    # They come with SciPy, which takes as long as all the rest.
+    from splvm.campaign.bisect import Bisection, Kind, Plan, read_bisection
+
+    at_once = count_jobs(jobs, memory)
+    if resume is not None:
+        if scenario or good or bad or kernel or series or out:
+            raise UsageError("--resume goes on with what was asked for then; nothing else can be asked for beside it")
+        search = read_bisection(resume)
+    else:
+        if scenario is None:
+            raise UsageError("there is no SCENARIO", hint="for example splvm bisect held-worker --series DIR")
+        loads = parse_loads(load or ())
+        pool = need_pool(with_own(find_scenario(scenario).load, loads))
+        names = kernel_names(kernel or ["debian-12"])
+        kind, candidates = _find_candidates(names, series, spl, good, bad, pool=pool)
+        source = f"path:{Path(spl.partition(':')[2]).expanduser().absolute()}" if kind is Kind.COMMITS else spl
+        wish = make_wish(
+            names[0], find_variant(variant).name, source, spl_patch, accel, ram_mib=memory, clones=template
+        )
+        hits = frozenset(find_outcome(name, "--hit") for name in hit.split(","))
+        given, first = ",".join(map(str, loads)), pick_seed(seed, most_runs)
+        plan = Plan(scenario, kind, candidates, wish, hits, confidence, most_runs, first, given, window)
+        search = Bisection(plan, claim_directory(out, f"bisect-{scenario}"))
+    count = len(search.plan.candidates)
+    note(
+        f"{search.plan.scenario}: {count} {search.plan.kind}, {len(search.tries)} runs so far, evidence in {search.out}"
+    )
+    search.run(at_once, _tell)
+    if as_json:
+        print_json(search.to_json())
+    else:
+        _show(search)
+    if not _is_found(search):
+        raise typer.Exit(1)
+
+
+def _find_candidates(
+    kernels: list[str], series: Path | None, spl: str, good: str | None, bad: str | None, *, pool: bool
+) -> tuple[Kind, tuple[Candidate, ...]]:
+    """What is searched.
+
+    :param pool: whether guests have a ZFS pool.
+    :raises UsageError: when that is nothing, or more than one thing.
+    """
+    from splvm.campaign.bisect import Candidate, Kind, find_commits, find_patches
+
+    asked = [
+        name
+        for name, is_there in (("--good", good or bad), ("--series", series), ("--kernel", len(kernels) > 1))
+        if is_there
+    ]
+    if len(asked) != 1:
+        raise UsageError(
+            f"{' and '.join(asked) or 'nothing'} to be searched; it is one of commits, kernels and patches",
+            hint="--spl path:DIR --good REV --bad REV, or --kernel A,B,C, or --series PATH",
+        )
+    if series is not None:
+        return Kind.PATCHES, find_patches(series)
+    if len(kernels) > 1:
+        return Kind.KERNELS, tuple(Candidate(name, name) for name in kernels)
+    if not good or not bad:
+        raise UsageError("both --good and --bad are needed", hint="they name commits of --spl path:DIR")
+    return Kind.COMMITS, find_commits(spl, good, bad, pool=pool)
+
+
+def _tell(search: Bisection, each: Try) -> None:
+    """A line for each run as it ends."""
+    likeliest = search.search.likeliest()
+    name = search.name(likeliest.first)
+    note(
+        plain(
+            f"{each.outcome or 'TROUBLE'} {search.name(each.candidate)} {each.reason.splitlines()[0]} "
+            f"[run {len(search.tries)}, likeliest: {name}, {likeliest.probability:.0%}]"
+        )
+    )
+
+
+def _is_found(search: Bisection) -> bool:
+    """Whether there is an answer, and it is that there is a change."""
+    answer = search.answer
+    return answer is not None and answer.first > 0 and answer.last < len(search.plan.candidates)
+
+
+def _show(search: Bisection) -> None:
+    console = make_console()
+    told = search.tallies()
+    rows = [
+        (number, plain(search.name(number)), Rate(each.bad, each.bad + each.good), each.silent, plain(each.why) or "-")
+        for number, each in told.items()
+    ]
+    console.print(listing(("", "candidate", "bad (95 %)", "said nothing", "left out because"), rows, prose=4))
+    answer = search.answer
+    for label, each in search.evidence():
+        console.print(Text(plain(f"{label}: {search.name(each.candidate)}")))
+        console.print(Text(plain(f"  {each.outcome} {each.reason.splitlines()[0]}")))
+        console.print(Text(f"  {each.directory}"), soft_wrap=True)
+    typer.echo(f"evidence: {search.out}")
+    typer.echo(_last_line(search, answer))
+
+
+def _last_line(search: Bisection, answer: Answer | None) -> str:
+    runs = f"runs={len(search.tries)}"
+    if answer is None:
+        likeliest = search.search.likeliest()
+        return plain(f"UNDECIDED {runs} likeliest {search.name(likeliest.first)} {likeliest.probability:.3f}")
+    told = f"{answer.probability:.3f} {runs}"
+    if answer.first == 0:
+        return f"GOOD_END_IS_BAD {told}"
+    if answer.first >= len(search.plan.candidates):
+        return f"BAD_END_IS_GOOD {told}"
+    several = f" to {search.name(answer.last)}" if answer.last != answer.first else ""
+    return plain(f"FIRST_BAD {told} {search.name(answer.first)}{several}")

@@ -1,0 +1,208 @@
+"""Commands that boot guests."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from splvm.campaign.processes import Job, JobResult, fitting_jobs, run_jobs
+from splvm.cli.options import (
+    AccelOption,
+    JobsOption,
+    KernelOption,
+    LoadOption,
+    MemoryOption,
+    PatchOption,
+    RepeatOption,
+    SeedOption,
+    SplOption,
+    TemplateOption,
+    VariantOption,
+    claim_directory,
+    count_jobs,
+    directory_id,
+    find_outcome,
+    make_console,
+    make_wish,
+    pick_seed,
+    show_verdict,
+)
+from splvm.errors import UsageError
+from splvm.evidence.verdict import Verdict
+from splvm.host.store import Store
+from splvm.log import note, step
+from splvm.record.reader import read_facts
+from splvm.report.summary import verdict_line
+from splvm.report.tables import tally_table
+from splvm.run.experiment import Dump, run_until_fed
+from splvm.run.loads import parse_loads
+from splvm.run.prepare import Wish, prepare
+from splvm.run.scenarios import SCENARIOS, Scenario, Workload, find_scenario
+from splvm.run.shell import run_shell
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def demo(
+    kernel: KernelOption = "debian-12",
+    accel: AccelOption = "auto",
+    template: TemplateOption = True,
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+) -> None:
+    """The main job: hold the worker of the stock SPL, then of a build without emergency objects.
+
+    The second is the control. If it does not fail, the first proves nothing.
+    """
+    scenario = find_scenario("held-worker")
+    base = claim_directory(out, f"demo-{directory_id(kernel)}")
+    builds = {}
+    for variant in ("stock", "no-emergency"):
+        with step(f"preparing {kernel}, {variant}"):
+            builds[variant] = prepare(Wish(kernel=kernel, variant=variant, accelerator=accel, clones=template))
+    console = make_console(record=True)
+    ok = True
+    lines = []
+    for variant, prepared in builds.items():
+        experiment = prepared.experiment(scenario)
+        verdict, directory = run_until_fed(experiment, base / variant)[-1]
+        show_verdict(verdict, directory, console)
+        lines.append(verdict_line(verdict, read_facts(directory)))
+        ok = ok and verdict.outcome in experiment.expected
+    meaning = (
+        "SPL went on while its worker was stuck, and the same harness failed the build that cannot."
+        if ok
+        else "At least one verdict is not the expected one: the two together prove nothing."
+    )
+    console.print(Text(meaning, style="bold green" if ok else "bold red"))
+    report = base / "report.html"
+    console.save_html(str(report))
+    typer.echo(f"report: {report}")
+    for line in lines:
+        typer.echo(line)
+    if not ok:
+        raise typer.Exit(1)
+
+
+def run(
+    scenario: Annotated[str, typer.Argument(help=f"What to do: {', '.join(SCENARIOS)}.", metavar="SCENARIO")],
+    kernel: KernelOption = "debian-12",
+    variant: VariantOption = "stock",
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    load: LoadOption = None,
+    seed: SeedOption = None,
+    repeat: RepeatOption = 1,
+    jobs: JobsOption = "1",
+    memory: MemoryOption = 512,
+    accel: AccelOption = "auto",
+    template: TemplateOption = True,
+    window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
+    rate: Annotated[int, typer.Option(help="Samples a second.", min=1, max=100)] = 20,
+    threads: Annotated[
+        int | None, typer.Option(help="Critical threads; by default the scenario's.", min=1, max=64)
+    ] = None,
+    objects: Annotated[
+        int | None, typer.Option(help="Objects per thread and round; by default the scenario's.", min=1, max=16384)
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Bytes of an object; by default the scenario's.", min=64, max=8 * 1024 * 1024)
+    ] = None,
+    noio: Annotated[
+        int | None, typer.Option(help="1: threads allocate with GFP_NOIO, 0: with GFP_KERNEL.", min=0, max=1)
+    ] = None,
+    dump: Annotated[
+        Dump, typer.Option(help="Keep a dump of the guest's memory: never, in trouble (STALLED or lost), or always.")
+    ] = Dump.NEVER,
+    expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+) -> None:
+    """Run a scenario in a fresh guest and judge it."""
+    chosen = find_scenario(scenario)
+    expected = frozenset({find_outcome(expect)}) if expect else None
+    loads = parse_loads(load or ())
+    workload = _workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
+    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template)
+    base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
+    with step(f"preparing {kernel}, {variant}"):
+        prepared = prepare(wish)
+    experiment = prepared.experiment(
+        chosen,
+        expected=expected,
+        window_s=window,
+        rate_hz=rate,
+        workload=workload,
+        dump=dump,
+        loads=loads,
+        seed=pick_seed(seed, repeat),
+    )
+    results: list[tuple[Verdict, Path]] = []
+
+    def take(result: JobResult) -> None:
+        results.append(result.last)
+        show_verdict(*result.last)
+
+    # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.
+    todo = [Job(f"run {n} of {repeat}", experiment.nth(n), base / f"{n:03}") for n in range(1, repeat + 1)]
+    run_jobs(todo if repeat > 1 else [Job(scenario, experiment, base, 3)], count_jobs(jobs, memory), take)
+    if repeat > 1:
+        make_console().print(tally_table([verdict for verdict, _ in results], experiment.expected))
+    odd = [result for result in results if result[0].outcome not in experiment.expected]
+    verdict, directory = (odd or results)[-1]
+    typer.echo(verdict_line(verdict, read_facts(directory)))
+    if odd:
+        raise typer.Exit(1)
+
+
+def _workload(scenario: Scenario, window_s: float | None, **given: int | None) -> Workload:
+    """The scenario's own, but for what was given.
+
+    :raises UsageError: when that is not possible.
+    """
+    workload = scenario.workload(scenario.window_s if window_s is None else window_s)
+    workload = replace(workload, **{name: value for name, value in given.items() if value is not None})
+    if workload.commits and workload.threads != 1:
+        raise UsageError(
+            f"{scenario.name} has one critical thread: of several, one would commit what another waits for"
+        )
+    if workload.keep and workload.threads != 1:
+        raise UsageError(f"{scenario.name} has one critical thread: others would add to what it keeps")
+    return workload
+
+
+def shell(
+    kernel: KernelOption = "debian-12",
+    variant: VariantOption = "stock",
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    memory: MemoryOption = 512,
+    accel: AccelOption = "auto",
+    template: TemplateOption = True,
+    command: Annotated[str | None, typer.Option("--command", "-c", help="Run this and leave.", metavar="CMD")] = None,
+) -> None:
+    """Start a guest with SPL and the probe loaded, and give a shell in it. The guest ends with the shell."""
+    prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template))
+    with Store.default().temporary() as logs:
+        status = run_shell(prepared, logs, command)
+    raise typer.Exit(status)
+
+
+def test(ctx: typer.Context) -> None:
+    """Run the project's own test suite, with real guests. Further arguments go to pytest.
+
+    As many tests run at once as the host has cores, and memory for their guests; with `-n0` one after the other.
+    """
+    if not (_ROOT / "tests" / "vm").is_dir():
+        raise UsageError("the test suite is not part of an installation", hint="run it in a checkout of splvm")
+    at_once = fitting_jobs(Wish().ram_mib)
+    processes = f"-n{at_once if at_once > 1 else 0}"
+    argv = [sys.executable, "-m", "pytest", "--require-vm", "--dist=worksteal", processes, *ctx.args]
+    note(shlex.join(argv))
+    os.chdir(_ROOT)
+    os.execv(sys.executable, argv)

@@ -1,0 +1,236 @@
+"""Commands of the history: what runs showed over time. They boot nothing.
+
+The database's libraries are only imported where there is one to open: they take as long as all the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from splvm.cli.options import JsonOption, make_console, print_json
+from splvm.errors import EvidenceError, SetupError, UsageError
+from splvm.host.store import Store
+from splvm.log import note
+from splvm.report.summary import plain
+from splvm.report.tables import listing
+
+if TYPE_CHECKING:
+    from splvm.history.cell import Cell
+    from splvm.history.schema import Run
+
+SCHEMA_VERSION = 1
+
+# More runs than a matrix has.
+_MOST_EXPORTED = 1_000_000
+
+app = typer.Typer(
+    help="What runs showed over time: keep them in a database, and ask it.", no_args_is_help=True, rich_markup_mode=None
+)
+
+HistoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--history",
+        envvar="SPLVM_HISTORY",
+        help="A file of SQLite, or a URL as SQLAlchemy takes it; by default history.sqlite in the store.",
+        metavar="URL",
+    ),
+]
+KnownOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Known issues, a TOML file of [[issue]] with fingerprint, link and the date on which each expires.",
+        metavar="FILE",
+    ),
+]
+LimitOption = Annotated[int, typer.Option(help="So many of the newest.", min=1, max=100_000)]
+
+
+def history_place(given: str | None) -> str | Path:
+    """What was given, or else the store's own history."""
+    return given or Store.default_root() / "history.sqlite"
+
+
+@app.command("import")
+def import_runs(
+    directories: Annotated[
+        list[Path], typer.Argument(help="Directories of runs, or with runs below.", metavar="DIR...")
+    ],
+    history: HistoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add recorded runs. One that is there already is left as it is. Each is judged anew, from its evidence.
+
+    The status is 1 if some could not be read; the others are added.
+    """
+    from splvm.campaign.keep import find_runs, read_runs
+    from splvm.history.database import History
+
+    added, known, damaged = 0, 0, []
+    with History(history_place(history)) as opened:
+        for directory, run in read_runs(find_runs(directories)):
+            if isinstance(run, EvidenceError):
+                damaged.append({"directory": str(directory), "reason": run.message})
+                note(plain(f"not added: {run.message}"))
+            elif opened.add([run]):
+                added += 1
+            else:
+                known += 1
+    if as_json:
+        print_json({"schema_version": SCHEMA_VERSION, "added": added, "known": known, "damaged": damaged})
+    else:
+        typer.echo(f"{added} added, {known} there already, {len(damaged)} could not be read")
+    if damaged:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_cells(history: HistoryOption = None, as_json: JsonOption = False) -> None:
+    """The cells that have runs, each with the last one."""
+    from splvm.history.database import History
+
+    with History(history_place(history)) as opened:
+        cells = opened.overview()
+    if as_json:
+        rows = [{**asdict(each.cell), **asdict(each), "cell": str(each.cell)} for each in cells]
+        print_json({"schema_version": SCHEMA_VERSION, "cells": rows})
+        return
+    columns = ("cell", "runs", "last", "verdict", "expected")
+    rows_shown = [
+        (plain(str(each.cell)), each.runs, f"{each.started:%Y-%m-%d %H:%M}", each.verdict, _mark(each.as_expected))
+        for each in cells
+    ]
+    make_console().print(listing(columns, rows_shown))
+
+
+@app.command("show")
+def show(
+    cell: Annotated[str, typer.Argument(help="SCENARIO,KERNEL,VARIANT, and after another comma its loads.")],
+    figure: Annotated[str | None, typer.Option(help="Show this figure of each run too.", metavar="NAME")] = None,
+    history: HistoryOption = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """The runs of one cell, the oldest first: verdicts, fingerprints, figures."""
+    from splvm.history.database import History
+    from splvm.history.outputs import run_to_json
+
+    wanted = _parse_cell(cell)
+    with History(history_place(history)) as opened:
+        runs = opened.runs(wanted, limit=limit, figures=True)[::-1]
+    if not runs:
+        raise EvidenceError(f"{cell}: the history has no run of it", hint="`splvm history list` has the cells")
+    if as_json:
+        print_json(
+            {"schema_version": SCHEMA_VERSION, "cell": asdict(wanted), "runs": [run_to_json(run) for run in runs]}
+        )
+        return
+    columns = ("started", "release", "SPL", "verdict", "expected", "fingerprint", *([figure] if figure else []))
+    make_console().print(listing(columns, [_row(run, figure) for run in runs]))
+
+
+@app.command("judge")
+def judge_cells(
+    history: HistoryOption = None,
+    known: KnownOption = None,
+    limit: LimitOption = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """What the last run of each cell says beside those before it: regression, streak, flip, new trouble, slower.
+
+    Figures are looked at over all runs that were as expected. The status is 1 if there is a regression. Trouble of a
+    known issue is none, until the issue expires.
+    """
+    from splvm.history.database import History
+    from splvm.history.judgement import Kind, judge_figures, judge_nights
+    from splvm.history.knownissues import read_known
+
+    issues, today, told = read_known(known) if known else [], datetime.now(UTC).date(), []
+    with History(history_place(history)) as opened:
+        for each in opened.overview():
+            runs = opened.runs(each.cell, limit=limit, figures=True)[::-1]
+            told += [(str(each.cell), remark) for remark in (*judge_nights(runs, issues, today), *judge_figures(runs))]
+    if as_json:
+        remarks = [{"cell": cell, **asdict(remark)} for cell, remark in told]
+        print_json({"schema_version": SCHEMA_VERSION, "remarks": remarks})
+    else:
+        rows = [(plain(cell), remark.kind.value, plain(remark.text)) for cell, remark in told]
+        make_console().print(listing(("cell", "what", "how"), rows) if rows else "nothing is to be said")
+    if any(remark.kind is Kind.REGRESSION for _, remark in told):
+        raise typer.Exit(1)
+
+
+class Format(StrEnum):
+    """What runs are exported as."""
+
+    JUNIT = "junit"
+    KTAP = "ktap"
+    JSON = "json"
+
+
+@app.command("export")
+def export(
+    form: Annotated[Format, typer.Option("--format", help="JUnit's XML, the kernel's KTAP, or JSON.")] = Format.JUNIT,
+    batch: Annotated[
+        str | None, typer.Option(help="Of this matrix; by default of the last one.", metavar="BATCH")
+    ] = None,
+    known: KnownOption = None,
+    history: HistoryOption = None,
+    out: Annotated[Path | None, typer.Option(help="A file; by default stdout.", metavar="FILE")] = None,
+) -> None:
+    """Write the runs of a matrix for other programs.
+
+    The verdict of a known issue is `skipped` in JUnit and XFAIL in KTAP; one that says nothing is an error.
+    """
+    from splvm.history.database import History
+    from splvm.history.knownissues import read_known
+    from splvm.history.outputs import tell, to_json, to_junit, to_ktap
+
+    issues = read_known(known) if known else []
+    with History(history_place(history)) as opened:
+        wanted = batch or opened.last_batch()
+        runs = opened.runs(batch=wanted, limit=_MOST_EXPORTED, figures=True) if wanted else []
+    if not runs:
+        raise EvidenceError(
+            f"the history has no matrix {wanted}".rstrip(), hint="`splvm matrix` says at its end what its batch is"
+        )
+    told = tell(runs, issues, datetime.now(UTC).date())
+    text = {
+        Format.JUNIT: lambda: to_junit(told, str(Path.cwd())),
+        Format.KTAP: lambda: to_ktap(told),
+        Format.JSON: lambda: json.dumps(to_json(told), indent=2) + "\n",
+    }[form]()
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"--out {out}: {error.strerror}") from error
+
+
+def _parse_cell(text: str) -> Cell:
+    from splvm.history.cell import Cell
+
+    axes = text.split(",", 3)
+    if len(axes) < 3 or not all(axes):
+        raise UsageError(f"{text}: not a cell", hint="for example held-worker,debian-12,stock")
+    return Cell(*axes)
+
+
+def _row(run: Run, figure: str | None) -> tuple[object, ...]:
+    told = (f"{run.started:%Y-%m-%d %H:%M}", plain(run.release), plain(run.spl_version), run.verdict)
+    values = {each.name: each.value for each in run.figures}
+    last = (f"{values[figure]:g}" if figure in values else "-",) if figure else ()
+    return (*told, _mark(run.as_expected), run.fingerprint or "-", *last)
+
+
+def _mark(as_expected: bool) -> str:
+    return "yes" if as_expected else "NO"

@@ -1,0 +1,211 @@
+"""The command that runs many cells."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from splvm.builds.kernels import KERNELS
+from splvm.builds.variants import VARIANTS
+from splvm.campaign.matrix import SCHEMA_VERSION, CellRun, Plan, Runner, grid, missing, read_matrix, run_matrix
+from splvm.campaign.plan import Axes, plan_cells, read_axes
+from splvm.campaign.processes import JobResult, run_jobs
+from splvm.cli.history import HistoryOption, history_place
+from splvm.cli.options import (
+    AccelOption,
+    JobsOption,
+    JsonOption,
+    TemplateOption,
+    claim_directory,
+    count_jobs,
+    kernel_names,
+    make_console,
+    print_json,
+)
+from splvm.errors import HarnessError, SetupError, UsageError
+from splvm.history.cell import Cell
+from splvm.log import note, progress
+from splvm.report.summary import plain
+from splvm.report.tables import listing
+from splvm.run.prepare import Wish
+from splvm.run.scenarios import ANYWHERE, SCENARIOS
+
+_DEFAULT = Axes(scenarios=ANYWHERE, kernels=tuple(KERNELS), variants=tuple(VARIANTS), loads=("",), repeat=1)
+
+
+def matrix(
+    scenario: Annotated[
+        str | None,
+        typer.Option(help=f"Scenarios: {', '.join(SCENARIOS)}; by default those for any kernel.", metavar="NAMES"),
+    ] = None,
+    kernel: Annotated[
+        list[str] | None,
+        typer.Option(help="Kernels, as `run` takes them; by default those of the Debian suites.", metavar="IDS"),
+    ] = None,
+    variant: Annotated[
+        str | None, typer.Option(help=f"Variants: {', '.join(VARIANTS)}; by default all.", metavar="NAMES")
+    ] = None,
+    load: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Loads beside the scenario, as `run` takes them, or `none`; each further one is another row of cells.",
+            metavar="NAMES",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="Only cells for which this holds, such as 'kernel =~ \"debian-1[12]\"'.", metavar="EXPR"),
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No cells for which this holds.", metavar="EXPR")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A TOML file with all that; options come before it.", metavar="FILE")
+    ] = None,
+    repeat: Annotated[int | None, typer.Option(help="Runs of each cell; each one counts.", min=1, metavar="N")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the cells and how long they will take, and end.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with a matrix that was interrupted: what has a verdict stays.", metavar="DIR"),
+    ] = None,
+    jobs: JobsOption = "auto",
+    on: Annotated[
+        str | None,
+        typer.Option(help="A cluster to run on, as dask://HOST:PORT; by default this machine.", metavar="CLUSTER"),
+    ] = None,
+    accel: AccelOption = "auto",
+    template: TemplateOption = True,
+    history: HistoryOption = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run many cells, scenarios by kernels by variants by loads, and compare with what is expected of each.
+
+    Each is a fresh guest. Names are separated by commas, and --kernel may be given again: one with a colon in it is
+    taken as it is. Expressions are rule-engine's, of scenario, kernel, variant and load. What has to be fetched and
+    built is fetched and built first. A cell whose guest does not boot does not keep the others from running. Every run
+    becomes a row of the history.
+    """
+    given = Axes(
+        scenarios=_words(scenario),
+        kernels=tuple(kernel_names(kernel)) if kernel else None,
+        variants=_words(variant),
+        loads=tuple("" if each == "none" else each for each in load) if load else None,
+        include=tuple(include) if include else None,
+        exclude=tuple(exclude) if exclude else None,
+        repeat=repeat,
+    )
+    if resume is not None and (given != Axes() or file is not None or out is not None):
+        raise UsageError("--resume goes on with what was asked for then; no cells can be named beside it")
+    chosen, done = read_matrix(resume) if resume else (_make_plan(given, file), [])
+    wish = Wish(accelerator=accel, clones=template)
+    todo = missing(chosen, done)
+    # Only imported here: its libraries take as long as all the rest.
+    from splvm.campaign.night import Keeper, estimate_s
+    from splvm.history.database import History
+
+    with _place(on, jobs, wish) as (at_once, runner), History(history_place(history)) as opened:
+        seconds, known = estimate_s([cell for cell, _ in todo], opened, at_once)
+        of = f"by the last runs of {known} of them" if known else "a guess, for none of them was ever run"
+        note(f"{len(chosen.cells)} cells, {len(todo)} runs to come, {at_once} at once: about {_span(seconds)}, {of}")
+        if plan:
+            _show_plan(chosen, todo, seconds, as_json=as_json)
+            return
+        base = resume or claim_directory(out, "matrix")
+        keeper, start = Keeper(opened, chosen.batch), time.monotonic()
+        with progress(len(todo), "runs") as show:
+            tell = _teller(len(todo), seconds, show)
+
+            def on_run(run: CellRun, result: JobResult | None) -> None:
+                keeper.take(run, result)
+                tell(run)
+
+            try:
+                runs = run_matrix(chosen, base, runner=runner, wish=wish, on_run=on_run, done=done)
+            except SetupError as error:
+                hint = f"{error.hint or 'mend that'}; `splvm matrix --resume {base}` goes on then"
+                raise SetupError(error.message, hint=hint) from error
+        _show_runs(chosen, base, runs, time.monotonic() - start, as_json=as_json)
+        try:
+            keeper.flush()
+        except HarnessError as error:
+            raise SetupError(error.message, hint=f"`splvm history import {base}` adds what is missing") from error
+    if not all(run.as_expected for run in runs):
+        raise typer.Exit(1 if all(run.outcome for run in runs) else HarnessError.exit_status)
+
+
+@contextmanager
+def _place(on: str | None, jobs: str, wish: Wish) -> Iterator[tuple[int, Runner]]:
+    """Where runs are run: how many at once, and what runs them."""
+    if on is None:
+        at_once = count_jobs(jobs, wish.ram_mib)
+        yield at_once, lambda todo, on_done: run_jobs(todo, at_once, on_done)
+        return
+    if jobs != "auto":
+        raise UsageError("--jobs is of this machine; on a cluster each worker has its own")
+    from splvm.campaign.cluster import Cluster, parse_address
+
+    with Cluster(parse_address(on)) as cluster:
+        yield cluster.guests, cluster.run
+
+
+def _make_plan(given: Axes, file: Path | None) -> Plan:
+    axes = given.over(read_axes(file) if file else Axes()).over(_DEFAULT)
+    return Plan.new(plan_cells(axes), axes.repeat or 1)
+
+
+def _words(text: str | None) -> tuple[str, ...] | None:
+    return tuple(text.split(",")) if text else None
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _show_plan(plan: Plan, todo: Sequence[tuple[Cell, int]], seconds: float, *, as_json: bool) -> None:
+    cells = list(dict.fromkeys(cell for cell, _ in todo))
+    if as_json:
+        rows = [asdict(cell) for cell in cells]
+        print_json(
+            {"schema_version": SCHEMA_VERSION, "cells": rows, "repeat": plan.repeat, "estimate_s": round(seconds)}
+        )
+        return
+    rows_shown = [(cell.scenario, cell.kernel, cell.variant, cell.loads or "-") for cell in cells]
+    make_console().print(listing(("scenario", "kernel", "variant", "load"), rows_shown))
+
+
+def _show_runs(plan: Plan, base: Path, runs: Sequence[CellRun], seconds: float, *, as_json: bool) -> None:
+    if as_json:
+        rows = [run.to_json() for run in runs]
+        print_json({"schema_version": SCHEMA_VERSION, "directory": str(base), "batch": plan.batch, "runs": rows})
+        return
+    make_console().print(listing(*grid(runs)))
+    typer.echo(f"evidence: {base}")
+    typer.echo(f"batch: {plan.batch}")
+    good = sum(run.as_expected for run in runs)
+    typer.echo(f"{good} of {len(runs)} runs as expected, in {seconds:.0f} s")
+
+
+def _teller(total: int, estimate_s: float, show: Callable[[int, str], None]) -> Callable[[CellRun], None]:
+    """A function that says a line for each run as it ends, how many are left, and for how long.
+
+    :param show: is told the same in short.
+    """
+    start, count, odd = time.monotonic(), 0, 0
+
+    def tell(run: CellRun) -> None:
+        nonlocal count, odd
+        count, odd = count + 1, odd + (not run.as_expected)
+        spent = time.monotonic() - start
+        # What the history said counts as one run, and less with each that has ended.
+        left = (total - count) * (spent + estimate_s / total) / (count + 1)
+        show(count, f"{odd} not as expected, {_span(left)} left")
+        mark = "as expected" if run.as_expected else "NOT EXPECTED"
+        first = run.reason.splitlines()[0] if run.reason else ""
+        note(plain(f"{run.outcome or 'TROUBLE'} ({mark}) {run.cell} {first} [{count}/{total}, {_span(left)} left]"))
+
+    return tell

@@ -1,0 +1,155 @@
+"""What several commands share: their options, what those mean, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from splvm.builds.kernels import KERNELS
+from splvm.builds.own import FORM as OWN_KERNEL
+from splvm.builds.source import FORM as BUILT_KERNEL
+from splvm.builds.variants import VARIANTS
+from splvm.campaign.processes import fitting_jobs
+from splvm.errors import HarnessError, SetupError, UsageError
+from splvm.evidence.verdict import Outcome, Verdict
+from splvm.record.reader import read_facts
+from splvm.report.summary import plain, summarize
+from splvm.run.loads import LOADS, MOST_SEED
+from splvm.run.prepare import Wish, find_any_kernel, spec_of
+
+KernelOption = Annotated[
+    str,
+    typer.Option(help=f"Kernel: {', '.join(KERNELS)}, {BUILT_KERNEL}, or your own as {OWN_KERNEL}.", metavar="ID"),
+]
+VariantOption = Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")]
+SplOption = Annotated[
+    str, typer.Option(help="Source of SPL: `debian`, or `path:DIR` with an OpenZFS tree.", metavar="SOURCE")
+]
+PatchOption = Annotated[
+    list[Path] | None,
+    typer.Option(help="A .patch or .cocci file to apply on top; may be given again.", metavar="FILE"),
+]
+AccelOption = Annotated[str, typer.Option(help="auto, kvm or tcg.", metavar="NAME")]
+MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, metavar="MIB")]
+TemplateOption = Annotated[
+    bool,
+    typer.Option("--template/--no-template", help="Clone guests from a template that is booted once, or boot each."),
+]
+RepeatOption = Annotated[int, typer.Option(help="Runs; each one counts.", min=1, metavar="N")]
+JobsOption = Annotated[
+    str, typer.Option(help="Runs at once: a number, or `auto` for as many as cores and memory allow.", metavar="N")
+]
+LoadOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=f"Loads beside it: {', '.join(LOADS)}; separated by commas, with values as NAME:KEY=VALUE.",
+        metavar="NAME",
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(help="Of a load's random numbers; by default another one each time.", min=0, max=MOST_SEED),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch package lists anew first.")]
+
+
+def make_wish(
+    kernel: str,
+    variant: str,
+    spl: str,
+    patches: Sequence[Path] | None,
+    accel: str,
+    *,
+    ram_mib: int = 512,
+    refresh: bool = False,
+    clones: bool = True,
+) -> Wish:
+    absolute = tuple(patch.absolute() for patch in patches or ())
+    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones)
+
+
+def pick_seed(seed: int | None, runs: int) -> int:
+    """What was given, or else a number that leaves room for one of its own for each run."""
+    return secrets.randbelow(MOST_SEED - runs) if seed is None else seed
+
+
+def directory_id(name: str) -> str:
+    """Its id as a part of a directory's name."""
+    return re.sub("[:,]", "-", spec_of(find_any_kernel(name)).id)
+
+
+def count_jobs(jobs: str, ram_mib: int) -> int:
+    if jobs == "auto":
+        return fitting_jobs(ram_mib)
+    if not jobs.isascii() or not jobs.isdigit() or not 1 <= int(jobs) <= 256:
+        raise UsageError(f"--jobs {jobs}: it is `auto`, or a number from 1 to 256")
+    return int(jobs)
+
+
+def find_outcome(name: str, option: str = "--expect") -> Outcome:
+    try:
+        return Outcome(name.upper())
+    except ValueError:
+        raise UsageError(f"{option} {name}: no such verdict; there are: {', '.join(Outcome)}") from None
+
+
+def kernel_names(values: Iterable[str]) -> list[str]:
+    """Names of kernels, separated by commas; one with a colon in it is taken as it is.
+
+    :raises UsageError: when one stands for nothing.
+    """
+    names = [name for value in values for name in ([value] if ":" in value else value.split(","))]
+    for name in names:
+        find_any_kernel(name)
+    return names
+
+
+def claim_directory(out: Path | None, name: str) -> Path:
+    """A directory of this run's own: `out`, or one below ./runs with the time in its name.
+
+    :raises UsageError: when `out` has something in it already.
+    """
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"--out {out}: there is something already", hint="name a directory that is new or empty")
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for number in range(1000):
+        path = Path("runs") / (f"{stamp}-{name}" + (f"-{number}" if number else ""))
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+    raise SetupError("cannot make a directory below ./runs")
+
+
+def show_verdict(verdict: Verdict, directory: Path, console: Console | None = None) -> None:
+    facts = read_facts(directory)
+    panel = summarize(verdict, facts, str(directory), expected=verdict.outcome in facts["expected"])
+    (console or make_console()).print(panel)
+
+
+def show_error(error: HarnessError) -> None:
+    """Line by line, without control characters: what a guest or a tool said may be in it."""
+    for line in f"error: {error}".splitlines():
+        typer.echo(plain(line), err=True)
+
+
+def make_console(*, record: bool = False) -> Console:
+    # Off a terminal lines are as long as they are, so that they can be searched.
+    return Console(record=record, highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
+def print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))

@@ -1,0 +1,113 @@
+"""Commands that read what was recorded. They boot nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from splvm.builds.variants import VARIANTS
+from splvm.cli.options import (
+    JsonOption,
+    make_console,
+    print_json,
+)
+from splvm.deadline import Deadline
+from splvm.dump.postmortem import describe_dump, examine_run
+from splvm.errors import EvidenceError, UsageError
+from splvm.evidence.formats.slab import parse_slab as parse_slab_text
+from splvm.evidence.judge import judge as judge_evidence
+from splvm.evidence.waiting.waitgraph import build_graph
+from splvm.host.store import Store
+from splvm.log import note
+from splvm.record.reader import read_evidence
+from splvm.report.bundle import write_bundle
+from splvm.report.summary import plain, summarize, verdict_line
+from splvm.report.tables import slab_table
+from splvm.run.prepare import PREPARE_BUDGET_S
+from splvm.run.scenarios import SCENARIOS
+
+
+def judge(
+    directory: Annotated[Path, typer.Argument(help="Directory of a run.", metavar="DIR")],
+    as_json: JsonOption = False,
+) -> None:
+    """Judge a recorded run again, from its files alone."""
+    evidence = read_evidence(directory)
+    verdict = judge_evidence(evidence)
+    facts = evidence.facts
+    expected = verdict.outcome in facts.get("expected", ())
+    if as_json:
+        print_json(verdict.to_json())
+    else:
+        make_console().print(summarize(verdict, facts, str(directory), expected=expected))
+        typer.echo(verdict_line(verdict, facts))
+    if not expected:
+        raise typer.Exit(1)
+
+
+def bundle(
+    directory: Annotated[Path, typer.Argument(help="Directory of a run.", metavar="DIR")],
+    out: Annotated[
+        Path | None, typer.Option(help="The archive; by default DIR.tar.gz, beside DIR.", metavar="FILE.tar.gz")
+    ] = None,
+    with_dump: Annotated[bool, typer.Option("--with-dump", help="Pack the dump of the guest's memory too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Pack a run for a bug report: one archive, and the text of an issue in the form that OpenZFS asks for."""
+    evidence = read_evidence(directory)
+    scenario, variant = SCENARIOS.get(str(evidence.facts.get("scenario"))), None
+    if isinstance(spl := evidence.facts.get("spl"), dict):
+        variant = VARIANTS.get(str(spl.get("variant")))
+    made = write_bundle(
+        directory,
+        evidence,
+        out,
+        with_dump=with_dump,
+        force=force,
+        scenario_summary=scenario.summary if scenario else "",
+        variant_summary=variant.summary if variant else "",
+    )
+    note(
+        "run.json, qemu.log and harness.log name paths and programs of this host: look through them before you publish"
+    )
+    typer.echo(f"archive: {made.archive} ({made.size_bytes} bytes)")
+    typer.echo(f"issue: {made.issue}")
+
+
+def examine(
+    directory: Annotated[Path, typer.Argument(help="Directory of a run.", metavar="DIR")],
+    as_json: JsonOption = False,
+) -> None:
+    """Read the memory dump of a run: SPL's caches, who waits on them, the stacks of blocked tasks, and the cycle.
+
+    It needs nothing of the guest, but the kernel's debug symbols: `splvm build --symbols`.
+    """
+    report = examine_run(directory, Store.default(), Deadline(PREPARE_BUDGET_S))
+    graph = build_graph(report.for_graph())
+    if as_json:
+        print_json({**report.to_json(), "wait_for": graph.to_json()})
+        return
+    for line in (*describe_dump(report), graph.sentence):
+        typer.echo(plain(line))
+
+
+def parse_slab(
+    file: Annotated[str, typer.Argument(help="A copy of /proc/spl/kmem/slab, or - for stdin.", metavar="FILE")],
+    as_json: JsonOption = False,
+) -> None:
+    """Read a slab file, also one pasted into a report."""
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from error
+    try:
+        slab = parse_slab_text(data.decode(errors="replace"))
+    except EvidenceError as error:
+        raise EvidenceError(f"{file}: {error.message}") from error
+    if as_json:
+        print_json(slab.to_json())
+    else:
+        make_console().print(slab_table(slab))

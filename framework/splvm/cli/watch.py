@@ -1,0 +1,102 @@
+"""The command that runs a scenario again on every save."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from splvm.builds.saves import Watch
+from splvm.builds.spl import check_inputs, find_source
+from splvm.builds.variants import find_variant
+from splvm.cli.options import (
+    AccelOption,
+    KernelOption,
+    MemoryOption,
+    PatchOption,
+    SplOption,
+    TemplateOption,
+    VariantOption,
+    claim_directory,
+    directory_id,
+    find_outcome,
+    make_wish,
+    show_error,
+    show_verdict,
+)
+from splvm.deadline import Deadline
+from splvm.errors import HarnessError, UsageError
+from splvm.evidence.verdict import Verdict
+from splvm.log import note, step
+from splvm.record.reader import read_facts
+from splvm.report.difference import compare_verdicts
+from splvm.report.summary import verdict_line
+from splvm.run.experiment import run_until_fed
+from splvm.run.prepare import PREPARE_BUDGET_S, add_spl, prepare_kernel
+from splvm.run.scenarios import SCENARIOS, find_scenario
+
+
+def watch(
+    scenario: Annotated[str, typer.Argument(help=f"What to do: {', '.join(SCENARIOS)}.", metavar="SCENARIO")],
+    kernel: KernelOption = "debian-12",
+    variant: VariantOption = "stock",
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    memory: MemoryOption = 512,
+    accel: AccelOption = "auto",
+    template: TemplateOption = True,
+    window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
+    expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
+) -> None:
+    """Run a scenario now and on every save of SPL's sources, headers or patches, until Ctrl-C.
+
+    Each verdict comes with its difference from the last one. A build that fails is told in the compiler's own words.
+    The exit status is that of the last save: 0 for the expected verdict, 1 for another one, 3 if there was none.
+    """
+    chosen = find_scenario(scenario)
+    expected = frozenset({find_outcome(expect)}) if expect else None
+    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template)
+    find_variant(variant)
+    own_tree = check_inputs(spl, wish.patches)
+    if own_tree is None and not wish.patches:
+        raise UsageError("there is nothing to watch", hint="--spl path:DIR, or --spl-patch FILE")
+    base = claim_directory(out, f"watch-{scenario}-{directory_id(kernel)}-{variant}")
+    with step(f"preparing {kernel}"):
+        prepared = prepare_kernel(wish)
+        source = find_source(own_tree, prepared.store, prepared.apt, Deadline(PREPARE_BUDGET_S))
+    last: Verdict | None = None
+    status: int | None = None
+    try:
+        for number, save in enumerate(Watch(source.tree, wish.patches).saves(), 1):
+            try:
+                with step(f"building spl.ko, {variant}"):
+                    build = add_spl(prepared, source, wish, Deadline(PREPARE_BUDGET_S))
+                experiment = build.experiment(chosen, expected=expected, window_s=window)
+                verdict, directory = run_until_fed(experiment, base / f"{number:03}")[-1]
+            except UsageError:
+                # No save can mend it.
+                raise
+            except HarnessError as error:
+                show_error(error)
+                status = error.exit_status
+            else:
+                _tell(verdict, last, directory, time.time() - save.at_s)
+                status = 0 if verdict.outcome in experiment.expected else 1
+                last = verdict
+            note("waiting for the next save; Ctrl-C ends it")
+    except KeyboardInterrupt:
+        if status is None:
+            raise
+    raise typer.Exit(status or 0)
+
+
+def _tell(verdict: Verdict, last: Verdict | None, directory: Path, seconds: float) -> None:
+    show_verdict(verdict, directory)
+    typer.echo(verdict_line(verdict, read_facts(directory)))
+    differences = compare_verdicts(last, verdict) if last else ["the first verdict"]
+    typer.echo(f"{seconds:.1f} s after the save: {differences[0]}")
+    for line in differences[1:]:
+        typer.echo(f"  {line}")

@@ -1,0 +1,46 @@
+"""Checks of low memory: whether the guest was really short of it for as long as something is said about that.
+
+The probe takes every free page down to the min watermark and goes on (images/slabprobe/pressure.c). Each time that it
+finds none, memory is as low as it can be for everybody who may not reclaim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from splvm.evidence.checks.case import Case, Complaint, seconds, seqs
+from splvm.evidence.checks.progress import SLICE_NS
+from splvm.evidence.verdict import Outcome, Reason
+
+_PAGE_KIB = 4
+
+
+def check_low(case: Case) -> Iterator[Complaint]:
+    """In every second of the window memory was at its watermark, and nothing but that sprang the trap."""
+    samples = case.probes("window", "window-end")
+    if not samples:
+        return
+    last = samples[-1]
+    if last.value.trap.induced:
+        reason = f"{last.value.trap.induced} reclaims were induced: what sprang the trap was not low memory"
+        yield Complaint(Outcome.INCONCLUSIVE, Reason(reason, (last.seq,)))
+    start, end = case.window
+    for begin in range(start, end - SLICE_NS + 1, SLICE_NS):
+        inside = [s for s in samples if begin <= s.start_ns and s.end_ns <= begin + SLICE_NS]
+        refused = {s.value.pressure.refused for s in inside}
+        if len(refused) < 2 or not all(s.value.pressure.on for s in inside):
+            reason = f"memory was not seen to be low between {seconds(begin)} and {seconds(begin + SLICE_NS)}"
+            yield Complaint(Outcome.INCONCLUSIVE, Reason(reason, seqs(inside)))
+
+
+def because_low(case: Case) -> Reason:
+    """How low memory was, and what reclaim got of it."""
+    samples = case.probes("window", "window-end")
+    first, last = samples[0].value.pressure, samples[-1].value.pressure
+    free = sorted(s.value.pressure.free * _PAGE_KIB for s in samples)
+    return Reason(
+        f"memory was low throughout: {free[0]} to {free[-1]} KiB free in the readings, "
+        f"{last.held * _PAGE_KIB // 1024} MiB taken; {last.refused - first.refused} times there was no page above the "
+        f"watermark, and reclaim got {last.given - first.given} pages back",
+        seqs(samples),
+    )

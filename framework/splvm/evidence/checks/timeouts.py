@@ -1,0 +1,151 @@
+"""Checks of how callers came out of their wait for the worker: woken by it, or by the timeout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+from splvm.evidence.checks.case import Case, Check, Complaint, seqs, unless_starved
+from splvm.evidence.checks.starvation import excuse, unwoken
+from splvm.evidence.formats.histogram import difference
+from splvm.evidence.formats.probestatus import ProbeStatus
+from splvm.evidence.formats.slab import CacheRow
+from splvm.evidence.timeline import Sample, between
+from splvm.evidence.verdict import Outcome, Reason
+
+T = TypeVar("T")
+
+# How long a caller waits for the worker before it times out, ns: HZ/10, spl_cache_grow() in OpenZFS,
+# module/os/linux/spl/spl-kmem-cache.c.
+TIMEOUT_NS = 100_000_000
+
+# Allocations in these latency buckets (powers of two, ns) waited for as long as the timeout (from 67 ms), or long, but
+# less (from 8 ms). On a host that is busy long waits get rarer with their length. Where those as long as the timeout
+# are many, and more than twice as many as the shorter ones, it is the timeout that ended them, and not the worker.
+TIMEOUT_BUCKET = 26
+LONG_BUCKET = 23
+# And those that took a good part of it (from 33 ms).
+HALF_BUCKET = 25
+TIMEOUTS_AT_LEAST = 4
+_MILLIS = {bucket: f"{2**bucket // 1_000_000} ms" for bucket in (LONG_BUCKET, HALF_BUCKET, TIMEOUT_BUCKET)}
+
+
+def check_quiet(case: Case) -> Iterator[Complaint]:
+    """With nothing stuck, nobody times out and nobody takes an emergency object."""
+    before_stop = case.marks.get("final", case.window[1])
+    probes = [s for s in case.timeline.probe if s.end_ns <= before_stop]
+    rows = case.rows()
+    early, excuse = weigh_timeouts(case, 0, before_stop)
+    if probes and probes[-1].value.live.emergency_total:
+        count = probes[-1].value.live.emergency_total
+        text = f"{count} emergency objects were handed out although nothing held the worker{early}"
+        yield unless_starved(Outcome.SLOW, text, excuse, (probes[-1].seq,))
+    late = next((s for s in rows if s.value.emergency.dlock), None)
+    if late is not None:
+        text = f"{late.value.emergency.dlock} callers timed out although nothing held the worker{early}"
+        yield unless_starved(Outcome.SLOW, text, excuse, (late.seq,))
+    if rows and not rows[-1].value.slab.max:
+        yield Complaint(Outcome.NOT_TRIGGERED, Reason("the cache never grew", (rows[-1].seq,)))
+
+
+def weigh_timeouts(case: Case, start_ns: int, end_ns: int) -> tuple[str, str]:
+    """What shows that callers who timed out had not waited for it, and why the guest cannot be blamed for them.
+
+    Both are of the time between two moments, and empty if there is no such thing; the first rules out the second.
+    A starved host delays the worker, so that callers time out. But then they have waited, on the guest's own clock.
+    """
+    probes = between(case.timeline.probe, start_ns, end_ns)
+    rows = between(case.rows(), start_ns, end_ns)
+    early = _came_early(probes, rows)
+    if early:
+        return early, ""
+    rises = _rises(rows, lambda row: row.emergency.dlock) + _rises(probes, lambda probe: probe.live.emergency_total)
+    excuses = [excuse(case, since_ns - TIMEOUT_NS, until_ns) for since_ns, until_ns in rises]
+    return "", excuses[0] if excuses and all(excuses) else ""
+
+
+def _rises(samples: Sequence[Sample[T]], count: Callable[[T], int | None]) -> list[tuple[int, int]]:
+    """Between which readings a counter went up."""
+    steps = pairwise(samples)
+    return [(a.start_ns, b.end_ns) for a, b in steps if (count(b.value) or 0) > (count(a.value) or 0)]
+
+
+def _came_early(probes: Sequence[Sample[ProbeStatus]], rows: Sequence[Sample[CacheRow]]) -> str:
+    """Far more callers timed out than there are allocations that took a good part of the timeout.
+
+    On a starved guest the timeout may be shorter than it should: when the CPU that keeps the kernel's time stands
+    still, that time lags, and catches up at once (tick_do_update_jiffies64(), kernel/time/tick-sched.c). But then most
+    of those who time out had begun to wait when it stopped, and the rest of it is left for the others.
+    """
+    if not probes or not rows:
+        return ""
+    first, last = probes[0].value, probes[-1].value
+    timeouts = (rows[-1].value.emergency.dlock or 0) - (rows[0].value.emergency.dlock or 0)
+    lasted = difference(first.latency, last.latency)
+    for thread in last.threads:
+        if 0 < thread.alloc_since_ns < last.now_ns:
+            bucket = (last.now_ns - thread.alloc_since_ns).bit_length() - 1
+            lasted[bucket] = lasted.get(bucket, 0) + 1
+    long = {bucket: count for bucket, count in lasted.items() if bucket >= HALF_BUCKET}
+    # One that took several times as long may have timed out as often.
+    possible = sum(count << (bucket - HALF_BUCKET) for bucket, count in long.items())
+    if timeouts < TIMEOUTS_AT_LEAST or timeouts <= 2 * possible:
+        return ""
+    return (
+        f": {timeouts} timed out, and only {sum(long.values())} allocations took {_MILLIS[HALF_BUCKET]} or more, "
+        "so they did not wait for the worker"
+    )
+
+
+def check_woken(start: str, end: str, outcome: Outcome) -> Check:
+    """Callers are woken by the worker: their waits do not all last as long as the timeout."""
+
+    def check(case: Case) -> Iterator[Complaint]:
+        if start not in case.marks or end not in case.marks:
+            return
+        samples = case.probes(start, end)
+        if len(samples) < 2:
+            return
+        first, last = samples[0].value, samples[-1].value
+        seen = _slept_on(first, last) if last.growth is not None else _took_as_long(first, last)
+        if seen is not None:
+            text = f"callers are not woken: between {start} and {end}, {seen[1]}"
+            excused = _excuse_late(case, case.marks[start], case.marks[end], seen[0])
+            yield unless_starved(outcome, text, excused, seqs(samples))
+
+    return check
+
+
+def _excuse_late(case: Case, start_ns: int, end_ns: int, late: int) -> str:
+    """Why the guest cannot be blamed for callers that came back late. Those that nobody woke are not the host's."""
+    if unwoken(case, start_ns, end_ns) >= TIMEOUTS_AT_LEAST:
+        return ""
+    # All threads may have been late at once.
+    threads = max(1, case.timeline.probe[-1].value.config.threads)
+    return excuse(case, start_ns, end_ns, late * (1 << TIMEOUT_BUCKET) // threads)
+
+
+def _slept_on(first: ProbeStatus, last: ProbeStatus) -> tuple[int, str] | None:
+    """Of the callers that slept for a growth, most were still asleep when it had long ended."""
+    woken = difference(first.woken, last.woken)
+    late, total = sum(count for bucket, count in woken.items() if bucket >= TIMEOUT_BUCKET), sum(woken.values())
+    if late < TIMEOUTS_AT_LEAST or late <= total - late:
+        return None
+    return late, (
+        f"{late} of {total} that slept until the worker had grown the cache came back {_MILLIS[TIMEOUT_BUCKET]} "
+        "or more after that, as late as by the timeout"
+    )
+
+
+def _took_as_long(first: ProbeStatus, last: ProbeStatus) -> tuple[int, str] | None:
+    """The same of a probe that did not count who slept: by how long all allocations took."""
+    grown = difference(first.latency, last.latency)
+    timeouts = sum(count for bucket, count in grown.items() if bucket >= TIMEOUT_BUCKET)
+    shorter = sum(count for bucket, count in grown.items() if LONG_BUCKET <= bucket < TIMEOUT_BUCKET)
+    if timeouts < TIMEOUTS_AT_LEAST or timeouts <= 2 * shorter:
+        return None
+    return timeouts, (
+        f"{timeouts} allocations took {_MILLIS[TIMEOUT_BUCKET]} or more, as long as the timeout, and only {shorter} "
+        f"took {_MILLIS[LONG_BUCKET]} to that"
+    )

@@ -1,0 +1,405 @@
+"""What went wrong in a guest, according to its kernel's console.
+
+Owns what the kernel's complaints look like and which of them belong together: one crash is one
+finding, however many lines it takes. What a finding means for a verdict is not decided here.
+
+Work is linear: each line is looked at once, patterns are anchored and their repeats bounded.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+from splvm.evidence.formats.stacks import FUNCTION, SCHEDULER, without_top
+
+# Findings kept of each kind. The first of a kind is never lost, and a guest that complains in a
+# loop cannot fill the host's memory.
+MAX_PER_KIND = 200
+MAX_TITLE_CHARS = 300
+MAX_FRAMES = 64
+
+# What is looked at of a line.
+MAX_LINE_CHARS = 2048
+# Lines that a report may take before its call trace begins. The longest reports are those of
+# lockdep, which prints the whole chain of locks first.
+_MAX_PREAMBLE = 60
+_MAX_LOCKDEP_PREAMBLE = 500
+# Lines from the die message to its end trace, backtraces of all CPUs included.
+_MAX_CRASH = 500
+# Lines between the first message of a crash and the next one, such as from "BUG:" to "Oops:".
+_MAX_STEP = 10
+
+
+class FindingKind(enum.StrEnum):
+    """Kinds of complaints."""
+
+    PANIC = "panic"  # the kernel's panic(), and SPL's, which stops one thread (spl_panic(), spl-err.c)
+    OOPS = "oops"
+    BUG = "bug"
+    WARNING = "warning"
+    HUNG_TASK = "hung_task"
+    SOFT_LOCKUP = "soft_lockup"
+    HARD_LOCKUP = "hard_lockup"
+    RCU_STALL = "rcu_stall"
+    LOCKDEP = "lockdep"
+    KASAN = "kasan"  # KFENCE and KMSAN too
+    OOM_KILL = "oom_kill"
+    PAGE_ALLOC_FAILURE = "page_alloc_failure"
+    WORKQUEUE_LOCKUP = "workqueue_lockup"
+    UNEXPECTED_GFP = "unexpected_gfp"
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the kernel cannot be trusted after this."""
+        return self in _FATAL
+
+
+_FATAL = frozenset(
+    (FindingKind.PANIC, FindingKind.OOPS, FindingKind.BUG, FindingKind.LOCKDEP, FindingKind.KASAN),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One complaint of the kernel."""
+
+    kind: FindingKind
+    # The first message of the complaint, without time stamp.
+    title: str
+    # Line of that message, counted from 1.
+    line: int
+    # Its time stamp, seconds since the guest's boot; None when it has none.
+    time_s: float | None
+    # Known to say nothing about the kernel's health; see BENIGN.
+    benign: bool
+    # Functions of its first call trace, from the innermost out.
+    frames: tuple[str, ...]
+    # The same for the same complaint on another day: from the kind and the first five functions
+    # that are not part of the reporting; from the title without its numbers if there is no trace.
+    fingerprint: str
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the kernel cannot be trusted after this."""
+        return self.kind.fatal
+
+
+# Warnings that are no reason to distrust a kernel, and why.
+BENIGN: tuple[tuple[str, str], ...] = (
+    (
+        r"WARNING: timekeeping: Cycle offset ",
+        "a guest that was stopped for long, as templates and loaded hosts do (timekeeping_check_update())",
+    ),
+    (
+        r"WARNING: (?:kernel stack (?:frame pointer|regs) at |stack recursion on stack type |unrecognized unwind )"
+        r"|WARNING: can't (?:access|dereference) (?:iret )?registers ",
+        "the unwinder lost its way while it printed another report (arch/x86/kernel/unwind_*.c)",
+    ),
+    (
+        r"BUG: MAX_(?:LOCKDEP_|LOCK_DEPTH|STACK_TRACE)",
+        "lockdep's tables are full and it turned itself off; no lock was found to be wrong",
+    ),
+    (
+        r"WARNING: .{0,80}\bat .{0,60}note_wx\+",
+        "a writable and executable mapping, a matter of hardening (arch/x86/mm/dump_pagetables.c)",
+    ),
+)
+
+_LOCKDEP_TITLES = (
+    "possible (?:circular|recursive) locking|possible irq lock inversion|inconsistent (?:lock state|{)"
+    "|bad (?:unlock balance|contention)|held lock freed|lock held when returning|Nested lock was not taken"
+    "|[A-Z-]{3,20}-safe -> [A-Z-]{3,20}-unsafe lock order|suspicious RCU usage|Invalid wait context"
+    "|.{1,40} still has locks held|possible reason: unannotated irqs"
+)
+
+# Each kind with the beginning of its messages; the first that fits counts. Sources: kernel/panic.c
+# (__warn() changed its words in Linux 6.19), arch/x86/kernel/{dumpstack,traps}.c, arch/x86/mm/fault.c,
+# kernel/{hung_task,watchdog,workqueue}.c, kernel/rcu/tree_stall.h, kernel/locking/lockdep.c,
+# mm/{kasan,kfence,kmsan}/report.c, mm/{oom_kill,page_alloc,slub,vmalloc}.c, lib/ubsan.c, and spl-err.c.
+_TRIGGERS: tuple[tuple[FindingKind, str], ...] = (
+    (FindingKind.WARNING, "|".join(pattern for pattern, _ in BENIGN)),
+    (FindingKind.WARNING, r"BUG: KCSAN: |UBSAN: "),
+    (
+        FindingKind.LOCKDEP,
+        rf"(?:\[ )?(?:WARNING|BUG|INFO): (?:{_LOCKDEP_TITLES})|INFO: trying to register non-static key",
+    ),
+    (FindingKind.KASAN, r"BUG: (?:KASAN|KFENCE|KMSAN): "),
+    (FindingKind.SOFT_LOCKUP, r"(?:NMI )?(?:watchdog: )?(?:CPU\d{1,5}: )?BUG: soft lockup - "),
+    (FindingKind.HARD_LOCKUP, r"(?:NMI )?(?:watchdog: )?(?:CPU\d{1,5}: )?Watchdog detected hard LOCKUP "),
+    (FindingKind.WORKQUEUE_LOCKUP, r"BUG: workqueue lockup "),
+    (
+        FindingKind.RCU_STALL,
+        r"(?:rcu: )?INFO: \w{1,40} (?:self-detected stall on|detected (?:expedited )?stalls? on)",
+    ),
+    (FindingKind.HUNG_TASK, r"INFO: task .{1,60}:\d{1,10} blocked (?:in I/O wait )?for more than "),
+    (FindingKind.UNEXPECTED_GFP, r"Unexpected gfp: "),
+    (FindingKind.WARNING, r"WARNING: (?:CPU: \d{1,5} PID: \d{1,10} |at \S{1,200}\+0x|.{1,400}?:\d{1,6} at \S)"),
+    (
+        FindingKind.PAGE_ALLOC_FAILURE,
+        r".{1,40}?: (?:page allocation failure: |vmalloc: allocation failure|vmalloc error: )"
+        r"|vmalloc: allocation failure|SLUB: Unable to allocate memory ",
+    ),
+    (
+        FindingKind.OOM_KILL,
+        r".{1,40}? invoked oom-killer: |(?:Memory cgroup o|O)ut of memory(?: \(.{1,60}\))?: Kill(?:ed)? process ",
+    ),
+    (
+        FindingKind.PANIC,
+        # Userland may have begun the line that this one ends, so it need not stand at the start.
+        r".{0,200}?Kernel panic - not syncing"
+        r"|PANIC at \S{1,200}:\d{1,6}:\S|PANIC: |(?:VERIFY|ASSERT)[A-Z0-9_]{0,20}\(.{1,1500}\) failed",
+    ),
+    (
+        FindingKind.OOPS,
+        r"BUG: (?:unable to handle |kernel NULL pointer dereference)|Unable to handle kernel "
+        r"|.{1,200}?: [0-9a-f]{4,16} \[#\d{1,6}\]",
+    ),
+    (FindingKind.BUG, r"kernel BUG at |BUG: |BUG \S{1,80} \("),
+)
+_TRIGGER = re.compile("|".join(f"(?P<t{at}>{pattern})" for at, (_, pattern) in enumerate(_TRIGGERS)), re.ASCII)
+# Whatever _TRIGGER or _END can match contains one of these; most lines contain none.
+_HINT = re.compile(
+    r"BUG|WARNING|INFO: |Kernel panic|PANIC|\[#\d|VERIFY|ASSERT|LOCKUP|Unexpected gfp|oom-killer|ut of memory"
+    r"|allocation failure|vmalloc error|Unable to|UBSAN|---\[ end|Linux version "
+)
+_BENIGN = re.compile("|".join(f"(?:{pattern})" for pattern, _ in BENIGN))
+# After these nothing works any more: the die message ("Oops: 0000 [#1]") and panic() itself.
+_DYING = re.compile(r".{0,200}?(?:: [0-9a-f]{4,16} \[#\d{1,6}\]|Kernel panic - not syncing)")
+# Panics that only carry out what a crash before them decided (oops_end(), do_exit(), check_panic_on_warn()).
+_CONSEQUENCE = re.compile(r"Kernel panic - not syncing: (?:Fatal exception|Attempted to kill |Aiee, killing )")
+_ON_WARN = re.compile(
+    r"Kernel panic - not syncing: .{0,80}panic_on_warn set|Kernel panic - not syncing: .{0,80}fault=panic set"
+)
+_KILLED = re.compile(r".{0,120}?ut of memory.{0,80}?: Kill(?:ed)? process ")
+_END = "---[ end "
+# A line that no report contains: what was open before it is over.
+_BREAK = re.compile(r"sysrq: |SysRq : ")
+# The first line of another boot: nothing after it follows from anything before it.
+_BOOT = "Linux version "
+
+STAMP = re.compile(r"\[ {0,12}(\d{1,10}\.\d{6})\](?:\[ {0,12}([TC]\d{1,10})\])? ?", re.ASCII)
+_LEVEL = re.compile(r"<\d{1,3}>", re.ASCII)
+_ESCAPE = re.compile(r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4}[@-~]?|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)?|[ -~])?")
+_CONTROL = dict.fromkeys((*range(9), *range(10, 32), 127))
+
+CALL_TRACE = re.compile(r"\s{0,8}Call [Tt]race:")
+FRAME = re.compile(rf"\s{{0,8}}(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}})?(?P<guess>\? )?{FUNCTION}", re.ASCII)
+# Marks of another stack inside a trace: <TASK>, </TASK>, <IRQ>, <#DF>, and on old kernels <EOI> before a frame.
+STACK_MARK = re.compile(r"\s{0,8}<[/#A-Za-z0-9]{1,12}>\s{0,8}")
+RIP = re.compile(rf"(?:RIP: 0010:(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}}){{0,2}}|pc : ){FUNCTION}", re.ASCII)
+
+# Functions that only print the report.
+_REPORTING = frozenset(
+    (
+        *("dump_stack", "dump_stack_lvl", "__dump_stack", "show_stack", "panic", "vpanic", "nmi_panic"),
+        *("__warn", "__warn_printk", "warn_slowpath_fmt", "warn_slowpath_null", "report_bug", "handle_bug"),
+        *("exc_invalid_op", "asm_exc_invalid_op", "invalid_op", "do_invalid_op", "do_error_trap", "die", "oops_end"),
+        *("warn_alloc", "warn_alloc_failed", "dump_header", "oom_kill_process", "kmalloc_fix_flags"),
+        *("vmalloc_fix_flags", "kasan_report", "print_report", "print_address_description", "spl_dumpstack"),
+        *("spl_panic", "__might_resched", "___might_sleep", "__might_sleep", "__schedule_bug"),
+    )
+)
+
+
+def scan_kernel_log(text: str) -> tuple[Finding, ...]:
+    """Find what the kernel complained of, in the order of the log.
+
+    Lines may have time stamps, caller ids (CONFIG_PRINTK_CALLER), levels, console escape
+    sequences, carriage returns and NULs, or none of them. Of each kind at most `MAX_PER_KIND`
+    findings are given, the first ones. Nothing is raised, whatever the text is.
+    """
+    scanner = _Scanner()
+    for number, line in enumerate(text.replace("\0", "").split("\n"), 1):
+        # Nearly all lines end here, and a log may have millions of them.
+        hinted = _HINT.search(line) is not None
+        if hinted or scanner.open is not None:
+            for part in filter(None, line.split("\r")):
+                scanner.read(number, part[:MAX_LINE_CHARS], hinted)
+    return tuple(report.finding() for report in scanner.reports)
+
+
+class _Stage(enum.Enum):
+    PREAMBLE = enum.auto()
+    TRACE = enum.auto()
+    DONE = enum.auto()
+
+
+@dataclass(slots=True)
+class _Report:
+    """A complaint of which more lines may come."""
+
+    kind: FindingKind
+    title: str
+    line: int
+    time_s: float | None
+    # Which thread or CPU printed it, if the log says so.
+    caller: str | None
+    # Whether the kernel is going down: everything up to the end trace belongs to it.
+    dying: bool
+    stage: _Stage = _Stage.PREAMBLE
+    frames: list[str] = field(default_factory=list)
+    # Frames that the kernel marks with `?`: found on the stack, but perhaps left over.
+    guesses: list[str] = field(default_factory=list)
+
+    def overdue(self, number: int) -> bool:
+        """Whether line `number` is too far away to belong to this report."""
+        lines = number - self.line
+        if self.dying:
+            return lines > _MAX_CRASH
+        limit = _MAX_LOCKDEP_PREAMBLE if self.kind is FindingKind.LOCKDEP else _MAX_PREAMBLE
+        return self.stage is _Stage.PREAMBLE and lines > limit
+
+    def printed_by(self, caller: str | None) -> bool:
+        """Whether a line of this caller may belong to this report."""
+        # Lockups are reported by one CPU and traced by another.
+        foreign = caller is not None and self.caller is not None and caller != self.caller
+        return not foreign or self.kind in _TRACED_ELSEWHERE
+
+    def read(self, message: str) -> None:
+        """Take a line that begins no report of its own."""
+        if self.stage is _Stage.PREAMBLE:
+            if CALL_TRACE.match(message):
+                self.stage = _Stage.TRACE
+            elif not self.frames and (rip := RIP.match(message)):
+                self.frames.append(rip["function"])
+        elif self.stage is _Stage.TRACE:
+            mark = STACK_MARK.match(message)
+            rest = message[mark.end() :] if mark else message
+            if frame := FRAME.match(rest):
+                names = self.guesses if frame["guess"] else self.frames
+                if len(names) < MAX_FRAMES:
+                    names.append(frame["function"])
+            elif not mark:
+                self.stage = _Stage.DONE
+
+    def finding(self) -> Finding:
+        frames = tuple(self.frames or self.guesses)
+        return Finding(
+            kind=self.kind,
+            title=self.title,
+            line=self.line,
+            time_s=self.time_s,
+            benign=self.kind is FindingKind.WARNING and _BENIGN.match(self.title) is not None,
+            frames=frames,
+            fingerprint=_fingerprint(self.kind, self.title, frames),
+        )
+
+
+_TRACED_ELSEWHERE = frozenset((FindingKind.SOFT_LOCKUP, FindingKind.HARD_LOCKUP, FindingKind.RCU_STALL))
+
+
+class _Scanner:
+    """Reads the log line after line and decides which report each line belongs to."""
+
+    def __init__(self) -> None:
+        self.reports: list[_Report] = []
+        # The report that may go on.
+        self.open: _Report | None = None
+        # The latest report, and the latest fatal one, for panics that follow from them.
+        self.latest: _Report | None = None
+        self.crash: _Report | None = None
+        # Whether "invoked oom-killer" still waits for its "Killed process".
+        self.oom = False
+        self.counts = dict.fromkeys(FindingKind, 0)
+
+    def read(self, number: int, line: str, hinted: bool) -> None:
+        time_s, caller, message = split_stamp(line)
+        if self.open is not None and (self.open.overdue(number) or _BREAK.match(message)):
+            self.open = None
+        if hinted and message.startswith(_BOOT):
+            self.open = self.latest = self.crash = None
+            self.oom = False
+        elif hinted and message.startswith(_END):
+            self.open = None
+        elif hinted and (trigger := _TRIGGER.match(message)):
+            kind = _TRIGGERS[int((trigger.lastgroup or "t0")[1:])][0]
+            dying = _DYING.match(message) is not None
+            report = _Report(kind, _title(message), number, time_s, caller, dying)
+            if not self.absorbs(report, message):
+                self.begin(report, message)
+        elif self.open is not None and self.open.printed_by(caller):
+            self.open.read(message)
+            if self.open.stage is _Stage.DONE and not self.open.dying:
+                self.open = None
+
+    def begin(self, report: _Report, message: str) -> None:
+        self.open = self.latest = report
+        if report.kind.fatal:
+            self.crash = report
+        if report.kind is FindingKind.OOM_KILL:
+            self.oom = not _KILLED.match(message)
+        self.reports.append(report)
+        self.count(report)
+
+    def count(self, report: _Report) -> None:
+        """Count the report, which is the last one, and drop it again if there are enough of its kind."""
+        self.counts[report.kind] += 1
+        if self.counts[report.kind] > MAX_PER_KIND and self.reports[-1] is report:
+            self.reports.pop()
+
+    def absorbs(self, new: _Report, message: str) -> bool:
+        """Whether `new` is only more of what is already reported."""
+        if new.kind is FindingKind.OOM_KILL and self.oom and _KILLED.match(message):
+            self.oom = False
+            return True
+        if self.is_consequence(message):
+            return True
+        old = self.open
+        if old is None:
+            return False
+        if old.dying:
+            return True
+        if old.stage is not _Stage.PREAMBLE or new.line - old.line > _MAX_STEP:
+            return False
+        if old.kind.fatal and (new.dying or new.kind is FindingKind.PANIC):
+            old.dying = new.dying
+            return True
+        if {old.kind, new.kind} != {FindingKind.WARNING, FindingKind.UNEXPECTED_GFP}:
+            return False
+        if old.kind is FindingKind.WARNING:
+            self.rename(old, new)
+        return True
+
+    def rename(self, warning: _Report, gfp: _Report) -> None:
+        """Say "Unexpected gfp" of a warning that is one: WARN() prints its own line before or after the message.
+
+        Since Linux 6.19 __vmalloc() warns so of flags that it does not know (vmalloc_fix_flags(), mm/vmalloc.c),
+        each time, and kv_alloc() of spl-kmem-cache.c passes __GFP_HIGHMEM.
+        """
+        self.counts[warning.kind] -= 1
+        warning.kind, warning.title = gfp.kind, gfp.title
+        self.count(warning)
+
+    def is_consequence(self, message: str) -> bool:
+        if _ON_WARN.search(message):
+            return self.latest is not None and self.latest.kind.fatal
+        return self.crash is not None and _CONSEQUENCE.search(message) is not None
+
+
+def split_stamp(line: str) -> tuple[float | None, str | None, str]:
+    """A line's time stamp, caller id and message."""
+    if "\x1b" in line:
+        line = _ESCAPE.sub("", line)
+    if not line.isprintable():
+        line = line.translate(_CONTROL)
+    # What userland wrote without a line end stands before the stamp.
+    stamp = STAMP.search(line)
+    if stamp is not None:
+        return float(stamp[1]), stamp[2], line[stamp.end() :]
+    level = _LEVEL.match(line)
+    return None, None, line[level.end() :] if level else line
+
+
+def _title(message: str) -> str:
+    """The message without what userland wrote before it on the same line, and no longer than a title may be."""
+    panic = message.find("Kernel panic - ")
+    return message[max(0, panic) :].strip()[:MAX_TITLE_CHARS]
+
+
+def _fingerprint(kind: FindingKind, title: str, frames: tuple[str, ...]) -> str:
+    names = without_top(frames, _REPORTING | SCHEDULER)[:5]
+    basis = names or (re.sub(r"0x[0-9a-f]+|\d+", "N", title),)
+    return hashlib.sha256("\n".join((kind.value, *basis)).encode("utf-8", "backslashreplace")).hexdigest()[:12]

@@ -1,0 +1,259 @@
+"""The timeline of a run: typed samples on the guest's clock, made from the records on disk.
+
+Pure. What a record lacks or what cannot be read is kept as a loss and never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Generic, TypeVar
+
+from splvm.errors import EvidenceError
+from splvm.evidence.formats.loadstatus import LoadStatus, parse_load
+from splvm.evidence.formats.probestatus import ProbeStatus, parse_probe
+from splvm.evidence.formats.slab import CacheRow, SlabFile, parse_slab
+from splvm.evidence.formats.stacks import Task, parse_tasks
+from splvm.evidence.formats.txgs import Txgs, parse_txgs
+
+T = TypeVar("T")
+
+# Sources that are kept as text.
+OTHERS = ("meminfo", "pressure", "vmstat", "loadavg", "slabinfo", "arcstats", "poolstate")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Generic[T]):
+    """One reading of one source."""
+
+    # Number of the frame in the agent's stream.
+    seq: int
+    # The guest's clock just before and just after the read, ns.
+    start_ns: int
+    end_ns: int
+    # How it got to the host.
+    path: str
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class HostReading:
+    """What the host knew of the guest's virtual CPUs, cumulative since their start."""
+
+    # Seconds since the run began, on the host's clock.
+    at_s: float
+    # Seconds all virtual CPU threads ran, and waited for a CPU of the host.
+    run_s: float
+    wait_s: float
+    # Seconds that were taken from the host's own CPUs by what is below it, all CPUs together.
+    steal_s: float = 0.0
+    # Seconds that each virtual CPU thread waited.
+    waits_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the monitor found and took of a guest in trouble."""
+
+    # Seconds since the run began, on the host's clock.
+    at_s: float
+    # What made it look.
+    why: str
+    # A condition of diagnosis.py and its sentence; empty when only evidence was taken.
+    condition: str
+    text: str
+    # What was taken, and how that went; what failed, and how.
+    taken: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """All samples of a run, in the order of the stream."""
+
+    slab: tuple[Sample[SlabFile], ...] = ()
+    probe: tuple[Sample[ProbeStatus], ...] = ()
+    tasks: tuple[Sample[tuple[Task, ...]], ...] = ()
+    load: tuple[Sample[LoadStatus], ...] = ()
+    txgs: tuple[Sample[Txgs], ...] = ()
+    # Texts of the other sources (`OTHERS`), by source.
+    other: Mapping[str, tuple[Sample[str], ...]] = field(default_factory=dict)
+    # Reads that had not come back: source, in `value`.
+    blocked: tuple[Sample[str], ...] = ()
+    host: tuple[HostReading, ...] = ()
+    # When the host began each phase, seconds since the run began. For comparison with `host` only.
+    host_phases: Mapping[str, float] = field(default_factory=dict)
+    looks: tuple[Look, ...] = ()
+    # What is missing or cannot be read, in words.
+    losses: tuple[str, ...] = ()
+
+    @classmethod
+    def from_records(cls, records: Iterable[Mapping[str, Any]]) -> Timeline:
+        """Build the timeline from the records of samples.jsonl."""
+        return _Builder().build(records)
+
+    @property
+    def marks(self) -> dict[str, int]:
+        """The phases: name to the guest's time when it began, ns."""
+        return {mark.name: mark.time_ns for mark in self.probe[-1].value.marks} if self.probe else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything a verdict may rest on."""
+
+    # run.json.
+    facts: Mapping[str, Any]
+    timeline: Timeline
+    # What the guest said on its console.
+    console: str
+    # What is missing from the record or was changed afterwards, in words.
+    damage: tuple[str, ...] = ()
+    # What the kernel listed for SysRq.
+    sysrq: str = ""
+
+
+def between(samples: Sequence[Sample[T]], start_ns: int, end_ns: int) -> tuple[Sample[T], ...]:
+    """The samples whose reading lies wholly within the two times."""
+    return tuple(s for s in samples if start_ns <= s.start_ns and s.end_ns <= end_ns)
+
+
+def cache_rows(timeline: Timeline, name: str) -> list[Sample[CacheRow]]:
+    """The rows of one cache, in order. A reading that has none, or several of that name, is left out."""
+    rows = []
+    for sample in timeline.slab:
+        found = [row for row in sample.value.caches if row.name == name]
+        if len(found) == 1:
+            rows.append(Sample(sample.seq, sample.start_ns, sample.end_ns, sample.path, found[0]))
+    return rows
+
+
+def widest_gap_ns(samples: Sequence[Sample[T]], start_ns: int, end_ns: int) -> int:
+    """The longest time between the two ends and the readings in between them, ns."""
+    times = [start_ns, *(s.end_ns for s in samples), end_ns]
+    return max(later - earlier for earlier, later in pairwise(times))
+
+
+class _Builder:
+    """Goes over the records once. `same` frames get the text that was last read from their source."""
+
+    def __init__(self) -> None:
+        self.losses: list[str] = []
+        self.last_value: dict[str, Any] = {}
+        self.samples: dict[str, list[Sample[Any]]] = {}
+        self.blocked: list[Sample[str]] = []
+        self.host: list[HostReading] = []
+        self.phases: dict[str, float] = {}
+        self.looks: list[Look] = []
+        self.next_seq = 0
+        self.ended = False
+
+    def build(self, records: Iterable[Mapping[str, Any]]) -> Timeline:
+        for number, record in enumerate(records, 1):
+            try:
+                self._take(record)
+            except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+                self.losses.append(f"record {number} cannot be read: {error!r}")
+        if not self.ended:
+            self.losses.append("the agent's stream has no end: it was cut off")
+        other = {name: tuple(self.samples.get(name, ())) for name in OTHERS}
+        return Timeline(
+            slab=tuple(self.samples.get("slab", ())),
+            probe=tuple(self.samples.get("probe", ())),
+            tasks=tuple(self.samples.get("tasks", ())),
+            load=tuple(self.samples.get("load", ())),
+            txgs=tuple(self.samples.get("txgs", ())),
+            other=other,
+            blocked=tuple(self.blocked),
+            host=tuple(self.host),
+            host_phases=self.phases,
+            looks=tuple(self.looks),
+            losses=tuple(self.losses),
+        )
+
+    def _take(self, record: Mapping[str, Any]) -> None:
+        match record["kind"]:
+            case "frame":
+                self._take_frame(record)
+            case "host":
+                vcpus = record["vcpus"]
+                waits_s = tuple(int(vcpu["wait_ns"]) / 1e9 for vcpu in vcpus)
+                run_s = sum(int(vcpu["run_ns"]) for vcpu in vcpus) / 1e9
+                steal_s = float(record.get("steal_s", 0))
+                self.host.append(HostReading(float(record["at_s"]), run_s, sum(waits_s), steal_s, waits_s))
+            case "phase":
+                self.phases[str(record["name"])] = float(record["at_s"])
+            case "monitor":
+                self.looks.append(_look(record))
+            case _:
+                pass
+
+    def _take_frame(self, record: Mapping[str, Any]) -> None:
+        seq, source, what = _count(record["seq"]), str(record["source"]), str(record["what"])
+        if seq != self.next_seq:
+            self.losses.append(f"frames {self.next_seq} to {seq - 1} are missing")
+            # `same` says nothing when what it is the same as may be among them.
+            self.last_value.clear()
+        self.next_seq = seq + 1
+        text = str(record["text"])
+        start_ns, end_ns = _count(record["start_ns"]), _count(record["end_ns"])
+        if source == "agent":
+            self._take_agent(text)
+        elif what == "blocked":
+            self.blocked.append(Sample(seq, start_ns, end_ns, str(record["path"]), source))
+        elif what in ("data", "same") and source != "ctl":
+            value = self._value(seq, source, text if what == "data" else None)
+            if value is not None:
+                self.samples.setdefault(source, []).append(Sample(seq, start_ns, end_ns, str(record["path"]), value))
+
+    def _take_agent(self, text: str) -> None:
+        words = dict(word.split("=", 1) for word in text.split() if "=" in word)
+        if text.startswith("end "):
+            self.ended = True
+            dropped = _count(words["dropped"])
+            if dropped:
+                self.losses.append(f"the agent dropped {dropped} frames")
+
+    def _value(self, seq: int, source: str, text: str | None) -> object:
+        """Parse `text`, or give again what was parsed last; None, and a loss, when that is not possible."""
+        if text is None:
+            if source not in self.last_value:
+                self.losses.append(f"frame {seq}: {source} is the same as nothing")
+            return self.last_value.get(source)
+        parse = _PARSERS.get(source, str)
+        try:
+            self.last_value[source] = parse(text)
+        except EvidenceError as error:
+            self.losses.append(f"frame {seq}: {source} cannot be read: {error}")
+            self.last_value.pop(source, None)
+        return self.last_value.get(source)
+
+
+def _look(record: Mapping[str, Any]) -> Look:
+    steps = [(str(step["what"]), bool(step["ok"]), str(step["detail"])) for step in record["taken"]]
+    return Look(
+        at_s=float(record["at_s"]),
+        why=str(record["why"]),
+        condition=str(record.get("condition", "")),
+        text=str(record.get("text", "")),
+        taken={what: detail for what, ok, detail in steps if ok},
+        failed={what: detail for what, ok, detail in steps if not ok},
+    )
+
+
+def _count(value: Any) -> int:
+    """A number of a frame: of 64 bits, as the agent writes it."""
+    count = int(value)
+    if not 0 <= count < 1 << 64:
+        raise ValueError(f"not a number of 64 bits: {str(value)[:40]}")
+    return count
+
+
+_PARSERS: dict[str, Any] = {
+    "slab": parse_slab,
+    "probe": parse_probe,
+    "tasks": parse_tasks,
+    "load": parse_load,
+    "txgs": parse_txgs,
+}

@@ -1,0 +1,295 @@
+"""The history: adds runs, and answers questions about them.
+
+Owns the connections. SQLite keeps a write-ahead log, so who reads does not wait for who writes, and writers take
+turns. A run is added whole or not at all, in one transaction: a process that dies leaves what it had committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from alembic.command import upgrade
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, func, insert, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm.attributes import set_committed_value
+
+from splvm.errors import SetupError, UsageError
+from splvm.history.cell import Cell
+from splvm.history.schema import Figure, Run
+
+# How long a writer waits for its turn.
+_BUSY_MS = 30_000
+# Ids that one question asks for: SQLite has a limit for what a statement takes.
+_AT_ONCE = 500
+# A number of its own for the lock of PostgreSQL that lets one process migrate at a time.
+_MIGRATION_LOCK = 0x73706C766D
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """A cell of the overview: how many runs it has, and the last of them."""
+
+    cell: Cell
+    runs: int
+    started: datetime
+    verdict: str
+    as_expected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """A cell with its last runs."""
+
+    cell: Cell
+    # How many it has in all.
+    total: int
+    # The oldest first.
+    runs: tuple[Run, ...]
+
+
+class History:
+    """A history that is open.
+
+    :param where: a file of SQLite, made if it is not there, or a URL as SQLAlchemy takes it.
+    :raises UsageError: when that is no such URL.
+    :raises SetupError: when it cannot be opened, or a newer version of splvm has written it.
+    """
+
+    def __init__(self, where: str | Path) -> None:
+        self._engine = _make_engine(where)
+        with self._trouble():
+            self._migrate()
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def add(self, runs: Sequence[Run]) -> int:
+        """Add those that are not there yet, all in one transaction.
+
+        :returns: how many were new.
+        :raises SetupError: when the database says no; then none of them is there.
+        """
+        with self._trouble():
+            try:
+                return self._add(runs)
+            except IntegrityError:
+                # Another process had one of them first; on SQLite writers take turns, and this cannot be.
+                return self._add(runs)
+
+    def runs(
+        self,
+        cell: Cell | None = None,
+        *,
+        since: datetime | None = None,
+        batch: str | None = None,
+        limit: int = 1000,
+        figures: bool = False,
+    ) -> list[Run]:
+        """Runs, the newest first.
+
+        :param cell: only those of this one.
+        :param batch: only those of this matrix.
+        :param figures: read their figures too.
+        """
+        query = select(Run).order_by(Run.started.desc(), Run.id).limit(limit)
+        if cell is not None:
+            query = query.where(*_is_of(cell))
+        if since is not None:
+            query = query.where(Run.started >= since)
+        if batch is not None:
+            query = query.where(Run.batch == batch)
+        if figures:
+            query = query.options(selectinload(Run.figures))
+        with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
+            found = list(session.scalars(query))
+            session.expunge_all()
+            return found
+
+    def last_batch(self) -> str:
+        """The matrix whose run is the newest; empty if there is none."""
+        query = select(Run.batch).where(Run.batch != "").order_by(Run.started.desc()).limit(1)
+        with self._trouble(), self._engine.connect() as connection:
+            return connection.scalar(query) or ""
+
+    def trend(self, cell: Cell, figure: str, limit: int = 1000) -> list[tuple[Run, float]]:
+        """A figure of one cell over its last runs, the oldest first; runs without it are left out."""
+        query = (
+            select(Run, Figure.value)
+            .join(Figure, (Figure.run_id == Run.id) & (Figure.name == figure))
+            .where(*_is_of(cell))
+            .order_by(Run.started.desc(), Run.id)
+            .limit(limit)
+        )
+        with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
+            found = [(run, value) for run, value in session.execute(query)]
+            session.expunge_all()
+            return found[::-1]
+
+    def overview(self) -> list[Last]:
+        """Each cell with its last run, sorted by cell."""
+        axes = (Run.scenario, Run.kernel, Run.variant, Run.loads)
+        newest = func.row_number().over(partition_by=axes, order_by=(Run.started.desc(), Run.id)).label("newest")
+        count = func.count().over(partition_by=axes).label("runs")
+        ranked = select(*axes, Run.started, Run.verdict, Run.as_expected, newest, count).subquery()
+        query = select(ranked).where(ranked.c.newest == 1).order_by(*(ranked.c[axis.key] for axis in axes))
+        with self._trouble(), self._engine.connect() as connection:
+            return [
+                Last(
+                    Cell(row.scenario, row.kernel, row.variant, row.loads),
+                    row.runs,
+                    row.started,
+                    row.verdict,
+                    row.as_expected,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def recent(self, count: int, names: Sequence[str] = (), *, until: datetime | None = None) -> list[Recent]:
+        """The last runs of every cell, sorted by cell: for all cells at once what `runs` gives for one.
+
+        :param count: so many runs of each cell.
+        :param names: the figures that are read; the runs have no others.
+        :param until: leave out what began later.
+        """
+        axes = (Run.scenario, Run.kernel, Run.variant, Run.loads)
+        newest = func.row_number().over(partition_by=axes, order_by=(Run.started.desc(), Run.id)).label("newest")
+        total = func.count().over(partition_by=axes).label("total")
+        every = select(Run.id, newest, total)
+        ranked = (every if until is None else every.where(Run.started <= until)).subquery()
+        query = select(Run, ranked.c.total).join(ranked, ranked.c.id == Run.id).where(ranked.c.newest <= count)
+        query = query.order_by(*axes, Run.started, Run.id.desc())
+        cells: dict[Cell, tuple[int, list[Run]]] = {}
+        with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
+            for run, of_cell in session.execute(query):
+                cells.setdefault(run.cell, (of_cell, []))[1].append(run)
+            _read_figures(session, [run for _, runs in cells.values() for run in runs], names)
+            session.expunge_all()
+        return [Recent(cell, of_cell, tuple(runs)) for cell, (of_cell, runs) in cells.items()]
+
+    def _add(self, runs: Sequence[Run]) -> int:
+        with self._write() as connection:
+            there: set[str] = set()
+            for start in range(0, len(runs), _AT_ONCE):
+                ids = [run.id for run in runs[start : start + _AT_ONCE]]
+                there.update(connection.scalars(select(Run.id).where(Run.id.in_(ids))))
+            new = {run.id: run for run in runs if run.id not in there}
+            if new:
+                connection.execute(insert(Run), [_row(run) for run in new.values()])
+            figures = [_row(figure) for run in new.values() for figure in run.figures]
+            if figures:
+                connection.execute(insert(Figure), figures)
+            return len(new)
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            yield connection
+
+    def _migrate(self) -> None:
+        config = Config()
+        config.set_main_option("script_location", "splvm.history:migrations")
+        script = ScriptDirectory.from_config(config)
+        head = script.get_current_head()
+        with self._engine.connect() as connection:
+            if MigrationContext.configure(connection).get_current_revision() == head:
+                return
+        with self._write() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            found = MigrationContext.configure(connection).get_current_revision()
+            if found is not None and found not in {each.revision for each in script.walk_revisions()}:
+                raise SetupError(
+                    f"{self._name}: a newer version of splvm has written this history (its tables are of {found!r}, "
+                    f"this program knows them up to {head!r})",
+                    hint="use that version, or name another history with --history",
+                )
+            config.attributes["connection"] = connection
+            upgrade(config, "head")
+
+    @property
+    def _name(self) -> str:
+        return self._engine.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def _trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            said = error.orig if isinstance(error, DBAPIError) else error
+            lines = str(said).splitlines() or [type(error).__name__]
+            raise SetupError(f"history {self._name}: {lines[0]}", hint="is it there, with room?") from error
+
+
+def _is_of(cell: Cell) -> Iterator[ColumnElement[bool]]:
+    for axis in fields(cell):
+        yield getattr(Run, axis.name) == getattr(cell, axis.name)
+
+
+def _read_figures(session: Session, runs: Sequence[Run], names: Sequence[str]) -> None:
+    """Give each run those of its figures that have one of the names."""
+    found: dict[str, list[Figure]] = {run.id: [] for run in runs}
+    ids = list(found) if names else []
+    for start in range(0, len(ids), _AT_ONCE):
+        some = Figure.run_id.in_(ids[start : start + _AT_ONCE])
+        for figure in session.scalars(select(Figure).where(some, Figure.name.in_(names))):
+            found[figure.run_id].append(figure)
+    for run in runs:
+        set_committed_value(run, "figures", found[run.id])
+
+
+def _row(each: Run | Figure) -> dict[str, Any]:
+    return {column.key: getattr(each, column.key) for column in each.__table__.columns}
+
+
+def _make_engine(where: str | Path) -> Engine:
+    try:
+        url = (
+            make_url(where) if isinstance(where, str) and "://" in where else URL.create("sqlite", database=str(where))
+        )
+        if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(url)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise UsageError(f"--history: {error}", hint="give a file, or a URL as SQLAlchemy takes it") from error
+    except ModuleNotFoundError as error:
+        raise SetupError(f"--history: {error}", hint="install the driver of this database") from error
+    except OSError as error:
+        raise SetupError(f"--history {where}: {error.strerror}") from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    # The driver begins no transaction by itself: by its own rules it would leave out those that change the tables.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes its turn at once: one that has read first and then wants to write may be told to start again.
+    immediate = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -1,0 +1,90 @@
+"""The tables as they are now; migrations/ has how they came to be so, and a test holds the two together."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import JSON, DateTime, Double, ForeignKey, Index, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from splvm.evidence.verdict import Outcome
+from splvm.history.cell import Cell
+
+# In the place of a verdict.
+TROUBLE = "TROUBLE"
+# Verdicts that say nothing of the module.
+_SAYS_NOTHING = frozenset({TROUBLE, *(outcome.value for outcome in Outcome if outcome.says_nothing)})
+
+
+class Base(DeclarativeBase):
+    """Of all tables."""
+
+    type_annotation_map = {str: Text, list[str]: JSON, dict[str, str]: JSON, datetime: DateTime, float: Double}  # noqa: RUF012
+
+
+class Figure(Base):
+    """One number of a run's verdict."""
+
+    __tablename__ = "figures"
+
+    run_id: Mapped[str] = mapped_column(String(64), ForeignKey("runs.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(80), primary_key=True)
+    value: Mapped[float]
+
+
+class Run(Base):
+    """One run. Text in it may be a guest's: it is bounded, and not escaped."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index("runs_by_cell", "scenario", "kernel", "variant", "loads", "started"),
+        Index("runs_by_start", "started"),
+        Index("runs_by_batch", "batch"),
+    )
+
+    # The seal of its run.json: the same run has the same one, wherever its directory is.
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    # Of the matrix that it was part of; empty for a run of its own.
+    batch: Mapped[str] = mapped_column(server_default="")
+    # UTC, without a zone.
+    started: Mapped[datetime]
+    scenario: Mapped[str]
+    # Its id, such as debian-12.
+    kernel: Mapped[str]
+    variant: Mapped[str]
+    # As `run --load` takes them; empty without.
+    loads: Mapped[str]
+    release: Mapped[str]
+    spl_version: Mapped[str]
+    spl_source: Mapped[str]
+    # Names of the patches, and the hash of each module: two runs with the same modules ran the same build.
+    patches: Mapped[list[str]]
+    modules: Mapped[dict[str, str]]
+    accelerator: Mapped[str]
+    qemu: Mapped[str]
+    host: Mapped[str]
+    # `TROUBLE` if there is none: something of the harness or the host kept the run from one.
+    verdict: Mapped[str]
+    expected: Mapped[list[str]]
+    as_expected: Mapped[bool]
+    starved: Mapped[str]
+    # The first one of the verdict.
+    reason: Mapped[str]
+    # The same for the same trouble on another day; empty for a good verdict.
+    fingerprint: Mapped[str]
+    directory: Mapped[str]
+    # That makes such a run again.
+    command: Mapped[str]
+    # Of the record, on the host's clock; None where there is no record.
+    duration_s: Mapped[float | None]
+    figures: Mapped[list[Figure]] = relationship(order_by=Figure.name)
+
+    @property
+    def cell(self) -> Cell:
+        """What it is compared within."""
+        return Cell(self.scenario, self.kernel, self.variant, self.loads)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it says nothing, where something was to be said."""
+        return not self.as_expected and self.verdict in _SAYS_NOTHING

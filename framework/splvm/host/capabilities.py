@@ -1,0 +1,399 @@
+"""What this host has, and whether KVM really runs a guest on it.
+
+Owns ``host/kvm.json`` and ``host/qemu.json`` in the store. Everything is found by trying it; nothing is changed on the
+host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from splvm.deadline import Deadline
+from splvm.errors import DeadlineExceeded, HarnessError, SetupError, UsageError
+from splvm.host.content import file_hash, input_hash
+from splvm.host.debian import find_keyring
+from splvm.host.memo import Memo, stamps
+from splvm.host.memory import available_mib
+from splvm.host.mirror import find_mirror
+from splvm.host.process import as_root_args, find_program, run
+from splvm.host.store import Store, hold_lock
+from splvm.log import step
+
+AcceleratorName: TypeAlias = Literal["kvm", "tcg"]
+
+# The oldest version that was tried; `x-ignore-shared` and the clones made with it are known to work with it.
+MIN_QEMU = (7, 2)
+MIN_FREE_GIB = 4
+MIN_AVAILABLE_MIB = 1536
+
+_KVM = "/dev/kvm"
+# Budgets of the two trials. Under KVM the first takes 0.1 s and the second 1 s.
+_SECTOR_S = 4.0
+_KERNEL_S = 8.0
+
+# A boot sector in 16-bit code. SeaBIOS loads it to 0x7c00 and jumps there; it uses no memory and no stack.
+_BOOT_CODE = bytes(
+    (
+        0xB0, 0x4B,        # mov al, 'K'
+        0xE6, 0xE9,        # out 0xe9, al     to the debug console
+        0xB0, 0x10,        # mov al, 0x10
+        0xBA, 0x01, 0x05,  # mov dx, 0x501
+        0xEE,              # out dx, al       isa-debug-exit: QEMU ends with status 2 * 0x10 + 1
+        0xF4,              # hlt              not reached if that device is there
+        0xEB, 0xFD,        # jmp to the hlt
+    )
+)  # fmt: skip
+_BOOT_EXIT = 0x21
+# SeaBIOS cannot read a disk of less than a cylinder.
+_DISK_BYTES = 1 << 20
+
+# What Linux says when it has come as far as it can without a root file system (init/do_mounts.c, kernel/panic.c).
+_KERNEL_DONE = re.compile(r"Unable to mount root|end Kernel panic")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of `splvm doctor`."""
+
+    name: str
+    ok: bool
+    # What was found.
+    detail: str
+    # What to do about it; empty when there is nothing to do.
+    hint: str = ""
+    # Whether guests cannot run without it.
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """What `splvm doctor` shows."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that is required is there."""
+        return all(check.ok for check in self.checks if check.required)
+
+
+@dataclass(frozen=True, slots=True)
+class Qemu:
+    """The emulator."""
+
+    path: Path
+    # (7, 2, 22) for example.
+    version: tuple[int, ...]
+    # SHA-256 of the binary: distributions mend it without a new version.
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accelerator:
+    """What runs the guest's instructions."""
+
+    name: AcceleratorName
+    # Why this one, one line.
+    reason: str
+
+
+def inspect_host(store_root: Path | None = None) -> HostReport:
+    """Look at everything that guests need on this host; takes well under a second and no network.
+
+    :param store_root: directory of the store, by default the one `Store.default` would use.
+    """
+    root = store_root or Store.default_root()
+    rows: list[tuple[str, bool, Callable[[], Check]]] = [
+        ("machine", True, _check_machine),
+        ("python", True, _check_python),
+        ("root", True, _check_root),
+        ("qemu", True, _check_qemu),
+        ("kvm", False, _check_kvm),
+        ("mmdebstrap", True, lambda: Check("mmdebstrap", True, find_program("mmdebstrap"))),
+        ("spatch", True, lambda: Check("spatch", True, find_program("spatch"))),
+        ("mirror", True, lambda: Check("mirror", True, find_mirror().main)),
+        ("keyring", True, lambda: Check("keyring", True, str(find_keyring()))),
+        ("disk", True, lambda: _check_disk(root)),
+        ("memory", True, _check_memory),
+        ("load", False, _check_load),
+    ]
+    return HostReport(tuple(_checked(name, required, check) for name, required, check in rows))
+
+
+def find_qemu(store_root: Path | None = None) -> Qemu:
+    """The emulator of this host.
+
+    :param store_root: directory of the store, where what QEMU says of itself is kept until the binary changes.
+    :raises SetupError: when it is missing or too old.
+    """
+    path = Path(find_program("qemu-system-x86_64"))
+    said, digest = _ask_qemu(path, store_root)
+    match = re.search(r"version (\d+(?:\.\d+)*)", said)
+    if not match:
+        raise SetupError(f"{path} does not say its version: {said.strip()!r}")
+    version = tuple(int(part) for part in match[1].split("."))
+    if version < MIN_QEMU:
+        wanted = ".".join(map(str, MIN_QEMU))
+        raise SetupError(f"QEMU {match[1]} is too old", hint=f"QEMU {wanted} or newer is needed")
+    return Qemu(path, version, digest)
+
+
+def _ask_qemu(path: Path, store_root: Path | None) -> tuple[str, str]:
+    """What it says of its version, and its hash; that takes a fifth of a second."""
+
+    def version() -> str:
+        return run([path, "--version"], deadline=Deadline(20), what="asking QEMU for its version").stdout
+
+    def digest() -> str:
+        return file_hash(path)
+
+    if store_root is None:
+        return version(), digest()
+    memo = Memo(store_root / "host" / "qemu.json", input_hash({"binary": stamps([path])}))
+    return memo.answer("version", version), memo.answer("sha256", digest)
+
+
+def check_accelerator(wanted: str) -> None:
+    """:raises UsageError: when there is none of that name; the message lists them."""
+    if wanted not in ("auto", "kvm", "tcg"):
+        raise UsageError(f"no accelerator {wanted!r}; there are auto, kvm, tcg")
+
+
+def find_accelerator(
+    wanted: str, qemu: Qemu, kernel_image: Path | None, store_root: Path, deadline: Deadline
+) -> Accelerator:
+    """KVM if a guest has really booted under it, else TCG, and why.
+
+    An open /dev/kvm means little: there are hosts where creating the virtual machine works and its first instruction,
+    or Linux in it, does not. The result of the trial is kept until the host or QEMU changes.
+
+    :param wanted: "auto", "kvm" or "tcg".
+    :param kernel_image: a kernel that has to boot as well; without it only the firmware and a boot sector do.
+    :raises UsageError: when `wanted` is none of these.
+    :raises SetupError: when KVM is asked for and cannot be used.
+    :raises DeadlineExceeded: when `deadline` ends before the trial does.
+    """
+    check_accelerator(wanted)
+    if wanted == "tcg":
+        return Accelerator("tcg", "asked for")
+    trouble = _kvm_node_trouble()
+    if trouble is None:
+        # Whoever asks for KVM may just have mended it.
+        trouble = _kept_kvm_trouble(qemu, kernel_image, store_root, deadline, retry=wanted == "kvm")
+    if trouble is None:
+        return Accelerator("kvm", "a guest booted under KVM")
+    if wanted == "kvm":
+        raise SetupError(f"KVM cannot be used: {trouble}", hint="--accel tcg works on every host, more slowly")
+    return Accelerator("tcg", f"KVM cannot be used: {trouble}")
+
+
+def find_boot_trouble(
+    qemu: Qemu,
+    accel_args: Sequence[str],
+    kernel_image: Path | None,
+    scratch: Path,
+    deadline: Deadline,
+    *,
+    boot_code: bytes = _BOOT_CODE,
+) -> str | None:
+    """Boot a sector of code, and then a kernel, and say in one line what went wrong; None if nothing did.
+
+    :param accel_args: arguments that choose accelerator and processor.
+    :param kernel_image: booted without a root file system until it panics over that.
+    :param scratch: directory for the disk and the consoles.
+    :param boot_code: what the boot sector does.
+    :raises DeadlineExceeded: when `deadline` rather than the trial's own budget was too short.
+    """
+    disk = scratch / "disk"
+    disk.write_bytes(boot_code.ljust(510, b"\0") + b"\x55\xaa")
+    os.truncate(disk, _DISK_BYTES)
+    ending = _trial(qemu, [*accel_args, *_sector_args(disk, scratch / "debug")], scratch, _SECTOR_S, deadline)
+    if _read_console(scratch / "debug") != "K" or ending.exit_code != _BOOT_EXIT:
+        return f"a boot sector did not run: {ending.complaint}"
+    if kernel_image is None:
+        return None
+    console = scratch / "console"
+    ending = _trial(qemu, [*accel_args, *_kernel_args(kernel_image, console)], scratch, _KERNEL_S, deadline)
+    said = _read_console(console).strip()
+    if _KERNEL_DONE.search(said):
+        return None
+    # What a guest has written may hold anything.
+    line = (
+        "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in said.splitlines()[-1][:120])
+        if said
+        else ""
+    )
+    last = f"its last line: {line}" if line else "it said nothing"
+    return f"Linux did not boot: {ending.complaint}; {last}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    # None when it had to be killed.
+    exit_code: int | None
+    # What QEMU said of it, or how it ended.
+    complaint: str
+
+
+def _trial(qemu: Qemu, args: Sequence[str], scratch: Path, budget_s: float, deadline: Deadline) -> _Ending:
+    """Run QEMU until it ends by itself, or for `budget_s`."""
+    # No core file: QEMU aborts where KVM refuses what it needs.
+    argv = ["prlimit", "--core=0", "--", str(qemu.path), *_bare_args(), *args]
+    try:
+        done = run(argv, deadline=deadline.sub(budget_s), what="trying KVM", cwd=scratch, check=False)
+    except DeadlineExceeded as reason:
+        # The caller's own deadline says nothing about the guest.
+        deadline.check("trying KVM", reason.last_seen)
+        return _Ending(None, f"it hung for {budget_s:.0f} s")
+    for line in done.tail.splitlines():
+        if "error" in line.lower() or "failed" in line.lower():
+            return _Ending(done.exit_code, line[:200])
+    return _Ending(done.exit_code, f"QEMU ended with status {done.exit_code}")
+
+
+def _bare_args() -> list[str]:
+    """The machine that guests of the framework use, with nothing in it."""
+    return ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-M", "q35", "-m", "256"]
+
+
+def _sector_args(disk: Path, console: Path) -> list[str]:
+    return [
+        "-drive", f"if=none,id=disk,format=raw,file={_escaped(disk)}",
+        "-device", "ide-hd,drive=disk,bus=ide.0,bootindex=0",
+        "-chardev", f"file,id=debug,path={_escaped(console)}",
+        "-device", "isa-debugcon,iobase=0xe9,chardev=debug",
+        "-device", "isa-debug-exit,iobase=0x501,iosize=1",
+    ]  # fmt: skip
+
+
+def _kernel_args(kernel_image: Path, console: Path) -> list[str]:
+    return [
+        "-kernel", str(kernel_image.absolute()),
+        # A panic resets the guest at once, and a reset ends it (-no-reboot).
+        "-append", "console=ttyS0 panic=-1",
+        "-chardev", f"file,id=serial,path={_escaped(console)}",
+        "-serial", "chardev:serial",
+    ]  # fmt: skip
+
+
+def _escaped(path: Path) -> str:
+    # QEMU's option syntax: a comma is written twice.
+    return str(path).replace(",", ",,")
+
+
+def _read_console(path: Path) -> str:
+    with suppress(FileNotFoundError), open(path, "rb") as console:
+        return console.read(1 << 20).decode("utf-8", "replace")
+    return ""
+
+
+def _kvm_node_trouble() -> str | None:
+    try:
+        os.close(os.open(_KVM, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as reason:
+        return f"{_KVM}: {reason.strerror}"
+    return None
+
+
+def _kept_kvm_trouble(
+    qemu: Qemu, kernel_image: Path | None, store_root: Path, deadline: Deadline, *, retry: bool
+) -> str | None:
+    """The result of the trial, from an earlier one if host, QEMU and kernel are the same.
+
+    :param retry: whether to try again what did not work earlier.
+    """
+    store = Store(store_root)
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    version = ".".join(map(str, qemu.version))
+    key = input_hash({"boot": boot, "qemu": f"{version} {qemu.sha256}", "kernel": kernel_image})
+    record = store.root / "host" / "kvm.json"
+    record.parent.mkdir(exist_ok=True)
+    with hold_lock(record.with_suffix(".lock"), deadline, "trying KVM"):
+        results = _read_results(record, boot)
+        if key in results and not (retry and results[key]):
+            return results[key] or None
+        with step("trying KVM"), store.temporary() as scratch:
+            trouble = find_boot_trouble(qemu, ["-accel", "kvm", "-cpu", "host"], kernel_image, scratch, deadline)
+        results[key] = trouble or ""
+        fresh = record.with_suffix(".new")
+        fresh.write_text(json.dumps({"boot": boot, "results": results}), encoding="utf-8")
+        fresh.replace(record)
+    return trouble
+
+
+def _read_results(record: Path, boot: str) -> dict[str, str]:
+    """Earlier results of this boot by the hash of what was tried: the complaint, empty if KVM works."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        kept = json.loads(record.read_text(encoding="utf-8"))
+        if kept["boot"] == boot:
+            return {str(key): str(value) for key, value in kept["results"].items()}
+    return {}
+
+
+def _checked(name: str, required: bool, check: Callable[[], Check]) -> Check:
+    try:
+        found = check()
+    except HarnessError as reason:
+        return Check(name, False, reason.message.splitlines()[0], reason.hint or "", required)
+    return Check(name, found.ok, found.detail, found.hint, required)
+
+
+def _check_machine() -> Check:
+    machine = platform.machine()
+    return Check("machine", machine == "x86_64", machine, "" if machine == "x86_64" else "an x86-64 host is needed")
+
+
+def _check_python() -> Check:
+    ok = sys.version_info >= (3, 11)
+    return Check("python", ok, platform.python_version(), "" if ok else "Python 3.11 or newer is needed")
+
+
+def _check_root() -> Check:
+    prefix = as_root_args()
+    return Check("root", True, " ".join(prefix) or "running as root")
+
+
+def _check_qemu() -> Check:
+    qemu = find_qemu()
+    return Check("qemu", True, f"{'.'.join(map(str, qemu.version))} ({qemu.path})")
+
+
+def _check_kvm() -> Check:
+    trouble = _kvm_node_trouble()
+    if trouble:
+        return Check("kvm", False, f"{trouble}; guests run under TCG", "`usermod -aG kvm USER` if it is there")
+    return Check("kvm", True, f"{_KVM} opens; whether guests run under it is found out with the first one")
+
+
+def _check_disk(root: Path) -> Check:
+    existing = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    free_gib = shutil.disk_usage(existing).free / (1 << 30)
+    if not os.access(existing, os.W_OK):
+        return Check("disk", False, f"{existing} cannot be written", "point SPLVM_CACHE to a directory of your own")
+    ok = free_gib >= MIN_FREE_GIB
+    hint = "" if ok else f"{MIN_FREE_GIB} GiB are needed: make room, or point SPLVM_CACHE to another disk"
+    return Check("disk", ok, f"{free_gib:.1f} GiB free for {root}", hint)
+
+
+def _check_memory() -> Check:
+    available = available_mib()
+    ok = available >= MIN_AVAILABLE_MIB
+    return Check("memory", ok, f"{available} MiB available", "" if ok else f"{MIN_AVAILABLE_MIB} MiB are needed")
+
+
+def _check_load() -> Check:
+    cores = len(os.sched_getaffinity(0))
+    load = os.getloadavg()[0]
+    ok = load < 2 * cores
+    hint = "" if ok else "guests on a busy host reach time-outs that have nothing to do with what is tested"
+    return Check("load", ok, f"{load:.1f} on {cores} cores", hint)

@@ -1,0 +1,475 @@
+"""Artefacts on disk, found again by the hash of their inputs.
+
+Owns everything below one directory::
+
+    <kind>/<key>/tree/           what `build` made: `Artefact.path`
+    <kind>/<key>/manifest.json   type, mode, size and SHA-256 of every entry of the tree
+    <kind>/<key>/seen.json       inode and times of every entry when its content was last hashed, and the boot
+    locks/<kind>-<key>.lock      held while an artefact is looked up or built
+    tmp/<owner>-<random>/        scratch of a living process, artefacts under construction among it
+    damaged/<kind>-<key>/        the last one that did not match its manifest, kept for a week
+
+A workspace has only a tree: it is changed in use, and whoever uses it says what it is worth.
+
+An artefact appears by one rename, so there is never half of one. It is read-only by agreement: whoever needs to write
+works on a copy or an overlay.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from filelock import FileLock, Timeout
+
+from splvm.deadline import Deadline
+from splvm.errors import DeadlineExceeded, SetupError
+from splvm.host.content import Entry, read_entry, walk
+from splvm.host.process import as_root_args, run
+from splvm.log import LOGGER, note, step
+
+# How an artefact is checked before it is used:
+#   quick  every entry is there with its type, mode and size, and nothing else is; a file is hashed again only if its
+#          inode or a time stamp is not the one noted when it was last hashed, and all files are once per boot, since a
+#          power cut may lose what was written but not the names. 0.3 s for a build root with 24,000 entries.
+#   full   every file is hashed. Finds also what a failing disk has done to a file that nobody wrote.
+#   named  it is there. For trees whose name is wanted, and which are looked through before anything in them is.
+Verify: TypeAlias = Literal["quick", "full", "named"]
+
+SCHEMA_VERSION = 1
+_KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_KEY = re.compile(r"[0-9a-f]{8,64}")
+_OWN = ("locks", "tmp", "damaged")
+# Other directories of this one that are no artefacts: debian.py and probe.py have theirs here.
+_RESERVED = {*_OWN, "apt", "host"}
+_KEEP_DAMAGED_S = 7 * 86400.0
+# Scratch whose owner cannot be looked up (another boot, another PID namespace or another host with the same directory).
+_KEEP_FOREIGN_S = 86400.0
+_REMOVE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A verified directory of the store. Do not write to it."""
+
+    # Where its files are.
+    path: Path
+    # What it is, "build-root" for one.
+    kind: str
+    # Hash of what it was made from, see `input_hash`.
+    key: str
+
+
+# Inode, modification and change time in ns. The change time cannot be set, so a file that was written and had its
+# modification time put back is seen as well.
+_Seen: TypeAlias = tuple[int, int, int]
+
+
+class Store:
+    """A directory of artefacts, shared by any number of processes.
+
+    :param root: made if it is not there. Scratch of processes that are gone is removed.
+    :raises SetupError: when it cannot be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        with _explained(self.root):
+            for name in _OWN:
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+        self._sweep()
+
+    @classmethod
+    def default(cls) -> Store:
+        """The store in `default_root`."""
+        return cls(cls.default_root())
+
+    @staticmethod
+    def default_root() -> Path:
+        """$SPLVM_CACHE, or ~/.cache/splvm."""
+        return Path(os.environ.get("SPLVM_CACHE") or "~/.cache/splvm").expanduser()
+
+    def get(
+        self,
+        kind: str,
+        key: str,
+        build: Callable[[Path], None],
+        *,
+        deadline: Deadline,
+        what: str,
+        verify: Verify = "quick",
+    ) -> Artefact:
+        """The artefact, built first if it is missing or damaged. Only one process builds; others wait for it.
+
+        :param build: fills the empty directory it is given, which is renamed afterwards: no absolute path into it may
+            be written into its files.
+        :param what: the artefact in a few words, for people.
+        :param verify: how it is checked if it is there already, see `Verify`.
+        :raises DeadlineExceeded: when another process took too long to build it.
+        :raises SetupError: when the disk is full, or `build` made nothing; besides, whatever `build` raises.
+        """
+        with self._locked(kind, key, deadline, what):
+            home = self._home(kind, key)
+            if home.exists():
+                damage = _damage(home, verify)
+                if damage is None:
+                    return Artefact(home / "tree", kind, key)
+                self._set_aside(home, kind, key, what, damage)
+            with step(what), self.temporary() as scratch, _disk_full_explained(self.root):
+                tree = scratch / "tree"
+                tree.mkdir()
+                build(tree)
+                if not any(tree.iterdir()):
+                    raise SetupError(f"{what}: the build made nothing")
+                _write_manifest(scratch, kind, key)
+                home.parent.mkdir(exist_ok=True)
+                # `home` is not there: it was looked for, or moved away, under the lock.
+                scratch.rename(home)
+            return Artefact(home / "tree", kind, key)
+
+    def kept(self, kind: str, key: str, *, verify: Verify = "quick") -> Artefact | None:
+        """The artefact if it is there and whole; nothing is built, moved or waited for."""
+        home = self._home(kind, key)
+        if not home.exists() or _damage(home, verify) is not None:
+            return None
+        return Artefact(home / "tree", kind, key)
+
+    def forget(self, kind: str, key: str, *, deadline: Deadline, what: str) -> None:
+        """Remove an artefact, if it is there; the next `get` makes it anew."""
+        with self._locked(kind, key, deadline, what):
+            home = self._home(kind, key)
+            if home.exists():
+                self.remove(home)
+
+    def trim(self, kind: str, keep_bytes: int, *, used: str) -> None:
+        """Remove artefacts of a kind until they take no more than `keep_bytes`; least recently used first.
+
+        :param used: key of the one that is used now. It stays, as does one that another process holds the lock of.
+        """
+        homes = {home: _used_at(home) for home in (self.root / kind).glob("*") if _KEY.fullmatch(home.name)}
+        with suppress(OSError):
+            os.utime(self._home(kind, used))
+        sizes = {home: _disk_bytes(home) for home in homes}
+        total = sum(sizes.values())
+        for home in sorted(homes, key=lambda home: homes[home]):
+            if total <= keep_bytes:
+                return
+            if home.name == used:
+                continue
+            with suppress(DeadlineExceeded):
+                self.forget(kind, home.name, deadline=Deadline(0), what="an artefact that was not used for long")
+                total -= sizes[home]
+
+    @contextmanager
+    def workspace(self, kind: str, key: str) -> Iterator[Path | None]:
+        """A directory that is kept, and changed in use: this process's alone until the end of the block.
+
+        What is in it is the user's business, also that the last one may have been killed in the middle of a change.
+
+        :returns: None when another process is in it.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._locked(kind, key, Deadline(0), "a workspace"))
+            except DeadlineExceeded:
+                yield None
+                return
+            home = self._home(kind, key)
+            with _explained(self.root):
+                (home / "tree").mkdir(parents=True, exist_ok=True)
+                os.utime(home)
+            yield home / "tree"
+
+    @contextmanager
+    def temporary(self) -> Iterator[Path]:
+        """A private empty directory on the store's file system, removed at the end of the block.
+
+        If the process is killed, the next one to open the store removes it.
+        """
+        path = self.root / "tmp" / f"{_own_name()}-{uuid.uuid4().hex[:8]}"
+        with _explained(self.root):
+            path.mkdir()
+        try:
+            yield path
+        finally:
+            if path.exists():
+                self._remove_or_tell(path)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or a tree of the store, whoever owns it, and unmount what a killed build left mounted in it.
+
+        :raises SetupError: when something stays, for want of root or because a mount is busy.
+        """
+        path = path.parent.resolve() / path.name
+        if path.name == ".." or self.root.resolve() not in path.parents:
+            raise ValueError(f"{path} is not inside {self.root}")
+        _unmount_below(path)
+        deadline = Deadline(_REMOVE_S)
+        what = f"removing {path}"
+        argv = ["rm", "-rf", "--one-file-system", "--", str(path)]
+        run(argv, deadline=deadline, what=what, check=False)
+        if os.path.lexists(path):
+            # Directories of our own that may not be written.
+            run(["chmod", "-R", "u+rwX", "--", path], deadline=deadline, what=what, check=False)
+            run(argv, deadline=deadline, what=what, check=False)
+        if os.path.lexists(path):
+            # A build root, which belongs to root.
+            run([*as_root_args(), *argv], deadline=deadline, what=what)
+
+    def _home(self, kind: str, key: str) -> Path:
+        if not _KIND.fullmatch(kind) or kind in _RESERVED or not _KEY.fullmatch(key):
+            raise ValueError(f"not the name of an artefact: {kind!r} {key!r}")
+        return self.root / kind / key
+
+    @contextmanager
+    def _locked(self, kind: str, key: str, deadline: Deadline, what: str) -> Iterator[None]:
+        self._home(kind, key)
+        with hold_lock(self.root / "locks" / f"{kind}-{key}.lock", deadline, what):
+            yield
+
+    def _set_aside(self, home: Path, kind: str, key: str, what: str, damage: str) -> None:
+        aside = self.root / "damaged" / f"{kind}-{key}"
+        if aside.exists():
+            self.remove(aside)
+        home.rename(aside)
+        os.utime(aside)
+        LOGGER.warning("%s: the kept one is damaged (%s); it is now in %s and is built again", what, damage, aside)
+
+    def _sweep(self) -> None:
+        """Remove what dead processes left, and damaged artefacts that nobody has come to look at."""
+        now = time.time()
+        for path in (self.root / "tmp").iterdir():
+            if _is_abandoned(path, now):
+                self._remove_or_tell(path)
+        for path in (self.root / "damaged").iterdir():
+            if _age_s(path, now) > _KEEP_DAMAGED_S:
+                self._remove_or_tell(path)
+
+    def _remove_or_tell(self, path: Path) -> None:
+        # Scratch that stays must not hide the result, or the error, of what was done in it.
+        try:
+            self.remove(path)
+        except (SetupError, DeadlineExceeded) as reason:
+            LOGGER.warning("%s stays behind: %s", path, reason)
+
+
+@contextmanager
+def hold_lock(path: Path, deadline: Deadline, what: str) -> Iterator[None]:
+    """Hold a lock between processes; the kernel drops it when the process ends, however that happens.
+
+    :param what: what the lock stands for, for people who wait.
+    :raises DeadlineExceeded: when another process did not let go of it in time.
+    """
+    lock = FileLock(path)
+    with _explained(path.parent):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if deadline.expired:
+                raise DeadlineExceeded(what, deadline.seconds, f"another process holds {path}") from None
+            note(f"{what}: another process is at it; waiting")
+            try:
+                lock.acquire(timeout=deadline.remaining_s)
+            except Timeout:
+                raise DeadlineExceeded(what, deadline.seconds, f"another process holds {path}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _used_at(home: Path) -> float:
+    try:
+        return home.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _disk_bytes(home: Path) -> int:
+    """What the files of a tree take, holes not counted."""
+    with suppress(OSError):
+        return sum(info.st_blocks * 512 for _, _, info in walk(home / "tree"))
+    return 0
+
+
+def _write_manifest(home: Path, kind: str, key: str) -> None:
+    entries: dict[str, Entry] = {}
+    seen: dict[str, _Seen] = {}
+    for name, path, info in walk(home / "tree"):
+        entries[name] = read_entry(path, info)
+        seen[name] = _times(info)
+    lines = {name: [e.type, e.mode, e.size, e.content] for name, e in entries.items()}
+    # The manifest of the manifest, so that one cut short is not taken for a small artefact.
+    checksum = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    head = {"schema_version": SCHEMA_VERSION, "kind": kind, "key": key, "sha256": checksum, "entries": lines}
+    (home / "manifest.json").write_text(json.dumps(head), encoding="utf-8")
+    _write_seen(home, seen)
+
+
+def _read_manifest(home: Path) -> dict[str, Entry]:
+    """:raises ValueError: when it is not there or not whole."""
+    try:
+        head = json.loads((home / "manifest.json").read_text(encoding="utf-8"))
+        lines = head["entries"]
+        named = (head["schema_version"], head["kind"], head["key"])
+        if named != (SCHEMA_VERSION, home.parent.name, home.name):
+            raise ValueError("its manifest is another artefact's")
+        if hashlib.sha256(json.dumps(lines).encode()).hexdigest() != head["sha256"]:
+            raise ValueError("its manifest was changed")
+        return {name: Entry(*line) for name, line in lines.items()}
+    except (OSError, KeyError, TypeError, UnicodeError, json.JSONDecodeError) as reason:
+        raise ValueError(f"its manifest cannot be read: {reason}") from reason
+
+
+def _write_seen(home: Path, seen: Mapping[str, _Seen]) -> None:
+    fresh = home / f"seen.{uuid.uuid4().hex}"
+    try:
+        fresh.write_text(json.dumps({"boot": boot_id(), "entries": seen}), encoding="utf-8")
+        fresh.replace(home / "seen.json")
+    except OSError:
+        # A full disk, or a cache that may only be read: files are simply hashed each time.
+        with suppress(OSError):
+            fresh.unlink()
+
+
+def _read_seen(home: Path) -> dict[str, _Seen]:
+    """What was noted in this boot; nothing is as good as anything else, it only costs time."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        head = json.loads((home / "seen.json").read_text(encoding="utf-8"))
+        if head["boot"] == boot_id():
+            return {name: tuple(times) for name, times in head["entries"].items()}
+    return {}
+
+
+def _damage(home: Path, verify: Verify) -> str | None:
+    """What is wrong with an artefact, None if nothing is."""
+    try:
+        if verify == "named":
+            return None if (home / "tree").is_dir() and (home / "manifest.json").is_file() else "it is not whole"
+        wanted = _read_manifest(home)
+        noted = {} if verify == "full" else _read_seen(home)
+        seen: dict[str, _Seen] = {}
+        for name, path, info in walk(home / "tree"):
+            entry = wanted.pop(name, None)
+            if entry is None:
+                return f"{name} is not part of it"
+            seen[name] = _times(info)
+            known = entry.content if seen[name] == noted.get(name) else None
+            if (found := read_entry(path, info, known)) != entry:
+                return f"{name} is {found}, was {entry}"
+        if wanted:
+            return f"{next(iter(wanted))} is missing"
+        if seen != noted:
+            _write_seen(home, seen)
+    except (OSError, ValueError) as reason:
+        return str(reason)
+    return None
+
+
+def _times(info: os.stat_result) -> _Seen:
+    if stat.S_ISDIR(info.st_mode):
+        # Only what is in it counts, and that is looked at anyway.
+        return (0, 0, 0)
+    return (info.st_ino, info.st_mtime_ns, info.st_ctime_ns)
+
+
+@contextmanager
+def _disk_full_explained(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as reason:
+        if reason.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        free_mib = shutil.disk_usage(root).free >> 20
+        raise SetupError(
+            f"the disk is full: {reason} ({free_mib} MiB free in {root})",
+            hint="make room, or point SPLVM_CACHE to another disk; the directory of artefacts can always be deleted",
+        ) from reason
+
+
+@contextmanager
+def _explained(root: Path) -> Iterator[None]:
+    """Turn what the file system says no to in the store's own directories into an error with a hint."""
+    try:
+        with _disk_full_explained(root):
+            yield
+    except OSError as reason:
+        raise SetupError(
+            f"the directory of artefacts cannot be used: {reason}",
+            hint="point SPLVM_CACHE to a directory of your own",
+        ) from reason
+
+
+def boot_id() -> str:
+    """Changes with every start of the host."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _pid_space() -> str:
+    """8 hexadecimal digits that stand for this boot and this PID namespace: within them a PID means something."""
+    return hashlib.sha256(f"{boot_id()} {os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:8]
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process began, in clock ticks since the boot (proc(5), field 22 of stat); None if there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # Field 2 is the name in parentheses, which may contain anything. A zombie owns nothing any more.
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _own_name() -> str:
+    return f"{_pid_space()}-{os.getpid()}-{_start_ticks(os.getpid())}"
+
+
+def _age_s(path: Path, now: float) -> float:
+    try:
+        return now - path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _is_abandoned(path: Path, now: float) -> bool:
+    """Whether the process that made a scratch directory is gone."""
+    match = re.fullmatch(r"([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}", path.name)
+    if not match or match[1] != _pid_space():
+        return _age_s(path, now) > _KEEP_FOREIGN_S
+    return _start_ticks(int(match[2])) != int(match[3])
+
+
+def _unmount_below(path: Path) -> None:
+    """Unmount what is mounted at or below `path`: removing a tree must never go through a bind mount."""
+    mounted = _mounts_below(path)
+    if not mounted:
+        return
+    for mount in reversed(mounted):
+        run([*as_root_args(), "umount", "--", mount], deadline=Deadline(60), what=f"unmounting {mount}", check=False)
+    if left := _mounts_below(path):
+        raise SetupError(f"still mounted: {', '.join(left)}", hint="unmount it, then try again")
+
+
+def _mounts_below(path: Path) -> list[str]:
+    """Mount points at or below `path`, in the order of mounting."""
+    real = os.path.realpath(path)
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        # Space, tab, newline and backslash are octal (proc(5)).
+        mount = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), line.split()[4])
+        if mount == real or mount.startswith(f"{real}/"):
+            found.append(mount)
+    return found

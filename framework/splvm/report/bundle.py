@@ -1,0 +1,341 @@
+"""One run packed for a bug report: an archive that a maintainer can read without any tool, and the text of an issue.
+
+Owns what goes into the archive. The same directory gives the same bytes. Nothing outside of the run's directory gets
+in, whatever its entries point at, and no name of a member is a guest's.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import stat
+import tarfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from splvm.errors import EvidenceError, SetupError, UsageError
+from splvm.evidence.figures import reading_times
+from splvm.evidence.judge import judge
+from splvm.evidence.timeline import OTHERS, Evidence, Sample, Timeline
+from splvm.evidence.verdict import Verdict
+from splvm.evidence.waiting.tasklists import find_waiting
+from splvm.record.names import CONSOLE_FILE, DUMP_FILE, RUN_FILE, SAMPLES_FILE, SYSRQ_FILE, VERDICT_FILE
+from splvm.report.issue import Contents, issue_text, last_in_window
+from splvm.report.markdown import clean
+
+SUFFIX = ".tar.gz"
+ISSUE_SUFFIX = ".issue.md"
+
+# The guest's memory: large, and it may hold anything.
+
+# Times in the header of a member have 33 bits.
+_MAX_MTIME = (1 << 33) - 1
+
+Records = Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What was written."""
+
+    archive: Path
+    issue: Path
+    # Bytes of the archive.
+    size_bytes: int
+
+
+def write_bundle(
+    directory: Path,
+    evidence: Evidence,
+    out: Path | None = None,
+    *,
+    with_dump: bool = False,
+    force: bool = False,
+    scenario_summary: str = "",
+    variant_summary: str = "",
+) -> Bundle:
+    """Pack a run. Neither file is ever there in part.
+
+    :param directory: of the run.
+    :param evidence: what was read from it.
+    :param out: the archive, by default beside the directory and named after it; the issue's text goes beside that.
+    :param with_dump: also the dump of the guest's memory.
+    :param force: overwrite what is there.
+    :raises UsageError: when `out` cannot be the name of an archive, or something is there already.
+    :raises EvidenceError: when a file of the run cannot be read.
+    :raises SetupError: when the bundle cannot be written.
+    """
+    name, archive, issue = _bundle_paths(directory, out)
+    _check_target(archive, issue, force=force)
+    with _reading(directory):
+        files, left_out = _list_files(directory, {archive, issue}, with_dump=with_dump)
+        evidence = _without_foreign(evidence, files, left_out)
+        samples = _read(files[SAMPLES_FILE]) if SAMPLES_FILE in files else b""
+    records = whole_records(samples)
+    if evidence.damage:
+        # No verdict rests on it, so what is whole may be shown also where the file as a whole cannot be read.
+        evidence = replace(evidence, timeline=Timeline.from_records(records))
+    verdict, no_verdict = _judge(evidence)
+    waiting = _waiting(evidence, verdict)
+    made = extract_files(evidence, records, verdict, waiting)
+    if VERDICT_FILE in files and VERDICT_FILE not in made:
+        left_out[VERDICT_FILE] = "no verdict could be given anew"
+    members: dict[str, bytes | Path] = {key: path for key, path in files.items() if key not in left_out} | made
+    sizes = {key: len(it) if isinstance(it, bytes) else it.lstat().st_size for key, it in members.items()}
+    sizes.pop("issue.md", None)
+    text = issue_text(
+        evidence,
+        verdict,
+        waiting,
+        made,
+        Contents(name, sizes, left_out),
+        no_verdict=no_verdict,
+        scenario_summary=scenario_summary,
+        variant_summary=variant_summary,
+    ).encode()
+    members["issue.md"] = text
+    size = _write_both(archive, issue, text, name, members, _end_time(evidence.facts, records))
+    return Bundle(archive, issue, size)
+
+
+def _check_target(archive: Path, issue: Path, *, force: bool) -> None:
+    if not archive.parent.is_dir():
+        raise UsageError(f"{archive}: there is no directory {archive.parent}")
+    for path in (archive, issue):
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory", hint="--out FILE.tar.gz names another file")
+        if not force and os.path.lexists(path):
+            raise UsageError(
+                f"{path} is there already", hint="--force overwrites it, --out FILE.tar.gz names another file"
+            )
+
+
+def whole_records(data: bytes) -> list[dict[str, Any]]:
+    """The records of a samples.jsonl, those left out that cannot be read: what is whole still tells something."""
+    records = []
+    for line in data.split(b"\n"):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            records.append(record)
+    return records
+
+
+def extract_files(
+    evidence: Evidence, records: Records, verdict: Verdict | None, waiting: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Plain files made from the record, by name. What the record does not have is absent.
+
+    :param records: those of samples.jsonl.
+    :param waiting: who waited for whom, as in `Verdict.wait_for`.
+    """
+    marks = evidence.timeline.marks
+    readings = _read_texts(records)
+    texts: dict[str, str] = {}
+    for source in ("slab", "probe"):
+        for when, until_ns in reading_times(marks).items():
+            before = [reading for reading in readings.get(source, ()) if reading.end_ns <= until_ns]
+            if before:
+                texts[f"{source}-{when}.txt"] = before[-1].value
+    for source, name in (("tasks", "stacks.txt"), *((source, f"{source}.txt") for source in OTHERS)):
+        reading = last_in_window(readings.get(source, ()), marks)
+        if reading is not None:
+            texts[name] = reading.value
+    if evidence.console:
+        texts["dmesg.txt"] = evidence.console
+    made = {name: clean(text).encode() for name, text in texts.items()}
+    if waiting:
+        made["wait-for.json"] = _json(waiting)
+    if verdict is not None:
+        made[VERDICT_FILE] = _json(verdict.to_json())
+    return made
+
+
+def _read_texts(records: Records) -> dict[str, list[Sample[str]]]:
+    """What was read, by source, as it came; also what no parser can read. `same` gives the text before it again."""
+    readings: dict[str, list[Sample[str]]] = {}
+    last: dict[str, str] = {}
+    next_seq = 0
+    for record in records:
+        if record.get("kind") != "frame":
+            continue
+        try:
+            seq, start_ns, end_ns = (int(record[key]) for key in ("seq", "start_ns", "end_ns"))
+            source, what, text = str(record["source"]), record["what"], str(record["text"])
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+            continue
+        if seq != next_seq:
+            # What a text is the same as may be among the frames that are missing.
+            last.clear()
+        next_seq = seq + 1
+        if what == "data":
+            last[source] = text
+        if what in ("data", "same") and source in last:
+            sample = Sample(seq, start_ns, end_ns, str(record.get("path")), last[source])
+            readings.setdefault(source, []).append(sample)
+    return readings
+
+
+def _judge(evidence: Evidence) -> tuple[Verdict | None, str]:
+    """The verdict, or why there is none."""
+    try:
+        return judge(evidence), ""
+    except EvidenceError as error:
+        return None, error.message
+
+
+def _waiting(evidence: Evidence, verdict: Verdict | None) -> Mapping[str, Any]:
+    """The verdict's; where no verdict looks at the record, what the record says all the same."""
+    if verdict is not None and not evidence.damage:
+        return verdict.wait_for
+    waiting = find_waiting(evidence)
+    return waiting.to_json() if waiting is not None else {}
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return text.encode(errors="backslashreplace")
+
+
+# The run's directory
+
+
+def _bundle_paths(directory: Path, out: Path | None) -> tuple[str, Path, Path]:
+    """Name of the run, the archive, and the issue's text."""
+    if directory.name in ("", ".."):
+        directory = directory.resolve()
+    name = directory.name or "run"
+    archive = out if out is not None else directory.with_name(name + SUFFIX)
+    stem = archive.name.removesuffix(SUFFIX)
+    if stem in ("", archive.name):
+        raise UsageError(f"--out {out}: the name of the archive has to end in {SUFFIX}")
+    return name, archive, archive.with_name(stem + ISSUE_SUFFIX)
+
+
+def _list_files(directory: Path, outputs: set[Path], *, with_dump: bool) -> tuple[dict[str, Path], dict[str, str]]:
+    """What is to be packed, by its name in the archive, and why the rest is not."""
+    files: dict[str, Path] = {}
+    left_out: dict[str, str] = {}
+    own = {path.parent.resolve() / path.name for path in outputs}
+    for top, directories, names in os.walk(directory, onerror=_raise):
+        for entry in (*directories, *names):
+            path = Path(top, entry)
+            name = path.relative_to(directory).as_posix()
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                left_out[name] = "a symbolic link"
+            elif stat.S_ISREG(mode) and path.parent.resolve() / entry not in own:
+                files[name] = path
+            elif not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
+                left_out[name] = "not a regular file"
+    if DUMP_FILE in files and not with_dump:
+        del files[DUMP_FILE]
+        left_out[DUMP_FILE] = "the guest's memory; `splvm bundle --with-dump` packs it too"
+    return files, left_out
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _without_foreign(evidence: Evidence, files: Mapping[str, Path], left_out: Mapping[str, str]) -> Evidence:
+    """The evidence without what was read through a link: that may be any file of this host.
+
+    :raises EvidenceError: when run.json itself was.
+    """
+    if RUN_FILE not in files:
+        raise EvidenceError("run.json is not a regular file: what is behind it may be none of this run")
+    read = (SAMPLES_FILE, CONSOLE_FILE, SYSRQ_FILE)
+    damage = tuple(f"{name}: {left_out[name]}, so it was not read" for name in read if name in left_out)
+    return replace(
+        evidence,
+        timeline=Timeline() if SAMPLES_FILE in left_out else evidence.timeline,
+        console="" if CONSOLE_FILE in left_out else evidence.console,
+        sysrq="" if SYSRQ_FILE in left_out else evidence.sysrq,
+        damage=evidence.damage + damage,
+    )
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EvidenceError(f"{directory} cannot be read: {error}") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open what was a regular file a moment ago; not if it has become a link or a pipe since."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.fdopen(descriptor, "rb")
+
+
+def _read(path: Path) -> bytes:
+    with _open(path) as file:
+        return file.read()
+
+
+# Writing
+
+
+def _end_time(facts: Mapping[str, Any], records: Records) -> int:
+    """When the run ended, as far as its record says so, seconds since 1970; else 0."""
+    try:
+        last_s = max((float(record["at_s"]) for record in records if "at_s" in record), default=0.0)
+        end = int(datetime.fromisoformat(facts["started"]).timestamp() + last_s)
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
+        return 0
+    return end if 0 <= end <= _MAX_MTIME else 0
+
+
+def _write_both(
+    archive: Path, issue: Path, text: bytes, name: str, members: Mapping[str, bytes | Path], mtime: int
+) -> int:
+    """Write both beside where they belong, and only then give them their names. Returns the archive's size."""
+    scratch = {path: path.with_name(f".{uuid.uuid4().hex}.new") for path in (archive, issue)}
+    try:
+        with scratch[archive].open("xb") as file:
+            _write_archive(file, name, members, mtime)
+            size = file.tell()
+        with scratch[issue].open("xb") as file:
+            file.write(text)
+        for path, written in scratch.items():
+            written.replace(path)
+    except OSError as error:
+        raise SetupError(f"cannot write {archive}: {error.strerror or error}") from error
+    finally:
+        for written in scratch.values():
+            written.unlink(missing_ok=True)
+    return size
+
+
+def _write_archive(file: BinaryIO, name: str, members: Mapping[str, bytes | Path], mtime: int) -> None:
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for member in sorted(members):
+            content = members[member]
+            if isinstance(content, bytes):
+                _add(tar, f"{name}/{member}", io.BytesIO(content), len(content), mtime)
+                continue
+            with _reading(content):
+                source = _open(content)
+            with source:
+                _add(tar, f"{name}/{member}", source, os.fstat(source.fileno()).st_size, mtime)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: BinaryIO, size: int, mtime: int) -> None:
+    """A member as it would be on any machine: an owner, a mode and a time that are not those of this one."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = size, mtime, 0o644
+    tar.addfile(info, content)

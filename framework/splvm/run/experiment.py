@@ -1,0 +1,446 @@
+"""One experiment: boot a guest, go through the steps of a scenario, record everything, judge the record.
+
+The verdict is made from the files in the run's directory, by the same code that `splvm judge` runs, so it can never
+rest on something that was not recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from splvm.deadline import Deadline
+from splvm.errors import BootError, DeadlineExceeded, EvidenceError, GuestLostError, HarnessError, QemuLaunchError
+from splvm.evidence.checks.case import CACHE
+from splvm.evidence.checks.zpool import TXG_STALL_NS
+from splvm.evidence.formats.loadstatus import LoadStatus, parse_load
+from splvm.evidence.formats.probestatus import ProbeStatus, parse_probe
+from splvm.evidence.formats.slab import CacheRow, parse_slab
+from splvm.evidence.formats.stacks import parse_tasks
+from splvm.evidence.formats.stream import Frame
+from splvm.evidence.formats.txgs import parse_txgs
+from splvm.evidence.judge import judge
+from splvm.evidence.verdict import Outcome, Verdict
+from splvm.guest.agent import AgentStream, start_agent
+from splvm.guest.guest import Guest
+from splvm.guest.memorydump import DUMP_LIMIT_BYTES
+from splvm.guest.monitor import Monitor
+from splvm.guest.qemu import MachineSpec
+from splvm.guest.ssh import SshKeys
+from splvm.host.store import Store
+from splvm.host.turns import take_turn
+from splvm.log import LOGGER, note, step
+from splvm.record.names import HARNESS_FILE
+from splvm.record.reader import read_evidence
+from splvm.record.writer import RunDirectory
+from splvm.run.hostwatch import start_host_watch
+from splvm.run.loads import Load, start_loads
+from splvm.run.readings import Reading
+from splvm.run.scenarios import LOAD_STEP, Faults, Scenario, Step, Workload
+from splvm.run.starting import Start, load_modules, start_any_guest
+
+# Seconds of the host that a run may take beyond its boot, at most; a scenario here takes about ten.
+RUN_BUDGET_S = 300.0
+
+# Seconds of the host beyond that, kept in reserve for the evidence of a guest in trouble.
+EVIDENCE_S = 60.0
+
+# Seconds that a run waits for others to end; each of them has its own budget.
+TURN_S = 2 * (RUN_BUDGET_S + EVIDENCE_S)
+
+# A critical thread that has waited this long for an object when the window ends stands still, ns of guest time.
+STANDS_NS = 1_000_000_000
+
+# Where a guest has it; init does not mount it.
+_DEBUGFS = "/sys/kernel/debug"
+
+
+class Dump(StrEnum):
+    """When a dump of the guest's memory is kept."""
+
+    NEVER = "never"
+    # Of a guest that stalls or is lost.
+    TROUBLE = "trouble"
+    # Also at the end of every window.
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """Everything that one run needs; nothing is built or fetched any more."""
+
+    scenario: Scenario
+    machine: MachineSpec
+    keys: SshKeys
+    # Kernel modules in the order of loading: spl.ko, slabprobe.ko.
+    modules: tuple[Path, ...]
+    # What run.json says of kernel, SPL, host.
+    facts: Mapping[str, Any]
+    # Verdicts that count as expected.
+    expected: frozenset[Outcome]
+    # Seconds of guest time.
+    window_s: float
+    # Samples a second.
+    rate_hz: int = 20
+    workload: Workload = field(default_factory=Workload)
+    dump: Dump = Dump.NEVER
+    start: Start = Start.BOOT
+    # What the guest has to bear meanwhile, and what random numbers of it are drawn from.
+    loads: tuple[Load, ...] = ()
+    seed: int = 1
+    # A command for the guest once its modules are loaded; a template may have it behind it.
+    setup: str = ""
+
+    def nth(self, number: int) -> Experiment:
+        """The same with the seed of a run in a series; that of the first is its own."""
+        return replace(self, seed=self.seed + number - 1)
+
+
+# Called with the guest and the name of each phase as it begins. Whoever wants to disturb a run does it here.
+OnPhase = Callable[[Guest, str], None]
+
+
+def run_experiment(experiment: Experiment, out: Path, on_phase: OnPhase | None = None) -> Verdict:
+    """Run it and judge it. Everything is in `out` afterwards, also when it goes wrong.
+
+    :param out: directory of the run.
+    :raises BootError: when the guest does not come up.
+    :raises HarnessError: for any other trouble that is not the guest's.
+    """
+    record = RunDirectory(out, _facts(experiment))
+    outcome: dict[str, Any] = {"kind": "cut off", "detail": "the harness failed"}
+    try:
+        with _harness_log(out / HARNESS_FILE):
+            try:
+                outcome = _run_guest(experiment, record, on_phase)
+            except (KeyboardInterrupt, SystemExit):
+                outcome = {"kind": "interrupted", "detail": "by a signal"}
+                raise
+            except (BootError, QemuLaunchError) as error:
+                outcome = {"kind": "never up", "detail": error.message}
+                raise
+            except HarnessError as error:
+                outcome = {"kind": "cut off", "detail": error.message}
+                raise
+    finally:
+        record.finish(outcome)
+    verdict = judge(read_evidence(out))
+    record.write_verdict(verdict)
+    return verdict
+
+
+def run_until_fed(
+    experiment: Experiment, out: Path, attempts: int = 3, on_phase: OnPhase | None = None
+) -> list[tuple[Verdict, Path]]:
+    """Run again, for as long as the host starved the guest of CPU. No verdict is taken back: every run is kept.
+
+    The first one shares the host with other runs, of other processes too; those after it have it for themselves.
+
+    :param out: directory of the first run; the others are beside it, with `-2` and so on at the end of the name.
+    :returns: verdict and directory of each run; the last one counts.
+    """
+    results: list[tuple[Verdict, Path]] = []
+    for number in range(1, attempts + 1):
+        directory = attempt_directory(out, number)
+        with take_turn(Store.default_root() / "locks", alone=number > 1, deadline=Deadline(TURN_S)):
+            results.append((run_experiment(experiment, directory, on_phase), directory))
+        verdict = results[-1][0]
+        if not verdict.is_starved:
+            break
+        if number < attempts:
+            note(f"{directory}: {verdict.starved}; running again")
+    return results
+
+
+def attempt_directory(out: Path, number: int) -> Path:
+    """Where the run of an attempt is, counted from 1."""
+    return out if number == 1 else out.with_name(f"{out.name}-{number}")
+
+
+def _facts(experiment: Experiment) -> dict[str, Any]:
+    scenario, workload, loads = experiment.scenario, experiment.workload, experiment.loads
+    return {
+        "scenario": scenario.name,
+        "expected": sorted(experiment.expected),
+        "parameters": {
+            "window_s": experiment.window_s,
+            "latency_bound_ms": scenario.latency_bound_ms,
+            "rate_hz": experiment.rate_hz,
+            "ram_mib": experiment.machine.ram_mib,
+            "cpus": experiment.machine.cpus,
+            "workload": {name: getattr(workload, name) for name in workload.__slots__},
+            **({"load": ",".join(map(str, loads)), "seed": experiment.seed} if loads else {}),
+        },
+        **({"loads": [load.to_json() for load in loads]} if loads else {}),
+        **({"faults": asdict(scenario.faults)} if scenario.faults else {}),
+        **experiment.facts,
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        **host_facts(),
+    }
+
+
+@contextmanager
+def _harness_log(path: Path) -> Iterator[None]:
+    """Keep what the harness logs from this thread and those it starts; other runs have logs of their own."""
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.setLevel(logging.DEBUG)
+    owner = threading.get_ident()
+    handler.addFilter(lambda record: record.thread == owner)
+    level = LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
+        handler.close()
+
+
+def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase | None) -> dict[str, Any]:
+    """Boot, run, end. A guest that is lost on the way is an outcome, not an error."""
+    LOGGER.debug("run of %s in %s", experiment.scenario.name, record.path)
+    deadline = Deadline(RUN_BUDGET_S)
+    with ExitStack() as stack:
+        guest = stack.enter_context(
+            start_any_guest(
+                experiment.machine,
+                experiment.keys,
+                experiment.modules,
+                record.path,
+                deadline,
+                experiment.start,
+                experiment.setup,
+            )
+        )
+        record.add_facts({"boots": guest.boots, "template": guest.template, "no_clone": guest.no_clone})
+        monitor = Monitor(guest, record.path, 0 if experiment.dump is Dump.NEVER else DUMP_LIMIT_BYTES)
+        outcome: dict[str, Any] = {"kind": "ended", "detail": "all steps were taken"}
+        try:
+            _drive(guest, monitor, experiment, record, on_phase, deadline)
+        except (GuestLostError, DeadlineExceeded) as error:
+            LOGGER.debug("lost: %s", error)
+            outcome = _look_into(monitor, record, error)
+    # What was read of the console, so that a log that the disk had no room for shows.
+    return {**outcome, "console_bytes": guest.console.position}
+
+
+def _look_into(monitor: Monitor, record: RunDirectory, error: HarnessError) -> dict[str, Any]:
+    """What became of a guest that fell silent, and its last evidence."""
+    with step("nothing comes from the guest any more; taking its last evidence"):
+        diagnosis, taken = monitor.look_into(Deadline(EVIDENCE_S))
+    look = {"condition": diagnosis.condition, "text": diagnosis.text, "taken": [it.to_json() for it in taken]}
+    record.record_look("lost", look)
+    return {"kind": "lost", "condition": diagnosis.condition, "detail": f"{error.message}; {diagnosis.text}"}
+
+
+def _drive(
+    guest: Guest,
+    monitor: Monitor,
+    experiment: Experiment,
+    record: RunDirectory,
+    on_phase: OnPhase | None,
+    deadline: Deadline,
+) -> None:
+    load_modules(guest, experiment.modules, deadline, experiment.setup)
+    record.add_facts({"spl_parameters": _parameters(guest, deadline)})
+    if experiment.scenario.faults is not None:
+        record.add_facts({"fault_settings": _set_faults(guest, experiment.scenario.faults, deadline)})
+    live = Live(record)
+    with (
+        start_host_watch(monitor.take_reading, record.record_host),
+        start_agent(
+            guest.ssh,
+            guest.qemu.port,
+            rate_hz=experiment.rate_hz,
+            sink=live.take,
+            deadline=deadline,
+            is_starving=monitor.is_starving,
+        ) as agent,
+    ):
+        agent.command(experiment.workload.command(), deadline.sub(20))
+        steps = experiment.scenario.steps(experiment.window_s)
+        if experiment.loads:
+            start_loads(guest, experiment.loads, experiment.seed, deadline)
+            steps = (LOAD_STEP, *steps)
+        with step(f"{experiment.scenario.name}: {experiment.scenario.summary}"):
+            for phase in steps:
+                if on_phase is not None:
+                    on_phase(guest, phase.name)
+                _take_step(phase, agent, live, record, deadline)
+                if phase.name == "window-end" and (experiment.dump is Dump.ALWAYS or live.stands_still):
+                    taken = monitor.take_stall(Deadline(EVIDENCE_S))
+                    record.record_look("the end of the window", {"taken": [it.to_json() for it in taken]})
+        if not agent.quit(deadline.sub(20)):
+            raise GuestLostError(f"the agent did not finish its stream: {agent.gone() or 'no end came'}")
+
+
+def _parameters(guest: Guest, deadline: Deadline) -> dict[str, str]:
+    """SPL's parameters: half of them decide how its caches behave."""
+    listing = guest.ssh.run("cd /sys/module/spl/parameters && grep . *", deadline=deadline.sub(20), check=False)
+    pairs = (line.partition(":")[::2] for line in listing.stdout.splitlines()[:200])
+    return {name: value[:200] for name, value in pairs}
+
+
+def _set_faults(guest: Guest, faults: Faults, deadline: Deadline) -> dict[str, str]:
+    """Set up the kernel's fault injection, for tasks that the probe will mark; how it is set then.
+
+    :raises GuestCommandError: when the guest's kernel does not have it.
+    """
+    writes = "".join(f" && echo {value} > {name}" for name, value in faults.settings().items())
+    script = f"mount -t debugfs none {_DEBUGFS} && cd {_DEBUGFS}/fail_page_alloc{writes} && grep . *"
+    listing = guest.ssh.run(script, deadline=deadline.sub(20))
+    pairs = (line.partition(":")[::2] for line in listing.stdout.splitlines()[:50])
+    return {name: value[:200] for name, value in pairs}
+
+
+def _take_step(phase: Step, agent: AgentStream, live: Live, record: RunDirectory, deadline: Deadline) -> None:
+    LOGGER.debug("step %s: %s", phase.name or "(wait)", ", ".join(phase.commands) or "wait")
+    if phase.name:
+        record.record_phase(phase.name)
+        live.begin(agent.command(f"mark {phase.name}", deadline.sub(20)))
+    else:
+        live.begin()
+    for command in phase.commands:
+        agent.command(command, deadline.sub(20))
+    done = live.wait_until(phase.until, phase.limit_s, agent, deadline)
+    if done and phase.then:
+        record.record_phase(phase.then)
+        agent.command(f"mark {phase.then}", deadline.sub(20))
+    elif not done:
+        LOGGER.debug("step %s: not done after %.1f s of guest time", phase.name, phase.limit_s)
+
+
+class Live:
+    """What the agent has reported last; keeps every frame in the record on the way.
+
+    Only what the steps wait for is looked at here. Text that cannot be read is left to the judge.
+    """
+
+    def __init__(self, record: RunDirectory) -> None:
+        self._record = record
+        self._changed = threading.Condition()
+        self._probe: ProbeStatus | None = None
+        self._row: CacheRow | None = None
+        self._load: LoadStatus | None = None
+        self._seen: frozenset[int] = frozenset()
+        # The last txg that was synced, and since when it is the last one.
+        self._txg = 0
+        self._txg_since_ns = 0
+        self._slab_readings = 0
+        self._now_ns = 0
+        self._began_ns = 0
+        self._rounds: tuple[int, ...] = ()
+        self._carried = 0
+
+    def take(self, frame: Frame, path: str) -> None:
+        """The agent's sink."""
+        self._record.record_frame(frame, path)
+        with self._changed:
+            self._now_ns = max(self._now_ns, frame.end_ns)
+            if frame.what in ("data", "same"):
+                self._look(frame)
+            self._changed.notify_all()
+
+    def _look(self, frame: Frame) -> None:
+        try:
+            if frame.source == "probe" and frame.what == "data":
+                self._probe = parse_probe(frame.text)
+            elif frame.source == "slab":
+                self._slab_readings += frame.start_ns >= self._began_ns
+                if frame.what == "data":
+                    self._row = parse_slab(frame.text).cache(CACHE)
+            elif frame.source == "tasks" and frame.what == "data":
+                self._seen = frozenset(task.pid for task in parse_tasks(frame.text))
+            elif frame.source == "txgs" and frame.what == "data":
+                committed = parse_txgs(frame.text).committed
+                if committed != self._txg:
+                    self._txg, self._txg_since_ns = committed, frame.start_ns
+            elif frame.source == "load" and frame.what == "data":
+                self._load = parse_load(frame.text)
+        except EvidenceError as error:
+            LOGGER.debug("frame %d: %s", frame.seq, error)
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether a critical thread waits for an object, and has for long; or a pool for its next txg."""
+        probe = self._probe
+        waits = probe is not None and any(
+            thread.alloc_since_ns and probe.now_ns - thread.alloc_since_ns >= STANDS_NS for thread in probe.threads
+        )
+        return waits or self._pool_stands_ns >= TXG_STALL_NS
+
+    @property
+    def _pool_stands_ns(self) -> int:
+        return self._now_ns - self._txg_since_ns if self._txg else 0
+
+    def begin(self, at_ns: int | None = None) -> None:
+        """A step begins: count its readings and its time from here.
+
+        Frames are on their way for a while, so what has just been seen may be older than what the step has just done.
+
+        :param at_ns: guest time; by default that of what was seen last.
+        """
+        with self._changed:
+            self._slab_readings = 0
+            self._began_ns = self._now_ns if at_ns is None else at_ns
+            self._rounds = tuple(t.rounds for t in self._probe.threads) if self._probe else ()
+            self._carried = self._probe.tx.carried if self._probe else 0
+
+    def wait_until(
+        self, condition: Callable[[Reading], bool], limit_s: float, agent: AgentStream, deadline: Deadline
+    ) -> bool:
+        """Wait until `condition` holds. False when `limit_s` of guest time have passed before.
+
+        :raises GuestLostError: when the stream ends or falls silent.
+        :raises DeadlineExceeded: when the host's own budget is used up.
+        """
+        with self._changed:
+            while True:
+                reading = self._reading()
+                if reading is not None and condition(reading):
+                    return True
+                if reading is not None and reading.elapsed_ns >= limit_s * 1e9:
+                    return False
+                if (gone := agent.gone()) is not None:
+                    raise GuestLostError(gone)
+                self._record.check()
+                deadline.check("the run")
+                self._changed.wait(0.2)
+
+    def _reading(self) -> Reading | None:
+        if self._probe is None:
+            return None
+        rounds = self._rounds or tuple(0 for _ in self._probe.threads)
+        elapsed_ns = self._now_ns - self._began_ns
+        return Reading(
+            self._probe,
+            self._row,
+            self._slab_readings,
+            elapsed_ns,
+            rounds,
+            self._carried,
+            self._load,
+            self._pool_stands_ns,
+            self._seen,
+        )
+
+
+def host_facts() -> dict[str, Any]:
+    """What run.json says of the host."""
+    return {
+        "host": {
+            "cores": os.cpu_count(),
+            "load": [round(load, 2) for load in os.getloadavg()],
+            "system": " ".join(os.uname()[i] for i in (0, 2, 4)),
+        }
+    }

@@ -1,0 +1,282 @@
+"""From names on a command line to an experiment that is ready: everything fetched, built and found in the store."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from splvm import __version__
+from splvm.builds.image import build_image, make_keys
+from splvm.builds.kconfig import parse_config
+from splvm.builds.kernels import Kernel, KernelSpec, fetch_kernel, find_kernel
+from splvm.builds.own import OwnKernel, find_own_kernel, take_kernel
+from splvm.builds.resolved import remember_kernel
+from splvm.builds.source import BuiltKernel, build_kernel, find_built_kernel
+from splvm.builds.spl import SplBuild, SplSource, build_spl, check_inputs, find_source
+from splvm.builds.variants import find_variant
+from splvm.builds.zfs import Zfs, build_zfs
+from splvm.deadline import Deadline
+from splvm.errors import UsageError
+from splvm.evidence.formats.gfpprobe import Way
+from splvm.evidence.kerneltraits import KernelTraits
+from splvm.evidence.verdict import Outcome
+from splvm.guest.qemu import MachineSpec
+from splvm.guest.ssh import SshKeys
+from splvm.host.archive import ReleaseFile
+from splvm.host.capabilities import Accelerator, Qemu, check_accelerator, find_accelerator, find_qemu
+from splvm.host.debian import PrivateApt
+from splvm.host.store import Store
+from splvm.run.expectations import expected_outcomes
+from splvm.run.experiment import Dump, Experiment
+from splvm.run.loads import POOL_SETUP, Load, need_pool, with_disks, with_own, with_pool
+from splvm.run.measurement import kernel_traits
+from splvm.run.scenarios import Scenario, Workload
+from splvm.run.starting import Start
+
+# Seconds for all fetching and building; from nothing it takes about four minutes on two cores.
+PREPARE_BUDGET_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked for, by name."""
+
+    # A row of `KERNELS`, `built:NAME[,SUITE]`, or `path:VMLINUZ,HEADERS[,SUITE]`.
+    kernel: str = "debian-12"
+    variant: str = "stock"
+    # `debian` or `path:DIR`.
+    spl: str = "debian"
+    patches: tuple[Path, ...] = ()
+    # `auto`, `kvm` or `tcg`.
+    accelerator: str = "auto"
+    ram_mib: int = 512
+    # Fetch package lists anew, whatever their age.
+    refresh: bool = False
+    # Clone guests from templates.
+    clones: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedKernel:
+    """A kernel, and what a guest of it needs besides SPL."""
+
+    kernel: Kernel
+    machine: MachineSpec
+    keys: SshKeys
+    qemu: Qemu
+    accelerator: Accelerator
+    # Whether guests may be clones.
+    clones: bool
+    # Where it came from, for what else is wanted of the same suite.
+    store: Store
+    apt: PrivateApt
+
+    def traits(self, *, anew: bool = False) -> KernelTraits:
+        """What was measured of it; a guest is booted for that once.
+
+        :param anew: measure again.
+        :raises HarnessError: when it cannot be measured.
+        """
+        deadline = Deadline(PREPARE_BUDGET_S)
+        return kernel_traits(self.store, self.kernel, self.machine, self.keys, deadline, anew=anew)
+
+    def honours_flags(self) -> bool:
+        """Whether its vmalloc allocates page tables with the GFP_NOIO that it was called with.
+
+        :raises HarnessError: when it cannot be measured.
+        """
+        # An answer that is not known is not kept: kernel_traits() has raised.
+        return self.traits().honours(Way.NOIO_FLAGS) is True
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared(PreparedKernel):
+    """What the wish came to."""
+
+    spl: SplBuild
+    # The signed lists that versions were resolved from.
+    releases: tuple[ReleaseFile, ...] = ()
+
+    @property
+    def start(self) -> Start:
+        """How its guests come about. A build of the user's own changes too often for a template."""
+        if not self.clones:
+            return Start.BOOT
+        return Start.BASE if self.spl.is_own else Start.LOADED
+
+    def facts(self) -> dict[str, Any]:
+        """What run.json says of it."""
+        return {
+            "splvm": __version__,
+            "argv": sys.argv,
+            "kernel": self.kernel.facts(),
+            "spl": self.spl.facts(),
+            "archive": {
+                release.name: {
+                    "date": release.date.isoformat(),
+                    "valid_until": release.valid_until.isoformat() if release.valid_until else None,
+                    "expired": release.is_expired(datetime.now(UTC)),
+                }
+                for release in self.releases
+            },
+            "qemu": {"version": ".".join(map(str, self.qemu.version)), "sha256": self.qemu.sha256},
+            "accelerator": {"name": self.accelerator.name, "reason": self.accelerator.reason},
+        }
+
+    def expected(self, scenario: Scenario) -> frozenset[Outcome]:
+        """Verdicts that count as expected; the kernel is measured if they depend on it and it never was.
+
+        :raises HarnessError: when it cannot be measured.
+        """
+        return expected_outcomes(scenario.name, self.spl.variant.name, self.honours_flags, own=self.spl.is_own)
+
+    def experiment(
+        self,
+        scenario: Scenario,
+        *,
+        expected: frozenset[Outcome] | None = None,
+        window_s: float | None = None,
+        rate_hz: int = 20,
+        workload: Workload | None = None,
+        dump: Dump = Dump.NEVER,
+        loads: tuple[Load, ...] = (),
+        seed: int = 1,
+    ) -> Experiment:
+        """An experiment on it.
+
+        :param expected: by default what `EXPECTED` says of scenario, variant and kernel.
+        :param window_s: by default the scenario's own.
+        :param workload: by default the scenario's own, for this window.
+        :param dump: when to keep a dump of the guest's memory.
+        :param loads: what the guest has to bear meanwhile.
+        :param seed: what random numbers of the loads are drawn from.
+        :raises UsageError: when the scenario lets allocations fail, and the kernel cannot.
+        """
+        if scenario.faults is not None:
+            self._check_faults(scenario)
+        window_s = scenario.window_s if window_s is None else window_s
+        loads = with_own(scenario.load, loads)
+        machine, setup, facts = self.machine, "", self.facts()
+        machine = replace(machine, ram_mib=max(machine.ram_mib, scenario.least_mib))
+        if need_pool(loads):
+            zfs = self.zfs(Deadline(PREPARE_BUDGET_S))
+            machine, setup, facts = with_pool(machine, zfs.archive), POOL_SETUP, facts | {"zfs": zfs.facts()}
+        return Experiment(
+            scenario,
+            with_disks(machine, loads),
+            self.keys,
+            self.spl.modules,
+            facts,
+            expected or self.expected(scenario),
+            window_s,
+            rate_hz,
+            workload or scenario.workload(window_s),
+            dump,
+            self.start,
+            loads,
+            seed,
+            setup,
+        )
+
+    def zfs(self, deadline: Deadline) -> Zfs:
+        """What a guest of it needs to have a pool; the first time that takes two minutes or more.
+
+        :raises HarnessError: when it cannot be built or had.
+        """
+        return build_zfs(self.store, self.apt, self.kernel, self.spl, deadline)
+
+    def _check_faults(self, scenario: Scenario) -> None:
+        config = parse_config((self.kernel.image.path / "config").read_text(errors="replace"))
+        lacking = [f"CONFIG_{name}" for name in _FAULT_OPTIONS if config.get(name) != "y"]
+        if lacking:
+            raise UsageError(
+                f"{scenario.name} lets allocations fail, and {self.kernel.spec.id} ({self.kernel.release}) is without "
+                f"{' and '.join(lacking)}",
+                hint="--kernel built:faults has it",
+            )
+
+
+# What a scenario with faults needs of a kernel.
+_FAULT_OPTIONS = ("FAIL_PAGE_ALLOC", "FAULT_INJECTION_DEBUG_FS")
+
+
+def find_any_kernel(name: str) -> KernelSpec | BuiltKernel | OwnKernel:
+    """What a user's name of a kernel stands for. Nothing is fetched or built.
+
+    :raises UsageError: when it stands for nothing; the message says what there is.
+    """
+    return find_own_kernel(name) or find_built_kernel(name) or find_kernel(name)
+
+
+def spec_of(chosen: KernelSpec | BuiltKernel | OwnKernel) -> KernelSpec:
+    """Its id and its suite."""
+    return chosen if isinstance(chosen, KernelSpec) else chosen.spec
+
+
+def _get_kernel(
+    store: Store, apt: PrivateApt, chosen: KernelSpec | BuiltKernel | OwnKernel, deadline: Deadline
+) -> Kernel:
+    match chosen:
+        case OwnKernel():
+            return take_kernel(store, apt, chosen, deadline)
+        case BuiltKernel():
+            return build_kernel(store, apt, chosen, deadline)
+        case KernelSpec():
+            return fetch_kernel(store, apt, chosen, deadline)
+
+
+def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = None) -> Prepared:
+    """Fetch and build what a wish needs; what is in the store already is taken from there.
+
+    :raises UsageError: when a name in the wish does not exist.
+    :raises SetupError: when something cannot be fetched or built.
+    """
+    # What is wrong with the wish is said before anything is fetched for it.
+    chosen = find_any_kernel(wish.kernel)
+    find_variant(wish.variant)
+    own_tree = check_inputs(wish.spl, wish.patches)
+    deadline = deadline or Deadline(PREPARE_BUDGET_S)
+    base = prepare_kernel(wish, store, deadline)
+    source = find_source(own_tree, base.store, base.apt, deadline)
+    if not isinstance(chosen, OwnKernel):
+        remember_kernel(base.store, base.kernel, source)
+    return add_spl(base, source, wish, deadline)
+
+
+def add_spl(base: PreparedKernel, source: SplSource, wish: Wish, deadline: Deadline) -> Prepared:
+    """Build SPL for a kernel.
+
+    :param wish: what it says of variant and patches.
+    :raises UsageError: when there is no such variant.
+    :raises SetupError: when something cannot be built.
+    """
+    spl = build_spl(base.store, base.kernel.root, source, find_variant(wish.variant), wish.patches, deadline)
+    releases = tuple(base.apt.releases())
+    parts = {field.name: getattr(base, field.name) for field in fields(base)}
+    return Prepared(**parts, spl=spl, releases=releases)
+
+
+def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | None = None) -> PreparedKernel:
+    """Fetch a kernel and build its guest; what is in the store already is taken from there.
+
+    :param wish: what it says of SPL is not looked at.
+    :raises UsageError: when there is no such kernel or accelerator.
+    :raises SetupError: when something cannot be fetched or built.
+    """
+    chosen = find_any_kernel(wish.kernel)
+    check_accelerator(wish.accelerator)
+    store = store or Store.default()
+    deadline = deadline or Deadline(PREPARE_BUDGET_S)
+    qemu = find_qemu(store.root)
+    apt = PrivateApt(store.root, spec_of(chosen).suite)
+    apt.update(deadline, **({"max_age_s": 0} if wish.refresh else {}))
+    kernel = _get_kernel(store, apt, chosen, deadline)
+    keys = make_keys(store, kernel.root, deadline)
+    image = build_image(store, kernel, keys, deadline)
+    accelerator = find_accelerator(wish.accelerator, qemu, kernel.vmlinuz, store.root, deadline)
+    initrds = (image.path / "initrd.cpio",)
+    machine = MachineSpec(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name, ram_mib=wish.ram_mib)
+    return PreparedKernel(kernel, machine, keys, qemu, accelerator, wish.clones, store, apt)

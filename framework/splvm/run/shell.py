@@ -1,0 +1,37 @@
+"""A shell in a guest, for people."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from splvm.deadline import Deadline
+from splvm.host.process import find_program
+from splvm.log import note
+from splvm.run.prepare import Prepared
+from splvm.run.starting import load_modules, start_any_guest
+
+
+def run_shell(prepared: Prepared, logs: Path, command: str | None) -> int:
+    """A shell in a guest with SPL and the probe loaded, through the system's own ssh, which knows terminals.
+
+    :param logs: directory for the guest's logs, and for ssh's known hosts.
+    :param command: run this instead of a shell.
+    :returns: its exit status.
+    """
+    ssh = find_program("ssh")
+    deadline = Deadline(600)
+    with start_any_guest(
+        prepared.machine, prepared.keys, prepared.spl.modules, logs, deadline, prepared.start
+    ) as guest:
+        load_modules(guest, prepared.spl.modules, deadline)
+        known_hosts = logs / "known_hosts"
+        known_hosts.write_text(f"[127.0.0.1]:{guest.ssh.port} {prepared.keys.host_key.read_text()}")
+        argv = [
+            *(ssh, "-F", "none", "-p", str(guest.ssh.port), "-i", str(prepared.keys.identity)),
+            *("-o", f"UserKnownHostsFile={known_hosts}", "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR"),
+            *("root@127.0.0.1", *([command] if command else [])),
+        ]
+        note(f"guest is up; {'running the command' if command else 'leave the shell to end it'}")
+        # The user's terminal is the child's as well, so this one is not started through the gate for subprocesses.
+        return os.waitstatus_to_exitcode(os.waitpid(os.posix_spawn(ssh, argv, os.environ), 0)[1])

@@ -1,0 +1,176 @@
+"""Two builds side by side: how often each was as expected, and what their figures were. Pure.
+
+A build is a variant of SPL with the hashes of its modules. What is compared was run on the same scenario, kernel and
+loads: the newest builds of two variants, and the two newest builds of one variant.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations, groupby
+from statistics import median
+
+from splvm.history.cell import Cell
+from splvm.history.database import Recent
+from splvm.history.schema import Run
+from splvm.report.rates import Rate, chance_of_difference
+from splvm.site.looks import ORDER, by_name
+
+# Pairs that a page shows at most.
+MOST_PAIRS = 300
+# Values on each side that a test is worth making for.
+_LEAST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of two builds."""
+
+    cell: Cell
+    # The build in words: variant, version, and the beginning of its modules' hashes.
+    name: str
+    # The oldest first; those that said something.
+    runs: tuple[Run, ...]
+    # Of each figure, by its name.
+    values: Mapping[str, Sequence[float]]
+
+    @property
+    def good(self) -> Rate:
+        """How often the verdict was the one expected."""
+        return Rate(sum(run.as_expected for run in self.runs), len(self.runs))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """How often a verdict was given on either side."""
+
+    verdict: str
+    shares: tuple[Rate, Rate]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A figure on either side."""
+
+    words: str
+    unit: str
+    # Median, lowest and highest value, and how many there are; None without a value.
+    sides: tuple[tuple[float, float, float, int] | None, ...]
+    # How likely two builds that are alike differ so much; None where there are too few values.
+    p: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two builds and how they differ."""
+
+    # Scenario, kernel and loads.
+    where: str
+    one: Side
+    other: Side
+    verdicts: tuple[Verdicts, ...]
+    # Of the shares of runs as expected.
+    p: float | None
+    figures: tuple[Figures, ...]
+
+
+def pairs(cells: Sequence[Recent], figures: Sequence[tuple[str, str, str]]) -> Iterator[Pair]:
+    """All pairs that there are, by scenario, kernel and loads.
+
+    :param figures: name, words and unit of each figure.
+    """
+    found = {each.cell: _builds(each) for each in cells}
+    where = sorted((cell for cell, sides in found.items() if sides), key=lambda it: (_where(it), it.variant))
+    for _, group in groupby(where, key=_where):
+        alike = list(group)
+        newest = [found[cell][-1] for cell in alike]
+        before = [(found[cell][-2], found[cell][-1]) for cell in alike if len(found[cell]) > 1]
+        for one, other in (*combinations(newest, 2), *before):
+            yield _compare(one, other, figures)
+
+
+def _where(cell: Cell) -> tuple[str, str, str]:
+    return cell.scenario, cell.kernel, cell.loads
+
+
+def _builds(recent: Recent) -> list[Side]:
+    """The builds of a cell that said something, the newest last."""
+    by_build: dict[str, list[Run]] = {}
+    for run in recent.runs:
+        if run.verdict != ORDER[0]:
+            name = f"{run.variant} {run.spl_version} {_digest(run)}".rstrip()
+            # One that comes back after another is the newest again.
+            by_build[name] = [*by_build.pop(name, []), run]
+    return [_side(recent.cell, name, runs) for name, runs in by_build.items()]
+
+
+def _side(cell: Cell, name: str, runs: Sequence[Run]) -> Side:
+    values = {figure: [value for _, value in found] for figure, found in by_name(runs).items()}
+    return Side(cell, name, tuple(runs), values)
+
+
+def _digest(run: Run) -> str:
+    return f"({run.modules['spl.ko'][:8]})" if run.modules.get("spl.ko") else ""
+
+
+def _compare(one: Side, other: Side, figures: Sequence[tuple[str, str, str]]) -> Pair:
+    tallies = [Counter(run.verdict for run in side.runs) for side in (one, other)]
+    return Pair(
+        where=" ".join(filter(None, _where(one.cell))),
+        one=one,
+        other=other,
+        verdicts=tuple(
+            Verdicts(it, (_share(tallies[0][it], one), _share(tallies[1][it], other)))
+            for it in (*ORDER, *sorted({*tallies[0], *tallies[1]} - {*ORDER}))
+            if tallies[0][it] or tallies[1][it]
+        ),
+        p=_chance(one.good, other.good),
+        figures=tuple(_figures(one, other, figures)),
+    )
+
+
+def _share(hits: int, side: Side) -> Rate:
+    return Rate(hits, len(side.runs))
+
+
+def _figures(one: Side, other: Side, figures: Sequence[tuple[str, str, str]]) -> Iterator[Figures]:
+    both = {name: (one.values.get(name, ()), other.values.get(name, ())) for name, _, _ in figures}
+    chances = _rank_tests(both)
+    for name, words, unit in figures:
+        if any(both[name]):
+            yield Figures(words, unit, tuple(_summary(values) for values in both[name]), chances.get(name))
+
+
+def _rank_tests(both: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> dict[str, float]:
+    """H. B. Mann's and D. R. Whitney's test (1947), two-sided, of each figure that has values enough.
+
+    Those with as many values are tested in one call, which takes hardly longer than with one of them.
+    """
+    sizes: dict[tuple[int, int], list[str]] = {}
+    for name, (one, other) in both.items():
+        if min(len(one), len(other)) >= _LEAST:
+            sizes.setdefault((len(one), len(other)), []).append(name)
+    if not sizes:
+        return {}
+    from scipy.stats import mannwhitneyu
+
+    chances: dict[str, float] = {}
+    for names in sizes.values():
+        found = mannwhitneyu([both[name][0] for name in names], [both[name][1] for name in names], axis=1)
+        chances |= {name: float(p) for name, p in zip(names, found.pvalue, strict=True)}
+    return chances
+
+
+def _summary(values: Sequence[float]) -> tuple[float, float, float, int] | None:
+    if not values:
+        return None
+    return median(values), min(values), max(values), len(values)
+
+
+@cache
+def _chance(one: Rate, other: Rate) -> float | None:
+    """Boschloo's test takes a good part of a second, and most pairs of a night have the same few numbers."""
+    return chance_of_difference(one, other)

@@ -1,0 +1,23 @@
+"""A file of TOML that a user names."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from splvm.errors import UsageError
+
+
+def read_toml(option: str, path: Path) -> dict[str, Any]:
+    """What is in it.
+
+    :param option: by which it was named.
+    :raises UsageError: when it cannot be read, or is no TOML; with the place.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{option} {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{option} {path}: {error}", hint="it is TOML: https://toml.io/") from error

@@ -1,0 +1,995 @@
+"""Runs that never took place: the records that a real one would leave, with one thing wrong where a test wants it.
+
+A run is two critical threads, the worker that grows their cache, and what SPL counts. They are moved on from tick to
+tick through the phases of a scenario, and read at each tick as the agent reads them, in the formats of docs/formats.md.
+Every run is the same each time; one without faults is what a good SPL shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from splvm.evidence.checks.loadlevel import POOLED
+from splvm.evidence.formats.stream import Frame, What
+from splvm.evidence.timeline import Evidence, Timeline
+from splvm.record.writer import RunDirectory
+
+Record = dict[str, Any]
+
+QEMU_LOG = b"$ qemu-system-x86_64 -M q35\n"
+HARNESS_LOG = b"booting a guest ...\nbooting a guest: done in 4.3 s\n"
+
+HELD = "held-worker"
+NOMINAL = "nominal"
+# The worker is caught in the trap, and comes out of it by itself.
+CYCLE = "reclaim-cycle"
+# The same, and the flags forbid it each time.
+DECLINED = "reclaim-cycle, declined"
+# The worker is caught because memory is low.
+ORGANIC = "reclaim-organic"
+
+# The growth of the cache fails some times, and emergency objects cannot be had at first.
+GROW = "grow-fails"
+SPARE = "emergency-fails"
+
+# Page allocations that were to fail.
+INJECTED = 8
+# One thread keeps many objects while the worker is held.
+LONG = "long-lived"
+
+PERIOD_NS = 50_000_000
+BASE_NS = 4_000_000_000
+
+# What each critical thread does: so many objects a round, so many rounds a tick.
+THREADS = 2
+OBJECTS = 32
+ROUNDS = 3
+SIZE = 65_536
+
+# Part of the time for which virtual CPUs wait for the host's even if it has nothing else to do.
+QUIET_HOST = 0.02
+
+# Free memory lies in single pages.
+FRAGMENTED = "fragmented"
+
+# The worker is held while the guest writes back with little memory.
+LOADED = "held-worker, loaded"
+# The same, and what is written goes to a pool.
+POOL = "zfs-held-worker"
+# Nothing is held: what is looked at is the load, with a pool and without.
+ZVOL, DISK, ARC, ROOM = "zvol-swap", "disk-swap", "zfs-arc-mlock", "zfs-arc-room"
+MAPPED, EXT4 = "zfs-mmap", "ext4-mmap"
+LOADS = {
+    LOADED: ("writeback", "lowmem"),
+    POOL: ("zfs",),
+    ZVOL: ("zvol-swap",),
+    DISK: ("disk-swap",),
+    ARC: ("arc-mlock",),
+    ROOM: ("arc-mlock",),
+    MAPPED: ("zfs-mmap", "lowmem"),
+    EXT4: ("writeback", "lowmem"),
+}
+
+# What the thread of LONG keeps at most, besides those that it gives back while that is timed.
+KEEP = 100
+TIMED = 12
+
+PER_SLAB = 8
+SLAB_SIZE = 524_672
+KVMEM, DEADLOCKED, GROWING = 0x80, 0x4000, 0x8000
+
+HOLD = ("armed", "held", "pid", "since_ns", "entries", "released_ns")
+WORKER_PID = 114
+THREAD_PIDS = (128, 129)
+BLOCKS = (0, 2, 2, 3, 2, 2, 2, 2, 2, 3, 86)
+LATENCY_BOUND_MS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One step of a scenario; without a name it sets no mark."""
+
+    name: str
+    ticks: int
+    commands: tuple[str, ...] = ()
+
+
+_AUDIT = (Phase("window-end", 0), Phase("park", 2, ("park",)), Phase("audit", 4), Phase("audit-end", 0))
+_FINISH = (Phase("stop", 2, ("stop",)), Phase("final", 4), Phase("end", 2))
+
+_CYCLE = (
+    Phase("", 2),
+    Phase("settle", 10, ("start",)),
+    Phase("trap", 4, ("trap induced",)),
+    Phase("window", 60),
+    *_AUDIT,
+    Phase("resolve", 8, ("resume",)),
+    Phase("release", 2, ("trap off",)),
+    Phase("recovered", 20),
+    *_FINISH,
+)
+
+_ORGANIC = tuple(
+    replace(phase, commands=tuple(command.replace("induced", "organic") for command in phase.commands))
+    for phase in (*_CYCLE[:2], Phase("press", 0, ("pressure on",)), *_CYCLE[2:])
+)
+
+_HELD_PHASES = (
+    Phase("", 2),
+    Phase("settle", 10, ("start",)),
+    Phase("hold", 4, ("hold",)),
+    Phase("window", 60),
+    *_AUDIT,
+    Phase("release", 2, ("release", "resume")),
+    Phase("recovered", 20),
+    *_FINISH,
+)
+
+_ENDURED = (Phase("", 2), Phase("load", 20), Phase("window", 120), Phase("window-end", 0), Phase("end", 2))
+
+PHASES: Mapping[str, tuple[Phase, ...]] = {
+    NOMINAL: (
+        Phase("", 2),
+        Phase("settle", 10, ("start",)),
+        Phase("window", 60),
+        *_AUDIT,
+        Phase("resume", 4, ("resume",)),
+        *_FINISH,
+    ),
+    GROW: (
+        Phase("", 2),
+        Phase("settle", 10, ("start",)),
+        Phase("fail", 2, ("fail grow",)),
+        Phase("window", 60),
+        *_AUDIT,
+        Phase("release", 2, ("fail off", "resume")),
+        Phase("recovered", 20),
+        *_FINISH,
+    ),
+    SPARE: (
+        Phase("", 2),
+        Phase("settle", 10, ("start",)),
+        Phase("hold", 4, ("fail emergency", "hold")),
+        Phase("window", 60),
+        *_AUDIT,
+        Phase("release", 2, ("fail off", "release", "resume")),
+        Phase("recovered", 20),
+        *_FINISH,
+    ),
+    HELD: _HELD_PHASES,
+    CYCLE: _CYCLE,
+    DECLINED: _CYCLE,
+    ORGANIC: _ORGANIC,
+    LONG: _HELD_PHASES,
+    LOADED: (_HELD_PHASES[0], Phase("load", 20), *_HELD_PHASES[1:]),
+    POOL: (_HELD_PHASES[0], Phase("load", 0), *_HELD_PHASES[1:]),
+    **dict.fromkeys((ZVOL, DISK, ARC, ROOM, MAPPED, EXT4), _ENDURED),
+    FRAGMENTED: (_HELD_PHASES[0], Phase("fragment", 2, ("fragment 512",)), *_HELD_PHASES[1:]),
+}
+
+
+def scenario_of(kind: str) -> str:
+    """The scenario that a kind of run is of."""
+    return kind.partition(",")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a run: it begins `after_s` into a phase and lasts `for_s`."""
+
+    phase: str
+    after_s: float = 0.0
+    for_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Skew:
+    """For as long as `span` lasts, a text says something else than what is true: these are added to its numbers."""
+
+    # slab: size, slab.max, emergency.alloc, ...; probe: `live.emergency`, `thread 1.corrupt`, ...
+    source: str
+    cells: Mapping[str, int]
+    span: Span = Span("")
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What goes wrong in a run; the defaults are one in which nothing does."""
+
+    # --- SPL and the worker
+    # Emergency objects for callers whom the worker keeps waiting.
+    fallback: bool = True
+    # The kernel's own allocator backs the cache, so that it never grows by the worker.
+    kernel_cache: bool = False
+    # The lever does not hold the worker.
+    free_worker: Span | None = None
+    # The threads find enough objects in slabs and do not need the worker.
+    ample_slabs: bool = False
+    # What `tasks` says of the worker instead; empty: nothing.
+    worker: tuple[Span, str] | None = None
+    # --- low memory
+    # Memory is taken, and there is enough of it all the same.
+    relieved: Span | None = None
+    # --- the trap
+    # Nobody is asked in it.
+    deaf: bool = False
+    # The thread itself is caught, for there is no worker.
+    own: bool = False
+    # Commits do not let go whom it caught.
+    forever: bool = False
+    # Transactions are not committed, and not carried by emergency objects.
+    uncommitted: Span | None = None
+    uncarried: Span | None = None
+    # --- faults
+    # No allocation fails.
+    faultless: bool = False
+    # --- memory
+    # Larger blocks stay when it is fragmented.
+    unbroken: bool = False
+    # --- the critical threads
+    # Thread to when it waits for an object.
+    waiting: Mapping[int, Span] = field(default_factory=dict)
+    # Those that wait are ready to run, and only get no CPU.
+    ready: bool = False
+    # Waits for the worker that last as long as SPL's timeout; and when those who wait sleep, and the worker idles.
+    timeouts: Span | None = None
+    unwoken: Span | None = None
+    # The threads never ask again for what they gave back; and nobody counts where objects come from.
+    unused: bool = False
+    uncounted: bool = False
+    # --- the load
+    # Its reports are read while they are written.
+    torn: Span | None = None
+    # Nothing is written back to the disk, or to the pool; and no txg is synced.
+    unwritten: Span | None = None
+    unsynced: Span | None = None
+    # run.json names no load.
+    unloaded: bool = False
+    # --- what is read of it
+    skews: tuple[Skew, ...] = ()
+    # Source to when it reads this instead.
+    garbled: Mapping[str, tuple[Span, str]] = field(default_factory=dict)
+    # Source to when it is not read.
+    unread: Mapping[str, Span] = field(default_factory=dict)
+    # Phases that the run never came to.
+    unmarked: frozenset[str] = frozenset()
+    # --- what is kept of it
+    # Frames that did not arrive.
+    lost: Span | None = None
+    # Everything from here on did not arrive.
+    cut: Span | None = None
+    # Frames that the agent says it dropped, and whether it says anything at the end.
+    dropped: int = 0
+    ended: bool = True
+    # --- the host
+    # Part of the time for which virtual CPUs had to wait for one of the host's, and when that was so.
+    host_wait: float = QUIET_HOST
+    starving: Span = Span("")
+    # More lines on the console.
+    console: str = ""
+    # How the run ended, according to run.json.
+    outcome: tuple[str, str] = ("ended", "all steps were taken")
+
+    def __or__(self, other: Knobs) -> Knobs:
+        """Both at once."""
+        both: dict[str, Any] = {}
+        for name in (f.name for f in fields(Knobs)):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+                both[name] = {**mine, **theirs}
+            elif name in ("skews", "console"):
+                both[name] = mine + theirs
+            else:
+                both[name] = mine if theirs == getattr(GOOD, name) else theirs
+        return Knobs(**both)
+
+
+GOOD = Knobs()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is left of a run."""
+
+    facts: dict[str, Any]
+    records: list[Record]
+    console: str
+
+    def evidence(self) -> Evidence:
+        """The same as if it had been written to a directory and read back."""
+        return Evidence(self.facts, Timeline.from_records(self.records), self.console)
+
+    def frames(self) -> list[Frame]:
+        """The frames of the agent among the records."""
+        names = [f.name for f in fields(Frame)]
+        frames = [{name: r[name] for name in names} for r in self.records if r["kind"] == "frame"]
+        return [Frame(**{**frame, "what": What(frame["what"])}) for frame in frames]
+
+    def start_record(self, path: Path, more: Mapping[str, Any] | None = None) -> RunDirectory:
+        """The run in a directory, as the harness leaves it, but not finished.
+
+        :param more: what run.json says besides.
+        """
+        record = RunDirectory(
+            path, {**{key: self.facts[key] for key in self.facts if key != "outcome"}, **(more or {})}
+        )
+        frames = iter(self.frames())
+        for line in self.records:
+            match line["kind"]:
+                case "frame":
+                    record.record_frame(next(frames), line["path"])
+                case "host":
+                    record.record_host({key: line[key] for key in ("vcpus", "load1")})
+                case "phase":
+                    record.record_phase(line["name"])
+        (path / "console.log").write_text(self.console)
+        (path / "qemu.log").write_bytes(QEMU_LOG)
+        (path / "harness.log").write_bytes(HARNESS_LOG)
+        return record
+
+
+def simulate(scenario: str, knobs: Knobs = GOOD) -> Run:
+    """Let a run take its course."""
+    facts = {
+        "schema_version": 1,
+        "scenario": scenario_of(scenario),
+        "parameters": {"window_s": 3.0, "latency_bound_ms": LATENCY_BOUND_MS, "rate_hz": 20, "ram_mib": 512, "cpus": 2},
+        "splvm": "0.1.0",
+        "argv": ["splvm", "run", scenario_of(scenario)],
+        "kernel": {"id": "debian-12", "release": "6.1.0-56-cloud-amd64"},
+        "spl": {"source": "debian", "version": "2.1.11-1+deb12u1", "variant": "stock", "patches": []},
+        "accelerator": {"name": "tcg", "reason": "/dev/kvm is not there"},
+        "outcome": dict(zip(("kind", "detail"), knobs.outcome, strict=True)),
+    }
+    if scenario in (GROW, SPARE):
+        facts["faults"] = {"times": INJECTED, "min_order": 0}
+    if scenario in LOADS and not knobs.unloaded:
+        facts["loads"] = [{"name": name, "values": {}} for name in LOADS[scenario]]
+    return Run(facts, _Simulation(scenario, knobs).run(), CONSOLE + knobs.console)
+
+
+CONSOLE = """\
+[    0.000000] Linux version 6.1.0-56-cloud-amd64 (builder@example) (gcc-12 (Debian 12.2.0-14) 12.2.0) #1 SMP
+[    0.000000] Command line: console=ttyS0 panic=-1 oops=panic ignore_loglevel
+[    1.880030] Run /init as init process
+[    3.402118] slabprobe: loading out-of-tree module taints kernel.
+"""
+
+_KTHREAD = "[<0>] kthread+0xd7/0x100\n[<0>] ret_from_fork+0x1f/0x30\n"
+_LISTENS = f"[<0>] taskq_thread+0x425/0x510 [spl]\n{_KTHREAD}"
+_HELD = f"[<0>] slabprobe_grow_work+0xfa/0x140 [slabprobe]\n[<0>] taskq_thread+0x2e0/0x510 [spl]\n{_KTHREAD}"
+GROWS_STACK = (
+    "[<0>] __vmalloc_node+0x4a/0x60\n[<0>] spl_cache_grow_work+0x7c/0x2b0 [spl]\n"
+    f"[<0>] taskq_thread+0x2e0/0x510 [spl]\n{_KTHREAD}"
+)
+TRAP_STACK = (
+    "[<0>] slabprobe_wait_commit+0xe8/0x130 [slabprobe]\n[<0>] slabprobe_shrink_scan+0x7c/0xb0 [slabprobe]\n"
+    "[<0>] do_shrink_slab+0x142/0x240\n[<0>] shrink_slab+0xac/0x2a0\n[<0>] shrink_node+0x2c0/0x710\n"
+    "[<0>] do_try_to_free_pages+0xd1/0x4d0\n[<0>] try_to_free_pages+0xf1/0x1a0\n"
+)
+_TABLE = (
+    "[<0>] slabprobe_pte_alloc_kernel+0xf5/0x120 [slabprobe]\n[<0>] map_kernel_range_noflush+0x30d/0x380\n"
+    "[<0>] __vmalloc_area_node+0x19d/0x230\n[<0>] __vmalloc+0x97/0xd0\n"
+)
+GROWTH_STACK = (
+    "[<0>] spl_cache_grow_work+0x6f/0x240 [spl]\n[<0>] slabprobe_grow_work+0x51/0x140 [slabprobe]\n"
+    f"[<0>] taskq_thread+0x2e0/0x510 [spl]\n{_KTHREAD}"
+)
+_CAUGHT = TRAP_STACK + _TABLE + GROWTH_STACK
+_CAUGHT_ITSELF = (
+    f"{TRAP_STACK}{_TABLE}[<0>] spl_kmem_cache_alloc+0x328/0x5d0 [spl]\n"
+    f"[<0>] slabprobe_transaction+0x1b/0x30 [slabprobe]\n[<0>] critical_thread+0x74/0x340 [slabprobe]\n{_KTHREAD}"
+)
+_WAITS = f"[<0>] spl_kmem_cache_alloc+0x550/0x5c0 [spl]\n[<0>] critical_thread+0x74/0x340 [slabprobe]\n{_KTHREAD}"
+# The probe's own thread that takes memory, asleep for good but in `reclaim-organic`.
+_MEMORY_TASK = (
+    "task pid=120 comm=slabprobe/mem state=I voluntary=2 nonvoluntary=0\n"
+    f"[<0>] slabprobe_take+0x5f/0x220 [slabprobe]\n{_KTHREAD}"
+)
+_IDLES = f"[<0>] idle+0xaf/0xf0 [slabprobe]\n[<0>] critical_thread+0x32/0x340 [slabprobe]\n{_KTHREAD}"
+
+
+# Context switches of the worker when it comes to be held: a few for each tick before.
+WORKER_SWITCHES = 2 + 6 * 12
+
+
+def worker_text(
+    state: str = "D", stack: str = _HELD, switches: tuple[int, int] = (WORKER_SWITCHES, 0), rest: str = ""
+) -> str:
+    """What `tasks` says of the worker."""
+    header = f"task pid={WORKER_PID} comm=spl_kmem_cache state={state}"
+    return f"{header} voluntary={switches[0]} nonvoluntary={switches[1]}{rest}\n{stack}"
+
+
+@dataclass(slots=True)
+class _Thread:
+    """One critical thread. Objects are counted by kind when they are taken and when they are given back."""
+
+    index: int
+    # Of a round.
+    objects: int = OBJECTS
+    rounds: int = 0
+    slab: int = 0
+    emergency: int = 0
+    allocs: int = 0
+    frees: int = 0
+    emergency_total: int = 0
+    gap_max_ns: int = 0
+    gap_total_max_ns: int = 0
+    # 0: it does not wait.
+    waits_since_ns: int = 0
+    # 0: it is idle.
+    last_ns: int = 0
+    reached: str = "running"
+
+    def take(self, count: int, emergency: bool) -> None:
+        self.allocs += count
+        if emergency:
+            self.emergency += count
+            self.emergency_total += count
+        else:
+            self.slab += count
+
+    def finish_round(self, emergency: bool) -> None:
+        self.take(self.objects - self.slab - self.emergency, emergency)
+        self.frees += self.slab + self.emergency
+        self.slab = self.emergency = 0
+        self.rounds += 1
+
+    def note_gap(self, gap_ns: int) -> None:
+        self.gap_max_ns = max(self.gap_max_ns, gap_ns)
+        self.gap_total_max_ns = max(self.gap_total_max_ns, gap_ns)
+
+    def idle(self, state: str) -> None:
+        self.reached = state
+        self.last_ns = 0
+
+
+class _Simulation:
+    """The guest, and the harness that drives it and writes down what it reads."""
+
+    def __init__(self, scenario: str, knobs: Knobs) -> None:
+        self.phases = PHASES[scenario]
+        self.knobs = knobs
+        # Rounds are transactions, and there is a trap for one thread.
+        self.is_cycle = scenario_of(scenario) in (CYCLE, ORGANIC)
+        self.is_declined = scenario == DECLINED
+        self.is_organic = scenario == ORGANIC
+        self.is_long = scenario == LONG
+        self.loads = LOADS.get(scenario, ())
+        self.txg = 20
+        self.written = 0
+        self.count = 1 if self.is_cycle or self.is_long else THREADS
+        # The clock, and when each phase began.
+        self.tick = 0
+        self.now_ns = BASE_NS
+        self.begun: dict[str, int] = {"": BASE_NS}
+        # The probe.
+        self.threads: list[_Thread] = []
+        self.wanted = "stopped"
+        self.marks: list[tuple[str, int]] = []
+        self.latency: dict[int, int] = {}
+        # Where objects came from: magazines, refills of these, and what was given back and asked for again.
+        self.hits = self.refills = self.reused = 0
+        self.woken: dict[int, int] = {}
+        # In `nominal` every other round finds what the one before gave back.
+        self.reap_rounds = 2 if scenario == NOMINAL else 1
+        # The lever.
+        self.armed = False
+        self.entries = self.since_ns = self.released_ns = 0
+        # Ticks for which the worker has been held; 0: it is not.
+        self.held_ticks = 0
+        # The trap. `armed` then means that it catches the worker.
+        self.trap = "off"
+        self.tables = self.asked = self.let_go = self.waited = 0
+        self.commits = self.carried = 0
+        # Low memory.
+        self.pressing = False
+        self.refused = 0
+        # The faults.
+        self.is_faulty = scenario in (GROW, SPARE)
+        self.place = "off"
+        self.marked = self.injected = 0
+        # Batches of frees that were timed, with each number of objects kept.
+        self.batches = 0
+        # What SPL remembers.
+        self.switches = 2
+        # How long each virtual CPU has waited for one of the host's.
+        self.starved_ns = 0
+        self.dlock = self.emergency_max = self.object_max = 0
+        # Free blocks by order, and what they were when memory was fragmented.
+        self.blocks = {"now": BLOCKS}
+        # The agent and the host.
+        self.seq = 0
+        self.texts: dict[str, str] = {}
+        self.records: list[Record] = [{"kind": "start", "schema_version": 1, "at_s": 0.0}]
+
+    def run(self) -> list[Record]:
+        self.frame("agent", f"hello version=1 rate_hz=20 slow_every=10 base_ns={BASE_NS} period_ns={PERIOD_NS} pid=117")
+        self.frame(
+            "ctl",
+            f"ok set threads={self.count} objects={OBJECTS} size={SIZE} pause_us=5000 reap_rounds={self.reap_rounds}",
+        )
+        for phase in self.phases:
+            self.begin(phase)
+            for _ in range(phase.ticks):
+                self.move_on()
+                self.read()
+        self.now_ns += 2_000_000
+        if self.knobs.ended:
+            self.frame("agent", f"end frames={self.seq} dropped={self.knobs.dropped}")
+        return self.records
+
+    def within(self, span: Span | None) -> bool:
+        """Whether it is the time."""
+        if span is None or span.phase not in self.begun:
+            return False
+        into_s = (self.now_ns - self.begun[span.phase]) / 1e9
+        return span.after_s <= into_s < span.after_s + span.for_s
+
+    # --- the harness -------------------------------------------------------------------------------------------------
+
+    def begin(self, phase: Phase) -> None:
+        if not phase.name:
+            return
+        # Between the readings of one tick and those of the next.
+        self.now_ns = max(self.now_ns + 2_000_000, BASE_NS + self.tick * PERIOD_NS + 20_000_000)
+        self.begun[phase.name] = self.now_ns
+        self.record({"kind": "phase", "name": phase.name})
+        if phase.name not in self.knobs.unmarked:
+            self.marks.append((phase.name, self.now_ns))
+            for thread in self.threads:
+                thread.gap_max_ns = 0
+            self.frame("ctl", f"ok mark {phase.name}")
+        for command in phase.commands:
+            self.obey(command)
+            self.frame("ctl", f"ok {command}")
+
+    def obey(self, command: str) -> None:
+        match command:
+            case "start":
+                self.threads = [
+                    _Thread(index, KEEP + TIMED if self.is_long else OBJECTS) for index in range(self.count)
+                ]
+                self.wanted = "running"
+            case "stop":
+                self.wanted = "stopped"
+            case "park":
+                self.wanted = "parked"
+            case "resume":
+                self.wanted = "running"
+            case "fragment 512":
+                after = BLOCKS if self.knobs.unbroken else (44_497, *([0] * 10))
+                self.blocks = {"now": after, "before": BLOCKS, "after": after}
+            case "hold":
+                self.armed = True
+            case "release":
+                self.armed = False
+            case "fail grow" | "fail emergency" | "fail off":
+                self.place = command.removeprefix("fail ")
+            case "trap induced" | "trap organic":
+                self.trap = command.split()[1]
+                self.armed = not self.is_declined
+            case "pressure on" | "pressure off":
+                self.pressing = command.endswith("on")
+            case "trap off":
+                self.trap = "off"
+                self.let_go += self.held_ticks > 0
+                self.armed = False
+
+    # --- the guest ---------------------------------------------------------------------------------------------------
+
+    def move_on(self) -> None:
+        self.tick += 1
+        self.now_ns = BASE_NS + self.tick * PERIOD_NS
+        self.starved_ns += int(PERIOD_NS * (self.knobs.host_wait if self.within(self.knobs.starving) else QUIET_HOST))
+        if self.is_cycle:
+            self.move_trap()
+        self.refused += 3 * (self.pressing and not self.within(self.knobs.relieved))
+        if self.place != "off":
+            self.marked += 3
+            self.injected += 2 * (self.injected < INJECTED and not self.knobs.faultless)
+        self.move_worker()
+        for thread in self.threads:
+            self.move_thread(thread)
+
+    def move_trap(self) -> None:
+        """It is sprung once if it catches somebody, else again and again; some commits later that one is free."""
+        if self.trap != "off" and self.wanted == "running" and (self.is_declined or not self.tables):
+            self.tables += 1
+            self.asked += not self.knobs.deaf
+        enough = self.within(Span("resolve", 0.2)) and not self.knobs.forever and not self.knobs.own
+        if self.armed and self.held_ticks and (enough or self.within(self.knobs.free_worker)):
+            self.armed = False
+            self.waited += 1
+
+    def move_worker(self) -> None:
+        held = self.armed and not self.within(self.knobs.free_worker)
+        if held and not self.held_ticks:
+            self.since_ns = self.now_ns
+            self.entries += 1
+        elif self.held_ticks and not held:
+            self.released_ns = self.now_ns
+        self.held_ticks = self.held_ticks + 1 if held else 0
+        if not held and not self.within(self.knobs.unwoken):
+            self.switches += 6
+
+    @property
+    def deadlocked(self) -> bool:
+        """Whether a caller has timed out; the threads have emergency objects from then on."""
+        return self.held_ticks > 1 and self.knobs.fallback and not self.knobs.ample_slabs and not self.knobs.own
+
+    def must_wait(self, thread: _Thread) -> bool:
+        if self.within(self.knobs.waiting.get(thread.index)):
+            return True
+        return self.held_ticks > 0 and not self.deadlocked and not self.knobs.ample_slabs
+
+    def move_thread(self, thread: _Thread) -> None:
+        if thread.reached == self.wanted != "running":
+            return
+        if self.must_wait(thread):
+            thread.reached = "running"
+            thread.waits_since_ns = thread.waits_since_ns or (thread.last_ns or self.now_ns - PERIOD_NS) + 30_000
+            return
+        if thread.waits_since_ns:
+            self.end_wait(thread)
+        if self.wanted == "stopped":
+            if thread.slab + thread.emergency:
+                thread.finish_round(self.deadlocked)
+            thread.idle("stopped")
+        elif self.wanted == "parked":
+            thread.take(thread.objects - thread.slab - thread.emergency, self.deadlocked)
+            thread.idle("parked")
+        else:
+            self.work(thread)
+        if self.deadlocked:
+            self.emergency_max = self.count * thread.objects
+        else:
+            self.object_max = self.count * thread.objects
+
+    def end_wait(self, thread: _Thread) -> None:
+        waited_ns = self.now_ns - thread.waits_since_ns
+        thread.note_gap(waited_ns)
+        thread.waits_since_ns = 0
+        self.count_latency(waited_ns.bit_length() - 1, 1)
+        if self.deadlocked:
+            self.dlock += 1
+
+    def work(self, thread: _Thread) -> None:
+        """A few rounds, and a part of the next."""
+        before = thread.allocs
+        for _ in range(ROUNDS):
+            thread.finish_round(self.deadlocked)
+            self.commits += not self.within(self.knobs.uncommitted)
+            self.carried += self.deadlocked and not self.within(self.knobs.uncarried)
+        self.batches += self.deadlocked
+        thread.take(8 + (7 * self.tick + 11 * thread.index) % 17, self.deadlocked)
+        thread.reached = "running"
+        if thread.last_ns:
+            thread.note_gap(6_100_000 + 1_000 * (self.tick % 7))
+        thread.last_ns = self.now_ns - 20_000
+        got = thread.allocs - before
+        if not self.deadlocked:
+            self.refills += ROUNDS
+            self.hits += got - ROUNDS
+            self.reused += OBJECTS if self.reap_rounds > 1 and not self.knobs.unused else 0
+        if self.held_ticks:
+            self.count_latency(16 if self.deadlocked else 8, got)
+        else:
+            late = self.within(self.knobs.timeouts)
+            # One such wait takes two ticks.
+            bucket, count = (26, self.tick % 2) if late else (14, ROUNDS)
+            self.count_latency(26 if late else 20, count)
+            self.woken[bucket] = self.woken.get(bucket, 0) + count
+            self.count_latency(8, got - count)
+
+    def count_latency(self, bucket: int, count: int) -> None:
+        self.latency[bucket] = self.latency.get(bucket, 0) + count
+
+    # --- what is read ------------------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        self.now_ns += 1_000_000
+        self.read_source("probe", self.probe_text)
+        self.read_source("slab", self.slab_text)
+        self.read_source("tasks", self.tasks_text)
+        if self.loads and "load" in self.begun:
+            self.read_source("load", self.load_text)
+        if POOLED & set(self.loads):
+            self.read_source("txgs", self.txgs_text)
+            if self.tick % 10 == 0:
+                self.read_source("poolstate", lambda: "ONLINE\n")
+        if self.tick % 10 == 0:
+            self.read_source("meminfo", lambda: f"MemTotal:  406312 kB\nMemFree:  {365_524 - self.tick} kB\n")
+            self.read_source("pressure", lambda: "# memory\nsome avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
+            self.read_source("vmstat", lambda: f"nr_free_pages {91_381 - self.tick}\npgfault 10\n")
+        if self.tick % 5 == 0:
+            spent_ns = self.tick * PERIOD_NS
+            times = {"run_ns": spent_ns - self.starved_ns, "wait_ns": self.starved_ns}
+            vcpus = [{"tid": 32_007 + cpu, **times} for cpu in range(2)]
+            self.record({"kind": "host", "vcpus": vcpus, "load1": 1.5})
+
+    def read_source(self, source: str, render: Any) -> None:
+        if self.within(self.knobs.unread.get(source)):
+            return
+        text = str(render())
+        span, other = self.knobs.garbled.get(source, (None, ""))
+        if self.within(span):
+            text = other
+        self.now_ns += 100_000
+        self.frame(source, text)
+        self.now_ns += 100_000
+
+    def frame(self, source: str, text: str) -> None:
+        """The agent writes `same` for a text that has not changed."""
+        same = source not in ("agent", "ctl") and self.texts.get(source) == text
+        self.texts[source] = text
+        seq, self.seq = self.seq, self.seq + 1
+        if self.within(self.knobs.lost):
+            return
+        self.record(
+            {
+                "kind": "frame",
+                "path": "ssh",
+                "seq": seq,
+                "tick": self.tick,
+                "source": source,
+                "what": "same" if same else "data",
+                "start_ns": self.now_ns,
+                "end_ns": self.now_ns + 80_000,
+                "text": "" if same else text,
+            }
+        )
+
+    def record(self, record: Record) -> None:
+        if not self.within(self.knobs.cut):
+            self.records.append({**record, "at_s": round((self.now_ns - BASE_NS) / 1e9 + 4.7, 6)})
+
+    def skewed(self, source: str, cells: Mapping[str, int]) -> dict[str, int]:
+        """What the text says. SPL's counters are unsigned."""
+        told = dict(cells)
+        for skew in self.knobs.skews:
+            if skew.source == source and self.within(skew.span):
+                told = {name: (value + skew.cells.get(name, 0)) % 2**64 for name, value in told.items()}
+        return told
+
+    def probe_text(self) -> str:
+        lines = ["slabprobe 1", f"now_ns {self.now_ns}"]
+        lines.append(f"bits kvmem={KVMEM:#x} deadlocked={DEADLOCKED:#x} growing={GROWING:#x} reaping=0x10000")
+        lines.append(
+            self.probe_line(
+                "hold",
+                **(dict.fromkeys(HOLD, 0) if self.is_cycle else self.hold_cells()),
+            )
+        )
+        if self.is_cycle:
+            mode = f"trap mode={self.trap} "
+            lines.append(self.probe_line("trap", **self.trap_cells()).replace("trap ", mode, 1))
+            lines.append(self.probe_line("tx", commits=self.commits, carried=self.carried, ballast=0, ballast_kib=0))
+        if self.is_organic:
+            held, given = 92_000 * self.pressing, 16 * self.refused
+            cells = {"on": int(self.pressing), "held": held, "taken": held + given, "given": given}
+            lines.append(self.probe_line("pressure", **cells, refused=self.refused, free=94_000 - held))
+        if self.is_faulty:
+            faults = {"marked": self.marked, "injected": self.injected, "missed": 0}
+            lines.append(self.probe_line("fail", **faults).replace("fail ", f"fail place={self.place} ", 1))
+        config = {"threads": self.count, "objects": OBJECTS, "size": SIZE, "pause_us": 5000}
+        config["reap_rounds"] = self.reap_rounds
+        lines.append(self.probe_line("config", **config, **({"keep": KEEP} if self.is_long else {})))
+        reached = {state: sum(t.reached == state for t in self.threads) for state in ("parked", "stopped")}
+        lines.append(self.probe_line("run", **reached).replace("run ", f"run state={self.wanted} ", 1))
+        lines.append(
+            self.probe_line(
+                "live",
+                slab=sum(t.slab for t in self.threads),
+                emergency=sum(t.emergency for t in self.threads),
+                emergency_max=self.emergency_max,
+                emergency_total=sum(t.emergency_total for t in self.threads),
+            )
+        )
+        lines += [self.thread_line(thread) for thread in self.threads]
+        lines += [f"latency {bucket} {count}" for bucket, count in sorted(self.latency.items())]
+        lines += self.service_lines()
+        for kept, cost_ns in ((10, 7_500), (KEEP, 9_000)) if self.is_long and self.batches else ():
+            costs = {"min_ns": cost_ns - 500, "median_ns": cost_ns}
+            lines.append(self.probe_line(f"kept {kept}", objects=TIMED, batches=self.batches, **costs))
+        lines += [f"blocks {when} {' '.join(map(str, counts))}" for when, counts in self.blocks.items()]
+        lines += [f"mark {index} {time_ns} {name}" for index, (name, time_ns) in enumerate(self.marks)]
+        return "\n".join(lines) + "\n"
+
+    def service_lines(self) -> list[str]:
+        """Where objects came from; each refill waits for two growths, and is woken some 20 us after the second."""
+        if self.knobs.uncounted:
+            return []
+        counters = {"hits": self.hits, "refills": self.refills, "grew": self.refills}
+        reused = {"reusable": self.reused, "reused": self.reused}
+        return [
+            self.probe_line("magazine", size=64, refill=32, cpus=2, **counters, **reused),
+            self.probe_line("growth", begun=2 * self.refills, done=2 * self.refills, slabs=2 * self.refills),
+            f"waited 20 {self.refills}",
+            *(f"woken {bucket} {count}" for bucket, count in sorted(self.woken.items())),
+        ]
+
+    def hold_cells(self) -> dict[str, int]:
+        pid = WORKER_PID if self.entries else 0
+        held = (int(self.armed), int(self.held_ticks > 0), pid, self.since_ns, self.entries, self.released_ns)
+        return dict(zip(HOLD, held, strict=True))
+
+    def trap_cells(self) -> dict[str, int]:
+        caught = self.asked if not self.is_declined else 0
+        return {
+            "spent": int(caught > 0),
+            "tables": self.tables,
+            "induced": 0 if self.is_organic else self.tables,
+            "sprung": self.asked,
+            "declined": self.asked - caught,
+            "entered": caught,
+            "waited": self.waited,
+            "let_go": self.let_go,
+            "waiting": int(self.held_ticks > 0 and not self.knobs.deaf),
+            "pid": (THREAD_PIDS[0] if self.knobs.own else WORKER_PID) if caught else 0,
+            "since_ns": self.since_ns,
+            "released_ns": self.released_ns,
+            "gfp": 0xD00 if self.is_declined else 0xDC0,
+        }
+
+    def load_text(self) -> str:
+        """Both loads are in their bands, and 300 KiB are written back in a tick."""
+        self.written += 300 * (not self.within(self.knobs.unwritten))
+        written = self.written
+        memory = {"total": 406_312, "available": 33_000, "free": 9_000, "dirty": 12_000, "writeback": 900, "swap": 0}
+        counts = {"written": written, "scanned": 0, "scanned_direct": 0, "some_us": 0, "full_us": 0, "oom_kills": 0}
+        beat = {"status": 0, "bytes": 4096 * self.tick, "beat_ns": self.now_ns}
+        torn = int(self.within(self.knobs.torn))
+        lines = ["splvm-load 1", f"at seq={self.tick} now_ns={self.now_ns} cpu_us={300 * self.tick}"]
+        lines.append(self.line("load", "memory", **memory, **counts))
+        for name in self.loads:
+            low, high, level = _BANDS[name]
+            cells = {"low": low, "high": high, "level": level, "since_ns": self.begun["load"]}
+            done = {"done_kib": written} if name != "lowmem" else {}
+            unit = "KiB/s" if name.startswith("zfs") else "KiB"
+            lines.append(self.line("load", f"load {name}", **cells, **done) + f" unit={unit}")
+            worker = {"pid": 140 + len(name), "alive": 1, "signal": 0, **beat}
+            lines.append(self.line("load", f"worker {name} 0", **worker) + " role=eater")
+        return "\n".join([*lines, f"end seq={self.tick + torn}"]) + "\n"
+
+    def txgs_text(self) -> str:
+        """A txg is synced each second."""
+        self.txg += self.tick % 20 == 0 and not self.within(self.knobs.unsynced)
+        states = [(self.txg - 1, "C", 0, 8192), (self.txg, "S", 0, 0), (self.txg + 1, "O", 65536, 0)]
+        lines = [
+            f"{number} 5000000000 {state} {dirty} 0 {written} 0 9 1 1 1 1" for number, state, dirty, written in states
+        ]
+        return "\n".join([TXG_HEADING, *lines]) + "\n"
+
+    def thread_line(self, thread: _Thread) -> str:
+        since_ns = thread.last_ns or thread.waits_since_ns
+        open_ns = self.now_ns - since_ns if since_ns else 0
+        return self.probe_line(
+            f"thread {thread.index}",
+            pid=THREAD_PIDS[thread.index],
+            rounds=thread.rounds,
+            allocs=thread.allocs,
+            frees=thread.frees,
+            emergency=thread.emergency_total,
+            failures=0,
+            corrupt=0,
+            gap_max_ns=max(thread.gap_max_ns, open_ns),
+            gap_total_max_ns=max(thread.gap_total_max_ns, open_ns),
+            alloc_since_ns=thread.waits_since_ns,
+            last_ns=thread.last_ns,
+        )
+
+    def probe_line(self, tag: str, **values: int) -> str:
+        return self.line("probe", tag, **values)
+
+    def line(self, source: str, tag: str, **values: int) -> str:
+        told = self.skewed(source, {f"{tag}.{key}": value for key, value in values.items()})
+        return " ".join((tag, *(f"{name.removeprefix(f'{tag}.')}={value}" for name, value in told.items())))
+
+    def slab_text(self) -> str:
+        rows = [slab_row("spl_zlib_workspace_cache", dict.fromkeys(CELLS, 0) | ZLIB)]
+        if self.threads and self.knobs.kernel_cache:
+            rows.append(kernel_row("slabprobe", sum(t.slab for t in self.threads)))
+        elif self.threads:
+            rows.append(slab_row("slabprobe", self.skewed("slab", self.slab_cells())))
+        return SLAB_HEADER + "".join(rows)
+
+    def slab_cells(self) -> dict[str, int]:
+        slab, emergency = (sum(getattr(t, kind) for t in self.threads) for kind in ("slab", "emergency"))
+        busy = self.wanted == "running" and not self.held_ticks
+        used = -(-slab // PER_SLAB)
+        total = used + busy
+        growing = GROWING if self.held_ticks or (busy and self.tick % 2) else 0
+        return {
+            "flags": KVMEM | growing | (DEADLOCKED if self.deadlocked else 0),
+            "size": total * SLAB_SIZE,
+            "alloc": slab * SIZE,
+            "slabsize": SLAB_SIZE,
+            "objsize": SIZE,
+            "slab.total": total,
+            "slab.alloc": used,
+            "slab.max": self.object_max // PER_SLAB,
+            "object.total": total * PER_SLAB + emergency,
+            "object.alloc": slab,
+            "object.max": self.object_max,
+            "emergency.dlock": self.dlock,
+            "emergency.alloc": emergency,
+            "emergency.max": self.emergency_max,
+        }
+
+    def tasks_text(self) -> str:
+        text = worker_text("S", _LISTENS, (self.switches, 0))
+        if self.held_ticks and not self.knobs.own:
+            text = worker_text("D", _CAUGHT if self.is_cycle else _HELD, (self.switches, 0))
+        if self.knobs.worker is not None and self.within(self.knobs.worker[0]):
+            text = self.knobs.worker[1]
+        return text + _MEMORY_TASK + "".join(self.thread_task(thread) for thread in self.threads)
+
+    def thread_task(self, thread: _Thread) -> str:
+        idle = thread.reached != "running"
+        unwoken = self.within(self.knobs.unwoken)
+        waiting = unwoken or (thread.waits_since_ns and not self.knobs.ready)
+        state = "D" if waiting else "I" if idle else "R"
+        waits = _CAUGHT_ITSELF if self.knobs.own and self.held_ticks else _WAITS
+        stack = waits if waiting else _IDLES if idle else ""
+        name = "tx" if self.is_cycle else thread.index
+        header = f"task pid={THREAD_PIDS[thread.index]} comm=slabprobe/{name} state={state}"
+        rounds = 0 if unwoken else thread.rounds
+        return f"{header} voluntary={2 * rounds} nonvoluntary={rounds // 3}\n{stack}"
+
+
+TXG_HEADING = "txg birth state ndirty nread nwritten reads writes otime qtime wtime stime"
+
+# Band and level of each load.
+_BANDS = {
+    "writeback": (4096, 24_576, 12_900),
+    "lowmem": (16_384, 49_152, 33_000),
+    "zfs": (64, (1 << 63) - 1, 6000),
+    "zfs-mmap": (64, (1 << 63) - 1, 6000),
+    "zvol-swap": (32_768, (1 << 63) - 1, 60_000),
+    "disk-swap": (32_768, (1 << 63) - 1, 60_000),
+    "arc-mlock": (737_280, 819_200, 800_000),
+}
+
+# A report of a load that nobody asked for.
+OTHER_LOAD = (
+    "splvm-load 1\nat seq=9 now_ns=5000000000 cpu_us=10\n"
+    "memory total=406312 available=300000 free=290000 dirty=0 writeback=0 written=0 swap=0 scanned=0 scanned_direct=0 "
+    "some_us=0 full_us=0 oom_kills=0\n"
+    "load memcg unit=KiB low=24576 high=32768 level=32000 since_ns=4500000000 done_kib=5\nend seq=9\n"
+)
+
+
+# --- the slab file as the kernel prints it ----------------------------------------------------------------------------
+
+SLAB_HEADER = (
+    "--------------------- cache -------------------------------------------------------  "
+    "----- slab ------  ---- object -----  --- emergency ---\n"
+    "name                                    flags      size     alloc slabsize  objsize  "
+    "total alloc   max  total alloc   max  dlock alloc   max\n"
+)
+ZLIB = {"flags": KVMEM, "slabsize": 2_145_216, "objsize": 268_104}
+_SIZES = ("flags", "size", "alloc", "slabsize", "objsize")
+_SLAB = ("slab.total", "slab.alloc", "slab.max")
+_OBJECT = ("object.total", "object.alloc", "object.max")
+_EMERGENCY = ("emergency.dlock", "emergency.alloc", "emergency.max")
+CELLS = (*_SIZES, *_SLAB, *_OBJECT, *_EMERGENCY)
+
+
+def slab_row(name: str, cells: Mapping[str, int]) -> str:
+    """One cache, as slab_seq_show() prints it."""
+    flags, size, alloc, slabsize, objsize = (cells[cell] for cell in _SIZES)
+    groups = "".join(f"  {cells[a]:5} {cells[b]:5} {cells[c]:5}" for a, b, c in (_SLAB, _OBJECT, _EMERGENCY))
+    return f"{name:36}  {flags:#07x} {size:9} {alloc:9} {slabsize:8} {objsize:8}{groups}\n"
+
+
+def kernel_row(name: str, objects: int) -> str:
+    """The same for a cache that the kernel's own allocator backs."""
+    dashes = f"  {'-':>5} {'-':>5} {'-':>5}"
+    sizes = f"{'-':>9} {objects * SIZE:9} {'-':>8} {SIZE:8}"
+    return f"{name:36}  0x00100 {sizes}{dashes}  {'-':>5} {objects:5} {'-':>5}{dashes}\n"

@@ -1,0 +1,42 @@
+"""Runs for tests of the report site: recorded ones, and rows of a history."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from splvm.campaign.keep import find_runs, read_runs
+from splvm.history.schema import Figure, Run
+
+# Text that would be markup, or a program, wherever it is not escaped.
+HOSTILE = """</script><script>alert(1)</script><img src=x onerror=alert(1)>"'<b>{{7*7}}&lt;"""
+
+
+def recorded_runs(data: Path, target: Path) -> list[Run]:
+    """The runs of tests/data, unpacked below `target`; the first one is `progress`."""
+    for archive in sorted((data / "runs").glob("*.tar.xz")):
+        with tarfile.open(archive) as opened:
+            opened.extractall(target, filter="data")
+    found = [run for _, run in read_runs(find_runs([target])) if isinstance(run, Run)]
+    return sorted(found, key=lambda run: Path(run.directory).name != "progress")
+
+
+def a_run(number: int, verdict: str = "PROGRESS", **told: Any) -> Run:
+    """A row; numbers among what is told are figures, the rest columns."""
+    run_id = hashlib.sha256(str(number).encode()).hexdigest()
+    figures = {name: value for name, value in told.items() if isinstance(value, float)}
+    columns: dict[str, Any] = {
+        "id": run_id,
+        "batch": "",
+        "started": datetime(2026, 1, 1) + timedelta(minutes=number),
+        **{"scenario": "held-worker", "kernel": "debian-12", "variant": "stock", "loads": ""},
+        **dict.fromkeys(("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "command"), "x"),
+        **{"starved": "", "reason": f"reason of {number}", "fingerprint": "", "directory": "/nowhere"},
+        **{"patches": [], "modules": {"spl.ko": "a" * 64}, "duration_s": 1.0},
+        **{"verdict": verdict, "expected": ["PROGRESS"], "as_expected": verdict == "PROGRESS"},
+    }
+    columns |= {name: value for name, value in told.items() if name not in figures}
+    return Run(**columns, figures=[Figure(run_id=run_id, name=name, value=value) for name, value in figures.items()])

@@ -1,0 +1,451 @@
+"""Bisection: candidates from git, kernels and series; what it asks, keeps, leaves out and goes on with."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from experiments import experiment
+from splvm.builds.revisions import extract_revision, list_revisions
+from splvm.builds.spl import SPL_DIR
+from splvm.campaign import bisect
+from splvm.campaign.bisect import Bisection, Candidate, Kind, Plan, find_patches, read_bisection
+from splvm.campaign.processes import Job, JobResult
+from splvm.campaign.repro import HITS
+from splvm.cli import app
+from splvm.deadline import Deadline
+from splvm.errors import BuildError, EvidenceError, HarnessError, SetupError, UsageError
+from splvm.evidence.verdict import Outcome, Reason, Verdict
+from splvm.run.prepare import Wish
+
+CACHE = SPL_DIR / "spl-kmem-cache.c"
+# Outcome of a run of a candidate; None is trouble.
+Oracle = Callable[[int], Outcome | None]
+
+
+def plan(count: int, **changes: Any) -> Plan:
+    candidates = tuple(Candidate(f"k{number}", f"k{number}") for number in range(count))
+    base: dict[str, Any] = {"hits": HITS, "confidence": 0.95, "most_runs": 200, "seed": 1}
+    return Plan(
+        **{"scenario": "held-worker", "kind": Kind.KERNELS, "candidates": candidates, "wish": Wish(), **base, **changes}
+    )
+
+
+def steps(first_bad: int) -> Oracle:
+    return lambda number: Outcome.STALLED if number >= first_bad else Outcome.PROGRESS
+
+
+def broken(*names: str) -> dict[str, HarnessError]:
+    """Kernels for which nothing compiles."""
+    return dict.fromkeys(names, BuildError("spl.ko", "error: expected ';'\nmore", None))
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What stands for builds and guests: `oracle`, `builds` by the wish's kernel, and what was `asked` and built."""
+    told = SimpleNamespace(oracle=steps(0), builds={}, zfs={}, asked=[], built=[], broken={}, trees=[])
+
+    def prepare(wish: Wish) -> Any:
+        told.built.append(wish)
+        if wish.kernel in told.broken:
+            raise told.broken[wish.kernel]
+        told.trees.append(wish.spl.startswith("path:") and Path(wish.spl[5:]).is_dir())
+        modules = {"spl.ko": told.builds.get(wish.kernel, str(wish))}
+        made = experiment(kernel={"release": "6.1"}, spl={"modules": modules}, zfs=told.zfs.get(wish.kernel))
+
+        def make(*_: Any, **__: Any) -> Any:
+            # ZFS is built now, of the same tree.
+            told.trees.append(wish.spl.startswith("path:") and Path(wish.spl[5:]).is_dir())
+            return made
+
+        return SimpleNamespace(experiment=make)
+
+    def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
+        for job in jobs:
+            number = int(job.out.parent.name[:3])
+            told.asked.append(number)
+            outcome = told.oracle(number)
+            if outcome is None:
+                on_done(JobResult(job, (), 1.0, "no room"))
+            else:
+                on_done(JobResult(job, ((Verdict(outcome, (Reason("why"),)), job.out),), 1.0))
+
+    monkeypatch.setattr(bisect, "prepare", prepare)
+    monkeypatch.setattr(bisect, "run_jobs", run_jobs)
+    return told
+
+
+def found(search: Bisection) -> tuple[int, int] | None:
+    answer = search.answer
+    return (answer.first, answer.last) if answer else None
+
+
+def test_the_first_bad_one_is_found(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle = steps(13)
+    search = Bisection(plan(20), tmp_path)
+    search.run(1, lambda *_: None)
+    assert found(search) == (13, 13)
+    assert len(search.tries) <= 11
+    evidence = [(label, each.candidate, each.outcome) for label, each in search.evidence()]
+    assert evidence == [("last good", 12, Outcome.PROGRESS), ("first bad", 13, Outcome.STALLED)]
+    told = json.loads((tmp_path / "bisect.json").read_text())
+    assert told["answer"]["first"] == 13 and len(told["runs"]) == len(search.tries)
+    # Each candidate is built once, and both ends in any case.
+    assert len(world.built) == len({0, 19, *world.asked})
+
+
+def test_what_does_not_build_is_left_out(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle, world.broken = steps(13), broken("k12", "k10", "k5")
+    search = Bisection(plan(20), tmp_path)
+    search.run(1, lambda *_: None)
+    assert found(search) == (12, 13)
+    assert search.skipped[12] == "spl.ko failed:\nerror: expected ';'\nmore"
+    assert search.tallies()[12].why == "spl.ko failed:"
+    assert search.name(12) == "k12"
+
+
+@pytest.mark.parametrize(("number", "end"), [(0, "good"), (19, "bad")])
+def test_an_end_that_does_not_build(world: SimpleNamespace, tmp_path: Path, number: int, end: str) -> None:
+    world.oracle, world.broken = steps(0 if end == "good" else 13), broken(f"k{number}")
+    with pytest.raises(SetupError, match=f"the {end} end, k{number}, cannot be asked"):
+        Bisection(plan(20), tmp_path).run(1, lambda *_: None)
+
+
+def test_trouble_of_the_host_leaves_nobody_out(world: SimpleNamespace, tmp_path: Path) -> None:
+    """A mirror that is away is no fault of a candidate's, and ends the search until it is back."""
+    world.oracle, world.broken = steps(13), {f"k{number}": SetupError("no mirror") for number in range(1, 19)}
+    with pytest.raises(SetupError, match="no mirror"):
+        Bisection(plan(20), tmp_path).run(1, lambda *_: None)
+    world.broken = {}
+    again = read_bisection(tmp_path)
+    assert not again.skipped
+    again.run(1, lambda *_: None)
+    assert found(again) == (13, 13)
+
+
+def test_ends_that_are_the_same_build(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle, world.builds = steps(3), {f"k{number}": "one" for number in range(8)}
+    with pytest.raises(SetupError, match="k0 and k7 are the same build"):
+        Bisection(plan(8), tmp_path).run(1, lambda *_: None)
+
+
+def test_what_is_loaded_beside_spl_is_part_of_the_build(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle, world.builds = steps(5), {f"k{number}": "one" for number in range(8)}
+    world.zfs = {f"k{number}": {"sha256": str(number)} for number in range(8)}
+    search = Bisection(plan(8), tmp_path)
+    search.run(1, lambda *_: None)
+    assert found(search) == (5, 5)
+
+
+def test_a_build_that_is_another_one_by_now(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle = steps(5)
+    Bisection(plan(8, most_runs=3), tmp_path).run(1, lambda *_: None)
+    again = read_bisection(tmp_path)
+    again.plan = plan(8)
+    world.builds = {f"k{number}": f"new {number}" for number in range(8)}
+    with pytest.raises(EvidenceError, match="is another build than its runs so far were of"):
+        again.run(1, lambda *_: None)
+
+
+def test_runs_that_say_nothing_are_no_observation(world: SimpleNamespace, tmp_path: Path) -> None:
+    odd: dict[int, int] = {}
+
+    def oracle(number: int) -> Outcome | None:
+        odd[number] = odd.get(number, 0) + 1
+        silent = (Outcome.INCONCLUSIVE, None, Outcome.NOT_TRIGGERED)
+        # 15 never says anything; the others do at the second time.
+        return silent[odd[number] % 3] if number == 15 or odd[number] == 1 else steps(16)(number)
+
+    world.oracle = oracle
+    search = Bisection(plan(20), tmp_path)
+    search.run(1, lambda *_: None)
+    assert found(search) == (15, 16)
+    assert search.skipped[15].startswith("3 runs in a row said nothing")
+    assert world.asked.count(15) == 3
+    assert search.tallies()[19].silent == 1
+
+
+def test_a_silent_verdict_that_is_a_hit(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle = lambda number: Outcome.NOT_TRIGGERED if number >= 4 else Outcome.PROGRESS
+    search = Bisection(plan(8, hits=frozenset({Outcome.NOT_TRIGGERED})), tmp_path)
+    search.run(1, lambda *_: None)
+    assert found(search) == (4, 4)
+
+
+def test_the_same_build_is_not_run_twice(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle = steps(30)
+    world.builds = {f"k{number}": "old" if number < 30 else "new" for number in range(64)}
+    search = Bisection(plan(64), tmp_path)
+    search.run(1, lambda *_: None)
+    assert found(search) == (30, 30)
+    # Halving is left to the compiler.
+    assert len(search.tries) < len(world.built) and len(search.tries) <= 8
+
+
+def test_commits_that_touch_nothing_are_never_asked(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle = steps(30)
+    candidates = tuple(Candidate(f"k{n}", f"k{n}", changes=n in (0, 9, 30, 50)) for n in range(64))
+    search = Bisection(plan(64, candidates=candidates), tmp_path)
+    search.run(1, lambda *_: None)
+    assert found(search) == (30, 30)
+    assert len(search.tries) <= 8
+
+
+def test_an_end_to_patience(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle = steps(13)
+    search = Bisection(plan(20, most_runs=4), tmp_path)
+    search.run(1, lambda *_: None)
+    assert found(search) is None and len(search.tries) == 4
+    assert search.to_json()["answer"] is None
+
+
+def test_it_goes_on_where_it_was(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle, world.broken = steps(13), broken("k10", "k12")
+    # Those that are built on the way to the interruption; what is between them is out of the question afterwards too.
+    world.builds = {f"k{number}": "old" for number in range(12)}
+
+    def killed(search: Bisection, _: Any) -> None:
+        if len(search.tries) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        (interrupted := Bisection(plan(20), tmp_path)).run(1, killed)
+    assert len(world.asked) == 4 and len(interrupted.builds) > 2
+    again = read_bisection(tmp_path)
+    assert list(again.search.posterior()) == pytest.approx(list(interrupted.search.posterior()))
+    assert len(again.tries) == 4 and again.plan == plan(20)
+    again.run(1, lambda *_: None)
+    straight = Bisection(plan(20), tmp_path / "other")
+    straight.out.mkdir()
+    before = len(world.asked)
+    straight.run(1, lambda *_: None)
+    assert found(again) == found(straight) == (12, 13)
+    assert world.asked[:before] == world.asked[before:], "the same questions as without the interruption"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda told: told.update(schema_version=9), "is of schema 9, this program reads 1"),
+        (lambda told: told["plan"].update(kind="planets"), "is damaged"),
+        (lambda told: told["plan"].update(candidates=[]), "is damaged"),
+        (lambda told: told["plan"].pop("hits"), "is damaged"),
+        (lambda told: told["runs"].append({"candidate": 99}), "is damaged"),
+        (lambda told: told.update(skipped={"99": "x"}), "is damaged: a run of no candidate"),
+        (lambda told: told.update(builds=[]), "is damaged"),
+    ],
+)
+def test_a_file_that_is_damaged(
+    world: SimpleNamespace, tmp_path: Path, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    world.oracle = steps(2)
+    Bisection(plan(4), tmp_path).run(1, lambda *_: None)
+    path = tmp_path / "bisect.json"
+    told = json.loads(path.read_text())
+    change(told)
+    path.write_text(json.dumps(told))
+    with pytest.raises(EvidenceError, match=said):
+        read_bisection(tmp_path)
+    path.write_text("{")
+    with pytest.raises(EvidenceError, match="is damaged"):
+        read_bisection(tmp_path)
+    path.unlink()
+    with pytest.raises(EvidenceError, match=r"has no bisect\.json"):
+        read_bisection(tmp_path)
+
+
+# Patches.
+
+
+def test_patches_of_a_series(world: SimpleNamespace, tmp_path: Path) -> None:
+    for name in ("b.patch", "a.cocci", "c.txt", "d.diff"):
+        (tmp_path / name).write_text(name)
+    by_name = find_patches(tmp_path)
+    assert [each.title for each in by_name] == ["without a patch", "a.cocci", "b.patch", "d.diff"]
+    series = tmp_path / "series"
+    series.write_text("# first\nb.patch -p1\n\na.cocci # why\n")
+    listed = find_patches(series)
+    assert [each.title for each in listed] == ["without a patch", "b.patch", "a.cocci"]
+    world.oracle = steps(1)
+    out = tmp_path / "out"
+    out.mkdir()
+    own = tmp_path / "own.patch"
+    search = Bisection(plan(3, kind=Kind.PATCHES, candidates=listed, wish=Wish(patches=(own,))), out)
+    search.run(1, lambda *_: None)
+    assert found(search) == (1, 1)
+    assert {wish.patches for wish in world.built} >= {(own,), (own, tmp_path / "b.patch")}
+    # Another content is another patch.
+    (tmp_path / "b.patch").write_text("edited")
+    with pytest.raises(EvidenceError, match=r"b\.patch is not what it was"):
+        read_bisection(out)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "No such file"), ("# nothing\n", "there is no patch"), ("gone.patch\n", "No such file")]
+)
+def test_a_series_that_is_none(tmp_path: Path, text: str | None, said: str) -> None:
+    path = tmp_path / "series"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError, match=said):
+        find_patches(path)
+
+
+# Commits.
+
+
+def git(tree: Path, *argv: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@localhost")
+    done = subprocess.run(
+        ["git", "-C", str(tree), *identity, *argv], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Commits that touch SPL, nothing of it, and a merge."""
+    top = tmp_path / "zfs"
+    (top / SPL_DIR).mkdir(parents=True)
+    git(top, "init", "-q", "-b", "main")
+    for number in range(6):
+        path = top / (CACHE if number in (0, 3) else "README.md")
+        path.write_text(str(number))
+        git(top, "add", "-A")
+        git(top, "commit", "-q", "-m", f"change {number}")
+    git(top, "checkout", "-q", "-b", "side", "HEAD~2")
+    (top / CACHE).write_text("side")
+    git(top, "commit", "-q", "-a", "-m", "aside")
+    git(top, "checkout", "-q", "main")
+    git(top, "merge", "-q", "--no-ff", "-m", "merged", "side")
+    return top
+
+
+def test_commits_of_a_range(tree: Path) -> None:
+    git(tree, "config", "log.showSignature", "true")
+    found = list_revisions(tree, "HEAD~5", "main")
+    assert [(each.title, each.touches) for each in found] == [
+        ("change 1", True),
+        ("change 2", False),
+        ("change 3", True),
+        ("change 4", False),
+        ("change 5", False),
+        ("merged", True),
+    ]
+    assert found[-1].sha == git(tree, "rev-parse", "main")
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        ("nowhere", "main", "nowhere: no commit of"),
+        ("--help", "main", "--help: no commit of"),
+        ("main", "HEAD~3", "is no ancestor"),
+        ("main", "main", "is no ancestor"),
+        ("side", "main", "following first parents from main does not come by it"),
+    ],
+)
+def test_a_range_that_is_none(tree: Path, good: str, bad: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        list_revisions(tree, good, bad)
+
+
+def test_no_checkout(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no commit of"):
+        list_revisions(tmp_path, "a", "b")
+
+
+def test_a_commit_is_taken_out_and_the_checkout_left_alone(tree: Path, tmp_path: Path) -> None:
+    (tree / CACHE).write_text("not committed")
+    before = (git(tree, "status", "--porcelain"), sorted(path.name for path in (tree / ".git").iterdir()))
+    extract_revision(tree, git(tree, "rev-parse", "HEAD~4"), tmp_path / "to" / "x", Deadline(60))
+    assert (tmp_path / "to" / "x" / CACHE).read_text() == "0"
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["x"]
+    assert before == (git(tree, "status", "--porcelain"), sorted(path.name for path in (tree / ".git").iterdir()))
+
+
+def test_commits_are_built_from_a_tree_of_their_own(world: SimpleNamespace, tree: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    candidates = bisect.find_commits(f"path:{tree}", "HEAD~5", "main", pool=False)
+    world.oracle = steps(2)
+    search = Bisection(plan(6, kind=Kind.COMMITS, candidates=candidates, wish=Wish(spl=f"path:{tree}")), out)
+    search.run(1, lambda *_: None)
+    assert found(search) == (2, 2)
+    assert search.name(2) == f"{candidates[2].id[:12]} change 3"
+    assert {Path(wish.spl).name for wish in world.built} == {candidates[n].id[:12] for n in set(world.asked)}
+    assert world.trees and all(world.trees), "the tree is there for as long as something is built of it"
+    assert not (out / "tree").exists()
+
+
+def test_commits_of_a_pool_may_touch_any_module(tree: Path) -> None:
+    """Of SPL alone nothing is changed by what is somewhere else in OpenZFS."""
+    for name in ("module/zfs/arc.c", "module/zfs/dbuf.c"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("x")
+        git(tree, "add", "-A")
+        git(tree, "commit", "-q", "-m", name)
+    where = (f"path:{tree}", "HEAD~2", "HEAD")
+    assert [each.changes for each in bisect.find_commits(*where, pool=True)] == [True, True, True]
+    with pytest.raises(UsageError, match="none of these commits touches"):
+        bisect.find_commits(*where, pool=False)
+
+
+# The command.
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "there is no SCENARIO"),
+        (["held-worker"], "nothing to be searched"),
+        (["held-worker", "--kernel", "debian-11,debian-12", "--series", "x"], "--series and --kernel to be searched"),
+        (["held-worker", "--good", "a"], "both --good and --bad are needed"),
+        (["held-worker", "--good", "a", "--bad", "b"], "commits are those of a git checkout"),
+        (["no-such", "--series", "x"], "no-such"),
+        (["held-worker", "--series", "x"], "--series x: "),
+        (["held-worker", "--resume", "x"], "--resume goes on with what was asked for then"),
+        (["held-worker", "--kernel", "debian-11,debian-12", "--hit", "NONE"], "no such verdict"),
+    ],
+)
+def test_what_is_asked_in_vain(argv: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["bisect", *argv])
+    assert isinstance(done.exception, UsageError)
+    assert said in str(done.exception)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("first_bad", "status", "last"),
+    [
+        (1, 0, r"FIRST_BAD 0\.9\d\d runs=\d+ debian-12$"),
+        (0, 1, r"GOOD_END_IS_BAD 0\.9\d\d runs=\d+$"),
+        (9, 1, r"BAD_END_IS_GOOD 0\.9\d\d runs=\d+$"),
+    ],
+)
+def test_the_last_line(world: SimpleNamespace, tmp_path: Path, first_bad: int, status: int, last: str) -> None:
+    world.oracle = steps(first_bad)
+    argv = ["bisect", "held-worker", "--kernel", "debian-11,debian-12,debian-13", "--out", str(tmp_path / "o")]
+    done = CliRunner().invoke(app, argv)
+    assert done.exit_code == status, done.output
+    assert re.search(last, done.stdout.rstrip().splitlines()[-1])
+    done = CliRunner().invoke(app, ["bisect", "--resume", str(tmp_path / "o"), "--json"])
+    assert done.exit_code == status
+    assert json.loads(done.stdout)["schema_version"] == 1
+
+
+def test_undecided(world: SimpleNamespace, tmp_path: Path) -> None:
+    world.oracle = steps(1)
+    argv = ["bisect", "held-worker", "--kernel", "debian-11,debian-12,debian-13", "--most-runs", "2"]
+    done = CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "o")])
+    assert done.exit_code == 1
+    assert "UNDECIDED runs=2 likeliest" in done.stdout.splitlines()[-1]

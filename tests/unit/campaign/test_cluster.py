@@ -1,0 +1,219 @@
+"""Runs on other machines: what is sent, by content; who gets nothing to do; what comes back, and what does not."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster_processes import another_qemu, cluster
+from experiments import experiment
+from splvm.campaign import cluster as module
+from splvm.campaign.cluster import Cluster, parse_address
+from splvm.campaign.parcel import (
+    _pack,
+    describe_machine,
+    find_lacking,
+    make_parcel,
+    map_paths,
+    put_file,
+    run_parcel,
+    unpack_runs,
+)
+from splvm.campaign.processes import Job, JobResult
+from splvm.errors import EvidenceError, SetupError, UsageError
+from splvm.guest.ssh import SshKeys
+from splvm.host.content import file_hash
+from splvm.run.experiment import Experiment
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SPLVM_CACHE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Experiment:
+    """An experiment whose files are there, and are no kernel."""
+    for name in ("vmlinuz", "initrd.cpio", "spl.ko", "key", "key.pub"):
+        (tmp_path / name).write_text(name)
+    base = experiment()
+    machine = replace(base.machine, kernel=tmp_path / "vmlinuz", initrds=(tmp_path / "initrd.cpio",))
+    keys = SshKeys(tmp_path / "key", tmp_path / "key.pub")
+    return replace(base, machine=machine, keys=keys, modules=(tmp_path / "spl.ko",))
+
+
+@pytest.mark.parametrize(
+    ("text", "address"), [("dask://h:1", "tcp://h:1"), ("tls://h:2", "tls://h:2"), ("dask://[::1]:3", "tcp://[::1]:3")]
+)
+def test_addresses(text: str, address: str) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "h:1", "tcp://h:1", "dask://h", "dask://:1", "dask://h:x", "dask:h:1"])
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="not a cluster; it is dask://HOST:PORT"):
+        parse_address(text)
+
+
+# What is sent.
+
+
+def test_a_parcel_names_no_path_of_the_sender(whole: Experiment, store: Path, tmp_path: Path) -> None:
+    parcel, files = make_parcel(Job("title", whole, tmp_path / "out", 3))
+    assert {path.name for path in files.values()} == {"vmlinuz", "initrd.cpio", "spl.ko", "key", "key.pub"}
+    assert all(file_hash(path) == digest for digest, path in files.items())
+    assert parcel.files == {digest: path.name for digest, path in files.items()}
+    named: list[Path] = []
+    map_paths(parcel.experiment, lambda path: named.append(path) or path)
+    assert len(named) == 5 and not any(path.is_absolute() for path in named)
+    # Everything else is as it was.
+    back = {Path("splvm-parcel", digest, path.name): path for digest, path in files.items()}
+    assert map_paths(parcel.experiment, lambda path: back[path]) == whole
+
+
+def test_files_are_asked_for_until_they_are_there_and_whole(store: Path) -> None:
+    content = b"content"
+    digest = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
+    assert find_lacking({digest: "x"}) == (digest,)
+    put_file(digest, "../../x", content)
+    assert find_lacking({digest: "x"}) == ()
+    (kept,) = (path for path in store.rglob("*") if path.is_file() and path.name == "x")
+    assert kept == store / "cluster" / digest / "x" and kept.stat().st_mode & 0o077 == 0
+    kept.write_bytes(b"damaged")
+    assert find_lacking({digest: "x"}) == (digest,)
+    put_file(digest, "x", content)
+    assert find_lacking({digest: "x"}) == ()
+
+
+def test_nothing_is_run_while_something_is_lacking(whole: Experiment, store: Path, tmp_path: Path) -> None:
+    parcel, files = make_parcel(Job("title", whole, tmp_path / "out"))
+    began: list[int] = []
+    delivery = run_parcel(parcel, "w", lambda: began.append(1))
+    assert set(delivery.lacking) == set(files) and not began
+
+
+# What comes back.
+
+
+def a_run(directory: Path) -> Path:
+    directory.mkdir(parents=True)
+    (directory / "run.json").write_text("{}")
+    (directory / "memory.kdump").write_text("large")
+    return directory
+
+
+def test_runs_come_back_to_where_they_would_have_been(tmp_path: Path) -> None:
+    archive = _pack([a_run(tmp_path / "there" / "x"), a_run(tmp_path / "there" / "x-2")])
+    unpack_runs(archive, [tmp_path / "here" / "x", tmp_path / "here" / "x-2"])
+    assert sorted(path.name for path in (tmp_path / "here").rglob("*")) == ["run.json", "run.json", "x", "x-2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("../evil", tarfile.REGTYPE, "is of other runs"),
+        ("/etc/evil", tarfile.REGTYPE, "is of other runs"),
+        ("other/run.json", tarfile.REGTYPE, "is of other runs"),
+        ("x-stock/run.json", tarfile.REGTYPE, "is of other runs"),
+        ("x/../../evil", tarfile.REGTYPE, "cannot be unpacked"),
+        ("x/link", tarfile.SYMTYPE, "cannot be unpacked"),
+        ("x/fifo", tarfile.FIFOTYPE, "cannot be unpacked"),
+    ],
+)
+def test_what_comes_back_stays_in_its_place(tmp_path: Path, name: str, kind: bytes, said: str) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, "/etc/passwd"
+        archive.addfile(member)
+    with pytest.raises(EvidenceError, match=said):
+        unpack_runs(buffer.getvalue(), [tmp_path / "here" / "x"])
+    assert not [path for path in tmp_path.rglob("*") if "evil" in path.name]
+
+
+def test_what_comes_back_damaged_or_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for archive in (b"", b"nothing", _pack([a_run(tmp_path / "x")])[:60]):
+        with pytest.raises(EvidenceError, match="cannot be unpacked"):
+            unpack_runs(archive, [tmp_path / "here" / "x"])
+    monkeypatch.setattr("splvm.campaign.parcel._MOST_BYTES", 1)
+    with pytest.raises(EvidenceError, match="larger than 1 bytes"):
+        unpack_runs(_pack([a_run(tmp_path / "y" / "x")]), [tmp_path / "here" / "x"])
+
+
+# Machines.
+
+
+def test_a_machine_that_differs_has_another_name_and_a_reason(store: Path) -> None:
+    here = describe_machine()
+    assert here.difference(here) == ""
+    for name, said in (("python", "Python 1, here"), ("qemu", "QEMU 1, here"), ("program", "splvm 1, here")):
+        other = replace(here, **{name: "1"})
+        assert here.difference(other).startswith(said)
+        assert other.resource != here.resource
+    # What it has room for is no difference.
+    assert replace(here, memory_mib=1, kvm=not here.kvm).resource == here.resource
+
+
+def test_no_scheduler(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CONNECT_S", 0.5)
+    with pytest.raises(SetupError, match=r"tcp://127\.0\.0\.1:9: no scheduler answers"):
+        Cluster("tcp://127.0.0.1:9")
+
+
+# With real schedulers and workers. What they run comes to nothing: these files are no kernel.
+
+
+def test_a_cluster_of_others_only_is_refused_with_the_reason(tmp_path: Path, store: Path) -> None:
+    with (
+        cluster(tmp_path, {"odd": another_qemu(tmp_path / "bin")}) as (address, _),
+        pytest.raises(SetupError, match=r"gets nothing to do: QEMU 99\.1\.2, here \d"),
+    ):
+        Cluster(parse_address(address))
+
+
+def test_trouble_comes_back_and_files_are_sent_once(
+    tmp_path: Path, store: Path, whole: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_EMPTY_S", 1.0)
+    workers: dict[str, dict[str, str]] = {"one": {}, "odd": another_qemu(tmp_path / "bin")}
+    with cluster(tmp_path, workers) as (address, members), Cluster(parse_address(address)) as opened:
+        assert opened.guests == 1
+        own = members["one"].wait()
+        sent, run = list[str](), opened._client.run
+        monkeypatch.setattr(opened._client, "run", lambda *a, **k: (sent.append(a[0].__name__), run(*a, **k))[1])
+        results: list[JobResult] = []
+        jobs = [Job(f"job {number}", whole, tmp_path / "out" / str(number)) for number in range(3)]
+        opened.run(jobs, results.append)
+        assert {result.job.title for result in results} == {"job 0", "job 1", "job 2"}
+        for result in results:
+            assert not result.runs and result.machine == own and result.lost == ()
+            assert "the guest did not come up" in result.trouble or "QEMU" in result.trouble
+        assert sent.count("put_file") == 5
+        # A guest that no worker has room for is told, and does not keep the others.
+        huge = replace(whole, machine=replace(whole.machine, ram_mib=1 << 30))
+        results.clear()
+        opened.run([Job("huge", huge, tmp_path / "huge"), jobs[0]], results.append)
+        told = {result.job.title: result.trouble for result in results}
+        assert "there is no worker that has room for it" in told["huge"]
+        assert "no worker" not in told["job 0"]
+        # Nor is one waited for that cannot keep what it is given.
+        shutil.rmtree(members["one"].store / "cluster")
+        (members["one"].store / "cluster").write_text("in the way")
+        results.clear()
+        opened.run(jobs[:1], results.append)
+        (result,) = results
+        assert result.trouble == f"{own} does not keep the files that it is given" and result.machine == own
+        # Without a worker nothing hangs.
+        os.kill(members["one"].process.pid, signal.SIGKILL)
+        results.clear()
+        opened.run(jobs[:1], results.append)
+        (result,) = results
+        assert "there is no worker that has room for it" in result.trouble

@@ -1,0 +1,340 @@
+"""Which cells a matrix has, what is said of a plan that is none, and going on with one that was interrupted."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from experiments import experiment
+from splvm.campaign import matrix as matrix_module
+from splvm.campaign import night as night_module
+from splvm.campaign.matrix import CellRun, Plan, read_matrix, run_matrix
+from splvm.campaign.night import Keeper, estimate_s
+from splvm.campaign.plan import Axes, plan_cells, read_axes
+from splvm.campaign.processes import Job, JobResult
+from splvm.cli import app
+from splvm.cli import matrix as matrix_command
+from splvm.errors import EvidenceError, SetupError, UsageError
+from splvm.evidence.verdict import Outcome, Reason, Verdict
+from splvm.history.cell import Cell
+from splvm.history.database import History
+from splvm.history.schema import TROUBLE
+from splvm.run.experiment import Experiment
+from splvm.run.prepare import Wish
+
+SMALL = Axes(
+    scenarios=("nominal", "held-worker"), kernels=("debian-11", "debian-12"), variants=("stock", "no-emergency")
+)
+
+
+def test_every_combination_one_kernel_after_the_other() -> None:
+    cells = plan_cells(replace(SMALL, loads=("", "writeback,lowmem")))
+    assert len(cells) == 16
+    assert [cell.kernel for cell in cells] == ["debian-11"] * 8 + ["debian-12"] * 8
+    assert {cell.loads for cell in cells} == {"", "writeback,lowmem"}
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "left"),
+    [
+        ((), (), 8),
+        (('kernel == "debian-11"',), (), 4),
+        (('kernel == "debian-11"', 'variant == "stock"'), (), 2),
+        ((), ('scenario == "nominal"', 'variant == "stock"'), 2),
+        (('kernel =~ "debian-1[12]"',), ('load == ""', 'scenario == "x"'), 0),
+        (('variant in ["stock", "unscoped"]',), (), 4),
+    ],
+)
+def test_expressions(include: tuple[str, ...], exclude: tuple[str, ...], left: int) -> None:
+    axes = replace(SMALL, include=include, exclude=exclude)
+    if left:
+        assert len(plan_cells(axes)) == left
+        return
+    with pytest.raises(UsageError, match="no cell is left"):
+        plan_cells(axes)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ('scenaro == "nominal"', "unknown symbol: 'scenaro'", "did you mean scenario?"),
+        ('scenario == "nominal', '  scenario == "nominal\n              ^', "for example"),
+        ("scenario ==", "  scenario ==\n             ^", "for example"),
+        ('kernel =~ "["', "invalid regular expression", "for example"),
+        ("kernel + 1", "--include", ""),
+    ],
+)
+def test_an_expression_that_is_none(text: str, said: str, hint: str) -> None:
+    with pytest.raises(UsageError) as error:
+        plan_cells(replace(SMALL, include=(text,)))
+    assert said in error.value.message
+    assert hint in (error.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        replace(SMALL, scenarios=("nominl",)),
+        replace(SMALL, kernels=("debian-10",)),
+        replace(SMALL, variants=("stuck",)),
+        replace(SMALL, loads=("rain",)),
+    ],
+)
+def test_names_that_stand_for_nothing(axes: Axes) -> None:
+    with pytest.raises(UsageError, match=r"there is no|no such|there are"):
+        plan_cells(axes)
+
+
+def test_a_file_and_what_comes_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "night.toml"
+    path.write_text('scenarios = ["nominal"]\nkernels = ["debian-13"]\nrepeat = 3\nexclude = []\n')
+    axes = Axes(kernels=("debian-11",)).over(read_axes(path)).over(SMALL)
+    assert axes == Axes(("nominal",), ("debian-11",), ("stock", "no-emergency"), None, None, (), 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("scenarios = [", r"at end of document", "TOML"),
+        ('scenarios = ["nominal"]\nkernel = ["x"]', "there is no 'kernel'", "did you mean kernels?"),
+        ("weather = 1", "there is no 'weather'", "there are: scenarios"),
+        ('scenarios = "nominal"', "it is a list of strings", None),
+        ("scenarios = [1]", "it is a list of strings", None),
+        ("repeat = 0", "a number from 1 to", None),
+        ("repeat = true", "a number from 1 to", None),
+    ],
+)
+def test_a_file_that_is_none(tmp_path: Path, text: str, said: str, hint: str | None) -> None:
+    path = tmp_path / "night.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        read_axes(path)
+    assert said in error.value.message or said in str(error.value)
+    assert (hint or "") in (error.value.hint or "")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_axes(tmp_path / "night.toml")
+
+
+# Going on.
+
+
+class Lab:
+    """In the place of guests: says what each cell comes to, and can be interrupted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ran: list[str] = []
+        self.stop_after = 1000
+        self.outcomes: dict[str, Outcome | str] = {}
+        monkeypatch.setattr(matrix_module, "prepare", self.prepare)
+
+    def prepare(self, wish: Wish) -> Lab:
+        if wish.kernel in self.outcomes:
+            raise SetupError(str(self.outcomes[wish.kernel]))
+        return self
+
+    def experiment(self, scenario: Any, **wishes: Any) -> Experiment:
+        return replace(experiment(), seed=wishes["seed"])
+
+    def run_jobs(self, jobs: Iterable[Job], on_done: Callable[[JobResult], None]) -> None:
+        for job in jobs:
+            if len(self.ran) == self.stop_after:
+                raise KeyboardInterrupt
+            self.ran.append(job.title)
+            job.out.mkdir(parents=True)
+            outcome = self.outcomes.get(job.title, Outcome.PROGRESS)
+            if not isinstance(outcome, Outcome):
+                on_done(JobResult(job, (), 2.0, outcome))
+            else:
+                on_done(JobResult(job, ((Verdict(outcome, (Reason("so it is"),)), job.out),), 2.0))
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
+    return Lab(monkeypatch)
+
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+PLAN = Plan("night", tuple(plan_cells(SMALL)), 2, 1)
+
+
+def ignore(run: CellRun, result: JobResult | None) -> None:
+    pass
+
+
+def test_a_matrix_goes_on_where_it_was_interrupted(lab: Lab, tmp_path: Path) -> None:
+    lab.stop_after = 5
+    with pytest.raises(KeyboardInterrupt):
+        run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    plan, done = read_matrix(tmp_path)
+    assert plan == PLAN
+    assert len(done) == 5
+    first = list(lab.ran)
+    left_over = tmp_path / PLAN.places()[PLAN.todo[5]] / "half"
+    left_over.parent.mkdir(parents=True)
+    left_over.touch()
+    lab.stop_after, lab.ran = 1000, []
+    runs = run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
+    assert len(first + lab.ran) == len(runs) == 16
+    assert {(run.cell, run.number) for run in runs} == set(PLAN.todo), "each once"
+    assert not left_over.exists()
+    assert (
+        run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=read_matrix(tmp_path)[1])
+        == runs
+    )
+
+
+def test_a_disk_that_is_full_in_the_middle(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was finished is kept, and the rest goes on when there is room."""
+    write, left = Path.write_text, [6]
+
+    def write_text(path: Path, *argv: Any, **options: Any) -> int:
+        left[0] -= 1
+        if left[0] < 0:
+            write(path, "half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return write(path, *argv, **options)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    with pytest.raises(SetupError, match=r"matrix\.json: No space left on device"):
+        run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.glob("matrix.json*")] == ["matrix.json"]
+    plan, done = read_matrix(tmp_path)
+    assert len(done) == 5
+    again = Lab(monkeypatch)
+    runs = run_matrix(plan, tmp_path, runner=again.run_jobs, wish=Wish(), on_run=ignore, done=done)
+    assert {(run.cell, run.number) for run in runs} == set(PLAN.todo)
+
+
+def test_what_was_trouble_is_tried_again(lab: Lab, tmp_path: Path) -> None:
+    cell = PLAN.cells[0]
+    lab.outcomes = {str(cell): "no room", "debian-12": "no mirror"}
+    runs = run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    assert sorted(run.reason for run in runs if run.outcome is None) == ["no mirror"] * 8 + ["no room"] * 2
+    lab.outcomes, lab.ran = {}, []
+    run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=read_matrix(tmp_path)[1])
+    assert len(lab.ran) == 10
+
+
+def test_the_runs_of_a_matrix_say_so(lab: Lab, tmp_path: Path) -> None:
+    seen: list[Any] = []
+    run_matrix(PLAN, tmp_path, runner=lambda jobs, on_done: seen.extend(jobs), wish=Wish(), on_run=ignore)
+    assert {job.experiment.facts["batch"] for job in seen} == {"night"}
+    assert {job.experiment.seed for job in seen} == {1, 2}, "each run of a cell has a seed of its own"
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"schema_version": 2}', '{"schema_version": 2, "plan": 1}'])
+def test_a_matrix_that_cannot_be_gone_on_with(tmp_path: Path, damage: str) -> None:
+    with pytest.raises(EvidenceError, match=r"has no matrix\.json"):
+        read_matrix(tmp_path)
+    (tmp_path / "matrix.json").write_text(damage)
+    with pytest.raises(EvidenceError, match=r"is damaged|is of schema"):
+        read_matrix(tmp_path)
+
+
+def test_a_matrix_of_another_version(tmp_path: Path) -> None:
+    (tmp_path / "matrix.json").write_text(json.dumps({"schema_version": 1, "runs": []}))
+    with pytest.raises(EvidenceError, match="is of schema 1, this program reads 2"):
+        read_matrix(tmp_path)
+
+
+def test_runs_of_cells_with_like_names_have_a_directory_each() -> None:
+    cells = tuple(Cell("nominal", kernel, "stock") for kernel in ("path:/a/b,/h", "path:/a-b,/h", "path:/a,b,/h"))
+    places = Plan("night", cells, 2, 1).places()
+    assert len(places) == len(set(places.values())) == 6
+
+
+def test_a_scenario_with_a_load_of_its_own_is_one_cell_whoever_names_it() -> None:
+    axes = Axes(("zfs-held-worker",), ("debian-12",), ("stock",), loads=("", "zfs", "lowmem"))
+    assert [cell.loads for cell in plan_cells(axes)] == ["zfs", "zfs,lowmem"]
+
+
+def test_jobs_of_a_cluster_are_its_workers_own(tmp_path: Path) -> None:
+    argv = ["matrix", "--on", "dask://127.0.0.1:9", "--jobs", "2", "--history", str(tmp_path / "h"), "--plan"]
+    done = CliRunner().invoke(app, argv)
+    assert isinstance(done.exception, UsageError) and "--jobs is of this machine" in str(done.exception)
+
+
+# The history of it.
+
+
+def test_a_run_that_came_to_nothing_is_a_row_too(tmp_path: Path) -> None:
+    with History(tmp_path / "h.sqlite") as history:
+        keeper = Keeper(history, "night")
+        for number in (1, 2):
+            keeper.take(CellRun(PLAN.cells[0], number, frozenset(), None, "no room", None, 3.0), None)
+        (one, two) = history.runs(PLAN.cells[0])
+    assert {one.verdict, two.verdict} == {TROUBLE}
+    assert (one.reason, one.batch, one.as_expected) == ("no room", "night", False)
+
+
+def test_a_history_that_is_away_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with History(tmp_path / "h.sqlite") as history:
+        keeper = Keeper(history, "night")
+
+        def lost(runs: Any) -> int:
+            raise SetupError("the connection is lost")
+
+        with monkeypatch.context() as away:
+            away.setattr(history, "add", lost)
+            keeper.take(CellRun(PLAN.cells[0], 1, frozenset(), None, "no room", None, 3.0), None)
+            with pytest.raises(SetupError):
+                keeper.flush()
+        keeper.take(CellRun(PLAN.cells[0], 2, frozenset(), None, "no room", None, 3.0), None)
+        assert len(history.runs()) == 2
+        keeper.flush()
+        assert len(history.runs()) == 2
+
+
+def test_a_run_whose_files_are_gone_does_not_end_the_matrix(tmp_path: Path) -> None:
+    result = JobResult(Job("x", experiment(), tmp_path), ((Verdict(Outcome.PROGRESS, (Reason("r"),)), tmp_path),), 1.0)
+    with History(tmp_path / "h.sqlite") as history:
+        Keeper(history, "night").take(
+            CellRun(PLAN.cells[0], 1, frozenset(), Outcome.PROGRESS, "r", tmp_path, 1.0), result
+        )
+        assert not history.runs()
+
+
+def test_what_a_matrix_came_to_is_shown_although_its_history_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(history: History, runs: Any) -> int:
+        raise SetupError("the connection is lost")
+
+    def run(plan: Plan, out: Path, **wishes: Any) -> list[CellRun]:
+        done = CellRun(plan.cells[0], 1, frozenset(), None, "no room", None, 1.0)
+        wishes["on_run"](done, None)
+        return [replace(done, outcome=Outcome.PROGRESS, expected=frozenset({Outcome.PROGRESS}))]
+
+    monkeypatch.setattr(matrix_command, "run_matrix", run)
+    monkeypatch.setattr(History, "add", lost)
+    words = ["matrix", "--out", str(tmp_path / "out"), "--history", str(tmp_path / "h.sqlite")]
+    done = CliRunner().invoke(app, [*words, "--scenario", "nominal", "--kernel", "debian-12", "--variant", "stock"])
+    assert "1 of 1 runs as expected" in done.stdout
+    assert isinstance(done.exception, SetupError)
+    assert f"history import {tmp_path / 'out'}" in str(done.exception)
+
+
+def test_how_long_it_will_take(tmp_path: Path) -> None:
+    one, other = PLAN.cells[:2]
+    with History(tmp_path / "h.sqlite") as history:
+        assert estimate_s([one, other], history, 1) == (2 * night_module._GUESS_S, 0)
+        runs = [
+            night_module.make_trouble(one, "b", n, "", at=AT, duration_s=seconds)
+            for n, seconds in enumerate((7, 8, 90))
+        ]
+        for run in runs:
+            run.verdict = "PROGRESS"
+        history.add(runs)
+        assert estimate_s([one, one, other, Cell("x", "debian-13", "z")], history, 2) == (4 * 8 / 2, 1)

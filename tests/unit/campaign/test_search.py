@@ -1,0 +1,144 @@
+"""The search among changes: right as often as it says, with few questions, whatever the oracle is like."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+
+from splvm.campaign.search import Answer, Search
+
+Oracle = Callable[[int], bool]
+
+
+def ask(search: Search, oracle: Oracle, confidence: float = 0.95, most: int = 500) -> tuple[Answer | None, int]:
+    """The answer, and how many questions it took."""
+    for number in range(1, most + 1):
+        candidate = search.choose()
+        search.observe(candidate, oracle(candidate))
+        answer = search.answer(confidence)
+        if answer is not None:
+            return answer, number
+    return None, most
+
+
+def flaky(first_bad: int, rate: float, seed: int, background: float = 0.0) -> Oracle:
+    noise = random.Random(seed)
+    return lambda candidate: noise.random() < (rate if candidate >= first_bad else background)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 64, 1000])
+def test_a_sure_oracle_is_asked_about_as_often_as_by_halving(count: int) -> None:
+    """Both ends once or twice, halves, and both neighbours once more."""
+    for first_bad in {1, 2, count // 3, count // 2, count - 2, count - 1} & set(range(1, count)):
+        answer, asked = ask(Search(count), flaky(first_bad, 1.0, 0))
+        assert answer is not None and (answer.first, answer.last) == (first_bad, first_bad)
+        assert answer.probability >= 0.95
+        assert asked <= math.log2(count) + 8
+
+
+@pytest.mark.parametrize(
+    ("rate", "background", "most"), [(0.3, 0.0, 140), (0.5, 0.0, 80), (0.9, 0.02, 60), (0.3, 0.01, 250)]
+)
+def test_a_flaky_oracle_is_right_as_often_as_it_says(rate: float, background: float, most: int) -> None:
+    right, asked = 0, []
+    for seed in range(20):
+        first_bad = 1 + random.Random(seed).randrange(31)
+        answer, number = ask(Search(32), flaky(first_bad, rate, seed, background))
+        right += answer is not None and (answer.first, answer.last) == (first_bad, first_bad)
+        asked.append(number)
+    # Of twenty, one or two may be wrong at 0.95; four hardly ever.
+    assert right >= 17
+    assert sorted(asked)[len(asked) // 2] <= most
+
+
+def test_more_confidence_takes_more_questions() -> None:
+    asked = [ask(Search(16), flaky(7, 0.5, 1), confidence)[1] for confidence in (0.6, 0.95, 0.999)]
+    assert asked == sorted(asked) and asked[0] < asked[-1]
+
+
+def test_a_good_end_that_is_bad() -> None:
+    answer, asked = ask(Search(64), lambda _: True)
+    assert answer is not None and (answer.first, answer.last) == (0, 0)
+    assert asked < 25
+
+
+def test_a_bad_end_that_is_good() -> None:
+    answer, asked = ask(Search(64), lambda _: False)
+    assert answer is not None and (answer.first, answer.last) == (64, 64)
+    assert asked < 150
+
+
+def test_one_that_cannot_be_asked_is_left_out() -> None:
+    """Where it is beside the change, the answer is one of two; elsewhere it makes no difference."""
+    for untestable, found in (({10}, (10, 11)), ({9, 10}, (9, 11)), ({11}, (11, 12)), ({3}, None)):
+        search = Search(20)
+        for each in untestable:
+            search.skip(each)
+        first_bad = 11
+        asked: list[int] = []
+
+        def oracle(candidate: int, asked: list[int] = asked, first_bad: int = first_bad) -> bool:
+            asked.append(candidate)
+            return candidate >= first_bad
+
+        answer, _ = ask(search, oracle)
+        assert answer is not None
+        assert (answer.first, answer.last) == (found or (11, 11))
+        assert not untestable & set(asked)
+
+
+def test_builds_that_are_the_same_are_no_answer() -> None:
+    """What changes nothing is never found, and its neighbours need not be asked."""
+    search = Search(64)
+    for number in range(1, 64):
+        if number != 40:
+            search.same(number - 1, number)
+    answer, asked = ask(search, flaky(40, 1.0, 0))
+    assert answer is not None and (answer.first, answer.last) == (40, 40)
+    assert asked <= 4
+    search = Search(64)
+    search.same(20, 50)
+    assert not search.posterior()[21:51].any()
+    assert search.posterior()[20] > 0
+
+
+def test_what_is_being_asked_already_is_not_asked_again() -> None:
+    search = Search(64)
+    for _ in range(3):
+        search.observe(63, True)
+    search.observe(0, False)
+    first = search.choose()
+    others = {search.choose([first]), search.choose([first, search.choose([first])])}
+    assert first not in others
+    assert (sum(search.bad), sum(search.good)) == (3, 1), "nothing was observed by that"
+
+
+def test_nothing_can_be_asked() -> None:
+    search = Search(2)
+    search.skip(0)
+    search.skip(1)
+    with pytest.raises(ValueError, match="no candidate"):
+        search.choose()
+
+
+def test_nothing_is_said_before_it_is_known() -> None:
+    search = Search(8)
+    assert search.answer(0.5) is None
+    assert search.posterior().sum() == pytest.approx(1.0)
+    search.observe(7, True)
+    assert search.answer(0.5) is None
+    assert 0 < search.likeliest().probability < 0.5
+
+
+def test_one_stray_hit_on_the_good_side_does_not_mislead() -> None:
+    search = Search(8)
+    for candidate, bad, good in ((0, 0, 5), (2, 1, 20), (4, 0, 10), (5, 6, 0), (7, 5, 0)):
+        for _ in range(bad):
+            search.observe(candidate, True)
+        for _ in range(good):
+            search.observe(candidate, False)
+    answer = search.answer(0.95)
+    assert answer is not None and (answer.first, answer.last) == (5, 5)

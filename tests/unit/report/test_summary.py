@@ -1,0 +1,20 @@
+"""What people read of a verdict."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from simulated import HELD, simulate
+from splvm.evidence.judge import judge
+from splvm.report.summary import summarize
+
+
+@pytest.mark.parametrize(("boots", "told"), [(1, False), (2, True), (None, False), ("2", False)])
+def test_a_second_boot_is_told(boots: object, told: bool) -> None:
+    evidence = simulate(HELD).evidence()
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(summarize(judge(evidence), {**evidence.facts, "boots": boots}, "runs/x"))
+    assert ("and was booted 2 times" in shown.getvalue()) is told

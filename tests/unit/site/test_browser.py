@@ -1,0 +1,272 @@
+"""The report site in a browser: it renders, without a word on its console, within reach of everybody, from files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from site_data import HOSTILE, a_run, recorded_runs
+from splvm.evidence.timeline import Evidence
+from splvm.history.database import History
+from splvm.history.schema import Run
+from splvm.record.reader import read_evidence
+from splvm.site.looks import cell_page, run_pages
+from splvm.site.write import write_site
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium or chromedriver is not installed"),
+    # One browser for all of them.
+    pytest.mark.xdist_group("browser"),
+]
+
+WIDTH, HEIGHT = 1300, 1000
+
+
+def hostile(evidence: Evidence) -> Evidence:
+    timeline = evidence.timeline
+    tasks = tuple(replace(s, value=tuple(replace(t, comm=HOSTILE) for t in s.value)) for s in timeline.tasks)
+    return replace(
+        evidence, timeline=replace(timeline, tasks=tasks), console=f"[ 1.000000] BUG: {HOSTILE}\n{HOSTILE}\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    return recorded_runs(data, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def bad(runs: list[Run]) -> list[Run]:
+    """Two runs whose every text is markup; one of them has its evidence."""
+    names = ("release", "spl_version", "reason", "command", "qemu", "variant", "kernel", "verdict")
+    columns = {column.key: getattr(runs[0], column.key) for column in Run.__table__.columns}
+    other = {column.key: getattr(a_run(7), column.key) for column in Run.__table__.columns}
+    markup = dict.fromkeys(names, HOSTILE) | {"modules": {"spl.ko": HOSTILE}, "as_expected": False}
+    return [Run(**{**columns, **markup}), Run(**{**other, **markup, "variant": f"{HOSTILE}2"})]
+
+
+@pytest.fixture(scope="module")
+def site(runs: list[Run], bad: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of the recorded runs, of a regression in another cell, and of the hostile ones."""
+    out = tmp_path_factory.mktemp("report") / "site"
+    nights = [
+        a_run(n, "PROGRESS" if n < 3 else "CRASHED", longest_gap_ms=9.0 + n, kernel="debian-sid") for n in range(5)
+    ]
+    first = bad[0]
+    with History(":memory:") as history:
+        history.add([*runs[1:], *nights, *bad])
+
+        def read(path: Path) -> Evidence:
+            evidence = read_evidence(path)
+            return hostile(evidence) if str(path) == first.directory else evidence
+
+        write_site(history, out, read)
+    return out
+
+
+class Browser:
+    """A headless chromium that says what went wrong on a page."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, page: Path, fragment: str = "") -> None:
+        # Another fragment alone would load nothing anew.
+        self.driver.get("about:blank")
+        self.driver.get(page.as_uri() + fragment)
+        WebDriverWait(self.driver, 60, 0.05).until(lambda _: self.drawn())
+
+    def drawn(self) -> bool:
+        script = "return [...document.querySelectorAll('[data-plot]')].every(place => place.dataset.drawn > 0)"
+        return bool(self.driver.execute_script(script))
+
+    def all(self, selector: str) -> list[WebElement]:
+        found: list[WebElement] = self.driver.find_elements(By.CSS_SELECTOR, selector)
+        return found
+
+    def complaints(self) -> list[Any]:
+        """What the console has, since it was asked last."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def violations(self, scheme: str) -> list[str]:
+        """What axe finds, in light or dark colours."""
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        # Its Python wrapper only does this, with files it leaves open.
+        self.driver.execute_script(_axe())
+        script = """
+            const done = arguments[0];
+            axe.run().then(done, error => done({violations: [{id: String(error), nodes: []}]}));
+        """
+        found = self.driver.execute_async_script(script)["violations"]
+        return [f"{it['id']}: {[node['html'][:200] for node in it['nodes'][:3]]}" for it in found]
+
+    def shown(self) -> set[str]:
+        """Names of the cells of the overview that can be seen."""
+        return {it.get_attribute("data-text") or "" for it in self.all(".matrix td[data-text]") if it.is_displayed()}
+
+
+def _axe() -> str:
+    spec = find_spec("axe_selenium_python")
+    assert spec is not None and spec.origin is not None
+    return (Path(spec.origin).parent / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={WIDTH},{HEIGHT}"):
+        options.add_argument(argument)
+    options.binary_location = CHROMIUM or ""
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_script_timeout(120)
+    try:
+        yield Browser(driver)
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def samples(site: Path, runs: list[Run]) -> dict[str, Path]:
+    """A page of each kind, the fullest."""
+    stalled = next(run for run in runs if Path(run.directory).name == "stalled-cycle")
+    return {
+        "overview": site / "index.html",
+        "cell": site / "cells" / cell_page(runs[-1].cell),
+        "run": site / "runs" / run_pages([stalled])[stalled.id],
+        "compare": site / "compare.html",
+    }
+
+
+@pytest.mark.parametrize("name", ["overview", "cell", "run", "compare"])
+def test_a_page_renders_and_everybody_can_use_it(browser: Browser, samples: dict[str, Path], name: str) -> None:
+    browser.open(samples[name])
+    for scheme in ("light", "dark"):
+        assert browser.violations(scheme) == []
+    assert browser.complaints() == []
+    assert len(browser.all("h1")) == 1
+
+
+def test_plots_are_drawn(browser: Browser, samples: dict[str, Path]) -> None:
+    browser.open(samples["run"])
+    assert len(browser.all("#timeline .scatterlayer .trace")) >= 8
+    assert len(browser.all("#timeline .xaxislayer-above .xtick")) >= 3, "one axis"
+    assert len(browser.all("#timeline .shapelayer path")) >= 5, "phases"
+    assert browser.all("#timeline .annotation-text")
+    browser.open(samples["cell"])
+    assert len(browser.all("#trend .scatterlayer .trace")) >= 4
+    assert len(browser.all("#trend .scatterlayer .trace:first-child .point")) >= 10
+
+
+def test_a_point_leads_to_its_run(browser: Browser, samples: dict[str, Path]) -> None:
+    browser.open(samples["cell"])
+    script = """
+        const place = document.getElementById("trend");
+        const target = place.data[0].customdata.findLast(Boolean);
+        place.emit("plotly_click", {points: [{customdata: "https://example.invalid/"}]});
+        place.emit("plotly_click", {points: [{customdata: target}]});
+        return target.split("/").pop();
+    """
+    target = browser.driver.execute_script(script)
+    WebDriverWait(browser.driver, 20).until(lambda driver: driver.current_url.endswith(target))
+
+
+def test_a_page_without_its_plots_would_be_seen(browser: Browser, samples: dict[str, Path], tmp_path: Path) -> None:
+    """The checks above can fail: with plotly.js missing, an element without a name, a script within the page."""
+    site = samples["run"].parents[1]
+    broken = tmp_path / "runs" / "broken.html"
+    broken.parent.mkdir()
+    text = samples["run"].read_text().replace("<main", "<img src='data:,'><script>alert(1)</script><main", 1)
+    broken.write_text(text)
+    for name in ("site.css", "site.js"):
+        shutil.copy(site / name, tmp_path / name)
+    browser.driver.get(broken.as_uri())
+    assert not browser.drawn()
+    said = " ".join(browser.complaints())
+    assert "plotly.min.js" in said and "Plotly is not defined" in said and "Content Security Policy" in said
+    assert any(it.startswith("image-alt") for it in browser.violations("light"))
+
+
+def test_filters(browser: Browser, samples: dict[str, Path]) -> None:
+    browser.open(samples["overview"])
+    every = browser.shown()
+    assert len(every) >= 10
+    Select(browser.all("[name=kernel]")[0]).select_by_visible_text("debian-sid")
+    assert browser.shown() == {"held-worker debian-sid stock"}
+    assert browser.all("#count")[0].text == f"1 of {len(every)} cells"
+    assert browser.driver.current_url.endswith("#kernel=debian-sid")
+    assert len([it for it in browser.all(".matrix thead th") if it.is_displayed()]) == 3, "other columns are gone"
+    browser.all("[type=reset]")[0].click()
+    WebDriverWait(browser.driver, 10).until(lambda _: browser.shown() == every)
+    Select(browser.all("[name=verdict]")[0]).select_by_visible_text("IMMUNE")
+    assert browser.shown() == {name for name in every if name.startswith("reclaim-cycle debian-12")} != set()
+    assert browser.complaints() == []
+
+
+def test_filters_by_the_keyboard(browser: Browser, samples: dict[str, Path]) -> None:
+    browser.open(samples["overview"])
+    text = browser.all("[name=text]")[0]
+    text.send_keys("sync-grow")
+    assert browser.shown() == {"reclaim-cycle debian-11 sync-grow"}
+    text.clear()
+    # Over kernel, variant and verdict to the checkbox.
+    text.send_keys(Keys.TAB * 1)
+    for _ in range(3):
+        browser.driver.switch_to.active_element.send_keys(Keys.TAB)
+    browser.driver.switch_to.active_element.send_keys(Keys.SPACE)
+    shown = browser.shown()
+    assert "held-worker debian-sid stock" in shown and "reclaim-cycle debian-11 sync-grow" not in shown
+    assert browser.driver.current_url.endswith("#unexpected=1")
+
+
+def test_a_view_is_in_the_address(browser: Browser, samples: dict[str, Path]) -> None:
+    browser.open(samples["overview"], "#text=debian-12+unscoped&verdict=IMMUNE")
+    assert browser.shown() == {"reclaim-cycle debian-12 unscoped"}
+    assert browser.all("[name=text]")[0].get_attribute("value") == "debian-12 unscoped"
+    browser.open(samples["compare"], "#where=long-lived+debian-12")
+    pairs = [it for it in browser.all(".pair") if it.is_displayed()]
+    assert [it.get_attribute("data-where") for it in pairs] == ["long-lived debian-12"]
+    assert browser.complaints() == []
+
+
+def test_text_of_a_guest_does_nothing(browser: Browser, site: Path, bad: list[Run]) -> None:
+    """On every page that has it: no dialog, no element of its own, nothing that the policy had to stop."""
+    names = run_pages(bad)
+    pages = [site / "runs" / names[run.id] for run in bad] + [site / "cells" / cell_page(run.cell) for run in bad]
+    for page in [*pages, site / "index.html", site / "compare.html"]:
+        browser.open(page)
+        assert "alert(1)" in browser.driver.find_element(By.TAG_NAME, "main").text
+        assert not browser.all("img, iframe, main b, .plot a, main script:not([type='application/json'])")
+        assert browser.complaints() == [], page.name
+
+
+def test_the_command_can_be_copied(browser: Browser, samples: dict[str, Path]) -> None:
+    browser.open(samples["run"])
+    button = browser.all("[data-copy]")[0]
+    button.click()
+    WebDriverWait(browser.driver, 10).until(lambda _: button.text != "Copy")
+    selected = browser.driver.execute_script("return getSelection().toString().trim()")
+    assert selected.startswith("splvm run reclaim-cycle --kernel debian-11 --variant sync-grow")
+
+
+def test_nothing_is_asked_of_a_network(browser: Browser, samples: dict[str, Path]) -> None:
+    for page in samples.values():
+        browser.open(page)
+        script = "return performance.getEntriesByType('resource').map(entry => entry.name)"
+        asked = browser.driver.execute_script(script)
+        assert [name for name in asked if not name.startswith(("file:", "data:", "blob:"))] == []
