@@ -37,7 +37,7 @@ from splvm.record.reader import read_facts
 from splvm.record.writer import RunDirectory
 from splvm.report.issue import reproducer
 from splvm.report.summary import plain
-from splvm.run.experiment import Dump, Live, OnPhase, run_until_fed
+from splvm.run.experiment import Dump, LiveReadings, OnPhase, run_until_fed
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Prepared, Wish, find_any_kernel, prepare
 from splvm.run.readings import Reading
@@ -202,7 +202,7 @@ class Recording:
 
     directory: RunDirectory
     agent: AgentStream
-    live: Live
+    live: LiveReadings
 
     def command(self, command: str) -> None:
         """Give the probe a command (docs/formats.md)."""
@@ -222,7 +222,7 @@ class Recording:
 def timeline(guest: Guest, tmp_path: Path) -> Iterator[Recording]:
     """The timeline of the test's guest, under way."""
     record = RunDirectory(tmp_path / "timeline", {"scenario": "test"})
-    live = Live(record)
+    live = LiveReadings(record)
     deadline = Deadline(COMMAND_S)
     with start_agent(guest.ssh, guest.qemu.port, rate_hz=20, sink=live.take, deadline=deadline) as agent:
         agent.command(Workload().command(), Deadline(COMMAND_S))

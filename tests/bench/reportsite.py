@@ -19,7 +19,7 @@ from splvm.errors import HarnessError
 from splvm.evidence.timeline import Evidence
 from splvm.history.cell import Cell
 from splvm.history.database import History
-from splvm.history.schema import Figure, Run
+from splvm.history.schema import Figure, RunRow
 from splvm.record.reader import read_evidence
 from splvm.run.expectations import EXPECTED
 from splvm.site.trends import NAMES
@@ -119,13 +119,13 @@ def _fill(history: History, count: int) -> None:
         history.add([_run(number, cells[number % len(cells)], chance) for number in range(first, first + 5000)])
 
 
-def _run(number: int, cell: tuple[str, str, str], chance: random.Random) -> Run:
+def _run(number: int, cell: tuple[str, str, str], chance: random.Random) -> RunRow:
     run_id = hashlib.sha256(str(number).encode()).hexdigest()
     scenario, kernel, variant = cell
     verdict = "STALLED" if chance.random() < 0.005 else "PROGRESS"
     figures = [Figure(run_id=run_id, name=name, value=chance.lognormvariate(3, 0.5)) for name in NAMES]
     figures += [Figure(run_id=run_id, name=f"other.{at}", value=float(at)) for at in range(5)]
-    return Run(
+    return RunRow(
         id=run_id,
         batch=f"night-{number // _NIGHT}",
         started=_START + timedelta(minutes=number),
@@ -149,21 +149,21 @@ def _run(number: int, cell: tuple[str, str, str], chance: random.Random) -> Run:
     )
 
 
-def _night(place: Path) -> list[Run]:
+def _night(place: Path) -> list[RunRow]:
     """The recorded runs of tests/data, as often as it takes, each with a cell of its own."""
     for archive in sorted((PROJECT / "tests" / "data" / "runs").glob("*.tar.xz")):
         with tarfile.open(archive) as opened:
             opened.extractall(place, filter="data")
     directories = sorted(place.iterdir())
-    read = [run for _, run in read_runs(directories) if isinstance(run, Run)]
+    read = [run for _, run in read_runs(directories) if isinstance(run, RunRow)]
     runs = []
     for number, cell in enumerate(_cells(_NIGHT)):
         like = read[number % len(read)]
-        row = {column.key: getattr(like, column.key) for column in Run.__table__.columns}
+        row = {column.key: getattr(like, column.key) for column in RunRow.__table__.columns}
         run_id = hashlib.sha256(f"{number}".encode()).hexdigest()
         row |= {"id": run_id, "batch": "night", **dict(zip(("scenario", "kernel", "variant"), cell, strict=True))}
         row["directory"] = str(place.with_name(run_id))
         Path(row["directory"]).symlink_to(like.directory)
         figures = [Figure(run_id=run_id, name=figure.name, value=figure.value) for figure in like.figures]
-        runs.append(Run(**row, figures=figures))
+        runs.append(RunRow(**row, figures=figures))
     return runs

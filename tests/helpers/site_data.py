@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from splvm.campaign.keep import find_runs, read_runs
-from splvm.history.schema import Figure, Run
+from splvm.history.schema import Figure, RunRow
 
 # Text that would be markup, or a program, wherever it is not escaped.
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror=alert(1)>"'<b>{{7*7}}&lt;"""
 
 
-def recorded_runs(data: Path, target: Path) -> list[Run]:
+def recorded_runs(data: Path, target: Path) -> list[RunRow]:
     """The runs of tests/data, unpacked below `target`; the first one is `progress`."""
     for archive in sorted((data / "runs").glob("*.tar.xz")):
         with tarfile.open(archive) as opened:
             opened.extractall(target, filter="data")
-    found = [run for _, run in read_runs(find_runs([target])) if isinstance(run, Run)]
+    found = [run for _, run in read_runs(find_runs([target])) if isinstance(run, RunRow)]
     return sorted(found, key=lambda run: Path(run.directory).name != "progress")
 
 
-def a_run(number: int, verdict: str = "PROGRESS", **told: Any) -> Run:
+def a_run(number: int, verdict: str = "PROGRESS", **told: Any) -> RunRow:
     """A row; numbers among what is told are figures, the rest columns."""
     run_id = hashlib.sha256(str(number).encode()).hexdigest()
     figures = {name: value for name, value in told.items() if isinstance(value, float)}
@@ -39,4 +39,4 @@ def a_run(number: int, verdict: str = "PROGRESS", **told: Any) -> Run:
         **{"verdict": verdict, "expected": ["PROGRESS"], "as_expected": verdict == "PROGRESS"},
     }
     columns |= {name: value for name, value in told.items() if name not in figures}
-    return Run(**columns, figures=[Figure(run_id=run_id, name=name, value=value) for name, value in figures.items()])
+    return RunRow(**columns, figures=[Figure(run_id=run_id, name=name, value=value) for name, value in figures.items()])

@@ -12,7 +12,7 @@ from splvm.deadline import Deadline
 from splvm.errors import HarnessError
 from splvm.evidence.formats.gfpprobe import Level, Way, parse_gfpprobe
 from splvm.evidence.formats.kernlog import FindingKind, scan_kernel_log
-from splvm.evidence.kerneltraits import Answer, KernelTraits, decide
+from splvm.evidence.kerneltraits import KernelTraits, TraitAnswer, decide
 from splvm.guest.guest import Guest, start_guest
 from splvm.run.measurement import MODULE, kernel_traits
 from splvm.run.prepare import PREPARE_BUDGET_S, PreparedKernel, Wish, prepare_kernel
@@ -48,8 +48,8 @@ def test_flags_are_honoured(kernel: PreparedKernel) -> None:
     traits = measure(kernel)
     assert traits.doubts == ()
     assert {way: traits.honours(way) for way in Way} == dict.fromkeys(Way, True)
-    assert Level.PTE in traits.levels(Way.NOIO_FLAGS, Answer.HONOURED)
-    assert Level.PMD in traits.levels(Way.NOIO_FLAGS, Answer.HONOURED)
+    assert Level.PTE in traits.levels(Way.NOIO_FLAGS, TraitAnswer.HONOURED)
+    assert Level.PMD in traits.levels(Way.NOIO_FLAGS, TraitAnswer.HONOURED)
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_flags_are_ignored(pytestconfig: pytest.Config) -> None:
     assert traits.doubts == ()
     assert {way: traits.honours(way) for way in FLAGS} == dict.fromkeys(FLAGS, False)
     assert {way: traits.honours(way) for way in SCOPES} == dict.fromkeys(SCOPES, True)
-    assert traits.levels(Way.NOIO_FLAGS, Answer.IGNORED) == (Level.PTE, Level.PMD)
+    assert traits.levels(Way.NOIO_FLAGS, TraitAnswer.IGNORED) == (Level.PTE, Level.PMD)
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_the_module_leaves_nothing_behind(kernel: PreparedKernel, tmp_path: Path
         probed = guest.ssh.run("cat /sys/kernel/tracing/enabled_functions", deadline=deadline).stdout
     answers, again = decide(first, log), decide(second, log)
     assert answers.cells == again.cells
-    assert Answer.UNKNOWN not in {cell.answer for row in again.cells.values() for cell in row.values()}
+    assert TraitAnswer.UNKNOWN not in {cell.answer for row in again.cells.values() for cell in row.values()}
     assert not [it for it in scan_kernel_log(log) if not it.benign and it.kind is not FindingKind.UNEXPECTED_GFP]
     assert probed.strip() == ""
 
@@ -101,8 +101,8 @@ def test_with_four_levels_of_paging(kernel: PreparedKernel) -> None:
     assert traits.paging_levels == 4
     assert traits.doubts == ()
     for way in Way:
-        assert traits.levels(way, Answer.HONOURED) == (Level.PTE, Level.PMD)
-        assert traits.levels(way, Answer.NEVER) == (Level.PUD,)
+        assert traits.levels(way, TraitAnswer.HONOURED) == (Level.PTE, Level.PMD)
+        assert traits.levels(way, TraitAnswer.NEVER) == (Level.PUD,)
 
 
 def test_a_measurement_is_kept(kernel: PreparedKernel) -> None:

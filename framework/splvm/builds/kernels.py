@@ -14,7 +14,7 @@ from pathlib import Path
 from splvm.builds.root import BuildRoot, build_root
 from splvm.deadline import Deadline
 from splvm.errors import SetupError, UsageError
-from splvm.host.archive import Candidate, PackageGoneError, parse_depends
+from splvm.host.archive import PackageGoneError, PackageVersion, parse_depends
 from splvm.host.content import input_hash
 from splvm.host.debian import PrivateApt
 from splvm.host.process import run
@@ -76,7 +76,7 @@ class Kernel:
     # As in `uname -r`.
     release: str
     # What it was unpacked from: the package of its image, then those it is split into. None for the user's own.
-    packages: tuple[Candidate, ...]
+    packages: tuple[PackageVersion, ...]
     # Newer ones that could not be had, and why, one line each.
     passed_over: tuple[str, ...]
     image: Artefact
@@ -171,7 +171,7 @@ def fetch_kernel(store: Store, apt: PrivateApt, spec: KernelSpec, deadline: Dead
     )
 
 
-def find_image_packages(apt: PrivateApt, spec: KernelSpec) -> Iterator[Candidate]:
+def find_image_packages(apt: PrivateApt, spec: KernelSpec) -> Iterator[PackageVersion]:
     """Image packages, newest first."""
     if spec.release:
         yield from apt.candidates(f"linux-image-{spec.release}")
@@ -184,7 +184,7 @@ def find_image_packages(apt: PrivateApt, spec: KernelSpec) -> Iterator[Candidate
                 yield from apt.candidates(dependency.package)
 
 
-def find_parts(apt: PrivateApt, image: Candidate, release: str) -> Iterator[Candidate]:
+def find_parts(apt: PrivateApt, image: PackageVersion, release: str) -> Iterator[PackageVersion]:
     """An image's package, and those that it is split into since 7.0 (linux-binary-, linux-modules-, linux-base-).
 
     :raises PackageGoneError: when the lists do not have a part in the image's own version.

@@ -29,7 +29,7 @@ from splvm.builds.own import OwnKernel, take_kernel
 from splvm.builds.root import KERNEL_PACKAGES, BuildRoot, build_root
 from splvm.deadline import Deadline
 from splvm.errors import SetupError, UsageError
-from splvm.host.archive import Candidate, PackageGoneError
+from splvm.host.archive import PackageGoneError, PackageVersion
 from splvm.host.content import input_hash
 from splvm.host.debian import PrivateApt
 from splvm.host.mirror import find_suite
@@ -158,7 +158,7 @@ def build_kernel(store: Store, apt: PrivateApt, built: BuiltKernel, deadline: De
     )
 
 
-def find_source_packages(apt: PrivateApt) -> Iterator[Candidate]:
+def find_source_packages(apt: PrivateApt) -> Iterator[PackageVersion]:
     """Packages with the kernel's source, newest first."""
     seen = set()
     for meta in apt.candidates(_META):
@@ -188,7 +188,7 @@ def _build(
     store: Store,
     apt: PrivateApt,
     built: BuiltKernel,
-    candidate: Candidate,
+    candidate: PackageVersion,
     deb: Path,
     options: Sequence[Option],
     deadline: Deadline,

@@ -23,7 +23,7 @@ from splvm.builds.variants import Variant
 from splvm.builds.worktree import keep_tree
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, SetupError, UsageError
-from splvm.host.archive import Candidate, PackageGoneError
+from splvm.host.archive import PackageGoneError, PackageVersion
 from splvm.host.content import Input, input_hash
 from splvm.host.debian import PrivateApt
 from splvm.host.process import run
@@ -54,7 +54,7 @@ class SplSource:
     tree: Path
     version: str
     # The package it is from, None for a tree of the user's.
-    package: Candidate | None = None
+    package: PackageVersion | None = None
     # Newer ones that could not be had, and why, one line each.
     passed_over: tuple[str, ...] = ()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from splvm.builds.kernels import Kernel
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, SetupError
-from splvm.host.archive import Candidate, PackageGoneError
+from splvm.host.archive import PackageGoneError, PackageVersion
 from splvm.host.content import input_hash
 from splvm.host.debian import PrivateApt
 from splvm.host.process import run
@@ -70,7 +70,7 @@ def _key(release: str, version: str) -> str:
     return input_hash({"recipe": RECIPE, "release": release, "version": version})
 
 
-def _candidate(apt: PrivateApt, package: str, kernel: Kernel) -> Candidate:
+def _candidate(apt: PrivateApt, package: str, kernel: Kernel) -> PackageVersion:
     """The package of just the kernel's own version: symbols of another are of no use."""
     found = apt.candidates(package)
     for candidate in found:
@@ -83,7 +83,7 @@ def _candidate(apt: PrivateApt, package: str, kernel: Kernel) -> Candidate:
     )
 
 
-def _announce(store: Store, candidate: Candidate) -> None:
+def _announce(store: Store, candidate: PackageVersion) -> None:
     free, room = shutil.disk_usage(store.root).free, int(_ROOM * candidate.size)
     if free < room:
         raise SetupError(

@@ -41,7 +41,7 @@ SCHEMA_VERSION = 1
 _FILE = "bisect.json"
 
 
-class Kind(StrEnum):
+class ChangeKind(StrEnum):
     """What candidates are."""
 
     COMMITS = "commits"
@@ -64,11 +64,11 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BisectPlan:
     """What is looked for, among what."""
 
     scenario: str
-    kind: Kind
+    kind: ChangeKind
     candidates: tuple[Candidate, ...]
     # What all candidates have in common; of `commits` spl is the tree.
     wish: Wish
@@ -87,11 +87,11 @@ class Plan:
         return json.loads(json.dumps(told, default=str))  # type: ignore[no-any-return]
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Plan:
+    def from_json(cls, told: Mapping[str, Any]) -> BisectPlan:
         """:raises LookupError, ValueError, TypeError: when it is no such plan."""
         wish = {**told["wish"], "patches": tuple(map(Path, told["wish"]["patches"]))}
         changes: dict[str, Any] = {
-            "kind": Kind(told["kind"]),
+            "kind": ChangeKind(told["kind"]),
             "candidates": tuple(Candidate(**each) for each in told["candidates"]),
             "wish": Wish(**wish),
             "hits": frozenset(map(Outcome, told["hits"])),
@@ -185,7 +185,7 @@ OnTry = Callable[["Bisection", Try], None]
 class Bisection:
     """A search under way."""
 
-    plan: Plan
+    plan: BisectPlan
     # Its directory.
     out: Path
     tries: list[Try] = field(default_factory=list)
@@ -257,7 +257,7 @@ class Bisection:
 
     def _place(self, number: int) -> str:
         candidate = self.plan.candidates[number]
-        name = candidate.id[:12] if self.plan.kind is Kind.COMMITS else Path(candidate.id).name or "base"
+        name = candidate.id[:12] if self.plan.kind is ChangeKind.COMMITS else Path(candidate.id).name or "base"
         return f"{number:03}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}"
 
     def _take(self, found: Try) -> None:
@@ -324,12 +324,12 @@ class Bisection:
         """:raises BuildError: when it does not build, or a commit has no SPL in it."""
         plan, candidate = self.plan, self.plan.candidates[number]
         match plan.kind:
-            case Kind.KERNELS:
+            case ChangeKind.KERNELS:
                 return self._experiment(replace(plan.wish, kernel=candidate.id))
-            case Kind.PATCHES:
+            case ChangeKind.PATCHES:
                 series = [Path(each.id) for each in plan.candidates[1 : number + 1]]
                 return self._experiment(replace(plan.wish, patches=(*plan.wish.patches, *series)))
-            case Kind.COMMITS:
+            case ChangeKind.COMMITS:
                 # Its name is what a run's record says of its source.
                 tree = self.out / "tree" / candidate.id[:12]
                 try:
@@ -351,7 +351,7 @@ class Bisection:
         if number >= len(self.plan.candidates):
             return "none of them"
         candidate = self.plan.candidates[number]
-        return f"{candidate.id[:12]} {candidate.title}" if self.plan.kind is Kind.COMMITS else candidate.title
+        return f"{candidate.id[:12]} {candidate.title}" if self.plan.kind is ChangeKind.COMMITS else candidate.title
 
     def tallies(self) -> dict[int, Tally]:
         """Of each candidate that was looked at: how often it was bad and good, and why it was left out."""
@@ -398,7 +398,7 @@ def read_bisection(out: Path) -> Bisection:
         told = json.loads(path.read_bytes())
         if told["schema_version"] != SCHEMA_VERSION:
             raise EvidenceError(f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}")
-        plan = Plan.from_json(told["plan"])
+        plan = BisectPlan.from_json(told["plan"])
         tries = [Try.from_json(row) for row in told["runs"]]
         skipped, builds = ({int(number): str(value) for number, value in told[name].items()} for name in _TOLD)
         numbers = {each.candidate for each in tries} | {*skipped, *builds}

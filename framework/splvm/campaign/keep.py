@@ -10,7 +10,7 @@ from splvm.errors import EvidenceError
 from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Verdict
 from splvm.history.rows import make_run
-from splvm.history.schema import Run
+from splvm.history.schema import RunRow
 from splvm.record.names import RUN_FILE
 from splvm.record.reader import last_record_s, read_console, read_evidence, read_facts
 from splvm.report.issue import reproducer
@@ -30,7 +30,7 @@ def find_runs(tops: Iterable[Path]) -> list[Path]:
     return sorted(found)
 
 
-def read_run(directory: Path) -> Run:
+def read_run(directory: Path) -> RunRow:
     """A run as the history has it. Its verdict is given anew, from its evidence.
 
     :raises EvidenceError: when what is there cannot be read.
@@ -39,7 +39,7 @@ def read_run(directory: Path) -> Run:
     return _row(directory, evidence.facts, judge(evidence), evidence.console)
 
 
-def keep_result(directory: Path, verdict: Verdict) -> Run:
+def keep_result(directory: Path, verdict: Verdict) -> RunRow:
     """The same of a run that has just been judged.
 
     :raises EvidenceError: when its files cannot be read.
@@ -47,7 +47,7 @@ def keep_result(directory: Path, verdict: Verdict) -> Run:
     return _row(directory, read_facts(directory), verdict, read_console(directory))
 
 
-def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: str) -> Run:
+def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: str) -> RunRow:
     return make_run(
         facts,
         verdict,
@@ -58,7 +58,7 @@ def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: s
     )
 
 
-def read_runs(directories: Iterable[Path]) -> Iterator[tuple[Path, Run | EvidenceError]]:
+def read_runs(directories: Iterable[Path]) -> Iterator[tuple[Path, RunRow | EvidenceError]]:
     """Each of them, or what keeps it from being read: one that is damaged does not keep the others out."""
     for directory in directories:
         try:

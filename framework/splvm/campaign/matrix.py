@@ -38,7 +38,7 @@ _FILE = "matrix.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MatrixPlan:
     """What is to be run."""
 
     # The same for all its runs in the history, and no other's.
@@ -50,7 +50,7 @@ class Plan:
     seed: int
 
     @classmethod
-    def new(cls, cells: Sequence[Cell], repeat: int) -> Plan:
+    def new(cls, cells: Sequence[Cell], repeat: int) -> MatrixPlan:
         batch = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         return cls(batch, tuple(cells), repeat, secrets.randbelow(MOST_SEED - repeat))
 
@@ -137,7 +137,7 @@ Runner = Callable[[Iterable[Job], OnDone], None]
 OnRun = Callable[[CellRun, JobResult | None], None]
 
 
-def read_matrix(out: Path) -> tuple[Plan, list[CellRun]]:
+def read_matrix(out: Path) -> tuple[MatrixPlan, list[CellRun]]:
     """Plan and runs of a matrix that was begun.
 
     :raises EvidenceError: when there is none, or its file is damaged.
@@ -150,7 +150,7 @@ def read_matrix(out: Path) -> tuple[Plan, list[CellRun]]:
         plan = told["plan"]
         cells = tuple(Cell(**cell) for cell in plan["cells"])
         runs = [CellRun.from_json(row) for row in told["runs"]]
-        return Plan(str(plan["batch"]), cells, int(plan["repeat"]), int(plan["seed"])), runs
+        return MatrixPlan(str(plan["batch"]), cells, int(plan["repeat"]), int(plan["seed"])), runs
     except FileNotFoundError:
         raise EvidenceError(f"{out} has no {_FILE}", hint="give the directory that `splvm matrix` named") from None
     except OSError as error:
@@ -159,14 +159,14 @@ def read_matrix(out: Path) -> tuple[Plan, list[CellRun]]:
         raise EvidenceError(f"{path} is damaged: {error}", hint="begin anew") from error
 
 
-def missing(plan: Plan, done: Iterable[CellRun]) -> list[tuple[Cell, int]]:
+def missing(plan: MatrixPlan, done: Iterable[CellRun]) -> list[tuple[Cell, int]]:
     """What has no verdict yet."""
     ended = {(run.cell, run.number) for run in done if run.outcome is not None}
     return [each for each in plan.todo if each not in ended]
 
 
 def run_matrix(
-    plan: Plan, out: Path, *, runner: Runner, wish: Wish, on_run: OnRun, done: Sequence[CellRun] = ()
+    plan: MatrixPlan, out: Path, *, runner: Runner, wish: Wish, on_run: OnRun, done: Sequence[CellRun] = ()
 ) -> list[CellRun]:
     """Run every cell. One that cannot be prepared, or whose guest does not boot, does not keep the others from it.
 
@@ -211,7 +211,7 @@ def run_matrix(
 
 
 def _prepare_all(
-    cells: Mapping[Cell, object], wish: Wish, plan: Plan
+    cells: Mapping[Cell, object], wish: Wish, plan: MatrixPlan
 ) -> Iterator[tuple[Cell, Experiment | HarnessError]]:
     """What each cell is to run, or why that cannot be; what several need is prepared once."""
     prepared: dict[tuple[str, str], Prepared | HarnessError] = {}

@@ -18,7 +18,7 @@ from splvm.errors import HarnessError
 from splvm.history.cell import Cell
 from splvm.history.database import History
 from splvm.history.rows import make_trouble
-from splvm.history.schema import TROUBLE, Run
+from splvm.history.schema import TROUBLE, RunRow
 from splvm.log import note
 from splvm.report.summary import plain
 from splvm.run.prepare import find_any_kernel, spec_of
@@ -43,7 +43,7 @@ class Keeper:
     def __init__(self, history: History, batch: str) -> None:
         self._history = history
         self._batch = batch
-        self._waiting: list[Run] = []
+        self._waiting: list[RunRow] = []
 
     def take(self, run: CellRun, result: JobResult | None) -> None:
         """Add one that has ended, with those before it that said nothing because the host starved their guests."""
@@ -53,7 +53,7 @@ class Keeper:
         except HarnessError as error:
             note(plain(f"not in the history yet: {error.message}"))
 
-    def _rows(self, run: CellRun, result: JobResult | None) -> list[Run]:
+    def _rows(self, run: CellRun, result: JobResult | None) -> list[RunRow]:
         """:raises EvidenceError: when a run's files cannot be read."""
         cell, now = as_kept(run.cell), datetime.now(UTC)
         # Each start counts as a run, also one that was lost with its machine.

@@ -38,7 +38,7 @@ from splvm.run.loads import need_pool, parse_loads, with_own
 from splvm.run.scenarios import SCENARIOS, find_scenario
 
 if TYPE_CHECKING:
-    from splvm.campaign.bisect import Bisection, Candidate, Kind, Try
+    from splvm.campaign.bisect import Bisection, Candidate, ChangeKind, Try
     from splvm.campaign.search import Answer
 
 _MOST_RUNS = 500
@@ -90,7 +90,7 @@ def bisect(
     bad one bad is not taken for granted. The status is 0 if the change was found, and 1 if not.
     """
     # They come with SciPy, which takes as long as all the rest.
-    from splvm.campaign.bisect import Bisection, Kind, Plan, read_bisection
+    from splvm.campaign.bisect import Bisection, BisectPlan, ChangeKind, read_bisection
 
     at_once = count_jobs(jobs, memory)
     if resume is not None:
@@ -104,13 +104,13 @@ def bisect(
         pool = need_pool(with_own(find_scenario(scenario).load, loads))
         names = kernel_names(kernel or ["debian-12"])
         kind, candidates = _find_candidates(names, series, spl, good, bad, pool=pool)
-        source = f"path:{Path(spl.partition(':')[2]).expanduser().absolute()}" if kind is Kind.COMMITS else spl
+        source = f"path:{Path(spl.partition(':')[2]).expanduser().absolute()}" if kind is ChangeKind.COMMITS else spl
         wish = make_wish(
             names[0], find_variant(variant).name, source, spl_patch, accel, ram_mib=memory, clones=template
         )
         hits = frozenset(find_outcome(name, "--hit") for name in hit.split(","))
         given, first = ",".join(map(str, loads)), pick_seed(seed, most_runs)
-        plan = Plan(scenario, kind, candidates, wish, hits, confidence, most_runs, first, given, window)
+        plan = BisectPlan(scenario, kind, candidates, wish, hits, confidence, most_runs, first, given, window)
         search = Bisection(plan, claim_directory(out, f"bisect-{scenario}"))
     count = len(search.plan.candidates)
     note(
@@ -127,13 +127,13 @@ def bisect(
 
 def _find_candidates(
     kernels: list[str], series: Path | None, spl: str, good: str | None, bad: str | None, *, pool: bool
-) -> tuple[Kind, tuple[Candidate, ...]]:
+) -> tuple[ChangeKind, tuple[Candidate, ...]]:
     """What is searched.
 
     :param pool: whether guests have a ZFS pool.
     :raises UsageError: when that is nothing, or more than one thing.
     """
-    from splvm.campaign.bisect import Candidate, Kind, find_commits, find_patches
+    from splvm.campaign.bisect import Candidate, ChangeKind, find_commits, find_patches
 
     asked = [
         name
@@ -146,12 +146,12 @@ def _find_candidates(
             hint="--spl path:DIR --good REV --bad REV, or --kernel A,B,C, or --series PATH",
         )
     if series is not None:
-        return Kind.PATCHES, find_patches(series)
+        return ChangeKind.PATCHES, find_patches(series)
     if len(kernels) > 1:
-        return Kind.KERNELS, tuple(Candidate(name, name) for name in kernels)
+        return ChangeKind.KERNELS, tuple(Candidate(name, name) for name in kernels)
     if not good or not bad:
         raise UsageError("both --good and --bad are needed", hint="they name commits of --spl path:DIR")
-    return Kind.COMMITS, find_commits(spl, good, bad, pool=pool)
+    return ChangeKind.COMMITS, find_commits(spl, good, bad, pool=pool)
 
 
 def _tell(search: Bisection, each: Try) -> None:

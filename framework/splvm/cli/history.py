@@ -23,7 +23,7 @@ from splvm.report.tables import listing
 
 if TYPE_CHECKING:
     from splvm.history.cell import Cell
-    from splvm.history.schema import Run
+    from splvm.history.schema import RunRow
 
 SCHEMA_VERSION = 1
 
@@ -149,7 +149,7 @@ def judge_cells(
     known issue is none, until the issue expires.
     """
     from splvm.history.database import History
-    from splvm.history.judgement import Kind, judge_figures, judge_nights
+    from splvm.history.judgement import RemarkKind, judge_figures, judge_nights
     from splvm.history.knownissues import read_known
 
     issues, today, told = read_known(known) if known else [], datetime.now(UTC).date(), []
@@ -163,7 +163,7 @@ def judge_cells(
     else:
         rows = [(plain(cell), remark.kind.value, plain(remark.text)) for cell, remark in told]
         make_console().print(listing(("cell", "what", "how"), rows) if rows else "nothing is to be said")
-    if any(remark.kind is Kind.REGRESSION for _, remark in told):
+    if any(remark.kind is RemarkKind.REGRESSION for _, remark in told):
         raise typer.Exit(1)
 
 
@@ -225,7 +225,7 @@ def _parse_cell(text: str) -> Cell:
     return Cell(*axes)
 
 
-def _row(run: Run, figure: str | None) -> tuple[object, ...]:
+def _row(run: RunRow, figure: str | None) -> tuple[object, ...]:
     told = (f"{run.started:%Y-%m-%d %H:%M}", plain(run.release), plain(run.spl_version), run.verdict)
     values = {each.name: each.value for each in run.figures}
     last = (f"{values[figure]:g}" if figure in values else "-",) if figure else ()

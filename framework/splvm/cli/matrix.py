@@ -13,7 +13,7 @@ import typer
 
 from splvm.builds.kernels import KERNELS
 from splvm.builds.variants import VARIANTS
-from splvm.campaign.matrix import SCHEMA_VERSION, CellRun, Plan, Runner, grid, missing, read_matrix, run_matrix
+from splvm.campaign.matrix import SCHEMA_VERSION, CellRun, MatrixPlan, Runner, grid, missing, read_matrix, run_matrix
 from splvm.campaign.plan import Axes, plan_cells, read_axes
 from splvm.campaign.processes import JobResult, run_jobs
 from splvm.cli.history import HistoryOption, history_place
@@ -153,9 +153,9 @@ def _place(on: str | None, jobs: str, wish: Wish) -> Iterator[tuple[int, Runner]
         yield cluster.guests, cluster.run
 
 
-def _make_plan(given: Axes, file: Path | None) -> Plan:
+def _make_plan(given: Axes, file: Path | None) -> MatrixPlan:
     axes = given.over(read_axes(file) if file else Axes()).over(_DEFAULT)
-    return Plan.new(plan_cells(axes), axes.repeat or 1)
+    return MatrixPlan.new(plan_cells(axes), axes.repeat or 1)
 
 
 def _words(text: str | None) -> tuple[str, ...] | None:
@@ -166,7 +166,7 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _show_plan(plan: Plan, todo: Sequence[tuple[Cell, int]], seconds: float, *, as_json: bool) -> None:
+def _show_plan(plan: MatrixPlan, todo: Sequence[tuple[Cell, int]], seconds: float, *, as_json: bool) -> None:
     cells = list(dict.fromkeys(cell for cell, _ in todo))
     if as_json:
         rows = [asdict(cell) for cell in cells]
@@ -178,7 +178,7 @@ def _show_plan(plan: Plan, todo: Sequence[tuple[Cell, int]], seconds: float, *, 
     make_console().print(listing(("scenario", "kernel", "variant", "load"), rows_shown))
 
 
-def _show_runs(plan: Plan, base: Path, runs: Sequence[CellRun], seconds: float, *, as_json: bool) -> None:
+def _show_runs(plan: MatrixPlan, base: Path, runs: Sequence[CellRun], seconds: float, *, as_json: bool) -> None:
     if as_json:
         rows = [run.to_json() for run in runs]
         print_json({"schema_version": SCHEMA_VERSION, "directory": str(base), "batch": plan.batch, "runs": rows})

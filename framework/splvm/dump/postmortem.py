@@ -19,7 +19,7 @@ from splvm.builds.module import debug_file, sha256_of
 from splvm.builds.symbols import kept_symbols
 from splvm.deadline import Deadline
 from splvm.errors import EvidenceError, SetupError
-from splvm.evidence.formats.stacks import UNKNOWN_FUNCTION, Thread
+from splvm.evidence.formats.stacks import UNKNOWN_FUNCTION, TaskStack
 from splvm.host.process import run
 from splvm.host.store import Store
 from splvm.log import step
@@ -125,9 +125,9 @@ class DumpReport:
         waiting = {waiter.pid for cache in self.caches for waiter in cache.waiters}
         return tuple(thread for thread in self.threads if thread.state == "D" or thread.pid in waiting)
 
-    def for_graph(self) -> tuple[Thread, ...]:
+    def for_graph(self) -> tuple[TaskStack, ...]:
         """The threads as `build_graph` takes them: with the stacks that the kernel itself would print."""
-        return tuple(Thread(thread.pid, thread.comm, thread.state, thread.called) for thread in self.threads)
+        return tuple(TaskStack(thread.pid, thread.comm, thread.state, thread.called) for thread in self.threads)
 
     def cache(self, name: str) -> DumpCache | None:
         """The cache of that name; the first if there are several."""

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from splvm.evidence.formats.gfpprobe import CONTROL, Entry, GfpReport, Level, LevelUse, Mask, Trial, Way
+from splvm.evidence.formats.gfpprobe import CONTROL, FlagEntry, FlagTrial, GfpReport, Level, LevelUse, Mask, Way
 from splvm.evidence.formats.kernlog import FindingKind, scan_kernel_log, split_stamp
 from splvm.evidence.formats.stream import excerpt
 
 
-class Answer(enum.StrEnum):
+class TraitAnswer(enum.StrEnum):
     """What a kernel does at one level, told in one way."""
 
     HONOURED = "honoured"
@@ -29,10 +29,10 @@ class Answer(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TraitCell:
     """The answer at one level, told in one way, and what it rests on."""
 
-    answer: Answer
+    answer: TraitAnswer
     # GFP flags that tables of the level were asked for with, and what the scope made of them.
     gfp: tuple[int, ...]
     effective: tuple[int, ...]
@@ -69,7 +69,7 @@ class KernelTraits:
 
     release: str
     paging_levels: int
-    cells: Mapping[Level, Mapping[Way, Cell]]
+    cells: Mapping[Level, Mapping[Way, TraitCell]]
     masks: tuple[MaskAnswer, ...]
     # Why the measurement as a whole cannot be trusted.
     problems: tuple[str, ...]
@@ -81,20 +81,20 @@ class KernelTraits:
             f"{way.words} at the {level.upper()} level: {cell.reason}"
             for level, row in self.cells.items()
             for way, cell in row.items()
-            if cell.answer is Answer.UNKNOWN
+            if cell.answer is TraitAnswer.UNKNOWN
         )
         silent = (f"flags {it.mask.name}: the console does not tell" for it in self.masks if it.complaint is None)
         return (*self.problems, *unknown, *silent)
 
-    def levels(self, way: Way, answer: Answer) -> tuple[Level, ...]:
+    def levels(self, way: Way, answer: TraitAnswer) -> tuple[Level, ...]:
         """The levels that have this answer."""
         return tuple(level for level, row in self.cells.items() if row[way].answer is answer)
 
     def honours(self, way: Way) -> bool | None:
         """Whether all tables that vmalloc allocates at run time are allocated as it was told; None: not known."""
-        if self.levels(way, Answer.IGNORED):
+        if self.levels(way, TraitAnswer.IGNORED):
             return False
-        if self.problems or self.levels(way, Answer.UNKNOWN) or not self.levels(way, Answer.HONOURED):
+        if self.problems or self.levels(way, TraitAnswer.UNKNOWN) or not self.levels(way, TraitAnswer.HONOURED):
             return None
         return True
 
@@ -106,7 +106,7 @@ class KernelTraits:
     @property
     def sentence(self) -> str:
         """The answer in one sentence."""
-        ignored = {way: self.levels(way, Answer.IGNORED) for way in Way}
+        ignored = {way: self.levels(way, TraitAnswer.IGNORED) for way in Way}
         flags = [way for way in (Way.NOFS_FLAGS, Way.NOIO_FLAGS) if ignored[way]]
         scopes = [way for way in (Way.NOFS_SCOPE, Way.NOIO_SCOPE) if ignored[way]]
         if flags:
@@ -199,24 +199,26 @@ def _messages(console: str) -> Iterator[tuple[int, str]]:
             yield number, match[1]
 
 
-def _cell(report: GfpReport, level: Level, way: Way) -> Cell:
+def _cell(report: GfpReport, level: Level, way: Way) -> TraitCell:
     forbidden = report.fs if way in (Way.NOFS_FLAGS, Way.NOFS_SCOPE) else report.fs | report.io
-    trials = [trial for entry in Entry if (trial := report.find(way, entry)) is not None]
+    trials = [trial for entry in FlagEntry if (trial := report.find(way, entry)) is not None]
     allocs = [alloc for trial in trials for alloc in trial.allocs if alloc.level is level]
     gfp = tuple(sorted({alloc.gfp for alloc in allocs}))
     effective = tuple(sorted({alloc.effective for alloc in allocs}))
     # One that was not held back is enough, whatever else is missing.
     if report.test_passed and any(alloc.effective & forbidden for alloc in allocs):
-        return Cell(Answer.IGNORED, gfp, effective, "a table was asked for with flags that it must not have")
+        return TraitCell(TraitAnswer.IGNORED, gfp, effective, "a table was asked for with flags that it must not have")
     doubts = list(_doubts(report, level, way))
-    was_there = all(trial.levels[level].before for trial in trials if trial.entry is Entry.RANGE and not doubts)
+    was_there = all(trial.levels[level].before for trial in trials if trial.entry is FlagEntry.RANGE and not doubts)
     if was_there and allocs:
         doubts.append("its table was there before in addresses that nobody had used, and was made in others")
     if doubts:
-        return Cell(Answer.UNKNOWN, gfp, effective, doubts[0])
+        return TraitCell(TraitAnswer.UNKNOWN, gfp, effective, doubts[0])
     if was_there:
-        return Cell(Answer.NEVER, gfp, effective, "in addresses that nobody had used, its table was there before")
-    return Cell(Answer.HONOURED, gfp, effective, "no table was asked for with flags that it must not have")
+        return TraitCell(
+            TraitAnswer.NEVER, gfp, effective, "in addresses that nobody had used, its table was there before"
+        )
+    return TraitCell(TraitAnswer.HONOURED, gfp, effective, "no table was asked for with flags that it must not have")
 
 
 def _doubts(report: GfpReport, level: Level, way: Way) -> Iterator[str]:
@@ -227,7 +229,7 @@ def _doubts(report: GfpReport, level: Level, way: Way) -> Iterator[str]:
         yield "the function that makes its tables could not be probed"
     states = set()
     for what in (CONTROL, way):
-        trial = report.find(what, Entry.RANGE)
+        trial = report.find(what, FlagEntry.RANGE)
         yield from _trial_doubts(report, trial, level, what)
         if trial is not None and level in trial.levels:
             states.add(trial.levels[level].before)
@@ -237,17 +239,17 @@ def _doubts(report: GfpReport, level: Level, way: Way) -> Iterator[str]:
         if states == {True}:
             yield "no addresses without a table were found"
         for what in (CONTROL, way):
-            trial = report.find(what, Entry.DIRECT)
+            trial = report.find(what, FlagEntry.DIRECT)
             yield from _trial_doubts(report, trial, level, f"{what} of __vmalloc() itself")
     everything = report.fs | report.io
-    for entry in Entry:
+    for entry in FlagEntry:
         control = report.find(CONTROL, entry)
         allocs = [alloc for alloc in control.allocs if alloc.level is level] if control is not None else []
         if any(alloc.effective & everything != everything for alloc in allocs):
             yield "the control, which may do everything, was held back too"
 
 
-def _trial_doubts(report: GfpReport, trial: Trial | None, level: Level, what: str) -> Iterator[str]:
+def _trial_doubts(report: GfpReport, trial: FlagTrial | None, level: Level, what: str) -> Iterator[str]:
     if trial is None:
         yield f"there was no trial {what}"
         return
@@ -258,14 +260,14 @@ def _trial_doubts(report: GfpReport, trial: Trial | None, level: Level, what: st
         yield f"trial {what} lost {trial.lost} allocations"
     elif not _is_as_named(trial, report):
         yield f"trial {what} was made with other flags"
-    elif use is None or (trial.entry is Entry.RANGE and (use.before is None or use.after is None)):
+    elif use is None or (trial.entry is FlagEntry.RANGE and (use.before is None or use.after is None)):
         yield f"trial {what} does not tell of this level"
     else:
         seen = sum(alloc.count for alloc in trial.allocs if alloc.level is level)
         yield from _count_doubts(use, seen, what)
 
 
-def _is_as_named(trial: Trial, report: GfpReport) -> bool:
+def _is_as_named(trial: FlagTrial, report: GfpReport) -> bool:
     """Whether a trial forbids what its name says, and nothing else."""
     everything = report.fs | report.io
     forbidden = {Way.NOFS_FLAGS.value: report.fs, Way.NOIO_FLAGS.value: everything}

@@ -26,7 +26,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from splvm.errors import SetupError, UsageError
 from splvm.history.cell import Cell
-from splvm.history.schema import Figure, Run
+from splvm.history.schema import Figure, RunRow
 
 # How long a writer waits for its turn.
 _BUSY_MS = 30_000
@@ -55,7 +55,7 @@ class Recent:
     # How many it has in all.
     total: int
     # The oldest first.
-    runs: tuple[Run, ...]
+    runs: tuple[RunRow, ...]
 
 
 class History:
@@ -83,7 +83,7 @@ class History:
         """Give the connections back."""
         self._engine.dispose()
 
-    def add(self, runs: Sequence[Run]) -> int:
+    def add(self, runs: Sequence[RunRow]) -> int:
         """Add those that are not there yet, all in one transaction.
 
         :returns: how many were new.
@@ -104,22 +104,22 @@ class History:
         batch: str | None = None,
         limit: int = 1000,
         figures: bool = False,
-    ) -> list[Run]:
+    ) -> list[RunRow]:
         """Runs, the newest first.
 
         :param cell: only those of this one.
         :param batch: only those of this matrix.
         :param figures: read their figures too.
         """
-        query = select(Run).order_by(Run.started.desc(), Run.id).limit(limit)
+        query = select(RunRow).order_by(RunRow.started.desc(), RunRow.id).limit(limit)
         if cell is not None:
             query = query.where(*_is_of(cell))
         if since is not None:
-            query = query.where(Run.started >= since)
+            query = query.where(RunRow.started >= since)
         if batch is not None:
-            query = query.where(Run.batch == batch)
+            query = query.where(RunRow.batch == batch)
         if figures:
-            query = query.options(selectinload(Run.figures))
+            query = query.options(selectinload(RunRow.figures))
         with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
             found = list(session.scalars(query))
             session.expunge_all()
@@ -127,17 +127,17 @@ class History:
 
     def last_batch(self) -> str:
         """The matrix whose run is the newest; empty if there is none."""
-        query = select(Run.batch).where(Run.batch != "").order_by(Run.started.desc()).limit(1)
+        query = select(RunRow.batch).where(RunRow.batch != "").order_by(RunRow.started.desc()).limit(1)
         with self._trouble(), self._engine.connect() as connection:
             return connection.scalar(query) or ""
 
-    def trend(self, cell: Cell, figure: str, limit: int = 1000) -> list[tuple[Run, float]]:
+    def trend(self, cell: Cell, figure: str, limit: int = 1000) -> list[tuple[RunRow, float]]:
         """A figure of one cell over its last runs, the oldest first; runs without it are left out."""
         query = (
-            select(Run, Figure.value)
-            .join(Figure, (Figure.run_id == Run.id) & (Figure.name == figure))
+            select(RunRow, Figure.value)
+            .join(Figure, (Figure.run_id == RunRow.id) & (Figure.name == figure))
             .where(*_is_of(cell))
-            .order_by(Run.started.desc(), Run.id)
+            .order_by(RunRow.started.desc(), RunRow.id)
             .limit(limit)
         )
         with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
@@ -147,10 +147,10 @@ class History:
 
     def overview(self) -> list[Last]:
         """Each cell with its last run, sorted by cell."""
-        axes = (Run.scenario, Run.kernel, Run.variant, Run.loads)
-        newest = func.row_number().over(partition_by=axes, order_by=(Run.started.desc(), Run.id)).label("newest")
+        axes = (RunRow.scenario, RunRow.kernel, RunRow.variant, RunRow.loads)
+        newest = func.row_number().over(partition_by=axes, order_by=(RunRow.started.desc(), RunRow.id)).label("newest")
         count = func.count().over(partition_by=axes).label("runs")
-        ranked = select(*axes, Run.started, Run.verdict, Run.as_expected, newest, count).subquery()
+        ranked = select(*axes, RunRow.started, RunRow.verdict, RunRow.as_expected, newest, count).subquery()
         query = select(ranked).where(ranked.c.newest == 1).order_by(*(ranked.c[axis.key] for axis in axes))
         with self._trouble(), self._engine.connect() as connection:
             return [
@@ -171,14 +171,14 @@ class History:
         :param names: the figures that are read; the runs have no others.
         :param until: leave out what began later.
         """
-        axes = (Run.scenario, Run.kernel, Run.variant, Run.loads)
-        newest = func.row_number().over(partition_by=axes, order_by=(Run.started.desc(), Run.id)).label("newest")
+        axes = (RunRow.scenario, RunRow.kernel, RunRow.variant, RunRow.loads)
+        newest = func.row_number().over(partition_by=axes, order_by=(RunRow.started.desc(), RunRow.id)).label("newest")
         total = func.count().over(partition_by=axes).label("total")
-        every = select(Run.id, newest, total)
-        ranked = (every if until is None else every.where(Run.started <= until)).subquery()
-        query = select(Run, ranked.c.total).join(ranked, ranked.c.id == Run.id).where(ranked.c.newest <= count)
-        query = query.order_by(*axes, Run.started, Run.id.desc())
-        cells: dict[Cell, tuple[int, list[Run]]] = {}
+        every = select(RunRow.id, newest, total)
+        ranked = (every if until is None else every.where(RunRow.started <= until)).subquery()
+        query = select(RunRow, ranked.c.total).join(ranked, ranked.c.id == RunRow.id).where(ranked.c.newest <= count)
+        query = query.order_by(*axes, RunRow.started, RunRow.id.desc())
+        cells: dict[Cell, tuple[int, list[RunRow]]] = {}
         with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
             for run, of_cell in session.execute(query):
                 cells.setdefault(run.cell, (of_cell, []))[1].append(run)
@@ -186,15 +186,15 @@ class History:
             session.expunge_all()
         return [Recent(cell, of_cell, tuple(runs)) for cell, (of_cell, runs) in cells.items()]
 
-    def _add(self, runs: Sequence[Run]) -> int:
+    def _add(self, runs: Sequence[RunRow]) -> int:
         with self._write() as connection:
             there: set[str] = set()
             for start in range(0, len(runs), _AT_ONCE):
                 ids = [run.id for run in runs[start : start + _AT_ONCE]]
-                there.update(connection.scalars(select(Run.id).where(Run.id.in_(ids))))
+                there.update(connection.scalars(select(RunRow.id).where(RunRow.id.in_(ids))))
             new = {run.id: run for run in runs if run.id not in there}
             if new:
-                connection.execute(insert(Run), [_row(run) for run in new.values()])
+                connection.execute(insert(RunRow), [_row(run) for run in new.values()])
             figures = [_row(figure) for run in new.values() for figure in run.figures]
             if figures:
                 connection.execute(insert(Figure), figures)
@@ -242,10 +242,10 @@ class History:
 
 def _is_of(cell: Cell) -> Iterator[ColumnElement[bool]]:
     for axis in fields(cell):
-        yield getattr(Run, axis.name) == getattr(cell, axis.name)
+        yield getattr(RunRow, axis.name) == getattr(cell, axis.name)
 
 
-def _read_figures(session: Session, runs: Sequence[Run], names: Sequence[str]) -> None:
+def _read_figures(session: Session, runs: Sequence[RunRow], names: Sequence[str]) -> None:
     """Give each run those of its figures that have one of the names."""
     found: dict[str, list[Figure]] = {run.id: [] for run in runs}
     ids = list(found) if names else []
@@ -257,7 +257,7 @@ def _read_figures(session: Session, runs: Sequence[Run], names: Sequence[str]) -
         set_committed_value(run, "figures", found[run.id])
 
 
-def _row(each: Run | Figure) -> dict[str, Any]:
+def _row(each: RunRow | Figure) -> dict[str, Any]:
     return {column.key: getattr(each, column.key) for column in each.__table__.columns}
 
 

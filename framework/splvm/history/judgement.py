@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from splvm.evidence.verdict import Outcome
 from splvm.history.knownissues import KnownIssue, find_known
-from splvm.history.schema import TROUBLE, Run
+from splvm.history.schema import TROUBLE, RunRow
 
 # Runs on either side of a change that are asked for, and how unlikely it has to be where there is none.
 _LEAST = 5
@@ -25,7 +25,7 @@ _SEED = 1
 _AT_ONCE = 1 << 16
 
 
-class Kind(StrEnum):
+class RemarkKind(StrEnum):
     """What was noticed."""
 
     # The last run is not as expected, and the last one before its streak was.
@@ -48,7 +48,7 @@ class Kind(StrEnum):
 class Remark:
     """One thing that was noticed, and the run that it was noticed against."""
 
-    kind: Kind
+    kind: RemarkKind
     text: str
     against: str = ""
 
@@ -65,7 +65,7 @@ class Change:
     p: float
 
 
-def judge_nights(runs: Sequence[Run], known: Sequence[KnownIssue] = (), today: date = date.min) -> list[Remark]:
+def judge_nights(runs: Sequence[RunRow], known: Sequence[KnownIssue] = (), today: date = date.min) -> list[Remark]:
     """What the last run of a cell says beside those before it. What came to no verdict says nothing.
 
     :param runs: of one cell, the oldest first.
@@ -80,25 +80,27 @@ def judge_nights(runs: Sequence[Run], known: Sequence[KnownIssue] = (), today: d
     issue = None if last.as_expected else find_known(known, last.fingerprint)
     excused = issue is not None and not issue.is_expired(today)
     if issue is not None:
-        kind, until = (Kind.KNOWN, "until") if excused else (Kind.EXPIRED, "looked after until")
+        kind, until = (RemarkKind.KNOWN, "until") if excused else (RemarkKind.EXPIRED, "looked after until")
         remarks.append(Remark(kind, f"{last.verdict}: {issue.link}, {until} {issue.expires}"))
     streak = next((number for number, run in enumerate(reversed(runs)) if run.as_expected), len(runs))
     if streak and streak < len(runs) and not excused:
         good = runs[-streak - 1]
         text = f"{last.verdict}, not {' or '.join(last.expected)}; the last that was as expected: {good.started:%F}"
-        remarks.append(Remark(Kind.REGRESSION, text, good.id))
+        remarks.append(Remark(RemarkKind.REGRESSION, text, good.id))
     if streak > 1:
-        remarks.append(Remark(Kind.STREAK, f"{streak} runs in a row are not as expected"))
+        remarks.append(Remark(RemarkKind.STREAK, f"{streak} runs in a row are not as expected"))
     # What the host has starved says nothing, and is followed by another run.
     told = [run for run in before if not (run.verdict == Outcome.INCONCLUSIVE and run.starved)]
     if told and last.verdict != told[-1].verdict and last.modules == told[-1].modules:
         text = f"{told[-1].verdict}, then {last.verdict}, with the same modules"
-        remarks.append(Remark(Kind.FLIP, text, told[-1].id))
+        remarks.append(Remark(RemarkKind.FLIP, text, told[-1].id))
     seen = {run.fingerprint for run in before if run.fingerprint}
     # That a control ends as badly as it has to is only news if it ended in another way before.
     is_news = seen or not last.as_expected
     if last.fingerprint and issue is None and last.fingerprint not in seen and is_news:
-        remarks.append(Remark(Kind.NEW_FINGERPRINT, f"{last.fingerprint} was not seen here before: {last.reason}"))
+        remarks.append(
+            Remark(RemarkKind.NEW_FINGERPRINT, f"{last.fingerprint} was not seen here before: {last.reason}")
+        )
     return remarks
 
 
@@ -106,7 +108,7 @@ def judge_nights(runs: Sequence[Run], known: Sequence[KnownIssue] = (), today: d
 _FIGURES = ("longest_gap_ms", "objects_per_s", "recovery_ms")
 
 
-def judge_figures(runs: Sequence[Run]) -> list[Remark]:
+def judge_figures(runs: Sequence[RunRow]) -> list[Remark]:
     """Where figures of a cell changed for good. Only runs that were as expected are compared.
 
     :param runs: of one cell, the oldest first, with their figures.
@@ -119,7 +121,7 @@ def judge_figures(runs: Sequence[Run]) -> list[Remark]:
         if change is not None:
             first = told[change.at][0]
             text = f"{name}: {change.before:g}, and {change.after:g} since {first.started:%F} (p = {change.p:.2g})"
-            remarks.append(Remark(Kind.CHANGE, text, first.id))
+            remarks.append(Remark(RemarkKind.CHANGE, text, first.id))
     return remarks
 
 

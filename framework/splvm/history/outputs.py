@@ -21,7 +21,7 @@ from typing import Any
 
 from splvm.history.cell import Cell
 from splvm.history.knownissues import KnownIssue, find_known
-from splvm.history.schema import Run
+from splvm.history.schema import RunRow
 from splvm.record.names import CONSOLE_FILE, RUN_FILE, SAMPLES_FILE, VERDICT_FILE
 
 SCHEMA_VERSION = 1
@@ -39,7 +39,7 @@ _PROPERTIES = (
 class Told:
     """A run as all formats have it."""
 
-    run: Run
+    run: RunRow
     # Its name within the scenario: the same each night.
     name: str
     issue: KnownIssue | None
@@ -51,7 +51,7 @@ class Told:
         return " ".join(f"{self.run.verdict}{'' if self.run.as_expected else expected}: {self.run.reason}".split())
 
 
-def tell(runs: Iterable[Run], known: Sequence[KnownIssue], today: date) -> list[Told]:
+def tell(runs: Iterable[RunRow], known: Sequence[KnownIssue], today: date) -> list[Told]:
     """The runs by scenario, cell and time; those of one cell have numbers if there are several."""
     told = []
     for cell, group in groupby(sorted(runs, key=_order), key=lambda run: run.cell):
@@ -64,7 +64,7 @@ def tell(runs: Iterable[Run], known: Sequence[KnownIssue], today: date) -> list[
     return told
 
 
-def _order(run: Run) -> tuple[Cell, Any, str]:
+def _order(run: RunRow) -> tuple[Cell, Any, str]:
     return run.cell, run.started, run.id
 
 
@@ -173,7 +173,7 @@ def to_json(told: Sequence[Told]) -> Mapping[str, Any]:
     return {"schema_version": SCHEMA_VERSION, "runs": [_whole(each) for each in told]}
 
 
-def run_to_json(run: Run) -> dict[str, Any]:
+def run_to_json(run: RunRow) -> dict[str, Any]:
     """A row of the history."""
     row = {column.key: getattr(run, column.key) for column in run.__table__.columns}
     return {**row, "started": f"{run.started.isoformat()}Z", "figures": {each.name: each.value for each in run.figures}}

@@ -14,7 +14,7 @@ from splvm.errors import EvidenceError
 from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.verdict import Verdict
 from splvm.history.cell import Cell
-from splvm.history.schema import TROUBLE, Figure, Run
+from splvm.history.schema import TROUBLE, Figure, RunRow
 
 _TEXT_CHARS = 2000
 _NAME_CHARS = 200
@@ -26,7 +26,7 @@ _SEAL = re.compile("[0-9a-f]{64}")
 
 def make_run(
     facts: Mapping[str, Any], verdict: Verdict, console: str, *, directory: str, command: str, duration_s: float | None
-) -> Run:
+) -> RunRow:
     """The row of a run, with its figures.
 
     :param facts: its run.json.
@@ -37,7 +37,7 @@ def make_run(
     expected = sorted(_names(facts.get("expected")))
     run_id = identity(facts)
     modules = _at(facts, "spl", "modules")
-    return Run(
+    return RunRow(
         id=run_id,
         batch=_text(facts, "batch"),
         started=_started(facts),
@@ -66,7 +66,7 @@ def make_run(
     )
 
 
-def make_trouble(cell: Cell, batch: str, number: int, reason: str, *, at: datetime, duration_s: float) -> Run:
+def make_trouble(cell: Cell, batch: str, number: int, reason: str, *, at: datetime, duration_s: float) -> RunRow:
     """The row of a run that came to no verdict.
 
     :param number: of the run within its cell.
@@ -74,7 +74,7 @@ def make_trouble(cell: Cell, batch: str, number: int, reason: str, *, at: dateti
     """
     basis = json.dumps([batch, str(cell), number, at.isoformat()])
     names = ("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "starved", "directory", "command")
-    return Run(
+    return RunRow(
         id=hashlib.sha256(basis.encode()).hexdigest(),
         batch=_clean(batch),
         started=at.replace(tzinfo=None),

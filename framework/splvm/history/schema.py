@@ -32,7 +32,7 @@ class Figure(Base):
     value: Mapped[float]
 
 
-class Run(Base):
+class RunRow(Base):
     """One run. Text in it may be a guest's: it is bounded, and not escaped."""
 
     __tablename__ = "runs"

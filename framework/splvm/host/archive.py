@@ -19,7 +19,7 @@ EXPIRED_VARIABLE = "SPLVM_ALLOW_EXPIRED"
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class PackageVersion:
     """One version of a package."""
 
     package: str
@@ -137,7 +137,7 @@ def parse_release(text: str) -> list[ReleaseFile]:
         return []
 
 
-def parse_candidates(text: str) -> Iterator[Candidate]:
+def parse_candidates(text: str) -> Iterator[PackageVersion]:
     """Versions of packages in the output of ``apt-cache show``, each version once."""
     seen = set()
     for paragraph in re.split(r"\n\s*\n", text):
@@ -147,7 +147,7 @@ def parse_candidates(text: str) -> Iterator[Candidate]:
         seen.add(key)
         source = re.fullmatch(r"(\S+)(?: \((.+)\))?", fields.get("Source", fields["Package"]))
         depends = [fields[name] for name in ("Pre-Depends", "Depends") if name in fields]
-        yield Candidate(
+        yield PackageVersion(
             package=fields["Package"],
             version=fields["Version"],
             architecture=fields["Architecture"],

@@ -88,7 +88,7 @@ class HostReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Qemu:
+class QemuProgram:
     """The emulator."""
 
     path: Path
@@ -130,7 +130,7 @@ def inspect_host(store_root: Path | None = None) -> HostReport:
     return HostReport(tuple(_checked(name, required, check) for name, required, check in rows))
 
 
-def find_qemu(store_root: Path | None = None) -> Qemu:
+def find_qemu(store_root: Path | None = None) -> QemuProgram:
     """The emulator of this host.
 
     :param store_root: directory of the store, where what QEMU says of itself is kept until the binary changes.
@@ -145,7 +145,7 @@ def find_qemu(store_root: Path | None = None) -> Qemu:
     if version < MIN_QEMU:
         wanted = ".".join(map(str, MIN_QEMU))
         raise SetupError(f"QEMU {match[1]} is too old", hint=f"QEMU {wanted} or newer is needed")
-    return Qemu(path, version, digest)
+    return QemuProgram(path, version, digest)
 
 
 def _ask_qemu(path: Path, store_root: Path | None) -> tuple[str, str]:
@@ -170,7 +170,7 @@ def check_accelerator(wanted: str) -> None:
 
 
 def find_accelerator(
-    wanted: str, qemu: Qemu, kernel_image: Path | None, store_root: Path, deadline: Deadline
+    wanted: str, qemu: QemuProgram, kernel_image: Path | None, store_root: Path, deadline: Deadline
 ) -> Accelerator:
     """KVM if a guest has really booted under it, else TCG, and why.
 
@@ -198,7 +198,7 @@ def find_accelerator(
 
 
 def find_boot_trouble(
-    qemu: Qemu,
+    qemu: QemuProgram,
     accel_args: Sequence[str],
     kernel_image: Path | None,
     scratch: Path,
@@ -245,7 +245,7 @@ class _Ending:
     complaint: str
 
 
-def _trial(qemu: Qemu, args: Sequence[str], scratch: Path, budget_s: float, deadline: Deadline) -> _Ending:
+def _trial(qemu: QemuProgram, args: Sequence[str], scratch: Path, budget_s: float, deadline: Deadline) -> _Ending:
     """Run QEMU until it ends by itself, or for `budget_s`."""
     # No core file: QEMU aborts where KVM refuses what it needs.
     argv = ["prlimit", "--core=0", "--", str(qemu.path), *_bare_args(), *args]
@@ -306,7 +306,7 @@ def _kvm_node_trouble() -> str | None:
 
 
 def _kept_kvm_trouble(
-    qemu: Qemu, kernel_image: Path | None, store_root: Path, deadline: Deadline, *, retry: bool
+    qemu: QemuProgram, kernel_image: Path | None, store_root: Path, deadline: Deadline, *, retry: bool
 ) -> str | None:
     """The result of the trial, from an earlier one if host, QEMU and kernel are the same.
 

@@ -22,9 +22,9 @@ from splvm.deadline import Deadline
 from splvm.errors import SetupError
 from splvm.host.archive import (
     EXPIRED_VARIABLE,
-    Candidate,
     Dependency,
     PackageGoneError,
+    PackageVersion,
     ReleaseFile,
     Trouble,
     explain,
@@ -95,7 +95,7 @@ class PrivateApt:
         self._settings = host.settings
         self.mirror = mirror or find_mirror(Memo(self._home.parent / "mirror.json", host.basis))
         # What was asked already of the lists as they are.
-        self._known: dict[str, list[Candidate]] = {}
+        self._known: dict[str, list[PackageVersion]] = {}
         write_private(self._home / "status", "")
         write_private(self._home / "apt.conf", "\n".join(self._configuration()) + "\n")
         if not (self._home / "sources.list").exists() or self._updated_at() is None:
@@ -156,7 +156,7 @@ class PrivateApt:
                 found += parse_release(path.read_text(encoding="utf-8", errors="replace"))
         return found
 
-    def candidates(self, package: str) -> list[Candidate]:
+    def candidates(self, package: str) -> list[PackageVersion]:
         """All versions of a package, newest first; empty if there is none.
 
         Versions that were downloaded once and have left the lists since are among them.
@@ -175,7 +175,7 @@ class PrivateApt:
         """Packages whose names begin so, sorted."""
         return sorted(self._ask("apt-cache", "pkgnames", prefix).split())
 
-    def candidate(self, package: str, version: str | None = None) -> Candidate:
+    def candidate(self, package: str, version: str | None = None) -> PackageVersion:
         """One version of a package.
 
         :param version: by default the newest one.
@@ -232,7 +232,7 @@ class PrivateApt:
                 shutil.rmtree(partial, ignore_errors=True)
         return target
 
-    def _fetch(self, candidate: Candidate, directory: Path, deadline: Deadline, what: str) -> None:
+    def _fetch(self, candidate: PackageVersion, directory: Path, deadline: Deadline, what: str) -> None:
         wanted = f"{candidate.package}={candidate.version}"
         done = self._run("apt-get", "download", wanted, deadline=deadline, what=what, cwd=directory)
         if done.exit_code != 0:
@@ -276,12 +276,12 @@ class PrivateApt:
                 return float(stamp["time"])
         return None
 
-    def _kept(self, package: str) -> Iterator[Candidate]:
+    def _kept(self, package: str) -> Iterator[PackageVersion]:
         for record in (self._home / "debs").glob(f"{package}_*.json"):
             # A record that cannot be read is as good as none: the file is fetched again.
             with suppress(OSError, ValueError, TypeError):
                 if record.with_suffix(".deb").exists():
-                    yield Candidate(**json.loads(record.read_text(encoding="utf-8")))
+                    yield PackageVersion(**json.loads(record.read_text(encoding="utf-8")))
 
     def _ask(self, *argv: str) -> str:
         # While another process updates, some of the lists are new and some are old.
@@ -351,13 +351,13 @@ def _expired_suites() -> frozenset[str]:
     return frozenset(find_suite(name).name for name in names)
 
 
-def _deb_name(candidate: Candidate) -> str:
+def _deb_name(candidate: PackageVersion) -> str:
     # apt writes the colon of an epoch like this.
     version = candidate.version.replace(":", "%3a")
     return f"{candidate.package}_{version}_{candidate.architecture}.deb"
 
 
-def _is_candidate(file: Path, candidate: Candidate) -> bool:
+def _is_candidate(file: Path, candidate: PackageVersion) -> bool:
     try:
         if file.stat().st_size != candidate.size:
             return False
@@ -367,13 +367,13 @@ def _is_candidate(file: Path, candidate: Candidate) -> bool:
         return False
 
 
-def _as_json(candidate: Candidate) -> dict[str, str | int | bool]:
+def _as_json(candidate: PackageVersion) -> dict[str, str | int | bool]:
     """What is kept beside a downloaded package, for the day the lists no longer have it."""
-    fields = {name: getattr(candidate, name) for name in Candidate.__slots__}
+    fields = {name: getattr(candidate, name) for name in PackageVersion.__slots__}
     return {**fields, "filename": "", "indexed": False}
 
 
-def _compare_versions(one: Candidate, other: Candidate) -> int:
+def _compare_versions(one: PackageVersion, other: PackageVersion) -> int:
     for operator, result in (("lt", -1), ("gt", 1)):
         argv = ["dpkg", "--compare-versions", one.version, operator, other.version]
         if run(argv, deadline=Deadline(_QUERY_S), what="comparing versions", check=False).exit_code == 0:

@@ -6,10 +6,15 @@ from rich.table import Table
 from rich.text import Text
 
 from splvm.evidence.formats.gfpprobe import Way
-from splvm.evidence.kerneltraits import Answer, Cell, KernelTraits, MaskAnswer
+from splvm.evidence.kerneltraits import KernelTraits, MaskAnswer, TraitAnswer, TraitCell
 from splvm.report.summary import plain
 
-_STYLE = {Answer.HONOURED: "green", Answer.IGNORED: "red", Answer.NEVER: "dim", Answer.UNKNOWN: "yellow"}
+_STYLE = {
+    TraitAnswer.HONOURED: "green",
+    TraitAnswer.IGNORED: "red",
+    TraitAnswer.NEVER: "dim",
+    TraitAnswer.UNKNOWN: "yellow",
+}
 
 
 def traits_table(traits: KernelTraits) -> Table:
@@ -24,7 +29,7 @@ def traits_table(traits: KernelTraits) -> Table:
     return table
 
 
-def _cell(cell: Cell) -> Text:
+def _cell(cell: TraitCell) -> Text:
     """The answer, the flags that were seen, and what the scope made of them where that is something else."""
     flags = ", ".join(f"{gfp:#x}" for gfp in cell.gfp)
     if cell.effective != cell.gfp:

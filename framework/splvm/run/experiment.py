@@ -255,7 +255,7 @@ def _drive(
     record.add_facts({"spl_parameters": _parameters(guest, deadline)})
     if experiment.scenario.faults is not None:
         record.add_facts({"fault_settings": _set_faults(guest, experiment.scenario.faults, deadline)})
-    live = Live(record)
+    live = LiveReadings(record)
     with (
         start_host_watch(monitor.take_reading, record.record_host),
         start_agent(
@@ -303,7 +303,7 @@ def _set_faults(guest: Guest, faults: Faults, deadline: Deadline) -> dict[str, s
     return {name: value[:200] for name, value in pairs}
 
 
-def _take_step(phase: Step, agent: AgentStream, live: Live, record: RunDirectory, deadline: Deadline) -> None:
+def _take_step(phase: Step, agent: AgentStream, live: LiveReadings, record: RunDirectory, deadline: Deadline) -> None:
     LOGGER.debug("step %s: %s", phase.name or "(wait)", ", ".join(phase.commands) or "wait")
     if phase.name:
         record.record_phase(phase.name)
@@ -320,7 +320,7 @@ def _take_step(phase: Step, agent: AgentStream, live: Live, record: RunDirectory
         LOGGER.debug("step %s: not done after %.1f s of guest time", phase.name, phase.limit_s)
 
 
-class Live:
+class LiveReadings:
     """What the agent has reported last; keeps every frame in the record on the way.
 
     Only what the steps wait for is looked at here. Text that cannot be read is left to the judge.

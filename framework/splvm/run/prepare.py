@@ -26,7 +26,7 @@ from splvm.evidence.verdict import Outcome
 from splvm.guest.qemu import MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.archive import ReleaseFile
-from splvm.host.capabilities import Accelerator, Qemu, check_accelerator, find_accelerator, find_qemu
+from splvm.host.capabilities import Accelerator, QemuProgram, check_accelerator, find_accelerator, find_qemu
 from splvm.host.debian import PrivateApt
 from splvm.host.store import Store
 from splvm.run.expectations import expected_outcomes
@@ -66,7 +66,7 @@ class PreparedKernel:
     kernel: Kernel
     machine: MachineSpec
     keys: SshKeys
-    qemu: Qemu
+    qemu: QemuProgram
     accelerator: Accelerator
     # Whether guests may be clones.
     clones: bool

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 
 from splvm.errors import EvidenceError
 from splvm.history.database import History, Recent
-from splvm.history.judgement import Kind, Remark, judge_figures, judge_nights
+from splvm.history.judgement import Remark, RemarkKind, judge_figures, judge_nights
 from splvm.history.knownissues import KnownIssue
-from splvm.history.schema import Run
+from splvm.history.schema import RunRow
 from splvm.site.trends import NAMES
 
 # Runs of a cell that are looked at, those of its line in the overview, and those of a matrix at most.
@@ -20,13 +20,13 @@ _BATCH_RUNS = 20_000
 
 # Remarks that are told first, come first.
 _URGENCY = (
-    Kind.REGRESSION,
-    Kind.EXPIRED,
-    Kind.NEW_FINGERPRINT,
-    Kind.STREAK,
-    Kind.FLIP,
-    Kind.CHANGE,
-    Kind.KNOWN,
+    RemarkKind.REGRESSION,
+    RemarkKind.EXPIRED,
+    RemarkKind.NEW_FINGERPRINT,
+    RemarkKind.STREAK,
+    RemarkKind.FLIP,
+    RemarkKind.CHANGE,
+    RemarkKind.KNOWN,
 )
 
 
@@ -38,11 +38,11 @@ class CellNews:
     remarks: tuple[Remark, ...]
 
     @property
-    def last(self) -> Run:
+    def last(self) -> RunRow:
         return self.recent.runs[-1]
 
     @property
-    def line(self) -> tuple[Run, ...]:
+    def line(self) -> tuple[RunRow, ...]:
         """The runs of its line in the overview, the oldest first."""
         return self.recent.runs[-LAST:]
 
@@ -53,7 +53,7 @@ class Choice:
 
     cells: tuple[CellNews, ...]
     # Those that get a page, the newest first.
-    runs: tuple[Run, ...]
+    runs: tuple[RunRow, ...]
     # In words: all, one matrix, or some days.
     what: str
 

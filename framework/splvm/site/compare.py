@@ -15,7 +15,7 @@ from statistics import median
 
 from splvm.history.cell import Cell
 from splvm.history.database import Recent
-from splvm.history.schema import Run
+from splvm.history.schema import RunRow
 from splvm.report.rates import Rate, chance_of_difference
 from splvm.site.looks import ORDER, by_name
 
@@ -33,7 +33,7 @@ class Side:
     # The build in words: variant, version, and the beginning of its modules' hashes.
     name: str
     # The oldest first; those that said something.
-    runs: tuple[Run, ...]
+    runs: tuple[RunRow, ...]
     # Of each figure, by its name.
     values: Mapping[str, Sequence[float]]
 
@@ -98,7 +98,7 @@ def _where(cell: Cell) -> tuple[str, str, str]:
 
 def _builds(recent: Recent) -> list[Side]:
     """The builds of a cell that said something, the newest last."""
-    by_build: dict[str, list[Run]] = {}
+    by_build: dict[str, list[RunRow]] = {}
     for run in recent.runs:
         if run.verdict != ORDER[0]:
             name = f"{run.variant} {run.spl_version} {_digest(run)}".rstrip()
@@ -107,12 +107,12 @@ def _builds(recent: Recent) -> list[Side]:
     return [_side(recent.cell, name, runs) for name, runs in by_build.items()]
 
 
-def _side(cell: Cell, name: str, runs: Sequence[Run]) -> Side:
+def _side(cell: Cell, name: str, runs: Sequence[RunRow]) -> Side:
     values = {figure: [value for _, value in found] for figure, found in by_name(runs).items()}
     return Side(cell, name, tuple(runs), values)
 
 
-def _digest(run: Run) -> str:
+def _digest(run: RunRow) -> str:
     return f"({run.modules['spl.ko'][:8]})" if run.modules.get("spl.ko") else ""
 
 

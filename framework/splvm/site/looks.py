@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from splvm.evidence.verdict import Outcome
 from splvm.history.cell import Cell
-from splvm.history.schema import TROUBLE, Run
+from splvm.history.schema import TROUBLE, RunRow
 
 # One symbol for each verdict, so that they are told apart without their colour.
 SYMBOLS: Mapping[str, str] = {
@@ -37,14 +37,14 @@ def symbol(verdict: str) -> str:
     return SYMBOLS.get(verdict, "·")
 
 
-def tone(run: Run) -> str:
+def tone(run: RunRow) -> str:
     """Whether a run is as expected, or else whether it says anything: a class of the style sheet."""
     if run.as_expected:
         return "expected"
     return "unsure" if run.is_silent else "unexpected"
 
 
-def told(run: Run) -> str:
+def told(run: RunRow) -> str:
     """The expectation of a run in words."""
     if run.as_expected:
         return "as expected"
@@ -72,7 +72,7 @@ def cell_page(cell: Cell) -> str:
     return f"{readable or 'cell'}-{digest[:8]}.html"
 
 
-def run_pages(runs: Iterable[Run]) -> dict[str, str]:
+def run_pages(runs: Iterable[RunRow]) -> dict[str, str]:
     """Names of the runs' pages by their id: the first 12 digits, or all where two begin alike."""
     pages: dict[str, str] = {}
     for run in runs:
@@ -82,9 +82,9 @@ def run_pages(runs: Iterable[Run]) -> dict[str, str]:
     return pages
 
 
-def by_name(runs: Iterable[Run]) -> dict[str, list[tuple[Run, float]]]:
+def by_name(runs: Iterable[RunRow]) -> dict[str, list[tuple[RunRow, float]]]:
     """The figures of runs: of each name those runs that have it, with its value."""
-    found: dict[str, list[tuple[Run, float]]] = {}
+    found: dict[str, list[tuple[RunRow, float]]] = {}
     for run in runs:
         for figure in run.figures:
             found.setdefault(figure.name, []).append((run, figure.value))

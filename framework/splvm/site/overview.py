@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from splvm.history.schema import Run
+from splvm.history.schema import RunRow
 from splvm.site.choice import CellNews
 from splvm.site.looks import cell_page, symbol, told, tone
 
@@ -90,7 +90,7 @@ def _square(each: CellNews) -> Square:
     )
 
 
-def _bar(run: Run, number: int) -> Bar:
+def _bar(run: RunRow, number: int) -> Bar:
     match tone(run):
         case "expected":
             return Bar(number * _BAR, 0, _HALF, "expected")
@@ -100,7 +100,7 @@ def _bar(run: Run, number: int) -> Bar:
             return Bar(number * _BAR, _HALF - 2, 4, other)
 
 
-def _in_words(runs: Sequence[Run]) -> str:
+def _in_words(runs: Sequence[RunRow]) -> str:
     counts = Counter(run.verdict for run in runs)
     good = sum(run.as_expected for run in runs)
     each = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common(4))

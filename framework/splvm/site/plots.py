@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from splvm.history.schema import Run
+from splvm.history.schema import RunRow
 from splvm.site.looks import ORDER, by_name, label, symbol, told
 from splvm.site.series import Panel, States
 
@@ -141,7 +141,7 @@ def _span(bucket: int) -> str:
     )
 
 
-def plot_trend(runs: Sequence[Run], figures: Sequence[tuple[str, str, str]], pages: Mapping[str, str]) -> str:
+def plot_trend(runs: Sequence[RunRow], figures: Sequence[tuple[str, str, str]], pages: Mapping[str, str]) -> str:
     """Verdicts and figures of a cell over time; points of runs that have a page link to it.
 
     :param runs: the oldest first.
@@ -166,7 +166,7 @@ def plot_trend(runs: Sequence[Run], figures: Sequence[tuple[str, str, str]], pag
 
 
 def _points(
-    runs: Sequence[Run], values: Sequence[Any], name: str, number: int, pages: Mapping[str, str]
+    runs: Sequence[RunRow], values: Sequence[Any], name: str, number: int, pages: Mapping[str, str]
 ) -> dict[str, Any]:
     return _scatter(
         x=[f"{run.started:%Y-%m-%d %H:%M:%S}" for run in runs],

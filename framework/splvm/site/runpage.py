@@ -12,7 +12,7 @@ from splvm.evidence.judge import judge
 from splvm.evidence.timeline import Evidence
 from splvm.evidence.verdict import Verdict
 from splvm.history.rows import identity
-from splvm.history.schema import Run
+from splvm.history.schema import RunRow
 from splvm.site import plots, series
 from splvm.site.artefacts import Budget, Copies, copy_files
 from splvm.site.kernellog import LEAST_CHARS, MOST_CHARS, KernelLog, excerpt_log
@@ -36,7 +36,7 @@ class Shown:
     losses: tuple[str, ...]
 
 
-def show_run(run: Run, read: ReadEvidence, target: Path, budget: Budget) -> Shown | str:
+def show_run(run: RunRow, read: ReadEvidence, target: Path, budget: Budget) -> Shown | str:
     """Read the directory of a run; or say why there is nothing to be shown.
 
     :param read: reads the evidence of a directory.
@@ -78,7 +78,7 @@ def _room(budget: Budget) -> int:
     return max(LEAST_CHARS, min(MOST_CHARS, budget.left // 2))
 
 
-def facts_of(run: Run) -> Iterator[tuple[str, str]]:
+def facts_of(run: RunRow) -> Iterator[tuple[str, str]]:
     """What was run on what, as the history has it."""
     rows: Mapping[str, Any] = {
         "started": f"{run.started:%Y-%m-%d %H:%M:%S} UTC",

@@ -17,7 +17,7 @@ _THREADS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class PlotSeries:
     """One line: times in seconds of the guest's clock, and values."""
 
     name: str
@@ -40,7 +40,7 @@ class Panel:
 
     title: str
     unit: str
-    series: tuple[Series, ...]
+    series: tuple[PlotSeries, ...]
 
 
 def panels(timeline: Timeline) -> list[Panel]:
@@ -78,24 +78,24 @@ def phases(timeline: Timeline) -> list[tuple[str, float, float]]:
     return [(name, _s(start), _s(end)) for (name, start), end in zip(marks, ends, strict=True)]
 
 
-def _emergency(timeline: Timeline) -> Iterator[Series]:
+def _emergency(timeline: Timeline) -> Iterator[PlotSeries]:
     rows = [(_s(row.end_ns), row.value.emergency.alloc or 0) for row in cache_rows(timeline, CACHE)]
     yield from _series("by the slab file", rows, steps=True)
     counted = [(_s(sample.end_ns), sample.value.live.emergency) for sample in timeline.probe]
     yield from _series("by the probe", counted, steps=True)
 
 
-def _rates(timeline: Timeline) -> Iterator[Series]:
+def _rates(timeline: Timeline) -> Iterator[PlotSeries]:
     counts = [(_s(it.end_ns), sum(thread.allocs for thread in it.value.threads)) for it in timeline.probe]
     yield from _series("objects", _slopes(counts))
 
 
-def _gaps(timeline: Timeline) -> Iterator[Series]:
+def _gaps(timeline: Timeline) -> Iterator[PlotSeries]:
     gaps = [(it, [thread.gap_max_ns for thread in it.value.threads]) for it in timeline.probe]
     yield from _series("longest gap", [(_s(it.end_ns), max(each) / 1e6) for it, each in gaps if each])
 
 
-def _memory(timeline: Timeline, **names: str) -> Iterator[Series]:
+def _memory(timeline: Timeline, **names: str) -> Iterator[PlotSeries]:
     for key, name in names.items():
         points = [
             (at, kib / 1024)
@@ -104,7 +104,7 @@ def _memory(timeline: Timeline, **names: str) -> Iterator[Series]:
         yield from _series(name, points)
 
 
-def _pressure(timeline: Timeline) -> Iterator[Series]:
+def _pressure(timeline: Timeline) -> Iterator[PlotSeries]:
     for kind in ("some", "full"):
         pattern = rf"^# memory\n(?:some [^\n]{{0,80}}\n)?{kind} [^\n]{{0,80}}total=(\d{{1,15}})"
         totals = _numbers(timeline.other.get("pressure", ()), pattern)
@@ -123,9 +123,9 @@ def _slopes(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(b, max(0.0, (y - x) / (b - a))) for (a, x), (b, y) in pairwise(points) if b > a]
 
 
-def _series(name: str, points: Sequence[tuple[float, float]], *, steps: bool = False) -> Iterator[Series]:
+def _series(name: str, points: Sequence[tuple[float, float]], *, steps: bool = False) -> Iterator[PlotSeries]:
     if points:
-        yield Series(name, tuple(thin_out(points)), steps)
+        yield PlotSeries(name, tuple(thin_out(points)), steps)
 
 
 def thin_out(points: Sequence[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:

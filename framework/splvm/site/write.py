@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from splvm.history.database import History
 from splvm.history.knownissues import KnownIssue
-from splvm.history.schema import Run
+from splvm.history.schema import RunRow
 from splvm.log import step
 from splvm.report.rates import CONFIDENCE, Rate
 from splvm.site import compare, plots
@@ -148,7 +148,7 @@ class _Writer:
             confidence=CONFIDENCE,
         )
 
-    def write_runs(self, runs: Iterable[Run], read: ReadEvidence) -> None:
+    def write_runs(self, runs: Iterable[RunRow], read: ReadEvidence) -> None:
         """What was not as expected comes first: it may take most of the room."""
         ordered = sorted(runs, key=lambda run: run.as_expected)
         budget = Budget.of(self.bytes_there(), len(ordered))

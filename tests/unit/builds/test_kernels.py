@@ -26,7 +26,7 @@ from splvm.builds.source import BUILT
 from splvm.builds.spl import SplSource
 from splvm.deadline import Deadline
 from splvm.errors import SetupError, UsageError
-from splvm.host.archive import Candidate, Dependency, PackageGoneError, parse_depends
+from splvm.host.archive import Dependency, PackageGoneError, PackageVersion, parse_depends
 from splvm.host.mirror import SUITES
 from splvm.host.process import run
 from splvm.host.store import Artefact, Store
@@ -35,10 +35,10 @@ OLD, NEW = "5.10.0-45-cloud-amd64", "5.10.0-46-cloud-amd64"
 SPLIT = "7.2.13+deb14-cloud-amd64"
 
 
-def candidate(package: str, version: str, depends: str = "") -> Candidate:
+def candidate(package: str, version: str, depends: str = "") -> PackageVersion:
     digest = hashlib.sha256(f"{package} {version}".encode()).hexdigest()
     names = {"package": package, "version": version, "architecture": "amd64", "sha256": digest, "source": "linux"}
-    return Candidate(**names, size=1, source_version=version, depends=depends, filename=f"{package}.deb")  # type: ignore[arg-type]
+    return PackageVersion(**names, size=1, source_version=version, depends=depends, filename=f"{package}.deb")  # type: ignore[arg-type]
 
 
 class FakeApt:
@@ -46,18 +46,18 @@ class FakeApt:
 
     suite = SUITES["bullseye"]
 
-    def __init__(self, *listed: Candidate, gone: Sequence[str] = ()) -> None:
+    def __init__(self, *listed: PackageVersion, gone: Sequence[str] = ()) -> None:
         self.listed = listed
         self.gone = gone
         self.fetched: list[str] = []
 
-    def candidates(self, package: str) -> list[Candidate]:
+    def candidates(self, package: str) -> list[PackageVersion]:
         return [listed for listed in self.listed if listed.package == package]
 
     def names(self, prefix: str) -> list[str]:
         return sorted({listed.package for listed in self.listed if listed.package.startswith(prefix)})
 
-    def candidate(self, package: str, version: str | None = None) -> Candidate:
+    def candidate(self, package: str, version: str | None = None) -> PackageVersion:
         for found in self.candidates(package):
             if version in (None, found.version):
                 return found

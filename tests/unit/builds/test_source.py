@@ -11,7 +11,7 @@ from splvm.builds import source
 from splvm.builds.source import BUILT, Progress, build_kernel, find_built_kernel, find_source_packages
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, SetupError, UsageError
-from splvm.host.archive import Candidate, Dependency, PackageGoneError
+from splvm.host.archive import Dependency, PackageGoneError, PackageVersion
 from splvm.host.store import Store
 
 
@@ -42,8 +42,8 @@ def test_found() -> None:
     assert old is not None and (old.spec.id, old.spec.suite) == ("built:lockdep,bullseye", "bullseye")
 
 
-def candidate(package: str, version: str) -> Candidate:
-    return Candidate(package, version, "all", 1, "0" * 64, "linux", version, "", "x")
+def candidate(package: str, version: str) -> PackageVersion:
+    return PackageVersion(package, version, "all", 1, "0" * 64, "linux", version, "", "x")
 
 
 class FakeApt:
@@ -53,7 +53,7 @@ class FakeApt:
         self.gone = gone
         self.suite = type("Suite", (), {"name": "bookworm"})()
 
-    def candidates(self, package: str) -> list[Candidate]:
+    def candidates(self, package: str) -> list[PackageVersion]:
         return [candidate(package, version) for version in ("2", "1")]
 
     def depends(self, package: str, version: str) -> list[Dependency]:
@@ -76,7 +76,7 @@ def test_source_that_is_gone_is_passed_over_and_said(monkeypatch: pytest.MonkeyP
     assert built is not None
     monkeypatch.setattr(source, "note", notes.append)
 
-    def stop(store: Store, apt: Any, built: Any, chosen: Candidate, *rest: Any) -> None:
+    def stop(store: Store, apt: Any, built: Any, chosen: PackageVersion, *rest: Any) -> None:
         tried.append(chosen.version)
         raise BuildError("make", "no", None)
 

@@ -14,7 +14,7 @@ from splvm.builds.kernels import KERNELS, Kernel
 from splvm.builds.symbols import fetch_symbols, kept_symbols
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, SetupError
-from splvm.host.archive import Candidate, PackageGoneError
+from splvm.host.archive import PackageGoneError, PackageVersion
 from splvm.host.mirror import SUITES
 from splvm.host.process import run
 from splvm.host.store import Artefact, Store
@@ -44,9 +44,9 @@ class FakeApt:
         self.downloads = 0
         size = deb.stat().st_size
         names = {"package": PACKAGE, "version": version, "architecture": "amd64", "sha256": "", "source": "linux"}
-        self.candidate = Candidate(**names, size=size, source_version=version, depends="", filename=deb.name)
+        self.candidate = PackageVersion(**names, size=size, source_version=version, depends="", filename=deb.name)
 
-    def candidates(self, package: str) -> list[Candidate]:
+    def candidates(self, package: str) -> list[PackageVersion]:
         return [self.candidate] if package == PACKAGE else []
 
     def download(self, package: str, version: str, deadline: Deadline) -> Path:
@@ -64,7 +64,7 @@ def kernel(tmp_path: Path) -> Kernel:
     root: Any = FakeRoot()
     image = Artefact(tmp_path, "kernel", "0" * 32)
     names = {"package": f"linux-image-{RELEASE}", "version": VERSION, "architecture": "amd64", "sha256": ""}
-    package = Candidate(**names, size=0, source="linux", source_version=VERSION, depends="", filename="")
+    package = PackageVersion(**names, size=0, source="linux", source_version=VERSION, depends="", filename="")
     return Kernel(KERNELS["debian-12"], RELEASE, (package,), (), image, root)
 
 

@@ -17,7 +17,7 @@ from experiments import experiment
 from splvm.builds.revisions import extract_revision, list_revisions
 from splvm.builds.spl import SPL_DIR
 from splvm.campaign import bisect
-from splvm.campaign.bisect import Bisection, Candidate, Kind, Plan, find_patches, read_bisection
+from splvm.campaign.bisect import Bisection, BisectPlan, Candidate, ChangeKind, find_patches, read_bisection
 from splvm.campaign.processes import Job, JobResult
 from splvm.campaign.repro import HITS
 from splvm.cli import app
@@ -31,11 +31,18 @@ CACHE = SPL_DIR / "spl-kmem-cache.c"
 Oracle = Callable[[int], Outcome | None]
 
 
-def plan(count: int, **changes: Any) -> Plan:
+def plan(count: int, **changes: Any) -> BisectPlan:
     candidates = tuple(Candidate(f"k{number}", f"k{number}") for number in range(count))
     base: dict[str, Any] = {"hits": HITS, "confidence": 0.95, "most_runs": 200, "seed": 1}
-    return Plan(
-        **{"scenario": "held-worker", "kind": Kind.KERNELS, "candidates": candidates, "wish": Wish(), **base, **changes}
+    return BisectPlan(
+        **{
+            "scenario": "held-worker",
+            "kind": ChangeKind.KERNELS,
+            "candidates": candidates,
+            "wish": Wish(),
+            **base,
+            **changes,
+        }
     )
 
 
@@ -278,7 +285,7 @@ def test_patches_of_a_series(world: SimpleNamespace, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     own = tmp_path / "own.patch"
-    search = Bisection(plan(3, kind=Kind.PATCHES, candidates=listed, wish=Wish(patches=(own,))), out)
+    search = Bisection(plan(3, kind=ChangeKind.PATCHES, candidates=listed, wish=Wish(patches=(own,))), out)
     search.run(1, lambda *_: None)
     assert found(search) == (1, 1)
     assert {wish.patches for wish in world.built} >= {(own,), (own, tmp_path / "b.patch")}
@@ -377,7 +384,7 @@ def test_commits_are_built_from_a_tree_of_their_own(world: SimpleNamespace, tree
     out.mkdir()
     candidates = bisect.find_commits(f"path:{tree}", "HEAD~5", "main", pool=False)
     world.oracle = steps(2)
-    search = Bisection(plan(6, kind=Kind.COMMITS, candidates=candidates, wish=Wish(spl=f"path:{tree}")), out)
+    search = Bisection(plan(6, kind=ChangeKind.COMMITS, candidates=candidates, wish=Wish(spl=f"path:{tree}")), out)
     search.run(1, lambda *_: None)
     assert found(search) == (2, 2)
     assert search.name(2) == f"{candidates[2].id[:12]} change 3"

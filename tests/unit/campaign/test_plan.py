@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from experiments import experiment
 from splvm.campaign import matrix as matrix_module
 from splvm.campaign import night as night_module
-from splvm.campaign.matrix import CellRun, Plan, read_matrix, run_matrix
+from splvm.campaign.matrix import CellRun, MatrixPlan, read_matrix, run_matrix
 from splvm.campaign.night import Keeper, estimate_s
 from splvm.campaign.plan import Axes, plan_cells, read_axes
 from splvm.campaign.processes import Job, JobResult
@@ -165,7 +165,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
-PLAN = Plan("night", tuple(plan_cells(SMALL)), 2, 1)
+PLAN = MatrixPlan("night", tuple(plan_cells(SMALL)), 2, 1)
 
 
 def ignore(run: CellRun, result: JobResult | None) -> None:
@@ -251,7 +251,7 @@ def test_a_matrix_of_another_version(tmp_path: Path) -> None:
 
 def test_runs_of_cells_with_like_names_have_a_directory_each() -> None:
     cells = tuple(Cell("nominal", kernel, "stock") for kernel in ("path:/a/b,/h", "path:/a-b,/h", "path:/a,b,/h"))
-    places = Plan("night", cells, 2, 1).places()
+    places = MatrixPlan("night", cells, 2, 1).places()
     assert len(places) == len(set(places.values())) == 6
 
 
@@ -312,7 +312,7 @@ def test_what_a_matrix_came_to_is_shown_although_its_history_is_away(
     def lost(history: History, runs: Any) -> int:
         raise SetupError("the connection is lost")
 
-    def run(plan: Plan, out: Path, **wishes: Any) -> list[CellRun]:
+    def run(plan: MatrixPlan, out: Path, **wishes: Any) -> list[CellRun]:
         done = CellRun(plan.cells[0], 1, frozenset(), None, "no room", None, 1.0)
         wishes["on_run"](done, None)
         return [replace(done, outcome=Outcome.PROGRESS, expected=frozenset({Outcome.PROGRESS}))]

@@ -26,7 +26,7 @@ from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.history.cell import Cell
 from splvm.history.database import History
 from splvm.history.rows import fingerprint_of, flatten, make_run
-from splvm.history.schema import Base, Figure, Run
+from splvm.history.schema import Base, Figure, RunRow
 from splvm.record.reader import read_evidence
 
 CELL = Cell("held-worker", "debian-12", "stock")
@@ -34,9 +34,9 @@ START = datetime(2026, 1, 1)
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def a_run(number: int, verdict: str = "PROGRESS", **figures: float) -> Run:
+def a_run(number: int, verdict: str = "PROGRESS", **figures: float) -> RunRow:
     run_id = f"{number:064x}"
-    return Run(
+    return RunRow(
         id=run_id,
         batch="",
         started=START + timedelta(minutes=number),
@@ -65,7 +65,7 @@ def recorded(data: Path, tmp_path: Path) -> dict[str, Any]:
     return {"facts": evidence.facts, "verdict": judge(evidence), "console": evidence.console}
 
 
-def row(recorded: Mapping[str, Any], **changes: Any) -> Run:
+def row(recorded: Mapping[str, Any], **changes: Any) -> RunRow:
     told = {**recorded, **changes}
     return make_run(
         told["facts"], told["verdict"], told["console"], directory="/d", command="splvm run x", duration_s=7.5
@@ -135,7 +135,7 @@ def test_whatever_a_file_says_it_is_kept_or_refused(
     run_id = run.id
     emptied.add([run])
     with emptied._engine.connect() as connection:
-        assert connection.scalar(select(func.count()).where(Run.id == run_id)) == 1
+        assert connection.scalar(select(func.count()).where(RunRow.id == run_id)) == 1
     with pytest.raises(EvidenceError):
         make_run({**facts, "started": part}, verdict, text, directory="", command="", duration_s=None)
 
@@ -223,7 +223,7 @@ def die_in_the_middle(path: Path) -> None:
         history.add([a_run(1, gap=1.0)])
         with history._write() as connection:
             connection.execute(
-                Run.__table__.insert().values(**{c.key: getattr(a_run(2), c.key) for c in Run.__table__.c})
+                RunRow.__table__.insert().values(**{c.key: getattr(a_run(2), c.key) for c in RunRow.__table__.c})
             )
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -7,17 +7,17 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
-from splvm.history.judgement import Kind, find_change, judge_figures, judge_nights
+from splvm.history.judgement import RemarkKind, find_change, judge_figures, judge_nights
 from splvm.history.knownissues import KnownIssue
-from splvm.history.schema import TROUBLE, Figure, Run
+from splvm.history.schema import TROUBLE, Figure, RunRow
 
 
-def nights(verdicts: str, fingerprints: str = "", modules: str = "") -> list[Run]:
+def nights(verdicts: str, fingerprints: str = "", modules: str = "") -> list[RunRow]:
     """One run for each letter: P is as expected, S and C are not, and T came to no verdict."""
     names = {"P": "PROGRESS", "S": "STALLED", "C": "CRASHED", "T": TROUBLE}
     marks = fingerprints or verdicts.replace("P", " ").replace("T", " ")
     return [
-        Run(
+        RunRow(
             id=str(number),
             started=datetime(2026, 1, 1) + timedelta(days=number),
             verdict=names[letter],
@@ -41,22 +41,22 @@ def nights(verdicts: str, fingerprints: str = "", modules: str = "") -> list[Run
         ("P", "", "", set()),
         ("PPPP", "", "", set()),
         ("SP", "", "ab", set()),
-        ("SP", "", "aa", {Kind.FLIP}),
-        ("S", "", "", {Kind.NEW_FINGERPRINT}),
-        ("SS", "", "", {Kind.STREAK}),
-        ("SS", "xy", "", {Kind.STREAK, Kind.NEW_FINGERPRINT}),
-        ("PPS", "", "aab", {Kind.REGRESSION, Kind.NEW_FINGERPRINT}),
-        ("PPS", "", "aaa", {Kind.REGRESSION, Kind.NEW_FINGERPRINT, Kind.FLIP}),
-        ("SPS", "", "aab", {Kind.REGRESSION}),
-        ("PSS", "", "", {Kind.REGRESSION, Kind.STREAK}),
+        ("SP", "", "aa", {RemarkKind.FLIP}),
+        ("S", "", "", {RemarkKind.NEW_FINGERPRINT}),
+        ("SS", "", "", {RemarkKind.STREAK}),
+        ("SS", "xy", "", {RemarkKind.STREAK, RemarkKind.NEW_FINGERPRINT}),
+        ("PPS", "", "aab", {RemarkKind.REGRESSION, RemarkKind.NEW_FINGERPRINT}),
+        ("PPS", "", "aaa", {RemarkKind.REGRESSION, RemarkKind.NEW_FINGERPRINT, RemarkKind.FLIP}),
+        ("SPS", "", "aab", {RemarkKind.REGRESSION}),
+        ("PSS", "", "", {RemarkKind.REGRESSION, RemarkKind.STREAK}),
         ("T", "", "", set()),
         ("PTT", "", "", set()),
         ("TP", "", "", set()),
-        ("STS", "", "", {Kind.STREAK}),
-        ("PSC", "", "aab", {Kind.REGRESSION, Kind.STREAK, Kind.NEW_FINGERPRINT}),
+        ("STS", "", "", {RemarkKind.STREAK}),
+        ("PSC", "", "aab", {RemarkKind.REGRESSION, RemarkKind.STREAK, RemarkKind.NEW_FINGERPRINT}),
     ],
 )
-def test_remarks(verdicts: str, fingerprints: str, modules: str, kinds: set[Kind]) -> None:
+def test_remarks(verdicts: str, fingerprints: str, modules: str, kinds: set[RemarkKind]) -> None:
     assert {remark.kind for remark in judge_nights(nights(verdicts, fingerprints, modules))} == kinds
 
 
@@ -66,19 +66,19 @@ def test_a_control_that_ends_as_it_has_to_is_no_news() -> None:
     for run in runs:
         run.as_expected = True
     assert judge_nights(runs[:1]) == []
-    assert {remark.kind for remark in judge_nights(runs)} == {Kind.NEW_FINGERPRINT}
+    assert {remark.kind for remark in judge_nights(runs)} == {RemarkKind.NEW_FINGERPRINT}
 
 
 def test_a_starved_run_is_no_flip() -> None:
     runs = nights("PSP")
     runs[1].verdict = "INCONCLUSIVE"
-    assert {remark.kind for remark in judge_nights(runs)} == {Kind.FLIP}
+    assert {remark.kind for remark in judge_nights(runs)} == {RemarkKind.FLIP}
     runs[1].starved = "for 2 s"
     assert judge_nights(runs) == []
 
 
 def test_a_regression_names_the_last_good_run() -> None:
-    (regression,) = (each for each in judge_nights(nights("PPSS")) if each.kind is Kind.REGRESSION)
+    (regression,) = (each for each in judge_nights(nights("PPSS")) if each.kind is RemarkKind.REGRESSION)
     assert regression.against == "1"
     assert regression.text == "STALLED, not PROGRESS; the last that was as expected: 2026-01-02"
 
@@ -86,13 +86,13 @@ def test_a_regression_names_the_last_good_run() -> None:
 def test_trouble_of_a_known_issue_is_no_regression_until_it_expires() -> None:
     runs, issue = nights("PPS", modules="aab"), KnownIssue("S", "https://example.org/1", date(2026, 2, 1))
     (remark,) = judge_nights(runs, [issue], date(2026, 2, 1))
-    assert (remark.kind, remark.text) == (Kind.KNOWN, "STALLED: https://example.org/1, until 2026-02-01")
+    assert (remark.kind, remark.text) == (RemarkKind.KNOWN, "STALLED: https://example.org/1, until 2026-02-01")
     later = {remark.kind: remark.text for remark in judge_nights(runs, [issue], date(2026, 2, 2))}
-    assert set(later) == {Kind.EXPIRED, Kind.REGRESSION}
-    assert later[Kind.EXPIRED] == "STALLED: https://example.org/1, looked after until 2026-02-01"
+    assert set(later) == {RemarkKind.EXPIRED, RemarkKind.REGRESSION}
+    assert later[RemarkKind.EXPIRED] == "STALLED: https://example.org/1, looked after until 2026-02-01"
     # Another trouble is not excused by it.
     other = judge_nights(nights("PPC", modules="aab"), [issue], date(2026, 2, 1))
-    assert {remark.kind for remark in other} == {Kind.REGRESSION, Kind.NEW_FINGERPRINT}
+    assert {remark.kind for remark in other} == {RemarkKind.REGRESSION, RemarkKind.NEW_FINGERPRINT}
 
 
 def test_a_change_is_found_where_it_is() -> None:
@@ -112,7 +112,7 @@ def test_a_figure_of_good_runs_that_changed_is_told() -> None:
     for number, run in enumerate(runs):
         run.figures = [Figure(name="longest_gap_ms", value=100.0 + number % 3 + 50 * (number >= 12))]
     (remark,) = judge_figures(runs)
-    assert (remark.kind, remark.against) == (Kind.CHANGE, "12")
+    assert (remark.kind, remark.against) == (RemarkKind.CHANGE, "12")
     assert remark.text.startswith("longest_gap_ms: 101, and 151 since 2026-01-13 (p = ")
     for run in runs[12:]:
         run.as_expected = False

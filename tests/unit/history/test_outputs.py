@@ -20,7 +20,7 @@ from splvm.errors import UsageError
 from splvm.history.database import History
 from splvm.history.knownissues import KnownIssue, find_known, read_known
 from splvm.history.outputs import Told, tell, to_json, to_junit, to_ktap
-from splvm.history.schema import TROUBLE, Figure, Run
+from splvm.history.schema import TROUBLE, Figure, RunRow
 
 TODAY = date(2026, 6, 1)
 MARK = "0123456789ab"
@@ -28,7 +28,7 @@ LINK = "https://example.org/issues/7734"
 HOSTILE = "ok 1 # SKIP\n1..9\nBail out! \x1b[31m\x00\ud800 ]]></failure><skipped/> & \"'"
 
 
-def a_run(number: int, scenario: str = "held-worker", verdict: str = "PROGRESS", **changes: object) -> Run:
+def a_run(number: int, scenario: str = "held-worker", verdict: str = "PROGRESS", **changes: object) -> RunRow:
     row: dict[str, object] = {
         "id": f"{number:064x}",
         "batch": "b",
@@ -53,10 +53,10 @@ def a_run(number: int, scenario: str = "held-worker", verdict: str = "PROGRESS",
             for name, value in (("longest_gap_ms", 112.25), ("latency.all.count", 7.0))
         ],
     }
-    return Run(**{**row, **changes})
+    return RunRow(**{**row, **changes})
 
 
-def night() -> list[Run]:
+def night() -> list[RunRow]:
     """One of each kind: good, failed, known, silent, trouble; a cell with three runs."""
     return [
         a_run(3, verdict="STALLED"),
@@ -71,7 +71,7 @@ def night() -> list[Run]:
 KNOWN = [KnownIssue(MARK, LINK, TODAY)]
 
 
-def told(runs: list[Run] | None = None, known: list[KnownIssue] | None = None, today: date = TODAY) -> list[Told]:
+def told(runs: list[RunRow] | None = None, known: list[KnownIssue] | None = None, today: date = TODAY) -> list[Told]:
     return tell(night() if runs is None else runs, KNOWN if known is None else known, today)
 
 

@@ -17,7 +17,7 @@ from splvm.host.capabilities import (
     Accelerator,
     Check,
     HostReport,
-    Qemu,
+    QemuProgram,
     find_accelerator,
     find_boot_trouble,
     find_qemu,
@@ -77,7 +77,7 @@ def test_what_is_not_required_does_not_count() -> None:
 # QEMU
 
 
-def stand_in(tmp_path: Path, script: str) -> Qemu:
+def stand_in(tmp_path: Path, script: str) -> QemuProgram:
     """A shell script in the place of QEMU; $console is the file of the guest's output."""
     path = tmp_path / "qemu"
     preamble = r"""#!/bin/sh
@@ -86,10 +86,10 @@ console=$(printf '%s' "$*" | sed -n 's/.*id=[a-z]*,path=\([^ ]*\).*/\1/p')
 """
     path.write_text(preamble + script)
     path.chmod(0o755)
-    return Qemu(path, (7, 2), "0" * 64)
+    return QemuProgram(path, (7, 2), "0" * 64)
 
 
-def calls(qemu: Qemu) -> list[str]:
+def calls(qemu: QemuProgram) -> list[str]:
     record = Path(f"{qemu.path}.calls")
     return record.read_text().splitlines() if record.exists() else []
 
@@ -226,7 +226,7 @@ def kvm_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capabilities, "_KVM", str(tmp_path / "kvm"))
 
 
-def choose(wanted: str, qemu: Qemu, tmp_path: Path, kernel: Path | None = None) -> Accelerator:
+def choose(wanted: str, qemu: QemuProgram, tmp_path: Path, kernel: Path | None = None) -> Accelerator:
     return find_accelerator(wanted, qemu, kernel, tmp_path / "store", Deadline(60))
 
 

@@ -23,9 +23,9 @@ from splvm.deadline import Deadline
 from splvm.errors import SetupError, UsageError
 from splvm.host import debian, mirror
 from splvm.host.archive import (
-    Candidate,
     Dependency,
     PackageGoneError,
+    PackageVersion,
     Trouble,
     find_trouble,
     parse_candidates,
@@ -253,7 +253,7 @@ Architecture: amd64
 
 def test_parse_candidates() -> None:
     assert list(parse_candidates(SHOWN)) == [
-        Candidate(
+        PackageVersion(
             package="linux-image-cloud-amd64",
             version="6.1.192-2",
             architecture="amd64",

@@ -25,7 +25,7 @@ from splvm.evidence.formats.stream import Frame, What
 from splvm.guest.agent import AgentStream
 from splvm.host.schedstat import read_threads
 from splvm.record.writer import RunDirectory
-from splvm.run.experiment import Live
+from splvm.run.experiment import LiveReadings
 from splvm.run.hostwatch import start_host_watch
 from splvm.run.readings import Reading
 from splvm.run.scenarios import SCENARIOS, Workload, find_scenario
@@ -70,7 +70,7 @@ class Stream:
 class Guest:
     """Frames as the agent sends them, on a clock that only the test moves."""
 
-    live: Live
+    live: LiveReadings
     stream: Stream
     now_ns: int = BOOTED_NS
     seq: int = 0
@@ -105,7 +105,7 @@ def record(tmp_path: Path) -> Iterator[RunDirectory]:
 
 @pytest.fixture
 def guest(record: RunDirectory) -> Guest:
-    return Guest(Live(record), Stream())
+    return Guest(LiveReadings(record), Stream())
 
 
 def never(reading: Reading) -> bool:

@@ -20,7 +20,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from site_data import HOSTILE, a_run, recorded_runs
 from splvm.evidence.timeline import Evidence
 from splvm.history.database import History
-from splvm.history.schema import Run
+from splvm.history.schema import RunRow
 from splvm.record.reader import read_evidence
 from splvm.site.looks import cell_page, run_pages
 from splvm.site.write import write_site
@@ -45,22 +45,22 @@ def hostile(evidence: Evidence) -> Evidence:
 
 
 @pytest.fixture(scope="module")
-def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunRow]:
     return recorded_runs(data, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
-def bad(runs: list[Run]) -> list[Run]:
+def bad(runs: list[RunRow]) -> list[RunRow]:
     """Two runs whose every text is markup; one of them has its evidence."""
     names = ("release", "spl_version", "reason", "command", "qemu", "variant", "kernel", "verdict")
-    columns = {column.key: getattr(runs[0], column.key) for column in Run.__table__.columns}
-    other = {column.key: getattr(a_run(7), column.key) for column in Run.__table__.columns}
+    columns = {column.key: getattr(runs[0], column.key) for column in RunRow.__table__.columns}
+    other = {column.key: getattr(a_run(7), column.key) for column in RunRow.__table__.columns}
     markup = dict.fromkeys(names, HOSTILE) | {"modules": {"spl.ko": HOSTILE}, "as_expected": False}
-    return [Run(**{**columns, **markup}), Run(**{**other, **markup, "variant": f"{HOSTILE}2"})]
+    return [RunRow(**{**columns, **markup}), RunRow(**{**other, **markup, "variant": f"{HOSTILE}2"})]
 
 
 @pytest.fixture(scope="module")
-def site(runs: list[Run], bad: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(runs: list[RunRow], bad: list[RunRow], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the recorded runs, of a regression in another cell, and of the hostile ones."""
     out = tmp_path_factory.mktemp("report") / "site"
     nights = [
@@ -142,7 +142,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def samples(site: Path, runs: list[Run]) -> dict[str, Path]:
+def samples(site: Path, runs: list[RunRow]) -> dict[str, Path]:
     """A page of each kind, the fullest."""
     stalled = next(run for run in runs if Path(run.directory).name == "stalled-cycle")
     return {
@@ -244,7 +244,7 @@ def test_a_view_is_in_the_address(browser: Browser, samples: dict[str, Path]) ->
     assert browser.complaints() == []
 
 
-def test_text_of_a_guest_does_nothing(browser: Browser, site: Path, bad: list[Run]) -> None:
+def test_text_of_a_guest_does_nothing(browser: Browser, site: Path, bad: list[RunRow]) -> None:
     """On every page that has it: no dialog, no element of its own, nothing that the policy had to stop."""
     names = run_pages(bad)
     pages = [site / "runs" / names[run.id] for run in bad] + [site / "cells" / cell_page(run.cell) for run in bad]

@@ -21,9 +21,9 @@ from site_data import HOSTILE, a_run, recorded_runs
 from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.timeline import Evidence, Sample, Timeline
 from splvm.history.database import History
-from splvm.history.judgement import Kind
+from splvm.history.judgement import RemarkKind
 from splvm.history.knownissues import KnownIssue
-from splvm.history.schema import TROUBLE, Figure, Run
+from splvm.history.schema import TROUBLE, Figure, RunRow
 from splvm.record.reader import read_evidence
 from splvm.site import artefacts, place, plots
 from splvm.site.artefacts import Budget, copy_files
@@ -70,12 +70,12 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunRow]:
     return recorded_runs(data, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
-def site(runs: list[Run], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(runs: list[RunRow], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "site"
     with History(":memory:") as history:
         history.add(runs)
@@ -94,7 +94,7 @@ def page_of(pages: dict[str, Page], title: str) -> Page:
     return next(it for name, it in pages.items() if name.startswith("runs/") and f"<title>{title}" in it.source)
 
 
-def write(runs: list[Run], out: Path, **options: Any) -> dict[str, Page]:
+def write(runs: list[RunRow], out: Path, **options: Any) -> dict[str, Page]:
     with History(":memory:") as history:
         history.add(runs)
         write_site(history, out, options.pop("read", read_evidence), **options)
@@ -165,7 +165,7 @@ def test_a_crash_is_marked_in_the_kernel_log(pages: dict[str, Page]) -> None:
     assert re.search(r"<mark id=[^>]*>[^<]*sysrq triggered crash", page.source, re.I)
 
 
-def test_the_overview_has_every_cell_in_words_and_symbols(runs: list[Run], pages: dict[str, Page]) -> None:
+def test_the_overview_has_every_cell_in_words_and_symbols(runs: list[RunRow], pages: dict[str, Page]) -> None:
     page = pages["index.html"]
     squares = [attributes for tag, attributes in page.tags if tag == "td" and "data-verdict" in attributes]
     assert len(squares) == len({run.cell for run in runs})
@@ -192,7 +192,7 @@ def test_a_run_whose_directory_is_gone(tmp_path: Path) -> None:
     assert "timeline-data" not in page.data
 
 
-def test_a_directory_with_another_run_in_it_or_none(runs: list[Run], tmp_path: Path) -> None:
+def test_a_directory_with_another_run_in_it_or_none(runs: list[RunRow], tmp_path: Path) -> None:
     other = a_run(1, directory=runs[0].directory)
     (tmp_path / "empty").mkdir()
     damaged = a_run(2, directory=str(tmp_path / "empty"))
@@ -201,10 +201,10 @@ def test_a_directory_with_another_run_in_it_or_none(runs: list[Run], tmp_path: P
     assert sum("Its directory cannot be read" in text for text in texts) == 1
 
 
-def test_a_verdict_that_is_another_one_now(runs: list[Run], tmp_path: Path) -> None:
+def test_a_verdict_that_is_another_one_now(runs: list[RunRow], tmp_path: Path) -> None:
     """The history keeps what was judged then; the page says what the evidence gives now."""
-    row = {column.key: getattr(runs[0], column.key) for column in Run.__table__.columns}
-    texts = [page.source for page in write([Run(**{**row, "verdict": "LOST"})], tmp_path / "site").values()]
+    row = {column.key: getattr(runs[0], column.key) for column in RunRow.__table__.columns}
+    texts = [page.source for page in write([RunRow(**{**row, "verdict": "LOST"})], tmp_path / "site").values()]
     assert sum("the history has LOST" in text for text in texts) == 1
 
 
@@ -225,11 +225,11 @@ def hostile_evidence(evidence: Evidence) -> Evidence:
     return replace(evidence, timeline=replace(timeline, tasks=tasks, probe=probe), console=console)
 
 
-def test_text_of_a_guest_is_text(runs: list[Run], tmp_path: Path) -> None:
-    row = {column.key: getattr(runs[0], column.key) for column in Run.__table__.columns}
+def test_text_of_a_guest_is_text(runs: list[RunRow], tmp_path: Path) -> None:
+    row = {column.key: getattr(runs[0], column.key) for column in RunRow.__table__.columns}
     names = ("scenario", "kernel", "variant", "loads", "release", "spl_version", "reason", "command", "qemu", "batch")
     row |= {**dict.fromkeys(names, HOSTILE), "patches": [HOSTILE], "modules": {HOSTILE: HOSTILE, "spl.ko": HOSTILE}}
-    hostile = [Run(**row), a_run(2, HOSTILE), a_run(3, expected=[HOSTILE])]
+    hostile = [RunRow(**row), a_run(2, HOSTILE), a_run(3, expected=[HOSTILE])]
     hostile[1].kernel = hostile[2].kernel = hostile[2].variant = HOSTILE
     out = tmp_path / "site"
     pages = write(hostile, out, read=lambda path: hostile_evidence(read_evidence(path)), explain=lambda *_: HOSTILE)
@@ -281,9 +281,9 @@ def test_a_known_issue_is_told_last_and_as_one() -> None:
     issue = KnownIssue(bad.fingerprint, "https://example.org/1", date(2999, 1, 1))
     with History(":memory:") as history:
         history.add([good, bad])
-        assert choose(history).remarks()[0][1].kind is Kind.REGRESSION
+        assert choose(history).remarks()[0][1].kind is RemarkKind.REGRESSION
         told = [remark.kind for _, remark in choose(history, known=[issue]).remarks()]
-        assert told[-1] is Kind.KNOWN and Kind.REGRESSION not in told
+        assert told[-1] is RemarkKind.KNOWN and RemarkKind.REGRESSION not in told
 
 
 def test_recent_runs_are_those_of_each_cell() -> None:
@@ -337,7 +337,7 @@ def test_builds_side_by_side() -> None:
 # Series, log, drawing.
 
 
-def test_series_of_a_run(runs: list[Run]) -> None:
+def test_series_of_a_run(runs: list[RunRow]) -> None:
     timeline = read_evidence(Path(runs[0].directory)).timeline
     found = {panel.title: panel for panel in panels(timeline)}
     assert len(found) == 6
@@ -430,7 +430,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_a_site_of_a_hundred_large_runs_is_small_enough(runs: list[Run], tmp_path: Path) -> None:
+def test_a_site_of_a_hundred_large_runs_is_small_enough(runs: list[RunRow], tmp_path: Path) -> None:
     """Each with a console of a megabyte that cannot be packed, and none as expected."""
     stalled = next(run for run in runs if run.verdict == "STALLED")
     directory = tmp_path / "run"
@@ -514,7 +514,7 @@ def test_names_of_pages() -> None:
     ]
     names = [cell_page(cell) for cell in cells]
     assert len(set(names)) == 3 and all(re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,100}\.html", name) for name in names)
-    alike = [Run(id="ab" * 32), Run(id="ab" * 31 + "cd"), Run(id="../../etc")]
+    alike = [RunRow(id="ab" * 32), RunRow(id="ab" * 31 + "cd"), RunRow(id="../../etc")]
     assert len(set(run_pages(alike).values())) == 3 and all("/" not in name for name in run_pages(alike).values())
     assert printable("a\x00\x1b[1m\u202eb" * 1000, 4) == "a\ufffd\ufffd[…"
 

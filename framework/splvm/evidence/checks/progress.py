@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from splvm.evidence.checks.case import HOLE_NS, Case, Complaint, held_worker, millis, seconds, seqs, unless_starved
 from splvm.evidence.checks.starvation import excuse_wait
-from splvm.evidence.formats.probestatus import ProbeStatus, Thread
+from splvm.evidence.formats.probestatus import CriticalThread, ProbeStatus
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.timeline import Sample, between, widest_gap_ns
 from splvm.evidence.verdict import Outcome, Reason
@@ -146,7 +146,9 @@ def check_latency(case: Case) -> Iterator[Complaint]:
     yield from [it for it in complaints if not it.excuse][:1] or complaints[:1]
 
 
-def _long_gaps(samples: Sequence[Sample[ProbeStatus]], bound_ns: int) -> list[tuple[Thread, Sample[ProbeStatus], int]]:
+def _long_gaps(
+    samples: Sequence[Sample[ProbeStatus]], bound_ns: int
+) -> list[tuple[CriticalThread, Sample[ProbeStatus], int]]:
     """Gaps over the bound, the longest first: in the reading that first tells its length, and when it may have begun.
 
     An open gap grows from one reading to the next.
@@ -162,7 +164,7 @@ def _long_gaps(samples: Sequence[Sample[ProbeStatus]], bound_ns: int) -> list[tu
     return sorted(found, key=lambda gap: -gap[0].gap_max_ns)
 
 
-def _too_late(case: Case, thread: Thread, sample: Sample[ProbeStatus], since_ns: int) -> Complaint:
+def _too_late(case: Case, thread: CriticalThread, sample: Sample[ProbeStatus], since_ns: int) -> Complaint:
     gap_ns, bound_ns = thread.gap_max_ns, case.latency_bound_ns
     text = (
         f"critical thread {thread.index} (pid {thread.pid}) waited {millis(gap_ns)} between two allocations; "

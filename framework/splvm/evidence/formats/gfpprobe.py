@@ -48,7 +48,7 @@ _WORDS = {
 CONTROL = "control"
 
 
-class Entry(enum.StrEnum):
+class FlagEntry(enum.StrEnum):
     """Where an allocation enters the kernel."""
 
     # The function behind __vmalloc(), with an area in which every table is missing that is not made at boot.
@@ -84,11 +84,11 @@ class LevelUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class FlagTrial:
     """One allocation by vmalloc, or a few."""
 
     what: str
-    entry: Entry
+    entry: FlagEntry
     gfp: int
     # `none`, `nofs` or `noio`.
     scope: str
@@ -123,7 +123,7 @@ class GfpReport:
     probed: frozenset[Level]
     # An allocation was seen exactly as it was made.
     test_passed: bool
-    trials: tuple[Trial, ...]
+    trials: tuple[FlagTrial, ...]
     masks: tuple[Mask, ...]
 
     @property
@@ -131,7 +131,7 @@ class GfpReport:
         """The levels that this kernel has as it runs."""
         return tuple(Level)[: self.paging_levels - 1]
 
-    def find(self, what: str, entry: Entry) -> Trial | None:
+    def find(self, what: str, entry: FlagEntry) -> FlagTrial | None:
         """The trial of that name."""
         return next((trial for trial in self.trials if (trial.what, trial.entry) == (what, entry)), None)
 
@@ -165,7 +165,7 @@ def parse_gfpprobe(text: str) -> GfpReport:
     return report
 
 
-def _trials(records: Records) -> Iterator[Trial]:
+def _trials(records: Records) -> Iterator[FlagTrial]:
     levels: dict[int, dict[Level, LevelUse]] = {}
     allocs: dict[int, list[Alloc]] = {}
     for line in records.all("level"):
@@ -176,7 +176,7 @@ def _trials(records: Records) -> Iterator[Trial]:
         uses[level] = _use(line)
     for line in records.all("alloc"):
         allocs.setdefault(line.integer(0), []).append(_alloc(line))
-    seen: set[tuple[str, Entry]] = set()
+    seen: set[tuple[str, FlagEntry]] = set()
     for number, line in enumerate(records.all("trial")):
         if line.integer(0) != number:
             raise EvidenceError(f"trial {line.integer(0)} where {number} was due", line=line.number)
@@ -189,12 +189,14 @@ def _trials(records: Records) -> Iterator[Trial]:
         raise EvidenceError("lines of a trial that there is not", line=records.last)
 
 
-def _trial(line: Line, levels: Mapping[Level, LevelUse], allocs: tuple[Alloc, ...]) -> Trial:
+def _trial(line: Line, levels: Mapping[Level, LevelUse], allocs: tuple[Alloc, ...]) -> FlagTrial:
     texts, numbers = line.texts("what", "entry", "scope"), line.numbers("gfp", "err", "lost")
-    if texts["entry"] not in tuple(Entry):
+    if texts["entry"] not in tuple(FlagEntry):
         raise EvidenceError(f"not an entry: {excerpt(texts['entry'])}", line=line.number)
-    entry = Entry(texts["entry"])
-    return Trial(texts["what"], entry, numbers["gfp"], texts["scope"], numbers["err"], numbers["lost"], levels, allocs)
+    entry = FlagEntry(texts["entry"])
+    return FlagTrial(
+        texts["what"], entry, numbers["gfp"], texts["scope"], numbers["err"], numbers["lost"], levels, allocs
+    )
 
 
 def _level(line: Line) -> Level | None:

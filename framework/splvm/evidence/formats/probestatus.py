@@ -46,7 +46,7 @@ class Config:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ThreadsStatus:
     """What was asked of the threads, and how many have got there."""
 
     state: RunState
@@ -189,7 +189,7 @@ class Magazine:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveObjects:
     """Objects that the threads hold, told apart by address and not by SPL's own counters."""
 
     slab: int
@@ -201,7 +201,7 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
-class Thread:
+class CriticalThread:
     """One critical thread; counters since the module was loaded."""
 
     index: int
@@ -266,10 +266,10 @@ class ProbeStatus:
     # The flag bits of the SPL that the module was built for: kvmem, deadlocked, growing, reaping.
     bits: dict[str, int]
     config: Config
-    run: Run
+    run: ThreadsStatus
     hold: Hold
-    live: Live
-    threads: tuple[Thread, ...]
+    live: LiveObjects
+    threads: tuple[CriticalThread, ...]
     # Allocations of all threads that took from 2^K to 2^(K+1) - 1 ns, by K; empty buckets are absent.
     latency: dict[int, int]
     # The last 32.
@@ -307,7 +307,7 @@ def parse_probe(text: str) -> ProbeStatus:
         config=_config(records.only("config")),
         run=_run(records.only("run")),
         hold=_hold(records.only("hold")),
-        live=Live(**records.only("live").numbers("slab", "emergency", "emergency_max", "emergency_total")),
+        live=LiveObjects(**records.only("live").numbers("slab", "emergency", "emergency_max", "emergency_total")),
         threads=tuple(_thread(line) for line in records.all("thread")),
         latency=_histogram(records.all("latency")),
         marks=tuple(_mark(line) for line in records.all("mark")),
@@ -336,11 +336,11 @@ def _config(line: Line) -> Config:
     )
 
 
-def _run(line: Line) -> Run:
+def _run(line: Line) -> ThreadsStatus:
     state = line.pairs().get("state", "")
     if state not in tuple(RunState):
         raise EvidenceError(f"not a state: {excerpt(state)}, valid are {', '.join(RunState)}", line=line.number)
-    return Run(state=RunState(state), **line.numbers("parked", "stopped"))
+    return ThreadsStatus(state=RunState(state), **line.numbers("parked", "stopped"))
 
 
 def _hold(line: Line) -> Hold:
@@ -385,10 +385,10 @@ def _magazine(line: Line) -> Magazine:
     return Magazine(**line.numbers("size", "refill", "cpus", "hits", "refills", "grew", "reusable", "reused"))
 
 
-def _thread(line: Line) -> Thread:
+def _thread(line: Line) -> CriticalThread:
     counters = ("pid", "rounds", "allocs", "frees", "emergency", "failures", "corrupt")
     times = ("gap_max_ns", "gap_total_max_ns", "alloc_since_ns", "last_ns")
-    return Thread(index=line.integer(0), **line.numbers(*counters, *times))
+    return CriticalThread(index=line.integer(0), **line.numbers(*counters, *times))
 
 
 def _histogram(lines: Iterable[Line]) -> dict[int, int]:

@@ -73,7 +73,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Thread:
+class TaskStack:
     """One thread of the guest and where it is."""
 
     pid: int

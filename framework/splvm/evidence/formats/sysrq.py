@@ -24,7 +24,7 @@ from splvm.evidence.formats.kernlog import (
     STAMP,
     split_stamp,
 )
-from splvm.evidence.formats.stacks import Thread
+from splvm.evidence.formats.stacks import TaskStack
 
 # Dumps kept of a text, the latest ones.
 MAX_DUMPS = 64
@@ -97,7 +97,7 @@ class TaskDump:
     kind: DumpKind
     # Line of its header, counted from 1; of its first task if the header is lost.
     line: int
-    threads: tuple[Thread, ...]
+    threads: tuple[TaskStack, ...]
     # Everything that shows that it is cut, one text each; empty if it is whole.
     losses: tuple[str, ...]
 
@@ -342,7 +342,7 @@ class _Tasks(_Section):
             # show_trace_log_lvl() says "Call Trace:" of every task; a task that is running just then has no frames.
             if not trace.traced or (trace.state == "D" and not trace.result):
                 self.lose(f"{trace.comm} (pid {trace.pid}) has no stack (line {trace.line})")
-        threads = tuple(Thread(pid, trace.comm, trace.state, trace.result) for pid, trace in self.threads.items())
+        threads = tuple(TaskStack(pid, trace.comm, trace.state, trace.result) for pid, trace in self.threads.items())
         reader.tasks.append(TaskDump(self.kind, self.line, threads, tuple(self.losses[:MAX_LOSSES])))
 
 

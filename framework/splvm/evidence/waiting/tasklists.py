@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from splvm.evidence.formats.stacks import Thread
+from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.formats.sysrq import DumpKind, TaskDump, missing_tasks, parse_sysrq
 from splvm.evidence.timeline import Evidence, Timeline, between
 from splvm.evidence.waiting.waitgraph import WaitGraph, build_graph
@@ -56,7 +56,7 @@ def find_waiting(evidence: Evidence) -> Waiting | None:
 def cycle_between(timeline: Timeline, start_ns: int, end_ns: int) -> Waiting | None:
     """The first cycle between two times, by the agent's stacks; None when they show none."""
     for sample in between(timeline.tasks, start_ns, end_ns):
-        threads = tuple(Thread(t.pid, t.comm, t.state, t.frames) for t in sample.value)
+        threads = tuple(TaskStack(t.pid, t.comm, t.state, t.frames) for t in sample.value)
         graph = build_graph(threads)
         if graph.cycle:
             return Waiting(graph, "agent", len(threads), ())
@@ -86,10 +86,10 @@ def _task_count(timeline: Timeline) -> int | None:
     return None
 
 
-def _agent_threads(timeline: Timeline) -> tuple[Thread, ...]:
+def _agent_threads(timeline: Timeline) -> tuple[TaskStack, ...]:
     """The threads of interest as the agent saw them last in the window, or at all."""
     marks = timeline.marks
     samples = timeline.tasks
     if "window" in marks and "window-end" in marks:
         samples = between(samples, marks["window"], marks["window-end"]) or samples
-    return tuple(Thread(t.pid, t.comm, t.state, t.frames) for t in samples[-1].value) if samples else ()
+    return tuple(TaskStack(t.pid, t.comm, t.state, t.frames) for t in samples[-1].value) if samples else ()

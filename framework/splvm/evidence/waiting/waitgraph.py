@@ -14,7 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from splvm.evidence.formats.stacks import Thread
+from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.waiting.waits import (
     DIRECT_RECLAIM,
     ROLES,
@@ -22,10 +22,10 @@ from splvm.evidence.waiting.waits import (
     SHRINKERS,
     UNKNOWN_ROW,
     WAITERS,
-    Reason,
     Role,
     RoleRow,
-    Row,
+    WaitReason,
+    WaitRow,
 )
 
 # Frames looked at of a stack, and threads that one is taken to wait for: more than there are reasons, see
@@ -42,9 +42,9 @@ MAX_PLACE_CHARS = 80
 class Wait:
     """A thread that is blocked."""
 
-    thread: Thread
+    thread: TaskStack
     # The row of the table that fits.
-    row: Row
+    row: WaitRow
     # What this rests on: the function that waits, then the shrinker and the entry into reclaim around it.
     functions: tuple[str, ...]
     # Of that function among the frames of the thread; 0 if it has none.
@@ -53,7 +53,7 @@ class Wait:
     inside: tuple[str, ...]
 
     @property
-    def reason(self) -> Reason:
+    def reason(self) -> WaitReason:
         return self.row.reason
 
     @property
@@ -110,7 +110,7 @@ class WaitGraph:
 
 
 def build_graph(
-    threads: Sequence[Thread], *, rows: Sequence[Row] = ROWS, roles: Sequence[RoleRow] = ROLES
+    threads: Sequence[TaskStack], *, rows: Sequence[WaitRow] = ROWS, roles: Sequence[RoleRow] = ROLES
 ) -> WaitGraph:
     """Find out who waits for whom; nothing is raised, and the order of the threads makes no difference.
 
@@ -118,16 +118,16 @@ def build_graph(
     sleeping. It waits for the threads of the roles that its row names, as far as they are blocked themselves, or
     else for the only thread of such a role. Of several threads with one pid the first in order of its fields counts.
     """
-    by_pid: dict[int, Thread] = {}
+    by_pid: dict[int, TaskStack] = {}
     for thread in sorted(threads, key=lambda t: (t.pid, t.comm, t.state, t.frames)):
         by_pid.setdefault(thread.pid, thread)
     return _Builder(by_pid, rows, roles).graph()
 
 
 class _Builder:
-    def __init__(self, threads: dict[int, Thread], rows: Sequence[Row], roles: Sequence[RoleRow]) -> None:
+    def __init__(self, threads: dict[int, TaskStack], rows: Sequence[WaitRow], roles: Sequence[RoleRow]) -> None:
         self.threads = threads
-        table: dict[str, list[Row]] = defaultdict(list)
+        table: dict[str, list[WaitRow]] = defaultdict(list)
         for row in rows:
             for function in row.functions:
                 table[function].append(row)
@@ -143,7 +143,7 @@ class _Builder:
                     self.ranks.setdefault(pid, rank)
                     self.titles.setdefault(pid, role.title)
                     self.members[role.role][pid] = None
-        self.known: dict[Row, list[int]] = {}
+        self.known: dict[WaitRow, list[int]] = {}
         self.holders = {pid: self.find_holders(pid, wait.row) for pid, wait in self.waits.items()}
 
     def graph(self) -> WaitGraph:
@@ -169,7 +169,7 @@ class _Builder:
 
     # Edges
 
-    def find_holders(self, pid: int, row: Row) -> list[int]:
+    def find_holders(self, pid: int, row: WaitRow) -> list[int]:
         if row.own and any(pid in self.members[role] for role in row.holders):
             return [pid]
         if row not in self.known:
@@ -182,10 +182,10 @@ class _Builder:
                 return only
         return []
 
-    def blocked_holders(self, row: Row) -> list[int]:
+    def blocked_holders(self, row: WaitRow) -> list[int]:
         """Those who could end such a wait and are blocked; first one of each reason, then a second, and so on."""
         members = dict.fromkeys(pid for role in row.holders for pid in self.members[role])
-        groups: dict[Reason, list[int]] = defaultdict(list)
+        groups: dict[WaitReason, list[int]] = defaultdict(list)
         for pid in members:
             if pid in self.waits:
                 groups[self.waits[pid].reason].append(pid)
@@ -279,11 +279,15 @@ class _Builder:
         wait = self.waits.get(pid)
         if wait is None:
             return f"is not blocked (state {_shown(self.threads[pid].state, 1)})"
-        if wait.reason is Reason.HELD:
+        if wait.reason is WaitReason.HELD:
             return "is held by slabprobe until the host releases it"
         waits = f"{_verb(wait)} for {wait.row.noun}"
         if not wait.row.holders:
-            return waits if wait.reason in (Reason.UNKNOWN, Reason.SHRINKER) else f"{waits}, and no stack says whose"
+            return (
+                waits
+                if wait.reason in (WaitReason.UNKNOWN, WaitReason.SHRINKER)
+                else f"{waits}, and no stack says whose"
+            )
         count = len({holder for role in wait.row.holders for holder in self.members[role] if holder != pid})
         if count:
             return f"{waits}, and none of the {count} threads that could end that is blocked"
@@ -325,7 +329,7 @@ class _Builder:
         return after[0] in self.holders[pid] if after else not self.holders[pid]
 
 
-def _find_wait(thread: Thread, table: dict[str, list[Row]]) -> Wait | None:
+def _find_wait(thread: TaskStack, table: dict[str, list[WaitRow]]) -> Wait | None:
     """What the thread is blocked by, if it is: the row that fits the innermost function that has one."""
     if thread.state not in ("D", "R"):
         return None
@@ -334,7 +338,7 @@ def _find_wait(thread: Thread, table: dict[str, list[Row]]) -> Wait | None:
     row, index = _match(frames, top, table, running=thread.state == "R")
     if row is None and thread.state == "D":
         row, index = UNKNOWN_ROW, top
-    if row is None or row.reason is Reason.IDLE:
+    if row is None or row.reason is WaitReason.IDLE:
         return None
     functions, inside = list(frames[index : index + 1]), []
     around = next((at for at in range(max(index, 1), len(frames)) if frames[at] in SHRINKERS), None)
@@ -347,7 +351,9 @@ def _find_wait(thread: Thread, table: dict[str, list[Row]]) -> Wait | None:
     return Wait(thread, row, tuple(dict.fromkeys(functions)), index, tuple(inside))
 
 
-def _match(frames: Sequence[str], top: int, table: dict[str, list[Row]], *, running: bool) -> tuple[Row | None, int]:
+def _match(
+    frames: Sequence[str], top: int, table: dict[str, list[WaitRow]], *, running: bool
+) -> tuple[WaitRow | None, int]:
     for at in range(top, len(frames)):
         for row in table.get(frames[at], ()):
             if row.fallback or (row.top and at != top) or (running and not row.running):
@@ -383,7 +389,7 @@ def _verb(wait: Wait, *, plural: bool = False) -> str:
     """What the thread does and where, as in "waits in F, in shrinker G, in direct reclaim,"."""
     verb = "keeps running" if wait.thread.state == "R" else "waits"
     places = [_shown(place) for place in (*wait.functions[:1], *wait.inside)]
-    if wait.reason is Reason.SHRINKER and wait.inside:
+    if wait.reason is WaitReason.SHRINKER and wait.inside:
         # What waits is the shrinker, and not the function that called it.
         del places[0]
     text = verb + "".join(f"{',' if at else ''} in {place}" for at, place in enumerate(places))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from splvm.evidence.formats.stacks import SCHEDULER
 
 
-class Reason(enum.StrEnum):
+class WaitReason(enum.StrEnum):
     """What a thread waits for."""
 
     HELD = "held"  # for the host: slabprobe holds the slab worker
@@ -54,10 +54,10 @@ class Role(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class WaitRow:
     """Functions that mean a wait, and who ends it."""
 
-    reason: Reason
+    reason: WaitReason
     # What is waited for.
     noun: str
     functions: frozenset[str]
@@ -119,9 +119,9 @@ _PAGE = _names(
 )
 
 # The innermost function that is in a row decides; of several rows with it, the first.
-ROWS: tuple[Row, ...] = (
-    Row(
-        Reason.HELD,
+ROWS: tuple[WaitRow, ...] = (
+    WaitRow(
+        WaitReason.HELD,
         "the host",
         # The compiler may make one function of the two. Outside of the original they mean nothing: hence `top`.
         _names("slabprobe_held_grow slabprobe_grow_work"),
@@ -129,8 +129,8 @@ ROWS: tuple[Row, ...] = (
         "wait_event() of slabprobe_held_grow(), images/slabprobe/hold.c",
         top=True,
     ),
-    Row(
-        Reason.SLAB_GROWTH,
+    WaitRow(
+        WaitReason.SLAB_GROWTH,
         "the slab worker",
         # The compiler may put spl_cache_grow() into its callers.
         _names("spl_cache_grow spl_cache_refill spl_kmem_cache_alloc"),
@@ -138,24 +138,24 @@ ROWS: tuple[Row, ...] = (
         "wait_event_timeout() on skc_waitq, spl_cache_grow(), module/os/linux/spl/spl-kmem-cache.c",
         top=True,
     ),
-    Row(
-        Reason.COMMIT,
+    WaitRow(
+        WaitReason.COMMIT,
         "the commit",
         _names("slabprobe_wait_commit slabprobe_shrink_scan"),
         (Role.TRANSACTION,),
         "slabprobe_wait_commit(), images/slabprobe/cycle.c: a shrinker that waits, as a filesystem's does, for commits",
         own=True,
     ),
-    Row(
-        Reason.TXG,
+    WaitRow(
+        WaitReason.TXG,
         "the transaction group",
         _names("txg_wait_open txg_wait_synced txg_wait_synced_impl txg_wait_synced_flags dmu_tx_wait"),
         (Role.TXG_SYNC, Role.TXG_QUIESCE),
         "tx_quiesce_done_cv and tx_sync_done_cv, module/zfs/txg.c; dp_spaceavail_cv of dmu_tx_wait(), dmu_tx.c",
         own=True,
     ),
-    Row(
-        Reason.TXG_HOLD,
+    WaitRow(
+        WaitReason.TXG_HOLD,
         "the open transaction",
         # The compiler makes one function of the two.
         _names("txg_quiesce txg_quiesce_thread"),
@@ -163,74 +163,74 @@ ROWS: tuple[Row, ...] = (
         "cv_wait() on tc_cv until tc_count is 0, txg_quiesce(), module/zfs/txg.c",
         top=True,
     ),
-    Row(Reason.ZIO, "the I/O", _names("zio_wait"), (Role.ZIO,), "io_cv of zio_wait(), module/zfs/zio.c"),
-    Row(
-        Reason.ZIL,
+    WaitRow(WaitReason.ZIO, "the I/O", _names("zio_wait"), (Role.ZIO,), "io_cv of zio_wait(), module/zfs/zio.c"),
+    WaitRow(
+        WaitReason.ZIL,
         "the log write",
         _names("zil_commit_waiter zil_commit_impl zil_commit"),
         (Role.ZIO,),
         "zcw_cv of zil_commit_waiter(), signalled by zil_lwb_flush_vdevs_done(), module/zfs/zil.c",
     ),
-    Row(
-        Reason.BUFFER,
+    WaitRow(
+        WaitReason.BUFFER,
         "the buffer",
         _names("dbuf_read dbuf_read_impl dmu_buf_hold_array_by_dnode"),
         (Role.ZIO,),
         "db_changed of dbuf_read(), signalled by dbuf_read_done(), module/zfs/dbuf.c and dmu.c",
     ),
-    Row(
-        Reason.BIO,
+    WaitRow(
+        WaitReason.BIO,
         "the bio",
         _names("mempool_alloc mempool_alloc_noprof"),
         (Role.ZVOL, Role.FLUSHER),
         "bio_alloc_bioset(), block/bio.c, waits until another bio of the pool ends; on a zvol zvol_write() ends it",
         within=_names("bio_alloc_bioset bio_alloc bio_alloc_clone bio_clone_fast"),
     ),
-    Row(
-        Reason.SWAP_IO,
+    WaitRow(
+        WaitReason.SWAP_IO,
         "the swap I/O",
         _PAGE,
         (Role.ZVOL,),
         "do_swap_page() locks the page that it reads, mm/memory.c; swap is on a zvol in openzfs #7734",
         within=_SWAP_IN,
     ),
-    Row(
-        Reason.PAGE,
+    WaitRow(
+        WaitReason.PAGE,
         "the page",
         _PAGE | _names("__wait_on_buffer __lock_buffer migration_entry_wait_on_locked"),
         (Role.ZVOL, Role.FLUSHER, Role.KSWAPD, Role.KCOMPACTD, Role.SWAP_USER),
         "folio_wait_bit_common(), mm/filemap.c (wait_on_page_bit_common() before 5.16); fs/buffer.c; mm/migrate.c",
     ),
-    Row(
-        Reason.SWAP_IO,
+    WaitRow(
+        WaitReason.SWAP_IO,
         "the swap I/O",
         _SWAP_SUBMIT | _SWAP_IN,
         (Role.ZVOL,),
         "mm/page_io.c: a request or a bio is not to be had, or a synchronous read is not back",
     ),
-    Row(
-        Reason.ZVOL,
+    WaitRow(
+        WaitReason.ZVOL,
         "the range lock",
         _names("zfs_rangelock_enter zfs_rangelock_enter_impl zfs_range_lock"),
         (Role.ZVOL,),
         "lr_write_cv and lr_read_cv, module/zfs/zfs_rlock.c; taken by zvol_write(), module/os/linux/zfs/zvol_os.c",
     ),
-    Row(
-        Reason.ARC,
+    WaitRow(
+        WaitReason.ARC,
         "the eviction",
         _names("arc_wait_for_eviction arc_shrinker_scan __arc_shrinker_func"),
         (Role.ARC,),
         "aew_cv of arc_wait_for_eviction(), module/zfs/arc.c; arc_shrinker_scan(), module/os/linux/zfs/arc_os.c",
     ),
-    Row(
-        Reason.SHRINKER,
+    WaitRow(
+        WaitReason.SHRINKER,
         "something that no row of the table knows",
         SHRINKERS,
         (),
         "do_shrink_slab(), mm/shrinker.c: the shrinker's own wait is not in this table",
     ),
-    Row(
-        Reason.RECLAIM,
+    WaitRow(
+        WaitReason.RECLAIM,
         "the reclaim",
         _names(
             "reclaim_throttle throttle_direct_reclaim wait_iff_congested congestion_wait shrink_folio_list"
@@ -239,16 +239,16 @@ ROWS: tuple[Row, ...] = (
         (Role.KSWAPD, Role.ZVOL, Role.FLUSHER),
         "reclaim_throttle() and throttle_direct_reclaim(), mm/vmscan.c; congestion_wait() until 5.15, mm/backing-dev.c",
     ),
-    Row(
-        Reason.RECLAIM,
+    WaitRow(
+        WaitReason.RECLAIM,
         "the reclaim",
         _names("do_try_to_free_pages try_to_free_pages try_to_free_mem_cgroup_pages __alloc_pages_slowpath"),
         (Role.KSWAPD, Role.ZVOL, Role.FLUSHER),
         "__alloc_pages_slowpath(), mm/page_alloc.c, tries again and again as long as it sees progress",
         running=True,
     ),
-    Row(
-        Reason.LOCK,
+    WaitRow(
+        WaitReason.LOCK,
         "a lock",
         _names(
             "__mutex_lock __mutex_lock_slowpath mutex_lock rwsem_down_read_slowpath rwsem_down_write_slowpath"
@@ -257,16 +257,16 @@ ROWS: tuple[Row, ...] = (
         (),
         "kernel/locking/mutex.c and rwsem.c: the owner is in the lock and in no stack",
     ),
-    Row(
-        Reason.COMPLETION,
+    WaitRow(
+        WaitReason.COMPLETION,
         "a completion",
         _names("wait_for_completion wait_for_completion_io wait_for_completion_timeout wait_for_completion_killable"),
         (),
         "kernel/sched/completion.c: whoever completes it is in no stack",
         fallback=True,
     ),
-    Row(
-        Reason.IDLE,
+    WaitRow(
+        WaitReason.IDLE,
         "work",
         # In state D where there is no TASK_IDLE, that is, before 4.2, and where nobody used it.
         _names(
@@ -279,7 +279,7 @@ ROWS: tuple[Row, ...] = (
         top=True,
     ),
 )
-UNKNOWN_ROW = Row(Reason.UNKNOWN, "something that no row of the table knows", frozenset(), (), "this table")
+UNKNOWN_ROW = WaitRow(WaitReason.UNKNOWN, "something that no row of the table knows", frozenset(), (), "this table")
 
 # The most telling first: a cycle is told from there. A thread may have several roles.
 ROLES: tuple[RoleRow, ...] = (

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from places import PROJECT
 from splvm.errors import EvidenceError
-from splvm.evidence.formats.gfpprobe import Entry, Level, Way, parse_gfpprobe
-from splvm.evidence.kerneltraits import Answer, KernelTraits, decide
+from splvm.evidence.formats.gfpprobe import FlagEntry, Level, Way, parse_gfpprobe
+from splvm.evidence.kerneltraits import KernelTraits, TraitAnswer, decide
 from splvm.report.traittable import describe_masks, traits_table
 
 DATA = (PROJECT / "tests" / "data") / "gfpprobe"
@@ -49,13 +49,13 @@ def test_a_kernel_that_ignores_flags() -> None:
     assert kernel.release == "5.10.0-46-cloud-amd64"
     assert tuple(kernel.cells) == (Level.PTE, Level.PMD, Level.PUD)
     for way in FLAGS:
-        assert kernel.levels(way, Answer.IGNORED) == (Level.PTE, Level.PMD)
+        assert kernel.levels(way, TraitAnswer.IGNORED) == (Level.PTE, Level.PMD)
         assert kernel.honours(way) is False
     for way in SCOPES:
-        assert kernel.levels(way, Answer.HONOURED) == (Level.PTE, Level.PMD)
+        assert kernel.levels(way, TraitAnswer.HONOURED) == (Level.PTE, Level.PMD)
         assert kernel.honours(way) is True
     for way in Way:
-        assert kernel.levels(way, Answer.NEVER) == (Level.PUD,)
+        assert kernel.levels(way, TraitAnswer.NEVER) == (Level.PUD,)
     cell = kernel.cells[Level.PTE][Way.NOIO_SCOPE]
     assert (cell.gfp, cell.effective) == ((0xDC0,), (0xD00,))
     assert kernel.doubts == ()
@@ -71,8 +71,8 @@ def test_a_kernel_that_honours_them(name: str) -> None:
     """With five levels, of which the topmost but one is made at boot."""
     kernel = traits(name)
     for way in Way:
-        assert kernel.levels(way, Answer.HONOURED) == (Level.PTE, Level.PMD, Level.PUD)
-        assert kernel.levels(way, Answer.NEVER) == (Level.P4D,)
+        assert kernel.levels(way, TraitAnswer.HONOURED) == (Level.PTE, Level.PMD, Level.PUD)
+        assert kernel.levels(way, TraitAnswer.NEVER) == (Level.P4D,)
         assert kernel.honours(way) is True
     assert kernel.doubts == ()
     assert "cannot come from them" in kernel.sentence
@@ -80,7 +80,7 @@ def test_a_kernel_that_honours_them(name: str) -> None:
 
 def test_what_was_measured_is_in_the_report() -> None:
     parsed = parse_gfpprobe(OLD)
-    trial = parsed.find("noio-flags", Entry.RANGE)
+    trial = parsed.find("noio-flags", FlagEntry.RANGE)
     assert trial is not None
     assert (trial.gfp, trial.scope, trial.err, trial.lost) == (0xC00, "none", 0, 0)
     assert trial.levels[Level.PTE].calls == 1
@@ -101,7 +101,7 @@ def test_what_is_not_known_is_left_alone() -> None:
 def is_no_better(before: KernelTraits, after: KernelTraits) -> bool:
     """Whether every answer is what it was, or not known any more."""
     return set(after.cells) == set(before.cells) and all(
-        cell.answer in (before.cells[level][way].answer, Answer.UNKNOWN)
+        cell.answer in (before.cells[level][way].answer, TraitAnswer.UNKNOWN)
         for level, row in after.cells.items()
         for way, cell in row.items()
     )
@@ -132,57 +132,57 @@ def test_what_was_not_seen_is_not_honoured(level: str) -> None:
     text = fixed_end(re.sub(rf"^alloc [23] {level} .*\n", "", OLD, flags=re.MULTILINE))
     kernel = decide(parse_gfpprobe(text), OLD_CONSOLE)
     cell = kernel.cells[Level(level)][Way.NOFS_FLAGS]
-    assert cell.answer is Answer.UNKNOWN
+    assert cell.answer is TraitAnswer.UNKNOWN
     assert "allocations were seen" in cell.reason
     assert kernel.honours(Way.NOIO_FLAGS) is False
 
 
 # What is changed in the report of a kernel that honours everything, the answer and the reason at the PTE level then.
 CHANGES = {
-    "blind": ("seen=0x90900", "seen=0x90901", Answer.UNKNOWN, "does not see"),
-    "seen twice": ("times=1", "times=2", Answer.UNKNOWN, "does not see"),
-    "not probed": ("pte=1", "pte=0", Answer.UNKNOWN, "could not be probed"),
+    "blind": ("seen=0x90900", "seen=0x90901", TraitAnswer.UNKNOWN, "does not see"),
+    "seen twice": ("times=1", "times=2", TraitAnswer.UNKNOWN, "does not see"),
+    "not probed": ("pte=1", "pte=0", TraitAnswer.UNKNOWN, "could not be probed"),
     "control held back": (
         "alloc 0 pte gfp=0xdc0 effective=0xdc0",
         "alloc 0 pte gfp=0xdc0 effective=0xd40",
-        Answer.UNKNOWN,
+        TraitAnswer.UNKNOWN,
         "held back too",
     ),
     "direct control held back": (
         "alloc 1 pte gfp=0xdc0 effective=0xdc0",
         "alloc 1 pte gfp=0xdc0 effective=0xd80",
-        Answer.UNKNOWN,
+        TraitAnswer.UNKNOWN,
         "held back too",
     ),
     "one is enough": (
         "alloc 3 pte gfp=0xdc0 effective=0xd40",
         "alloc 3 pte gfp=0xdc0 effective=0xdc0",
-        Answer.IGNORED,
+        TraitAnswer.IGNORED,
         "must not have",
     ),
     "failed": (
         "entry=range gfp=0xc40 scope=none err=0",
         "entry=range gfp=0xc40 scope=none err=-12",
-        Answer.UNKNOWN,
+        TraitAnswer.UNKNOWN,
         "12",
     ),
-    "lost": ("address=0xffba000000000000 lost=0", "address=0xffba000000000000 lost=3", Answer.UNKNOWN, "lost 3"),
-    "not what it says": ("gfp=0xc40 scope=none", "gfp=0xcc0 scope=none", Answer.UNKNOWN, "other flags"),
+    "lost": ("address=0xffba000000000000 lost=0", "address=0xffba000000000000 lost=3", TraitAnswer.UNKNOWN, "lost 3"),
+    "not what it says": ("gfp=0xc40 scope=none", "gfp=0xcc0 scope=none", TraitAnswer.UNKNOWN, "other flags"),
     "not made": (
         "level 2 pte calls=1 before=0 after=1",
         "level 2 pte calls=1 before=0 after=0",
-        Answer.UNKNOWN,
+        TraitAnswer.UNKNOWN,
         "left no",
     ),
-    "not seen to be made": ("level 2 pte calls=1", "level 2 pte calls=0", Answer.UNKNOWN, "nothing was seen"),
+    "not seen to be made": ("level 2 pte calls=1", "level 2 pte calls=0", TraitAnswer.UNKNOWN, "nothing was seen"),
     "made though there": (
         "level 2 pte calls=1 before=0",
         "level 2 pte calls=1 before=1",
-        Answer.UNKNOWN,
+        TraitAnswer.UNKNOWN,
         "there before",
     ),
-    "not looked": ("level 2 pte calls=1 before=0 after=1", "level 2 pte calls=1", Answer.UNKNOWN, "does not tell"),
-    "not needed": ("level 3 pte calls=1", "level 3 pte calls=0", Answer.UNKNOWN, "nothing was seen"),
+    "not looked": ("level 2 pte calls=1 before=0 after=1", "level 2 pte calls=1", TraitAnswer.UNKNOWN, "does not tell"),
+    "not needed": ("level 3 pte calls=1", "level 3 pte calls=0", TraitAnswer.UNKNOWN, "nothing was seen"),
 }
 
 
@@ -194,9 +194,9 @@ def test_what_is_odd_is_not_honoured(change: str) -> None:
     cell = kernel.cells[Level.PTE][Way.NOFS_FLAGS]
     assert cell.answer is answer, cell
     assert words in cell.reason
-    assert kernel.honours(Way.NOFS_FLAGS) is (False if answer is Answer.IGNORED else None)
+    assert kernel.honours(Way.NOFS_FLAGS) is (False if answer is TraitAnswer.IGNORED else None)
     assert kernel.sentence.startswith(
-        "not measured" if answer is Answer.UNKNOWN else "__vmalloc() ignores GFP_NOFS for"
+        "not measured" if answer is TraitAnswer.UNKNOWN else "__vmalloc() ignores GFP_NOFS for"
     )
 
 
@@ -204,7 +204,7 @@ def test_a_level_that_was_there_before_in_the_control_alone() -> None:
     text = re.sub(r"^level 0 pud .*", "level 0 pud calls=0 before=1 after=1", NEW, flags=re.MULTILINE)
     text = fixed_end(re.sub(r"^alloc 0 pud .*\n", "", text, flags=re.MULTILINE))
     cell = decide(parse_gfpprobe(text), NEW_CONSOLE).cells[Level.PUD][Way.NOIO_FLAGS]
-    assert cell.answer is Answer.UNKNOWN
+    assert cell.answer is TraitAnswer.UNKNOWN
 
 
 def test_pte_tables_that_were_there_before_prove_nothing() -> None:
@@ -212,7 +212,7 @@ def test_pte_tables_that_were_there_before_prove_nothing() -> None:
     text = re.sub(r"^(level \d+) pte calls=1 before=0", r"\1 pte calls=0 before=1", NEW, flags=re.MULTILINE)
     text = fixed_end(re.sub(r"^alloc [02468] pte .*\n", "", text, flags=re.MULTILINE))
     kernel = decide(parse_gfpprobe(text), NEW_CONSOLE)
-    assert {cell.answer for cell in kernel.cells[Level.PTE].values()} == {Answer.UNKNOWN}
+    assert {cell.answer for cell in kernel.cells[Level.PTE].values()} == {TraitAnswer.UNKNOWN}
 
 
 def said_within(name: str, text: str) -> str:

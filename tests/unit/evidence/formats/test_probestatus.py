@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.probestatus import (
     Config,
+    CriticalThread,
     Fail,
     FailPlace,
     Fragment,
     Growth,
     Hold,
     Kept,
-    Live,
+    LiveObjects,
     Magazine,
     Mark,
     Pressure,
-    Run,
     RunState,
-    Thread,
+    ThreadsStatus,
     Transactions,
     Trap,
     TrapMode,
@@ -65,11 +65,13 @@ def test_a_status() -> None:
     assert status.now_ns == 8_123_456_789
     assert status.bits == {"kvmem": 0x80, "deadlocked": 0x4000, "growing": 0x8000, "reaping": 0x10000}
     assert status.config == Config(threads=2, objects=64, size=65536, pause_us=500, reap_rounds=1)
-    assert status.run == Run(RunState.PARKED, parked=2, stopped=0)
+    assert status.run == ThreadsStatus(RunState.PARKED, parked=2, stopped=0)
     assert status.hold == Hold(armed=True, held=1, pid=77, since_ns=7_012_345_678, entries=1, released_ns=0)
-    assert status.live == Live(slab=-1, emergency=64, emergency_max=65, emergency_total=1234)
-    assert status.threads[0] == Thread(0, 90, 12, 768, 704, 320, 0, 0, 101_800_000, 101_900_000, 0, 8_123_400_000)
-    assert status.threads[1] == Thread(1, 91, 11, 700, 640, 300, 1, 2, 5, 6, 8_123_400_001, 8_123_300_000)
+    assert status.live == LiveObjects(slab=-1, emergency=64, emergency_max=65, emergency_total=1234)
+    assert status.threads[0] == CriticalThread(
+        0, 90, 12, 768, 704, 320, 0, 0, 101_800_000, 101_900_000, 0, 8_123_400_000
+    )
+    assert status.threads[1] == CriticalThread(1, 91, 11, 700, 640, 300, 1, 2, 5, 6, 8_123_400_001, 8_123_300_000)
     assert status.trap == Trap(TrapMode.INDUCED, True, 9, 8, 7, 6, 1, 5, 4, 3, 77, 7_012_345_679, 2, 0xDC0)
     assert status.tx == Transactions(397, 326, ballast=12, ballast_kib=3120)
     assert status.fail == Fail(FailPlace.GROW, marked=5, injected=4, missed=1)
