@@ -4,7 +4,7 @@ The only module that imports pytest. Registered under the entry point `pytest11`
 has it after `pip install`.
 
 A wrong verdict is a failure of the test, with its evidence; trouble of the harness is an error. A host that cannot run
-guests skips the tests marked `vm`, unless `--require-vm` is given.
+guests skips the tests marked `splvm_vm`, unless `--splvm-require-vm` is given.
 """
 
 from __future__ import annotations
@@ -49,46 +49,50 @@ COMMAND_S = 30.0
 GUEST_S = 180.0
 
 _MARKERS = (
-    "vm: boots guests; skipped where the host cannot, unless --require-vm is given",
-    "slow: takes longer than the default suite allows; run with --run-slow",
-    "kernels(*ids): runs only on these kernels",
-    "memory(mib): needs this much memory of the host",
-    "cell(scenario, kernel, variant, loads): one cell of a matrix; select with -m \"cell(variant='stock')\"",
+    "splvm_vm: boots guests; skipped where the host cannot, unless --splvm-require-vm is given",
+    "splvm_slow: takes longer than the default suite allows; run with --splvm-run-slow",
+    "splvm_kernels(*ids): runs only on these kernels",
+    "splvm_memory(mib): needs this much memory of the host",
+    "splvm_cell(scenario, kernel, variant, loads): a cell of a matrix; select it by -m \"splvm_cell(variant='stock')\"",
 )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("splvm", "guests with SPL (splvm)")
-    group.addoption("--kernel", default="debian-12", metavar="ID", help=f"kernel: {', '.join(KERNELS)}")
-    group.addoption("--variant", default="stock", metavar="NAME", help=f"variant of SPL: {', '.join(VARIANTS)}")
-    group.addoption("--spl", default="debian", metavar="SOURCE", help="source of SPL: debian or path:DIR")
+    group.addoption("--splvm-kernel", default="debian-12", metavar="ID", help=f"kernel: {', '.join(KERNELS)}")
+    group.addoption("--splvm-variant", default="stock", metavar="NAME", help=f"variant of SPL: {', '.join(VARIANTS)}")
+    group.addoption("--splvm-spl", default="debian", metavar="SOURCE", help="source of SPL: debian or path:DIR")
     group.addoption(
-        "--spl-patch", action="append", default=[], type=Path, metavar="FILE", help=".patch or .cocci, may be repeated"
+        "--splvm-spl-patch",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help=".patch or .cocci, may be repeated",
     )
     group.addoption(
-        "--cells",
+        "--splvm-cells",
         type=Path,
         metavar="FILE",
         help="cells for tests with the fixture `run_cell`, a TOML file of `matrix`",
     )
-    group.addoption("--accel", default="auto", choices=("auto", "kvm", "tcg"), help="accelerator")
-    group.addoption("--no-template", action="store_true", help="boot each guest; otherwise they are clones of one")
-    group.addoption("--require-vm", action="store_true", help="fail, not skip, where guests cannot run")
-    group.addoption("--run-slow", action="store_true", help="also run tests marked slow")
+    group.addoption("--splvm-accel", default="auto", choices=("auto", "kvm", "tcg"), help="accelerator")
+    group.addoption(
+        "--splvm-no-template", action="store_true", help="boot each guest; otherwise they are clones of one"
+    )
+    group.addoption("--splvm-require-vm", action="store_true", help="fail, not skip, where guests cannot run")
+    group.addoption("--splvm-run-slow", action="store_true", help="also run tests marked splvm_slow")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
     try:
-        find_any_kernel(config.getoption("--kernel"))
-        find_variant(config.getoption("--variant"))
+        find_any_kernel(config.getoption("--splvm-kernel"))
+        find_variant(config.getoption("--splvm-variant"))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
     setup_logging(0 if config.getoption("verbose") > 0 else -1)
-    if not config.getoption("hosts", None):
-        # Registered after testinfra's own plugin, so that `host` is the guest. Whoever names other hosts gets those.
-        config.pluginmanager.register(_HostPlugin(), "splvm-host")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -97,9 +101,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "run_cell" not in metafunc.fixturenames:
         return
     option = metafunc.config.getoption
-    default = Axes(scenarios=ANYWHERE, kernels=(option("--kernel"),), variants=(option("--variant"),))
+    default = Axes(scenarios=ANYWHERE, kernels=(option("--splvm-kernel"),), variants=(option("--splvm-variant"),))
     try:
-        axes = read_axes(option("--cells")) if option("--cells") else Axes()
+        axes = read_axes(option("--splvm-cells")) if option("--splvm-cells") else Axes()
         cells = plan_cells(axes.over(default))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
@@ -109,26 +113,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _as_parameter(cell: Cell, number: int, repeats: int) -> Any:
     names = [*filter(None, asdict(cell).values()), *([str(number)] if repeats > 1 else [])]
-    return pytest.param(cell, id="-".join(names), marks=[pytest.mark.vm, pytest.mark.cell(**asdict(cell))])
+    return pytest.param(cell, id="-".join(names), marks=[pytest.mark.splvm_vm, pytest.mark.splvm_cell(**asdict(cell))])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
-    run_slow = config.getoption("--run-slow")
+    run_slow = config.getoption("--splvm-run-slow")
     for item in items:
-        if item.get_closest_marker("slow") and not run_slow:
-            item.add_marker(pytest.mark.skip(reason="slow; run with --run-slow"))
+        if item.get_closest_marker("splvm_slow") and not run_slow:
+            item.add_marker(pytest.mark.skip(reason="slow; run with --splvm-run-slow"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if not item.get_closest_marker("vm"):
+    if not item.get_closest_marker("splvm_vm"):
         return
     lacking = _lacking(item)
-    if lacking and item.config.getoption("--require-vm"):
-        pytest.fail(f"--require-vm: {lacking}", pytrace=False)
+    if lacking and item.config.getoption("--splvm-require-vm"):
+        pytest.fail(f"--splvm-require-vm: {lacking}", pytrace=False)
     if lacking:
         pytest.skip(lacking)
-    marker = item.get_closest_marker("kernels")
-    kernel = item.config.getoption("--kernel")
+    marker = item.get_closest_marker("splvm_kernels")
+    kernel = item.config.getoption("--splvm-kernel")
     if marker and kernel not in marker.args:
         pytest.skip(f"not for kernel {kernel}")
 
@@ -136,7 +140,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _lacking(item: pytest.Item) -> str:
     """What the host lacks to run a test, in words; empty if nothing."""
     problems = [f"{check.name}: {check.detail}" for check in inspect_host().checks if check.required and not check.ok]
-    marker = item.get_closest_marker("memory")
+    marker = item.get_closest_marker("splvm_memory")
     if marker:
         available = available_mib()
         if available < marker.args[0]:
@@ -170,12 +174,12 @@ def prepare_spl(pytestconfig: pytest.Config) -> Callable[..., Prepared]:
     """
     option = pytestconfig.getoption
     base: dict[str, Any] = {
-        "kernel": option("--kernel"),
-        "variant": option("--variant"),
-        "spl": option("--spl"),
-        "patches": tuple(patch.absolute() for patch in option("--spl-patch")),
-        "accelerator": option("--accel"),
-        "clones": not option("--no-template"),
+        "kernel": option("--splvm-kernel"),
+        "variant": option("--splvm-variant"),
+        "spl": option("--splvm-spl"),
+        "patches": tuple(patch.absolute() for patch in option("--splvm-spl-patch")),
+        "accelerator": option("--splvm-accel"),
+        "clones": not option("--splvm-no-template"),
     }
     cached = _Cached()
     return lambda **changes: cached.get(Wish(**{**base, **changes}))
@@ -331,10 +335,7 @@ class _GuestBackend(BaseBackend):  # type: ignore[misc]
         return self.result(result.status, line, result.stdout, result.stderr)
 
 
-class _HostPlugin:
-    """testinfra's `host`, for the guest of the test."""
-
-    @pytest.fixture
-    def host(self, guest: Guest) -> Host:
-        """Assertions of testinfra on a healthy guest."""
-        return Host(_GuestBackend(guest))
+@pytest.fixture
+def guest_host(guest: Guest) -> Host:
+    """Assertions of testinfra on a healthy guest."""
+    return Host(_GuestBackend(guest))

@@ -18,7 +18,7 @@ from splvm.host.store import Store
 from splvm.plugin import RunResult
 from splvm.run.prepare import Prepared
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 BAD_PATCHES = {
     "no-hunk.patch": (
@@ -104,7 +104,7 @@ PER_SLAB = re.compile(r"(?m)^(#define\s+SPL_KMEM_CACHE_OBJ_PER_SLAB\s+)8\b")
 
 
 # What an incremental build may get wrong; a dozen builds.
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 def test_kept_tree_builds_what_a_clean_one_builds(spl: Prepared, tmp_path: Path) -> None:
     """To the byte, after edits of source and header, one that does not compile, and a patch that comes and goes."""
     tree = tmp_path / "zfs"
@@ -138,7 +138,7 @@ def test_kept_tree_builds_what_a_clean_one_builds(spl: Prepared, tmp_path: Path)
     assert build("7", "16", keep=False) == mended
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 def test_checkout_without_configure(run_scenario: Callable[..., RunResult], spl: Prepared, tmp_path: Path) -> None:
     """A git checkout has nothing of what the autotools generate: autogen.sh makes it, in a copy."""
     tree = tmp_path / "zfs"

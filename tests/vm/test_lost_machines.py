@@ -20,7 +20,7 @@ from splvm.history.schema import TROUBLE
 from splvm.record.reader import read_evidence
 from splvm.run.prepare import Prepared
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow]
+pytestmark = [pytest.mark.splvm_vm, pytest.mark.splvm_slow]
 
 CELLS = 8
 

@@ -18,7 +18,7 @@ from splvm.history.database import History
 from splvm.record.reader import read_evidence
 from splvm.run.prepare import Prepared
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 MATRIX = (sys.executable, "-m", "splvm", "matrix", "--kernel", "debian-12", "--jobs", "2")
 

@@ -16,7 +16,7 @@ import pytest
 from splvm.evidence.verdict import Outcome
 from splvm.plugin import RunResult
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 HERE = Path(__file__).parent / "mutants"
 
@@ -60,7 +60,10 @@ def test_every_patch_has_a_row() -> None:
 
 @pytest.mark.parametrize(
     "mutant",
-    [pytest.param(it, id=f"{it.name}-{it.scenario}", marks=[pytest.mark.slow] * bool(it.kernel)) for it in MUTANTS],
+    [
+        pytest.param(it, id=f"{it.name}-{it.scenario}", marks=[pytest.mark.splvm_slow] * bool(it.kernel))
+        for it in MUTANTS
+    ],
 )
 def test_mutant_is_found(run_scenario: Callable[..., RunResult], mutant: Mutant) -> None:
     # A worker that is held shows its fault at once; what is only a matter of counts takes its time.

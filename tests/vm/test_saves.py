@@ -19,7 +19,7 @@ from splvm.evidence.verdict import Outcome
 from splvm.record.reader import read_evidence
 from splvm.run.prepare import Prepared
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 WAITS = "waiting for the next save"
 
@@ -38,7 +38,7 @@ def save(path: Path, text: str) -> None:
 
 
 def test_from_edit_to_verdict(tree: Path, tmp_path: Path, project: Path, pytestconfig: pytest.Config) -> None:
-    kernel, out = pytestconfig.getoption("--kernel"), tmp_path / "runs"
+    kernel, out = pytestconfig.getoption("--splvm-kernel"), tmp_path / "runs"
     options = ("--kernel", kernel, "--spl", f"path:{tree}", "--window", "2", "--out", str(out))
     argv = [sys.executable, "-m", "splvm", "watch", "held-worker", *options]
     source = tree / SPL_DIR / "spl-kmem-cache.c"

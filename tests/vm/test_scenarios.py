@@ -128,10 +128,10 @@ FAULTY = [cell for cell in EXPECTED if SCENARIOS[cell[0]].faults]
 FAULTS_KERNEL = "built:faults"
 
 
-@pytest.mark.vm
+@pytest.mark.splvm_vm
 @pytest.mark.parametrize(
     ("scenario", "variant"),
-    [pytest.param(*cell, id="-".join(cell), marks=[pytest.mark.slow] * (cell not in SHORT)) for cell in EXPECTED],
+    [pytest.param(*cell, id="-".join(cell), marks=[pytest.mark.splvm_slow] * (cell not in SHORT)) for cell in EXPECTED],
 )
 def test_verdict_is_the_expected_one(
     run_scenario: Callable[..., RunResult],
@@ -140,7 +140,7 @@ def test_verdict_is_the_expected_one(
     scenario: str,
     variant: str,
 ) -> None:
-    kernel = FAULTS_KERNEL if (scenario, variant) in FAULTY else pytestconfig.getoption("--kernel")
+    kernel = FAULTS_KERNEL if (scenario, variant) in FAULTY else pytestconfig.getoption("--splvm-kernel")
     result = run_scenario(scenario, variant=variant, kernel=kernel)
     (outcome,) = prepare_spl(variant=variant, kernel=kernel).expected(SCENARIOS[scenario])
     result.must_be(outcome)
@@ -153,8 +153,8 @@ def test_verdict_is_the_expected_one(
 
 
 # Without the marks the flags are GFP_KERNEL, as spl_fstrans_check() in kmem_flags_convert() is then false.
-@pytest.mark.vm
-@pytest.mark.parametrize("scenario", ["reclaim-cycle", pytest.param("reclaim-organic", marks=pytest.mark.slow)])
+@pytest.mark.splvm_vm
+@pytest.mark.parametrize("scenario", ["reclaim-cycle", pytest.param("reclaim-organic", marks=pytest.mark.splvm_slow)])
 @pytest.mark.parametrize(
     ("patches", "outcome"),
     [(("no-marks",), Outcome.PROGRESS), (("no-marks", "grow-in-caller"), Outcome.STALLED)],
@@ -191,15 +191,15 @@ def check_service(figures: Mapping[str, Any], *, has_worker: bool) -> None:
     assert ("woken" in figures["latency"]) == ("waited" in figures["latency"]) == has_worker
 
 
-@pytest.mark.vm
-@pytest.mark.slow
+@pytest.mark.splvm_vm
+@pytest.mark.splvm_slow
 @pytest.mark.parametrize("size_kib", [32, 64, 128, 256, 512, 1024])
 def test_emergency_objects_may_be_large(run_scenario: Callable[..., RunResult], size_kib: int) -> None:
     workload = Workload(objects=8, size=size_kib * 1024, noio=1)
     run_scenario("held-worker", workload=workload).must_be(Outcome.PROGRESS)
 
 
-@pytest.mark.vm
+@pytest.mark.splvm_vm
 def test_no_emergency_object_is_larger_than_the_largest_block(run_scenario: Callable[..., RunResult]) -> None:
     """The control for large objects."""
     result = run_scenario("held-worker", workload=Workload(objects=2, size=8 << 20), window_s=2.0)
@@ -209,8 +209,8 @@ def test_no_emergency_object_is_larger_than_the_largest_block(run_scenario: Call
     )
 
 
-@pytest.mark.vm
-@pytest.mark.slow
+@pytest.mark.splvm_vm
+@pytest.mark.splvm_slow
 @pytest.mark.parametrize(("noio", "outcome"), [(0, Outcome.PROGRESS), (1, Outcome.STALLED)])
 def test_who_makes_large_blocks(run_scenario: Callable[..., RunResult], noio: int, outcome: Outcome) -> None:
     """Compaction does, and GFP_NOIO keeps it from its caller (try_to_compact_pages(), mm/compaction.c)."""

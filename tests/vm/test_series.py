@@ -15,7 +15,7 @@ from splvm.evidence.judge import judge
 from splvm.record.reader import read_evidence
 from splvm.run.prepare import Prepared
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 SPLVM = (sys.executable, "-m", "splvm")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_example_of_the_readme(project: Path, installed: Path, tmp_path: Path) -
     blocks = re.findall(r"^```python\n(# test_my_spl\.py\n.*?)^```", (project / "README.md").read_text(), re.M | re.S)
     assert len(blocks) == 1
     (tmp_path / "test_my_spl.py").write_text(blocks[0])
-    done = run_pytest(installed, tmp_path, "--require-vm")
+    done = run_pytest(installed, tmp_path, "--splvm-require-vm")
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed and int(passed[1]) == blocks[0].count("def test_"), done.stdout
@@ -60,7 +60,7 @@ def test_wrong_verdict_is_a_failure_with_its_evidence(installed: Path, tmp_path:
     (tmp_path / "test_wrong.py").write_text(
         "import pytest\n"
         "from splvm.evidence.verdict import Outcome\n"
-        "@pytest.mark.vm\n"
+        "@pytest.mark.splvm_vm\n"
         "def test_wrong(run_scenario):\n"
         "    run_scenario('held-worker', variant='no-emergency').must_be(Outcome.PROGRESS)\n"
     )
@@ -72,10 +72,11 @@ def test_wrong_verdict_is_a_failure_with_its_evidence(installed: Path, tmp_path:
 
 def test_trouble_of_the_harness_is_an_error_and_is_not_tried_again(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "test_error.py").write_text(
-        "import pytest\n@pytest.mark.vm\n@pytest.mark.parametrize('n', [1, 2])\ndef test_it(guest, n):\n    pass\n"
+        "import pytest\n@pytest.mark.splvm_vm\n"
+        "@pytest.mark.parametrize('n', [1, 2])\ndef test_it(guest, n):\n    pass\n"
     )
     (tmp_path / "bad.cocci").write_text("@@\n@@\n-spl_there_is_no_such_call();\n")
-    done = run_pytest(installed, tmp_path, "--spl-patch", "bad.cocci")
+    done = run_pytest(installed, tmp_path, "--splvm-spl-patch", "bad.cocci")
     assert done.returncode == 1
     assert "2 errors" in done.stdout, done.stdout
     assert "matches nothing" in done.stdout
@@ -83,6 +84,6 @@ def test_trouble_of_the_harness_is_an_error_and_is_not_tried_again(installed: Pa
 
 
 def test_unknown_kernel_is_a_usage_error(installed: Path, tmp_path: Path) -> None:
-    done = run_pytest(installed, tmp_path, "--kernel", "no-such")
+    done = run_pytest(installed, tmp_path, "--splvm-kernel", "no-such")
     assert done.returncode == 4
     assert "debian-12" in done.stderr

@@ -17,12 +17,12 @@ from splvm.run.prepare import Prepared
 from splvm.run.scenarios import find_scenario
 from splvm.run.starting import Start, load_modules, start_any_guest
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 LIMIT_S = 300.0
 
 
-@pytest.mark.parametrize("start", [Start.LOADED, pytest.param(Start.BOOT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("start", [Start.LOADED, pytest.param(Start.BOOT, marks=pytest.mark.splvm_slow)])
 def test_each_guest_has_a_pool_of_its_own(spl: Prepared, tmp_path: Path, start: Start) -> None:
     wanted = spl.experiment(find_scenario("held-worker"), loads=parse_loads(["zfs"]))
     for number in range(2):
@@ -51,7 +51,7 @@ def test_a_pool_whose_disk_stands_still_is_told(run_scenario: Callable[..., RunR
     assert result.verdict.reasons[0].text.startswith("pool tank: no txg was synced for ")
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 @pytest.mark.parametrize("scenario", WHATEVER_SPL)
 def test_reports_of_hangs(run_scenario: Callable[..., RunResult], scenario: str) -> None:
     result = run_scenario(scenario)

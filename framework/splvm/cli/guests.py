@@ -202,7 +202,7 @@ def test(ctx: typer.Context) -> None:
         raise UsageError("the test suite is not part of an installation", hint="run it in a checkout of splvm")
     at_once = fitting_jobs(Wish().ram_mib)
     processes = f"-n{at_once if at_once > 1 else 0}"
-    argv = [sys.executable, "-m", "pytest", "--require-vm", "--dist=worksteal", processes, *ctx.args]
+    argv = [sys.executable, "-m", "pytest", "--splvm-require-vm", "--dist=worksteal", processes, *ctx.args]
     note(shlex.join(argv))
     os.chdir(_ROOT)
     os.execv(sys.executable, argv)
