@@ -15,7 +15,7 @@ from splvm.errors import BuildError, UsageError
 from splvm.evidence.verdict import Outcome
 from splvm.host.content import input_hash
 from splvm.host.store import Store
-from splvm.plugin import RunResult
+from splvm.pytest_fixtures import RunResult
 from splvm.run.prepare import Prepared
 
 pytestmark = pytest.mark.splvm_vm

@@ -23,7 +23,7 @@ from splvm.guest.guest import Guest, start_guest
 from splvm.guest.memorydump import dump_memory
 from splvm.host.debian import PrivateApt
 from splvm.host.store import Store
-from splvm.plugin import RunResult
+from splvm.pytest_fixtures import RunResult
 from splvm.record.reader import read_evidence
 from splvm.run.experiment import Dump
 from splvm.run.prepare import Prepared

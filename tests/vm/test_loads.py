@@ -12,7 +12,7 @@ from splvm.deadline import Deadline
 from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guest import Guest
-from splvm.plugin import RunResult
+from splvm.pytest_fixtures import RunResult
 from splvm.record.reader import read_evidence
 from splvm.run.loads import LOADS
 

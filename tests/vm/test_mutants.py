@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from splvm.evidence.verdict import Outcome
-from splvm.plugin import RunResult
+from splvm.pytest_fixtures import RunResult
 
 pytestmark = pytest.mark.splvm_vm
 

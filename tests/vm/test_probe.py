@@ -13,7 +13,7 @@ from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.formats.probestatus import RunState, parse_probe
 from splvm.evidence.formats.slab import parse_slab
 from splvm.guest.guest import Guest
-from splvm.plugin import Recording
+from splvm.pytest_fixtures import Recording
 
 pytestmark = pytest.mark.splvm_vm
 

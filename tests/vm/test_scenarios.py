@@ -14,7 +14,7 @@ from splvm.builds.variants import VARIANTS
 from splvm.errors import EvidenceError
 from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome, Verdict
-from splvm.plugin import RunResult
+from splvm.pytest_fixtures import RunResult
 from splvm.record.names import EVIDENCE_FILES
 from splvm.record.reader import read_evidence
 from splvm.run.expectations import EXPECTED, WHATEVER_SPL

@@ -10,7 +10,7 @@ import pytest
 from splvm.deadline import Deadline
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guest import Guest
-from splvm.plugin import RunResult
+from splvm.pytest_fixtures import RunResult
 from splvm.run.expectations import WHATEVER_SPL
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Prepared
