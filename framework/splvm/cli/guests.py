@@ -36,6 +36,7 @@ from splvm.cli.options import (
 )
 from splvm.errors import UsageError
 from splvm.evidence.verdict import Verdict
+from splvm.host.capabilities import check_programs
 from splvm.host.store import Store
 from splvm.log import note, step
 from splvm.record.reader import read_facts
@@ -60,6 +61,8 @@ def demo(
 
     The second is the control. If it does not fail, the first proves nothing.
     """
+    # Before there is a directory of it.
+    check_programs()
     scenario = find_scenario("held-worker")
     base = claim_directory(out, f"demo-{directory_id(kernel)}")
     builds = {}

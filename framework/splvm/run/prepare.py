@@ -26,7 +26,14 @@ from splvm.evidence.verdict import Outcome
 from splvm.guest.qemu import MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.archive import ReleaseFile
-from splvm.host.capabilities import Accelerator, QemuProgram, check_accelerator, find_accelerator, find_qemu
+from splvm.host.capabilities import (
+    Accelerator,
+    QemuProgram,
+    check_accelerator,
+    check_programs,
+    find_accelerator,
+    find_qemu,
+)
 from splvm.host.debian import PrivateApt
 from splvm.host.store import Store
 from splvm.run.expectations import expected_outcomes
@@ -268,6 +275,7 @@ def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | 
     """
     chosen = find_any_kernel(wish.kernel)
     check_accelerator(wish.accelerator)
+    check_programs()
     store = store or Store.default()
     deadline = deadline or Deadline(PREPARE_BUDGET_S)
     qemu = find_qemu(store.root)

@@ -189,7 +189,7 @@ def test_doctor_json() -> None:
     done = splvm("doctor", "--json")
     report = json.loads(done.stdout)
     assert done.returncode == (0 if report["ok"] else 3)
-    assert {"python", "qemu", "kvm", "disk"} <= {check["name"] for check in report["checks"]}
+    assert {"python", "programs", "qemu", "kvm", "disk"} <= {check["name"] for check in report["checks"]}
 
 
 def test_reader_that_goes_away(data: Path) -> None:
