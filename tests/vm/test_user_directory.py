@@ -1,9 +1,8 @@
-"""The example in the README, in a directory of a user's own, with the package as pip installs it."""
+"""The example of docs/pytest.md, in a directory of a user's own, with the package as pip installs it."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +13,10 @@ pytestmark = pytest.mark.splvm_vm
 
 
 @pytest.fixture(scope="module")
-def installed(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the package installed in it, not linked to the checkout."""
-    # From a copy: setuptools builds inside the tree, and would leave it there.
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    for name in ("framework", "images", "kernel-config", "pyproject.toml", "README.md"):
-        copy = shutil.copytree if (project / name).is_dir() else shutil.copy2
-        copy(project / name, source / name)
-    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(source)]
+    target = tmp_path_factory.mktemp("site")
+    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return target
@@ -34,8 +29,10 @@ def run_pytest(installed: Path, directory: Path, *args: str) -> subprocess.Compl
     return subprocess.run(argv, cwd=directory, capture_output=True, text=True, check=False, timeout=600)
 
 
-def test_example_of_the_readme(project: Path, installed: Path, tmp_path: Path) -> None:
-    blocks = re.findall(r"^```python\n(# test_my_spl\.py\n.*?)^```", (project / "README.md").read_text(), re.M | re.S)
+def test_the_documented_example(project: Path, installed: Path, tmp_path: Path) -> None:
+    blocks = re.findall(
+        r"^```python\n(# test_my_spl\.py\n.*?)^```", (project / "docs" / "pytest.md").read_text(), re.M | re.S
+    )
     assert len(blocks) == 1
     (tmp_path / "test_my_spl.py").write_text(blocks[0])
     done = run_pytest(installed, tmp_path, "--splvm-require-vm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 
 import pytest
@@ -36,7 +37,7 @@ def test_slow() -> None:
 @pytest.mark.cell("x")
 def test_markers(pytestconfig: pytest.Config) -> None:
     say(pytestconfig.getoption("--kernel"))
-    print("printed")
+    sys.stdout.write("written\n")
 
 
 def test_cell(cell: str, run_cell: str) -> None:
