@@ -48,7 +48,7 @@ from splvm.run.prepare import Wish, prepare
 from splvm.run.scenarios import SCENARIOS, Scenario, Workload, find_scenario
 from splvm.run.shell import run_shell
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 
 
 def demo(

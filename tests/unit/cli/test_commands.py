@@ -185,6 +185,12 @@ def test_judge_of_what_is_no_run(tmp_path: Path) -> None:
         assert done.stderr.startswith(b"error: ")
 
 
+def test_the_suite_is_found_from_anywhere(tmp_path: Path) -> None:
+    done = splvm("test", "--collect-only", "-q", "-n0", "tests/vm/test_probe.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"tests/vm/test_probe.py::test_guest_host_is_the_guest" in done.stdout
+
+
 def test_doctor_json() -> None:
     done = splvm("doctor", "--json")
     report = json.loads(done.stdout)
