@@ -20,7 +20,8 @@ from splvm.deadline import Deadline, poll
 from splvm.errors import HarnessError
 from splvm.guest.agent import start_agent
 from splvm.guest.guest import Guest
-from splvm.guest.qemu import MachineSpec, start_qemu
+from splvm.guest.machine import MachineSpec
+from splvm.guest.qemu import start_qemu
 from splvm.guest.ssh import SshKeys, start_ssh
 from splvm.guest.template import Template, Templates, start_clone
 from splvm.host.store import Store

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from splvm.evidence.verdict import Outcome
-from splvm.guest.qemu import MachineSpec
+from splvm.guest.machine import MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.run.experiment import Experiment
 from splvm.run.scenarios import SCENARIOS

@@ -19,8 +19,8 @@ from splvm.deadline import Deadline, poll
 from splvm.errors import DeadlineExceeded, GuestLostError
 from splvm.guest import template as template_module
 from splvm.guest.agent import start_agent
+from splvm.guest.disks import Disk
 from splvm.guest.guest import Guest
-from splvm.guest.qemu import Disk
 from splvm.guest.template import Template, Templates, start_clone
 from splvm.host.process import as_root_args
 from splvm.record.reader import read_evidence

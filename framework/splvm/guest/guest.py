@@ -12,7 +12,8 @@ from pathlib import Path
 from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestCommandError, GuestLostError, SilentBootError
 from splvm.guest.console import Console, start_console
-from splvm.guest.qemu import Backing, MachineSpec, Qemu, start_qemu
+from splvm.guest.machine import Backing, MachineSpec
+from splvm.guest.qemu import Qemu, start_qemu
 from splvm.guest.ssh import Ssh, SshKeys, start_ssh
 from splvm.log import note
 from splvm.record.names import CONSOLE_FILE, FIRST_CONSOLE_FILE, QEMU_FILE

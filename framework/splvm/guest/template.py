@@ -21,8 +21,10 @@ from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError
 from splvm.guest.agent import AGENT_PATH, PORT_FILE
 from splvm.guest.console import start_console
+from splvm.guest.disks import make_disk
 from splvm.guest.guest import Guest, start_guest
-from splvm.guest.qemu import Backing, MachineSpec, make_disk, qemu_args, start_qemu
+from splvm.guest.machine import Backing, MachineSpec, qemu_args
+from splvm.guest.qemu import start_qemu
 from splvm.guest.ssh import SshKeys, start_ssh
 from splvm.host.content import Input, input_hash
 from splvm.host.memory import available_mib

@@ -31,9 +31,9 @@ from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.guest.agent import AgentStream, start_agent
 from splvm.guest.guest import Guest
+from splvm.guest.machine import MachineSpec
 from splvm.guest.memorydump import DUMP_LIMIT_BYTES
 from splvm.guest.monitor import Monitor
-from splvm.guest.qemu import MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.store import Store
 from splvm.host.turns import take_turn

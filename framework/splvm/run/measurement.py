@@ -23,7 +23,7 @@ from splvm.errors import EvidenceError, HarnessError
 from splvm.evidence.formats.gfpprobe import Way, parse_gfpprobe
 from splvm.evidence.kerneltraits import KernelTraits, decide
 from splvm.guest.guest import Guest, start_guest
-from splvm.guest.qemu import MachineSpec
+from splvm.guest.machine import MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.content import input_hash
 from splvm.host.store import Artefact, Store

@@ -23,7 +23,7 @@ from splvm.errors import UsageError
 from splvm.evidence.formats.gfpprobe import Way
 from splvm.evidence.kerneltraits import KernelTraits
 from splvm.evidence.verdict import Outcome
-from splvm.guest.qemu import MachineSpec
+from splvm.guest.machine import MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.archive import ReleaseFile
 from splvm.host.capabilities import Accelerator, QemuProgram, check_accelerator, find_accelerator, find_qemu

@@ -11,7 +11,7 @@ from pathlib import Path
 from splvm.deadline import Deadline
 from splvm.errors import HarnessError
 from splvm.guest.guest import BOOT_BUDGET_S, Guest, start_guest
-from splvm.guest.qemu import MachineSpec
+from splvm.guest.machine import MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.guest.template import Template, Templates, start_clone
 from splvm.log import note, step

@@ -34,7 +34,9 @@ from splvm.errors import (
 from splvm.guest import guest as guest_module
 from splvm.guest.console import start_console
 from splvm.guest.guest import start_guest
-from splvm.guest.qemu import Backing, MachineSpec, Qemu, Qmp, kernel_command_line, qemu_args, start_qemu
+from splvm.guest.machine import Backing, MachineSpec, kernel_command_line, qemu_args
+from splvm.guest.qemu import Qemu, start_qemu
+from splvm.guest.qmp import Qmp
 from splvm.guest.ssh import SshKeys
 from tiny_guest import QEMU, RESET, make_spec, needs_qemu
 
@@ -539,7 +541,8 @@ ORPHAN_MAKER = """\
 import sys, threading
 from pathlib import Path
 from splvm.deadline import Deadline
-from splvm.guest.qemu import Backing, MachineSpec, start_qemu
+from splvm.guest.machine import Backing, MachineSpec
+from splvm.guest.qemu import start_qemu
 logs = Path(sys.argv[1])
 spec = MachineSpec({qemu!r}, logs / "kernel", (logs / "initrd",), "tcg", ram_mib=32, cpus=1)
 with start_qemu(spec, qemu_log=logs / "qemu.log", deadline=Deadline({limit})) as qemu:

@@ -14,7 +14,8 @@ from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError
 from splvm.guest import template as template_module
 from splvm.guest.guest import Guest
-from splvm.guest.qemu import Backing, MachineSpec, Qemu, qemu_args, start_qemu
+from splvm.guest.machine import Backing, MachineSpec, qemu_args
+from splvm.guest.qemu import Qemu, start_qemu
 from splvm.guest.ssh import SshKeys
 from splvm.guest.template import Template, Templates, template_key
 from splvm.host.store import Store
