@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from splvm.deadline import Deadline
-from splvm.errors import BootError, DeadlineExceeded, EvidenceError, GuestLostError, HarnessError, QemuLaunchError
+from splvm.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError, QemuLaunchError
 from splvm.evidence.checks.case import CACHE
 from splvm.evidence.checks.zpool import TXG_STALL_NS
-from splvm.evidence.formats.loadstatus import LoadStatus, parse_load
-from splvm.evidence.formats.probestatus import ProbeStatus, parse_probe
-from splvm.evidence.formats.slab import CacheRow, parse_slab
-from splvm.evidence.formats.stacks import parse_tasks
+from splvm.evidence.formats.loadstatus import LoadStatus
+from splvm.evidence.formats.probestatus import ProbeStatus
+from splvm.evidence.formats.slab import CacheRow
 from splvm.evidence.formats.stream import Frame
-from splvm.evidence.formats.txgs import parse_txgs
 from splvm.evidence.judge import judge
+from splvm.evidence.sources import SourceReader
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.guest.agent import AgentStream, start_agent
 from splvm.guest.guest import Guest
@@ -311,6 +310,7 @@ class LiveReadings:
 
     def __init__(self, record: RunDirectory) -> None:
         self._record = record
+        self._reader = SourceReader()
         self._changed = threading.Condition()
         self._probe: ProbeStatus | None = None
         self._row: CacheRow | None = None
@@ -330,28 +330,28 @@ class LiveReadings:
         self._record.record_frame(frame, path)
         with self._changed:
             self._now_ns = max(self._now_ns, frame.end_ns)
-            if frame.what in ("data", "same"):
-                self._look(frame)
+            self._look(frame)
             self._changed.notify_all()
 
     def _look(self, frame: Frame) -> None:
-        try:
-            if frame.source == "probe" and frame.what == "data":
-                self._probe = parse_probe(frame.text)
-            elif frame.source == "slab":
+        said, losses = self._reader.take(frame)
+        for loss in losses:
+            LOGGER.debug("%s", loss)
+        if said is None or said.error:
+            return
+        match frame.source:
+            case "probe":
+                self._probe = said.value
+            case "slab":
                 self._slab_readings += frame.start_ns >= self._began_ns
-                if frame.what == "data":
-                    self._row = parse_slab(frame.text).cache(CACHE)
-            elif frame.source == "tasks" and frame.what == "data":
-                self._seen = frozenset(task.pid for task in parse_tasks(frame.text))
-            elif frame.source == "txgs" and frame.what == "data":
-                committed = parse_txgs(frame.text).committed
-                if committed != self._txg:
-                    self._txg, self._txg_since_ns = committed, frame.start_ns
-            elif frame.source == "load" and frame.what == "data":
-                self._load = parse_load(frame.text)
-        except EvidenceError as error:
-            LOGGER.debug("frame %d: %s", frame.seq, error)
+                self._row = said.value.cache(CACHE)
+            case "tasks":
+                self._seen = frozenset(task.pid for task in said.value)
+            case "txgs":
+                if said.value.committed != self._txg:
+                    self._txg, self._txg_since_ns = said.value.committed, frame.start_ns
+            case "load":
+                self._load = said.value
 
     @property
     def stands_still(self) -> bool:
