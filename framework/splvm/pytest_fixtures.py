@@ -97,8 +97,8 @@ def start_guest(spl: Prepared, logs: Path) -> Iterator[Guest]:
     :param logs: directory of its console and QEMU's log.
     """
     deadline = Deadline(_GUEST_S)
-    with start_any_guest(spl.machine, spl.keys, spl.spl.modules, logs, deadline, spl.start) as running:
-        load_modules(running, spl.spl.modules, deadline)
+    with start_any_guest(spl.plan, logs, deadline) as running:
+        load_modules(running, spl.plan, deadline)
         yield running
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from splvm.guest.qemu import MachineSpec
+from splvm.guest.machine import MachineSpec
 
 QEMU = "qemu-system-x86_64"
 

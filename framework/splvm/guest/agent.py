@@ -18,7 +18,7 @@ from splvm.deadline import Deadline
 from splvm.errors import DeadlineExceeded, EvidenceError, GuestCommandError, GuestLostError
 from splvm.evidence.formats.merge import Merger
 from splvm.evidence.formats.stream import Frame, FrameReader
-from splvm.guest.qemu import PORT_NAME
+from splvm.guest.machine import PORT_NAME
 from splvm.guest.ssh import Ssh, close_channel
 
 AGENT_PATH = "/bin/splvm-agent"

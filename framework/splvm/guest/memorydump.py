@@ -19,7 +19,7 @@ from pathlib import Path
 
 from splvm.deadline import Deadline, poll
 from splvm.errors import DeadlineExceeded, GuestLostError, SetupError
-from splvm.guest.qemu import Qmp
+from splvm.guest.qmp import Qmp
 
 # What a dump may take on the disk. One of a guest of 512 MiB takes about 40 MiB: most of its memory is zero.
 DUMP_LIMIT_BYTES = 1 << 30

@@ -1,4 +1,4 @@
-"""One QEMU process: its command line, its life, and its monitor (QMP).
+"""One QEMU process: its life, and what is asked of it.
 
 Owns the process and both ends of the sockets to it. Sockets are made here and handed over as descriptors, so there is
 no path to clean up and no port to guess; the one TCP port, for SSH, is chosen by the kernel and read back.
@@ -6,226 +6,32 @@ no path to clean up and no port to guess; the one TCP port, for SSH, is chosen b
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import re
 import shlex
 import socket
-import struct
 import subprocess
-import tempfile
-import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
 
-from qemu.qmp import ExecuteError, QMPClient
 from qemu.qmp.error import QMPError
 
 from splvm.deadline import Deadline, poll
 from splvm.errors import DeadlineExceeded, GuestLostError, QemuLaunchError
-from splvm.host.process import run, start_process, wait_until_exited
+from splvm.guest.disks import scratch_file
+from splvm.guest.machine import Backing, MachineSpec, qemu_args
+from splvm.guest.qmp import Qmp
+from splvm.host.process import start_process, wait_until_exited
 from splvm.host.schedstat import read_state
 
 _LOG = logging.getLogger("splvm.qemu")
-T = TypeVar("T")
-
-# Of the virtio-serial port; images/guest/init makes /dev/virtio-ports/NAME of it, as udev would.
-PORT_NAME = "splvm.agent"
 
 # Seconds that an answer about a migration may take, and a migration, which takes some hundredths of one.
 _ANSWER_S = 5.0
 _MIGRATION_S = 15.0
-
-# Virtual CPU models. `max` offers what the accelerator can do; under TCG smaller models were measured to be slower
-# to the first SSH answer, because the guest's crypto then runs without vector instructions.
-_CPU_MODEL = {"tcg": "max", "kvm": "host"}
-
-
-class Content(StrEnum):
-    """What is on a disk at first."""
-
-    NOTHING = "nothing"
-    # An empty file system on all of it.
-    EXT4 = "ext4"
-    # One partition.
-    PARTITION = "partition"
-
-
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """A scratch disk."""
-
-    mib: int
-    content: Content = Content.NOTHING
-
-
-@dataclass(frozen=True, slots=True)
-class MachineSpec:
-    """What a guest's machine is made of."""
-
-    # Name or path of the QEMU binary.
-    qemu: str
-    # bzImage, and one or more cpio archives that the kernel unpacks one over the other.
-    kernel: Path
-    initrds: tuple[Path, ...]
-    # `tcg` or `kvm`.
-    accelerator: str
-    # MiB of memory, and number of virtual CPUs.
-    ram_mib: int = 512
-    cpus: int = 2
-    # Words added to the kernel's command line.
-    append: tuple[str, ...] = ()
-    # Scratch disks: /dev/vda, /dev/vdb and so on.
-    disks: tuple[Disk, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Backing:
-    """Files of the host's that are a guest's memory and its disks."""
-
-    # None: memory that has no name.
-    memory: Path | None
-    # One for each of `MachineSpec.disks`, raw.
-    disks: tuple[Path, ...]
-    # Whether what the guest writes goes into the files. If not, it stays the guest's own: pages copied on write, and a
-    # qcow2 overlay for each disk, without a name and gone with QEMU.
-    shared: bool
-
-    def memory_args(self, ram_mib: int) -> list[str]:
-        if self.memory is None:
-            return []
-        share = "on" if self.shared else "off"
-        return ["-object", f"memory-backend-file,id=ram0,size={ram_mib}M,share={share},mem-path={_value(self.memory)}"]
-
-    def disk_args(self) -> Iterator[str]:
-        overlay = "off" if self.shared else "on"
-        for number, path in enumerate(self.disks):
-            # No disk outlives its guest, so nothing has to reach the host's.
-            how = f"if=none,id=disk{number},format=raw,cache=unsafe,discard=unmap,snapshot={overlay}"
-            yield from ("-drive", f"{how},file={_value(path)}")
-            yield from ("-device", f"virtio-blk-pci,drive=disk{number},serial=disk{number}")
-
-
-def _value(path: Path) -> str:
-    """A path as the value of a key: a comma in it is doubled (QEMU manual, "QemuOpts")."""
-    return str(path).replace(",", ",,")
-
-
-def kernel_command_line(spec: MachineSpec) -> str:
-    """The kernel's command line."""
-    return " ".join(
-        [
-            "console=ttyS0",
-            # A panic ends QEMU at once (with -no-reboot), so it is an exit and not a silence.
-            "panic=-1",
-            "oops=panic",
-            # Stacks printed at low levels are evidence, and sysrq-t of a busy guest is long (openzfs #4106).
-            "ignore_loglevel",
-            "log_buf_len=16M",
-            "nokaslr",
-            "mitigations=off",
-            # The lever enters a function behind its first instruction, which indirect branch tracking forbids.
-            "ibt=off",
-            *spec.append,
-        ]
-    )
-
-
-def qemu_args(
-    spec: MachineSpec,
-    *,
-    initrd: str,
-    qmp_fd: int,
-    console_fd: int,
-    port_fd: int,
-    backing: Backing,
-    restored: bool = False,
-) -> list[str]:
-    """The command line of QEMU, one option and its value after the other.
-
-    :param restored: the guest is not booted, its state is going to be read.
-    """
-    start = ["-kernel", str(spec.kernel), "-initrd", initrd, "-append", kernel_command_line(spec)]
-    return [
-        spec.qemu,
-        *("-nodefaults", "-no-user-config", "-no-reboot"),
-        *("-display", "none"),
-        *("-machine", "q35,memory-backend=ram0" if backing.memory else "q35"),
-        *backing.memory_args(spec.ram_mib),
-        *("-accel", "tcg,thread=multi" if spec.accelerator == "tcg" else spec.accelerator),
-        *("-cpu", _CPU_MODEL[spec.accelerator]),
-        *("-smp", str(spec.cpus)),
-        *("-m", f"{spec.ram_mib}M"),
-        *(["-incoming", "defer"] if restored else start),
-        *("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
-        *("-mon", "chardev=qmp,mode=control"),
-        # mux=on is what gives an escape for a BREAK on the line, which is how SysRq is asked for there. The log is kept
-        # by whoever reads: QEMU's own logfile= has bytes twice that the reader had no room for at first
-        # (qemu_chr_write_buffer() in chardev/char.c logs what it then sends again).
-        *("-chardev", f"socket,id=console,fd={console_fd},mux=on"),
-        *("-serial", "chardev:console"),
-        # A second way for the evidence, which needs neither sshd nor the guest's network.
-        *("-device", "virtio-serial-pci"),
-        *("-chardev", f"socket,id=port,fd={port_fd}"),
-        *("-device", f"virtserialport,chardev=port,name={PORT_NAME}"),
-        # restrict=on: the guest reaches nothing; only the forwarded port leads in, from loopback.
-        *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"),
-        *("-device", "virtio-net-pci,netdev=net,romfile="),
-        *backing.disk_args(),
-    ]
-
-
-class Qmp:
-    """The monitor of one QEMU, with a deadline on every command.
-
-    qemu.qmp speaks asyncio; its loop runs in a thread of this object's own.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
-        self._client = QMPClient("splvm")
-
-    def connect(self, sock: socket.socket, deadline: Deadline) -> None:
-        """Take over `sock` and negotiate."""
-        self._thread.start()
-        self._wait(self._client.connect(sock), deadline, "QMP greeting")
-
-    def execute(self, command: str, arguments: dict[str, object] | None = None, *, deadline: Deadline) -> object:
-        """Run one command and return its answer.
-
-        :raises GuestLostError: when QEMU is gone or refuses.
-        :raises DeadlineExceeded: when it does not answer.
-        """
-        try:
-            return self._wait(self._client.execute(command, arguments), deadline, f"QMP {command}")
-        except (ExecuteError, QMPError, OSError, EOFError) as error:
-            raise GuestLostError(f"QMP {command}: {error}") from error
-
-    def close(self) -> None:
-        """Disconnect and end the thread; safe to call in any state."""
-        if not self._thread.is_alive():
-            self._loop.close()
-            return
-        with suppress(Exception):
-            self._wait(self._client.disconnect(), Deadline(2), "QMP disconnect")
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(2)
-        if not self._thread.is_alive():
-            self._loop.close()
-
-    def _wait(self, work: Coroutine[Any, Any, T], deadline: Deadline, what: str) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result(deadline.remaining_s)
-        except TimeoutError:
-            future.cancel()
-            raise DeadlineExceeded(what, deadline.seconds) from None
 
 
 @dataclass(slots=True)
@@ -354,44 +160,6 @@ def _initrd_memfd(initrds: Sequence[Path]) -> Iterator[int]:
 
 
 @contextmanager
-def _scratch_file(disk: Disk, deadline: Deadline) -> Iterator[int]:
-    """A sparse file without a name; it is on a disk, for it may be larger than memory."""
-    with tempfile.TemporaryFile() as file:
-        make_disk(disk, Path(f"/proc/{os.getpid()}/fd/{file.fileno()}"), deadline)
-        yield file.fileno()
-
-
-def make_disk(disk: Disk, path: Path, deadline: Deadline) -> None:
-    """Make a file that is there what a scratch disk is at first.
-
-    :raises HarnessError: when it cannot be formatted.
-    """
-    os.truncate(path, disk.mib << 20)
-    match disk.content:
-        case Content.EXT4:
-            # Tables are made now and not by a thread in the guest that writes them bit by bit.
-            options = ["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", "-m", "0"]
-            argv = ["mke2fs", "-q", "-F", "-t", "ext4", *options, str(path)]
-            run(argv, deadline=deadline, what="a file system for a guest")
-        case Content.PARTITION:
-            with path.open("r+b") as file:
-                file.write(_partition_table(disk.mib))
-
-
-# Where a partition begins, and bytes of a sector.
-_PARTITION_MIB = 1
-_SECTOR = 512
-
-
-def _partition_table(mib: int) -> bytes:
-    """A master boot record with one partition, all of the disk but its first MiB."""
-    first, count = ((part << 20) // _SECTOR for part in (_PARTITION_MIB, mib - _PARTITION_MIB))
-    # Status, three bytes of the old address, type (0x83: Linux), the same of its end, first sector and number of them.
-    entry = struct.pack("<B3xB3xII", 0, 0x83, first, count)
-    return (bytes(446) + entry).ljust(510, b"\0") + b"\x55\xaa"
-
-
-@contextmanager
 def start_qemu(
     spec: MachineSpec, *, qemu_log: Path, deadline: Deadline, backing: Backing | None = None, restored: bool = False
 ) -> Iterator[Qemu]:
@@ -407,7 +175,7 @@ def start_qemu(
         console_here, console_there = map(stack.enter_context, socket.socketpair())
         port_here, port_there = map(stack.enter_context, socket.socketpair())
         initrd = stack.enter_context(_initrd_memfd(() if restored else spec.initrds))
-        disks = [] if backing else [stack.enter_context(_scratch_file(disk, deadline)) for disk in spec.disks]
+        disks = [] if backing else [stack.enter_context(scratch_file(disk, deadline)) for disk in spec.disks]
         inherited = (qmp_there.fileno(), console_there.fileno(), port_there.fileno(), initrd, *disks)
         argv = qemu_args(
             spec,

@@ -15,8 +15,9 @@ from typing import Any
 
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
+from splvm.guest.disks import Content, Disk
 from splvm.guest.guest import Guest
-from splvm.guest.qemu import Content, Disk, MachineSpec
+from splvm.guest.machine import MachineSpec
 
 # Seconds for setting up and starting all loads.
 SETUP_S = 60.0

@@ -34,7 +34,10 @@ from splvm.errors import (
 from splvm.guest import guest as guest_module
 from splvm.guest.console import start_console
 from splvm.guest.guest import start_guest
-from splvm.guest.qemu import Backing, MachineSpec, Qemu, Qmp, kernel_command_line, qemu_args, start_qemu
+from splvm.guest.guestplan import GuestPlan
+from splvm.guest.machine import Backing, MachineSpec, kernel_command_line, qemu_args
+from splvm.guest.qemu import Qemu, start_qemu
+from splvm.guest.qmp import Qmp
 from splvm.guest.ssh import SshKeys
 from tiny_guest import QEMU, RESET, make_spec, needs_qemu
 
@@ -419,7 +422,7 @@ def test_a_guest_without_ssh_does_not_come_up(tmp_path: Path) -> None:
     keys = SshKeys(tmp_path / "none", tmp_path / "none.pub")
     with (
         pytest.raises(BootError, match="SSH") as caught,
-        start_guest(spec, keys, tmp_path, Deadline(3)),
+        start_guest(GuestPlan(spec, keys), tmp_path, Deadline(3)),
     ):
         raise AssertionError("it came up")
     assert "splvm: guest is up" in caught.value.console_tail
@@ -433,7 +436,7 @@ def test_a_guest_that_falls_silent_is_booted_once_more(tmp_path: Path, monkeypat
     keys = SshKeys(tmp_path / "none", tmp_path / "none.pub")
     with (
         pytest.raises(BootError, match="did not say") as caught,
-        start_guest(spec, keys, tmp_path, Deadline(6)),
+        start_guest(GuestPlan(spec, keys), tmp_path, Deadline(6)),
     ):
         raise AssertionError("it came up")
     assert not isinstance(caught.value, SilentBootError), "the second time all of the budget is its own"
@@ -539,7 +542,8 @@ ORPHAN_MAKER = """\
 import sys, threading
 from pathlib import Path
 from splvm.deadline import Deadline
-from splvm.guest.qemu import Backing, MachineSpec, start_qemu
+from splvm.guest.machine import Backing, MachineSpec
+from splvm.guest.qemu import start_qemu
 logs = Path(sys.argv[1])
 spec = MachineSpec({qemu!r}, logs / "kernel", (logs / "initrd",), "tcg", ram_mib=32, cpus=1)
 with start_qemu(spec, qemu_log=logs / "qemu.log", deadline=Deadline({limit})) as qemu:

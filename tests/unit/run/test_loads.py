@@ -12,7 +12,8 @@ import pytest
 from places import PROJECT
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
-from splvm.guest.qemu import Content, Disk, MachineSpec, make_disk
+from splvm.guest.disks import Content, Disk, make_disk
+from splvm.guest.machine import MachineSpec
 from splvm.run.loads import LOADS, parse_loads, with_disks, with_pool
 from splvm.run.scenarios import SCENARIOS
 

@@ -13,24 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from places import PROJECT
-from splvm.evidence.formats.sysrq import DumpKind, Thread, parse_sysrq
-from splvm.evidence.waiting.waitgraph import (
-    MAX_EDGES,
-    MAX_FRAMES,
-    ROLES,
-    ROWS,
-    UNKNOWN_ROW,
-    Reason,
-    Role,
-    RoleRow,
-    Row,
-    WaitGraph,
-    build_graph,
-)
+from splvm.evidence.formats.stacks import TaskStack
+from splvm.evidence.formats.sysrq import DumpKind, parse_sysrq
+from splvm.evidence.waiting.waitgraph import MAX_EDGES, MAX_FRAMES, WaitGraph, build_graph
+from splvm.evidence.waiting.waits import ROLES, ROWS, UNKNOWN_ROW, Role, RoleRow, WaitReason, WaitRow
 
 FUZZ = settings(deadline=None, max_examples=200, derandomize=True)
 DATA = (PROJECT / "tests" / "data") / "sysrq"
-R = Reason
+R = WaitReason
 
 # Pieces of stacks, innermost first.
 ASLEEP = "__schedule schedule"
@@ -46,8 +36,8 @@ GROW_WORK = f"__vmalloc spl_vmalloc spl_slab_alloc __spl_cache_grow spl_cache_gr
 INACTIVE = "txg_wait_open dmu_tx_wait dmu_tx_assign zfs_inactive zpl_evict_inode evict prune_icache_sb super_cache_scan"
 
 
-def thread(pid: int, comm: str, stack: str, state: str = "D") -> Thread:
-    return Thread(pid, comm, state, tuple(stack.split()))
+def thread(pid: int, comm: str, stack: str, state: str = "D") -> TaskStack:
+    return TaskStack(pid, comm, state, tuple(stack.split()))
 
 
 WORKER_HELD = thread(77, "spl_kmem_cache", f"{ASLEEP} slabprobe_grow_work {TASKQ}")
@@ -71,9 +61,9 @@ ZVOL_WAITS = thread(601, "zvol", f"{CV} txg_wait_open dmu_tx_wait dmu_tx_assign 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    threads: tuple[Thread, ...]
+    threads: tuple[TaskStack, ...]
     # Of each blocked thread.
-    reasons: dict[int, Reason]
+    reasons: dict[int, WaitReason]
     edges: set[tuple[int, int]]
     cycle: tuple[int, ...] = ()
     chain: tuple[int, ...] = ()
@@ -81,7 +71,7 @@ class Case:
     says: str = ""
 
 
-def alone(stack: str, reason: Reason, holder: Thread | None = None, *, says: str = "", comm: str = "sh") -> Case:
+def alone(stack: str, reason: WaitReason, holder: TaskStack | None = None, *, says: str = "", comm: str = "sh") -> Case:
     """One thread that waits, and perhaps one that it waits for and that waits for a lock."""
     waiter = thread(10, comm, stack)
     if holder is None:
@@ -89,7 +79,7 @@ def alone(stack: str, reason: Reason, holder: Thread | None = None, *, says: str
     return Case((waiter, holder), {10: reason, holder.pid: R.LOCK}, {(10, holder.pid)}, (), (10, holder.pid), says)
 
 
-def locked(comm: str, stack: str = KTHREAD) -> Thread:
+def locked(comm: str, stack: str = KTHREAD) -> TaskStack:
     return thread(20, comm, f"{ASLEEP} schedule_preempt_disabled __mutex_lock mutex_lock {stack}")
 
 
@@ -289,7 +279,7 @@ def pairs(graph: WaitGraph) -> set[tuple[int, int]]:
     return {(edge.waiter, edge.holder) for edge in graph.edges}
 
 
-def reasons(graph: WaitGraph) -> dict[int, Reason]:
+def reasons(graph: WaitGraph) -> dict[int, WaitReason]:
     return {wait.thread.pid: wait.reason for wait in graph.waits}
 
 
@@ -417,7 +407,7 @@ def test_with_one_thread_running_the_cycle_is_gone(name: str, pid: int) -> None:
 def test_the_order_of_frames_counts() -> None:
     frames = (*CV.split(), "zio_wait", "txg_wait_synced", "zfs_sync")
     swapped = (*CV.split(), "txg_wait_synced", "zio_wait", "zfs_sync")
-    found = [reasons(build_graph([Thread(1, "sync", "D", each)]))[1] for each in (frames, swapped)]
+    found = [reasons(build_graph([TaskStack(1, "sync", "D", each)]))[1] for each in (frames, swapped)]
     assert found == [R.ZIO, R.TXG]
 
 
@@ -452,14 +442,16 @@ def test_state_r_is_blocked_in_reclaim_only() -> None:
     [(row, name) for row in ROWS for name in sorted(row.functions)],
     ids=lambda x: getattr(x, "reason", x),
 )
-def test_every_function_of_a_row(row: Row, function: str) -> None:
+def test_every_function_of_a_row(row: WaitRow, function: str) -> None:
     further_out = sorted(row.within)[:1] or ["f"]
-    (found,) = [build_graph([Thread(1, "x", "D", ("__schedule", "schedule", function, *further_out, "kthread"))]).waits]
+    (found,) = [
+        build_graph([TaskStack(1, "x", "D", ("__schedule", "schedule", function, *further_out, "kthread"))]).waits
+    ]
     assert [wait.reason for wait in found] == ([] if row.reason is R.IDLE else [row.reason])
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.reason)
-def test_every_row_is_needed(row: Row) -> None:
+def test_every_row_is_needed(row: WaitRow) -> None:
     others = [each for each in ROWS if each is not row]
     assert any(is_other(build_graph(c.threads, rows=others), build_graph(c.threads)) for c in CASES.values())
 
@@ -473,7 +465,7 @@ def test_every_role_is_needed(role: RoleRow) -> None:
 @pytest.mark.parametrize(
     ("row", "role"), [(row, role) for row in ROWS for role in row.holders], ids=lambda x: str(x)[:24]
 )
-def test_every_holder_of_a_row_can_be_one(row: Row, role: Role) -> None:
+def test_every_holder_of_a_row_can_be_one(row: WaitRow, role: Role) -> None:
     """A thread of the role that is blocked gets an edge, and none without the role."""
     entry = next(each for each in ROLES if each.role is role)
     names = dict(
@@ -517,8 +509,8 @@ def is_other(graph: WaitGraph, usual: WaitGraph) -> bool:
 
 
 def test_every_reason_has_a_case() -> None:
-    assert {reason for case in CASES.values() for reason in case.reasons.values()} == set(Reason) - {R.IDLE}
-    assert {row.reason for row in ROWS} | {UNKNOWN_ROW.reason} == set(Reason)
+    assert {reason for case in CASES.values() for reason in case.reasons.values()} == set(WaitReason) - {R.IDLE}
+    assert {row.reason for row in ROWS} | {UNKNOWN_ROW.reason} == set(WaitReason)
 
 
 def test_every_role_has_a_row_and_every_row_a_source() -> None:
@@ -545,7 +537,7 @@ def test_edges_are_bounded_and_leave_no_reason_out() -> None:
 
 
 def test_long_stacks_are_cut() -> None:
-    deep = Thread(1, "x", "D", ("f",) * MAX_FRAMES + ("zio_wait",))
+    deep = TaskStack(1, "x", "D", ("f",) * MAX_FRAMES + ("zio_wait",))
     assert reasons(build_graph([deep])) == {1: R.UNKNOWN}
 
 
@@ -553,7 +545,7 @@ def test_many_threads_are_told_in_part() -> None:
     """Tables in which each thread waits for the next."""
     order = list(Role)
     roles = [RoleRow(role, "test", comm=f"t{at + 1}") for at, role in enumerate(order)]
-    rows = [Row(R.ZIO, "x", frozenset({f"f{at}"}), (role,), "test") for at, role in enumerate(order)]
+    rows = [WaitRow(R.ZIO, "x", frozenset({f"f{at}"}), (role,), "test") for at, role in enumerate(order)]
     threads = [thread(at, f"t{at}", f"f{at}") for at in range(len(order) + 1)]
     graph = build_graph(threads, rows=rows, roles=roles)
     assert graph.chain == tuple(range(14))
@@ -578,7 +570,7 @@ COMMS = [
 ]
 NAMES = sorted({name for row in ROWS for name in row.functions} | {name for role in ROLES for name in role.functions})
 THREADS = st.builds(
-    Thread,
+    TaskStack,
     pid=st.integers(0, 30),
     comm=st.one_of(st.sampled_from([*COMMS, "kswapd0", "kcompactd0", "flush-8:0"]), st.text(max_size=8)),
     state=st.one_of(st.sampled_from(["D", "D", "D", "R", "S"]), st.text(max_size=2)),
@@ -588,7 +580,7 @@ THREADS = st.builds(
 
 @FUZZ
 @given(st.lists(THREADS, max_size=25), st.randoms(use_true_random=False))
-def test_the_order_of_threads_makes_no_difference(threads: list[Thread], random: object) -> None:
+def test_the_order_of_threads_makes_no_difference(threads: list[TaskStack], random: object) -> None:
     shuffled = list(threads)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert build_graph(shuffled) == build_graph(threads)
@@ -596,7 +588,7 @@ def test_the_order_of_threads_makes_no_difference(threads: list[Thread], random:
 
 @FUZZ
 @given(st.lists(THREADS, max_size=25))
-def test_a_graph_holds_together(threads: list[Thread]) -> None:
+def test_a_graph_holds_together(threads: list[TaskStack]) -> None:
     graph = build_graph(threads)
     known, blocked, edges = {t.pid for t in threads}, set(reasons(graph)), pairs(graph)
     assert len(edges) == len(graph.edges)
@@ -633,5 +625,5 @@ def longest(edges: set[tuple[int, int]], blocked: set[int]) -> int:
 
 
 def test_stacks_that_only_differ_in_the_pid_are_alike() -> None:
-    threads: Sequence[Thread] = [*CASES["classic"].threads, replace(ISSUE, pid=301)]
+    threads: Sequence[TaskStack] = [*CASES["classic"].threads, replace(ISSUE, pid=301)]
     assert build_graph(threads).cycle == (77, 400, 300)

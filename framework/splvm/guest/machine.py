@@ -1,0 +1,132 @@
+"""What a guest's machine is made of, and the command line of QEMU that makes it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from splvm.guest.disks import Disk
+
+# Of the virtio-serial port; images/guest/init makes /dev/virtio-ports/NAME of it, as udev would.
+PORT_NAME = "splvm.agent"
+
+# Virtual CPU models. `max` offers what the accelerator can do; under TCG smaller models were measured to be slower
+# to the first SSH answer, because the guest's crypto then runs without vector instructions.
+_CPU_MODEL = {"tcg": "max", "kvm": "host"}
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """What a guest's machine is made of."""
+
+    # Name or path of the QEMU binary.
+    qemu: str
+    # bzImage, and one or more cpio archives that the kernel unpacks one over the other.
+    kernel: Path
+    initrds: tuple[Path, ...]
+    # `tcg` or `kvm`.
+    accelerator: str
+    # MiB of memory, and number of virtual CPUs.
+    ram_mib: int = 512
+    cpus: int = 2
+    # Words added to the kernel's command line.
+    append: tuple[str, ...] = ()
+    # Scratch disks: /dev/vda, /dev/vdb and so on.
+    disks: tuple[Disk, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """Files of the host's that are a guest's memory and its disks."""
+
+    # None: memory that has no name.
+    memory: Path | None
+    # One for each of `MachineSpec.disks`, raw.
+    disks: tuple[Path, ...]
+    # Whether what the guest writes goes into the files. If not, it stays the guest's own: pages copied on write, and a
+    # qcow2 overlay for each disk, without a name and gone with QEMU.
+    shared: bool
+
+    def memory_args(self, ram_mib: int) -> list[str]:
+        if self.memory is None:
+            return []
+        share = "on" if self.shared else "off"
+        return ["-object", f"memory-backend-file,id=ram0,size={ram_mib}M,share={share},mem-path={_value(self.memory)}"]
+
+    def disk_args(self) -> Iterator[str]:
+        overlay = "off" if self.shared else "on"
+        for number, path in enumerate(self.disks):
+            # No disk outlives its guest, so nothing has to reach the host's.
+            how = f"if=none,id=disk{number},format=raw,cache=unsafe,discard=unmap,snapshot={overlay}"
+            yield from ("-drive", f"{how},file={_value(path)}")
+            yield from ("-device", f"virtio-blk-pci,drive=disk{number},serial=disk{number}")
+
+
+def _value(path: Path) -> str:
+    """A path as the value of a key: a comma in it is doubled (QEMU manual, "QemuOpts")."""
+    return str(path).replace(",", ",,")
+
+
+def kernel_command_line(spec: MachineSpec) -> str:
+    """The kernel's command line."""
+    return " ".join(
+        [
+            "console=ttyS0",
+            # A panic ends QEMU at once (with -no-reboot), so it is an exit and not a silence.
+            "panic=-1",
+            "oops=panic",
+            # Stacks printed at low levels are evidence, and sysrq-t of a busy guest is long (openzfs #4106).
+            "ignore_loglevel",
+            "log_buf_len=16M",
+            "nokaslr",
+            "mitigations=off",
+            # The lever enters a function behind its first instruction, which indirect branch tracking forbids.
+            "ibt=off",
+            *spec.append,
+        ]
+    )
+
+
+def qemu_args(
+    spec: MachineSpec,
+    *,
+    initrd: str,
+    qmp_fd: int,
+    console_fd: int,
+    port_fd: int,
+    backing: Backing,
+    restored: bool = False,
+) -> list[str]:
+    """The command line of QEMU, one option and its value after the other.
+
+    :param restored: the guest is not booted, its state is going to be read.
+    """
+    start = ["-kernel", str(spec.kernel), "-initrd", initrd, "-append", kernel_command_line(spec)]
+    return [
+        spec.qemu,
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-machine", "q35,memory-backend=ram0" if backing.memory else "q35"),
+        *backing.memory_args(spec.ram_mib),
+        *("-accel", "tcg,thread=multi" if spec.accelerator == "tcg" else spec.accelerator),
+        *("-cpu", _CPU_MODEL[spec.accelerator]),
+        *("-smp", str(spec.cpus)),
+        *("-m", f"{spec.ram_mib}M"),
+        *(["-incoming", "defer"] if restored else start),
+        *("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
+        *("-mon", "chardev=qmp,mode=control"),
+        # mux=on is what gives an escape for a BREAK on the line, which is how SysRq is asked for there. The log is kept
+        # by whoever reads: QEMU's own logfile= has bytes twice that the reader had no room for at first
+        # (qemu_chr_write_buffer() in chardev/char.c logs what it then sends again).
+        *("-chardev", f"socket,id=console,fd={console_fd},mux=on"),
+        *("-serial", "chardev:console"),
+        # A second way for the evidence, which needs neither sshd nor the guest's network.
+        *("-device", "virtio-serial-pci"),
+        *("-chardev", f"socket,id=port,fd={port_fd}"),
+        *("-device", f"virtserialport,chardev=port,name={PORT_NAME}"),
+        # restrict=on: the guest reaches nothing; only the forwarded port leads in, from loopback.
+        *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"),
+        *("-device", "virtio-net-pci,netdev=net,romfile="),
+        *backing.disk_args(),
+    ]
