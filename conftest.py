@@ -12,6 +12,9 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
+# A suite of somebody else's is there, which tests run elsewhere.
+collect_ignore = ["tests/data"]
+
 # A shell starts what it puts in the background with SIGINT ignored, and children inherit that. Tests that end a child
 # by SIGINT need it to be as a user's is.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
