@@ -15,10 +15,9 @@ from splvm.builds.kernels import KERNELS
 from splvm.builds.source import BUILT
 from splvm.builds.variants import VARIANTS
 from splvm.cli import app
+from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome
-from splvm.run.expectations import EXPECTED, WHATEVER_SPL
-from splvm.run.loads import LOADS
-from splvm.run.scenarios import SCENARIOS
+from splvm.scenarios.table import EXPECTED, SCENARIOS, WHATEVER_SPL
 
 _WIDTH = 100
 

@@ -9,7 +9,7 @@ from splvm.evidence.verdict import Outcome
 from splvm.guest.qemu import MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.run.experiment import Experiment
-from splvm.run.scenarios import SCENARIOS
+from splvm.scenarios.table import SCENARIOS
 
 
 def experiment(qemu: str = "no-such-program", **facts: Any) -> Experiment:

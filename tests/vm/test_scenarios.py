@@ -12,14 +12,14 @@ import pytest
 from splvm.assets import find_images
 from splvm.builds.variants import VARIANTS
 from splvm.errors import EvidenceError
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.plugin import RunResult
 from splvm.record.names import EVIDENCE_FILES
 from splvm.record.reader import read_evidence
-from splvm.run.expectations import EXPECTED, WHATEVER_SPL
 from splvm.run.prepare import Prepared
-from splvm.run.scenarios import SCENARIOS, Workload
+from splvm.run.scenarios import Workload
+from splvm.scenarios.judged import judge_evidence as judge
+from splvm.scenarios.table import EXPECTED, SCENARIOS, WHATEVER_SPL
 
 # What a maintainer asks first is in the reasons, for the good verdicts and for the bad ones.
 REASONS = {

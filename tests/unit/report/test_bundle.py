@@ -30,7 +30,6 @@ from splvm import cli
 from splvm.errors import EvidenceError, UsageError
 from splvm.evidence.formats.slab import parse_slab
 from splvm.evidence.formats.stacks import Task
-from splvm.evidence.judge import judge
 from splvm.evidence.timeline import Evidence, Sample, Timeline
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.record.names import EVIDENCE_FILES
@@ -40,6 +39,7 @@ from splvm.report import issue as issue_module
 from splvm.report.bundle import Bundle, extract_files, whole_records, write_bundle
 from splvm.report.issue import MAX_ISSUE_BYTES, Contents, issue_text, reproducer
 from splvm.report.markdown import MAX_LINE_CHARS, clean, code, fenced
+from splvm.scenarios.judged import judge_evidence as judge
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=60)
 

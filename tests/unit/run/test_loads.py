@@ -12,9 +12,10 @@ import pytest
 from places import PROJECT
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
+from splvm.evidence.loads import LOADS
 from splvm.guest.qemu import Content, Disk, MachineSpec, make_disk
-from splvm.run.loads import LOADS, parse_loads, with_disks, with_pool
-from splvm.run.scenarios import SCENARIOS
+from splvm.run.loads import parse_loads, with_disks, with_pool
+from splvm.scenarios.table import SCENARIOS
 
 MACHINE = MachineSpec("qemu", Path("vmlinuz"), (Path("initrd"),), "tcg")
 DOCS = PROJECT / "docs" / "loads.md"
