@@ -50,6 +50,8 @@ DATA = PROJECT / "tests" / "data"
 # A run for each verdict: one in which nothing is wrong, or the first that has its fault.
 VERDICTS: Mapping[Outcome, tuple[str, str]] = {
     **{row.outcome: (row.scenarios[0], row.fault) for row in reversed(ROWS)},
+    # The first one never came to its window.
+    Outcome.INCONCLUSIVE: (HELD, "frames lost"),
     **{kind.best: (name, "") for name, kind in reversed(KINDS.items())},
 }
 
