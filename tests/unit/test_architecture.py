@@ -82,6 +82,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.host": "artefacts, packages and commands are the host's",
         "splvm.guest.ssh": "the type of the keys that are put into an image",
         "splvm.evidence.expectation": "a variant says what is expected of it",
+        "splvm.evidence.verdict": "and that is a verdict",
     },
     "splvm.dump": {
         **BASE,

@@ -48,7 +48,7 @@ from splvm.run.scenarios import Scenario, Workload
 from splvm.run.shell import run_shell
 from splvm.scenarios.table import SCENARIOS, find_scenario
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 
 
 def demo(

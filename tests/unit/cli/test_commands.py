@@ -14,6 +14,7 @@ import pytest
 
 from splvm import __version__
 from splvm.builds.variants import VARIANTS
+from splvm.cli import guests
 from splvm.evidence.verdict import Outcome
 from splvm.scenarios.table import EXPECTED
 
@@ -195,6 +196,10 @@ def test_reader_that_goes_away(data: Path) -> None:
     argv = f"{sys.executable} -m splvm parse-slab {data / 'slab-2012-11.txt'} | true"
     done = subprocess.run(["sh", "-c", argv], capture_output=True, check=False, timeout=60)
     assert b"Traceback" not in done.stderr
+
+
+def test_the_suite_of_a_checkout_is_found(project: Path) -> None:
+    assert project == guests._ROOT
 
 
 def test_the_readme_names_every_verdict_and_command(project: Path) -> None:
