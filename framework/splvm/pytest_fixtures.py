@@ -34,8 +34,9 @@ from splvm.run.experiment import Dump, LiveReadings, OnPhase, run_until_fed
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Prepared, Wish, find_any_kernel, prepare
 from splvm.run.readings import Reading
-from splvm.run.scenarios import ANYWHERE, Workload, find_scenario
+from splvm.run.scenarios import Workload
 from splvm.run.starting import load_modules, start_any_guest
+from splvm.scenarios.table import ANYWHERE, find_scenario
 
 # Seconds of the host for one command in a healthy guest, and for a guest to boot and load its modules.
 _COMMAND_S = 30.0

@@ -21,7 +21,7 @@ from splvm.history.cell import Cell
 from splvm.history.database import History
 from splvm.history.schema import Figure, RunRow
 from splvm.record.reader import read_evidence
-from splvm.run.expectations import EXPECTED
+from splvm.scenarios.table import EXPECTED
 from splvm.site.trends import NAMES
 from splvm.site.write import write_site
 

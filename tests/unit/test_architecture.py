@@ -33,6 +33,8 @@ _RECORDED = {
     "splvm.record": "a run's files",
 }
 
+_JUDGED = {"splvm.scenarios": "a run is judged by the rule of its scenario"}
+
 ALLOWED: Mapping[str, Mapping[str, str]] = {
     "splvm.errors": {},
     "splvm.log": {},
@@ -41,11 +43,15 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
     "splvm.tomlfile": {"splvm.errors": "what is wrong with a file is told by its place"},
     "splvm.evidence.formats": {"splvm.errors": "text that cannot be read"},
     "splvm.evidence.verdict": {},
+    "splvm.evidence.expectation": {"splvm.evidence.verdict": "a verdict is expected"},
     "splvm.evidence.diagnosis": {},
     "splvm.evidence.sources": {
         "splvm.errors": "text that cannot be read",
         "splvm.evidence.formats": "each source has its parser",
     },
+    "splvm.evidence.standstill": {},
+    "splvm.evidence.rule": {"splvm.errors": "a rule that cannot be read"},
+    "splvm.evidence.loads": {"splvm.evidence.standstill": "for how long a load may do nothing"},
     "splvm.evidence.timeline": {
         "splvm.evidence.formats": "the types of values",
         "splvm.evidence.sources": "samples are made of frames",
@@ -60,6 +66,9 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.evidence.timeline": "and when that was",
         "splvm.evidence.verdict": "a complaint has an outcome and a reason",
         "splvm.evidence.diagnosis": "what became of a silent guest",
+        "splvm.evidence.standstill": "and what stands still",
+        "splvm.evidence.loads": "what a load has to do",
+        "splvm.evidence.waiting": "a cycle that was seen is a reason",
     },
     "splvm.evidence": {"splvm.errors": "evidence that cannot be read; otherwise a verdict rests on text alone"},
     "splvm.record": {**BASE, "splvm.evidence": "files become typed evidence, and hold the verdict on it"},
@@ -76,20 +85,14 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         **BASE,
         "splvm.host": "artefacts, packages and commands are the host's",
         "splvm.guest.ssh": "the type of the keys that are put into an image",
+        "splvm.evidence.expectation": "a variant says what is expected of it",
+        "splvm.evidence.verdict": "and that is a verdict",
     },
     "splvm.dump": {
         **BASE,
         **_RECORDED,
         "splvm.host": "drgn runs in a process of its own",
         "splvm.builds": "the kernel's symbols, and what a module was stripped of",
-    },
-    "splvm.report": {**BASE, **_RECORDED, "splvm.host": "an older report is kept in the store"},
-    "splvm.history": {**BASE, **_RECORDED, "splvm.report": "paths and names of hosts are taken out"},
-    "splvm.site": {
-        **BASE,
-        **_RECORDED,
-        "splvm.report": "rates and their intervals",
-        "splvm.history": "pages are made of it",
     },
     "splvm.run": {
         **BASE,
@@ -99,6 +102,21 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.guest": "guests",
         "splvm.__version__": "a record names the program that made it",
     },
+    "splvm.scenarios": {
+        **BASE,
+        **_RECORDED,
+        "splvm.builds": "variants of SPL, of which verdicts are expected",
+        "splvm.run": "what a scenario is, and what its steps wait for",
+    },
+    "splvm.report": {**BASE, **_RECORDED, **_JUDGED, "splvm.host": "an older report is kept in the store"},
+    "splvm.history": {**BASE, **_RECORDED, **_JUDGED, "splvm.report": "paths and names of hosts are taken out"},
+    "splvm.site": {
+        **BASE,
+        **_RECORDED,
+        **_JUDGED,
+        "splvm.report": "rates and their intervals",
+        "splvm.history": "pages are made of it",
+    },
     "splvm.campaign": {
         **BASE,
         **_RECORDED,
@@ -107,6 +125,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.report": "rates",
         "splvm.history": "runs become rows of it",
         "splvm.run": "many of them",
+        "splvm.scenarios": "by their names",
     },
     "splvm.cli": {
         **BASE,
@@ -119,6 +138,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.history": "runs are added to it, and it is asked",
         "splvm.site": "the site is written",
         "splvm.run": "one run",
+        "splvm.scenarios": "by its name",
         "splvm.campaign": "many runs",
         "splvm.__version__": "--version",
     },
@@ -132,6 +152,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.report": "what a failed test shows",
         "splvm.history": "cells of a matrix",
         "splvm.run": "runs",
+        "splvm.scenarios": "by their names",
         "splvm.campaign": "which cells a matrix has",
     },
     # All of it within functions, or as types: every suite of the user's loads this module.
@@ -273,6 +294,8 @@ def test_every_package_is_installed() -> None:
         ("splvm.evidence.judge", "from .. import log"),
         ("splvm.record.writer", "from splvm.report.summary import render"),
         ("splvm.run.prepare", "from splvm.cli import main"),
+        ("splvm.run.prepare", "from splvm.scenarios.table import SCENARIOS"),
+        ("splvm.record.reader", "from splvm.scenarios.judged import judge_run"),
         ("splvm.run.prepare", "from splvm import plugin"),
         ("splvm.cli", "from splvm.plugin import x"),
         ("splvm.campaign.plan", "from splvm.pytest_fixtures import x"),

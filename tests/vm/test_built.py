@@ -18,7 +18,7 @@ from splvm.guest.guest import Guest, start_guest
 from splvm.record.reader import read_evidence
 from splvm.run.experiment import run_until_fed
 from splvm.run.prepare import Prepared
-from splvm.run.scenarios import SCENARIOS, find_scenario
+from splvm.scenarios.table import SCENARIOS, find_scenario
 from wrecks import build_wreck, load_wreck
 
 pytestmark = pytest.mark.splvm_vm

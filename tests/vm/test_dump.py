@@ -16,7 +16,6 @@ from splvm.deadline import Deadline, poll
 from splvm.dump.postmortem import DumpReport, DumpThread, describe_dump, examine_dump
 from splvm.errors import DeadlineExceeded, EvidenceError, SetupError
 from splvm.evidence.formats.probestatus import ProbeStatus, parse_probe
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome
 from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.guest.guest import Guest, start_guest
@@ -27,6 +26,7 @@ from splvm.pytest_fixtures import RunResult
 from splvm.record.reader import read_evidence
 from splvm.run.experiment import Dump
 from splvm.run.prepare import Prepared
+from splvm.scenarios.judged import judge_evidence as judge
 
 pytestmark = pytest.mark.splvm_vm
 

@@ -17,7 +17,6 @@ import pytest
 from leftovers import qemus_of
 from splvm.deadline import Deadline, poll
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError, QemuLaunchError
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guest import Guest, start_guest
 from splvm.host.process import as_root_args
@@ -25,7 +24,8 @@ from splvm.host.store import Store
 from splvm.record.reader import read_evidence
 from splvm.run.experiment import run_until_fed
 from splvm.run.prepare import Prepared
-from splvm.run.scenarios import find_scenario
+from splvm.scenarios.judged import judge_evidence as judge
+from splvm.scenarios.table import find_scenario
 from wrecks import build_wreck, load_wreck
 
 pytestmark = pytest.mark.splvm_vm

@@ -9,12 +9,12 @@ import pytest
 
 from splvm.builds.kernels import KERNELS
 from splvm.deadline import Deadline
-from splvm.evidence.judge import judge
+from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guest import Guest
 from splvm.pytest_fixtures import RunResult
 from splvm.record.reader import read_evidence
-from splvm.run.loads import LOADS
+from splvm.scenarios.judged import judge_evidence as judge
 
 pytestmark = pytest.mark.splvm_vm
 

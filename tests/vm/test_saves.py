@@ -14,10 +14,10 @@ import pytest
 from leftovers import qemus_of
 from splvm.builds.spl import SPL_DIR
 from splvm.deadline import Deadline, poll
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome
 from splvm.record.reader import read_evidence
 from splvm.run.prepare import Prepared
+from splvm.scenarios.judged import judge_evidence as judge
 
 pytestmark = pytest.mark.splvm_vm
 

@@ -13,11 +13,10 @@ from splvm.evidence.verdict import Outcome
 from splvm.guest.guest import Guest
 from splvm.guest.guestplan import Start
 from splvm.pytest_fixtures import RunResult
-from splvm.run.expectations import WHATEVER_SPL
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Prepared
-from splvm.run.scenarios import find_scenario
 from splvm.run.starting import load_modules, start_any_guest
+from splvm.scenarios.table import WHATEVER_SPL, find_scenario
 
 pytestmark = pytest.mark.splvm_vm
 

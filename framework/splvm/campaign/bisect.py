@@ -34,7 +34,7 @@ from splvm.record.jsonfile import write_json
 from splvm.run.experiment import Experiment
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import PREPARE_BUDGET_S, Wish, prepare
-from splvm.run.scenarios import find_scenario
+from splvm.scenarios.table import find_scenario
 
 SCHEMA_VERSION = 1
 

@@ -30,7 +30,7 @@ from splvm.record.jsonfile import write_json
 from splvm.run.experiment import Experiment, attempt_directory
 from splvm.run.loads import MOST_SEED, parse_loads
 from splvm.run.prepare import Prepared, Wish, prepare
-from splvm.run.scenarios import find_scenario
+from splvm.scenarios.table import find_scenario
 
 SCHEMA_VERSION = 2
 

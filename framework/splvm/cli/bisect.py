@@ -35,7 +35,7 @@ from splvm.report.rates import Rate
 from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.run.loads import need_pool, parse_loads, with_own
-from splvm.run.scenarios import SCENARIOS, find_scenario
+from splvm.scenarios.table import SCENARIOS, find_scenario
 
 if TYPE_CHECKING:
     from splvm.campaign.bisect import Bisection, Candidate, ChangeKind, Try

@@ -45,8 +45,9 @@ from splvm.report.tables import tally_table
 from splvm.run.experiment import Dump, run_until_fed
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Wish, prepare
-from splvm.run.scenarios import SCENARIOS, Scenario, Workload, find_scenario
+from splvm.run.scenarios import Scenario, Workload
 from splvm.run.shell import run_shell
+from splvm.scenarios.table import SCENARIOS, find_scenario
 
 _ROOT = Path(__file__).resolve().parents[3]
 

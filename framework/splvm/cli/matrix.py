@@ -34,7 +34,7 @@ from splvm.log import note, progress
 from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.run.prepare import Wish
-from splvm.run.scenarios import ANYWHERE, SCENARIOS
+from splvm.scenarios.table import ANYWHERE, SCENARIOS
 
 _DEFAULT = Axes(scenarios=ANYWHERE, kernels=tuple(KERNELS), variants=tuple(VARIANTS), loads=("",), repeat=1)
 

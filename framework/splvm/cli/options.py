@@ -21,10 +21,11 @@ from splvm.builds.source import FORM as BUILT_KERNEL
 from splvm.builds.variants import VARIANTS
 from splvm.campaign.processes import fitting_jobs
 from splvm.errors import HarnessError, SetupError, UsageError
+from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.reader import read_facts
 from splvm.report.summary import plain, summarize
-from splvm.run.loads import LOADS, MOST_SEED
+from splvm.run.loads import MOST_SEED
 from splvm.run.prepare import Wish, find_any_kernel, spec_of
 
 KernelOption = Annotated[

@@ -18,7 +18,6 @@ from splvm.deadline import Deadline
 from splvm.dump.postmortem import describe_dump, examine_run
 from splvm.errors import EvidenceError, UsageError
 from splvm.evidence.formats.slab import parse_slab as parse_slab_text
-from splvm.evidence.judge import judge as judge_evidence
 from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.host.store import Store
 from splvm.log import note
@@ -27,7 +26,8 @@ from splvm.report.bundle import write_bundle
 from splvm.report.summary import plain, summarize, verdict_line
 from splvm.report.tables import slab_table
 from splvm.run.prepare import PREPARE_BUDGET_S
-from splvm.run.scenarios import SCENARIOS
+from splvm.scenarios.judged import judge_run
+from splvm.scenarios.table import SCENARIOS
 
 
 def judge(
@@ -35,8 +35,7 @@ def judge(
     as_json: JsonOption = False,
 ) -> None:
     """Judge a recorded run again, from its files alone."""
-    evidence = read_evidence(directory)
-    verdict = judge_evidence(evidence)
+    evidence, verdict = judge_run(directory)
     facts = evidence.facts
     expected = verdict.outcome in facts.get("expected", ())
     if as_json:

@@ -38,7 +38,7 @@ from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import prepare
-from splvm.run.scenarios import SCENARIOS, find_scenario
+from splvm.scenarios.table import SCENARIOS, find_scenario
 
 _RUNS = "runs=20"
 # For as many a seed of its own is left.

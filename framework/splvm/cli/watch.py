@@ -35,7 +35,7 @@ from splvm.report.difference import compare_verdicts
 from splvm.report.summary import verdict_line
 from splvm.run.experiment import run_until_fed
 from splvm.run.prepare import PREPARE_BUDGET_S, add_spl, prepare_kernel
-from splvm.run.scenarios import SCENARIOS, find_scenario
+from splvm.scenarios.table import SCENARIOS, find_scenario
 
 
 def watch(

@@ -14,12 +14,8 @@ from rich.table import Table
 from rich.text import Text
 from sparklines import sparklines
 
-from splvm.evidence.verdict import Outcome, Verdict
-
-_STYLE = {outcome: "green" for outcome in Outcome if outcome.is_good} | {
-    Outcome.NOT_TRIGGERED: "yellow",
-    Outcome.INCONCLUSIVE: "yellow",
-}
+from splvm.evidence.verdict import Verdict
+from splvm.report.looks import LOOKS
 
 # What the durations of allocations are told of.
 _LATENCY = {
@@ -39,7 +35,7 @@ def summarize(verdict: Verdict, facts: Mapping[str, Any], where: str, *, expecte
     :param where: the run's directory, as the user may type it.
     :param expected: whether this is the verdict that was expected; None when that is not known.
     """
-    style = _STYLE.get(verdict.outcome, "red")
+    style = LOOKS[verdict.outcome].colour
     note = {True: " (as expected)", False: " (NOT as expected)", None: ""}[expected]
     head = Text.assemble((verdict.outcome.value, f"bold {style}"), note)
     # What is good is in the table below; what is not needs its reasons.

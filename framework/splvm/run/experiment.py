@@ -20,13 +20,13 @@ from typing import Any
 from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError, QemuLaunchError
 from splvm.evidence.checks.case import CACHE
-from splvm.evidence.checks.zpool import TXG_STALL_NS
 from splvm.evidence.formats.loadstatus import LoadStatus
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.slab import CacheRow
 from splvm.evidence.formats.stream import Frame
 from splvm.evidence.judge import judge
 from splvm.evidence.sources import SourceReader
+from splvm.evidence.standstill import LOOK_NS, TXG_NS
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.guest.agent import AgentStream, start_agent
 from splvm.guest.guest import Guest
@@ -53,9 +53,6 @@ EVIDENCE_S = 60.0
 
 # Seconds that a run waits for others to end; each of them has its own budget.
 TURN_S = 2 * (RUN_BUDGET_S + EVIDENCE_S)
-
-# A critical thread that has waited this long for an object when the window ends stands still, ns of guest time.
-STANDS_NS = 1_000_000_000
 
 # Where a guest has it; init does not mount it.
 _DEBUGFS = "/sys/kernel/debug"
@@ -124,7 +121,7 @@ def run_experiment(experiment: Experiment, out: Path, on_phase: OnPhase | None =
                 raise
     finally:
         record.finish(outcome)
-    verdict = judge(read_evidence(out))
+    verdict = judge(read_evidence(out), experiment.scenario.rule)
     record.write_verdict(verdict)
     return verdict
 
@@ -161,6 +158,7 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
     scenario, workload, loads = experiment.scenario, experiment.workload, experiment.loads
     return {
         "scenario": scenario.name,
+        "rule": scenario.rule.to_json(),
         "expected": sorted(experiment.expected),
         "parameters": {
             "window_s": experiment.window_s,
@@ -358,9 +356,9 @@ class LiveReadings:
         """Whether a critical thread waits for an object, and has for long; or a pool for its next txg."""
         probe = self._probe
         waits = probe is not None and any(
-            thread.alloc_since_ns and probe.now_ns - thread.alloc_since_ns >= STANDS_NS for thread in probe.threads
+            thread.alloc_since_ns and probe.now_ns - thread.alloc_since_ns >= LOOK_NS for thread in probe.threads
         )
-        return waits or self._pool_stands_ns >= TXG_STALL_NS
+        return waits or self._pool_stands_ns >= TXG_NS
 
     @property
     def _pool_stands_ns(self) -> int:

@@ -142,7 +142,7 @@ class Prepared(PreparedKernel):
 
         :raises HarnessError: when it cannot be measured.
         """
-        return expected_outcomes(scenario.name, self.spl.variant.name, self.honours_flags, own=self.spl.is_own)
+        return expected_outcomes(scenario, self.spl.variant, self.honours_flags, own=self.spl.is_own)
 
     def experiment(
         self,
@@ -158,7 +158,7 @@ class Prepared(PreparedKernel):
     ) -> Experiment:
         """An experiment on it.
 
-        :param expected: by default what `EXPECTED` says of scenario, variant and kernel.
+        :param expected: by default what is expected of scenario, variant and kernel.
         :param window_s: by default the scenario's own.
         :param workload: by default the scenario's own, for this window.
         :param dump: when to keep a dump of the guest's memory.

@@ -13,22 +13,10 @@ from collections.abc import Iterable, Mapping
 from splvm.evidence.verdict import Outcome
 from splvm.history.cell import Cell
 from splvm.history.schema import TROUBLE, RunRow
+from splvm.report.looks import LOOKS
 
-# One symbol for each verdict, so that they are told apart without their colour.
-SYMBOLS: Mapping[str, str] = {
-    Outcome.CRASHED: "✖",
-    Outcome.LOST: "∅",
-    Outcome.STALLED: "■",
-    Outcome.NO_RECOVERY: "↯",
-    Outcome.MISCOUNTED: "≠",
-    Outcome.SLOW: "◔",
-    Outcome.NOT_TRIGGERED: "○",
-    Outcome.INCONCLUSIVE: "?",
-    Outcome.PROGRESS: "▲",
-    Outcome.HEALTHY: "✔",
-    Outcome.IMMUNE: "◆",
-    TROUBLE: "!",
-}
+# A symbol for each verdict, and for a run that came to none.
+SYMBOLS: Mapping[str, str] = {TROUBLE: "!", **{outcome: look.symbol for outcome, look in LOOKS.items()}}
 # Verdicts from worst to best, as axes and lists show them.
 ORDER = (TROUBLE, *(outcome.value for outcome in Outcome))
 

@@ -28,7 +28,7 @@ from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.history.cell import Cell
 from splvm.host.memory import available_mib
 from splvm.run.experiment import EVIDENCE_S, RUN_BUDGET_S, TURN_S
-from splvm.run.scenarios import SCENARIOS
+from splvm.scenarios.table import SCENARIOS
 
 
 def run_all(jobs: list[Job], at_once: int) -> dict[str, JobResult]:

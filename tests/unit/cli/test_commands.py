@@ -16,8 +16,7 @@ from splvm import __version__
 from splvm.builds.kernels import KERNELS
 from splvm.builds.variants import VARIANTS
 from splvm.evidence.verdict import Outcome
-from splvm.run.expectations import EXPECTED
-from splvm.run.scenarios import SCENARIOS
+from splvm.scenarios.table import EXPECTED, SCENARIOS
 
 COMMANDS = (
     *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "watch", "matrix", "repro", "bisect", "judge"),

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, func, select
 
 from splvm.errors import EvidenceError, SetupError, UsageError
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.history.cell import Cell
 from splvm.history.database import History
 from splvm.history.rows import fingerprint_of, flatten, make_run
 from splvm.history.schema import Base, Figure, RunRow
 from splvm.record.reader import read_evidence
+from splvm.scenarios.judged import judge_evidence as judge
 
 CELL = Cell("held-worker", "debian-12", "stock")
 START = datetime(2026, 1, 1)

@@ -28,7 +28,8 @@ from splvm.record.writer import RunDirectory
 from splvm.run.experiment import LiveReadings
 from splvm.run.hostwatch import start_host_watch
 from splvm.run.readings import Reading
-from splvm.run.scenarios import SCENARIOS, Workload, find_scenario
+from splvm.run.scenarios import Workload
+from splvm.scenarios.table import SCENARIOS, find_scenario
 
 SECOND_NS = 1_000_000_000
 # The guest has been up for a while when its agent starts.
