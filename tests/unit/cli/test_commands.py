@@ -14,6 +14,7 @@ import pytest
 
 from splvm import __version__
 from splvm.builds.kernels import KERNELS
+from splvm.builds.source import BUILT
 from splvm.builds.variants import VARIANTS
 from splvm.evidence.verdict import Outcome
 from splvm.scenarios.table import EXPECTED, SCENARIOS
@@ -114,8 +115,7 @@ def test_kernels_without_a_store_or_a_network(tmp_path: Path) -> None:
     assert done.returncode == 0
     said = json.loads(done.stdout)
     assert said["schema_version"] == 1
-    built = [f"built:{name}" for name in ("plain", "lockdep", "faults", "kasan")]
-    assert [row["id"] for row in said["kernels"]] == ["debian-11", "debian-12", "debian-13", "debian-sid", *built]
+    assert [row["id"] for row in said["kernels"]] == [*KERNELS, *(f"built:{name}" for name in BUILT)]
     for row in said["kernels"]:
         assert set(row) == {"id", "suite", "metapackage", "note", "resolved", "stored", "honours_noio"}
         assert (row["resolved"], row["stored"]) == (None, False)
