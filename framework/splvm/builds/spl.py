@@ -29,6 +29,7 @@ from splvm.host.debian import PrivateApt
 from splvm.host.process import run
 from splvm.host.store import Artefact, Store
 from splvm.log import note
+from splvm.ownpath import absolute, name_path, own_path
 
 RECIPE = 1
 
@@ -112,10 +113,10 @@ def check_inputs(name: str, patches: Sequence[Path]) -> Path | None:
             raise UsageError(f"--spl-patch {patch}: not a file that ends in .cocci, .patch or .diff")
     if name == "debian":
         return None
-    kind, _, directory = name.partition(":")
-    if kind != "path" or not directory:
+    directory = own_path(name)
+    if not directory:
         raise UsageError(f"--spl {name}: not a source; it is `debian` or `path:DIR`")
-    tree = Path(directory).expanduser().absolute()
+    tree = absolute(directory)
     if not (tree / SPL_DIR / "spl-kmem-cache.c").is_file():
         raise UsageError(
             f"--spl {name}: not the top of an OpenZFS tree, 2.0 or later: "
@@ -128,7 +129,7 @@ def find_source(tree: Path | None, store: Store, apt: PrivateApt, deadline: Dead
     """The user's tree, or with None that of the kernel's suite."""
     if tree is None:
         return _debian_source(store, apt, deadline)
-    return SplSource(f"path:{tree}", tree, _meta_version(tree))
+    return SplSource(name_path(tree), tree, _meta_version(tree))
 
 
 def _debian_source(store: Store, apt: PrivateApt, deadline: Deadline) -> SplSource:

@@ -30,6 +30,7 @@ from splvm.errors import BuildError, EvidenceError, SetupError, UsageError
 from splvm.evidence.verdict import Outcome
 from splvm.host.content import file_hash
 from splvm.log import note, step
+from splvm.ownpath import absolute, name_path, own_path
 from splvm.record.jsonfile import write_json
 from splvm.run.experiment import Experiment
 from splvm.run.loads import parse_loads
@@ -136,10 +137,10 @@ def find_commits(tree: str, good: str, bad: str, *, pool: bool) -> tuple[Candida
     :param pool: whether guests have a ZFS pool, so that all modules are built of it and not spl.ko alone.
     :raises UsageError: when there are none.
     """
-    kind, _, directory = tree.partition(":")
-    if kind != "path" or not directory:
+    directory = own_path(tree)
+    if not directory:
         raise UsageError(f"--spl {tree}: commits are those of a git checkout", hint="it is --spl path:DIR then")
-    path = Path(directory).expanduser()
+    path = absolute(directory)
     paths = ALL_PATHS if pool else SPL_PATHS
     revisions = list_revisions(path, good, bad, paths)
     if not any(each.touches for each in revisions[1:]):
@@ -333,10 +334,10 @@ class Bisection:
                 # Its name is what a run's record says of its source.
                 tree = self.out / "tree" / candidate.id[:12]
                 try:
-                    repository = Path(plan.wish.spl.partition(":")[2])
+                    repository = absolute(own_path(plan.wish.spl) or "")
                     extract_revision(repository, candidate.id, tree, Deadline(PREPARE_BUDGET_S))
                     _check_tree(candidate, tree)
-                    return self._experiment(replace(plan.wish, spl=f"path:{tree}"))
+                    return self._experiment(replace(plan.wish, spl=name_path(tree)))
                 finally:
                     shutil.rmtree(tree.parent, ignore_errors=True)
 
@@ -422,7 +423,7 @@ _TOLD = ("skipped", "builds")
 def _check_tree(candidate: Candidate, tree: Path) -> None:
     """:raises BuildError: when a commit has no SPL in it."""
     try:
-        check_inputs(f"path:{tree}", ())
+        check_inputs(name_path(tree), ())
     except UsageError as error:
         raise BuildError(candidate.title, error.message, None) from error
 
