@@ -123,7 +123,12 @@ def run(
     expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
-    """Run a scenario in a fresh guest and judge it."""
+    """Run a scenario in a fresh guest and judge it.
+
+    The status is 0 for the expected verdict, 1 for another one. What is expected of a build with a source or
+    patches of your own is the verdict of the packaged build of the same variant on the same kernel, or a good one where
+    packaged stock is bad too. --expect overrides that.
+    """
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect else None
     loads = parse_loads(load or ())

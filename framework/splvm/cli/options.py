@@ -6,14 +6,15 @@ import json
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.panel import Panel
 
 from splvm.builds.kernels import KERNELS
 from splvm.builds.own import FORM as OWN_KERNEL
@@ -24,6 +25,7 @@ from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.reader import read_facts
 from splvm.report.summary import plain, summarize
+from splvm.run.expected import remark_on
 from splvm.run.loads import LOADS, MOST_SEED
 from splvm.run.prepare import Wish, find_any_kernel, spec_of
 
@@ -136,8 +138,13 @@ def claim_directory(out: Path | None, name: str) -> Path:
 
 def show_verdict(verdict: Verdict, directory: Path, console: Console | None = None) -> None:
     facts = read_facts(directory)
-    panel = summarize(verdict, facts, str(directory), expected=verdict.outcome in facts["expected"])
-    (console or make_console()).print(panel)
+    (console or make_console()).print(summary_of(verdict, facts, directory))
+
+
+def summary_of(verdict: Verdict, facts: Mapping[str, Any], directory: Path) -> Panel:
+    """The summary of a run, with what its verdict is measured against."""
+    expected, remark = verdict.outcome in facts.get("expected", ()), remark_on(facts, verdict.outcome)
+    return summarize(verdict, facts, str(directory), expected=expected, remark=remark)
 
 
 def show_error(error: HarnessError) -> None:

@@ -54,7 +54,8 @@ def watch(
     """Run a scenario now and on every save of SPL's sources, headers or patches, until Ctrl-C.
 
     Each verdict comes with its difference from the last one. A build that fails is told in the compiler's own words.
-    The exit status is that of the last save: 0 for the expected verdict, 1 for another one, 3 if there was none.
+    The exit status is that of the last save: 0 for the verdict of the packaged build (or a good one where packaged
+    stock is bad too), 1 for another one, 3 if there was none. --expect overrides that.
     """
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect else None

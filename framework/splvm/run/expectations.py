@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from splvm.evidence.verdict import Outcome
+from splvm.run.expected import STOCK, Yardstick
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,18 +195,24 @@ WHATEVER_SPL: Mapping[str, Expectation] = {
 }
 
 
-# What a user's own source or patch has to show.
-GOOD = frozenset(outcome for outcome in Outcome if outcome.is_good)
-
-
-def expected_outcomes(scenario: str, variant: str, honours: Callable[[], bool], *, own: bool) -> frozenset[Outcome]:
-    """Which verdicts count as expected.
+def yardstick_of(scenario: str, variant: str, honours: Callable[[], bool], *, own: bool) -> Yardstick:
+    """What a verdict is measured against.
 
     :param honours: tells whether the kernel's vmalloc allocates page tables with the caller's flags. To measure that
         takes a guest, so it is only asked where the verdict depends on it.
-    :param own: whether the user's source or patches are in the build: then every good verdict does.
+    :param own: whether the user's source or patches are in the build.
     """
-    cell = EXPECTED.get((scenario, variant)) or WHATEVER_SPL.get(scenario)
-    if own or cell is None:
-        return GOOD
-    return frozenset({cell.on(honours=cell.ignoring is None or honours())})
+
+    def on_this_kernel(name: str) -> Outcome | None:
+        cell = EXPECTED.get((scenario, name)) or WHATEVER_SPL.get(scenario)
+        return cell.on(honours=cell.ignoring is None or honours()) if cell else None
+
+    packaged = on_this_kernel(variant)
+    # Only a verdict that is bad may become better.
+    stock = on_this_kernel(STOCK) if own and packaged is not None and not packaged.is_good else None
+    return Yardstick(variant, packaged, packaged if variant == STOCK else stock, own)
+
+
+def expected_outcomes(scenario: str, variant: str, honours: Callable[[], bool], *, own: bool) -> frozenset[Outcome]:
+    """Which verdicts count as expected; parameters as `yardstick_of` takes them."""
+    return yardstick_of(scenario, variant, honours, own=own).outcomes

@@ -29,7 +29,8 @@ from splvm.host.archive import ReleaseFile
 from splvm.host.capabilities import Accelerator, QemuProgram, check_accelerator, find_accelerator, find_qemu
 from splvm.host.debian import PrivateApt
 from splvm.host.store import Store
-from splvm.run.expectations import expected_outcomes
+from splvm.run.expectations import yardstick_of
+from splvm.run.expected import Yardstick
 from splvm.run.experiment import Dump, Experiment
 from splvm.run.loads import POOL_SETUP, Load, need_pool, with_disks, with_own, with_pool
 from splvm.run.measurement import kernel_traits
@@ -131,7 +132,14 @@ class Prepared(PreparedKernel):
 
         :raises HarnessError: when it cannot be measured.
         """
-        return expected_outcomes(scenario.name, self.spl.variant.name, self.honours_flags, own=self.spl.is_own)
+        return self.yardstick(scenario).outcomes
+
+    def yardstick(self, scenario: Scenario) -> Yardstick:
+        """What a verdict is measured against; the kernel is measured as for `expected`.
+
+        :raises HarnessError: when it cannot be measured.
+        """
+        return yardstick_of(scenario.name, self.spl.variant.name, self.honours_flags, own=self.spl.is_own)
 
     def experiment(
         self,
@@ -147,7 +155,7 @@ class Prepared(PreparedKernel):
     ) -> Experiment:
         """An experiment on it.
 
-        :param expected: by default what `EXPECTED` says of scenario, variant and kernel.
+        :param expected: by default what packaged builds show of scenario, variant and kernel.
         :param window_s: by default the scenario's own.
         :param workload: by default the scenario's own, for this window.
         :param dump: when to keep a dump of the guest's memory.
@@ -164,13 +172,17 @@ class Prepared(PreparedKernel):
         if need_pool(loads):
             zfs = self.zfs(Deadline(PREPARE_BUDGET_S))
             machine, setup, facts = with_pool(machine, zfs.archive), POOL_SETUP, facts | {"zfs": zfs.facts()}
+        if expected is None:
+            yardstick = self.yardstick(scenario)
+            expected = yardstick.outcomes
+            facts = facts | ({"packaged": yardstick.to_json()} if yardstick.is_own else {})
         return Experiment(
             scenario,
             with_disks(machine, loads),
             self.keys,
             self.spl.modules,
             facts,
-            expected or self.expected(scenario),
+            expected,
             window_s,
             rate_hz,
             workload or scenario.workload(window_s),

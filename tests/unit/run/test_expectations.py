@@ -15,7 +15,8 @@ from splvm.evidence.checks.trap import CARRIED_AT_LEAST, PATH, missing_part
 from splvm.evidence.formats.probestatus import Pressure, ProbeStatus, Trap
 from splvm.evidence.verdict import Outcome
 from splvm.evidence.waiting.waits import ROLES, ROWS, Role
-from splvm.run.expectations import EXPECTED, GOOD, WHATEVER_SPL, expected_outcomes
+from splvm.run.expectations import EXPECTED, WHATEVER_SPL, expected_outcomes
+from splvm.run.expected import GOOD
 from splvm.run.readings import BATCHES, CARRIED, DECLINES, Reading
 from splvm.run.scenarios import SCENARIOS, Step, Workload
 
@@ -62,8 +63,9 @@ def never() -> bool:
 def test_what_counts_as_expected() -> None:
     assert expected_outcomes("reclaim-cycle", "sync-grow", lambda: False, own=False) == {Outcome.STALLED}
     assert expected_outcomes("reclaim-cycle", "sync-grow", lambda: True, own=False) == {Outcome.IMMUNE}
-    for scenario, variant, own in (("held-worker", "stock", True), ("held-worker", "none", False)):
-        assert expected_outcomes(scenario, variant, never, own=own) == GOOD
+    for own in (True, False):
+        assert expected_outcomes("held-worker", "none", never, own=own) == GOOD
+        assert expected_outcomes("held-worker", "stock", never, own=own) == {Outcome.PROGRESS}
     assert {Outcome.PROGRESS, Outcome.HEALTHY, Outcome.IMMUNE} == GOOD
 
 
