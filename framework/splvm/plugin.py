@@ -108,7 +108,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _as_parameter(cell: Cell, number: int, repeats: int) -> Any:
-    names = [*filter(None, asdict(cell).values()), *([str(number)] if repeats > 1 else [])]
+    names = [*cell.words, *([str(number)] if repeats > 1 else [])]
     return pytest.param(cell, id="-".join(names), marks=[pytest.mark.vm, pytest.mark.cell(**asdict(cell))])
 
 

@@ -39,7 +39,8 @@ from splvm.run.loads import need_pool, parse_loads, with_own
 from splvm.run.scenarios import SCENARIOS, find_scenario
 
 if TYPE_CHECKING:
-    from splvm.campaign.bisect import Bisection, Candidate, ChangeKind, Try
+    from splvm.campaign.bisect import Bisection, Candidate, ChangeKind
+    from splvm.campaign.campaignrun import CampaignRun
     from splvm.campaign.search import Answer
 
 _MOST_RUNS = 500
@@ -155,7 +156,7 @@ def _find_candidates(
     return ChangeKind.COMMITS, find_commits(spl, good, bad, pool=pool)
 
 
-def _tell(search: Bisection, each: Try) -> None:
+def _tell(search: Bisection, each: CampaignRun) -> None:
     """A line for each run as it ends."""
     likeliest = search.search.likeliest()
     name = search.name(likeliest.first)

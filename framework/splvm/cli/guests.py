@@ -17,6 +17,7 @@ from splvm.cli.options import (
     AccelOption,
     JobsOption,
     KernelOption,
+    LabelOption,
     LoadOption,
     MemoryOption,
     PatchOption,
@@ -96,6 +97,7 @@ def run(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    label: LabelOption = None,
     load: LoadOption = None,
     seed: SeedOption = None,
     repeat: RepeatOption = 1,
@@ -133,7 +135,7 @@ def run(
     expected = frozenset({find_outcome(expect)}) if expect else None
     loads = parse_loads(load or ())
     workload = _workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
-    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template)
+    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
     base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
         prepared = prepare(wish)

@@ -25,6 +25,7 @@ from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.reader import read_facts
 from splvm.report.summary import plain, summarize
+from splvm.run.buildline import check_label
 from splvm.run.expected import remark_on
 from splvm.run.loads import LOADS, MOST_SEED
 from splvm.run.prepare import Wish, find_any_kernel, spec_of
@@ -40,6 +41,14 @@ SplOption = Annotated[
 PatchOption = Annotated[
     list[Path] | None,
     typer.Option(help="A .patch or .cocci file to apply on top; may be given again.", metavar="FILE"),
+]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What you call the line of such builds, which the history compares runs within; by default the tree's "
+        "branch, or the name of its directory, and a hash of the patches.",
+        metavar="NAME",
+    ),
 ]
 AccelOption = Annotated[str, typer.Option(help="auto, kvm or tcg.", metavar="NAME")]
 MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, metavar="MIB")]
@@ -76,9 +85,10 @@ def make_wish(
     ram_mib: int = 512,
     refresh: bool = False,
     clones: bool = True,
+    label: str | None = None,
 ) -> Wish:
     absolute = tuple(patch.absolute() for patch in patches or ())
-    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones)
+    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, check_label(label, spl, absolute))
 
 
 def pick_seed(seed: int | None, runs: int) -> int:

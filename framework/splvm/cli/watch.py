@@ -14,6 +14,7 @@ from splvm.builds.variants import find_variant
 from splvm.cli.options import (
     AccelOption,
     KernelOption,
+    LabelOption,
     MemoryOption,
     PatchOption,
     SplOption,
@@ -44,6 +45,7 @@ def watch(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    label: LabelOption = None,
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
@@ -59,7 +61,7 @@ def watch(
     """
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect else None
-    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template)
+    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
     find_variant(variant)
     own_tree = check_inputs(spl, wish.patches)
     if own_tree is None and not wish.patches:

@@ -29,6 +29,8 @@ from splvm.host.archive import ReleaseFile
 from splvm.host.capabilities import Accelerator, QemuProgram, check_accelerator, find_accelerator, find_qemu
 from splvm.host.debian import PrivateApt
 from splvm.host.store import Store
+from splvm.record.cellfacts import PACKAGED
+from splvm.run.buildline import find_line
 from splvm.run.expectations import yardstick_of
 from splvm.run.expected import Yardstick
 from splvm.run.experiment import Dump, Experiment
@@ -58,6 +60,8 @@ class Wish:
     refresh: bool = False
     # Clone guests from templates.
     clones: bool = True
+    # What the user calls the line of such builds; empty: what `find_line` finds.
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,8 @@ class Prepared(PreparedKernel):
     spl: SplBuild
     # The signed lists that versions were resolved from.
     releases: tuple[ReleaseFile, ...] = ()
+    # That runs of this build belong to.
+    line: str = PACKAGED
 
     @property
     def start(self) -> Start:
@@ -115,6 +121,7 @@ class Prepared(PreparedKernel):
             "argv": sys.argv,
             "kernel": self.kernel.facts(),
             "spl": self.spl.facts(),
+            "line": self.line,
             "archive": {
                 release.name: {
                     "date": release.date.isoformat(),
@@ -261,14 +268,15 @@ def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = 
 def add_spl(base: PreparedKernel, source: SplSource, wish: Wish, deadline: Deadline) -> Prepared:
     """Build SPL for a kernel.
 
-    :param wish: what it says of variant and patches.
+    :param wish: what it says of variant, patches and label.
     :raises UsageError: when there is no such variant.
     :raises SetupError: when something cannot be built.
     """
     spl = build_spl(base.store, base.kernel.root, source, find_variant(wish.variant), wish.patches, deadline)
     releases = tuple(base.apt.releases())
     parts = {field.name: getattr(base, field.name) for field in fields(base)}
-    return Prepared(**parts, spl=spl, releases=releases)
+    line = find_line(source.name, wish.patches, wish.label)
+    return Prepared(**parts, spl=spl, releases=releases, line=line)
 
 
 def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | None = None) -> PreparedKernel:

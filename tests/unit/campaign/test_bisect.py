@@ -241,7 +241,7 @@ def test_it_goes_on_where_it_was(world: SimpleNamespace, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda told: told.update(schema_version=9), "is of schema 9, this program reads 1"),
+        (lambda told: told.update(schema_version=9), "is of schema 9, this program reads 2"),
         (lambda told: told["plan"].update(kind="planets"), "is damaged"),
         (lambda told: told["plan"].update(candidates=[]), "is damaged"),
         (lambda told: told["plan"].pop("hits"), "is damaged"),
@@ -447,7 +447,7 @@ def test_the_last_line(world: SimpleNamespace, tmp_path: Path, first_bad: int, s
     assert re.search(last, done.stdout.rstrip().splitlines()[-1])
     done = CliRunner().invoke(app, ["bisect", "--resume", str(tmp_path / "o"), "--json"])
     assert done.exit_code == status
-    assert json.loads(done.stdout)["schema_version"] == 1
+    assert json.loads(done.stdout)["schema_version"] == 2
 
 
 def test_undecided(world: SimpleNamespace, tmp_path: Path) -> None:

@@ -40,11 +40,10 @@ def a_run(number: int, verdict: str = "PROGRESS", **figures: float) -> RunRow:
         id=run_id,
         batch="",
         started=START + timedelta(minutes=number),
-        scenario=CELL.scenario,
-        kernel=CELL.kernel,
-        variant=CELL.variant,
-        loads=CELL.loads,
-        **dict.fromkeys(("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "starved"), "x"),
+        **CELL.columns(),
+        **dict.fromkeys(
+            ("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "starved", "content"), "x"
+        ),
         **dict.fromkeys(("reason", "fingerprint", "directory", "command"), "x"),
         patches=[],
         modules={},

@@ -21,6 +21,7 @@ from splvm.history.database import History
 from splvm.history.knownissues import KnownIssue, find_known, read_known
 from splvm.history.outputs import Told, tell, to_json, to_junit, to_ktap
 from splvm.history.schema import TROUBLE, Figure, RunRow
+from splvm.record.cellfacts import PACKAGED
 
 TODAY = date(2026, 6, 1)
 MARK = "0123456789ab"
@@ -37,7 +38,9 @@ def a_run(number: int, scenario: str = "held-worker", verdict: str = "PROGRESS",
         "kernel": "debian-12",
         "variant": "stock",
         "loads": "",
-        **dict.fromkeys(("release", "spl_version", "spl_source", "accelerator", "qemu", "host"), "x"),
+        "line": PACKAGED,
+        "parameters": "",
+        **dict.fromkeys(("release", "spl_version", "spl_source", "content", "accelerator", "qemu", "host"), "x"),
         **dict.fromkeys(("starved", "fingerprint"), ""),
         "reason": "why",
         "directory": "/evidence",
