@@ -20,6 +20,7 @@ from splvm.evidence.formats.slab import CacheRow
 from splvm.evidence.timeline import Evidence, Sample, T, between, cache_rows
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.ownpath import name_path, own_path
+from splvm.record.cellfacts import PACKAGED, UNKNOWN
 from splvm.record.names import (
     CONSOLE_FILE,
     DUMP_FILE,
@@ -372,6 +373,9 @@ def reproducer(facts: Mapping[str, Any]) -> str:
     patches = _of(facts, "spl", "patches")
     for patch in patches[:10] if isinstance(patches, list) else ():
         words += ["--spl-patch", str(_of(patch, "name"))]
+    line = _of(facts, "line")
+    if isinstance(line, str) and line not in (PACKAGED, UNKNOWN):
+        words += ["--label", line]
     # What a shell would take for more than a word must be gone before it is quoted, or a quote could go with it. The
     # back quote could end the block that this is shown in.
     return shlex.join(one_line(word, 120).replace("`", "'") for word in words)

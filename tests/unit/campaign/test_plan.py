@@ -28,6 +28,7 @@ from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.history.cell import Cell
 from splvm.history.database import History
 from splvm.history.schema import TROUBLE
+from splvm.run.buildline import find_line
 from splvm.run.experiment import Experiment
 from splvm.run.prepare import Wish
 
@@ -259,6 +260,45 @@ def test_runs_of_cells_with_like_names_have_a_directory_each() -> None:
 def test_a_scenario_with_a_load_of_its_own_is_one_cell_whoever_names_it() -> None:
     axes = Axes(("zfs-held-worker",), ("debian-12",), ("stock",), loads=("", "zfs", "lowmem"))
     assert [cell.loads for cell in plan_cells(axes)] == ["zfs", "zfs,lowmem"]
+
+
+def test_a_matrix_of_a_build_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line is what it was when the plan was made, also for whoever goes on with it."""
+    wishes: list[Wish] = []
+
+    def prepare(wish: Wish) -> Any:
+        wishes.append(wish)
+        raise SetupError("no mirror")
+
+    monkeypatch.setattr(matrix_module, "prepare", prepare)
+    patch = tmp_path / "fix.patch"
+    patch.write_text("x")
+    names = ["--scenario", "nominal", "--kernel", "debian-12", "--variant", "stock", "--spl-patch", str(patch)]
+    argv = ["matrix", "--jobs", "1", "--history", str(tmp_path / "h")]
+    done = CliRunner().invoke(app, [*argv, *names, "--out", str(tmp_path / "o")])
+    assert done.exit_code == 3
+    plan, (run,) = read_matrix(tmp_path / "o")
+    line = find_line("debian", [patch])
+    assert (run.cell.line, plan.spl, plan.patches) == (line, "debian", (patch,))
+    with History(tmp_path / "h") as history:
+        assert [each.cell.line for each in history.overview()] == [line]
+    again = CliRunner().invoke(app, [*argv, "--resume", str(tmp_path / "o")])
+    assert again.exit_code == 3
+    assert [(wish.label, wish.patches) for wish in wishes] == [(line, (patch,))] * 2
+    refused = CliRunner().invoke(app, [*argv, "--resume", str(tmp_path / "o"), "--label", "mine"])
+    assert "no cells can be named beside it" in str(refused.exception)
+    patch.unlink()
+    gone = CliRunner().invoke(app, [*argv, "--resume", str(tmp_path / "o")])
+    assert isinstance(gone.exception, UsageError) and "not a file that ends in" in str(gone.exception)
+
+
+def test_an_own_line_of_a_matrix_has_directories_of_its_own() -> None:
+    cells = [Cell("nominal", "debian-12", "stock", line=line) for line in ("packaged", "mine")]
+    places = MatrixPlan("night", tuple(cells), 1, 1).places()
+    assert [str(path) for path in places.values()] == [
+        "nominal-debian-12-stock",
+        "nominal-debian-12-stock-line-mine",
+    ]
 
 
 def test_jobs_of_a_cluster_are_its_workers_own(tmp_path: Path) -> None:

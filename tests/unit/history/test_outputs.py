@@ -113,6 +113,24 @@ def test_junit_has_the_evidence(tmp_path: Path) -> None:
     assert "[[ATTACHMENT|evidence/verdict.json]]" in to_junit(told([a_run(1)]), "/")
 
 
+def test_a_line_is_told_where_it_is_not_the_packaged_one(tmp_path: Path) -> None:
+    own = {"line": "mine", "parameters": "memory=1024", "content": "c0ffee"}
+    names = [each.name for each in told([a_run(1), a_run(2, **own)])]
+    assert names == ["debian-12 stock line=mine memory=1024", "debian-12 stock"]
+    properties = {
+        case.name: {each.get("name"): each.get("value") for each in case._elem.iter("property")}
+        for suite in read_junit(to_junit(told([a_run(1), a_run(2, **own)]), "/x"), tmp_path / "x.xml")
+        for case in suite
+    }
+    # Nothing is new of a packaged build.
+    assert not {"line", "parameters", "content"} & properties["debian-12 stock"].keys()
+    mine = properties["debian-12 stock line=mine memory=1024"]
+    assert (mine["line"], mine["parameters"], mine["content"]) == ("mine", "memory=1024", "c0ffee")
+    assert "debian-12 stock line=mine memory=1024\n" in to_ktap(told([a_run(2, **own)]))
+    (run,) = to_json(told([a_run(2, **own)]))["runs"]
+    assert (run["line"], run["parameters"]) == ("mine", {"memory": "1024"})
+
+
 def test_an_issue_that_has_expired_excuses_nothing(tmp_path: Path) -> None:
     xml = read_junit(to_junit(told(today=TODAY + timedelta(days=1)), "/x"), tmp_path / "x.xml")
     assert (xml.failures, xml.skipped) == (2, 0)
