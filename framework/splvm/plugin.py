@@ -121,7 +121,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _as_parameter(cell: Cell, number: int | None) -> Any:
-    names = [*filter(None, asdict(cell).values()), *([] if number is None else [str(number)])]
+    names = [*cell.words, *([] if number is None else [str(number)])]
     marks = [pytest.mark.splvm_vm, pytest.mark.splvm_cell(**asdict(cell))]
     return pytest.param(cell, id="-".join(names), marks=marks)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from splvm.campaign.keep import find_runs, read_runs
 from splvm.history.schema import Figure, RunRow
+from splvm.record.cellfacts import PACKAGED
 
 # Text that would be markup, or a program, wherever it is not escaped.
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror=alert(1)>"'<b>{{7*7}}&lt;"""
@@ -32,8 +33,17 @@ def a_run(number: int, verdict: str = "PROGRESS", **told: Any) -> RunRow:
         "id": run_id,
         "batch": "",
         "started": datetime(2026, 1, 1) + timedelta(minutes=number),
-        **{"scenario": "held-worker", "kernel": "debian-12", "variant": "stock", "loads": ""},
-        **dict.fromkeys(("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "command"), "x"),
+        **{
+            "scenario": "held-worker",
+            "kernel": "debian-12",
+            "variant": "stock",
+            "loads": "",
+            "line": PACKAGED,
+            "parameters": "",
+        },
+        **dict.fromkeys(
+            ("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "command", "content"), "x"
+        ),
         **{"starved": "", "reason": f"reason of {number}", "fingerprint": "", "directory": "/nowhere"},
         **{"patches": [], "modules": {"spl.ko": "a" * 64}, "duration_s": 1.0},
         **{"verdict": verdict, "expected": ["PROGRESS"], "as_expected": verdict == "PROGRESS"},

@@ -24,6 +24,7 @@ BASE: Mapping[str, str] = {
     "splvm.log": "steps and notes for people",
     "splvm.assets": "where the files for the guest are",
     "splvm.tomlfile": "files that a user writes",
+    "splvm.ownpath": "names of what is the user's own",
 }
 
 # Who may import what, besides itself, and why. A name stands for the module and all that is below it, unless a longer
@@ -41,6 +42,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
     "splvm.assets": {},
     "splvm.deadline": {"splvm.errors": "a budget that is used up is an error of the tree"},
     "splvm.tomlfile": {"splvm.errors": "what is wrong with a file is told by its place"},
+    "splvm.ownpath": {},
     "splvm.evidence.formats": {"splvm.errors": "text that cannot be read"},
     "splvm.evidence.verdict": {},
     "splvm.evidence.expectation": {"splvm.evidence.verdict": "a verdict is expected"},

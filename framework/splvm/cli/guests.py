@@ -17,6 +17,7 @@ from splvm.cli.options import (
     AccelOption,
     JobsOption,
     KernelOption,
+    LabelOption,
     LoadOption,
     MemoryOption,
     PatchOption,
@@ -100,6 +101,7 @@ def run(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    label: LabelOption = None,
     load: LoadOption = None,
     seed: SeedOption = None,
     repeat: RepeatOption = 1,
@@ -127,12 +129,17 @@ def run(
     expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
-    """Run a scenario in a fresh guest and judge it."""
+    """Run a scenario in a fresh guest and judge it.
+
+    The status is 0 for the expected verdict, 1 for another one. What is expected of a build with a source or
+    patches of your own is the verdict of the packaged build of the same variant on the same kernel, or a good one where
+    packaged stock is bad too. --expect overrides that.
+    """
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect else None
     loads = parse_loads(load or ())
     workload = _workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
-    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template)
+    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
     base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
         prepared = prepare(wish)

@@ -13,6 +13,7 @@ from splvm.cli.options import (
     JsonOption,
     make_console,
     print_json,
+    summary_of,
 )
 from splvm.deadline import Deadline
 from splvm.dump.postmortem import describe_dump, examine_run
@@ -23,7 +24,7 @@ from splvm.host.store import Store
 from splvm.log import note
 from splvm.record.reader import read_evidence
 from splvm.report.bundle import write_bundle
-from splvm.report.summary import plain, summarize, verdict_line
+from splvm.report.summary import plain, verdict_line
 from splvm.report.tables import slab_table
 from splvm.run.prepare import PREPARE_BUDGET_S
 from splvm.scenarios.judged import judge_run
@@ -41,7 +42,7 @@ def judge(
     if as_json:
         print_json(verdict.to_json())
     else:
-        make_console().print(summarize(verdict, facts, str(directory), expected=expected))
+        make_console().print(summary_of(verdict, facts, directory))
         typer.echo(verdict_line(verdict, facts))
     if not expected:
         raise typer.Exit(1)

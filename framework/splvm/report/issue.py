@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from splvm.evidence.checks.case import CACHE
@@ -18,6 +19,8 @@ from splvm.evidence.formats.kernlog import Finding, scan_kernel_log
 from splvm.evidence.formats.slab import CacheRow
 from splvm.evidence.timeline import Evidence, Sample, T, between, cache_rows
 from splvm.evidence.verdict import Verdict
+from splvm.ownpath import name_path, own_path
+from splvm.record.cellfacts import PACKAGED, UNKNOWN
 from splvm.record.names import (
     CONSOLE_FILE,
     DUMP_FILE,
@@ -357,6 +360,9 @@ def reproducer(facts: Mapping[str, Any]) -> str:
     patches = _of(facts, "spl", "patches")
     for patch in patches[:10] if isinstance(patches, list) else ():
         words += ["--spl-patch", str(_of(patch, "name"))]
+    line = _of(facts, "line")
+    if isinstance(line, str) and line not in (PACKAGED, UNKNOWN):
+        words += ["--label", line]
     # What a shell would take for more than a word must be gone before it is quoted, or a quote could go with it. The
     # back quote could end the block that this is shown in.
     return shlex.join(one_line(word, 120).replace("`", "'") for word in words)
@@ -365,11 +371,12 @@ def reproducer(facts: Mapping[str, Any]) -> str:
 def _source(facts: Mapping[str, Any]) -> str:
     """Where SPL is from, without the path to the reporter's tree."""
     source = str(_of(facts, "spl", "source") or "debian")
-    return "path:" + (source.rstrip("/").rpartition("/")[2] or "DIR") if _is_own_tree(facts) else source
+    directory = own_path(source)
+    return source if directory is None else name_path(Path(PurePosixPath(directory).name or "DIR"))
 
 
 def _is_own_tree(facts: Mapping[str, Any]) -> bool:
-    return str(_of(facts, "spl", "source")).startswith("path:")
+    return own_path(str(_of(facts, "spl", "source"))) is not None
 
 
 def _kernel_log(evidence: Evidence, extracted: Mapping[str, bytes]) -> Iterator[str]:

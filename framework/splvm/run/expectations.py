@@ -1,16 +1,19 @@
-"""Which verdicts count as expected of a scenario on a variant of SPL."""
+"""Which verdict is expected of a scenario on a build.
+
+The module of a scenario says what is expected of each variant, or a variant that came later says it.
+
+A verdict may depend on the kernel, but only through what the kernel does, and that is measured (measurement.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from splvm.builds.variants import Variant
+from splvm.builds.variants import VARIANTS, Variant
 from splvm.evidence.expectation import Expectation
 from splvm.evidence.verdict import Outcome
+from splvm.run.expected import STOCK, Yardstick
 from splvm.run.scenarios import Scenario
-
-# What a user's own source or patch has to show.
-GOOD = frozenset(outcome for outcome in Outcome if outcome.is_good)
 
 
 def find_expectation(scenario: Scenario, variant: Variant) -> Expectation | None:
@@ -20,16 +23,26 @@ def find_expectation(scenario: Scenario, variant: Variant) -> Expectation | None
     return scenario.expects.get(variant.name) or variant.expects.get(scenario.name)
 
 
+def yardstick_of(scenario: Scenario, variant: Variant, honours: Callable[[], bool], *, own: bool) -> Yardstick:
+    """What a verdict is measured against.
+
+    :param honours: whether the kernel's vmalloc allocates page tables with the caller's flags; it is asked only where
+        a verdict depends on that.
+    :param own: whether the user's source or patches are in the build.
+    """
+
+    def on_this_kernel(asked: Variant) -> Outcome | None:
+        cell = find_expectation(scenario, asked)
+        return cell.on(honours=cell.ignoring is None or honours()) if cell else None
+
+    packaged = on_this_kernel(variant)
+    # Only a verdict that is bad may become better.
+    stock = on_this_kernel(VARIANTS[STOCK]) if own and packaged is not None and not packaged.is_good else None
+    return Yardstick(variant.name, packaged, packaged if variant.name == STOCK else stock, own)
+
+
 def expected_outcomes(
     scenario: Scenario, variant: Variant, honours: Callable[[], bool], *, own: bool
 ) -> frozenset[Outcome]:
-    """Which verdicts count as expected.
-
-    :param honours: tells whether the kernel's vmalloc allocates page tables with the caller's flags. To measure that
-        takes a guest, so it is only asked where the verdict depends on it.
-    :param own: whether the user's source or patches are in the build: then every good verdict does.
-    """
-    cell = find_expectation(scenario, variant)
-    if own or cell is None:
-        return GOOD
-    return frozenset({cell.on(honours=cell.ignoring is None or honours())})
+    """Which verdicts count as expected; parameters as `yardstick_of` takes them."""
+    return yardstick_of(scenario, variant, honours, own=own).outcomes

@@ -31,11 +31,13 @@ from splvm.evidence.verdict import Outcome, Verdict
 from splvm.guest.agent import AgentStream, start_agent
 from splvm.guest.guest import Guest
 from splvm.guest.guestplan import GuestPlan
+from splvm.guest.machine import MachineSpec
 from splvm.guest.memorydump import DUMP_LIMIT_BYTES
 from splvm.guest.monitor import Monitor
 from splvm.host.store import Store
 from splvm.host.turns import take_turn
 from splvm.log import LOGGER, note, step
+from splvm.record.cellfacts import differing, flatten_parameters
 from splvm.record.names import HARNESS_FILE
 from splvm.record.reader import read_evidence
 from splvm.record.writer import RunDirectory
@@ -155,26 +157,47 @@ def attempt_directory(out: Path, number: int) -> Path:
 
 
 def _facts(experiment: Experiment) -> dict[str, Any]:
-    scenario, workload, loads = experiment.scenario, experiment.workload, experiment.loads
+    scenario, loads = experiment.scenario, experiment.loads
     return {
         "scenario": scenario.name,
         "rule": scenario.rule.to_json(),
         "expected": sorted(experiment.expected),
         "parameters": {
-            "window_s": experiment.window_s,
             "latency_bound_ms": scenario.latency_bound_ms,
             "rate_hz": experiment.rate_hz,
-            "ram_mib": experiment.guest.machine.ram_mib,
-            "cpus": experiment.guest.machine.cpus,
-            "workload": {name: getattr(workload, name) for name in workload.__slots__},
+            **_done_to_guest(experiment),
             **({"load": ",".join(map(str, loads)), "seed": experiment.seed} if loads else {}),
         },
         **({"loads": [load.to_json() for load in loads]} if loads else {}),
         **({"faults": asdict(scenario.faults)} if scenario.faults else {}),
         **experiment.facts,
+        "differs": differing_parameters(experiment),
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         **host_facts(),
     }
+
+
+def _done_to_guest(experiment: Experiment) -> dict[str, Any]:
+    """The parameters that decide what is done to a guest."""
+    return {
+        "window_s": experiment.window_s,
+        "ram_mib": experiment.guest.machine.ram_mib,
+        "cpus": experiment.guest.machine.cpus,
+        "workload": asdict(experiment.workload),
+    }
+
+
+def differing_parameters(experiment: Experiment) -> dict[str, str]:
+    """The parameters that the scenario does not have by itself, by name: they are a part of the run's cell."""
+    scenario, usual = experiment.scenario, MachineSpec("", Path(), (), "")
+    own = replace(
+        experiment,
+        guest=replace(experiment.guest, machine=replace(usual, ram_mib=max(usual.ram_mib, scenario.least_mib))),
+        window_s=scenario.window_s,
+        # That of some lasts as long as the window.
+        workload=scenario.workload(experiment.window_s),
+    )
+    return differing(*(flatten_parameters(_done_to_guest(each), None) for each in (experiment, own)))
 
 
 @contextmanager

@@ -55,8 +55,9 @@ def label(text: str, most: int = 60) -> str:
 
 def cell_page(cell: Cell) -> str:
     """The name of a cell's page: readable, and another one for each cell whatever it is called."""
+    axes = (cell.scenario, cell.kernel, cell.variant, cell.loads, *cell.other)
     readable = re.sub("[^a-z0-9.]+", "-", str(cell).lower()).strip("-.")[:80]
-    digest = hashlib.sha256("\0".join((cell.scenario, cell.kernel, cell.variant, cell.loads)).encode()).hexdigest()
+    digest = hashlib.sha256("\0".join(axes).encode()).hexdigest()
     return f"{readable or 'cell'}-{digest[:8]}.html"
 
 

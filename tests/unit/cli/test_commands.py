@@ -228,14 +228,20 @@ def test_history_of_recorded_runs(data: Path, tmp_path: Path) -> None:
     assert [Path(each["directory"]).name for each in said["damaged"]] == ["broken"]
     cells = json.loads(splvm("history", "list", "--json", store=store).stdout)["cells"]
     assert {cell["verdict"] for cell in cells} == {"STALLED", "PROGRESS"}
-    cell = "held-worker,debian-12,no-emergency"
-    (run,) = json.loads(splvm("history", "show", cell, "--json", store=store).stdout)["runs"]
+    # Their window is not the scenario's own, so they are no runs of the nightly cell.
+    cell, short = "held-worker,debian-12,no-emergency", ("--parameter", "window=2")
+    assert (
+        b"held-worker debian-12 no-emergency: the history has no run"
+        in splvm("history", "show", cell, store=store).stderr
+    )
+    (run,) = json.loads(splvm("history", "show", cell, *short, "--json", store=store).stdout)["runs"]
     assert run["verdict"] == "STALLED" and run["duration_s"] > 1 and len(run["fingerprint"]) == 12
-    shown = splvm("history", "show", cell, "--figure", "longest_gap_ms", store=store).stdout.decode()
+    shown = splvm("history", "show", cell, *short, "--figure", "longest_gap_ms", store=store).stdout.decode()
     assert "2387.2" in shown and run["fingerprint"] in shown
     judged = splvm("history", "judge", "--json", store=store)
     assert judged.returncode == 0, "a single bad run is no regression, and it was expected"
     assert {remark["kind"] for remark in json.loads(judged.stdout)["remarks"]} <= {"new fingerprint"}
     assert splvm("history", "show", "a,b,c", store=store).returncode == 1
     assert splvm("history", "show", "a,b", store=store).returncode == 2
+    assert splvm("history", "show", "a,b,c", "--parameter", "window", store=store).returncode == 2
     assert splvm("history", "import", str(tmp_path / "none"), store=store).returncode == 1

@@ -842,6 +842,9 @@ def test_the_command_to_run_it_again() -> None:
     assert params["spl"] == "path:zfs"
     assert list(params["spl_patch"]) == [Path("fix it.patch"), Path("more.cocci")]
     assert "/a/path" not in reproducer(facts)
+    # A run again is one of the same line.
+    assert run_command({**facts, "line": "fix/idle+1a2b3c4d"})["label"] == "fix/idle+1a2b3c4d"
+    assert run_command({**facts, "line": "packaged"})["label"] is run_command(facts)["label"] is None
     assert run_command(FACTS)["spl"] == "debian"
 
 

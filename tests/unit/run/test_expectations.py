@@ -17,7 +17,8 @@ from splvm.evidence.expectation import Expectation
 from splvm.evidence.formats.probestatus import Pressure, ProbeStatus, Trap
 from splvm.evidence.verdict import Outcome
 from splvm.evidence.waiting.waits import ROLES, ROWS, Role
-from splvm.run.expectations import GOOD, expected_outcomes, find_expectation
+from splvm.run.expectations import expected_outcomes, find_expectation
+from splvm.run.expected import GOOD
 from splvm.run.readings import BATCHES, CARRIED, DECLINES, Reading
 from splvm.run.scenarios import Step, Workload
 from splvm.scenarios.table import EXPECTED, SCENARIOS, WHATEVER_SPL
@@ -67,8 +68,9 @@ def test_what_counts_as_expected() -> None:
     assert expected_outcomes(cycle, VARIANTS["sync-grow"], lambda: False, own=False) == {Outcome.STALLED}
     assert expected_outcomes(cycle, VARIANTS["sync-grow"], lambda: True, own=False) == {Outcome.IMMUNE}
     newcomer = replace(VARIANTS["stock"], name="newcomer")
-    for variant, own in ((VARIANTS["stock"], True), (newcomer, False)):
-        assert expected_outcomes(held, variant, never, own=own) == GOOD
+    for own in (True, False):
+        assert expected_outcomes(held, newcomer, never, own=own) == GOOD
+        assert expected_outcomes(held, VARIANTS["stock"], never, own=own) == {Outcome.PROGRESS}
 
 
 def test_a_variant_that_came_later_says_itself_what_is_expected_of_it() -> None:

@@ -334,6 +334,31 @@ def test_builds_side_by_side() -> None:
     assert pair.figures[0].p is not None and pair.figures[0].p < 0.001
 
 
+def test_lines_are_kept_apart_and_compared_side_by_side(tmp_path: Path) -> None:
+    def some(first: int, digit: str, **told: Any) -> list[RunRow]:
+        return [a_run(first + n, modules={"spl.ko": digit * 64}, **told) for n in range(2)]
+
+    packaged, mine = some(0, "a"), some(10, "b", line="mine")
+    # Neither is where it could be compared: with another memory, and nobody knows where.
+    larger, unknown = some(20, "c", parameters="memory=1024"), some(30, "d", line="unknown")
+    with History(":memory:") as history:
+        history.add([*packaged, *mine, *larger, *unknown])
+        (pair,) = pairs(history.recent(60, NAMES), FIGURES)
+        newest = some(40, "e", line="mine")
+        history.add(newest)
+        between, within = pairs(history.recent(60, NAMES), FIGURES)
+        pages = write([*packaged, *mine, *larger, *unknown], tmp_path / "site")
+    assert (pair.one.cell.line, pair.other.cell.line) == ("mine", "packaged")
+    assert (pair.one.name, pair.other.name) == ("stock line=mine x (bbbbbbbb)", "stock x (aaaaaaaa)")
+    assert [side.name[-10:] for side in (between.one, between.other)] == ["(eeeeeeee)", "(aaaaaaaa)"]
+    assert [side.name[-10:] for side in (within.one, within.other)] == ["(bbbbbbbb)", "(eeeeeeee)"]
+    names = [it.source.split("<title>")[1].split("</title>")[0] for name, it in pages.items() if "cells/" in name]
+    base = "held-worker debian-12 stock"
+    assert {name.partition(" - ")[0].strip() for name in names} >= {base, f"{base} line=mine", f"{base} memory=1024"}
+    assert [it.source.count("compared with nothing") for it in pages.values()].count(1) == 1
+    assert "line=mine" in pages["index.html"].source and "memory=1024" in pages["index.html"].source
+
+
 # Series, log, drawing.
 
 
