@@ -153,8 +153,16 @@ def test_a_run_page_says_what_the_run_showed(pages: dict[str, Page]) -> None:
     timeline = page.data["timeline-data"]
     assert {trace.get("xaxis", "x") for trace in timeline["data"]} == {"x"}, "one axis for all"
     names = {trace["name"] for trace in timeline["data"]}
-    assert {"by the slab file", "objects", "longest gap", "available", "some", "full", "dirty"} <= names
-    assert "D (blocked)" in names
+    assert {
+        "by the slab file",
+        "objects",
+        "longest gap",
+        "available",
+        "some task waits",
+        "all tasks wait",
+        "dirty",
+    } <= names
+    assert "blocked (D)" in names
     assert [shape["opacity"] for shape in timeline["layout"]["shapes"]].count(0.16) == 1, "the window is marked"
 
 

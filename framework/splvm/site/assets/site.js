@@ -63,7 +63,11 @@ function filterPairs(wanted) {
 function coloursOf(layout) {
 	const style = getComputedStyle(document.documentElement);
 	const [fore, edge] = ["--fore", "--edge"].map(name => style.getPropertyValue(name).trim());
-	const changes = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", "font.color": fore };
+	const none = "rgba(0,0,0,0)";
+	const changes = {
+		paper_bgcolor: none, plot_bgcolor: none, "font.color": fore,
+		"modebar.bgcolor": none, "modebar.color": fore, "modebar.activecolor": fore,
+	};
 	for (const name of Object.keys(layout)) {
 		if (!/^[xy]axis\d*$/.test(name)) continue;
 		for (const part of ["gridcolor", "linecolor", "zerolinecolor"]) changes[`${name}.${part}`] = edge;
@@ -94,6 +98,15 @@ async function draw(place) {
 	document.getElementById("js-plotly-tester")?.setAttribute("aria-hidden", "true");
 	place.dataset.drawn = data.length;
 }
+
+// Paper is narrower than the screen. Plots are as wide as their places were, so they are drawn anew.
+
+const PAPER_PX = 680;
+const fit = changes => {
+	for (const place of document.querySelectorAll("[data-drawn]")) Plotly.relayout(place, changes);
+};
+addEventListener("beforeprint", () => fit({ width: PAPER_PX }));
+addEventListener("afterprint", () => fit({ width: null, autosize: true }));
 
 // Without a secure context (a file, for one) the clipboard is not to be had: the text is selected then.
 
