@@ -68,7 +68,7 @@ _BOTTOM_PX = 60
 _LINE_PX = 15
 # Characters in a line of a name; a thread's name has 64 at most, and its pid follows.
 _NAME_WIDTH = 26
-_NAME_MOST = 80
+_NAME_MOST = 100
 
 
 def plot_run(panels: Sequence[Panel], states: Sequence[States], phases: Sequence[tuple[str, float, float]]) -> str:
