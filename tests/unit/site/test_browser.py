@@ -192,6 +192,7 @@ TEXTS = """
     const kinds = {
         legend: ".infolayer > g[class^=legend]", title: ".annotation-text", axis: ".g-xtitle text, .g-ytitle text",
         tick: ".xaxislayer-above text, .yaxislayer-above text", buttons: ".modebar-group",
+        area: ".nsewdrag",
     };
     return [...document.querySelectorAll(".plot")].map(plot => {
         const outer = plot.getBoundingClientRect();
@@ -216,8 +217,8 @@ def faults(plot: dict[str, Any]) -> list[str]:
         if left < -1 or top < -1 or right > plot["width"] + 1 or bottom > plot["height"] + 1:
             found.append(f"cut off: {it['kind']} {it['words']!r}")
         for other in plot["texts"][:number]:
-            # Slanted labels lie side by side although their boxes overlap.
-            if it["turned"] and other["turned"]:
+            # Slanted labels lie side by side although their boxes overlap; those of rows may touch the lines they name.
+            if (it["turned"] and other["turned"]) or {it["kind"], other["kind"]} == {"area", "tick"}:
                 continue
             a, b, c, d = other["box"]
             if min(right, c) - max(left, a) > 1 and min(bottom, d) - max(top, b) > 1:
@@ -268,13 +269,34 @@ def test_names_of_phases_and_threads_are_whole(
 
 
 def test_plots_fit_on_paper(browser: Browser, samples: dict[str, Path]) -> None:
-    """They are as wide as the paper while it is printed, and as their place afterwards."""
+    """Each is on one sheet while it is printed, dark on light, and as large as its place afterwards."""
     browser.open(samples["run"])
-    script = "dispatchEvent(new Event(arguments[0])); return document.querySelector('#timeline .main-svg').clientWidth"
-    assert browser.driver.execute_script(script, "beforeprint") <= 680
-    (timeline, *_) = browser.driver.execute_script(TEXTS)
-    assert faults(timeline | {"width": 680, "texts": [it for it in timeline["texts"] if it["kind"] != "buttons"]}) == []
-    assert browser.driver.execute_script(script, "afterprint") > 1000
+    event = "dispatchEvent(new Event(arguments[0]))"
+    before = browser.driver.execute_script(TEXTS)
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": dark})
+    try:
+        browser.driver.execute_script(event, "beforeprint")
+        for plot in browser.driver.execute_script(TEXTS):
+            size = browser.driver.execute_script(
+                "const it = document.querySelector(`#${arguments[0]} .main-svg`).getBoundingClientRect();"
+                "return [it.width, it.height]",
+                plot["name"],
+            )
+            # Letter less the margins that browsers leave: 190 by 250 mm, 96 pixels to the inch.
+            assert size[0] <= 718 and size[1] <= 945, plot["name"]
+            assert faults(plot | {"width": size[0], "height": size[1]}) == []
+            assert "buttons" not in {it["kind"] for it in plot["texts"]}
+        colours = "return ['body', '.plot text'].map(it => getComputedStyle(document.querySelector(it)))"
+        body, text = browser.driver.execute_script(f"{colours}.map((it, at) => at ? it.fill : it.color)")
+        assert (body, text) == ("rgb(27, 31, 36)", "rgb(0, 0, 0)")
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    browser.driver.execute_script(event, "afterprint")
+    after = browser.driver.execute_script(TEXTS)
+    assert [(it["width"], it["height"]) for it in after] == [(it["width"], it["height"]) for it in before]
+    drawn = browser.driver.execute_script("return document.querySelector('#timeline .main-svg').clientWidth")
+    assert drawn > 1000
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

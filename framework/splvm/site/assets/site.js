@@ -99,14 +99,21 @@ async function draw(place) {
 	place.dataset.drawn = data.length;
 }
 
-// Paper is narrower than the screen. Plots are as wide as their places were, so they are drawn anew.
+// Paper is smaller than the screen: each plot is drawn anew, to fit on one sheet of A4 or Letter at the style sheet's zoom.
 
-const PAPER_PX = 680;
-const fit = changes => {
-	for (const place of document.querySelectorAll("[data-drawn]")) Plotly.relayout(place, changes);
-};
-addEventListener("beforeprint", () => fit({ width: PAPER_PX }));
-addEventListener("afterprint", () => fit({ width: null, autosize: true }));
+const PAPER = { width: 850, height: 1180 };
+const drawn = () => document.querySelectorAll("[data-drawn]");
+addEventListener("beforeprint", () => {
+	for (const place of drawn()) {
+		place.dataset.height = place.layout.height;
+		Plotly.relayout(place, { width: PAPER.width, height: Math.min(place.layout.height, PAPER.height) });
+	}
+});
+addEventListener("afterprint", () => {
+	for (const place of drawn()) {
+		Plotly.relayout(place, { width: null, autosize: true, height: Number(place.dataset.height) });
+	}
+});
 
 // Without a secure context (a file, for one) the clipboard is not to be had: the text is selected then.
 
