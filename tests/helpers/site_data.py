@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,15 @@ def a_run(number: int, verdict: str = "PROGRESS", **told: Any) -> RunRow:
     }
     columns |= {name: value for name, value in told.items() if name not in figures}
     return RunRow(**columns, figures=[Figure(run_id=run_id, name=name, value=value) for name, value in figures.items()])
+
+
+def contrast(one: Sequence[int], other: Sequence[int]) -> float:
+    """The ratio of contrast of two colours of red, green and blue to 255, as WCAG 2 defines it."""
+
+    def luminance(colour: Sequence[int]) -> float:
+        shares = [part / 255 for part in colour]
+        red, green, blue = (c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in shares)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)

@@ -49,8 +49,8 @@ def printable(text: str, most: int = 2000) -> str:
 
 
 def label(text: str, most: int = 60) -> str:
-    """Text of a guest within a plot: plotly takes some tags and entities in every text it draws."""
-    return html.escape(printable(text, most).replace("\n", " "))
+    """Text of a guest within a plot: plotly takes some tags and entities in every text it draws, but none of quotes."""
+    return html.escape(printable(text, most).replace("\n", " "), quote=False)
 
 
 def cell_page(cell: Cell) -> str:
