@@ -201,7 +201,7 @@ def test_a_record_says_where_a_run_belongs(
 ) -> None:
     run = row(recorded, facts=resealed(recorded["facts"], **told))
     assert (run.line, run.parameters) == (line, parameters)
-    assert run.cell.columns()["parameters"] == parameters
+    assert (run.cell.columns()["line"], run.cell.columns()["parameters"]) == (line, parameters)
     # Whoever changed it afterwards is not believed.
     broken = row(recorded, facts={**recorded["facts"], **told})
     assert broken.line == "unknown"

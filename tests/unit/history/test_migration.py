@@ -192,7 +192,17 @@ def overwritten(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [torn_json, no_list, no_table, overwritten])
+def elsewhere(path: Path) -> None:
+    """In a table that the migration does not even read."""
+    with closing(sqlite3.connect(path)) as raw:
+        (page,) = raw.execute("SELECT rootpage FROM sqlite_master WHERE name = 'figures'").fetchone()
+        (size,) = raw.execute("PRAGMA page_size").fetchone()
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * size : page * size] = b"\xa5" * size
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [torn_json, no_list, no_table, overwritten, elsewhere])
 def test_a_damaged_history_is_said_and_not_touched(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = old_history(tmp_path / "h.sqlite", *[{}] * 30)
     damage(path)
