@@ -20,9 +20,8 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
-from splvm.evidence.judge import judge
-from splvm.record.reader import read_evidence
 from splvm.report.summary import summarize
+from splvm.scenarios.judged import judge_run
 
 RECORDED = Path(__file__).resolve().parents[1] / "tests" / "data" / "runs"
 # The run, and the one in which what it shows is not so.
@@ -68,8 +67,7 @@ def picture(runs: Iterable[tuple[Path, str]]) -> str:
     """
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False)
     for directory, shown in runs:
-        evidence = read_evidence(directory)
-        verdict = judge(evidence)
+        evidence, verdict = judge_run(directory)
         expected = verdict.outcome in evidence.facts["expected"]
         console.print(summarize(verdict, evidence.facts, shown, expected=expected))
     theme = TerminalTheme(_rgb("#ffffff"), _rgb(_LIGHT[0]), [_rgb(colour) for colour in _LIGHT])
