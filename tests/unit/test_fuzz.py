@@ -52,6 +52,9 @@ from splvm.evidence.formats.statusfile import parse_records
 from splvm.evidence.formats.stream import Frame, FrameReader, What
 from splvm.evidence.formats.sysrq import MAX_DUMPS, missing_tasks, parse_sysrq
 from splvm.evidence.formats.txgs import parse_txgs
+from splvm.evidence.judge import check_rule
+from splvm.evidence.judge import judge as judge_by
+from splvm.evidence.rule import parse_rule
 from splvm.evidence.timeline import Evidence, Timeline
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.evidence.waiting.tasklists import find_waiting
@@ -62,6 +65,7 @@ from splvm.record.reader import read_evidence
 from splvm.record.writer import RunDirectory
 from splvm.report.summary import summarize, verdict_line
 from splvm.scenarios.judged import judge_evidence as judge
+from splvm.scenarios.table import SCENARIOS
 
 DATA = PROJECT / "tests" / "data"
 LIMIT_S = 30.0
@@ -371,6 +375,24 @@ def read_report(text: str) -> None:
     build_graph(report.for_graph())
 
 
+HELD_RUN = simulate(HELD).evidence()
+
+
+def read_rule(text: str) -> None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        # So read_facts() says of a run.json.
+        return
+    rule = parse_rule(value)
+    check_rule(rule)
+    json.dumps(judge_by(HELD_RUN, rule).to_json())
+
+
+def rules() -> list[str]:
+    return [json.dumps(scenario.rule.to_json()) for scenario in SCENARIOS.values()]
+
+
 def read_directory(text: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch)
@@ -484,6 +506,7 @@ PARSERS: tuple[Parser, ...] = (
     Parser("Timeline", read_timeline, None, run_texts, (_SAME,)),
     Parser("judge", judge_records, None, run_texts, (_SAME,)),
     Parser("judge", judge_console, None, logs, ("Kernel panic - not syncing: ", "RIP: 0010:a")),
+    Parser("parse_rule", read_rule, EvidenceError, rules, ("[", '["stuck"],', '{"good":')),
     Parser("summarize", summarize_records, None, run_texts, (_SAME,)),
     Parser("parse_report", read_report, EvidenceError, lambda: REPORTS, ("[", '{"a":')),
     Parser("read_evidence", read_directory, EvidenceError, directories, ("{", f"{_FILE}")),
