@@ -726,7 +726,7 @@ def test_any_value_in_run_json() -> None:
             parse(parser, before + mark + json.dumps(changed) + "\n" + _FILE + after)
 
 
-@pytest.mark.parametrize("mutate", sorted(set(MUTATIONS), key=lambda mutate: mutate.__name__))
+@pytest.mark.parametrize("mutate", sorted(set(MUTATIONS), key=lambda mutate: getattr(mutate, "__name__", "")))
 def test_every_mutation_damages(mutate: Mutation) -> None:
     for text in ("", "a\n", payloads("probe")[0]):
         damaged = {mutate(random.Random(seed), text, "other\n") for seed in range(20)}
