@@ -415,8 +415,11 @@ class _Builder:
     # Words
 
     def name(self, pid: int) -> str:
-        comm = _shown(self.threads[pid].comm, MAX_NAME_CHARS)
-        return " ".join(filter(None, (self.titles.get(pid, ""), comm, f"(pid {pid})")))
+        comm = self.threads[pid].comm and _shown(self.threads[pid].comm, MAX_NAME_CHARS)
+        if pid < 0:
+            # A stack of which nothing says whose it is.
+            return " ".join(filter(None, (self.titles.get(pid, ""), comm, f"(stack {-pid})")))
+        return " ".join(filter(None, (self.titles.get(pid, ""), comm or "the thread", f"(pid {pid})")))
 
     def wants(self, pid: int, holder: int) -> str:
         """What the thread waits for, with the holder's name."""
@@ -439,7 +442,7 @@ class _Builder:
             return waits, Closes.CHAIN
         if self.notes.devices and Role.ZIO in wait.row.holders:
             return f"{waits}, which ends in a device: {self.notes.devices}", Closes.CHAIN
-        if not wait.row.holders:
+        if not wait.row.holders or wait.reason is WaitReason.LOCK:
             return waits, Closes.UNKNOWN
         count = sum(holder != pid for holder in self.candidates(wait.row))
         if count:
@@ -569,6 +572,8 @@ def _match(
                 continue
             if row.of is not None and row.of not in roles:
                 continue
+            if row.asked_by and _asked_by(row, frames, at) not in row.asked_by:
+                continue
             if not row.within or not row.within.isdisjoint(frames[at + 1 :]):
                 return row, at
     for at, name in enumerate(frames):
@@ -576,6 +581,10 @@ def _match(
             if row.fallback and not running:
                 return row, at
     return None, 0
+
+
+def _asked_by(row: WaitRow, frames: Sequence[str], at: int) -> str:
+    return next((name for name in frames[at:] if name not in row.functions), "")
 
 
 def _has_role(comm: str, functions: frozenset[str], role: RoleRow) -> bool:

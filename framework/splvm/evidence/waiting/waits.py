@@ -65,6 +65,8 @@ class Role(enum.StrEnum):
     UMOUNTER = "umounter"
     KTHREADD = "kthreadd"
     TASKQ = "taskq"
+    VDEV_QUEUE = "vdev_queue"
+    OBJECT = "object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class WaitRow:
     of: Role | None = None
     # Each of the holders has to go on, and not the one that nobody knows.
     each: bool = False
+    # Only if the function that asked for it, the first further out that is not of the row, is one of these.
+    asked_by: frozenset[str] = frozenset()
     # What ends it has a name and waits for no thread: the wait cannot close a cycle.
     named: bool = False
 
@@ -143,6 +147,15 @@ _TXG = _names("txg_wait_open txg_wait_synced txg_wait_synced_impl txg_wait_synce
 _TX_ASSIGNED = _names(
     "dmu_write dmu_write_uio_dnode dmu_write_uio_dbuf dmu_assign_arcbuf_by_dbuf dmu_free_range dmu_buf_will_dirty"
     " dmu_buf_will_fill dbuf_dirty zvol_log_write zvol_log_truncate zfs_log_write dmu_tx_commit"
+)
+_LOCK = _names(
+    "__mutex_lock __mutex_lock_slowpath mutex_lock mutex_lock_nested mutex_lock_killable"
+    " mutex_lock_interruptible __mutex_lock_common __mutex_lock_killable_slowpath"
+    " __mutex_lock_interruptible_slowpath rwsem_down_read_slowpath rwsem_down_write_slowpath"
+    " rwsem_down_read_failed rwsem_down_write_failed rwsem_down_failed_common call_rwsem_down_read_failed"
+    " call_rwsem_down_write_failed down_read down_write down_read_nested down_write_nested down_read_killable"
+    " down_write_killable __down_read __down_write __down __down_common down rt_mutex_slowlock"
+    " rwbase_read_lock rwbase_write_lock __rt_mutex_lock"
 )
 _MODULE = _names("request_module __request_module call_modprobe")
 
@@ -299,16 +312,24 @@ ROWS: tuple[WaitRow, ...] = (
     ),
     WaitRow(
         WaitReason.LOCK,
+        "the lock of a device's queue",
+        _LOCK,
+        (Role.VDEV_QUEUE,),
+        "vq_lock of vdev_queue_io_done(), module/zfs/vdev_queue.c: openzfs/zfs pull request 4111",
+        asked_by=_names("vdev_queue_io_done vdev_queue_io vdev_queue_change_io_priority"),
+    ),
+    WaitRow(
+        WaitReason.LOCK,
+        "the lock of an object",
+        _LOCK,
+        (Role.OBJECT,),
+        "z_hold_mtx, later zfs_znode_hold_enter(), module/os/linux/zfs/zfs_znode.c: openzfs/zfs issue 4106",
+        asked_by=_names("zfs_zget zfs_zinactive zfs_znode_hold_enter zfs_rezget zfs_mknode"),
+    ),
+    WaitRow(
+        WaitReason.LOCK,
         "a lock",
-        _names(
-            "__mutex_lock __mutex_lock_slowpath mutex_lock mutex_lock_nested mutex_lock_killable"
-            " mutex_lock_interruptible __mutex_lock_common __mutex_lock_killable_slowpath"
-            " __mutex_lock_interruptible_slowpath rwsem_down_read_slowpath rwsem_down_write_slowpath"
-            " rwsem_down_read_failed rwsem_down_write_failed rwsem_down_failed_common call_rwsem_down_read_failed"
-            " call_rwsem_down_write_failed down_read down_write down_read_nested down_write_nested down_read_killable"
-            " down_write_killable __down_read __down_write __down __down_common down rt_mutex_slowlock"
-            " rwbase_read_lock rwbase_write_lock __rt_mutex_lock"
-        ),
+        _LOCK,
         (),
         "kernel/locking/mutex.c, rwsem.c, semaphore.c and rtmutex.c: the owner is in the lock and in no stack",
     ),
@@ -498,5 +519,15 @@ ROLES: tuple[RoleRow, ...] = (
         Role.TASKQ,
         "taskq_thread(), module/os/linux/spl/spl-taskq.c: what works for whichever taskq",
         functions=_names("taskq_thread"),
+    ),
+    RoleRow(
+        Role.VDEV_QUEUE,
+        "vdev_queue_io_to_issue(), module/zfs/vdev_queue.c, works under vq_lock",
+        functions=_names("vdev_queue_aggregate vdev_queue_io_to_issue"),
+    ),
+    RoleRow(
+        Role.OBJECT,
+        "zfs_zget(), zfs_mknode() and zfs_zinactive() hold the object, module/os/linux/zfs/zfs_znode.c",
+        functions=_names("zfs_zget zfs_mknode zfs_zinactive zfs_rezget"),
     ),
 )

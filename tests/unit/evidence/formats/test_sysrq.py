@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from places import PROJECT
 from splvm.evidence.formats import sysrq
 from splvm.evidence.formats.kernlog import MAX_FRAMES
-from splvm.evidence.formats.sysrq import CpuTrace, DumpKind, SysrqReport, TaskDump, Thread, missing_tasks, parse_sysrq
+from splvm.evidence.formats.stacks import TaskStack
+from splvm.evidence.formats.sysrq import CpuTrace, DumpKind, SysrqReport, TaskDump, missing_tasks, parse_sysrq
 
 FUZZ = settings(deadline=None, max_examples=200, derandomize=True)
 
@@ -104,7 +105,7 @@ def test_a_log(name: str) -> None:
 def test_the_frames_are_whole() -> None:
     dump = parse_sysrq(LOGS["held-6.1"]).last_tasks(BLOCKED)
     assert dump is not None
-    assert dump.threads[0] == Thread(
+    assert dump.threads[0] == TaskStack(
         77,
         "spl_kmem_cache",
         "D",
@@ -243,7 +244,7 @@ def test_callers_that_nothing_tells_apart_do_not_spoil_the_rest() -> None:
 def test_the_line_of_a_task(line: str, comm: str, state: str, pid: int) -> None:
     text = f"sysrq: Show State\n{line}\nCall Trace:\n f+0x1/0x2\nSched Debug Version: v0.11\n"
     (dump,) = parse_sysrq(text).tasks
-    assert dump == TaskDump(ALL, 1, (Thread(pid, comm, state, ("f",)),), ())
+    assert dump == TaskDump(ALL, 1, (TaskStack(pid, comm, state, ("f",)),), ())
 
 
 def test_the_line_of_a_task_in_two_pieces() -> None:
@@ -253,7 +254,7 @@ def test_the_line_of_a_task_in_two_pieces() -> None:
         "Call Trace:\n f+0x1/0x2\nsysrq: HELP : x\n"
     )
     (dump,) = parse_sysrq(text).tasks
-    assert (dump.threads, dump.losses) == ((Thread(9, "sh", "R", ("f",)),), ())
+    assert (dump.threads, dump.losses) == ((TaskStack(9, "sh", "R", ("f",)),), ())
 
 
 @pytest.mark.parametrize(
@@ -290,7 +291,7 @@ def test_nothing_blocked_is_a_whole_dump() -> None:
 def test_what_follows_a_dump(after: str) -> None:
     task = "task:a               state:S stack:0     pid:7     ppid:2      flags:0x0\nCall Trace:\n f+0x1/0x2\n"
     (dump,) = parse_sysrq(f"sysrq: Show State\n{task}{after}\n{task.replace('pid:7', 'pid:8')}").tasks
-    assert (dump.threads, dump.losses) == ((Thread(7, "a", "S", ("f",)),), ())
+    assert (dump.threads, dump.losses) == ((TaskStack(7, "a", "S", ("f",)),), ())
 
 
 def test_guesses_count_only_when_there_is_nothing_else() -> None:
@@ -407,7 +408,7 @@ def test_missing_tasks(expected: int, lost: bool) -> None:
 
 
 def test_missing_tasks_of_large_guests_and_of_blocked_ones() -> None:
-    threads = tuple(Thread(pid, "x", "S", ("f",)) for pid in range(980))
+    threads = tuple(TaskStack(pid, "x", "S", ("f",)) for pid in range(980))
     assert missing_tasks(TaskDump(ALL, 1, threads, ()), 1000) == ""
     assert missing_tasks(TaskDump(ALL, 1, threads[:979], ()), 1000) != ""
     assert missing_tasks(TaskDump(BLOCKED, 1, (), ()), 1000) == ""

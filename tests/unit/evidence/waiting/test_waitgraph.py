@@ -350,6 +350,27 @@ CASES: dict[str, Case] = {
         {(600, 600)},
         cycle=(600,),
     ),
+    # What is known of locks of ZFS: openzfs/zfs pull request 4111.
+    "a device's queue": Case(
+        (
+            thread(300, "z_wr_iss", f"{GROW} zio_buf_alloc vdev_queue_aggregate vdev_queue_io_to_issue {TASKQ}"),
+            replace(locked("z_wr_int_1", f"vdev_queue_io_done zio_vdev_io_done {TASKQ}"), pid=310),
+            WORKER_IN_RECLAIM,
+            SYNC,
+        ),
+        {300: R.SLAB_GROWTH, 310: R.LOCK, 77: R.TXG, 400: R.ZIO},
+        {(300, 77), (310, 300), (77, 400), (400, 300), (400, 310)},
+        cycle=(77, 400, 300),
+    ),
+    "an object": alone(
+        f"{ASLEEP} __mutex_lock zfs_zinactive zfs_inactive evict",
+        R.LOCK,
+        locked("ls", "dmu_zfetch zfs_zget zfs_dirlook"),
+        says="waits in __mutex_lock for the lock of an object of ls (pid 20)",
+    ),
+    "a lock that is taken under an object's": alone(
+        f"{ASLEEP} __mutex_lock dbuf_find zfs_zget x", R.LOCK, says="for a lock: may close"
+    ),
     # What the kernel prints of owners.
     "owner": Case(
         (
@@ -619,7 +640,7 @@ def test_state_r_is_blocked_in_reclaim_only() -> None:
     ids=lambda x: getattr(x, "reason", x),
 )
 def test_every_function_of_a_row(row: WaitRow, function: str) -> None:
-    further_out = sorted(row.within)[:1] or ["f"]
+    further_out = sorted(row.asked_by or row.within)[:1] or ["f"]
     (found,) = [
         build_graph([TaskStack(1, "x", "D", ("__schedule", "schedule", function, *further_out, "kthread"))]).waits
     ]
@@ -649,7 +670,7 @@ def test_every_holder_of_a_row_can_be_one(row: WaitRow, role: Role) -> None:
     )
     comm = names.get(role.name, entry.comm.removesuffix(r"\d*").removesuffix(r"(?:/\d*)?"))
     frames = [] if entry.comm else sorted(entry.functions)[:1]
-    waiter = thread(1, "x", " ".join([ASLEEP, sorted(row.functions)[0], *sorted(row.within)[:1]]))
+    waiter = thread(1, "x", " ".join([ASLEEP, sorted(row.functions)[0], *sorted(row.asked_by or row.within)[:1]]))
     holder = thread(2, comm, " ".join([ASLEEP, "__mutex_lock", *frames]))
     assert (1, 2) in pairs(build_graph([waiter, holder]))
     assert (1, 2) not in pairs(
@@ -664,9 +685,9 @@ def test_every_function_that_holds_a_transaction(function: str) -> None:
     assert pairs(build_graph([QUIESCE, replace(holder, frames=(*holder.frames, "spa_sync"))])) == set()
 
 
-@pytest.mark.parametrize("field", ["top", "fallback", "running", "own", "within", "of", "each", "named"])
+@pytest.mark.parametrize("field", ["top", "fallback", "running", "own", "within", "of", "each", "named", "asked_by"])
 def test_every_mark_of_a_row_is_needed(field: str) -> None:
-    default = {"within": frozenset[str](), "of": None}.get(field, False)
+    default = {"within": frozenset[str](), "asked_by": frozenset[str](), "of": None}.get(field, False)
     rows = [replace(row, **{field: default}) for row in ROWS]  # type: ignore[arg-type]
     extra = [CRITICAL, thread(10, "x", f"{ASLEEP} something_new spl_kmem_cache_alloc")]
     changed = [
