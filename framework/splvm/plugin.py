@@ -191,8 +191,8 @@ def spl(prepare_spl: Callable[..., Prepared]) -> Prepared:
 def guest(spl: Prepared, tmp_path: Path) -> Iterator[Guest]:
     """A guest of this test's own, with SPL and the probe loaded."""
     deadline = Deadline(GUEST_S)
-    with start_any_guest(spl.machine, spl.keys, spl.spl.modules, tmp_path, deadline, spl.start) as running:
-        load_modules(running, spl.spl.modules, deadline)
+    with start_any_guest(spl.plan, tmp_path, deadline) as running:
+        load_modules(running, spl.plan, deadline)
         yield running
 
 

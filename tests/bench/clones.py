@@ -20,9 +20,9 @@ from splvm.deadline import Deadline, poll
 from splvm.errors import HarnessError
 from splvm.guest.agent import start_agent
 from splvm.guest.guest import Guest
-from splvm.guest.machine import MachineSpec
+from splvm.guest.guestplan import GuestPlan
 from splvm.guest.qemu import start_qemu
-from splvm.guest.ssh import SshKeys, start_ssh
+from splvm.guest.ssh import start_ssh
 from splvm.guest.template import Template, Templates, start_clone
 from splvm.host.store import Store
 from splvm.run.prepare import Wish, prepare
@@ -40,8 +40,7 @@ class Mould:
     """Everything that a clone is made of: a template with SPL and the probe loaded."""
 
     template: Template
-    machine: MachineSpec
-    keys: SshKeys
+    plan: GuestPlan
     # As `uname -r` says it.
     release: str
 
@@ -50,7 +49,7 @@ class Mould:
         """One of it."""
         with (
             tempfile.TemporaryDirectory(prefix="splvm-bench-") as logs,
-            start_clone(self.template, self.machine, self.keys, Path(logs), Deadline(120)) as guest,
+            start_clone(self.template, self.plan, Path(logs), Deadline(120)) as guest,
         ):
             yield guest
 
@@ -58,8 +57,8 @@ class Mould:
 def make_mould() -> Mould:
     """Fetched, built, booted and frozen, so that what follows measures clones alone."""
     prepared = prepare(Wish(ram_mib=RAM_MIB))
-    template = Templates.default().get(prepared.machine, prepared.keys, prepared.spl.modules, Deadline(300))
-    return Mould(template, prepared.machine, prepared.keys, prepared.kernel.release)
+    template = Templates.default().get(prepared.plan, Deadline(300))
+    return Mould(template, prepared.plan, prepared.kernel.release)
 
 
 def template(runs: int) -> dict[str, object]:
@@ -72,7 +71,7 @@ def template(runs: int) -> dict[str, object]:
         with tempfile.TemporaryDirectory(prefix="splvm-bench-", dir=where) as directory:
             start = time.monotonic()
             made = Templates(Store(Path(directory)), 4 << 30)
-            made.get(prepared.machine, prepared.keys, prepared.spl.modules, Deadline(300))
+            made.get(prepared.plan, Deadline(300))
             seconds.append(time.monotonic() - start)
     return summary(seconds, "s")
 
@@ -118,28 +117,28 @@ def _time_clone(mould: Mould) -> Iterator[tuple[str, float]]:
 def _time_stages(mould: Mould) -> Iterator[tuple[str, float]]:
     """What a clone's start consists of; nobody wakes this one."""
     deadline = Deadline(60)
-    backing = mould.template.backing(mould.machine, shared=False)
+    backing = mould.template.backing(mould.plan.machine, shared=False)
     with tempfile.TemporaryDirectory(prefix="splvm-bench-") as logs:
         start = time.monotonic()
         log = Path(logs) / "qemu.log"
-        with start_qemu(mould.machine, qemu_log=log, deadline=deadline, backing=backing, restored=True) as qemu:
+        with start_qemu(mould.plan.machine, qemu_log=log, deadline=deadline, backing=backing, restored=True) as qemu:
             yield "monitor_answers", time.monotonic() - start
             qemu.restore(mould.template.state, deadline)
             yield "running", time.monotonic() - start
             if (status := qemu.status(deadline)) != "running":
                 raise HarnessError(f"a clone that was told to go on is {status}")
-            with start_ssh(qemu.ssh_port(deadline), mould.keys, deadline):
+            with start_ssh(qemu.ssh_port(deadline), mould.plan.keys, deadline):
                 yield "ssh_connected", time.monotonic() - start
 
 
 def _time_sshd(mould: Mould) -> Iterator[tuple[str, float]]:
     """How long sshd takes until it says its first word, to a connection and to the next one."""
     deadline = Deadline(60)
-    backing = mould.template.backing(mould.machine, shared=False)
+    backing = mould.template.backing(mould.plan.machine, shared=False)
     with (
         tempfile.TemporaryDirectory(prefix="splvm-bench-") as logs,
         start_qemu(
-            mould.machine, qemu_log=Path(logs) / "qemu.log", deadline=deadline, backing=backing, restored=True
+            mould.plan.machine, qemu_log=Path(logs) / "qemu.log", deadline=deadline, backing=backing, restored=True
         ) as qemu,
     ):
         qemu.restore(mould.template.state, deadline)

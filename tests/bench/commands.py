@@ -28,7 +28,7 @@ def boot(runs: int) -> dict[str, object]:
         start = time.monotonic()
         with (
             tempfile.TemporaryDirectory() as logs,
-            start_guest(prepared.machine, prepared.keys, Path(logs), Deadline(120)) as guest,
+            start_guest(prepared.plan, Path(logs), Deadline(120)) as guest,
         ):
             guest.ssh.run("true", deadline=Deadline(30))
             return time.monotonic() - start

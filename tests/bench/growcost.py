@@ -46,7 +46,8 @@ def _measure(
 ) -> tuple[Cost | None, Outcome]:
     workload = Workload(threads=threads, pause_us=0, reap_rounds=reap_rounds)
     experiment = prepared.experiment(_with_rest(), window_s=WINDOW_S, workload=workload)
-    experiment = replace(experiment, machine=replace(experiment.machine, cpus=cpus))
+    machine = replace(experiment.guest.machine, cpus=cpus)
+    experiment = replace(experiment, guest=replace(experiment.guest, machine=machine))
     verdict = run_experiment(experiment, out)
     cost = cost_of_objects(read_evidence(out).timeline, ("rest", "settle"))
     shutil.rmtree(out)

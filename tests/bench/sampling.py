@@ -34,7 +34,7 @@ def sampling(runs: int) -> dict[str, object]:
     cpu: dict[int, list[float]] = {hz: [] for hz in RATES_HZ}
     with (
         tempfile.TemporaryDirectory(prefix="splvm-bench-") as logs,
-        start_clone(mould.template, mould.machine, mould.keys, Path(logs), deadline) as guest,
+        start_clone(mould.template, mould.plan, Path(logs), deadline) as guest,
     ):
         workload = Workload(pause_us=0, reap_rounds=0).command()
         guest.ssh.run(f"echo '{workload}' > /proc/slabprobe; echo start > /proc/slabprobe", deadline=deadline)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from figures import PROJECT, summary
 from splvm.campaign.cluster import Cluster, parse_address
@@ -25,6 +26,12 @@ from cluster_processes import cluster
 _JOBS = 40
 
 
+def on_machine(experiment: Experiment, **changes: Any) -> Experiment:
+    """An experiment on another machine."""
+    machine = replace(experiment.guest.machine, **changes)
+    return replace(experiment, guest=replace(experiment.guest, machine=machine))
+
+
 def overhead(runs: int) -> dict[str, object]:
     """Seconds for each run that comes to nothing at once, because there is no such QEMU: all the rest is overhead.
 
@@ -32,7 +39,7 @@ def overhead(runs: int) -> dict[str, object]:
     with and without the files that a worker has not got yet.
     """
     whole = prepare(Wish()).experiment(find_scenario("nominal"))
-    broken = replace(whole, machine=replace(whole.machine, qemu="no-such-qemu"))
+    broken = on_machine(whole, qemu="no-such-qemu")
     with tempfile.TemporaryDirectory(prefix="splvm-bench-") as directory:
         top = Path(directory)
         local = [_time(lambda jobs, done: run_jobs(jobs, 2, done), broken, top / f"l{n}") for n in range(runs)]
@@ -40,7 +47,7 @@ def overhead(runs: int) -> dict[str, object]:
         size = sum(path.stat().st_size for path in files.values())
         # Workers take their own QEMU, so what keeps the run from being one is a kernel that is none.
         (top / "vmlinuz").write_text("none")
-        odd = replace(whole, machine=replace(whole.machine, kernel=top / "vmlinuz", initrds=()))
+        odd = on_machine(whole, kernel=top / "vmlinuz", initrds=())
         with cluster(top, {"one": {}, "two": {}}) as (address, _), Cluster(parse_address(address)) as opened:
             first = _time(opened.run, odd, top / "first")
             then = [_time(opened.run, odd, top / f"c{n}") for n in range(runs)]

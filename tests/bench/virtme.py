@@ -193,8 +193,8 @@ def virtme(runs: int) -> dict[str, object]:
     """Start to the result of `uname -r`: a clone, a cold boot, virtme-ng by default and at its best, in turn."""
     prepared = prepare(Wish(accelerator="tcg"))
     kernel, release = prepared.kernel, prepared.kernel.release
-    template = Templates.default().get(prepared.machine, prepared.keys, prepared.spl.modules, Deadline(300))
-    mould = Mould(template, prepared.machine, prepared.keys, release)
+    template = Templates.default().get(prepared.plan, Deadline(300))
+    mould = Mould(template, prepared.plan, release)
     tuned = tuned_options()
     with prepared.store.temporary() as directory:
         theirs = install(prepared.store, directory / "venv")
@@ -261,7 +261,7 @@ def _boot(prepared: Prepared, directory: Path) -> float:
     logs = directory / f"boot-{time.monotonic_ns()}"
     logs.mkdir()
     start = time.monotonic()
-    with start_guest(prepared.machine, prepared.keys, logs, Deadline(120)) as guest:
+    with start_guest(prepared.plan, logs, Deadline(120)) as guest:
         said = guest.ssh.run("uname -r", deadline=Deadline(30)).stdout
         seconds = time.monotonic() - start
     if said.strip() != prepared.kernel.release:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from splvm.evidence.verdict import Outcome
+from splvm.guest.guestplan import GuestPlan
 from splvm.guest.machine import MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.run.experiment import Experiment
@@ -15,4 +16,4 @@ from splvm.run.scenarios import SCENARIOS
 def experiment(qemu: str = "no-such-program", **facts: Any) -> Experiment:
     machine = MachineSpec(qemu, Path("/no/vmlinuz"), (), "tcg")
     keys = SshKeys(Path("/no/key"), Path("/no/host-key"))
-    return Experiment(SCENARIOS["held-worker"], machine, keys, (), facts, frozenset({Outcome.PROGRESS}), 3.0)
+    return Experiment(SCENARIOS["held-worker"], GuestPlan(machine, keys), facts, frozenset({Outcome.PROGRESS}), 3.0)

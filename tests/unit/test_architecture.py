@@ -42,9 +42,13 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
     "splvm.evidence.formats": {"splvm.errors": "text that cannot be read"},
     "splvm.evidence.verdict": {},
     "splvm.evidence.diagnosis": {},
+    "splvm.evidence.sources": {
+        "splvm.errors": "text that cannot be read",
+        "splvm.evidence.formats": "each source has its parser",
+    },
     "splvm.evidence.timeline": {
-        "splvm.errors": "records that cannot be read",
-        "splvm.evidence.formats": "samples are made of what a guest wrote",
+        "splvm.evidence.formats": "the types of values",
+        "splvm.evidence.sources": "samples are made of frames",
     },
     "splvm.evidence.waiting": {
         "splvm.evidence.formats": "stacks",

@@ -42,7 +42,7 @@ def test_built_kernel_is_what_was_asked_for(prepare_spl: Callable[..., Prepared]
     prepared = prepare_spl(kernel=kernel)
     facts = prepared.kernel.facts()
     row = BUILT[kernel.partition(":")[2]]
-    with start_guest(prepared.machine, prepared.keys, tmp_path, Deadline(120)) as guest:
+    with start_guest(prepared.plan, tmp_path, Deadline(120)) as guest:
         for module in prepared.spl.modules:
             guest.insert_module(module, deadline=Deadline(60))
         release = guest.ssh.run("uname -r", deadline=Deadline(20)).stdout.strip()

@@ -21,11 +21,12 @@ from splvm.guest import template as template_module
 from splvm.guest.agent import start_agent
 from splvm.guest.disks import Disk
 from splvm.guest.guest import Guest
+from splvm.guest.guestplan import Start
 from splvm.guest.template import Template, Templates, start_clone
 from splvm.host.process import as_root_args
 from splvm.record.reader import read_evidence
 from splvm.run.prepare import Prepared
-from splvm.run.starting import Start, start_any_guest
+from splvm.run.starting import start_any_guest
 
 pytestmark = pytest.mark.vm
 
@@ -34,13 +35,13 @@ LIMIT_S = 120.0
 
 @pytest.fixture(scope="session")
 def template(spl: Prepared) -> Template:
-    return Templates.default().get(spl.machine, spl.keys, spl.spl.modules, Deadline(LIMIT_S))
+    return Templates.default().get(spl.plan, Deadline(LIMIT_S))
 
 
 @contextmanager
 def cloned(template: Template, spl: Prepared, logs: Path) -> Iterator[Guest]:
     logs.mkdir(exist_ok=True)
-    with start_clone(template, spl.machine, spl.keys, logs, Deadline(LIMIT_S)) as guest:
+    with start_clone(template, spl.plan, logs, Deadline(LIMIT_S)) as guest:
         yield guest
 
 
@@ -100,11 +101,12 @@ def test_disks_are_copies_too(spl: Prepared, tmp_path: Path, monkeypatch: pytest
     """The disk of a clone is its own, and so is that of a guest that was booted."""
     monkeypatch.setenv("SPLVM_TEMPLATES", str(tmp_path / "templates"))
     spec = replace(spl.machine, disks=(Disk(64), Disk(32)))
-    template = Templates.default().get(spec, spl.keys, (), Deadline(LIMIT_S))
+    plan = replace(spl.plan.bare, machine=spec)
+    template = Templates.default().get(plan, Deadline(LIMIT_S))
     disk = template.backing(spec, shared=False).disks[0]
     write = "echo written > /dev/vda && sync && head -c 7 /dev/vda && wc -c < /dev/vdb"
     for start in (Start.BASE, Start.BASE, Start.BOOT):
-        with start_any_guest(spec, spl.keys, (), tmp_path, Deadline(LIMIT_S), start) as guest:
+        with start_any_guest(replace(plan, start=start), tmp_path, Deadline(LIMIT_S)) as guest:
             assert said(guest, "head -c 7 /dev/vda | tr -d '\\0' | wc -c") == "0", "nobody has written to it before"
             assert said(guest, write) == f"written{32 << 20}"
     assert not disk.read_bytes().strip(b"\0")
@@ -125,10 +127,10 @@ def test_a_template_that_is_damaged_is_made_again(
 ) -> None:
     monkeypatch.setenv("SPLVM_TEMPLATES", str(tmp_path / "templates"))
     deadline = Deadline(LIMIT_S)
-    template = Templates.default().get(spl.machine, spl.keys, (), deadline)
+    template = Templates.default().get(spl.plan.bare, deadline)
     with template.memory.open("r+b") as memory:
         memory.truncate(spl.machine.ram_mib << 19)
-    with start_any_guest(spl.machine, spl.keys, (), tmp_path, deadline, Start.BASE) as guest:
+    with start_any_guest(replace(spl.plan.bare, start=Start.BASE), tmp_path, deadline) as guest:
         assert guest.template == template.key
         assert said(guest, "echo here") == "here"
     assert template.memory.stat().st_size == spl.machine.ram_mib << 20
@@ -141,7 +143,7 @@ def test_a_clone_that_does_not_answer(
     monkeypatch.setattr(Templates, "forget", lambda *args: None)
     monkeypatch.setattr(template_module, "_AWAKE", "what no clone says")
     monkeypatch.setattr(template_module, "CLONE_BUDGET_S", 3.0)
-    with start_any_guest(spl.machine, spl.keys, (), tmp_path, Deadline(LIMIT_S), Start.BASE) as guest:
+    with start_any_guest(replace(spl.plan.bare, start=Start.BASE), tmp_path, Deadline(LIMIT_S)) as guest:
         assert "did not say" in guest.no_clone
         assert guest.boots == 1
         assert not guest.template

@@ -55,7 +55,7 @@ def vmlinux(no_emergency: Prepared, pytestconfig: pytest.Config) -> Path:
 def busy_guest(prepared: Prepared, logs: Path) -> Iterator[Guest]:
     """A guest whose critical threads take and give back objects."""
     deadline = Deadline(180)
-    with start_guest(prepared.machine, prepared.keys, logs, deadline) as guest:
+    with start_guest(prepared.plan, logs, deadline) as guest:
         for module in prepared.spl.modules:
             guest.insert_module(module, deadline=deadline)
         tell(guest, CONFIG)

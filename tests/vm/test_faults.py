@@ -174,7 +174,7 @@ def test_fault(spl: Prepared, wreck_module: Path, tmp_path: Path, fault: Fault) 
 
 def test_panic_at_boot(spl: Prepared, tmp_path: Path) -> None:
     machine = replace(spl.machine, append=("rdinit=/there-is-none",))
-    with pytest.raises(BootError) as caught, start_guest(machine, spl.keys, tmp_path, Deadline(120)):
+    with pytest.raises(BootError) as caught, start_guest(replace(spl.plan, machine=machine), tmp_path, Deadline(120)):
         pytest.fail("it came up")
     assert "Kernel panic - not syncing" in caught.value.title
     assert "Kernel panic" in caught.value.console_tail
@@ -183,7 +183,8 @@ def test_panic_at_boot(spl: Prepared, tmp_path: Path) -> None:
 
 def test_qemu_that_does_not_start(spl: Prepared, tmp_path: Path) -> None:
     machine = replace(spl.machine, kernel=tmp_path / "there-is-none")
-    with pytest.raises(QemuLaunchError, match="there-is-none"), start_guest(machine, spl.keys, tmp_path, Deadline(60)):
+    plan = replace(spl.plan, machine=machine)
+    with pytest.raises(QemuLaunchError, match="there-is-none"), start_guest(plan, tmp_path, Deadline(60)):
         pytest.fail("it started")
     assert not qemus_of(tmp_path)
 

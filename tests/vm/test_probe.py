@@ -76,7 +76,7 @@ def shared_guest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     from splvm.guest.guest import start_guest
 
     spl = request.getfixturevalue("spl")
-    manager = start_guest(spl.machine, spl.keys, tmp_path_factory.mktemp("guest"), Deadline(180))
+    manager = start_guest(spl.plan, tmp_path_factory.mktemp("guest"), Deadline(180))
     guest = manager.__enter__()
     request.addfinalizer(lambda: manager.__exit__(None, None, None))
     for module in spl.spl.modules:

@@ -34,7 +34,7 @@ def booted_with(kernel: PreparedKernel, word: str) -> PreparedKernel:
 
 def measure(kernel: PreparedKernel, *, anew: bool = True) -> KernelTraits:
     deadline = Deadline(PREPARE_BUDGET_S)
-    return kernel_traits(kernel.store, kernel.kernel, kernel.machine, kernel.keys, deadline, anew=anew)
+    return kernel_traits(kernel.store, kernel.kernel, kernel.plan, deadline, anew=anew)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_module_leaves_nothing_behind(kernel: PreparedKernel, tmp_path: Path
     """It unloads, finds other addresses when it is loaded again, and the kernel is sound and has no probe left."""
     deadline = Deadline(PREPARE_BUDGET_S)
     module = build_module(kernel.store, kernel.kernel.root, MODULE, deadline).path / f"{MODULE}.ko"
-    with start_guest(kernel.machine, kernel.keys, tmp_path, deadline) as guest:
+    with start_guest(kernel.plan, tmp_path, deadline) as guest:
         first, second = (parse_gfpprobe(load(guest, module)) for _ in range(2))
         log = guest.ssh.run("dmesg", deadline=deadline).stdout
         probed = guest.ssh.run("cat /sys/kernel/tracing/enabled_functions", deadline=deadline).stdout

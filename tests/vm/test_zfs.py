@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import pytest
 from splvm.deadline import Deadline
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guest import Guest
+from splvm.guest.guestplan import Start
 from splvm.plugin import RunResult
 from splvm.run.expectations import WHATEVER_SPL
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Prepared
 from splvm.run.scenarios import find_scenario
-from splvm.run.starting import Start, load_modules, start_any_guest
+from splvm.run.starting import load_modules, start_any_guest
 
 pytestmark = pytest.mark.vm
 
@@ -24,13 +26,13 @@ LIMIT_S = 300.0
 
 @pytest.mark.parametrize("start", [Start.LOADED, pytest.param(Start.BOOT, marks=pytest.mark.slow)])
 def test_each_guest_has_a_pool_of_its_own(spl: Prepared, tmp_path: Path, start: Start) -> None:
-    wanted = spl.experiment(find_scenario("held-worker"), loads=parse_loads(["zfs"]))
+    wanted = spl.experiment(find_scenario("held-worker"), loads=parse_loads(["zfs"])).guest
     for number in range(2):
         logs = tmp_path / str(number)
         logs.mkdir()
         deadline = Deadline(LIMIT_S)
-        with start_any_guest(wanted.machine, wanted.keys, wanted.modules, logs, deadline, start, wanted.setup) as guest:
-            load_modules(guest, wanted.modules, deadline, wanted.setup)
+        with start_any_guest(replace(wanted, start=start), logs, deadline) as guest:
+            load_modules(guest, wanted, deadline)
             assert not guest.no_clone
             write = "echo here > /mnt/tank/file; sync; cat /mnt/tank/file"
             look = f"/sbin/zpool list -H -o health tank; ls /mnt/tank; {write}"

@@ -184,7 +184,7 @@ class Cluster:
 
     def _needs(self, job: Job) -> dict[str, float]:
         """What a run takes of a worker."""
-        machine = job.experiment.machine
+        machine = job.experiment.guest.machine
         needs = {self._machine.resource: 1.0, _MEMORY: float(machine.ram_mib + GUEST_MIB)}
         return needs | ({_KVM: 1.0} if machine.accelerator == "kvm" else {})
 

@@ -194,7 +194,8 @@ def run_parcel(parcel: Parcel, worker: str, on_start: Callable[[], None] = lambd
     results: list[JobResult] = []
     experiment = map_paths(parcel.experiment, place)
     qemu = str(find_qemu(store.root).path)
-    experiment = dataclasses.replace(experiment, machine=dataclasses.replace(experiment.machine, qemu=qemu))
+    machine = dataclasses.replace(experiment.guest.machine, qemu=qemu)
+    experiment = dataclasses.replace(experiment, guest=dataclasses.replace(experiment.guest, machine=machine))
     with store.temporary() as scratch:
         job = Job(parcel.title, experiment, scratch / parcel.name, parcel.attempts)
         # With one at a time it would be run in this process, which has other work too.

@@ -73,9 +73,7 @@ def build(
     prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, refresh=refresh))
     frozen = None
     if template:
-        frozen = Templates.default().get(
-            prepared.machine, prepared.keys, prepared.spl.modules, Deadline(PREPARE_BUDGET_S)
-        )
+        frozen = Templates.default().get(prepared.plan, Deadline(PREPARE_BUDGET_S))
     if symbols:
         fetch_symbols(prepared.store, prepared.apt, prepared.kernel, Deadline(PREPARE_BUDGET_S))
     if as_json:

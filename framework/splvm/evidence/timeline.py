@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
-from splvm.errors import EvidenceError
-from splvm.evidence.formats.loadstatus import LoadStatus, parse_load
-from splvm.evidence.formats.probestatus import ProbeStatus, parse_probe
-from splvm.evidence.formats.slab import CacheRow, SlabFile, parse_slab
-from splvm.evidence.formats.stacks import Task, parse_tasks
-from splvm.evidence.formats.txgs import Txgs, parse_txgs
+from splvm.evidence.formats.loadstatus import LoadStatus
+from splvm.evidence.formats.probestatus import ProbeStatus
+from splvm.evidence.formats.slab import CacheRow, SlabFile
+from splvm.evidence.formats.stacks import Task
+from splvm.evidence.formats.stream import What
+from splvm.evidence.formats.txgs import Txgs
+from splvm.evidence.sources import SourceReader, count_of, read_frame
 
 T = TypeVar("T")
 
@@ -136,17 +137,16 @@ def widest_gap_ns(samples: Sequence[Sample[T]], start_ns: int, end_ns: int) -> i
 
 
 class _Builder:
-    """Goes over the records once. `same` frames get the text that was last read from their source."""
+    """Goes over the records once."""
 
     def __init__(self) -> None:
         self.losses: list[str] = []
-        self.last_value: dict[str, Any] = {}
+        self.reader = SourceReader()
         self.samples: dict[str, list[Sample[Any]]] = {}
         self.blocked: list[Sample[str]] = []
         self.host: list[HostReading] = []
         self.phases: dict[str, float] = {}
         self.looks: list[Look] = []
-        self.next_seq = 0
         self.ended = False
 
     def build(self, records: Iterable[Mapping[str, Any]]) -> Timeline:
@@ -190,44 +190,24 @@ class _Builder:
                 pass
 
     def _take_frame(self, record: Mapping[str, Any]) -> None:
-        seq, source, what = _count(record["seq"]), str(record["source"]), str(record["what"])
-        if seq != self.next_seq:
-            self.losses.append(f"frames {self.next_seq} to {seq - 1} are missing")
-            # `same` says nothing when what it is the same as may be among them.
-            self.last_value.clear()
-        self.next_seq = seq + 1
-        text = str(record["text"])
-        start_ns, end_ns = _count(record["start_ns"]), _count(record["end_ns"])
-        if source == "agent":
-            self._take_agent(text)
-        elif what == "blocked":
-            self.blocked.append(Sample(seq, start_ns, end_ns, str(record["path"]), source))
-        elif what in ("data", "same") and source != "ctl":
-            value = self._value(seq, source, text if what == "data" else None)
-            if value is not None:
-                self.samples.setdefault(source, []).append(Sample(seq, start_ns, end_ns, str(record["path"]), value))
+        frame, path = read_frame(record), str(record["path"])
+        if frame.source == "agent":
+            self._take_agent(frame.text)
+        elif frame.what is What.BLOCKED:
+            self.blocked.append(Sample(frame.seq, frame.start_ns, frame.end_ns, path, frame.source))
+        said, losses = self.reader.take(frame)
+        self.losses += losses
+        if said is not None and not said.error:
+            sample = Sample(frame.seq, frame.start_ns, frame.end_ns, path, said.value)
+            self.samples.setdefault(frame.source, []).append(sample)
 
     def _take_agent(self, text: str) -> None:
         words = dict(word.split("=", 1) for word in text.split() if "=" in word)
         if text.startswith("end "):
             self.ended = True
-            dropped = _count(words["dropped"])
+            dropped = count_of(words["dropped"])
             if dropped:
                 self.losses.append(f"the agent dropped {dropped} frames")
-
-    def _value(self, seq: int, source: str, text: str | None) -> object:
-        """Parse `text`, or give again what was parsed last; None, and a loss, when that is not possible."""
-        if text is None:
-            if source not in self.last_value:
-                self.losses.append(f"frame {seq}: {source} is the same as nothing")
-            return self.last_value.get(source)
-        parse = _PARSERS.get(source, str)
-        try:
-            self.last_value[source] = parse(text)
-        except EvidenceError as error:
-            self.losses.append(f"frame {seq}: {source} cannot be read: {error}")
-            self.last_value.pop(source, None)
-        return self.last_value.get(source)
 
 
 def _look(record: Mapping[str, Any]) -> Look:
@@ -240,20 +220,3 @@ def _look(record: Mapping[str, Any]) -> Look:
         taken={what: detail for what, ok, detail in steps if ok},
         failed={what: detail for what, ok, detail in steps if not ok},
     )
-
-
-def _count(value: Any) -> int:
-    """A number of a frame: of 64 bits, as the agent writes it."""
-    count = int(value)
-    if not 0 <= count < 1 << 64:
-        raise ValueError(f"not a number of 64 bits: {str(value)[:40]}")
-    return count
-
-
-_PARSERS: dict[str, Any] = {
-    "slab": parse_slab,
-    "probe": parse_probe,
-    "tasks": parse_tasks,
-    "load": parse_load,
-    "txgs": parse_txgs,
-}

@@ -12,9 +12,10 @@ from pathlib import Path
 from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestCommandError, GuestLostError, SilentBootError
 from splvm.guest.console import Console, start_console
+from splvm.guest.guestplan import GuestPlan
 from splvm.guest.machine import Backing, MachineSpec
 from splvm.guest.qemu import Qemu, start_qemu
-from splvm.guest.ssh import Ssh, SshKeys, start_ssh
+from splvm.guest.ssh import Ssh, start_ssh
 from splvm.log import note
 from splvm.record.names import CONSOLE_FILE, FIRST_CONSOLE_FILE, QEMU_FILE
 
@@ -66,9 +67,7 @@ class Guest:
 
 
 @contextmanager
-def start_guest(
-    spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline, backing: Backing | None = None
-) -> Iterator[Guest]:
+def start_guest(plan: GuestPlan, logs: Path, deadline: Deadline, backing: Backing | None = None) -> Iterator[Guest]:
     """Boot a guest and wait until it answers on SSH; nothing of it is left after the block.
 
     One that falls silent on the way is booted once more, and that is said: about one emulated boot in a hundred stops
@@ -81,27 +80,29 @@ def start_guest(
     """
     with ExitStack() as stack:
         try:
-            guest = stack.enter_context(_boot(spec, keys, logs, deadline, backing, SILENT_S))
+            guest = stack.enter_context(_boot(plan, logs, deadline, backing, SILENT_S))
         except SilentBootError as error:
             note(f"{error.message.splitlines()[0]}; booting it once more")
             (logs / CONSOLE_FILE).rename(logs / FIRST_CONSOLE_FILE)
-            guest = replace(stack.enter_context(_boot(spec, keys, logs, deadline, backing, math.inf)), boots=2)
+            guest = replace(stack.enter_context(_boot(plan, logs, deadline, backing, math.inf)), boots=2)
         yield guest
 
 
 @contextmanager
 def _boot(
-    spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline, backing: Backing | None, silence_s: float
+    plan: GuestPlan, logs: Path, deadline: Deadline, backing: Backing | None, silence_s: float
 ) -> Iterator[Guest]:
-    budget = deadline.sub(BOOT_BUDGET_S[spec.accelerator])
+    budget = deadline.sub(BOOT_BUDGET_S[plan.machine.accelerator])
     with ExitStack() as stack:
-        qemu = stack.enter_context(start_qemu(spec, qemu_log=logs / QEMU_FILE, deadline=budget, backing=backing))
+        qemu = stack.enter_context(
+            start_qemu(plan.machine, qemu_log=logs / QEMU_FILE, deadline=budget, backing=backing)
+        )
         console = stack.enter_context(start_console(qemu.console, logs / CONSOLE_FILE))
         console.wait_until_says(_UP, budget, silence_s)
         try:
-            ssh = stack.enter_context(start_ssh(qemu.ssh_port(budget), keys, budget))
+            ssh = stack.enter_context(start_ssh(qemu.ssh_port(budget), plan.keys, budget))
         except (GuestLostError, DeadlineExceeded) as error:
             title = console.panic_title() or error.message
             raise BootError(title, console.tail()) from error
         _LOG.debug("guest answers on port %d", ssh.port)
-        yield Guest(spec, qemu, console, ssh, qemu.vcpu_threads(budget))
+        yield Guest(plan.machine, qemu, console, ssh, qemu.vcpu_threads(budget))

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -23,9 +23,10 @@ from splvm.guest.agent import AGENT_PATH, PORT_FILE
 from splvm.guest.console import start_console
 from splvm.guest.disks import make_disk
 from splvm.guest.guest import Guest, start_guest
+from splvm.guest.guestplan import GuestPlan
 from splvm.guest.machine import Backing, MachineSpec, qemu_args
 from splvm.guest.qemu import start_qemu
-from splvm.guest.ssh import SshKeys, start_ssh
+from splvm.guest.ssh import start_ssh
 from splvm.host.content import Input, input_hash
 from splvm.host.memory import available_mib
 from splvm.host.process import find_program, run
@@ -110,57 +111,53 @@ class Templates:
             (root / _OWNER).write_text(str(owner))
         return cls(store, min(_KEEP_MIB, int(available_mib() * _KEEP_SHARE)) << 20)
 
-    def get(
-        self, spec: MachineSpec, keys: SshKeys, modules: Sequence[Path], deadline: Deadline, setup: str = ""
-    ) -> Template:
-        """The template of a machine with these modules loaded; it is made if it is not there.
+    def get(self, plan: GuestPlan, deadline: Deadline) -> Template:
+        """The template of a guest with the modules of the plan loaded and its command run; it is made if it is missing.
 
-        :param setup: a command to run in the guest, with the modules loaded.
         :raises HarnessError: when it cannot be made.
         """
-        key = template_key(spec, keys, modules, setup)
+        key = template_key(plan)
 
         def build(tree: Path) -> None:
             with self._store.temporary() as logs:
-                if modules:
-                    base = self.get(spec, keys, (), deadline)
-                    _freeze_clone(base, spec, keys, modules, setup, logs, tree, deadline)
+                if plan.modules:
+                    _freeze_clone(self.get(plan.bare, deadline), plan, logs, tree, deadline)
                 else:
-                    _freeze_boot(spec, keys, logs, tree, deadline)
+                    _freeze_boot(plan, logs, tree, deadline)
                 shutil.copyfile(logs / CONSOLE_FILE, tree / CONSOLE_FILE)
 
-        what = f"template of a guest{' with ' if modules else ''}{', '.join(path.name for path in modules)}"
-        what += f", {setup}" if setup else ""
+        what = f"template of a guest{' with ' if plan.modules else ''}{', '.join(path.name for path in plan.modules)}"
+        what += f", {plan.setup}" if plan.setup else ""
         kept = self._store.get("template", key, build, deadline=deadline, what=what)
         self._store.trim("template", self._keep_bytes, used=key)
-        return Template(kept.path, key, tuple(modules), setup)
+        return Template(kept.path, key, plan.modules, plan.setup)
 
     def forget(self, template: Template, deadline: Deadline) -> None:
         """Remove one that is of no use; the next `get` makes it anew."""
         self._store.forget("template", template.key, deadline=deadline, what="template of a guest")
 
 
-def template_key(spec: MachineSpec, keys: SshKeys, modules: Sequence[Path], setup: str = "") -> str:
+def template_key(plan: GuestPlan) -> str:
     """Hash of everything that goes into a template, QEMU itself among it."""
-    named = replace(spec, kernel=Path("kernel"))
+    named = replace(plan.machine, kernel=Path("kernel"))
     argv = qemu_args(
         named,
         initrd="initrd",
         qmp_fd=0,
         console_fd=0,
         port_fd=0,
-        backing=Template(Path(), "").backing(spec, shared=False),
+        backing=Template(Path(), "").backing(plan.machine, shared=False),
     )
     inputs: dict[str, Input] = {
         "recipe": RECIPE,
-        "qemu": Path(find_program(spec.qemu)),
+        "qemu": Path(find_program(plan.machine.qemu)),
         "argv": argv,
-        "disks": [[disk.mib, disk.content] for disk in spec.disks],
-        "kernel": spec.kernel,
-        "initrds": spec.initrds,
-        "host_key": keys.host_key,
-        "modules": [{"name": path.name, "content": path} for path in modules],
-        **({"setup": setup} if setup else {}),
+        "disks": [[disk.mib, disk.content] for disk in plan.machine.disks],
+        "kernel": plan.machine.kernel,
+        "initrds": plan.machine.initrds,
+        "host_key": plan.keys.host_key,
+        "modules": [{"name": path.name, "content": path} for path in plan.modules],
+        **({"setup": plan.setup} if plan.setup else {}),
     }
     return input_hash(inputs)
 
@@ -196,35 +193,26 @@ def _sweep(prefix: str) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _freeze_boot(spec: MachineSpec, keys: SshKeys, logs: Path, tree: Path, deadline: Deadline) -> None:
-    backing = Template(tree, "").backing(spec, shared=True)
-    for disk, path in zip(spec.disks, backing.disks, strict=True):
+def _freeze_boot(plan: GuestPlan, logs: Path, tree: Path, deadline: Deadline) -> None:
+    backing = Template(tree, "").backing(plan.machine, shared=True)
+    for disk, path in zip(plan.machine.disks, backing.disks, strict=True):
         path.touch()
         make_disk(disk, path, deadline)
-    with start_guest(spec, keys, logs, deadline, backing) as guest:
+    with start_guest(plan, logs, deadline, backing) as guest:
         _freeze(guest, tree, deadline)
 
 
-def _freeze_clone(
-    base: Template,
-    spec: MachineSpec,
-    keys: SshKeys,
-    modules: Sequence[Path],
-    setup: str,
-    logs: Path,
-    tree: Path,
-    deadline: Deadline,
-) -> None:
+def _freeze_clone(base: Template, plan: GuestPlan, logs: Path, tree: Path, deadline: Deadline) -> None:
     """A template from a clone of another one, which spares a boot."""
-    there = base.backing(spec, shared=False)
+    there = base.backing(plan.machine, shared=False)
     copy = ["cp", "--sparse=always", "--reflink=auto", "--", *map(str, (base.memory, *there.disks)), str(tree)]
     run(copy, deadline=deadline, what="copying the memory of a template")
-    backing = Template(tree, "").backing(spec, shared=True)
-    with start_clone(base, spec, keys, logs, deadline, backing) as guest:
-        for module in modules:
+    backing = Template(tree, "").backing(plan.machine, shared=True)
+    with start_clone(base, plan, logs, deadline, backing) as guest:
+        for module in plan.modules:
             guest.insert_module(module, deadline=deadline)
-        if setup:
-            guest.ssh.run(setup, deadline=deadline)
+        if plan.setup:
+            guest.ssh.run(plan.setup, deadline=deadline)
         _freeze(guest, tree, deadline)
 
 
@@ -241,8 +229,7 @@ def _freeze(guest: Guest, tree: Path, deadline: Deadline) -> None:
 @contextmanager
 def start_clone(
     template: Template,
-    spec: MachineSpec,
-    keys: SshKeys,
+    plan: GuestPlan,
     logs: Path,
     deadline: Deadline,
     backing: Backing | None = None,
@@ -251,17 +238,17 @@ def start_clone(
 
     Its clock is the host's, and its random state its own. Host key and machine are those of all clones.
 
-    :param spec: what the template was made of.
+    :param plan: what the template was made of.
     :param logs: directory for console.log, which begins with what the template said, and qemu.log.
     :param backing: instead of a private view of the template's.
     :raises QemuLaunchError: when QEMU does not run.
     :raises GuestLostError: when the template cannot be restored, or the clone does not answer.
     """
     budget = deadline.sub(CLONE_BUDGET_S)
-    backing = backing or template.backing(spec, shared=False)
+    backing = backing or template.backing(plan.machine, shared=False)
     with ExitStack() as stack:
         qemu = stack.enter_context(
-            start_qemu(spec, qemu_log=logs / QEMU_FILE, deadline=budget, backing=backing, restored=True)
+            start_qemu(plan.machine, qemu_log=logs / QEMU_FILE, deadline=budget, backing=backing, restored=True)
         )
         said = template.console.read_bytes()
         console = stack.enter_context(start_console(qemu.console, logs / CONSOLE_FILE, said))
@@ -270,14 +257,14 @@ def start_clone(
             qemu.restore(template.state, budget)
             # It wakes while SSH connects. The port takes a line at once.
             qemu.port.sendall(f"wake {time.time():.0f} {secrets.token_hex(_SEED_BYTES)}\n".encode())
-            ssh = stack.enter_context(start_ssh(port, keys, budget))
+            ssh = stack.enter_context(start_ssh(port, plan.keys, budget))
         except (GuestLostError, DeadlineExceeded) as error:
             title = console.panic_title() or error.message
             raise GuestLostError(f"a clone did not come up: {title}") from error
         if not console.says(_AWAKE, budget, since=len(said)):
             raise GuestLostError(f"a clone did not say {_AWAKE!r} on its console:\n{console.tail(5)}")
         yield Guest(
-            spec,
+            plan.machine,
             qemu,
             console,
             ssh,

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.figures import reading_times
 from splvm.evidence.judge import judge
+from splvm.evidence.sources import SourceReader, read_frame
 from splvm.evidence.timeline import OTHERS, Evidence, Sample, Timeline
 from splvm.evidence.verdict import Verdict
 from splvm.evidence.waiting.tasklists import find_waiting
@@ -161,27 +162,20 @@ def extract_files(
 
 
 def _read_texts(records: Records) -> dict[str, list[Sample[str]]]:
-    """What was read, by source, as it came; also what no parser can read. `same` gives the text before it again."""
+    """What was read, by source, as it came; also text that no parser can read."""
     readings: dict[str, list[Sample[str]]] = {}
-    last: dict[str, str] = {}
-    next_seq = 0
+    reader = SourceReader()
     for record in records:
         if record.get("kind") != "frame":
             continue
         try:
-            seq, start_ns, end_ns = (int(record[key]) for key in ("seq", "start_ns", "end_ns"))
-            source, what, text = str(record["source"]), record["what"], str(record["text"])
+            frame = read_frame(record)
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             continue
-        if seq != next_seq:
-            # What a text is the same as may be among the frames that are missing.
-            last.clear()
-        next_seq = seq + 1
-        if what == "data":
-            last[source] = text
-        if what in ("data", "same") and source in last:
-            sample = Sample(seq, start_ns, end_ns, str(record.get("path")), last[source])
-            readings.setdefault(source, []).append(sample)
+        said, _ = reader.take(frame)
+        if said is not None:
+            sample = Sample(frame.seq, frame.start_ns, frame.end_ns, str(record.get("path")), said.text)
+            readings.setdefault(frame.source, []).append(sample)
     return readings
 
 

@@ -18,23 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from splvm.deadline import Deadline
-from splvm.errors import BootError, DeadlineExceeded, EvidenceError, GuestLostError, HarnessError, QemuLaunchError
+from splvm.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError, QemuLaunchError
 from splvm.evidence.checks.case import CACHE
 from splvm.evidence.checks.zpool import TXG_STALL_NS
-from splvm.evidence.formats.loadstatus import LoadStatus, parse_load
-from splvm.evidence.formats.probestatus import ProbeStatus, parse_probe
-from splvm.evidence.formats.slab import CacheRow, parse_slab
-from splvm.evidence.formats.stacks import parse_tasks
+from splvm.evidence.formats.loadstatus import LoadStatus
+from splvm.evidence.formats.probestatus import ProbeStatus
+from splvm.evidence.formats.slab import CacheRow
 from splvm.evidence.formats.stream import Frame
-from splvm.evidence.formats.txgs import parse_txgs
 from splvm.evidence.judge import judge
+from splvm.evidence.sources import SourceReader
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.guest.agent import AgentStream, start_agent
 from splvm.guest.guest import Guest
-from splvm.guest.machine import MachineSpec
+from splvm.guest.guestplan import GuestPlan
 from splvm.guest.memorydump import DUMP_LIMIT_BYTES
 from splvm.guest.monitor import Monitor
-from splvm.guest.ssh import SshKeys
 from splvm.host.store import Store
 from splvm.host.turns import take_turn
 from splvm.log import LOGGER, note, step
@@ -45,7 +43,7 @@ from splvm.run.hostwatch import start_host_watch
 from splvm.run.loads import Load, start_loads
 from splvm.run.readings import Reading
 from splvm.run.scenarios import LOAD_STEP, Faults, Scenario, Step, Workload
-from splvm.run.starting import Start, load_modules, start_any_guest
+from splvm.run.starting import load_modules, start_any_guest
 
 # Seconds of the host that a run may take beyond its boot, at most; a scenario here takes about ten.
 RUN_BUDGET_S = 300.0
@@ -78,10 +76,7 @@ class Experiment:
     """Everything that one run needs; nothing is built or fetched any more."""
 
     scenario: Scenario
-    machine: MachineSpec
-    keys: SshKeys
-    # Kernel modules in the order of loading: spl.ko, slabprobe.ko.
-    modules: tuple[Path, ...]
+    guest: GuestPlan
     # What run.json says of kernel, SPL, host.
     facts: Mapping[str, Any]
     # Verdicts that count as expected.
@@ -92,12 +87,9 @@ class Experiment:
     rate_hz: int = 20
     workload: Workload = field(default_factory=Workload)
     dump: Dump = Dump.NEVER
-    start: Start = Start.BOOT
     # What the guest has to bear meanwhile, and what random numbers of it are drawn from.
     loads: tuple[Load, ...] = ()
     seed: int = 1
-    # A command for the guest once its modules are loaded; a template may have it behind it.
-    setup: str = ""
 
     def nth(self, number: int) -> Experiment:
         """The same with the seed of a run in a series; that of the first is its own."""
@@ -174,8 +166,8 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
             "window_s": experiment.window_s,
             "latency_bound_ms": scenario.latency_bound_ms,
             "rate_hz": experiment.rate_hz,
-            "ram_mib": experiment.machine.ram_mib,
-            "cpus": experiment.machine.cpus,
+            "ram_mib": experiment.guest.machine.ram_mib,
+            "cpus": experiment.guest.machine.cpus,
             "workload": {name: getattr(workload, name) for name in workload.__slots__},
             **({"load": ",".join(map(str, loads)), "seed": experiment.seed} if loads else {}),
         },
@@ -211,17 +203,7 @@ def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase |
     LOGGER.debug("run of %s in %s", experiment.scenario.name, record.path)
     deadline = Deadline(RUN_BUDGET_S)
     with ExitStack() as stack:
-        guest = stack.enter_context(
-            start_any_guest(
-                experiment.machine,
-                experiment.keys,
-                experiment.modules,
-                record.path,
-                deadline,
-                experiment.start,
-                experiment.setup,
-            )
-        )
+        guest = stack.enter_context(start_any_guest(experiment.guest, record.path, deadline))
         record.add_facts({"boots": guest.boots, "template": guest.template, "no_clone": guest.no_clone})
         monitor = Monitor(guest, record.path, 0 if experiment.dump is Dump.NEVER else DUMP_LIMIT_BYTES)
         outcome: dict[str, Any] = {"kind": "ended", "detail": "all steps were taken"}
@@ -251,7 +233,7 @@ def _drive(
     on_phase: OnPhase | None,
     deadline: Deadline,
 ) -> None:
-    load_modules(guest, experiment.modules, deadline, experiment.setup)
+    load_modules(guest, experiment.guest, deadline)
     record.add_facts({"spl_parameters": _parameters(guest, deadline)})
     if experiment.scenario.faults is not None:
         record.add_facts({"fault_settings": _set_faults(guest, experiment.scenario.faults, deadline)})
@@ -328,6 +310,7 @@ class LiveReadings:
 
     def __init__(self, record: RunDirectory) -> None:
         self._record = record
+        self._reader = SourceReader()
         self._changed = threading.Condition()
         self._probe: ProbeStatus | None = None
         self._row: CacheRow | None = None
@@ -347,28 +330,28 @@ class LiveReadings:
         self._record.record_frame(frame, path)
         with self._changed:
             self._now_ns = max(self._now_ns, frame.end_ns)
-            if frame.what in ("data", "same"):
-                self._look(frame)
+            self._look(frame)
             self._changed.notify_all()
 
     def _look(self, frame: Frame) -> None:
-        try:
-            if frame.source == "probe" and frame.what == "data":
-                self._probe = parse_probe(frame.text)
-            elif frame.source == "slab":
+        said, losses = self._reader.take(frame)
+        for loss in losses:
+            LOGGER.debug("%s", loss)
+        if said is None or said.error:
+            return
+        match frame.source:
+            case "probe":
+                self._probe = said.value
+            case "slab":
                 self._slab_readings += frame.start_ns >= self._began_ns
-                if frame.what == "data":
-                    self._row = parse_slab(frame.text).cache(CACHE)
-            elif frame.source == "tasks" and frame.what == "data":
-                self._seen = frozenset(task.pid for task in parse_tasks(frame.text))
-            elif frame.source == "txgs" and frame.what == "data":
-                committed = parse_txgs(frame.text).committed
-                if committed != self._txg:
-                    self._txg, self._txg_since_ns = committed, frame.start_ns
-            elif frame.source == "load" and frame.what == "data":
-                self._load = parse_load(frame.text)
-        except EvidenceError as error:
-            LOGGER.debug("frame %d: %s", frame.seq, error)
+                self._row = said.value.cache(CACHE)
+            case "tasks":
+                self._seen = frozenset(task.pid for task in said.value)
+            case "txgs":
+                if said.value.committed != self._txg:
+                    self._txg, self._txg_since_ns = said.value.committed, frame.start_ns
+            case "load":
+                self._load = said.value
 
     @property
     def stands_still(self) -> bool:

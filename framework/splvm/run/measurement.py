@@ -23,8 +23,7 @@ from splvm.errors import EvidenceError, HarnessError
 from splvm.evidence.formats.gfpprobe import Way, parse_gfpprobe
 from splvm.evidence.kerneltraits import KernelTraits, decide
 from splvm.guest.guest import Guest, start_guest
-from splvm.guest.machine import MachineSpec
-from splvm.guest.ssh import SshKeys
+from splvm.guest.guestplan import GuestPlan
 from splvm.host.content import input_hash
 from splvm.host.store import Artefact, Store
 from splvm.log import step
@@ -48,11 +47,11 @@ _RAM_MIB = 512
 
 
 def kernel_traits(
-    store: Store, kernel: Kernel, machine: MachineSpec, keys: SshKeys, deadline: Deadline, *, anew: bool = False
+    store: Store, kernel: Kernel, plan: GuestPlan, deadline: Deadline, *, anew: bool = False
 ) -> KernelTraits:
     """What was measured of a kernel; a guest is booted for it if that is not in the store.
 
-    :param machine: of a guest of this kernel.
+    :param plan: a guest of this kernel; its memory does not matter.
     :param anew: measure also if it is in the store.
     :raises HarnessError: when it could not be measured; the evidence is then below the store's logs/.
     """
@@ -62,15 +61,15 @@ def kernel_traits(
             "recipe": RECIPE,
             "kernel": kernel.image.key,
             "module": module.key,
-            "accelerator": machine.accelerator,
-            "append": machine.append,
+            "accelerator": plan.machine.accelerator,
+            "append": plan.machine.append,
         }
     )
     what = f"traits of {kernel.release}"
 
     def build(tree: Path) -> None:
-        spec = dataclasses.replace(machine, ram_mib=_RAM_MIB)
-        _measure(store, kernel, module, spec, keys, tree, deadline)
+        machine = dataclasses.replace(plan.machine, ram_mib=_RAM_MIB)
+        _measure(store, kernel, module, dataclasses.replace(plan.bare, machine=machine), tree, deadline)
 
     if anew:
         store.forget("kernel-traits", key, deadline=deadline, what=what)
@@ -91,9 +90,7 @@ def read_traits(path: Path) -> KernelTraits:
     return decide(parse_gfpprobe(report), console)
 
 
-def _measure(
-    store: Store, kernel: Kernel, module: Artefact, spec: MachineSpec, keys: SshKeys, tree: Path, deadline: Deadline
-) -> None:
+def _measure(store: Store, kernel: Kernel, module: Artefact, plan: GuestPlan, tree: Path, deadline: Deadline) -> None:
     """Leave the evidence in `tree`.
 
     :raises HarnessError: when it is not whole: an answer that is not known is not kept as one.
@@ -106,12 +103,12 @@ def _measure(
         "argv": sys.argv,
         "kernel": kernel.facts(),
         "module": {"name": file.name, "sha256": sha256_of(file)},
-        "accelerator": spec.accelerator,
+        "accelerator": plan.machine.accelerator,
         **host_facts(),
     }
     (tree / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8", errors="backslashreplace")
     try:
-        with start_guest(spec, keys, tree, deadline) as guest:
+        with start_guest(plan, tree, deadline) as guest:
             (tree / REPORT_FILE).write_text(_collect(guest, file, deadline.sub(_MEASURE_S)), encoding="utf-8")
         if doubts := read_traits(tree).doubts:
             raise HarnessError("\n".join(doubts))

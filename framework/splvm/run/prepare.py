@@ -23,6 +23,7 @@ from splvm.errors import UsageError
 from splvm.evidence.formats.gfpprobe import Way
 from splvm.evidence.kerneltraits import KernelTraits
 from splvm.evidence.verdict import Outcome
+from splvm.guest.guestplan import GuestPlan, Start
 from splvm.guest.machine import MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.archive import ReleaseFile
@@ -34,7 +35,6 @@ from splvm.run.experiment import Dump, Experiment
 from splvm.run.loads import POOL_SETUP, Load, need_pool, with_disks, with_own, with_pool
 from splvm.run.measurement import kernel_traits
 from splvm.run.scenarios import Scenario, Workload
-from splvm.run.starting import Start
 
 # Seconds for all fetching and building; from nothing it takes about four minutes on two cores.
 PREPARE_BUDGET_S = 3600.0
@@ -74,6 +74,11 @@ class PreparedKernel:
     store: Store
     apt: PrivateApt
 
+    @property
+    def plan(self) -> GuestPlan:
+        """A guest of it."""
+        return GuestPlan(self.machine, self.keys)
+
     def traits(self, *, anew: bool = False) -> KernelTraits:
         """What was measured of it; a guest is booted for that once.
 
@@ -81,7 +86,7 @@ class PreparedKernel:
         :raises HarnessError: when it cannot be measured.
         """
         deadline = Deadline(PREPARE_BUDGET_S)
-        return kernel_traits(self.store, self.kernel, self.machine, self.keys, deadline, anew=anew)
+        return kernel_traits(self.store, self.kernel, self.plan, deadline, anew=anew)
 
     def honours_flags(self) -> bool:
         """Whether its vmalloc allocates page tables with the GFP_NOIO that it was called with.
@@ -101,11 +106,10 @@ class Prepared(PreparedKernel):
     releases: tuple[ReleaseFile, ...] = ()
 
     @property
-    def start(self) -> Start:
-        """How its guests come about. A build of the user's own changes too often for a template."""
-        if not self.clones:
-            return Start.BOOT
-        return Start.BASE if self.spl.is_own else Start.LOADED
+    def plan(self) -> GuestPlan:
+        """A guest of it, with SPL and the probe. A build of the user's own changes too often for a template."""
+        start = Start.BOOT if not self.clones else Start.BASE if self.spl.is_own else Start.LOADED
+        return GuestPlan(self.machine, self.keys, self.spl.modules, start=start)
 
     def facts(self) -> dict[str, Any]:
         """What run.json says of it."""
@@ -166,19 +170,15 @@ class Prepared(PreparedKernel):
             machine, setup, facts = with_pool(machine, zfs.archive), POOL_SETUP, facts | {"zfs": zfs.facts()}
         return Experiment(
             scenario,
-            with_disks(machine, loads),
-            self.keys,
-            self.spl.modules,
+            replace(self.plan, machine=with_disks(machine, loads), setup=setup),
             facts,
             expected or self.expected(scenario),
             window_s,
             rate_hz,
             workload or scenario.workload(window_s),
             dump,
-            self.start,
             loads,
             seed,
-            setup,
         )
 
     def zfs(self, deadline: Deadline) -> Zfs:

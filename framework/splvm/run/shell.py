@@ -21,10 +21,8 @@ def run_shell(prepared: Prepared, logs: Path, command: str | None) -> int:
     """
     ssh = find_program("ssh")
     deadline = Deadline(600)
-    with start_any_guest(
-        prepared.machine, prepared.keys, prepared.spl.modules, logs, deadline, prepared.start
-    ) as guest:
-        load_modules(guest, prepared.spl.modules, deadline)
+    with start_any_guest(prepared.plan, logs, deadline) as guest:
+        load_modules(guest, prepared.plan, deadline)
         known_hosts = logs / "known_hosts"
         known_hosts.write_text(f"[127.0.0.1]:{guest.ssh.port} {prepared.keys.host_key.read_text()}")
         argv = [

@@ -28,6 +28,7 @@ from splvm.campaign.parcel import (
 )
 from splvm.campaign.processes import Job, JobResult
 from splvm.errors import EvidenceError, SetupError, UsageError
+from splvm.guest.guestplan import GuestPlan
 from splvm.guest.ssh import SshKeys
 from splvm.host.content import file_hash
 from splvm.run.experiment import Experiment
@@ -45,9 +46,9 @@ def whole(tmp_path: Path) -> Experiment:
     for name in ("vmlinuz", "initrd.cpio", "spl.ko", "key", "key.pub"):
         (tmp_path / name).write_text(name)
     base = experiment()
-    machine = replace(base.machine, kernel=tmp_path / "vmlinuz", initrds=(tmp_path / "initrd.cpio",))
+    machine = replace(base.guest.machine, kernel=tmp_path / "vmlinuz", initrds=(tmp_path / "initrd.cpio",))
     keys = SshKeys(tmp_path / "key", tmp_path / "key.pub")
-    return replace(base, machine=machine, keys=keys, modules=(tmp_path / "spl.ko",))
+    return replace(base, guest=GuestPlan(machine, keys, (tmp_path / "spl.ko",)))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_trouble_comes_back_and_files_are_sent_once(
             assert "the guest did not come up" in result.trouble or "QEMU" in result.trouble
         assert sent.count("put_file") == 5
         # A guest that no worker has room for is told, and does not keep the others.
-        huge = replace(whole, machine=replace(whole.machine, ram_mib=1 << 30))
+        huge = replace(whole, guest=replace(whole.guest, machine=replace(whole.guest.machine, ram_mib=1 << 30)))
         results.clear()
         opened.run([Job("huge", huge, tmp_path / "huge"), jobs[0]], results.append)
         told = {result.job.title: result.trouble for result in results}

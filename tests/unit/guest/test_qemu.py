@@ -34,6 +34,7 @@ from splvm.errors import (
 from splvm.guest import guest as guest_module
 from splvm.guest.console import start_console
 from splvm.guest.guest import start_guest
+from splvm.guest.guestplan import GuestPlan
 from splvm.guest.machine import Backing, MachineSpec, kernel_command_line, qemu_args
 from splvm.guest.qemu import Qemu, start_qemu
 from splvm.guest.qmp import Qmp
@@ -421,7 +422,7 @@ def test_a_guest_without_ssh_does_not_come_up(tmp_path: Path) -> None:
     keys = SshKeys(tmp_path / "none", tmp_path / "none.pub")
     with (
         pytest.raises(BootError, match="SSH") as caught,
-        start_guest(spec, keys, tmp_path, Deadline(3)),
+        start_guest(GuestPlan(spec, keys), tmp_path, Deadline(3)),
     ):
         raise AssertionError("it came up")
     assert "splvm: guest is up" in caught.value.console_tail
@@ -435,7 +436,7 @@ def test_a_guest_that_falls_silent_is_booted_once_more(tmp_path: Path, monkeypat
     keys = SshKeys(tmp_path / "none", tmp_path / "none.pub")
     with (
         pytest.raises(BootError, match="did not say") as caught,
-        start_guest(spec, keys, tmp_path, Deadline(6)),
+        start_guest(GuestPlan(spec, keys), tmp_path, Deadline(6)),
     ):
         raise AssertionError("it came up")
     assert not isinstance(caught.value, SilentBootError), "the second time all of the budget is its own"

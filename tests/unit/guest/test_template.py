@@ -14,13 +14,14 @@ from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError
 from splvm.guest import template as template_module
 from splvm.guest.guest import Guest
+from splvm.guest.guestplan import GuestPlan, Start
 from splvm.guest.machine import Backing, MachineSpec, qemu_args
 from splvm.guest.qemu import Qemu, start_qemu
 from splvm.guest.ssh import SshKeys
 from splvm.guest.template import Template, Templates, template_key
 from splvm.host.store import Store
 from splvm.run import starting
-from splvm.run.starting import Start, start_any_guest
+from splvm.run.starting import start_any_guest
 from tiny_guest import COUNT, make_spec, needs_qemu
 
 LIMIT_S = 30.0
@@ -148,24 +149,24 @@ def test_the_key_is_everything_that_goes_in(machine: MachineSpec, keys: SshKeys,
     module = tmp_path / "spl.ko"
     module.write_text("module")
     seen = {
-        template_key(machine, keys, ()),
-        template_key(machine, keys, (module,)),
-        template_key(replace(machine, ram_mib=640), keys, ()),
-        template_key(replace(machine, cpus=3), keys, ()),
-        template_key(replace(machine, accelerator="kvm"), keys, ()),
-        template_key(replace(machine, append=("panic=5",)), keys, ()),
+        template_key(GuestPlan(machine, keys)),
+        template_key(GuestPlan(machine, keys, (module,))),
+        template_key(GuestPlan(replace(machine, ram_mib=640), keys)),
+        template_key(GuestPlan(replace(machine, cpus=3), keys)),
+        template_key(GuestPlan(replace(machine, accelerator="kvm"), keys)),
+        template_key(GuestPlan(replace(machine, append=("panic=5",)), keys)),
     }
     for name in ("qemu", "kernel", "initrd", "host_key.pub", "spl.ko"):
         (tmp_path / name).write_text("another")
-        seen.add(template_key(machine, keys, (module,)))
+        seen.add(template_key(GuestPlan(machine, keys, (module,))))
     assert len(seen) == 11
 
 
 def test_the_key_does_not_tell_where_things_are(machine: MachineSpec, keys: SshKeys, tmp_path: Path) -> None:
-    before = template_key(machine, keys, ())
+    before = template_key(GuestPlan(machine, keys))
     (tmp_path / "elsewhere").mkdir()
     kernel = (tmp_path / "kernel").rename(tmp_path / "elsewhere" / "vmlinuz")
-    assert template_key(replace(machine, kernel=kernel), keys, ()) == before
+    assert template_key(GuestPlan(replace(machine, kernel=kernel), keys)) == before
 
 
 # Where they are kept.
@@ -221,14 +222,14 @@ def test_a_clone_that_fails_in_any_way_leaves_its_logs_beside(
     machine: MachineSpec, keys: SshKeys, tmp_path: Path, no_boot: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
-    def late(template: Template, spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline) -> Iterator[Guest]:
+    def late(template: Template, plan: GuestPlan, logs: Path, deadline: Deadline) -> Iterator[Guest]:
         (logs / "console.log").write_text("Kernel panic - not syncing: the clone's")
         raise DeadlineExceeded("QMP query-cpus-fast", 1)
         yield
 
     monkeypatch.setattr(Templates, "get", lambda *args: Template(tmp_path, "0" * 32))
     monkeypatch.setattr(starting, "start_clone", late)
-    with start_any_guest(machine, keys, (), tmp_path, Deadline(LIMIT_S), Start.BASE) as guest:
+    with start_any_guest(GuestPlan(machine, keys, start=Start.BASE), tmp_path, Deadline(LIMIT_S)) as guest:
         assert "query-cpus-fast" in guest.no_clone
     assert no_boot == ["boot"]
     assert not (tmp_path / "console.log").exists(), "what a clone said is not what the guest says"
@@ -263,9 +264,9 @@ def no_boot(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     boots: list[str] = []
 
     @contextmanager
-    def start(spec: MachineSpec, keys: SshKeys, logs: Path, deadline: Deadline) -> Iterator[Guest]:
+    def start(plan: GuestPlan, logs: Path, deadline: Deadline) -> Iterator[Guest]:
         boots.append("boot")
-        yield Guest(spec, None, None, None, ())  # type: ignore[arg-type]
+        yield Guest(plan.machine, None, None, None, ())  # type: ignore[arg-type]
 
     monkeypatch.setattr(starting, "start_guest", start)
     return boots
@@ -279,10 +280,10 @@ def test_a_guest_is_booted_and_says_why(
         raise BootError("no memory", "")
 
     monkeypatch.setattr(Templates, "get", fail)
-    with start_any_guest(machine, keys, (), tmp_path, Deadline(LIMIT_S), Start.LOADED) as guest:
+    with start_any_guest(GuestPlan(machine, keys, start=Start.LOADED), tmp_path, Deadline(LIMIT_S)) as guest:
         assert "no memory" in guest.no_clone
         assert guest.boots == 1
-    with start_any_guest(machine, keys, (), tmp_path, Deadline(LIMIT_S), Start.BOOT) as guest:
+    with start_any_guest(GuestPlan(machine, keys, start=Start.BOOT), tmp_path, Deadline(LIMIT_S)) as guest:
         assert not guest.no_clone
     assert len(no_boot) == 2
 
@@ -302,7 +303,7 @@ def test_a_template_of_no_use_is_forgotten(
     kept = store.get("template", "0" * 32, build, deadline=Deadline(LIMIT_S), what="a template")
     monkeypatch.setattr(Templates, "default", lambda: Templates(store, 1 << 30))
     monkeypatch.setattr(Templates, "get", lambda *args: Template(kept.path, kept.key))
-    with start_any_guest(spec, keys, (), tmp_path, Deadline(LIMIT_S), Start.BASE) as guest:
+    with start_any_guest(GuestPlan(spec, keys, start=Start.BASE), tmp_path, Deadline(LIMIT_S)) as guest:
         assert guest.no_clone
     assert no_boot == ["boot"]
     assert not kept.path.exists()

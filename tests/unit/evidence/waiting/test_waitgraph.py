@@ -15,22 +15,8 @@ from hypothesis import strategies as st
 from places import PROJECT
 from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.formats.sysrq import DumpKind, parse_sysrq
-from splvm.evidence.waiting.waitgraph import (
-    MAX_EDGES,
-    MAX_FRAMES,
-    ROLES,
-    ROWS,
-    UNKNOWN_ROW,
-    Basis,
-    Closes,
-    Owner,
-    Role,
-    RoleRow,
-    WaitGraph,
-    WaitReason,
-    WaitRow,
-    build_graph,
-)
+from splvm.evidence.waiting.waitgraph import MAX_EDGES, MAX_FRAMES, Basis, Closes, Owner, WaitGraph, build_graph
+from splvm.evidence.waiting.waits import ROLES, ROWS, UNKNOWN_ROW, Role, RoleRow, WaitReason, WaitRow
 
 FUZZ = settings(deadline=None, max_examples=200, derandomize=True)
 DATA = (PROJECT / "tests" / "data") / "sysrq"
