@@ -63,6 +63,10 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
     },
     "splvm.evidence": {"splvm.errors": "evidence that cannot be read; otherwise a verdict rests on text alone"},
     "splvm.record": {**BASE, "splvm.evidence": "files become typed evidence, and hold the verdict on it"},
+    "splvm.paste": {
+        "splvm.errors": "text that cannot be read",
+        "splvm.evidence": "forms of reports and rows, and who waits for whom",
+    },
     "splvm.host": BASE,
     "splvm.guest": {
         **BASE,
@@ -83,7 +87,12 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.host": "drgn runs in a process of its own",
         "splvm.builds": "the kernel's symbols, and what a module was stripped of",
     },
-    "splvm.report": {**BASE, **_RECORDED, "splvm.host": "an older report is kept in the store"},
+    "splvm.report": {
+        **BASE,
+        **_RECORDED,
+        "splvm.host": "an older report is kept in the store",
+        "splvm.paste": "an issue is made of what was pasted",
+    },
     "splvm.history": {**BASE, **_RECORDED, "splvm.report": "paths and names of hosts are taken out"},
     "splvm.site": {
         **BASE,
@@ -115,6 +124,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.builds": "names of kernels and variants",
         "splvm.guest": "a shell in a guest",
         "splvm.dump": "a memory dump is examined",
+        "splvm.paste": "what was pasted is explained",
         "splvm.report": "what is shown",
         "splvm.history": "runs are added to it, and it is asked",
         "splvm.site": "the site is written",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from splvm.evidence.waiting.waitgraph import Closes, WaitGraph
@@ -129,6 +129,10 @@ class Explanation:
     # What the text says and proves nothing.
     hints: tuple[str, ...]
     unread: tuple[Unread, ...]
+    # What the text says of the machine: `kernel`, `architecture`, `zfs`, `distribution`, `distribution version`.
+    system: Mapping[str, str]
+    # Names of machines, which no answer shows.
+    hosts: frozenset[str]
 
     @property
     def is_empty(self) -> bool:
@@ -227,6 +231,8 @@ def conclude(reading: Reading) -> Explanation:
         moved=tuple(_compare(kept)),
         hints=tuple(dict.fromkeys(reading.hints)),
         unread=(*reading.unread, *(Unread(line, why) for line, why in reading.files.slabs.broken[:MAX_CHANGES])),
+        system=dict(reading.system),
+        hosts=frozenset(reading.hosts),
     )
     return _with_missing(draft, reading)
 
@@ -328,4 +334,4 @@ def _with_missing(draft: Explanation, reading: Reading) -> Explanation:
         ),
     )
     missing = tuple(Missing(what, command) for holds, what, command in rules if holds)
-    return Explanation(**{**{name: getattr(draft, name) for name in draft.__slots__}, "missing": missing})
+    return replace(draft, missing=missing)

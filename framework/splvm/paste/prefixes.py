@@ -134,7 +134,7 @@ class Stripper:
                 line.time, line.clock_s = match["unix_s"], float(match["unix_s"])
             case "human" | "iso" | "syslog" | "day first" | "clock":
                 line.time = (match[match.lastgroup or 0] or match[0]).strip()
-                line.clock_s = _clock(line.time)
+                line.clock_s = clock_of(line.time)
             case "caller":
                 line.caller = match["caller"]
                 return False
@@ -149,8 +149,10 @@ class Stripper:
         return True
 
 
-def _clock(text: str) -> float | None:
+def clock_of(text: str) -> float | None:
     """Seconds of a day and a time; the month counts 31 days, since only differences are asked for."""
+    if re.fullmatch(r"\d{1,10}\.\d{1,9}", text):
+        return float(text)
     time = re.search(r"(\d{1,2}):(\d\d)(?::(\d\d(?:\.\d{1,9})?))?", text.replace(",", "."))
     if time is None:
         return None

@@ -30,6 +30,10 @@ _IDLE = re.compile(r"-\[ cut here \]-|hung_task_timeout_secs|Tainted: |Modules l
 MAX_UNREAD = 100
 # Reports of hung tasks after which the kernel prints no more of them (kernel.hung_task_warnings).
 USUAL_WARNINGS = 10
+# Names of machines kept of a text.
+MAX_HOSTS = 100
+# What a log says of the machine it is from.
+_SYSTEM = re.compile(r"Linux version (?P<kernel>[\w.+~-]{3,80})|ZFS: Loaded module v(?P<zfs>[\w.+~-]{3,60})", re.ASCII)
 
 _SYSRQ = re.compile(r"(?:sysrq: (?:SysRq : )?|SysRq : )(?P<what>Show [\w ]{3,60})", re.ASCII)
 _SOURCES = {"Show State": "sysrq-t", "Show Blocked State": "sysrq-w"}
@@ -81,6 +85,9 @@ class Reading:
     unread: list[Unread] = field(default_factory=list)
     # The semaphore's last holder, which proves nothing, in words.
     hints: list[str] = field(default_factory=list)
+    # What the text says of the machine, and names of machines.
+    system: dict[str, str] = field(default_factory=dict)
+    hosts: set[str] = field(default_factory=set)
 
 
 class Reader:
@@ -178,6 +185,12 @@ class Reader:
 
     def take(self, number: int, line: Line) -> str:
         message = line.message
+        if line.host and len(self.into.hosts) < MAX_HOSTS:
+            self.into.hosts.add(line.host)
+        if match := _SYSTEM.search(message):
+            for key, value in match.groupdict().items():
+                if value:
+                    self.into.system.setdefault(key, value)
         if (frames := frames_of(message)) is not None:
             self.take_frames(number, line, frames)
             return "stack"

@@ -23,12 +23,17 @@ from splvm.evidence.formats.slab import (
     regressions,
 )
 from splvm.evidence.formats.stream import excerpt
+from splvm.paste.prefixes import Line, Stripper, clock_of
 
 # Readings kept of a text, and caches of one.
 MAX_READINGS = 1000
 MAX_CACHES = 2000
 
 _BEGINS_ROW = re.compile(r"(?P<name>\S.{0,80}?)\s{1,60}0x[0-9a-f]{3,16}(?P<cells>(?:\s{1,30}(?:\d{1,20}|-)){1,16})\s*$")
+_DATE = re.compile(
+    r"(?:[A-Z][a-z]{2} {1,2}){2}\d{1,2} \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?|^\d\d:\d\d:\d\d$",
+    re.ASCII,
+)
 _MAYBE = re.compile(r"\S{1,60}\s{1,60}0x[0-9a-f]{3,16}(?:\s{1,30}(?:\d{1,20}|-)){2,16}\s*$")
 
 
@@ -124,10 +129,11 @@ def parse_slabs(text: str) -> tuple[Reading, ...]:
     """
     reader = SlabReader()
     lines = text.removeprefix("\ufeff").split("\n")
-    last = 0
+    last, stripper, time = 0, Stripper(), ""
     for number, line in enumerate(lines, 1):
-        bare = re.sub(r"\A(?:\s|>|\|)*", "", line.rstrip("\r"))
-        if reader.take(number, bare):
+        it = stripper.strip(line[:4000].rstrip("\r"))
+        time = _time_of(it) or time
+        if reader.take(number, it.message, time):
             last = number
     if lines[-1].strip() and last == len(lines) and reader.rows and "  " in lines[-1].strip():
         aligned = any("alloc   max" in line for line in lines)
@@ -140,6 +146,20 @@ def parse_slabs(text: str) -> tuple[Reading, ...]:
     if not reader.readings:
         raise EvidenceError("not a slab file: it has no whole row", line=max(1, len(lines) - (not lines[-1])))
     return tuple(reader.readings)
+
+
+def _time_of(line: Line) -> str:
+    """A time that stands before a reading or in the line, as date(1) prints it."""
+    if line.time:
+        return line.time
+    match = _DATE.search(line.message)
+    return match[0] if match and len(line.message) < 200 else ""
+
+
+def elapsed_s(before: str, after: str) -> float | None:
+    """Seconds between two times as they are written; None if one is missing or they make no sense."""
+    one, two = clock_of(before), clock_of(after)
+    return two - one if one is not None and two is not None and two > one else None
 
 
 # What a table can be sorted by, and how.
