@@ -10,7 +10,7 @@ import enum
 import re
 from dataclasses import dataclass, replace
 
-from splvm.evidence.formats.kernlog import FindingKind, LogScanner, Report, fingerprint_of
+from splvm.evidence.formats.kernlog import FindingKind, LogScanner, Report, Stage, fingerprint_of
 
 # Different complaints kept of a text.
 MAX_FINDINGS = 2000
@@ -88,7 +88,7 @@ _SINGLE: tuple[tuple[str, str], ...] = (
 _SINGLES = re.compile("|".join(f"(?P<s{at}>{pattern})" for at, (_, pattern) in enumerate(_SINGLE)), re.ASCII)
 _SINGLE_HINT = re.compile(
     r"suspended|SUSPENDED|uncorrectable|io_failure|deadman|SLOW IO|hung task reports|vmap allocation|I/O error|I/O Error"
-    r"|error|imeout|reset|rejecting|offline|abort|QID|timed? ?out|timing out|disconnect|zio pool|FAILED|Sense Key|ata\d"
+    r"|error|imeout|reset|rejecting|offline|abort|QID|timed? ?out|timing out|disconnect|zio pool|FAILED|Sense Key|ata\d|log_info|fault"
 )
 # Complaints that begin a report as the kernel's own do.
 _MORE = (
@@ -103,7 +103,8 @@ _MORE = (
     (FindingKind.OOPS, r"Internal error: .{1,120}? \[#\d{1,6}\]|Oops: .{1,120}? \[#\d{1,6}\]|Unable to handle kernel "),
     (
         FindingKind.OOPS,
-        r"general protection fault|Kernel access of bad area|illegal operation: |.{0,20}?[Dd]ivide error: ",
+        r"BUG: (?:[Kk]ernel NULL pointer|Unable to handle)|general protection fault|Kernel access of bad area|illegal operation: |"
+        r".{0,20}?[Dd]ivide error: ",
     ),
     (FindingKind.WORKQUEUE_LOCKUP, r"workqueue: .{1,80} hogged CPU for "),
     (FindingKind.PAGE_ALLOC_FAILURE, r".{1,40}?: page allocation failure[.:]"),
@@ -138,6 +139,9 @@ class PasteScanner(LogScanner):
             # One failure in two lines; one panic of SPL's in three.
             if new.kind is FindingKind.PAGE_ALLOC_FAILURE and not old.frames:
                 return True
+            if new.kind is FindingKind.OOPS and old.stage is Stage.PREAMBLE:
+                old.dying = True
+                return True
             if new.kind is FindingKind.PANIC and _PANIC_STEP.match(message):
                 return True
         return super().absorbs(new, message)
@@ -157,6 +161,7 @@ class Origin:
     time: str = ""
     comm: str = ""
     pid: int | None = None
+    line: int = 1
 
 
 class Findings:
@@ -188,7 +193,7 @@ class Findings:
         elif not comm and (match := _COMM.match(it.title)):
             comm = match["comm"]
         self.add(
-            PasteFinding(it.kind, it.title, comm, pid, origin.time, it.time_s, 1, it.frames, it.fingerprint, it.line)
+            PasteFinding(it.kind, it.title, comm, pid, origin.time, it.time_s, 1, it.frames, it.fingerprint, origin.line)
         )
 
     def add_single(self, kind: str, message: str, time: str, time_s: float | None, line: int) -> None:

@@ -38,7 +38,7 @@ _PC = re.compile(
     re.ASCII,
 )
 TRACE = re.compile(
-    r"(?:[\w ]{0,24}: ?)?(?:Call [Tt]race|Stack [Tt]race|Backtrace|kernel stack|stack backtrace):?", re.ASCII
+    r"(?:[\w ]{0,24}: ?)?(?:Call [Tt]race|Stack [Tt]race|Backtrace|kernel stack):?", re.ASCII
 )
 MARK = re.compile(r"(?:</?[#A-Z0-9]{2,12}>)\s{0,8}$", re.ASCII)
 # Where every stack of a thread ends.

@@ -61,7 +61,7 @@ HINTS = (
         "=3D",
         "splvm:",
     ),
-    *("#0", "#1", "exited:", "disconnect", "abort", "COMRESET", "deadman", "zio pool=", "ZFS: Loaded"),
+    *("#0", "#1", "exited:", "disconnect", "abort", "COMRESET", "deadman", "log_info", "SLOW IO", "zio pool=", "ZFS: Loaded"),
 )
 _TAGS = re.compile(
     r"</?(?:a|b|i|u|p|tt|br|li|ol|ul|td|th|tr|em|hr|h[1-6]|div|pre|code|span|font|html|body|head|table|tbody|thead"

@@ -72,6 +72,8 @@ class Moment:
     clock_s: float | None = None
     timeout_s: int = USUAL_TIMEOUT_S
     threads: dict[int, Thread] = field(default_factory=dict)
+    # Pids that a report of a hung task is about.
+    reported: set[int] = field(default_factory=set)
     # By the pid of the waiter: pid of the owner, and the kind of lock.
     owners: dict[int, int] = field(default_factory=dict)
     # By pid: "mutex", "rw-semaphore", "semaphore".

@@ -17,7 +17,7 @@ _CONTROL = dict.fromkeys((*range(9), *range(11, 32), 127, 0xFEFF))
 
 _TIME = r"\d{1,2}:\d\d(?::\d\d(?:[.,]\d{1,9})?)?"
 # Names of days and months in any language, and those of East Asia.
-_WORD = r"(?:[^\W\d_]{2,10}\.?|\d{1,2}(?:月|월))"
+_WORD = r"(?:[^\W\d_]{1,10}\.?|\d{1,2}(?:月|월))"
 _ZONE = r"(?:Z|[ ]?[+-]\d\d:?\d\d|[ ][A-Z]{3,5}(?=[ ]))"
 _LAG = r"(?:[ ]{1,4}<[ ]{0,12}[\d.]{1,24}>)?"
 _LEVEL = "emerg|alert|crit|err|warn|notice|info|debug"
@@ -66,6 +66,9 @@ _BY_FIRST: dict[str, tuple[str, ...]] = {
 }
 _DIGIT = ("kmsg", "iso", "syslog", "day first", "clock", "unix", "number", "kernel", "host", "unit", "file")
 _OTHER = ("kernel", "syslog", "decoded", "weekday", "host", "unit", "export", "file")
+_STRUCTURE = re.compile(
+    r'\s{0,40}"(?:pri|fac|caller|dmesg|time)"\s{0,4}:\s{0,40}(?:(\d{1,10}\.\d{1,9})|"[^"]{0,20}"|\d{1,6}|\[),?\s*$'
+)
 _KEY = re.compile(r'\s{0,40}"msg"\s{0,4}:\s{0,4}"')
 
 
@@ -90,13 +93,20 @@ class Stripper:
 
     def __init__(self) -> None:
         self.elapsed_s = 0.0
+        # The time of a record of `dmesg --json`, which stands before its message.
+        self.record_s: float | None = None
 
     def strip(self, text: str) -> Line:
         """The message of a line without what stands before it."""
         if text[:1] == "{" or '"msg"' in text:
             line = _from_json(text)
             if line is not None:
+                if self.record_s is not None and line.time_s is None:
+                    line.time, line.time_s, line.clock_s = str(self.record_s), self.record_s, self.record_s
                 return line
+        if '"' in text[:24] and (structure := _STRUCTURE.match(text)):
+            self.record_s = float(structure[1]) if structure[1] else self.record_s
+            return Line("")
         line = Line("")
         at, layers, timed = 0, 0, False
         while layers < MAX_LAYERS and at < len(text):
@@ -109,7 +119,9 @@ class Stripper:
                     break
             else:
                 break
-            timed = self.take(line, name, match) or timed
+            self.take(line, name, match)
+            # A host stands after a time of the day, and dmesg's own (with a comma) has none.
+            timed = name in ("syslog", "day first") or (name == "iso" and "," not in match[0])
             at = match.end()
             layers += 1
             if name == "unit":
@@ -118,8 +130,8 @@ class Stripper:
         line.message = message if message.isprintable() else message.translate(_CONTROL)
         return line
 
-    def take(self, line: Line, name: str, match: re.Match[str]) -> bool:
-        """Note what a prefix says; whether it was a time."""
+    def take(self, line: Line, name: str, match: re.Match[str]) -> None:
+        """Note what a prefix says."""
         match name:
             case "boot":
                 line.time = match[0].strip(" []")
@@ -135,18 +147,14 @@ class Stripper:
             case "human" | "iso" | "syslog" | "day first" | "clock":
                 line.time = (match[match.lastgroup or 0] or match[0]).strip()
                 line.clock_s = clock_of(line.time)
+                if name == "human" and line.clock_s is not None:
+                    self.elapsed_s = line.clock_s
             case "caller":
                 line.caller = match["caller"]
-                return False
             case "kernel":
                 line.host = match["host"] or line.host
-                return False
             case "host" | "unit":
                 line.host = match[1]
-                return False
-            case _:
-                return False
-        return True
 
 
 def clock_of(text: str) -> float | None:
@@ -172,7 +180,7 @@ def _from_json(text: str) -> Line | None:
         if key is None:
             return None
         try:
-            return Line(str(json.loads(text[key.end() - 1 :].rstrip(" ,\r"))))
+            return Line(str(json.loads(text[key.end() - 1 :].rstrip(" ,\r"))).lstrip())
         except (ValueError, RecursionError):
             return None
     try:

@@ -9,7 +9,6 @@ Nothing grows with the text: threads, findings and moments are bounded, and what
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -24,6 +23,8 @@ from splvm.paste.prefixes import Line, Stripper
 
 # Lines that say nothing and may still stand within a report, and within one of a crash.
 PATIENCE = 60
+# Lines that say nothing between two frames of one stack.
+MAX_GAP = 8
 # What says nothing in a log, and nobody misses.
 _IDLE = re.compile(r"-\[ cut here \]-|hung_task_timeout_secs|Tainted: |Modules linked in|^\W{0,8}[0-9a-f ]{30,}$")
 # Gaps named of a text.
@@ -52,7 +53,13 @@ _BLOCKED_ON = re.compile(
 _HOLDS = re.compile(r"\d{1,3} locks? held by (?P<comm>.{1,60}?)/(?P<pid>\d{1,10})[:.,]?", re.ASCII)
 _HELD = re.compile(r"#\d{1,3}:\s{1,4}(?P<address>[0-9a-f]{8,16})\s{1,4}\((?P<name>[^)]{1,120})\)", re.ASCII)
 _HALF_TASK = re.compile(r"task:\S.{0,64}?\s{1,20}state:[A-Za-z?]", re.ASCII)
-_HALF_HUNG = re.compile(r"INFO: task .{1,60}?:\d{1,10}(?: blocked| blocked for| blocked for more)?\s*$", re.ASCII)
+_HALF_HUNG = re.compile(r"INFO: task (?:(?! blocked).){1,60}?:\d{1,10}(?: blocked| blocked for| blocked for more)?\s*$", re.ASCII)
+
+
+_CPU_HEAD = re.compile(r"NMI backtrace for cpu \d|(?:sysrq: )?CPU\d{1,6}:$|Sending NMI from CPU", re.ASCII)
+# Stacks that no line of the kernel's is said of, and how kernels before 5.2 end them.
+_BARE = frozenset(("stack", "drgn", "crash", "sdb"))
+_ALL_ONES = re.compile(r"0xf{8,16}\s*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,9 @@ class Reader:
         self.hung: dict[str, int] = {}
         self.spoken = False
         self.last_hung: dict[int, int] = {}
-        self.number = 0
+        # Lines since the last frame, and messages that the scanner got.
+        self.gap = 0
+        self.ordinal = 0
 
     # Lines
 
@@ -136,7 +145,9 @@ class Reader:
     def read_block(self, block: Block) -> None:
         at = 0 if self.busy else block.next_hint(0)
         while at < len(block.lines):
-            self.before = next((it for it in reversed(block.lines[max(0, at - 3) : at]) if it.strip()), "")
+            if not self.busy:
+                raw = next((it for it in reversed(block.lines[max(0, at - 3) : at]) if it.strip()), "")
+                self.before = "".join(Cleaner().clean(raw)[-1:])
             self.read_line(block.number + at, block.lines[at], block)
             at = at + 1 if self.busy else block.next_hint(at + 1)
 
@@ -151,7 +162,7 @@ class Reader:
             line = self.stripper.strip(part)
             if self.half:
                 line.message, self.half = f"{self.half} {line.message}", ""
-            if not line.message:
+            if not line.message or line.message[:1] in "{}":
                 continue
             if self.is_half(line.message):
                 self.half = line.message[:400]
@@ -159,6 +170,8 @@ class Reader:
                 continue
             if kind := self.take(number, line):
                 self.use(number, kind, block)
+            else:
+                self.before = part
 
     def is_half(self, message: str) -> bool:
         """Whether a mailer broke this line before the number of the thread."""
@@ -229,6 +242,10 @@ class Reader:
                 self.moment.cut = ""
             self.sysrq, self.moment = "", None
             return "log"
+        if _CPU_HEAD.match(message):
+            self.close_threads()
+            self.scan(number, line)
+            return "log"
         if _DROPPED.search(message):
             if self.moment is not None:
                 self.moment.cut = "the kernel dropped messages"
@@ -249,7 +266,10 @@ class Reader:
             self.spoken |= kind == PasteKind.HUNG_TASKS_SILENCED
             return "log"
         was = self.scanner.open
-        self.scan(number, line)
+        if not self.in_trace or self.scanner.kind_of(message) or message.startswith("---["):
+            self.scan(number, line)
+        elif self.count_gap() > MAX_GAP:
+            self.end_trace()
         if self.scanner.open is not was and self.scanner.open is not None:
             self.close_threads()
             return "log"
@@ -263,17 +283,38 @@ class Reader:
 
     def scan(self, number: int, line: Line, message: str = "") -> None:
         """Give the scanner of complaints a line in the form that it knows."""
-        self.scanner.read_message(number, line.time_s, line.caller, message or line.message, True)
+        # Distances count in messages: what stands between two of them depends on who pasted it.
+        self.ordinal += 1
+        self.scanner.read_message(self.ordinal, line.time_s, line.caller, message or line.message, True)
         report = self.scanner.open
-        if report is not None and report.line == number and number not in self.origins:
-            self.origins[number] = Origin(line.time)
+        if report is not None and report.line == self.ordinal:
+            self.origins[self.ordinal] = Origin(line.time, line=number)
         if len(self.scanner.reports) > 1:
             self.drain()
 
     def drain(self) -> None:
         for report in self.scanner.drain():
             self.into.findings.add_report(report, self.origins.pop(report.line, Origin()))
-        self.origins = {at: origin for at, origin in self.origins.items() if at + 1000 > self.last_used}
+        self.origins = {at: origin for at, origin in self.origins.items() if at + 1000 > self.ordinal}
+
+    @property
+    def in_trace(self) -> bool:
+        """Whether the next line may be another frame of what is open."""
+        report = self.scanner.open
+        if report is not None:
+            return report.stage is Stage.TRACE and bool(report.frames or report.guesses)
+        return any(thread.frames or thread.guesses for thread in self.open.values())
+
+    def count_gap(self) -> int:
+        self.gap += 1
+        return self.gap
+
+    def end_trace(self) -> None:
+        """What comes from here on is another stack."""
+        self.gap = 0
+        self.close_threads()
+        if self.scanner.open is not None and not self.scanner.open.dying:
+            self.scanner.open = None
 
     # Stacks
 
@@ -333,9 +374,11 @@ class Reader:
             if moment is None or moment.source != source:
                 moment = self.begin_moment(source, line)
             blocked = head.blocked_s or 0
-            again = thread.kind == "hung" and thread.pid in moment.threads and self.is_again(thread.pid, blocked, line)
+            again = thread.kind == "hung" and thread.pid in moment.reported and self.is_again(thread.pid, blocked, line)
             if thread.kind == "hung" and not moment.fits(thread.pid, line.host, line.clock_s, again=again):
                 moment = self.begin_moment(source, line)
+            if thread.kind == "hung":
+                moment.reported.add(thread.pid)
             if blocked:
                 self.last_hung[thread.pid] = blocked
                 moment.timeout_s = min(max(blocked, 10), USUAL_TIMEOUT_S)
@@ -383,7 +426,7 @@ class Reader:
         for other in before[-1:]:
             other.mixed = True
 
-    def take_frames(self, number: int, line: Line, frames: Iterable[Frame]) -> None:
+    def take_frames(self, number: int, line: Line, frames: tuple[Frame, ...]) -> None:
         thread = self.open.get(line.caller)
         report = self.scanner.open
         if report is not None and report.stage is Stage.PREAMBLE:
@@ -392,8 +435,8 @@ class Reader:
         kind = "drgn" if line.message[:1] == "#" and " at " not in line.message else "stack"
         for frame in frames:
             guess = frame.guess
-            first = thread is None or (thread.ended and not guess)
-            if first and thread is not None and thread.kind not in ("stack", "drgn", "crash", "sdb"):
+            first = thread is None or (thread.ended and not guess) or self.is_headed(thread)
+            if first and thread is not None and thread.kind not in _BARE:
                 if thread.ended and report is None:
                     self.mix(thread)
                 elif thread.ended:
@@ -406,8 +449,18 @@ class Reader:
                     self.split(thread)
                 thread.add(frame.function, guess=guess)
                 thread.ended = thread.ended or (frame.function in BOTTOM and not guess)
+            self.gap = 0
             mark = "? " if guess else ""
             self.scan(number, line, f" {mark}{frame.function}+0x0/0x0")
+        if not frames and thread is not None and _ALL_ONES.search(line.message):
+            thread.ended = True
+
+    def is_headed(self, thread: Thread) -> bool:
+        """Whether the line before this frame says that it is another thread's."""
+        if self.gap == 0 or thread.kind not in _BARE:
+            return False
+        head = loose_head(self.stripper.strip(self.before).message)
+        return head is not None and head.pid != thread.pid
 
     def split(self, thread: Thread) -> None:
         """A thread goes to sleep once only: what follows is another stack, or mixed with it."""
