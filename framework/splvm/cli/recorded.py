@@ -100,7 +100,10 @@ def parse_slab(
     as_json: JsonOption = False,
     sort: Annotated[str, typer.Option(help=f"Sort the caches by a column: {', '.join(SORTS)}.", metavar="COLUMN")] = "",
 ) -> None:
-    """Read a slab file, also one pasted into a report, and several readings of it; status 1 if it contradicts itself."""
+    """Read a slab file, also one pasted into a report, or several readings of it.
+
+    Status 1 if it cannot be read, or contradicts itself.
+    """
     if sort and sort not in SORTS:
         raise UsageError(f"--sort {sort}: no such column; there are {', '.join(SORTS)}")
     try:

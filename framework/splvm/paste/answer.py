@@ -16,7 +16,7 @@ MAX_CHARS = 400
 
 _CLOSES = {
     Closes.CYCLE: "It closes: these threads wait for each other, a deadlock.",
-    Closes.UNKNOWN: "It may close: what the last one waits for is not in the text. This is neither proved nor ruled out.",
+    Closes.UNKNOWN: "It may close: what the last one waits for is not in the text. That is neither proved nor refuted.",
     Closes.CHAIN: "It does not close: it ends in something that has a name and waits for no thread.",
     None: "Nothing in the text waits for anything that is known here.",
 }

@@ -299,7 +299,7 @@ def _with_missing(draft: Explanation, reading: Reading) -> Explanation:
         (
             unknown and bool(reasons & locks),
             "the owner of the lock",
-            "drgn or crash on /proc/kcore or a dump; a kernel with CONFIG_DETECT_HUNG_TASK_BLOCKER or lockdep prints it",
+            "drgn or crash on /proc/kcore; kernels with CONFIG_DETECT_HUNG_TASK_BLOCKER or lockdep print it",
         ),
         (
             WaitReason.TASKQ in reasons and "taskq" not in inputs,

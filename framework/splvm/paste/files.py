@@ -20,6 +20,7 @@ _HEADS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("arcstats", re.compile(r"name\s{4,40}type\s{1,8}data\s*$")),
     ("txgs", re.compile(r"txg\s{1,12}birth\s{1,16}state\s")),
 )
+_HEAD_WORDS = frozenset(("task", "slab", "MemT", "name", "txg "))
 _ROWS: dict[str, re.Pattern[str]] = {
     "taskq": re.compile(
         r"\S{1,40}(?:/\d{1,6})?(?:\s{1,8}-?\d{1,12}){3,12}\s*$|\s{0,8}(?:active|delay|wait|pend|prio): ?\["
@@ -48,21 +49,24 @@ class FileReader:
     def take(self, number: int, line: Line) -> str:
         """The kind of file that the line is of; empty if it is of none."""
         message = line.message
-        if self.slabs.take(number, message, line.time):
+        if ("0x" in message or "---" in message or message[:4] == "name") and self.slabs.take(
+            number, message, line.time
+        ):
             return "slab"
-        if _SLAB_COMMAND.match(message):
+        if "/proc/spl" in message and _SLAB_COMMAND.match(message):
             return "slab"
-        for kind, head in _HEADS:
-            if head.match(message):
-                self.section = kind
-                return kind
+        if message[:4] in _HEAD_WORDS:
+            for kind, head in _HEADS:
+                if head.match(message):
+                    self.section = kind
+                    return kind
         if self.section and _ROWS[self.section].match(message):
             if self.section == "taskq" and len(self.active) < MAX_ACTIVE:
                 self.active += [(int(pid), function) for pid, function in _ACTIVE.findall(message)]
             return self.section
-        if _DEBUG.match(message):
+        if ".c:" in message and _DEBUG.match(message):
             return "dbgmsg"
-        if _SECTION.match(message):
+        if message[:6] == "splvm:" and _SECTION.match(message):
             self.section = ""
             return "collector"
         return ""

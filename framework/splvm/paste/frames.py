@@ -37,9 +37,7 @@ _PC = re.compile(
     rf"{_NAME}\+0x[0-9a-f]{{1,16}}",
     re.ASCII,
 )
-TRACE = re.compile(
-    r"(?:[\w ]{0,24}: ?)?(?:Call [Tt]race|Stack [Tt]race|Backtrace|kernel stack):?", re.ASCII
-)
+TRACE = re.compile(r"(?:[\w ]{0,24}: ?)?(?:Call [Tt]race|Stack [Tt]race|Backtrace|kernel stack):?", re.ASCII)
 MARK = re.compile(r"(?:</?[#A-Z0-9]{2,12}>)\s{0,8}$", re.ASCII)
 # Where every stack of a thread ends.
 BOTTOM = frozenset(
@@ -108,7 +106,7 @@ _ADDRESS_ONLY = re.compile(r"\[<[0-9a-fx]{1,18}>\]\s{0,2}(?:0x[0-9a-f]{1,16}(?:/
 
 def program_counter(message: str) -> str:
     """The function that a line of registers names; empty if it is none."""
-    match = _PC.match(message)
+    match = _PC.match(message) if message[:1] in ("R", "p", "N", "K") else None
     return match["function"] if match else ""
 
 
@@ -134,10 +132,12 @@ _HUNG = re.compile(
 _TASK = re.compile(r"task:(?P<comm>.{1,64}?)\s{1,20}state:(?P<state>[A-Za-z?])", re.ASCII)
 _TASK_PID = re.compile(r"\bpid: {0,12}(\d{1,10})\b", re.ASCII)
 _OLD_TASK = re.compile(
-    r"(?P<comm>\S.{0,30}?)\s{1,16}(?P<state>[RSDTtZXIPKW?])(?:\s{1,8}running task|\s{1,8}[0-9a-f]{8,16})?\s{1,12}\d{1,6}"
-    r"\s{1,12}(?P<pid>\d{1,10})\s{1,12}\d{1,10}(?:\s{1,12}\d{1,10})?(?:\s{1,4}\(\w{1,12}\))?(?:\s{1,4}0x[0-9a-f]{8,16})?\s*$",
+    r"(?P<comm>\S.{0,30}?)\s{1,16}(?P<state>[RSDTtZXIPKW?])(?:\s{1,8}running task|\s{1,8}[0-9a-f]{8,16})?"
+    r"\s{1,12}\d{1,6}\s{1,12}(?P<pid>\d{1,10})\s{1,12}\d{1,10}(?:\s{1,12}\d{1,10})?(?:\s{1,4}\(\w{1,12}\))?"
+    r"(?:\s{1,4}0x[0-9a-f]{8,16})?\s*$",
     re.ASCII,
 )
+_STATE = re.compile(r"\s[TtZXIPKW?D]\s")
 _CPU = re.compile(
     r"CPU: {1,3}\d{1,6} (?:UID: \d{1,10} )?PID: (?P<pid>\d{1,10}) Comm: (?P<comm>.{1,64}?)\s{0,2}"
     r"(?:Kdump: |Not tainted|Tainted: |$)",
@@ -182,7 +182,11 @@ def head_of(message: str) -> Head | None:
         return Head("stack", int(match["pid"]), "", "?")
     if first == "0" and (match := _SDB.match(message)):
         return Head("sdb", None, "", _SDB_STATES[match["state"]])
-    if len(message) < 160 and (match := _OLD_TASK.match(message)):
+    if (
+        len(message) < 160
+        and (" D " in message or " S " in message or " R " in message or _STATE.search(message))
+        and (match := _OLD_TASK.match(message))
+    ):
         return Head("task", int(match["pid"]), match["comm"].strip(), match["state"])
     return None
 
@@ -193,10 +197,12 @@ _LOOSE = (
         r"\S{1,32}\s{1,20}(?P<pid>\d{1,7})\s.{0,120}\s(?P<state>[RSDTZI])[<NsLl+]{0,4}\s.{0,60}\[(?P<comm>\S{1,60})\]$"
     ),
     re.compile(
-        r"(?:\W{0,8})(?:[Pp][Ii][Dd][ :=#]{0,3})?(?P<pid>\d{1,7})\b[ :=)\]-]{0,4}(?P<comm>[A-Za-z_][\w/.:+-]{0,31})?\W{0,8}$"
+        r"(?:\W{0,8})(?:[Pp][Ii][Dd][ :=#]{0,3})?(?P<pid>\d{1,7})\b[ :=)\]-]{0,4}"
+        r"(?P<comm>[A-Za-z_][\w/.:+-]{0,31})?\W{0,8}$"
     ),
     re.compile(
-        r"(?:\W{0,8})(?P<comm>[A-Za-z_][\w/.:+-]{0,31})[ :=([-]{1,3}(?:[Pp][Ii][Dd][ :=#]{0,3})?(?P<pid>\d{1,7})\W{0,8}$"
+        r"(?:\W{0,8})(?P<comm>[A-Za-z_][\w/.:+-]{0,31})[ :=([-]{1,3}(?:[Pp][Ii][Dd][ :=#]{0,3})?"
+        r"(?P<pid>\d{1,7})\W{0,8}$"
     ),
 )
 

@@ -34,8 +34,9 @@ HINTS = (
     *("+0x", "INFO: ", "BUG", "WARNING", "task:", "PC stack", "SysRq", "sysrq", "PANIC", "panic", "Oops", "Unable to"),
     *("[#", "VERIFY", "ASSERT", "LOCKUP", "UBSAN", "Unexpected gfp", "oom-killer", "ut of memory", "---[ end"),
     *("allocation failure", "vmalloc error", "vmap allocation", "Large kmem_", "large kmem_", "Linux version "),
-    *("COMMAND:", "/stack", "uncorrectable I/O", "I/O error", "I/O failure", "rejecting I/O", "imeout", "timed out"),
-    *("reset", "offline", "edium error", "hung task reports", "messages dropped", "held by", "held in the system"),
+    *("COMMAND:", "/stack", "uncorrectable I/O", "I/O error", "I/O Error", "I/O failure", "rejecting I/O", "timeout, "),
+    *("timing out command", "will reset", "resetting link", "speed USB device", "USB disconnect", "offlined", "SError"),
+    *("edium error", "hung task reports", "messages dropped", "held by", "held in the system", "task abort", "Emask"),
     *(
         "Pid: ",
         "Comm: ",
@@ -45,23 +46,12 @@ HINTS = (
         "slabsize",
         "- cache -",
         " 0x0",
-        " 0x8",
         "SUSPENDED",
     ),
-    *(
-        "slabinfo - version",
-        "MemTotal:",
-        "type data",
-        "birth ",
-        ".c:",
-        "/proc/spl",
-        "arcstats",
-        "nthr",
-        "quoted-printable",
-        "=3D",
-        "splvm:",
-    ),
-    *("#0", "#1", "exited:", "disconnect", "abort", "COMRESET", "deadman", "log_info", "SLOW IO", "zio pool=", "ZFS: Loaded"),
+    *("slabinfo - version", "MemTotal:", "type data", "birth ", ".c:", "/proc/spl", "arcstats", "nthr", "splvm:"),
+    *("quoted-printable", "=3D", "#0", "#1", "COMRESET", "deadman", "log_info", "SLOW IO", "zio pool=", "ZFS: Loaded"),
+    *("io_failure", "currently suspended", "sas_cm", "megaraid_sas", "FAILED Result", "Sense Key", "failed command"),
+    *("protection fault", "bad area", "ivide error", "Internal error", "hogged CPU", "SPLError", "aborting", "QID"),
 )
 _TAGS = re.compile(
     r"</?(?:a|b|i|u|p|tt|br|li|ol|ul|td|th|tr|em|hr|h[1-6]|div|pre|code|span|font|html|body|head|table|tbody|thead"
@@ -96,6 +86,8 @@ class Block:
     lines: list[str]
     # Places of those that may begin something.
     hinted: list[int] = field(default_factory=list)
+    # Bytes of the input up to the end of this one.
+    bytes_read: int = 0
 
     def next_hint(self, at: int) -> int:
         """The first place from `at` on that is worth a look; the number of lines if there is none."""
@@ -130,6 +122,7 @@ def read_blocks(stream: BinaryIO) -> Iterator[Block]:
                 return
             block = _block(number, data, "utf-8")
             number += len(block.lines)
+            block.bytes_read = total
             yield block
             continue
         if not data:
@@ -145,6 +138,7 @@ def read_blocks(stream: BinaryIO) -> Iterator[Block]:
                 number += newlines
                 continue
             block = _block(number, data[:cut], charset)
+            block.bytes_read = total
             number += newlines
             yield block
 

@@ -81,11 +81,18 @@ class Line:
     time: str = ""
     # Seconds since boot.
     time_s: float | None = None
-    # Seconds on a clock of the text's own: only differences mean something.
-    clock_s: float | None = None
     host: str = ""
     # Which thread or CPU printed it, if the log says so.
     caller: str | None = None
+    # Seconds since some line before, where the log has only differences.
+    elapsed_s: float | None = None
+
+    @property
+    def clock_s(self) -> float | None:
+        """Seconds on a clock of the text's own: only differences mean something."""
+        if self.time_s is not None:
+            return self.time_s
+        return self.elapsed_s if self.elapsed_s is not None else clock_of(self.time)
 
 
 class Stripper:
@@ -93,6 +100,8 @@ class Stripper:
 
     def __init__(self) -> None:
         self.elapsed_s = 0.0
+        # The last whole time, from which differences count.
+        self.human = ""
         # The time of a record of `dmesg --json`, which stands before its message.
         self.record_s: float | None = None
 
@@ -102,7 +111,7 @@ class Stripper:
             line = _from_json(text)
             if line is not None:
                 if self.record_s is not None and line.time_s is None:
-                    line.time, line.time_s, line.clock_s = str(self.record_s), self.record_s, self.record_s
+                    line.time, line.time_s = str(self.record_s), self.record_s
                 return line
         if '"' in text[:24] and (structure := _STRUCTURE.match(text)):
             self.record_s = float(structure[1]) if structure[1] else self.record_s
@@ -135,20 +144,21 @@ class Stripper:
         match name:
             case "boot":
                 line.time = match[0].strip(" []")
-                line.time_s = line.clock_s = float(match["boot_s"])
+                line.time_s = float(match["boot_s"])
             case "kmsg":
-                line.time_s = line.clock_s = int(match["kmsg_us"]) / 1e6
+                line.time_s = int(match["kmsg_us"]) / 1e6
                 line.time, line.caller = match["kmsg_us"], match["kcaller"]
             case "delta" | "lag":
+                if self.human:
+                    self.elapsed_s, self.human = clock_of(self.human) or 0.0, ""
                 self.elapsed_s += float(match[match.lastgroup or 0])
-                line.time, line.clock_s = line.time or match[0].strip(" []"), self.elapsed_s
+                line.time, line.elapsed_s = line.time or match[0].strip(" []"), self.elapsed_s
             case "unix":
-                line.time, line.clock_s = match["unix_s"], float(match["unix_s"])
+                line.time = match["unix_s"]
             case "human" | "iso" | "syslog" | "day first" | "clock":
                 line.time = (match[match.lastgroup or 0] or match[0]).strip()
-                line.clock_s = clock_of(line.time)
-                if name == "human" and line.clock_s is not None:
-                    self.elapsed_s = line.clock_s
+                if name == "human":
+                    self.human = line.time
             case "caller":
                 line.caller = match["caller"]
             case "kernel":
@@ -197,7 +207,6 @@ def _from_json(text: str) -> Line | None:
     real = record.get("__REALTIME_TIMESTAMP")
     if isinstance(boot, str) and boot.isdecimal() and len(boot) < 20:
         line.time, line.time_s = boot, int(boot) / 1e6
-        line.clock_s = line.time_s
     elif isinstance(real, str) and real.isdecimal() and len(real) < 20:
-        line.time, line.clock_s = real, int(real) / 1e6
+        line.time, line.elapsed_s = real, int(real) / 1e6
     return line

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.kernlog import FindingKind, Stage
 from splvm.paste.files import FileReader
-from splvm.paste.findings import Findings, Origin, PasteKind, PasteScanner, single_finding
+from splvm.paste.findings import Findings, Origin, PasteKind, PasteScanner, begins_report, single_finding
 from splvm.paste.frames import BOTTOM, MARK, TRACE, Frame, Head, frames_of, head_of, loose_head, program_counter
 from splvm.paste.lines import Block, Cleaner, read_blocks
 from splvm.paste.moments import MAX_LOCKS, MAX_MOMENTS, MAX_TASKS, USUAL_TIMEOUT_S, HeldLock, Moment, Thread
@@ -27,6 +27,12 @@ PATIENCE = 60
 MAX_GAP = 8
 # What says nothing in a log, and nobody misses.
 _IDLE = re.compile(r"-\[ cut here \]-|hung_task_timeout_secs|Tainted: |Modules linked in|^\W{0,8}[0-9a-f ]{30,}$")
+# Lines that are looked at however short they are, and for how many bytes of the input there is one more: what is made
+# of nothing but the beginnings of complaints takes no longer than a log does.
+LEAST_LINES = 100_000
+# What a line of a kind costs besides.
+_COSTS = {"log": 4, "slab": 2}
+BYTES_PER_LINE = 30
 # Gaps named of a text.
 MAX_UNREAD = 100
 # Reports of hung tasks after which the kernel prints no more of them (kernel.hung_task_warnings).
@@ -45,15 +51,17 @@ _DROPPED = re.compile(
 )
 _BOOT = "Linux version "
 _BLOCKED_ON = re.compile(
-    r"INFO: task (?P<comm>.{1,60}?):(?P<pid>\d{1,10})(?: <(?P<as>\w{1,10})>)? (?:is )?blocked on an? (?P<lock>[\w-]{1,20}),?"
-    r"(?: likely (?P<how>owned|last held) by task (?P<ocomm>.{1,60}?):(?P<opid>\d{1,10})(?: <(?P<oas>\w{1,10})>)?"
-    r"| but (?P<lost>the .{1,20} is not found))",
+    r"INFO: task (?P<comm>.{1,60}?):(?P<pid>\d{1,10})(?: <\w{1,10}>)? (?:is )?blocked on an? (?P<lock>[\w-]{1,20}),?"
+    r"(?: likely (?P<how>owned|last held) by task (?P<ocomm>.{1,60}?):(?P<opid>\d{1,10})(?: <\w{1,10}>)?"
+    r"| but the .{1,20} is not found)",
     re.ASCII,
 )
 _HOLDS = re.compile(r"\d{1,3} locks? held by (?P<comm>.{1,60}?)/(?P<pid>\d{1,10})[:.,]?", re.ASCII)
 _HELD = re.compile(r"#\d{1,3}:\s{1,4}(?P<address>[0-9a-f]{8,16})\s{1,4}\((?P<name>[^)]{1,120})\)", re.ASCII)
 _HALF_TASK = re.compile(r"task:\S.{0,64}?\s{1,20}state:[A-Za-z?]", re.ASCII)
-_HALF_HUNG = re.compile(r"INFO: task (?:(?! blocked).){1,60}?:\d{1,10}(?: blocked| blocked for| blocked for more)?\s*$", re.ASCII)
+_HALF_HUNG = re.compile(
+    r"INFO: task (?:(?! blocked).){1,60}?:\d{1,10}(?: blocked| blocked for| blocked for more)?\s*$", re.ASCII
+)
 
 
 _CPU_HEAD = re.compile(r"NMI backtrace for cpu \d|(?:sysrq: )?CPU\d{1,6}:$|Sending NMI from CPU", re.ASCII)
@@ -122,6 +130,11 @@ class Reader:
         self.hung: dict[str, int] = {}
         self.spoken = False
         self.last_hung: dict[int, int] = {}
+        # A line of which nothing could be made: the next one that says the same is not looked at.
+        self.dull = ""
+        # Lines that were looked at, and whether they were too many.
+        self.looked = 0
+        self.tired = False
         # Lines since the last frame, and messages that the scanner got.
         self.gap = 0
         self.ordinal = 0
@@ -148,8 +161,22 @@ class Reader:
             if not self.busy:
                 raw = next((it for it in reversed(block.lines[max(0, at - 3) : at]) if it.strip()), "")
                 self.before = "".join(Cleaner().clean(raw)[-1:])
-            self.read_line(block.number + at, block.lines[at], block)
+            text = block.lines[at]
+            self.looked += 1
+            if self.looked > LEAST_LINES + block.bytes_read // BYTES_PER_LINE:
+                self.tire(block.number + at)
+                return
+            if text != self.dull or self.busy:
+                self.read_line(block.number + at, text, block)
+                self.dull = "" if self.busy else text
             at = at + 1 if self.busy else block.next_hint(at + 1)
+
+    def tire(self, number: int) -> None:
+        """Leave out the rest of a block that has too many lines for its size."""
+        if not self.tired:
+            self.complain(number, "too many short lines that look like complaints: the rest of them is left out")
+        self.tired = True
+        self.patience = 0
 
     @property
     def busy(self) -> bool:
@@ -181,6 +208,7 @@ class Reader:
 
     def use(self, number: int, kind: str, block: Block) -> None:
         self.used[kind] = self.used.get(kind, 0) + 1
+        self.looked += _COSTS.get(kind, 0)
         self.patience = PATIENCE if kind != "" else self.patience
         if number > self.last_used + 1:
             first = max(self.last_used + 1, block.number)
@@ -200,14 +228,14 @@ class Reader:
         message = line.message
         if line.host and len(self.into.hosts) < MAX_HOSTS:
             self.into.hosts.add(line.host)
-        if match := _SYSTEM.search(message):
+        if (" version " in message or "ZFS: " in message) and (match := _SYSTEM.search(message)):
             for key, value in match.groupdict().items():
                 if value:
                     self.into.system.setdefault(key, value)
         if (frames := frames_of(message)) is not None:
             self.take_frames(number, line, frames)
             return "stack"
-        if TRACE.match(message) or MARK.match(message):
+        if (message[:1] == "<" and MARK.match(message)) or ("race" in message and TRACE.match(message)):
             return self.take_mark(number, line)
         if message[:10] == "INFO: task" and (blocked := _BLOCKED_ON.match(message)):
             self.take_owner(number, blocked)
@@ -226,27 +254,27 @@ class Reader:
 
     def take_event(self, number: int, line: Line) -> str:
         message = line.message
-        if sysrq := _SYSRQ.match(message):
+        if "Show " in message and (sysrq := _SYSRQ.match(message)):
             self.close_threads()
             self.sysrq = _SOURCES.get(sysrq["what"].strip(), "")
             self.moment = self.begin_moment(self.sysrq, line) if self.sysrq else None
             return "log"
-        if _LIST_HEAD.match(message):
+        if "PC stack" in message and _LIST_HEAD.match(message):
             if self.sysrq:
                 return "log"
             self.sysrq, self.moment = "tasks", self.begin_moment("tasks", line)
             self.moment.cut = "its header is not in the text"
             return "log"
-        if _LIST_END.match(message):
+        if message[:1] == "S" and _LIST_END.match(message):
             if self.moment is not None and self.moment.source == "sysrq-t":
                 self.moment.cut = ""
             self.sysrq, self.moment = "", None
             return "log"
-        if _CPU_HEAD.match(message):
+        if message[:1] in ("N", "C", "s", "S") and _CPU_HEAD.match(message):
             self.close_threads()
             self.scan(number, line)
             return "log"
-        if _DROPPED.search(message):
+        if ("dropped" in message or "Missed" in message) and _DROPPED.search(message):
             if self.moment is not None:
                 self.moment.cut = "the kernel dropped messages"
             return "log"
@@ -255,7 +283,7 @@ class Reader:
             self.sysrq, self.moment = "", None
             self.scan(number, line)
             return "log"
-        if holds := _HOLDS.match(message):
+        if " held by" in message and (holds := _HOLDS.match(message)):
             self.holder = int(holds["pid"])
             return "log"
         if self.holder is not None and (held := _HELD.match(message)):
@@ -266,8 +294,14 @@ class Reader:
             self.spoken |= kind == PasteKind.HUNG_TASKS_SILENCED
             return "log"
         was = self.scanner.open
-        if not self.in_trace or self.scanner.kind_of(message) or message.startswith("---["):
+        begins = begins_report(message)
+        if was is None and not begins and not self.open:
+            return ""
+        if begins and (not self.in_trace or self.scanner.kind_of(message) or message.startswith("---[")):
             self.scan(number, line)
+        elif not self.in_trace:
+            if was is not None:
+                self.scan(number, line)
         elif self.count_gap() > MAX_GAP:
             self.end_trace()
         if self.scanner.open is not was and self.scanner.open is not None:
@@ -495,8 +529,8 @@ class Reader:
             moment.owners[pid] = int(blocked["opid"])
         elif blocked["how"]:
             self.into.hints.append(
-                f"{blocked['comm']} (pid {pid}) waits for a semaphore that {blocked['ocomm']} (pid {blocked['opid']}) took"
-                " last, which proves nothing: a semaphore has no owner"
+                f"{blocked['comm']} (pid {pid}) waits for a semaphore that {blocked['ocomm']} (pid {blocked['opid']})"
+                " took last, which proves nothing: a semaphore has no owner"
             )
         self.close_threads()
 
@@ -517,7 +551,7 @@ class Reader:
         if silent and not self.spoken:
             self.into.findings.add_single(
                 PasteKind.HUNG_TASKS_SILENCED,
-                f"{max(self.hung.values())} reports of hung tasks: after {USUAL_WARNINGS} the kernel prints no more of them"
+                f"{max(self.hung.values())} reports of hung tasks: after {USUAL_WARNINGS} the kernel prints no more"
                 " unless kernel.hung_task_warnings says so",
                 "",
                 None,

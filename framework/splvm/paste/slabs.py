@@ -29,11 +29,13 @@ from splvm.paste.prefixes import Line, Stripper, clock_of
 MAX_READINGS = 1000
 MAX_CACHES = 2000
 
-_BEGINS_ROW = re.compile(r"(?P<name>\S.{0,80}?)\s{1,60}0x[0-9a-f]{3,16}(?P<cells>(?:\s{1,30}(?:\d{1,20}|-)){1,16})\s*$")
 _DATE = re.compile(
-    r"(?:[A-Z][a-z]{2} {1,2}){2}\d{1,2} \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?|^\d\d:\d\d:\d\d$",
+    r"(?:[A-Z][a-z]{2} {1,2}){2}\d{1,2} \d\d:\d\d:\d\d|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,9})?"
+    r"|^\d\d:\d\d:\d\d$",
     re.ASCII,
 )
+# The beginning of a row.
+_CUT = re.compile(r"[\w().-]{2,60}(?:\s{1,60}0x?[0-9a-f]{0,16})?(?:\s{1,30}(?:\d{1,20}|-)){0,16}")
 _MAYBE = re.compile(r"\S{1,60}\s{1,60}0x[0-9a-f]{3,16}(?:\s{1,30}(?:\d{1,20}|-)){2,16}\s*$")
 
 
@@ -79,7 +81,7 @@ class SlabReader:
         if "---" in words[0] and is_group_line(words):
             self.begin(None, time)
             return True
-        if len(words) < 4 or _BEGINS_ROW.match(line) is None:
+        if len(words) < 4 or not _may_be_row(words):
             return False
         for layout in (self.layout,) if self.layout else (Layout.NOVEMBER_2012, Layout.AUGUST_2012, Layout.BEFORE):
             if layout is not None and is_row(line, layout):
@@ -122,6 +124,12 @@ class SlabReader:
         self.rows, self.time = {}, ""
 
 
+def _may_be_row(words: Sequence[str]) -> bool:
+    """Whether a name comes first, then flags, and then nothing but numbers."""
+    at = next((at for at, word in enumerate(words[:6]) if at and word.startswith("0x")), 0)
+    return bool(at) and len(words) > at + 1 and all(word == "-" or word.isdecimal() for word in words[at + 1 :])
+
+
 def parse_slabs(text: str) -> tuple[Reading, ...]:
     """Read every slab file in a text, as people paste it.
 
@@ -139,6 +147,8 @@ def parse_slabs(text: str) -> tuple[Reading, ...]:
         aligned = any("alloc   max" in line for line in lines)
         if aligned and last_cell_width(lines[-1]) < 5:
             reader.broken.append((last, f"truncated: the last number is cut off: {excerpt(lines[-1].split()[-1])}"))
+    elif lines[-1].strip() and last == len(lines) - 1 and _CUT.fullmatch(lines[-1].strip()):
+        reader.broken.append((len(lines), f"truncated: the last row is cut: {excerpt(lines[-1])}"))
     reader.finish()
     if reader.broken:
         number, why = reader.broken[0]

@@ -9,6 +9,7 @@ Work is linear: each line is looked at once, patterns are anchored and their rep
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -414,6 +415,7 @@ def _title(message: str) -> str:
     return message[max(0, panic) :].strip()[:MAX_TITLE_CHARS]
 
 
+@functools.lru_cache(maxsize=256)
 def fingerprint_of(kind: str, title: str, frames: tuple[str, ...]) -> str:
     """What a complaint has in common with itself on another day."""
     names = without_top(frames, _REPORTING | SCHEDULER)[:5]

@@ -220,7 +220,7 @@ ROWS: tuple[WaitRow, ...] = (
         WaitReason.TXG_HOLD,
         "the open transaction",
         # The compiler makes one function of the two.
-        _names("txg_quiesce txg_quiesce_thread"),
+        _names("txg_quiesce txg_quiesce_thread txg_wait_exit"),
         (Role.TX_HOLDER,),
         "cv_wait() on tc_cv until tc_count is 0, txg_quiesce(), module/zfs/txg.c",
         top=True,
@@ -237,7 +237,7 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.BUFFER,
         "the buffer",
-        _names("dbuf_read dbuf_read_impl dmu_buf_hold_array_by_dnode"),
+        _names("dbuf_read dbuf_read_impl dmu_buf_hold_array_by_dnode arc_read"),
         (Role.ZIO,),
         "db_changed of dbuf_read(), signalled by dbuf_read_done(), module/zfs/dbuf.c and dmu.c",
     ),
@@ -426,6 +426,15 @@ ROWS: tuple[WaitRow, ...] = (
         _names("submit_bio_wait blkdev_issue_flush blk_execute_rq blkdev_issue_discard scsi_execute_cmd"),
         (),
         "submit_bio_wait(), block/bio.c; blk_execute_rq(), block/blk-mq.c: the end of the request",
+        named=True,
+    ),
+    WaitRow(
+        WaitReason.DEVICE,
+        "a place in the device's queue",
+        _names("rq_qos_wait wbt_wait blk_mq_get_tag get_request_wait __blk_mq_get_tag bt_get"),
+        (),
+        "rq_qos_wait(), block/blk-rq-qos.c; blk_mq_get_tag(), block/blk-mq-tag.c: other requests are to end",
+        fallback=True,
         named=True,
     ),
     WaitRow(

@@ -323,6 +323,11 @@ CASES: dict[str, Case] = {
         f"{ASLEEP} schedule_timeout_killable mem_cgroup_handle_over_high exit_to_user", R.MEMCG, closes=Closes.CHAIN
     ),
     "device": alone(f"{ASLEEP} io_schedule submit_bio_wait blkdev_issue_flush", R.DEVICE, closes=Closes.CHAIN),
+    "a place in the device's queue": alone(
+        f"{ASLEEP} io_schedule rq_qos_wait wbt_wait __rq_qos_throttle blk_mq_submit_bio vdev_disk_io_start zio_nowait",
+        R.DEVICE,
+        closes=Closes.CHAIN,
+    ),
     "a thread of the pipeline waits for itself": Case(
         (thread(300, "z_wr_iss_3", f"{CV} {INACTIVE} {SHRINK} zio_buf_alloc zio_execute {TASKQ}"), SYNC),
         {300: R.TXG, 400: R.ZIO},
