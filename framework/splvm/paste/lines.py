@@ -104,7 +104,8 @@ def read_blocks(stream: BinaryIO) -> Iterator[Block]:
     charset, number, rest, total = "", 1, b"", 0
     while True:
         try:
-            data = stream.read(BLOCK)
+            # What could be unpacked is given before the error.
+            data = cast(io.BufferedReader, stream).read1(BLOCK)
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             yield _block(number, rest, charset or "utf-8")
             raise EvidenceError(f"it cannot be unpacked any further: {error}") from error

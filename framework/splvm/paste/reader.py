@@ -49,6 +49,7 @@ _LIST_END = re.compile(r"Showing busy workqueues |Sched Debug Version: ")
 _DROPPED = re.compile(
     r"\*\* {0,2}\d{1,10} printk messages dropped|\d{1,10} printk messages dropped|Missed \d{1,10} kernel"
 )
+_NO_END = "its end is not in the text"
 _BOOT = "Linux version "
 _BLOCKED_ON = re.compile(
     r"INFO: task (?P<comm>.{1,60}?):(?P<pid>\d{1,10})(?: <\w{1,10}>)? (?:is )?blocked on an? (?P<lock>[\w-]{1,20}),?"
@@ -64,6 +65,10 @@ _HALF_HUNG = re.compile(
 )
 
 
+# Stacks of a report that are not of who complains: mm/kasan/report.c.
+_ANOTHER = re.compile(
+    r"(?:Allocated|Freed) by task |Last potentially related|The buggy address|Uninit was |Second to last"
+)
 _CPU_HEAD = re.compile(r"NMI backtrace for cpu \d|(?:sysrq: )?CPU\d{1,6}:$|Sending NMI from CPU", re.ASCII)
 # Stacks that no line of the kernel's is said of, and how kernels before 5.2 end them.
 _BARE = frozenset(("stack", "drgn", "crash", "sdb"))
@@ -266,7 +271,7 @@ class Reader:
             self.moment.cut = "its header is not in the text"
             return "log"
         if message[:1] == "S" and _LIST_END.match(message):
-            if self.moment is not None and self.moment.source == "sysrq-t":
+            if self.moment is not None and self.moment.cut == _NO_END:
                 self.moment.cut = ""
             self.sysrq, self.moment = "", None
             return "log"
@@ -294,6 +299,9 @@ class Reader:
             self.spoken |= kind == PasteKind.HUNG_TASKS_SILENCED
             return "log"
         was = self.scanner.open
+        if was is not None and _ANOTHER.match(message):
+            self.finish_trace(number, line)
+            return "log"
         begins = begins_report(message)
         if was is None and not begins and not self.open:
             return ""
@@ -431,7 +439,7 @@ class Reader:
     def begin_moment(self, source: str, line: Line) -> Moment:
         moment = Moment(source, line.host, line.clock_s)
         if source == "sysrq-t":
-            moment.cut = "its end is not in the text"
+            moment.cut = _NO_END
         if len(self.into.moments) >= MAX_MOMENTS:
             del self.into.moments[MAX_MOMENTS // 2]
         self.into.moments.append(moment)
@@ -449,9 +457,16 @@ class Reader:
             self.scan(number, line, "Call Trace:")
         else:
             self.scan(number, line)
-            if thread is not None and line.message.startswith("</TASK>"):
-                thread.ended = True
+            if line.message.startswith("</TASK>"):
+                self.finish_trace(number, line)
+                if thread is not None:
+                    thread.ended = True
         return "stack"
+
+    def finish_trace(self, number: int, line: Line) -> None:
+        """What comes from here on is no part of the report's stack."""
+        if self.scanner.open is not None and self.scanner.open.stage is Stage.TRACE:
+            self.scan(number, line, "-")
 
     def mix(self, thread: Thread) -> None:
         """Two CPUs print into each other, and nothing says which line is whose."""
@@ -463,8 +478,8 @@ class Reader:
     def take_frames(self, number: int, line: Line, frames: tuple[Frame, ...]) -> None:
         thread = self.open.get(line.caller)
         report = self.scanner.open
-        if report is not None and report.stage is Stage.PREAMBLE:
-            # Not everybody copies that line.
+        if report is not None and report.stage is Stage.PREAMBLE and report.kind is not FindingKind.LOCKDEP:
+            # Not everybody copies that line. What lockdep shows before it is the chain of locks.
             self.scan(number, line, "Call Trace:")
         kind = "drgn" if line.message[:1] == "#" and " at " not in line.message else "stack"
         for frame in frames:

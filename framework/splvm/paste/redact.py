@@ -18,7 +18,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ),
     ("WWN", r"()\b(?:wwn-|naa\.|eui\.|nvme-eui\.|nvme-uuid\.)(?:0x)?[0-9a-fA-F.-]{8,40}\b|\b0x5[0-9a-f]{15}\b"),
     ("serial number", r"()\b(?:ata|scsi|nvme|usb|virtio|sas)-[\w.:+-]{3,120}"),
-    ("serial number", r"(\b[Ss]erial(?: [Nn]umber| [Nn]o\.?)?\s?[:=#]?\s{1,8})[\w-]{4,64}"),
+    ("serial number", r"((?<!<)\b[Ss]erial(?: [Nn]umber| [Nn]o\.?)?\s?[:=#]?\s{1,8})[\w-]{4,64}"),
     ("pool or dataset", r"(\b[Pp]ool '|\b(?:pool|vdev|dataset|zvol|volume)=)[^\s',]{1,256}"),
     ("pool or dataset", r"(\bpool I/O is currently suspended:? )\S{1,256}"),
     ("user", r"(\b(?:user|USER|LOGNAME|login)[=: ]{1,2})[\w.-]{1,32}"),

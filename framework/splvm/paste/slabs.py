@@ -19,8 +19,8 @@ from splvm.evidence.formats.slab import (
     is_row,
     last_cell_width,
     layout_of,
-    parse_row,
     regressions,
+    row_of,
 )
 from splvm.evidence.formats.stream import excerpt
 from splvm.paste.prefixes import Line, Stripper, clock_of
@@ -35,7 +35,9 @@ _DATE = re.compile(
     re.ASCII,
 )
 # The beginning of a row.
-_CUT = re.compile(r"[\w().-]{2,60}(?:\s{1,60}0x?[0-9a-f]{0,16})?(?:\s{1,30}(?:\d{1,20}|-)){0,16}")
+_CUT = re.compile(
+    r"[\w().-]{1,60}(?: [\w().-]{1,30}){0,2}(?:\s{1,60}0x?[0-9a-f]{0,16})?(?:\s{1,30}(?:\d{1,20}|-)){0,16}"
+)
 _MAYBE = re.compile(r"\S{1,60}\s{1,60}0x[0-9a-f]{3,16}(?:\s{1,30}(?:\d{1,20}|-)){2,16}\s*$")
 
 
@@ -68,6 +70,8 @@ class SlabReader:
     layout: Layout | None = None
     rows: dict[str, CacheRow] = field(default_factory=dict)
     time: str = ""
+    # Of the reading whose head was read and whose rows come.
+    next_time: str = ""
     begun: int = 0
 
     def take(self, number: int, line: str, time: str = "") -> bool:
@@ -99,18 +103,18 @@ class SlabReader:
             if self.layout not in (None, layout):
                 self.finish()
             self.layout = layout
-        self.time = time or self.time
+        self.next_time = time or self.next_time
 
     def add(self, number: int, line: str, layout: Layout, time: str) -> bool:
         try:
-            row = parse_row(line, layout, number)
+            row = row_of(line, layout, number)
         except EvidenceError as error:
             self.broken.append((number, error.message))
             return True
         if row.name in self.rows:
             self.finish()
         if not self.rows:
-            self.begun, self.time = number, time or self.time
+            self.begun, self.time = number, time or self.next_time
         self.layout = layout
         if len(self.rows) < MAX_CACHES:
             self.rows[row.name] = row

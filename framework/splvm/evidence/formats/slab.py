@@ -200,7 +200,7 @@ class _Reader:
             return False
         if last and self.unfinished and self.aligned and last_cell_width(line) < 5:
             raise EvidenceError(f"truncated: the last number is cut off: {excerpt(line.split()[-1])}", line=number)
-        self.rows.append(parse_row(line, self.layout, number))
+        self.rows.append(row_of(line, self.layout, number))
         return True
 
     def complaint(self, line: str, last: bool) -> str:
@@ -228,7 +228,7 @@ def is_row(line: str, layout: Layout) -> bool:
     return len(cells) == len(_COLUMNS[layout]) and _FLAGS.fullmatch(cells[1]) is not None
 
 
-def parse_row(line: str, layout: Layout, number: int) -> CacheRow:
+def row_of(line: str, layout: Layout, number: int) -> CacheRow:
     """Read a line that :func:`is_row` takes for a row.
 
     :param number: of the line, for the error.
