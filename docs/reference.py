@@ -15,10 +15,9 @@ from splvm.builds.kernels import KERNELS
 from splvm.builds.source import BUILT
 from splvm.builds.variants import VARIANTS
 from splvm.cli import app
+from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome
-from splvm.run.expectations import EXPECTED, WHATEVER_SPL
-from splvm.run.loads import LOADS
-from splvm.run.scenarios import SCENARIOS
+from splvm.scenarios.table import EXPECTED, SCENARIOS, WHATEVER_SPL
 
 _WIDTH = 100
 
@@ -44,8 +43,17 @@ def _lines() -> Iterator[str]:
     packaged = [(each.id, each.suite, each.note) for each in KERNELS.values()]
     built = [(f"built:{each.name}", "from source", each.summary) for each in BUILT.values()]
     yield from _table(("kernel", "suite", "what it is"), [*packaged, *built])
-    yield "Loads (`--load`), with their parameters in [loads.md](loads.md):"
-    yield from _table(("load", "what it does"), [(each.name, each.summary) for each in LOADS.values()])
+    yield "Loads (`--load`), with their parameters and what these are by default; [loads.md](loads.md) has figures:"
+    loads = [
+        (
+            each.name,
+            each.summary,
+            each.level,
+            "; ".join(f"`{it.name}` {it.default}, {it.help}" for it in each.parameters),
+        )
+        for each in LOADS.values()
+    ]
+    yield from _table(("load", "what it does", "its level", "parameters"), loads)
     yield "Verdicts that are expected, where vmalloc does and does not honour GFP_NOIO for its page tables:"
     expected = [
         (scenario, variant, cell.on(honours=True).value, cell.on(honours=False).value)

@@ -11,24 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from splvm.evidence.formats.slab import parse_slab
-    from splvm.evidence.judge import judge
     from splvm.paste.explanation import Explanation, explain
+    from splvm.scenarios.judged import judge_evidence as judge
 
 __version__ = "0.1.0"
 __all__ = ("Explanation", "__version__", "explain", "judge", "parse_slab")
 
+# Module, and what it is called there.
 _HOMES = {
-    "Explanation": "splvm.paste.explanation",
-    "explain": "splvm.paste.explanation",
-    "judge": "splvm.evidence.judge",
-    "parse_slab": "splvm.evidence.formats.slab",
+    "Explanation": ("splvm.paste.explanation", "Explanation"),
+    "explain": ("splvm.paste.explanation", "explain"),
+    "judge": ("splvm.scenarios.judged", "judge_evidence"),
+    "parse_slab": ("splvm.evidence.formats.slab", "parse_slab"),
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)
 
 
 def __dir__() -> list[str]:

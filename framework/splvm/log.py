@@ -86,9 +86,7 @@ def setup_logging(verbose: int = 0, logfile: Path | None = None) -> None:
     :param verbose: -1 warnings only, 0 steps and notes (default), 1 or more also every command.
     :param logfile: appended to, with the time of day and the thread; its directory is made.
     """
-    for old in [handler for handler in LOGGER.handlers if getattr(handler, "splvm", False)]:
-        LOGGER.removeHandler(old)
-        old.close()
+    end_logging()
     human = _HumanHandler(_LEVELS[max(-1, min(verbose, 1))])
     handlers: list[logging.Handler] = [human]
     if logfile is not None:
@@ -103,6 +101,15 @@ def setup_logging(verbose: int = 0, logfile: Path | None = None) -> None:
     LOGGER.setLevel(min(handler.level for handler in handlers))
     # The root logger may have handlers of its own (pytest's do): they still get everything.
     _BOARD.enabled = human.level <= logging.INFO
+
+
+def end_logging() -> None:
+    """Take back what `setup_logging` did: nothing is printed any more."""
+    for old in [handler for handler in LOGGER.handlers if getattr(handler, "splvm", False)]:
+        LOGGER.removeHandler(old)
+        old.close()
+    LOGGER.setLevel(logging.NOTSET)
+    _BOARD.enabled = False
 
 
 @dataclass(slots=True, eq=False)

@@ -1,165 +1,167 @@
 """The pytest plugin: guests, and verdicts on them, as fixtures.
 
-The only module that imports pytest. Registered under the entry point `pytest11`, so a test directory of the user's own
-has it after `pip install`.
+Registered under the entry point `pytest11`, so every suite of an environment with splvm loads it: it imports pytest and
+the standard library alone until a test asks for one of its fixtures or markers, or its options name a kernel, and does
+nothing to tests that do not. `splvm.pytest_fixtures` has what the fixtures give.
 
 A wrong verdict is a failure of the test, with its evidence; trouble of the harness is an error. A host that cannot run
-guests skips the tests marked `vm`, unless `--require-vm` is given.
+guests skips the tests marked `splvm_vm`, unless `--splvm-require-vm` is given.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from testinfra.backend.base import BaseBackend, CommandResult
-from testinfra.host import Host
 
-from splvm.builds.kernels import KERNELS
-from splvm.builds.variants import VARIANTS, find_variant
-from splvm.campaign.plan import Axes, plan_cells, read_axes
-from splvm.deadline import Deadline
-from splvm.errors import HarnessError, UsageError
-from splvm.evidence.timeline import Timeline
-from splvm.evidence.verdict import Outcome, Verdict
-from splvm.guest.agent import AgentStream, start_agent
-from splvm.guest.guest import Guest
-from splvm.history.cell import Cell
-from splvm.host.capabilities import inspect_host
-from splvm.host.memory import available_mib
-from splvm.log import setup_logging
-from splvm.record.names import EVIDENCE_FILES, RUN_FILE
-from splvm.record.reader import read_facts
-from splvm.record.writer import RunDirectory
-from splvm.report.issue import reproducer
-from splvm.report.summary import plain
-from splvm.run.experiment import Dump, LiveReadings, OnPhase, run_until_fed
-from splvm.run.loads import parse_loads
-from splvm.run.prepare import Prepared, Wish, find_any_kernel, prepare
-from splvm.run.readings import Reading
-from splvm.run.scenarios import ANYWHERE, Workload, find_scenario
-from splvm.run.starting import load_modules, start_any_guest
+if TYPE_CHECKING:
+    from testinfra.host import Host
 
-# Seconds of the host for one command in a healthy guest, and for a guest to boot and load its modules.
-COMMAND_S = 30.0
-GUEST_S = 180.0
+    from splvm.guest.guest import Guest
+    from splvm.history.cell import Cell
+    from splvm.pytest_fixtures import Recording, RunResult
+    from splvm.run.prepare import Prepared
+
+_KERNEL = "debian-12"
+_VARIANT = "stock"
 
 _MARKERS = (
-    "vm: boots guests; skipped where the host cannot, unless --require-vm is given",
-    "slow: takes longer than the default suite allows; run with --run-slow",
-    "kernels(*ids): runs only on these kernels",
-    "memory(mib): needs this much memory of the host",
-    "cell(scenario, kernel, variant, loads): one cell of a matrix; select with -m \"cell(variant='stock')\"",
+    "splvm_vm: boots guests; skipped where the host cannot, unless --splvm-require-vm is given",
+    "splvm_slow: takes longer than the default suite allows; run with --splvm-run-slow",
+    "splvm_kernels(*ids): runs only on these kernels",
+    "splvm_memory(mib): needs this much memory of the host",
+    "splvm_cell(scenario, kernel, variant, loads): a cell of a matrix; select it by -m \"splvm_cell(variant='stock')\"",
 )
+
+# Options without their prefix; they had these names once, which others use too.
+_OLD_NAMES = ("kernel", "variant", "spl", "spl-patch", "cells", "accel", "no-template", "require-vm", "run-slow")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("splvm", "guests with SPL (splvm)")
-    group.addoption("--kernel", default="debian-12", metavar="ID", help=f"kernel: {', '.join(KERNELS)}")
-    group.addoption("--variant", default="stock", metavar="NAME", help=f"variant of SPL: {', '.join(VARIANTS)}")
-    group.addoption("--spl", default="debian", metavar="SOURCE", help="source of SPL: debian or path:DIR")
+    group.addoption("--splvm-kernel", default=_KERNEL, metavar="ID", help="kernel: `splvm kernels` lists them")
+    group.addoption("--splvm-variant", default=_VARIANT, metavar="NAME", help="variant of SPL, of `splvm variants`")
+    group.addoption("--splvm-spl", default="debian", metavar="SOURCE", help="source of SPL: debian or path:DIR")
     group.addoption(
-        "--spl-patch", action="append", default=[], type=Path, metavar="FILE", help=".patch or .cocci, may be repeated"
+        "--splvm-spl-patch",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help=".patch or .cocci, may be repeated",
     )
     group.addoption(
-        "--cells",
+        "--splvm-cells",
         type=Path,
         metavar="FILE",
         help="cells for tests with the fixture `run_cell`, a TOML file of `matrix`",
     )
-    group.addoption("--accel", default="auto", choices=("auto", "kvm", "tcg"), help="accelerator")
-    group.addoption("--no-template", action="store_true", help="boot each guest; otherwise they are clones of one")
-    group.addoption("--require-vm", action="store_true", help="fail, not skip, where guests cannot run")
-    group.addoption("--run-slow", action="store_true", help="also run tests marked slow")
+    group.addoption("--splvm-accel", default="auto", choices=("auto", "kvm", "tcg"), help="accelerator")
+    group.addoption(
+        "--splvm-no-template", action="store_true", help="boot each guest; otherwise they are clones of one"
+    )
+    group.addoption("--splvm-require-vm", action="store_true", help="fail, not skip, where guests cannot run")
+    group.addoption("--splvm-run-slow", action="store_true", help="also run tests marked splvm_slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Iterator[None]:
+    """An option's old name is an error that says the new one, unless somebody else has an option of that name.
+
+    All who can have one have said so once the first files conftest.py are read.
+    """
+    result = yield
+    if not any(map(_new_name, args)):
+        return result
+    _, unknown = parser.parse_known_and_unknown_args(args)
+    renamed = [f"{word.partition('=')[0]} is {new} now" for word in unknown if (new := _new_name(word))]
+    if renamed:
+        raise pytest.UsageError("; ".join(renamed))
+    return result
+
+
+def _new_name(word: str) -> str | None:
+    """What an old option is called now."""
+    dashes, name = word[:2], word.partition("=")[0][2:]
+    return f"--splvm-{name}" if dashes == "--" and name in _OLD_NAMES else None
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
+    kernel, variant = config.getoption("--splvm-kernel"), config.getoption("--splvm-variant")
+    if (kernel, variant) == (_KERNEL, _VARIANT):
+        return
+    from splvm.errors import UsageError
+    from splvm.pytest_fixtures import check_names
+
     try:
-        find_any_kernel(config.getoption("--kernel"))
-        find_variant(config.getoption("--variant"))
+        check_names(kernel, variant)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
-    setup_logging(0 if config.getoption("verbose") > 0 else -1)
-    if not config.getoption("hosts", None):
-        # Registered after testinfra's own plugin, so that `host` is the guest. Whoever names other hosts gets those.
-        config.pluginmanager.register(_HostPlugin(), "splvm-host")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for `run_cell` is one for each cell of a matrix."""
-    # Others may have a fixture `cell` of their own.
-    if "run_cell" not in metafunc.fixturenames:
+    # `run_cell` asks for it; a fixture `run_cell` of somebody else's does not.
+    if "splvm_cell" not in metafunc.fixturenames:
         return
+    from splvm.errors import UsageError
+    from splvm.pytest_fixtures import cells_of
+
     option = metafunc.config.getoption
-    default = Axes(scenarios=ANYWHERE, kernels=(option("--kernel"),), variants=(option("--variant"),))
     try:
-        axes = read_axes(option("--cells")) if option("--cells") else Axes()
-        cells = plan_cells(axes.over(default))
+        cells = cells_of(option("--splvm-cells"), option("--splvm-kernel"), option("--splvm-variant"))
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
-    repeats = range(1, (axes.repeat or 1) + 1)
-    metafunc.parametrize("cell", [_as_parameter(cell, n, len(repeats)) for cell in cells for n in repeats])
+    metafunc.parametrize("splvm_cell", [_as_parameter(cell, number) for cell, number in cells])
 
 
-def _as_parameter(cell: Cell, number: int, repeats: int) -> Any:
-    names = [*filter(None, asdict(cell).values()), *([str(number)] if repeats > 1 else [])]
-    return pytest.param(cell, id="-".join(names), marks=[pytest.mark.vm, pytest.mark.cell(**asdict(cell))])
+def _as_parameter(cell: Cell, number: int | None) -> Any:
+    names = [*cell.words, *([] if number is None else [str(number)])]
+    marks = [pytest.mark.splvm_vm, pytest.mark.splvm_cell(**asdict(cell))]
+    return pytest.param(cell, id="-".join(names), marks=marks)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
-    run_slow = config.getoption("--run-slow")
+    run_slow = config.getoption("--splvm-run-slow")
     for item in items:
-        if item.get_closest_marker("slow") and not run_slow:
-            item.add_marker(pytest.mark.skip(reason="slow; run with --run-slow"))
+        if item.get_closest_marker("splvm_slow") and not run_slow:
+            item.add_marker(pytest.mark.skip(reason="slow; run with --splvm-run-slow"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Steps and notes go to stderr for as long as a test runs that has to do with guests."""
+    if not item.get_closest_marker("splvm_vm") and "prepare_spl" not in getattr(item, "fixturenames", ()):
+        return (yield)
+    from splvm.log import end_logging, setup_logging
+
+    setup_logging(0 if item.config.getoption("verbose") > 0 else -1)
+    try:
+        return (yield)
+    finally:
+        end_logging()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if not item.get_closest_marker("vm"):
+    if not item.get_closest_marker("splvm_vm"):
         return
-    lacking = _lacking(item)
-    if lacking and item.config.getoption("--require-vm"):
-        pytest.fail(f"--require-vm: {lacking}", pytrace=False)
-    if lacking:
-        pytest.skip(lacking)
-    marker = item.get_closest_marker("kernels")
-    kernel = item.config.getoption("--kernel")
+    from splvm.pytest_fixtures import lacking
+
+    memory = item.get_closest_marker("splvm_memory")
+    trouble = lacking(memory.args[0] if memory else None)
+    if trouble and item.config.getoption("--splvm-require-vm"):
+        pytest.fail(f"--splvm-require-vm: {trouble}", pytrace=False)
+    if trouble:
+        pytest.skip(trouble)
+    marker = item.get_closest_marker("splvm_kernels")
+    kernel = item.config.getoption("--splvm-kernel")
     if marker and kernel not in marker.args:
         pytest.skip(f"not for kernel {kernel}")
-
-
-def _lacking(item: pytest.Item) -> str:
-    """What the host lacks to run a test, in words; empty if nothing."""
-    problems = [f"{check.name}: {check.detail}" for check in inspect_host().checks if check.required and not check.ok]
-    marker = item.get_closest_marker("memory")
-    if marker:
-        available = available_mib()
-        if available < marker.args[0]:
-            problems.append(f"memory: {available} MiB available, {marker.args[0]} needed")
-    return "; ".join(problems)
-
-
-class _Cached:
-    """Builds once for each wish; a failure is kept and raised again, not tried again."""
-
-    def __init__(self) -> None:
-        self._results: dict[Wish, Prepared | HarnessError] = {}
-
-    def get(self, wish: Wish) -> Prepared:
-        if wish not in self._results:
-            try:
-                self._results[wish] = prepare(wish)
-            except HarnessError as error:
-                self._results[wish] = error
-        result = self._results[wish]
-        if isinstance(result, HarnessError):
-            raise result
-        return result
 
 
 @pytest.fixture(scope="session")
@@ -168,16 +170,19 @@ def prepare_spl(pytestconfig: pytest.Config) -> Callable[..., Prepared]:
 
     Its arguments are fields of `Wish` and take precedence over the options.
     """
+    from splvm.pytest_fixtures import CachedBuilds
+    from splvm.run.prepare import Wish
+
     option = pytestconfig.getoption
     base: dict[str, Any] = {
-        "kernel": option("--kernel"),
-        "variant": option("--variant"),
-        "spl": option("--spl"),
-        "patches": tuple(patch.absolute() for patch in option("--spl-patch")),
-        "accelerator": option("--accel"),
-        "clones": not option("--no-template"),
+        "kernel": option("--splvm-kernel"),
+        "variant": option("--splvm-variant"),
+        "spl": option("--splvm-spl"),
+        "patches": tuple(patch.absolute() for patch in option("--splvm-spl-patch")),
+        "accelerator": option("--splvm-accel"),
+        "clones": not option("--splvm-no-template"),
     }
-    cached = _Cached()
+    cached = CachedBuilds()
     return lambda **changes: cached.get(Wish(**{**base, **changes}))
 
 
@@ -190,63 +195,32 @@ def spl(prepare_spl: Callable[..., Prepared]) -> Prepared:
 @pytest.fixture
 def guest(spl: Prepared, tmp_path: Path) -> Iterator[Guest]:
     """A guest of this test's own, with SPL and the probe loaded."""
-    deadline = Deadline(GUEST_S)
-    with start_any_guest(spl.plan, tmp_path, deadline) as running:
-        load_modules(running, spl.plan, deadline)
+    from splvm.pytest_fixtures import start_guest
+
+    with start_guest(spl, tmp_path) as running:
         yield running
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """The agent at work in a guest: give commands to the probe, wait on guest time, look at the evidence so far."""
+@pytest.fixture
+def guest_host(guest: Guest) -> Host:
+    """Assertions of testinfra on the test's guest."""
+    from splvm.errors import SetupError
 
-    directory: RunDirectory
-    agent: AgentStream
-    live: LiveReadings
-
-    def command(self, command: str) -> None:
-        """Give the probe a command (docs/formats.md)."""
-        self.agent.command(command, Deadline(COMMAND_S))
-
-    def wait_until(self, condition: Callable[[Reading], bool], limit_s: float = 10.0) -> bool:
-        """Wait until `condition` holds; False when `limit_s` of guest time have passed before."""
-        self.live.begin()
-        return self.live.wait_until(condition, limit_s, self.agent, Deadline(GUEST_S))
-
-    def read(self) -> Timeline:
-        """Everything that was recorded so far."""
-        return Timeline.from_records(self.directory.read_so_far())
+    try:
+        from splvm.pytest_host import host_of
+    except ModuleNotFoundError as error:
+        hint = "pip install pytest-testinfra, or splvm with its extra `pytest`"
+        raise SetupError("guest_host needs testinfra, which is not here", hint=hint) from error
+    return host_of(guest)
 
 
 @pytest.fixture
 def timeline(guest: Guest, tmp_path: Path) -> Iterator[Recording]:
     """The timeline of the test's guest, under way."""
-    record = RunDirectory(tmp_path / "timeline", {"scenario": "test"})
-    live = LiveReadings(record)
-    deadline = Deadline(COMMAND_S)
-    with start_agent(guest.ssh, guest.qemu.port, rate_hz=20, sink=live.take, deadline=deadline) as agent:
-        agent.command(Workload().command(), Deadline(COMMAND_S))
-        yield Recording(record, agent, live)
-    record.finish({"kind": "ended", "detail": "end of the test"})
+    from splvm.pytest_fixtures import start_recording
 
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """A run that was judged."""
-
-    verdict: Verdict
-    directory: Path
-    # What is expected of such a run.
-    expected: frozenset[Outcome]
-
-    def must_be(self, *outcomes: Outcome) -> None:
-        """Fail the test, with the reasons and the place of the evidence, unless the verdict is one of `outcomes`."""
-        if self.verdict.outcome in outcomes:
-            return
-        lines = [f"verdict {self.verdict.outcome}, expected {' or '.join(outcomes)}"]
-        lines += [f"  {plain(reason.text)}" for reason in self.verdict.reasons]
-        lines += [f"  also {outcome}: {plain(reason.text)}" for outcome, reason in self.verdict.also]
-        pytest.fail("\n".join([*lines, f"evidence: {self.directory}"]), pytrace=False)
+    with start_recording(guest, tmp_path / "timeline") as recording:
+        yield recording
 
 
 @pytest.fixture
@@ -258,83 +232,17 @@ def run_scenario(
     Its arguments: the scenario's name, `window_s`, `workload`, `dump`, `load` as on the command line, `on_phase`, and
     fields of `Wish`. A run whose guest was starved by the host is done again, as a run of its own.
     """
-    numbers = itertools.count()
+    from splvm.pytest_fixtures import scenario_runner
 
-    def run(
-        scenario: str,
-        *,
-        window_s: float | None = None,
-        workload: Workload | None = None,
-        dump: Dump = Dump.NEVER,
-        load: str = "",
-        on_phase: OnPhase | None = None,
-        **changes: Any,
-    ) -> RunResult:
-        experiment = prepare_spl(**changes).experiment(
-            find_scenario(scenario),
-            window_s=window_s,
-            workload=workload,
-            dump=dump,
-            loads=parse_loads([load] if load else ()),
-        )
-        runs = run_until_fed(experiment, tmp_path / f"run{next(numbers)}", on_phase=on_phase)
-        verdict, directory = runs[-1]
-        # As `record_property` does, which warns of any form of JUnit's XML but an old one.
-        request.node.user_properties += _properties(verdict, directory)
-        return RunResult(verdict, directory, experiment.expected)
-
-    return run
-
-
-def _properties(verdict: Verdict, directory: Path) -> Iterator[tuple[str, object]]:
-    """What JUnit's XML is to say of a run (`--junit-xml`): verdict, build, evidence and where it is."""
-    facts = read_facts(directory)
-    yield "verdict", verdict.outcome.value
-    yield "reason", plain(verdict.reasons[0].text)
-    yield "kernel", plain(str(facts["kernel"]["release"]))
-    yield "spl", plain(f"{facts['spl']['version']} {facts['spl']['variant']}")
-    yield "command", reproducer(facts)
-    yield "evidence", str(directory)
-    yield from (("attachment", str(directory / name)) for name in (RUN_FILE, *EVIDENCE_FILES))
+    return scenario_runner(prepare_spl, tmp_path, request.node.user_properties)
 
 
 @pytest.fixture
-def run_cell(cell: Cell, run_scenario: Callable[..., RunResult]) -> Callable[[], RunResult]:
+def run_cell(splvm_cell: Cell, run_scenario: Callable[..., RunResult]) -> Callable[[], RunResult]:
     """A function that runs the test's cell of a matrix, and fails unless its verdict is what is expected of it.
 
-    A test that asks for it is there once for each cell of `--cells FILE`.
+    A test that asks for it is there once for each cell of `--splvm-cells FILE`, which is its `splvm_cell`.
     """
+    from splvm.pytest_fixtures import cell_runner
 
-    def run() -> RunResult:
-        result = run_scenario(cell.scenario, kernel=cell.kernel, variant=cell.variant, load=cell.loads)
-        result.must_be(*sorted(result.expected))
-        return result
-
-    return run
-
-
-class _GuestBackend(BaseBackend):  # type: ignore[misc]
-    """testinfra over the guest's own connection, with a deadline on every command.
-
-    testinfra's paramiko backend has none, and after a reconnect may run a command twice.
-    """
-
-    NAME = "splvm"
-
-    def __init__(self, guest: Guest) -> None:
-        super().__init__("guest")
-        self._guest = guest
-
-    def run(self, command: str, *args: str, **kwargs: Any) -> CommandResult:
-        line = self.get_command(command, *args)
-        result = self._guest.ssh.run(line, deadline=Deadline(COMMAND_S), check=False)
-        return self.result(result.status, line, result.stdout, result.stderr)
-
-
-class _HostPlugin:
-    """testinfra's `host`, for the guest of the test."""
-
-    @pytest.fixture
-    def host(self, guest: Guest) -> Host:
-        """Assertions of testinfra on a healthy guest."""
-        return Host(_GuestBackend(guest))
+    return cell_runner(splvm_cell, run_scenario)

@@ -33,7 +33,7 @@ from splvm.host.store import Store
 from splvm.record.reader import read_evidence
 from splvm.run.experiment import run_experiment, run_until_fed
 from splvm.run.prepare import Wish, prepare
-from splvm.run.scenarios import find_scenario
+from splvm.scenarios.table import find_scenario
 from virtme import virtme
 
 

@@ -24,7 +24,8 @@ from splvm.evidence.verdict import Outcome
 from splvm.record.reader import read_evidence
 from splvm.run.experiment import run_experiment
 from splvm.run.prepare import Prepared, Wish, prepare
-from splvm.run.scenarios import Scenario, Step, Workload, find_scenario
+from splvm.run.scenarios import Scenario, Step, Workload
+from splvm.scenarios.table import find_scenario
 
 CALLERS = "sync-grow"
 VARIANTS = ("stock", "no-emergency", CALLERS)

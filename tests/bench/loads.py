@@ -11,12 +11,13 @@ from typing import Any
 from figures import summary
 from splvm.builds.kernels import KERNELS
 from splvm.errors import HarnessError
+from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Verdict
 from splvm.record.reader import read_evidence
 from splvm.run.experiment import run_experiment
-from splvm.run.loads import LOADS, parse_loads
+from splvm.run.loads import parse_loads
 from splvm.run.prepare import Prepared, Wish, prepare
-from splvm.run.scenarios import find_scenario
+from splvm.scenarios.table import find_scenario
 
 # Those that are a scenario of their own are told of in docs/zfs.md.
 _APART = ("zfs-mmap", "zvol-swap", "disk-swap", "arc-mlock")

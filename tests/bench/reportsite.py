@@ -21,7 +21,7 @@ from splvm.history.cell import Cell
 from splvm.history.database import History
 from splvm.history.schema import Figure, RunRow
 from splvm.record.reader import read_evidence
-from splvm.run.expectations import EXPECTED
+from splvm.scenarios.table import EXPECTED
 from splvm.site.trends import NAMES
 from splvm.site.write import write_site
 
@@ -133,6 +133,9 @@ def _run(number: int, cell: tuple[str, str, str], chance: random.Random) -> RunR
         kernel=kernel,
         variant=variant,
         loads="",
+        line="packaged",
+        parameters="",
+        content="",
         **dict.fromkeys(("release", "spl_version", "spl_source", "accelerator", "qemu", "host"), "x"),
         starved="",
         reason="worker spl_kmem_cache (pid 116) was stuck for 2.096 s in slabprobe_grow_work <- taskq_thread",

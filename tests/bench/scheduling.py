@@ -18,7 +18,7 @@ from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.errors import HarnessError
 from splvm.run.experiment import Experiment
 from splvm.run.prepare import Wish, prepare
-from splvm.run.scenarios import find_scenario
+from splvm.scenarios.table import find_scenario
 
 sys.path.append(str(PROJECT / "tests" / "helpers"))
 from cluster_processes import cluster

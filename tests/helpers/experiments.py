@@ -10,7 +10,7 @@ from splvm.guest.guestplan import GuestPlan
 from splvm.guest.machine import MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.run.experiment import Experiment
-from splvm.run.scenarios import SCENARIOS
+from splvm.scenarios.table import SCENARIOS
 
 
 def experiment(qemu: str = "no-such-program", **facts: Any) -> Experiment:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from splvm.evidence.checks.loadlevel import POOLED
+from splvm.evidence.checks.loadlevel import on_pool
 from splvm.evidence.formats.stream import Frame, What
 from splvm.evidence.timeline import Evidence, Timeline
+from splvm.evidence.verdict import Outcome
 from splvm.record.writer import RunDirectory
 
 Record = dict[str, Any]
@@ -63,16 +64,6 @@ POOL = "zfs-held-worker"
 # Nothing is held: what is looked at is the load, with a pool and without.
 ZVOL, DISK, ARC, ROOM = "zvol-swap", "disk-swap", "zfs-arc-mlock", "zfs-arc-room"
 MAPPED, EXT4 = "zfs-mmap", "ext4-mmap"
-LOADS = {
-    LOADED: ("writeback", "lowmem"),
-    POOL: ("zfs",),
-    ZVOL: ("zvol-swap",),
-    DISK: ("disk-swap",),
-    ARC: ("arc-mlock",),
-    ROOM: ("arc-mlock",),
-    MAPPED: ("zfs-mmap", "lowmem"),
-    EXT4: ("writeback", "lowmem"),
-}
 
 # What the thread of LONG keeps at most, besides those that it gives back while that is timed.
 KEEP = 100
@@ -131,44 +122,71 @@ _HELD_PHASES = (
 
 _ENDURED = (Phase("", 2), Phase("load", 20), Phase("window", 120), Phase("window-end", 0), Phase("end", 2))
 
-PHASES: Mapping[str, tuple[Phase, ...]] = {
-    NOMINAL: (
-        Phase("", 2),
-        Phase("settle", 10, ("start",)),
-        Phase("window", 60),
-        *_AUDIT,
-        Phase("resume", 4, ("resume",)),
-        *_FINISH,
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of run that can be simulated: a scenario, or one of the ways that it may go."""
+
+    phases: tuple[Phase, ...]
+    # The verdict when nothing is wrong.
+    best: Outcome
+    # Names of loads.
+    loads: tuple[str, ...] = ()
+    # The kind that it is besides, and something more: what goes wrong in that can go wrong in this.
+    like: str = ""
+
+
+def _also(phase: Phase) -> tuple[Phase, ...]:
+    """The phases of a held worker, and one before them."""
+    return (_HELD_PHASES[0], phase, *_HELD_PHASES[1:])
+
+
+def _held_by(command: str, *releases: str) -> tuple[Phase, ...]:
+    """The phases of a held worker, with other commands."""
+    commands = {"hold": (command, "hold"), "release": releases}
+    return tuple(replace(phase, commands=commands.get(phase.name, phase.commands)) for phase in _HELD_PHASES)
+
+
+KINDS: Mapping[str, Kind] = {
+    HELD: Kind(_HELD_PHASES, Outcome.PROGRESS),
+    NOMINAL: Kind(
+        (
+            Phase("", 2),
+            Phase("settle", 10, ("start",)),
+            Phase("window", 60),
+            *_AUDIT,
+            Phase("resume", 4, ("resume",)),
+            *_FINISH,
+        ),
+        Outcome.HEALTHY,
     ),
-    GROW: (
-        Phase("", 2),
-        Phase("settle", 10, ("start",)),
-        Phase("fail", 2, ("fail grow",)),
-        Phase("window", 60),
-        *_AUDIT,
-        Phase("release", 2, ("fail off", "resume")),
-        Phase("recovered", 20),
-        *_FINISH,
+    CYCLE: Kind(_CYCLE, Outcome.PROGRESS),
+    DECLINED: Kind(_CYCLE, Outcome.IMMUNE),
+    ORGANIC: Kind(_ORGANIC, Outcome.PROGRESS),
+    GROW: Kind(
+        (
+            Phase("", 2),
+            Phase("settle", 10, ("start",)),
+            Phase("fail", 2, ("fail grow",)),
+            Phase("window", 60),
+            *_AUDIT,
+            Phase("release", 2, ("fail off", "resume")),
+            Phase("recovered", 20),
+            *_FINISH,
+        ),
+        Outcome.HEALTHY,
     ),
-    SPARE: (
-        Phase("", 2),
-        Phase("settle", 10, ("start",)),
-        Phase("hold", 4, ("fail emergency", "hold")),
-        Phase("window", 60),
-        *_AUDIT,
-        Phase("release", 2, ("fail off", "release", "resume")),
-        Phase("recovered", 20),
-        *_FINISH,
-    ),
-    HELD: _HELD_PHASES,
-    CYCLE: _CYCLE,
-    DECLINED: _CYCLE,
-    ORGANIC: _ORGANIC,
-    LONG: _HELD_PHASES,
-    LOADED: (_HELD_PHASES[0], Phase("load", 20), *_HELD_PHASES[1:]),
-    POOL: (_HELD_PHASES[0], Phase("load", 0), *_HELD_PHASES[1:]),
-    **dict.fromkeys((ZVOL, DISK, ARC, ROOM, MAPPED, EXT4), _ENDURED),
-    FRAGMENTED: (_HELD_PHASES[0], Phase("fragment", 2, ("fragment 512",)), *_HELD_PHASES[1:]),
+    SPARE: Kind(_held_by("fail emergency", "fail off", "release", "resume"), Outcome.PROGRESS),
+    LONG: Kind(_HELD_PHASES, Outcome.PROGRESS, like=HELD),
+    FRAGMENTED: Kind(_also(Phase("fragment", 2, ("fragment 512",))), Outcome.PROGRESS, like=HELD),
+    LOADED: Kind(_also(Phase("load", 20)), Outcome.PROGRESS, loads=("writeback", "lowmem")),
+    POOL: Kind(_also(Phase("load", 0)), Outcome.PROGRESS, loads=("zfs",), like=HELD),
+    ZVOL: Kind(_ENDURED, Outcome.HEALTHY, loads=("zvol-swap",)),
+    DISK: Kind(_ENDURED, Outcome.HEALTHY, loads=("disk-swap",)),
+    ARC: Kind(_ENDURED, Outcome.HEALTHY, loads=("arc-mlock",)),
+    ROOM: Kind(_ENDURED, Outcome.HEALTHY, loads=("arc-mlock",)),
+    MAPPED: Kind(_ENDURED, Outcome.HEALTHY, loads=("zfs-mmap", "lowmem")),
+    EXT4: Kind(_ENDURED, Outcome.HEALTHY, loads=("writeback", "lowmem")),
 }
 
 
@@ -347,8 +365,8 @@ def simulate(scenario: str, knobs: Knobs = GOOD) -> Run:
     }
     if scenario in (GROW, SPARE):
         facts["faults"] = {"times": INJECTED, "min_order": 0}
-    if scenario in LOADS and not knobs.unloaded:
-        facts["loads"] = [{"name": name, "values": {}} for name in LOADS[scenario]]
+    if (loads := KINDS[scenario].loads) and not knobs.unloaded:
+        facts["loads"] = [{"name": name, "values": {}} for name in loads]
     return Run(facts, _Simulation(scenario, knobs).run(), CONSOLE + knobs.console)
 
 
@@ -453,14 +471,14 @@ class _Simulation:
     """The guest, and the harness that drives it and writes down what it reads."""
 
     def __init__(self, scenario: str, knobs: Knobs) -> None:
-        self.phases = PHASES[scenario]
+        self.phases = KINDS[scenario].phases
         self.knobs = knobs
         # Rounds are transactions, and there is a trap for one thread.
         self.is_cycle = scenario_of(scenario) in (CYCLE, ORGANIC)
         self.is_declined = scenario == DECLINED
         self.is_organic = scenario == ORGANIC
         self.is_long = scenario == LONG
-        self.loads = LOADS.get(scenario, ())
+        self.loads = KINDS[scenario].loads
         self.txg = 20
         self.written = 0
         self.count = 1 if self.is_cycle or self.is_long else THREADS
@@ -699,7 +717,7 @@ class _Simulation:
         self.read_source("tasks", self.tasks_text)
         if self.loads and "load" in self.begun:
             self.read_source("load", self.load_text)
-        if POOLED & set(self.loads):
+        if on_pool(self.loads):
             self.read_source("txgs", self.txgs_text)
             if self.tick % 10 == 0:
                 self.read_source("poolstate", lambda: "ONLINE\n")

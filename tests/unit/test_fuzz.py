@@ -53,7 +53,6 @@ from splvm.evidence.formats.statusfile import parse_records
 from splvm.evidence.formats.stream import Frame, FrameReader, What
 from splvm.evidence.formats.sysrq import MAX_DUMPS, missing_tasks, parse_sysrq
 from splvm.evidence.formats.txgs import parse_txgs
-from splvm.evidence.judge import judge
 from splvm.evidence.timeline import Evidence, Timeline
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.evidence.waiting.tasklists import find_waiting
@@ -69,6 +68,7 @@ from splvm.record.reader import read_evidence
 from splvm.record.writer import RunDirectory
 from splvm.report.pasteissue import paste_issue
 from splvm.report.summary import summarize, verdict_line
+from splvm.scenarios.judged import judge_evidence as judge
 
 DATA = PROJECT / "tests" / "data"
 LIMIT_S = 30.0

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from splvm.builds.spl import SPL_DIR, _build_spl_ko, _configure, find_source
+from splvm.builds.spl import SPL_DIR, _build_spl_ko, _configure, find_source, inputs_key
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, UsageError
 from splvm.evidence.verdict import Outcome
 from splvm.host.content import input_hash
 from splvm.host.store import Store
-from splvm.plugin import RunResult
+from splvm.pytest_fixtures import RunResult
 from splvm.run.prepare import Prepared
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 BAD_PATCHES = {
     "no-hunk.patch": (
@@ -104,7 +104,7 @@ PER_SLAB = re.compile(r"(?m)^(#define\s+SPL_KMEM_CACHE_OBJ_PER_SLAB\s+)8\b")
 
 
 # What an incremental build may get wrong; a dozen builds.
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 def test_kept_tree_builds_what_a_clean_one_builds(spl: Prepared, tmp_path: Path) -> None:
     """To the byte, after edits of source and header, one that does not compile, and a patch that comes and goes."""
     tree = tmp_path / "zfs"
@@ -121,7 +121,9 @@ def test_kept_tree_builds_what_a_clean_one_builds(spl: Prepared, tmp_path: Path)
         deadline = Deadline(600)
         own = find_source(tree, spl.store, spl.apt, deadline)
         config = _configure(spl.store, spl.kernel.root, own, deadline)
-        made = _build_spl_ko(spl.store, spl.kernel.root, own, config, patches, deadline, keep=keep)
+        made = _build_spl_ko(
+            spl.store, spl.kernel.root, own, config, patches, inputs_key(tree, patches), deadline, keep=keep
+        )
         content = input_hash({"made": made.path})
         spl.store.forget(made.kind, made.key, deadline=deadline, what="spl.ko of a test")
         return content
@@ -138,7 +140,7 @@ def test_kept_tree_builds_what_a_clean_one_builds(spl: Prepared, tmp_path: Path)
     assert build("7", "16", keep=False) == mended
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 def test_checkout_without_configure(run_scenario: Callable[..., RunResult], spl: Prepared, tmp_path: Path) -> None:
     """A git checkout has nothing of what the autotools generate: autogen.sh makes it, in a copy."""
     tree = tmp_path / "zfs"

@@ -18,10 +18,10 @@ from splvm.guest.guest import Guest, start_guest
 from splvm.record.reader import read_evidence
 from splvm.run.experiment import run_until_fed
 from splvm.run.prepare import Prepared
-from splvm.run.scenarios import SCENARIOS, find_scenario
+from splvm.scenarios.table import SCENARIOS, find_scenario
 from wrecks import build_wreck, load_wreck
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 LOCKDEP = "built:lockdep"
 FAULTS = "built:faults"
@@ -36,7 +36,7 @@ def lockdep_is_on(guest: Guest) -> bool:
     return bool(works) and classes is not None and int(classes[1]) > 100
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 @pytest.mark.parametrize("kernel", [LOCKDEP, FAULTS])
 def test_built_kernel_is_what_was_asked_for(prepare_spl: Callable[..., Prepared], tmp_path: Path, kernel: str) -> None:
     prepared = prepare_spl(kernel=kernel)
@@ -59,7 +59,7 @@ def test_built_kernel_is_what_was_asked_for(prepare_spl: Callable[..., Prepared]
     assert not scan_kernel_log((tmp_path / "console.log").read_text(errors="replace"))
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 @pytest.mark.parametrize("variant", ["stock", "unscoped"])
 @pytest.mark.parametrize("scenario", ["held-worker", "reclaim-cycle"])
 def test_no_report_of_lockdep(
@@ -79,7 +79,7 @@ def test_no_report_of_lockdep(
     assert FindingKind.LOCKDEP not in {it.kind for it in scan_kernel_log(read_evidence(out).console)}
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 def test_wrong_order_of_locks_is_a_crash(prepare_spl: Callable[..., Prepared], tmp_path: Path) -> None:
     """The control: what lockdep reports is found, and it is off from then on."""
     prepared = prepare_spl(kernel=LOCKDEP)

@@ -40,18 +40,20 @@ ALL = ["nominal-debian-12-stock", "held-worker-debian-12-stock", "held-worker-de
     [
         ([], ALL),
         (["-k", "held"], ALL[1:]),
-        (["-m", "cell(variant='stock')"], ALL[:2]),
-        (["-m", "vm and not cell(scenario='nominal')"], ALL[1:]),
-        (["-m", "not vm"], []),
+        (["-m", "splvm_cell(variant='stock')"], ALL[:2]),
+        (["-m", "splvm_vm and not splvm_cell(scenario='nominal')"], ALL[1:]),
+        (["-m", "not splvm_vm"], []),
     ],
 )
 def test_cells_are_selected(project_of_a_user: pytest.Pytester, argv: list[str], names: list[str]) -> None:
-    result = project_of_a_user.runpytest_subprocess("--cells", "night.toml", "--collect-only", "-q", *argv)
+    result = project_of_a_user.runpytest_subprocess("--splvm-cells", "night.toml", "--collect-only", "-q", *argv)
     assert sorted(collected(result)) == sorted(names)
 
 
 def test_without_a_file_the_options_say_which(project_of_a_user: pytest.Pytester) -> None:
-    result = project_of_a_user.runpytest_subprocess("--variant", "unscoped", "--collect-only", "-q", "-k", "cycle")
+    result = project_of_a_user.runpytest_subprocess(
+        "--splvm-variant", "unscoped", "--collect-only", "-q", "-k", "cycle"
+    )
     assert collected(result) == ["reclaim-cycle-debian-12-unscoped"]
 
 
@@ -64,18 +66,18 @@ def test_a_fixture_of_that_name_stays_the_users(pytester: pytest.Pytester) -> No
 
 def test_a_file_that_is_none(project_of_a_user: pytest.Pytester) -> None:
     (project_of_a_user.path / "night.toml").write_text("scenarios = [nominal]")
-    result = project_of_a_user.runpytest_subprocess("--cells", "night.toml")
+    result = project_of_a_user.runpytest_subprocess("--splvm-cells", "night.toml")
     assert result.ret != 0
     assert "--file night.toml: Invalid value (at line 1, column 14)" in result.stdout.str() + result.stderr.str()
 
 
-@pytest.mark.vm
+@pytest.mark.splvm_vm
 def test_a_cell_runs_and_junit_has_its_evidence(
     spl: Prepared, project_of_a_user: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The user that pytester makes has a home of their own, and nothing in it.
     monkeypatch.setenv("SPLVM_CACHE", str(spl.store.root))
-    argv = ["--cells", "night.toml", "-k", "held-worker-debian-12-no-emergency", "--junit-xml", "x.xml"]
+    argv = ["--splvm-cells", "night.toml", "-k", "held-worker-debian-12-no-emergency", "--junit-xml", "x.xml"]
     result = project_of_a_user.runpytest_subprocess(*argv, timeout=600)
     result.assert_outcomes(passed=1, deselected=2, warnings=0)
     xml = junitparser.JUnitXml.fromfile(str(project_of_a_user.path / "x.xml"))

@@ -28,7 +28,7 @@ from splvm.record.reader import read_evidence
 from splvm.run.prepare import Prepared
 from splvm.run.starting import start_any_guest
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 LIMIT_S = 120.0
 
@@ -171,7 +171,7 @@ def test_no_room_for_a_template(tmp_path: Path, project: Path) -> None:
     assert not qemus_of(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 def test_a_builder_that_is_killed_half_way(tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "templates"
     monkeypatch.setenv("SPLVM_TEMPLATES", str(root))

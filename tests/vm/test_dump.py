@@ -16,19 +16,19 @@ from splvm.deadline import Deadline, poll
 from splvm.dump.postmortem import DumpReport, DumpThread, describe_dump, examine_dump
 from splvm.errors import DeadlineExceeded, EvidenceError, SetupError
 from splvm.evidence.formats.probestatus import ProbeStatus, parse_probe
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome
 from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.guest.guest import Guest, start_guest
 from splvm.guest.memorydump import dump_memory
 from splvm.host.debian import PrivateApt
 from splvm.host.store import Store
-from splvm.plugin import RunResult
+from splvm.pytest_fixtures import RunResult
 from splvm.record.reader import read_evidence
 from splvm.run.experiment import Dump
 from splvm.run.prepare import Prepared
+from splvm.scenarios.judged import judge_evidence as judge
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 CONFIG = "set threads=2 objects=32 size=65536 pause_us=5000 reap_rounds=1"
 # Nanoseconds of the guest after which an allocation counts as hung; SPL's own limit is a tenth of that.
@@ -43,11 +43,11 @@ def no_emergency(prepare_spl: Callable[..., Prepared]) -> Prepared:
 
 @pytest.fixture(scope="module")
 def vmlinux(no_emergency: Prepared, pytestconfig: pytest.Config) -> Path:
-    """The kernel's debug symbols. They are large, so they are only fetched with --run-slow."""
+    """The kernel's debug symbols. They are large, so they are only fetched with --splvm-run-slow."""
     store, kernel = Store.default(), no_emergency.kernel
     kept = kept_symbols(store, kernel.release, kernel.version)
-    if kept is None and not pytestconfig.getoption("--run-slow"):
-        pytest.skip("the kernel's debug symbols are not here; --run-slow fetches them")
+    if kept is None and not pytestconfig.getoption("--splvm-run-slow"):
+        pytest.skip("the kernel's debug symbols are not here; --splvm-run-slow fetches them")
     return kept or fetch_symbols(store, PrivateApt(store.root, kernel.spec.suite), kernel, Deadline(1800))
 
 

@@ -17,7 +17,6 @@ import pytest
 from leftovers import qemus_of
 from splvm.deadline import Deadline, poll
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError, QemuLaunchError
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guest import Guest, start_guest
 from splvm.host.process import as_root_args
@@ -25,10 +24,11 @@ from splvm.host.store import Store
 from splvm.record.reader import read_evidence
 from splvm.run.experiment import run_until_fed
 from splvm.run.prepare import Prepared
-from splvm.run.scenarios import find_scenario
+from splvm.scenarios.judged import judge_evidence as judge
+from splvm.scenarios.table import find_scenario
 from wrecks import build_wreck, load_wreck
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 
 # Wrecks a guest, once it is in the phase.
@@ -155,7 +155,9 @@ def wreck_module(prepare_spl: Callable[..., Prepared]) -> Path:
     return build_wreck(prepare_spl().kernel.root)
 
 
-@pytest.mark.parametrize("fault", [pytest.param(it, id=str(it), marks=[pytest.mark.slow] * it.slow) for it in FAULTS])
+@pytest.mark.parametrize(
+    "fault", [pytest.param(it, id=str(it), marks=[pytest.mark.splvm_slow] * it.slow) for it in FAULTS]
+)
 def test_fault(spl: Prepared, wreck_module: Path, tmp_path: Path, fault: Fault) -> None:
     def on_phase(guest: Guest, phase: str) -> None:
         if phase == fault.when:
@@ -229,7 +231,9 @@ PHASES = (*BEFORE_WINDOW, "window", "window-end", "park", "audit", "release")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
-@pytest.mark.parametrize("phase", [pytest.param(it, marks=[pytest.mark.slow] * (it != "window")) for it in PHASES])
+@pytest.mark.parametrize(
+    "phase", [pytest.param(it, marks=[pytest.mark.splvm_slow] * (it != "window")) for it in PHASES]
+)
 def test_ended_by_the_user(tmp_path: Path, project: Path, phase: str, number: signal.Signals, status: int) -> None:
     out = tmp_path / "run"
     with started_run(out, project, phase) as process:
@@ -265,7 +269,7 @@ def judged_line(out: Path, project: Path) -> str:
     return done.stdout.splitlines()[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 def test_two_runs_at_once(tmp_path: Path, project: Path) -> None:
     outs = [tmp_path / "one", tmp_path / "two"]
     processes = [subprocess.Popen(run_argv(out), cwd=project, stdout=subprocess.PIPE, text=True) for out in outs]
@@ -280,7 +284,7 @@ def test_two_runs_at_once(tmp_path: Path, project: Path) -> None:
     assert not qemus_of(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 def test_a_store_that_is_damaged_between_two_runs(spl: Prepared, tmp_path: Path, project: Path) -> None:
     module = spl.spl.modules[0]
     good = module.read_bytes()
@@ -293,7 +297,7 @@ def test_a_store_that_is_damaged_between_two_runs(spl: Prepared, tmp_path: Path,
     assert module.read_bytes() == good
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 def test_a_disk_that_fills_up(tmp_path: Path, project: Path) -> None:
     """The directory of the run is on a file system of its own, which is gone with the process that sees it."""
     script = 'mount -t tmpfs -o size=300k none "$0" && exec "$@"'

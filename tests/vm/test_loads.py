@@ -9,14 +9,14 @@ import pytest
 
 from splvm.builds.kernels import KERNELS
 from splvm.deadline import Deadline
-from splvm.evidence.judge import judge
+from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guest import Guest
-from splvm.plugin import RunResult
+from splvm.pytest_fixtures import RunResult
 from splvm.record.reader import read_evidence
-from splvm.run.loads import LOADS
+from splvm.scenarios.judged import judge_evidence as judge
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 BOTH = "writeback,lowmem"
 HELD = [
@@ -54,7 +54,7 @@ def test_writeback_and_low_memory(
     assert judge(read_evidence(result.directory)) == result.verdict, "the record alone gives the same verdict"
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("load", [BOTH, *LOADS])
 def test_every_load_on_every_kernel(run_scenario: Callable[..., RunResult], load: str, kernel: str) -> None:
@@ -89,7 +89,7 @@ def test_a_disk_that_writes_nothing_back_is_a_standstill(run_scenario: Callable[
     assert result.verdict.reasons[0].text.startswith("load writeback: nothing was written back to the disk between ")
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 @pytest.mark.parametrize(
     ("load", "reason"),
     [

@@ -14,13 +14,13 @@ import pytest
 from cluster_processes import another_qemu, cluster
 from leftovers import qemus_of
 from splvm.deadline import Deadline, poll
-from splvm.evidence.judge import judge
 from splvm.history.database import History
 from splvm.history.schema import TROUBLE
 from splvm.record.reader import read_evidence
 from splvm.run.prepare import Prepared
+from splvm.scenarios.judged import judge_evidence as judge
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow]
+pytestmark = [pytest.mark.splvm_vm, pytest.mark.splvm_slow]
 
 CELLS = 8
 

@@ -12,13 +12,13 @@ import pytest
 
 from leftovers import qemus_of
 from splvm.deadline import Deadline, poll
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome
 from splvm.history.database import History
 from splvm.record.reader import read_evidence
 from splvm.run.prepare import Prepared
+from splvm.scenarios.judged import judge_evidence as judge
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 MATRIX = (sys.executable, "-m", "splvm", "matrix", "--kernel", "debian-12", "--jobs", "2")
 

@@ -14,7 +14,7 @@ from leftovers import qemus_of
 from planted import plant
 from splvm.run.prepare import Prepared
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 # Seconds; a flaky one among 64 takes about 60 runs, and seldom twice as many.
 LIMIT_S = 3600
@@ -39,9 +39,9 @@ def bisect(
 @pytest.mark.parametrize(
     ("commits", "bad", "regression", "most"),
     [
-        pytest.param(8, 5, "always", 10, marks=pytest.mark.slow),
-        pytest.param(64, 41, "always", 16, marks=pytest.mark.slow),
-        pytest.param(64, 41, "sometimes", 300, marks=pytest.mark.slow),
+        pytest.param(8, 5, "always", 10, marks=pytest.mark.splvm_slow),
+        pytest.param(64, 41, "always", 16, marks=pytest.mark.splvm_slow),
+        pytest.param(64, 41, "sometimes", 300, marks=pytest.mark.splvm_slow),
     ],
 )
 def test_a_planted_regression_is_found(

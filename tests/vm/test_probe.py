@@ -13,9 +13,9 @@ from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.formats.probestatus import RunState, parse_probe
 from splvm.evidence.formats.slab import parse_slab
 from splvm.guest.guest import Guest
-from splvm.plugin import Recording
+from splvm.pytest_fixtures import Recording
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 TRANSACTIONS = "set threads=1 objects=64 size=32768 pause_us=1000 reap_rounds=1 commits=100000"
 
@@ -84,11 +84,11 @@ def shared_guest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     return guest
 
 
-def test_host_fixture_is_the_guest(host: Host, guest: Guest) -> None:
-    assert host.file("/proc/spl/kmem/slab").exists
-    assert host.run("echo %s", "a b").stdout == "a b\n"
-    assert host.run("exit 3").rc == 3
-    assert host.check_output("uname -r") == guest.ssh.run("uname -r", deadline=Deadline(30)).stdout.strip()
+def test_guest_host_is_the_guest(guest_host: Host, guest: Guest) -> None:
+    assert guest_host.file("/proc/spl/kmem/slab").exists
+    assert guest_host.run("echo %s", "a b").stdout == "a b\n"
+    assert guest_host.run("exit 3").rc == 3
+    assert guest_host.check_output("uname -r") == guest.ssh.run("uname -r", deadline=Deadline(30)).stdout.strip()
 
 
 def test_guest_has_no_way_out(guest: Guest) -> None:

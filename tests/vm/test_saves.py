@@ -14,12 +14,12 @@ import pytest
 from leftovers import qemus_of
 from splvm.builds.spl import SPL_DIR
 from splvm.deadline import Deadline, poll
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome
 from splvm.record.reader import read_evidence
 from splvm.run.prepare import Prepared
+from splvm.scenarios.judged import judge_evidence as judge
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 WAITS = "waiting for the next save"
 
@@ -38,7 +38,7 @@ def save(path: Path, text: str) -> None:
 
 
 def test_from_edit_to_verdict(tree: Path, tmp_path: Path, project: Path, pytestconfig: pytest.Config) -> None:
-    kernel, out = pytestconfig.getoption("--kernel"), tmp_path / "runs"
+    kernel, out = pytestconfig.getoption("--splvm-kernel"), tmp_path / "runs"
     options = ("--kernel", kernel, "--spl", f"path:{tree}", "--window", "2", "--out", str(out))
     argv = [sys.executable, "-m", "splvm", "watch", "held-worker", *options]
     source = tree / SPL_DIR / "spl-kmem-cache.c"

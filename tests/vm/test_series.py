@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from leftovers import qemus_of
-from splvm.evidence.judge import judge
 from splvm.record.reader import read_evidence
 from splvm.run.prepare import Prepared
+from splvm.scenarios.judged import judge_evidence as judge
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 SPLVM = (sys.executable, "-m", "splvm")
 

@@ -17,7 +17,7 @@ from splvm.guest.guest import Guest, start_guest
 from splvm.run.measurement import MODULE, kernel_traits
 from splvm.run.prepare import PREPARE_BUDGET_S, PreparedKernel, Wish, prepare_kernel
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 FLAGS = (Way.NOFS_FLAGS, Way.NOIO_FLAGS)
 SCOPES = (Way.NOFS_SCOPE, Way.NOIO_SCOPE)
@@ -40,10 +40,10 @@ def measure(kernel: PreparedKernel, *, anew: bool = True) -> KernelTraits:
 @pytest.fixture(scope="module")
 def kernel(pytestconfig: pytest.Config) -> PreparedKernel:
     """The kernel of the command line, with a guest that has no SPL."""
-    return prepared(pytestconfig.getoption("--kernel"), pytestconfig.getoption("--accel"))
+    return prepared(pytestconfig.getoption("--splvm-kernel"), pytestconfig.getoption("--splvm-accel"))
 
 
-@pytest.mark.kernels("debian-12", "debian-13", "debian-sid")
+@pytest.mark.splvm_kernels("debian-12", "debian-13", "debian-sid")
 def test_flags_are_honoured(kernel: PreparedKernel) -> None:
     traits = measure(kernel)
     assert traits.doubts == ()
@@ -52,20 +52,20 @@ def test_flags_are_honoured(kernel: PreparedKernel) -> None:
     assert Level.PMD in traits.levels(Way.NOIO_FLAGS, TraitAnswer.HONOURED)
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 def test_flags_are_ignored(pytestconfig: pytest.Config) -> None:
     """The control: the same measurement on a kernel from before they were honoured."""
-    traits = measure(prepared("debian-11", pytestconfig.getoption("--accel")))
+    traits = measure(prepared("debian-11", pytestconfig.getoption("--splvm-accel")))
     assert traits.doubts == ()
     assert {way: traits.honours(way) for way in FLAGS} == dict.fromkeys(FLAGS, False)
     assert {way: traits.honours(way) for way in SCOPES} == dict.fromkeys(SCOPES, True)
     assert traits.levels(Way.NOIO_FLAGS, TraitAnswer.IGNORED) == (Level.PTE, Level.PMD)
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 def test_a_kernel_complains_of_flags(pytestconfig: pytest.Config) -> None:
     """Of those that SPL passed before 2.3, since Linux commit 07003531e03c (in v6.19)."""
-    traits = measure(prepared("debian-sid", pytestconfig.getoption("--accel")))
+    traits = measure(prepared("debian-sid", pytestconfig.getoption("--splvm-accel")))
     assert traits.doubts == ()
     assert [answer.mask.name for answer in traits.complaints] == ["spl-highmem"]
 
@@ -94,7 +94,7 @@ def test_the_module_leaves_nothing_behind(kernel: PreparedKernel, tmp_path: Path
     assert probed.strip() == ""
 
 
-@pytest.mark.kernels("debian-12", "debian-13", "debian-sid")
+@pytest.mark.splvm_kernels("debian-12", "debian-13", "debian-sid")
 def test_with_four_levels_of_paging(kernel: PreparedKernel) -> None:
     """Then the tables of the third level are made at boot (Linux commit 6eb82f994026 (in v5.9))."""
     traits = measure(booted_with(kernel, "no5lvl"))

@@ -13,7 +13,7 @@ import pytest
 from splvm.run.prepare import Prepared
 
 # A minute of guests.
-pytestmark = [pytest.mark.vm, pytest.mark.slow]
+pytestmark = [pytest.mark.splvm_vm, pytest.mark.splvm_slow]
 
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

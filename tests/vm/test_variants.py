@@ -16,7 +16,7 @@ from splvm.host.debian import PrivateApt
 from splvm.host.mirror import SUITES
 from splvm.host.store import Store
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 # A call of SPL's own conversion, and what makes GFP_NOIO of it.

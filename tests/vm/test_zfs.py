@@ -12,19 +12,18 @@ from splvm.deadline import Deadline
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guest import Guest
 from splvm.guest.guestplan import Start
-from splvm.plugin import RunResult
-from splvm.run.expectations import WHATEVER_SPL
+from splvm.pytest_fixtures import RunResult
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Prepared
-from splvm.run.scenarios import find_scenario
 from splvm.run.starting import load_modules, start_any_guest
+from splvm.scenarios.table import WHATEVER_SPL, find_scenario
 
-pytestmark = pytest.mark.vm
+pytestmark = pytest.mark.splvm_vm
 
 LIMIT_S = 300.0
 
 
-@pytest.mark.parametrize("start", [Start.LOADED, pytest.param(Start.BOOT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("start", [Start.LOADED, pytest.param(Start.BOOT, marks=pytest.mark.splvm_slow)])
 def test_each_guest_has_a_pool_of_its_own(spl: Prepared, tmp_path: Path, start: Start) -> None:
     wanted = spl.experiment(find_scenario("held-worker"), loads=parse_loads(["zfs"])).guest
     for number in range(2):
@@ -53,7 +52,7 @@ def test_a_pool_whose_disk_stands_still_is_told(run_scenario: Callable[..., RunR
     assert result.verdict.reasons[0].text.startswith("pool tank: no txg was synced for ")
 
 
-@pytest.mark.slow
+@pytest.mark.splvm_slow
 @pytest.mark.parametrize("scenario", WHATEVER_SPL)
 def test_reports_of_hangs(run_scenario: Callable[..., RunResult], scenario: str) -> None:
     result = run_scenario(scenario)

@@ -20,6 +20,7 @@ from splvm.host.content import input_hash
 from splvm.host.debian import PrivateApt
 from splvm.host.mirror import find_suite
 from splvm.host.store import Store
+from splvm.ownpath import absolute, own_path
 
 RECIPE = 1
 
@@ -57,13 +58,13 @@ def find_own_kernel(name: str) -> OwnKernel | None:
 
     :raises UsageError: when they are not what a kernel is made of; the message says what is required.
     """
-    kind, colon, rest = name.partition(":")
-    if kind != "path" or not colon:
+    rest = own_path(name)
+    if rest is None:
         return None
     words = rest.split(",")
     if len(words) not in (2, 3) or not all(words):
         raise UsageError(f"--kernel {name}: the form is {FORM}")
-    vmlinuz, headers = (Path(word).expanduser().absolute() for word in words[:2])
+    vmlinuz, headers = map(absolute, words[:2])
     suite = find_suite(words[2] if len(words) == 3 else DEFAULT_SUITE).name
     if not is_bzimage(vmlinuz):
         raise UsageError(f"--kernel {name}: {vmlinuz} is no bzImage, as arch/x86/boot or /boot has one")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from splvm.builds.spl import CONFIGURE_INPUTS, SPL_DIR
 from splvm.deadline import Deadline
-from splvm.errors import UsageError
+from splvm.errors import SetupError, UsageError
 from splvm.host.process import Completed, run
 
 _GIT_S = 300.0
@@ -49,6 +49,18 @@ def list_revisions(tree: Path, good: str, bad: str, paths: Sequence[str] = SPL_P
     title = _git(tree, "log", "-1", "--format=%s", first).stdout.strip()
     found = [Revision(first, title[:_MOST_TITLE], True)]
     return found + [Revision(sha, title[:_MOST_TITLE], sha in touching) for sha, title in rows]
+
+
+def find_branch(tree: Path) -> str:
+    """The branch that a tree is on; empty if it is on none, or no git checkout, or there is no git."""
+    # A directory within another checkout is no checkout of its own.
+    if not (tree / ".git").exists():
+        return ""
+    try:
+        done = _git(tree, "symbolic-ref", "--quiet", "--short", "HEAD")
+    except SetupError:
+        return ""
+    return done.stdout.strip() if done.exit_code == 0 else ""
 
 
 def extract_revision(tree: Path, sha: str, to: Path, deadline: Deadline) -> None:

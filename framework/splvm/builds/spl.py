@@ -29,6 +29,7 @@ from splvm.host.debian import PrivateApt
 from splvm.host.process import run
 from splvm.host.store import Artefact, Store
 from splvm.log import note
+from splvm.ownpath import absolute, name_path, own_path
 
 RECIPE = 1
 
@@ -75,6 +76,8 @@ class SplBuild:
     # Directories: of zfs_config.h; of Module.symvers and SPL's headers, that is, of what other modules are built with.
     config: Path
     exports: Path
+    # Hash of SPL's sources and of all patches, the variant's too: what spl.ko was made from, wherever that was.
+    content: str = ""
 
     @property
     def debug(self) -> Mapping[str, Path]:
@@ -91,6 +94,7 @@ class SplBuild:
         return {
             "source": self.source.name,
             "version": self.source.version,
+            "content": self.content,
             "packages": {p.package: {"version": p.version, "sha256": p.sha256} for p in (self.source.package,) if p},
             "passed_over": list(self.source.passed_over),
             "variant": self.variant.name,
@@ -112,10 +116,10 @@ def check_inputs(name: str, patches: Sequence[Path]) -> Path | None:
             raise UsageError(f"--spl-patch {patch}: not a file that ends in .cocci, .patch or .diff")
     if name == "debian":
         return None
-    kind, _, directory = name.partition(":")
-    if kind != "path" or not directory:
+    directory = own_path(name)
+    if not directory:
         raise UsageError(f"--spl {name}: not a source; it is `debian` or `path:DIR`")
-    tree = Path(directory).expanduser().absolute()
+    tree = absolute(directory)
     if not (tree / SPL_DIR / "spl-kmem-cache.c").is_file():
         raise UsageError(
             f"--spl {name}: not the top of an OpenZFS tree, 2.0 or later: "
@@ -128,7 +132,7 @@ def find_source(tree: Path | None, store: Store, apt: PrivateApt, deadline: Dead
     """The user's tree, or with None that of the kernel's suite."""
     if tree is None:
         return _debian_source(store, apt, deadline)
-    return SplSource(f"path:{tree}", tree, _meta_version(tree))
+    return SplSource(name_path(tree), tree, _meta_version(tree))
 
 
 def _debian_source(store: Store, apt: PrivateApt, deadline: Deadline) -> SplSource:
@@ -186,10 +190,11 @@ def build_spl(
     config = _configure(store, root, source, deadline)
     # What is built once is built from nothing.
     keep = source.is_own or bool(patches)
-    spl = _build_spl_ko(store, root, source, config, applied, deadline, keep=keep)
+    inputs = inputs_key(source.tree, applied)
+    spl = _build_spl_ko(store, root, source, config, applied, inputs, deadline, keep=keep)
     probe = _build_probe(store, root, config, spl, deadline)
     modules = (spl.path / "spl.ko", probe.path / "slabprobe.ko")
-    return SplBuild(source, variant, tuple(patches), modules, config.path, spl.path)
+    return SplBuild(source, variant, tuple(patches), modules, config.path, spl.path, inputs)
 
 
 def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadline) -> Artefact:
@@ -251,13 +256,15 @@ def _build_spl_ko(
     source: SplSource,
     config: Artefact,
     patches: Sequence[Path],
+    inputs: str,
     deadline: Deadline,
     *,
     keep: bool,
 ) -> Artefact:
-    """:param keep: build in a tree that is kept for the next build of this source."""
+    """:param inputs: `inputs_key` of source and patches.
+    :param keep: build in a tree that is kept for the next build of this source.
+    """
     kbuild = find_images() / "spl" / "Kbuild"
-    inputs = inputs_key(source.tree, patches)
     made_with: dict[str, Input] = {"recipe": MODULE_RECIPE, "config": config.key, "kbuild": kbuild}
     # A plain patch may also touch what is not compiled here; then it has to fit there too.
     plain = any(patch.suffix != ".cocci" for patch in patches)

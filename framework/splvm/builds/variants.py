@@ -7,11 +7,12 @@ variants may share one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from splvm.assets import find_images
 from splvm.errors import UsageError
+from splvm.evidence.expectation import Expectation
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Variant:
     control_for: str
     # Semantic patches in images/spl/variants, in the order in which they are applied.
     cocci: tuple[str, ...] = ()
+    # Which verdict is expected in a scenario, by its name, where the scenario's own row does not say it.
+    expects: Mapping[str, Expectation] = field(default_factory=dict)
 
     def patches(self) -> tuple[Path, ...]:
         """What is applied to the source."""
@@ -39,30 +42,35 @@ class Variant:
 VARIANTS: Mapping[str, Variant] = {
     variant.name: variant
     for variant in (
-        Variant("stock", "the source as packaged", "the product itself"),
         Variant(
-            "no-emergency",
-            "callers wait for the worker, however long it takes",
-            "emergency objects keep callers going",
-            ("no-emergency.cocci",),
+            name="stock",
+            summary="the source as packaged",
+            control_for="the product itself",
         ),
         Variant(
-            "unscoped",
-            "worker and emergency objects as they came in 2012: NOIO in the flags only, no thread is marked",
-            "the worker itself can deadlock, where vmalloc does not honour its flags",
-            ("noio-flags.cocci", "no-marks.cocci"),
+            name="no-emergency",
+            summary="callers wait for the worker, however long it takes",
+            control_for="emergency objects keep callers going",
+            cocci=("no-emergency.cocci",),
         ),
         Variant(
-            "sync-grow",
-            "before 2012: the caller itself calls vmalloc, NOIO in the flags only, no worker, no emergency objects",
-            "the deadlock is there that the worker was made for",
-            ("noio-flags.cocci", "no-marks.cocci", "grow-in-caller.cocci"),
+            name="unscoped",
+            summary="worker and emergency objects as they came in 2012: NOIO in the flags only, no thread is marked",
+            control_for="the worker itself can deadlock, where vmalloc does not honour its flags",
+            cocci=("noio-flags.cocci", "no-marks.cocci"),
         ),
         Variant(
-            "list-walk",
-            "emergency objects are in a list, as in 2012, and each one given back is found by walking it",
-            "a free does not cost more with thousands of emergency objects held",
-            ("list-walk.cocci",),
+            name="sync-grow",
+            summary="before 2012: the caller itself calls vmalloc, NOIO in the flags only, no worker, no emergency "
+            "objects",
+            control_for="the deadlock is there that the worker was made for",
+            cocci=("noio-flags.cocci", "no-marks.cocci", "grow-in-caller.cocci"),
+        ),
+        Variant(
+            name="list-walk",
+            summary="emergency objects are in a list, as in 2012, and each one given back is found by walking it",
+            control_for="a free does not cost more with thousands of emergency objects held",
+            cocci=("list-walk.cocci",),
         ),
     )
 }

@@ -22,6 +22,7 @@ from typing import Any
 
 from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, extract_revision, list_revisions
 from splvm.builds.spl import check_inputs
+from splvm.campaign.campaignrun import CampaignRun, cell_of
 from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.campaign.repro import TROUBLES
 from splvm.campaign.search import Answer, Search
@@ -30,13 +31,14 @@ from splvm.errors import BuildError, EvidenceError, SetupError, UsageError
 from splvm.evidence.verdict import Outcome
 from splvm.host.content import file_hash
 from splvm.log import note, step
+from splvm.ownpath import absolute, name_path, own_path
 from splvm.record.jsonfile import write_json
 from splvm.run.experiment import Experiment
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import PREPARE_BUDGET_S, Wish, prepare
-from splvm.run.scenarios import find_scenario
+from splvm.scenarios.table import find_scenario
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _FILE = "bisect.json"
 
@@ -99,47 +101,16 @@ class BisectPlan:
         return cls(**{**told, **changes})
 
 
-@dataclass(frozen=True, slots=True)
-class Try:
-    """One run of a candidate."""
-
-    candidate: int
-    # None if there was trouble of the harness or the host.
-    outcome: Outcome | None
-    reason: str
-    # None if there is none.
-    directory: Path | None
-    # Of the host.
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """As bisect.json has it."""
-        return {
-            "candidate": self.candidate,
-            "verdict": self.outcome,
-            "reason": self.reason,
-            "directory": str(self.directory) if self.directory else None,
-            "seconds": round(self.seconds, 1),
-        }
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Try:
-        """:raises LookupError, ValueError, TypeError: when it is no such row."""
-        outcome = Outcome(row["verdict"]) if row["verdict"] else None
-        directory = Path(row["directory"]) if row["directory"] else None
-        return cls(int(row["candidate"]), outcome, str(row["reason"]), directory, float(row["seconds"]))
-
-
 def find_commits(tree: str, good: str, bad: str, *, pool: bool) -> tuple[Candidate, ...]:
     """The commits of a tree, as `--spl` names it.
 
     :param pool: whether guests have a ZFS pool, so that all modules are built of it and not spl.ko alone.
     :raises UsageError: when there are none.
     """
-    kind, _, directory = tree.partition(":")
-    if kind != "path" or not directory:
+    directory = own_path(tree)
+    if not directory:
         raise UsageError(f"--spl {tree}: commits are those of a git checkout", hint="it is --spl path:DIR then")
-    path = Path(directory).expanduser()
+    path = absolute(directory)
     paths = ALL_PATHS if pool else SPL_PATHS
     revisions = list_revisions(path, good, bad, paths)
     if not any(each.touches for each in revisions[1:]):
@@ -178,7 +149,7 @@ class Tally:
     why: str
 
 
-OnTry = Callable[["Bisection", Try], None]
+OnTry = Callable[["Bisection", CampaignRun], None]
 
 
 @dataclass(slots=True)
@@ -188,7 +159,7 @@ class Bisection:
     plan: BisectPlan
     # Its directory.
     out: Path
-    tries: list[Try] = field(default_factory=list)
+    tries: list[CampaignRun] = field(default_factory=list)
     # Candidates that cannot be asked, and why.
     skipped: dict[int, str] = field(default_factory=dict)
     # What a candidate's guests are made of: the same for those that are the same build.
@@ -229,7 +200,9 @@ class Bisection:
         """
 
         def take(result: JobResult) -> None:
-            found = _read(self._begun.pop(result.job.out), result)
+            number = self._begun.pop(result.job.out)
+            experiment, count = self._experiments[number], int(result.job.out.name)
+            found = CampaignRun.of(cell_of(experiment), count, experiment, result, number)
             self._take(found)
             self._keep()
             on_try(self, found)
@@ -260,7 +233,7 @@ class Bisection:
         name = candidate.id[:12] if self.plan.kind is ChangeKind.COMMITS else Path(candidate.id).name or "base"
         return f"{number:03}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}"
 
-    def _take(self, found: Try) -> None:
+    def _take(self, found: CampaignRun) -> None:
         self.tries.append(found)
         number = found.candidate
         if not self.is_silent(found):
@@ -270,7 +243,7 @@ class Bisection:
         if len(last) == TROUBLES and all(self.is_silent(each) for each in last):
             self._skip(number, f"{TROUBLES} runs in a row said nothing: {found.reason}")
 
-    def is_silent(self, each: Try) -> bool:
+    def is_silent(self, each: CampaignRun) -> bool:
         """Whether a run says nothing of what is looked for."""
         return each.outcome is None or (each.outcome.says_nothing and each.outcome not in self.plan.hits)
 
@@ -333,10 +306,10 @@ class Bisection:
                 # Its name is what a run's record says of its source.
                 tree = self.out / "tree" / candidate.id[:12]
                 try:
-                    repository = Path(plan.wish.spl.partition(":")[2])
+                    repository = absolute(own_path(plan.wish.spl) or "")
                     extract_revision(repository, candidate.id, tree, Deadline(PREPARE_BUDGET_S))
                     _check_tree(candidate, tree)
-                    return self._experiment(replace(plan.wish, spl=f"path:{tree}"))
+                    return self._experiment(replace(plan.wish, spl=name_path(tree)))
                 finally:
                     shutil.rmtree(tree.parent, ignore_errors=True)
 
@@ -362,7 +335,7 @@ class Bisection:
             found[number] = Tally(bad, good, silent, self.skipped.get(number, "").partition("\n")[0])
         return found
 
-    def evidence(self) -> list[tuple[str, Try]]:
+    def evidence(self) -> list[tuple[str, CampaignRun]]:
         """What the likeliest answer rests on: a run of the last good candidate, and a bad one of the first bad one."""
         first = self.search.likeliest().first
         told = [each for each in self.tries if not self.is_silent(each)]
@@ -397,9 +370,13 @@ def read_bisection(out: Path) -> Bisection:
     try:
         told = json.loads(path.read_bytes())
         if told["schema_version"] != SCHEMA_VERSION:
-            raise EvidenceError(f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}")
+            raise EvidenceError(
+                f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}; "
+                "nothing was started",
+                hint="begin anew",
+            )
         plan = BisectPlan.from_json(told["plan"])
-        tries = [Try.from_json(row) for row in told["runs"]]
+        tries = [CampaignRun.from_json(row) for row in told["runs"]]
         skipped, builds = ({int(number): str(value) for number, value in told[name].items()} for name in _TOLD)
         numbers = {each.candidate for each in tries} | {*skipped, *builds}
         if len(plan.candidates) < 2 or not numbers <= set(range(len(plan.candidates))):
@@ -422,7 +399,7 @@ _TOLD = ("skipped", "builds")
 def _check_tree(candidate: Candidate, tree: Path) -> None:
     """:raises BuildError: when a commit has no SPL in it."""
     try:
-        check_inputs(f"path:{tree}", ())
+        check_inputs(name_path(tree), ())
     except UsageError as error:
         raise BuildError(candidate.title, error.message, None) from error
 
@@ -431,10 +408,3 @@ def _describe(experiment: Experiment) -> str:
     """What its guests are made of, as far as candidates differ in it."""
     facts = experiment.facts
     return json.dumps([facts["kernel"]["release"], facts["spl"]["modules"], facts.get("zfs")], sort_keys=True)
-
-
-def _read(candidate: int, result: JobResult) -> Try:
-    if not result.runs:
-        return Try(candidate, None, result.trouble, None, result.seconds)
-    verdict, directory = result.last
-    return Try(candidate, verdict.outcome, verdict.reasons[0].text, directory, result.seconds)

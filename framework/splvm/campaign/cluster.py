@@ -34,12 +34,11 @@ from splvm.campaign.parcel import (
 )
 from splvm.campaign.processes import GUEST_MIB, Job, JobResult, OnDone
 from splvm.errors import EvidenceError, SetupError, UsageError
-from splvm.evidence.judge import judge
 from splvm.host.store import Store
 from splvm.log import note
-from splvm.record.reader import read_evidence
 from splvm.report.summary import plain
 from splvm.run.experiment import attempt_directory
+from splvm.scenarios.judged import judge_run
 
 FORM = "dask://HOST:PORT"
 
@@ -244,7 +243,7 @@ class Cluster:
         try:
             directories = [attempt_directory(job.out, number) for number in range(1, delivery.runs + 1)]
             unpack_runs(delivery.archive, directories)
-            runs = tuple((judge(read_evidence(each)), each) for each in directories)
+            runs = tuple((judge_run(each)[1], each) for each in directories)
         except EvidenceError as error:
             return JobResult(job, (), delivery.seconds, f"{delivery.worker}: {error.message}", error.hint, *ran)
         return JobResult(job, runs, delivery.seconds, "", None, *ran)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from splvm.errors import EvidenceError
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Verdict
 from splvm.history.rows import make_run
 from splvm.history.schema import RunRow
 from splvm.record.names import RUN_FILE
-from splvm.record.reader import last_record_s, read_console, read_evidence, read_facts
+from splvm.record.reader import last_record_s, read_console, read_facts
 from splvm.report.issue import reproducer
+from splvm.scenarios.judged import judge_run
 
 
 def find_runs(tops: Iterable[Path]) -> list[Path]:
@@ -35,8 +35,8 @@ def read_run(directory: Path) -> RunRow:
 
     :raises EvidenceError: when what is there cannot be read.
     """
-    evidence = read_evidence(directory)
-    return _row(directory, evidence.facts, judge(evidence), evidence.console)
+    evidence, verdict = judge_run(directory)
+    return _row(directory, evidence.facts, verdict, evidence.console)
 
 
 def keep_result(directory: Path, verdict: Verdict) -> RunRow:

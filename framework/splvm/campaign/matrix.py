@@ -16,23 +16,24 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.processes import Job, JobResult, OnDone
 from splvm.errors import EvidenceError, HarnessError
-from splvm.evidence.verdict import Outcome
 from splvm.history.cell import Cell
 from splvm.log import step
+from splvm.record.cellfacts import PACKAGED
 from splvm.record.jsonfile import write_json
 from splvm.run.experiment import Experiment, attempt_directory
 from splvm.run.loads import MOST_SEED, parse_loads
 from splvm.run.prepare import Prepared, Wish, prepare
-from splvm.run.scenarios import find_scenario
+from splvm.scenarios.table import find_scenario
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _FILE = "matrix.json"
 
@@ -48,11 +49,35 @@ class MatrixPlan:
     repeat: int
     # Of the loads' random numbers in the first run of each cell; every further one has the next.
     seed: int
+    # Source of SPL and patches of all cells, as `run` takes them.
+    spl: str = "debian"
+    patches: tuple[Path, ...] = ()
 
     @classmethod
-    def new(cls, cells: Sequence[Cell], repeat: int) -> MatrixPlan:
+    def new(
+        cls, cells: Sequence[Cell], repeat: int, *, spl: str = "debian", patches: Sequence[Path] = ()
+    ) -> MatrixPlan:
         batch = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-        return cls(batch, tuple(cells), repeat, secrets.randbelow(MOST_SEED - repeat))
+        return cls(batch, tuple(cells), repeat, secrets.randbelow(MOST_SEED - repeat), spl, tuple(patches))
+
+    def to_json(self) -> dict[str, Any]:
+        """As matrix.json has it."""
+        cells, patches = [cell.to_json() for cell in self.cells], [str(patch) for patch in self.patches]
+        return {
+            "batch": self.batch,
+            "cells": cells,
+            "repeat": self.repeat,
+            "seed": self.seed,
+            "spl": self.spl,
+            "patches": patches,
+        }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> MatrixPlan:
+        """:raises LookupError, ValueError, TypeError: when it is no such plan."""
+        cells = tuple(Cell.from_json(cell) for cell in told["cells"])
+        numbers = (int(told["repeat"]), int(told["seed"]))
+        return cls(str(told["batch"]), cells, *numbers, str(told["spl"]), tuple(map(Path, told["patches"])))
 
     @property
     def todo(self) -> list[tuple[Cell, int]]:
@@ -63,7 +88,7 @@ class MatrixPlan:
         """Where the directory of each run is, within that of the matrix."""
         bases: dict[str, Cell] = {}
         for cell in self.cells:
-            name = base = re.sub(r"[^\w.-]+", "-", "-".join(filter(None, asdict(cell).values())))
+            name = base = re.sub(r"[^\w.-]+", "-", "-".join(cell.words))
             # Kernels of the user's own may differ in what a name of a directory cannot have.
             for count in itertools.count(2):
                 if name not in bases:
@@ -74,70 +99,13 @@ class MatrixPlan:
         return {(cell, n): by_cell[cell] if self.repeat == 1 else by_cell[cell] / f"{n:03}" for cell, n in self.todo}
 
 
-@dataclass(frozen=True, slots=True)
-class CellRun:
-    """One run of a cell."""
-
-    cell: Cell
-    number: int
-    # Verdicts that count as expected; empty if the cell came to nothing before its run.
-    expected: frozenset[Outcome]
-    # None if there was trouble.
-    outcome: Outcome | None
-    # The first reason of the verdict, or the trouble.
-    reason: str
-    # Of the run that counts; None if there is none.
-    directory: Path | None
-    # Of the host, for all of its runs.
-    seconds: float
-    # The machine it ran on, and those that were lost while they ran it; empty where it was this one.
-    machine: str = ""
-    lost: tuple[str, ...] = ()
-
-    @property
-    def as_expected(self) -> bool:
-        """Whether the verdict is one of those that were expected."""
-        return self.outcome in self.expected
-
-    def to_json(self) -> dict[str, Any]:
-        """As matrix.json has it."""
-        return {
-            **asdict(self.cell),
-            "number": self.number,
-            "verdict": self.outcome,
-            "expected": sorted(self.expected),
-            "as_expected": self.as_expected,
-            "reason": self.reason,
-            "directory": str(self.directory) if self.directory else None,
-            "seconds": round(self.seconds, 1),
-            "machine": self.machine,
-            "lost": list(self.lost),
-        }
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> CellRun:
-        """:raises LookupError, ValueError, TypeError: when it is no such row."""
-        return cls(
-            Cell(row["scenario"], row["kernel"], row["variant"], row["loads"]),
-            int(row["number"]),
-            frozenset(map(Outcome, row["expected"])),
-            Outcome(row["verdict"]) if row["verdict"] else None,
-            str(row["reason"]),
-            Path(row["directory"]) if row["directory"] else None,
-            float(row["seconds"]),
-            # A matrix that was begun by an older version says nothing of them.
-            str(row.get("machine", "")),
-            tuple(map(str, row.get("lost", ()))),
-        )
-
-
 # Runs jobs and calls with each result: on this machine, or on others.
 Runner = Callable[[Iterable[Job], OnDone], None]
 # Called with each run as it ends, and with what came of its job if there was one.
-OnRun = Callable[[CellRun, JobResult | None], None]
+OnRun = Callable[[CampaignRun, JobResult | None], None]
 
 
-def read_matrix(out: Path) -> tuple[MatrixPlan, list[CellRun]]:
+def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
     """Plan and runs of a matrix that was begun.
 
     :raises EvidenceError: when there is none, or its file is damaged.
@@ -146,11 +114,12 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CellRun]]:
     try:
         told = json.loads(path.read_bytes())
         if told["schema_version"] != SCHEMA_VERSION:
-            raise EvidenceError(f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}")
-        plan = told["plan"]
-        cells = tuple(Cell(**cell) for cell in plan["cells"])
-        runs = [CellRun.from_json(row) for row in told["runs"]]
-        return MatrixPlan(str(plan["batch"]), cells, int(plan["repeat"]), int(plan["seed"])), runs
+            raise EvidenceError(
+                f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}; "
+                "nothing was started",
+                hint=f"begin anew; `splvm history import {out}` keeps what has run",
+            )
+        return MatrixPlan.from_json(told["plan"]), [CampaignRun.from_json(row) for row in told["runs"]]
     except FileNotFoundError:
         raise EvidenceError(f"{out} has no {_FILE}", hint="give the directory that `splvm matrix` named") from None
     except OSError as error:
@@ -159,15 +128,15 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CellRun]]:
         raise EvidenceError(f"{path} is damaged: {error}", hint="begin anew") from error
 
 
-def missing(plan: MatrixPlan, done: Iterable[CellRun]) -> list[tuple[Cell, int]]:
+def missing(plan: MatrixPlan, done: Iterable[CampaignRun]) -> list[tuple[Cell, int]]:
     """What has no verdict yet."""
     ended = {(run.cell, run.number) for run in done if run.outcome is not None}
     return [each for each in plan.todo if each not in ended]
 
 
 def run_matrix(
-    plan: MatrixPlan, out: Path, *, runner: Runner, wish: Wish, on_run: OnRun, done: Sequence[CellRun] = ()
-) -> list[CellRun]:
+    plan: MatrixPlan, out: Path, *, runner: Runner, wish: Wish, on_run: OnRun, done: Sequence[CampaignRun] = ()
+) -> list[CampaignRun]:
     """Run every cell. One that cannot be prepared, or whose guest does not boot, does not keep the others from it.
 
     :param out: directory of the matrix.
@@ -177,13 +146,13 @@ def run_matrix(
     :param done: what there is of it already. What was trouble is tried again.
     """
     runs = [run for run in done if run.outcome is not None]
-    about = asdict(plan)
+    about = plan.to_json()
 
     def keep() -> None:
         rows = [run.to_json() for run in runs]
         write_json(out / _FILE, {"schema_version": SCHEMA_VERSION, "plan": about, "runs": rows})
 
-    def take(run: CellRun, result: JobResult | None = None) -> None:
+    def take(run: CampaignRun, result: JobResult | None = None) -> None:
         runs.append(run)
         keep()
         on_run(run, result)
@@ -198,7 +167,7 @@ def run_matrix(
     for cell, number in todo:
         experiment = experiments[cell]
         if isinstance(experiment, HarnessError):
-            take(CellRun(cell, number, frozenset(), None, experiment.message, None, 0.0))
+            take(CampaignRun(cell, number, None, experiment.message, None, 0.0))
             continue
         path = out / places[cell, number]
         # What an interrupted run has left.
@@ -206,7 +175,7 @@ def run_matrix(
             shutil.rmtree(attempt_directory(path, attempt), ignore_errors=True)
         ready[path] = (cell, number, experiment)
     jobs = [Job(str(cell), experiment.nth(n), path, attempts) for path, (cell, n, experiment) in ready.items()]
-    runner(jobs, lambda result: take(_cell_run(*ready[result.job.out], result), result))
+    runner(jobs, lambda result: take(CampaignRun.of(*ready[result.job.out], result), result))
     return runs
 
 
@@ -215,12 +184,15 @@ def _prepare_all(
 ) -> Iterator[tuple[Cell, Experiment | HarnessError]]:
     """What each cell is to run, or why that cannot be; what several need is prepared once."""
     prepared: dict[tuple[str, str], Prepared | HarnessError] = {}
+    wish = replace(wish, spl=plan.spl, patches=plan.patches)
     for cell in cells:
         key = (cell.kernel, cell.variant)
+        # What it was when the plan was made: a checkout may be on another branch by now.
+        label = "" if cell.line == PACKAGED else cell.line
         try:
             if key not in prepared:
                 with step(f"preparing {cell.kernel}, {cell.variant}"):
-                    prepared[key] = prepare(replace(wish, kernel=cell.kernel, variant=cell.variant))
+                    prepared[key] = prepare(replace(wish, kernel=cell.kernel, variant=cell.variant, label=label))
             build = prepared[key]
             if isinstance(build, HarnessError):
                 raise build
@@ -232,30 +204,22 @@ def _prepare_all(
             yield cell, error
 
 
-def _cell_run(cell: Cell, number: int, experiment: Experiment, result: JobResult) -> CellRun:
-    expected, place = experiment.expected, (result.machine, result.lost)
-    if not result.runs:
-        return CellRun(cell, number, expected, None, result.trouble, None, result.seconds, *place)
-    verdict, directory = result.last
-    return CellRun(cell, number, expected, verdict.outcome, verdict.reasons[0].text, directory, result.seconds, *place)
-
-
-def grid(runs: Sequence[CellRun]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def grid(runs: Sequence[CampaignRun]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Heading and rows of a table: a row for each kernel, variant and load, a column for each scenario."""
     scenarios = tuple(dict.fromkeys(run.cell.scenario for run in runs))
-    builds = dict.fromkeys((run.cell.kernel, run.cell.variant, run.cell.loads) for run in runs)
-    loaded = any(loads for _, _, loads in builds)
+    builds = dict.fromkeys(replace(run.cell, scenario="") for run in runs)
+    loaded = any(build.loads for build in builds)
     rows = [
         (
-            *(build if loaded else build[:2]),
-            *(_tally([run for run in runs if run.cell == Cell(scenario, *build)]) for scenario in scenarios),
+            *((build.kernel, build.variant, build.loads) if loaded else (build.kernel, build.variant)),
+            *(_tally([run for run in runs if run.cell == replace(build, scenario=name)]) for name in scenarios),
         )
         for build in builds
     ]
     return ("kernel", "variant", *(["load"] if loaded else []), *scenarios), rows
 
 
-def _tally(runs: Sequence[CellRun]) -> str:
+def _tally(runs: Sequence[CampaignRun]) -> str:
     """The verdicts of one cell, how often each came, and what was expected where that is something else."""
     words = []
     for outcome in dict.fromkeys(run.outcome for run in runs):

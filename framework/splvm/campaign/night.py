@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from statistics import median
 
+from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.keep import keep_result
-from splvm.campaign.matrix import CellRun
 from splvm.campaign.processes import JobResult
 from splvm.errors import HarnessError
 from splvm.history.cell import Cell
@@ -45,7 +45,7 @@ class Keeper:
         self._batch = batch
         self._waiting: list[RunRow] = []
 
-    def take(self, run: CellRun, result: JobResult | None) -> None:
+    def take(self, run: CampaignRun, result: JobResult | None) -> None:
         """Add one that has ended, with those before it that said nothing because the host starved their guests."""
         try:
             self._waiting += self._rows(run, result)
@@ -53,7 +53,7 @@ class Keeper:
         except HarnessError as error:
             note(plain(f"not in the history yet: {error.message}"))
 
-    def _rows(self, run: CellRun, result: JobResult | None) -> list[RunRow]:
+    def _rows(self, run: CampaignRun, result: JobResult | None) -> list[RunRow]:
         """:raises EvidenceError: when a run's files cannot be read."""
         cell, now = as_kept(run.cell), datetime.now(UTC)
         # Each start counts as a run, also one that was lost with its machine.

@@ -26,7 +26,7 @@ from splvm.errors import UsageError
 from splvm.history.cell import Cell
 from splvm.run.loads import parse_loads, with_own
 from splvm.run.prepare import find_any_kernel
-from splvm.run.scenarios import find_scenario
+from splvm.scenarios.table import find_scenario
 from splvm.tomlfile import read_toml
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from splvm.campaign.campaignrun import CampaignRun, cell_of
 from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
@@ -23,7 +24,7 @@ from splvm.record.jsonfile import write_json
 from splvm.report.rates import Rate, chance_of_difference, quartiles
 from splvm.run.experiment import Experiment
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Verdicts that count as a hit unless others are named: something stood still or died.
 HITS = frozenset({Outcome.CRASHED, Outcome.LOST, Outcome.STALLED, Outcome.NO_RECOVERY})
@@ -67,33 +68,6 @@ class Until:
         return " or ".join(f"{value:g} {name}" for name, value in given.items() if value is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One run of a series."""
-
-    number: int
-    # None if there was trouble of the harness or the host.
-    outcome: Outcome | None
-    # The first reason of the verdict, or the trouble.
-    reason: str
-    # Seconds of guest time until what the verdict is about began, where the evidence tells.
-    onset_s: float | None
-    # Of the run; None if there is none.
-    directory: Path | None
-    # Of the host.
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "number": self.number,
-            "verdict": self.outcome,
-            "reason": self.reason,
-            "onset_s": self.onset_s,
-            "directory": str(self.directory) if self.directory else None,
-            "seconds": round(self.seconds, 1),
-        }
-
-
 @dataclass(slots=True)
 class Series:
     """The runs of one build, and what counts as a hit among them."""
@@ -102,7 +76,7 @@ class Series:
     variant: str
     experiment: Experiment
     hits: frozenset[Outcome] = HITS
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[CampaignRun] = field(default_factory=list)
     # Runs that have begun.
     begun: int = 0
 
@@ -110,11 +84,11 @@ class Series:
         return f"{self.kernel} {self.variant}"
 
     @property
-    def hit(self) -> list[Trial]:
+    def hit(self) -> list[CampaignRun]:
         return [trial for trial in self.trials if trial.outcome in self.hits]
 
     @property
-    def silent(self) -> list[Trial]:
+    def silent(self) -> list[CampaignRun]:
         """Those that say nothing; they are no part of the rate."""
         return [t for t in self.trials if t.outcome is None or (t.outcome.says_nothing and t.outcome not in self.hits)]
 
@@ -154,7 +128,7 @@ class Series:
         }
 
 
-OnTrial = Callable[[Series, Trial], None]
+OnRun = Callable[[Series, CampaignRun], None]
 
 
 def measure(
@@ -163,7 +137,7 @@ def measure(
     *,
     until: Until,
     at_once: int,
-    on_trial: OnTrial,
+    on_trial: OnRun,
     about: Mapping[str, Any],
 ) -> None:
     """Run all series side by side, one run of each in turn, so that what the host does befalls all alike.
@@ -191,20 +165,12 @@ def measure(
 
     def take(result: JobResult) -> None:
         each, number = begun[result.job.out]
-        trial = _trial(number, result)
+        trial = CampaignRun.of(cell_of(each.experiment), number, each.experiment, result)
         each.trials.append(trial)
         write_json(out / "repro.json", to_json(about, series))
         on_trial(each, trial)
 
     run_jobs(jobs(), at_once, take)
-
-
-def _trial(number: int, result: JobResult) -> Trial:
-    if not result.runs:
-        return Trial(number, None, result.trouble, None, None, result.seconds)
-    verdict, directory = result.last
-    onset = verdict.figures.get("onset_s")
-    return Trial(number, verdict.outcome, verdict.reasons[0].text, onset, directory, result.seconds)
 
 
 def compare(series: Sequence[Series]) -> list[dict[str, Any]]:

@@ -31,14 +31,16 @@ from splvm.cli.options import (
 )
 from splvm.errors import UsageError
 from splvm.log import note
+from splvm.ownpath import absolute, name_path, own_path
 from splvm.report.rates import Rate
 from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.run.loads import need_pool, parse_loads, with_own
-from splvm.run.scenarios import SCENARIOS, find_scenario
+from splvm.scenarios.table import SCENARIOS, find_scenario
 
 if TYPE_CHECKING:
-    from splvm.campaign.bisect import Bisection, Candidate, ChangeKind, Try
+    from splvm.campaign.bisect import Bisection, Candidate, ChangeKind
+    from splvm.campaign.campaignrun import CampaignRun
     from splvm.campaign.search import Answer
 
 _MOST_RUNS = 500
@@ -104,7 +106,7 @@ def bisect(
         pool = need_pool(with_own(find_scenario(scenario).load, loads))
         names = kernel_names(kernel or ["debian-12"])
         kind, candidates = _find_candidates(names, series, spl, good, bad, pool=pool)
-        source = f"path:{Path(spl.partition(':')[2]).expanduser().absolute()}" if kind is ChangeKind.COMMITS else spl
+        source = name_path(absolute(own_path(spl) or "")) if kind is ChangeKind.COMMITS else spl
         wish = make_wish(
             names[0], find_variant(variant).name, source, spl_patch, accel, ram_mib=memory, clones=template
         )
@@ -154,7 +156,7 @@ def _find_candidates(
     return ChangeKind.COMMITS, find_commits(spl, good, bad, pool=pool)
 
 
-def _tell(search: Bisection, each: Try) -> None:
+def _tell(search: Bisection, each: CampaignRun) -> None:
     """A line for each run as it ends."""
     likeliest = search.search.likeliest()
     name = search.name(likeliest.first)

@@ -17,6 +17,7 @@ from splvm.cli.options import (
     AccelOption,
     JobsOption,
     KernelOption,
+    LabelOption,
     LoadOption,
     MemoryOption,
     PatchOption,
@@ -36,6 +37,7 @@ from splvm.cli.options import (
 )
 from splvm.errors import UsageError
 from splvm.evidence.verdict import Verdict
+from splvm.host.capabilities import check_programs
 from splvm.host.store import Store
 from splvm.log import note, step
 from splvm.record.reader import read_facts
@@ -44,10 +46,11 @@ from splvm.report.tables import tally_table
 from splvm.run.experiment import Dump, run_until_fed
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Wish, prepare
-from splvm.run.scenarios import SCENARIOS, Scenario, Workload, find_scenario
+from splvm.run.scenarios import Scenario, Workload
 from splvm.run.shell import run_shell
+from splvm.scenarios.table import SCENARIOS, find_scenario
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 
 
 def demo(
@@ -60,6 +63,8 @@ def demo(
 
     The second is the control. If it does not fail, the first proves nothing.
     """
+    # Before there is a directory of it.
+    check_programs()
     scenario = find_scenario("held-worker")
     base = claim_directory(out, f"demo-{directory_id(kernel)}")
     builds = {}
@@ -96,6 +101,7 @@ def run(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    label: LabelOption = None,
     load: LoadOption = None,
     seed: SeedOption = None,
     repeat: RepeatOption = 1,
@@ -123,12 +129,17 @@ def run(
     expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
-    """Run a scenario in a fresh guest and judge it."""
+    """Run a scenario in a fresh guest and judge it.
+
+    The status is 0 for the expected verdict, 1 for another one. What is expected of a build with a source or
+    patches of your own is the verdict of the packaged build of the same variant on the same kernel, or a good one where
+    packaged stock is bad too. --expect overrides that.
+    """
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect else None
     loads = parse_loads(load or ())
     workload = _workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
-    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template)
+    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
     base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
         prepared = prepare(wish)
@@ -202,7 +213,7 @@ def test(ctx: typer.Context) -> None:
         raise UsageError("the test suite is not part of an installation", hint="run it in a checkout of splvm")
     at_once = fitting_jobs(Wish().ram_mib)
     processes = f"-n{at_once if at_once > 1 else 0}"
-    argv = [sys.executable, "-m", "pytest", "--require-vm", "--dist=worksteal", processes, *ctx.args]
+    argv = [sys.executable, "-m", "pytest", "--splvm-require-vm", "--dist=worksteal", processes, *ctx.args]
     note(shlex.join(argv))
     os.chdir(_ROOT)
     os.execv(sys.executable, argv)

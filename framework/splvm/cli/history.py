@@ -6,6 +6,7 @@ The database's libraries are only imported where there is one to open: they take
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -18,6 +19,7 @@ from splvm.cli.options import JsonOption, make_console, print_json
 from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.host.store import Store
 from splvm.log import note
+from splvm.record.cellfacts import PACKAGED
 from splvm.report.summary import plain
 from splvm.report.tables import listing
 
@@ -99,7 +101,7 @@ def list_cells(history: HistoryOption = None, as_json: JsonOption = False) -> No
     with History(history_place(history)) as opened:
         cells = opened.overview()
     if as_json:
-        rows = [{**asdict(each.cell), **asdict(each), "cell": str(each.cell)} for each in cells]
+        rows = [{**each.cell.to_json(), **asdict(each), "cell": str(each.cell)} for each in cells]
         print_json({"schema_version": SCHEMA_VERSION, "cells": rows})
         return
     columns = ("cell", "runs", "last", "verdict", "expected")
@@ -114,6 +116,16 @@ def list_cells(history: HistoryOption = None, as_json: JsonOption = False) -> No
 def show(
     cell: Annotated[str, typer.Argument(help="SCENARIO,KERNEL,VARIANT, and after another comma its loads.")],
     figure: Annotated[str | None, typer.Option(help="Show this figure of each run too.", metavar="NAME")] = None,
+    line: Annotated[
+        str, typer.Option(help="Of a line of builds of your own; by default of the packaged one.", metavar="NAME")
+    ] = PACKAGED,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With this parameter, where the scenario has another one by itself; may be given again.",
+            metavar="NAME=VALUE",
+        ),
+    ] = None,
     history: HistoryOption = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
@@ -122,14 +134,14 @@ def show(
     from splvm.history.database import History
     from splvm.history.outputs import run_to_json
 
-    wanted = _parse_cell(cell)
+    wanted = _parse_cell(cell, line, parameter or ())
     with History(history_place(history)) as opened:
         runs = opened.runs(wanted, limit=limit, figures=True)[::-1]
     if not runs:
-        raise EvidenceError(f"{cell}: the history has no run of it", hint="`splvm history list` has the cells")
+        raise EvidenceError(f"{wanted}: the history has no run of it", hint="`splvm history list` has the cells")
     if as_json:
         print_json(
-            {"schema_version": SCHEMA_VERSION, "cell": asdict(wanted), "runs": [run_to_json(run) for run in runs]}
+            {"schema_version": SCHEMA_VERSION, "cell": wanted.to_json(), "runs": [run_to_json(run) for run in runs]}
         )
         return
     columns = ("started", "release", "SPL", "verdict", "expected", "fingerprint", *([figure] if figure else []))
@@ -216,13 +228,18 @@ def export(
         raise SetupError(f"--out {out}: {error.strerror}") from error
 
 
-def _parse_cell(text: str) -> Cell:
-    from splvm.history.cell import Cell
+def _parse_cell(text: str, line: str, parameters: Sequence[str]) -> Cell:
+    from splvm.history.cell import Cell, read_parameters
 
     axes = text.split(",", 3)
     if len(axes) < 3 or not all(axes):
         raise UsageError(f"{text}: not a cell", hint="for example held-worker,debian-12,stock")
-    return Cell(*axes)
+    try:
+        given = tuple(pair for each in parameters for pair in read_parameters(each))
+    except ValueError as error:
+        raise UsageError(f"--parameter {error}", hint="for example --parameter memory=1024") from error
+    scenario, kernel, variant, *loads = axes
+    return Cell(scenario, kernel, variant, "".join(loads), line, given)
 
 
 def _row(run: RunRow, figure: str | None) -> tuple[object, ...]:

@@ -27,6 +27,7 @@ from splvm.cli.options import (
 )
 from splvm.deadline import Deadline
 from splvm.errors import SetupError
+from splvm.evidence.expectation import Expectation
 from splvm.guest.template import Templates
 from splvm.host.capabilities import inspect_host
 from splvm.host.debian import PrivateApt
@@ -35,8 +36,8 @@ from splvm.log import step
 from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.report.traittable import describe_masks, traits_table
-from splvm.run.expectations import EXPECTED, Expectation
 from splvm.run.prepare import PREPARE_BUDGET_S, Wish, prepare, prepare_kernel
+from splvm.scenarios.table import EXPECTED
 
 
 def doctor(as_json: JsonOption = False) -> None:

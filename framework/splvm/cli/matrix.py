@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from splvm.builds.kernels import KERNELS
+from splvm.builds.spl import check_inputs
 from splvm.builds.variants import VARIANTS
-from splvm.campaign.matrix import SCHEMA_VERSION, CellRun, MatrixPlan, Runner, grid, missing, read_matrix, run_matrix
+from splvm.campaign.campaignrun import CampaignRun
+from splvm.campaign.matrix import SCHEMA_VERSION, MatrixPlan, Runner, grid, missing, read_matrix, run_matrix
 from splvm.campaign.plan import Axes, plan_cells, read_axes
 from splvm.campaign.processes import JobResult, run_jobs
 from splvm.cli.history import HistoryOption, history_place
@@ -21,20 +23,26 @@ from splvm.cli.options import (
     AccelOption,
     JobsOption,
     JsonOption,
+    LabelOption,
+    PatchOption,
+    SplOption,
     TemplateOption,
     claim_directory,
     count_jobs,
     kernel_names,
     make_console,
+    make_wish,
     print_json,
 )
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.history.cell import Cell
 from splvm.log import note, progress
+from splvm.ownpath import absolute, name_path, own_path
 from splvm.report.summary import plain
 from splvm.report.tables import listing
+from splvm.run.buildline import find_line
 from splvm.run.prepare import Wish
-from splvm.run.scenarios import ANYWHERE, SCENARIOS
+from splvm.scenarios.table import ANYWHERE, SCENARIOS
 
 _DEFAULT = Axes(scenarios=ANYWHERE, kernels=tuple(KERNELS), variants=tuple(VARIANTS), loads=("",), repeat=1)
 
@@ -58,6 +66,9 @@ def matrix(
             metavar="NAMES",
         ),
     ] = None,
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    label: LabelOption = None,
     include: Annotated[
         list[str] | None,
         typer.Option(help="Only cells for which this holds, such as 'kernel =~ \"debian-1[12]\"'.", metavar="EXPR"),
@@ -86,9 +97,9 @@ def matrix(
     """Run many cells, scenarios by kernels by variants by loads, and compare with what is expected of each.
 
     Each is a fresh guest. Names are separated by commas, and --kernel may be given again: one with a colon in it is
-    taken as it is. Expressions are rule-engine's, of scenario, kernel, variant and load. What has to be fetched and
-    built is fetched and built first. A cell whose guest does not boot does not keep the others from running. Every run
-    becomes a row of the history.
+    taken as it is. --spl, --spl-patch and --label are those of `run`, of all cells. Expressions are rule-engine's, of
+    scenario, kernel, variant and load. What has to be fetched and built is fetched and built first. A cell whose guest
+    does not boot does not keep the others from running. Every run becomes a row of the history.
     """
     given = Axes(
         scenarios=_words(scenario),
@@ -99,9 +110,15 @@ def matrix(
         exclude=tuple(exclude) if exclude else None,
         repeat=repeat,
     )
-    if resume is not None and (given != Axes() or file is not None or out is not None):
+    is_own = spl != "debian" or spl_patch or label
+    if resume is not None and (given != Axes() or is_own or file is not None or out is not None):
         raise UsageError("--resume goes on with what was asked for then; no cells can be named beside it")
-    chosen, done = read_matrix(resume) if resume else (_make_plan(given, file), [])
+    if resume:
+        chosen, done = read_matrix(resume)
+    else:
+        wanted = make_wish("", "", spl, spl_patch, accel, label=label)
+        chosen, done = _make_plan(given, file, wanted), []
+    check_inputs(chosen.spl, chosen.patches)
     wish = Wish(accelerator=accel, clones=template)
     todo = missing(chosen, done)
     # Only imported here: its libraries take as long as all the rest.
@@ -120,7 +137,7 @@ def matrix(
         with progress(len(todo), "runs") as show:
             tell = _teller(len(todo), seconds, show)
 
-            def on_run(run: CellRun, result: JobResult | None) -> None:
+            def on_run(run: CampaignRun, result: JobResult | None) -> None:
                 keeper.take(run, result)
                 tell(run)
 
@@ -153,9 +170,16 @@ def _place(on: str | None, jobs: str, wish: Wish) -> Iterator[tuple[int, Runner]
         yield cluster.guests, cluster.run
 
 
-def _make_plan(given: Axes, file: Path | None) -> MatrixPlan:
+def _make_plan(given: Axes, file: Path | None, wish: Wish) -> MatrixPlan:
+    """:param wish: what it says of source, patches and label."""
     axes = given.over(read_axes(file) if file else Axes()).over(_DEFAULT)
-    return MatrixPlan.new(plan_cells(axes), axes.repeat or 1)
+    check_inputs(wish.spl, wish.patches)
+    # From here on the source has a whole path, for whoever resumes elsewhere.
+    tree = own_path(wish.spl)
+    source = wish.spl if tree is None else name_path(absolute(tree))
+    line = find_line(source, wish.patches, wish.label)
+    cells = [replace(cell, line=line) for cell in plan_cells(axes)]
+    return MatrixPlan.new(cells, axes.repeat or 1, spl=source, patches=wish.patches)
 
 
 def _words(text: str | None) -> tuple[str, ...] | None:
@@ -169,7 +193,7 @@ def _span(seconds: float) -> str:
 def _show_plan(plan: MatrixPlan, todo: Sequence[tuple[Cell, int]], seconds: float, *, as_json: bool) -> None:
     cells = list(dict.fromkeys(cell for cell, _ in todo))
     if as_json:
-        rows = [asdict(cell) for cell in cells]
+        rows = [cell.to_json() for cell in cells]
         print_json(
             {"schema_version": SCHEMA_VERSION, "cells": rows, "repeat": plan.repeat, "estimate_s": round(seconds)}
         )
@@ -178,7 +202,7 @@ def _show_plan(plan: MatrixPlan, todo: Sequence[tuple[Cell, int]], seconds: floa
     make_console().print(listing(("scenario", "kernel", "variant", "load"), rows_shown))
 
 
-def _show_runs(plan: MatrixPlan, base: Path, runs: Sequence[CellRun], seconds: float, *, as_json: bool) -> None:
+def _show_runs(plan: MatrixPlan, base: Path, runs: Sequence[CampaignRun], seconds: float, *, as_json: bool) -> None:
     if as_json:
         rows = [run.to_json() for run in runs]
         print_json({"schema_version": SCHEMA_VERSION, "directory": str(base), "batch": plan.batch, "runs": rows})
@@ -190,14 +214,14 @@ def _show_runs(plan: MatrixPlan, base: Path, runs: Sequence[CellRun], seconds: f
     typer.echo(f"{good} of {len(runs)} runs as expected, in {seconds:.0f} s")
 
 
-def _teller(total: int, estimate_s: float, show: Callable[[int, str], None]) -> Callable[[CellRun], None]:
+def _teller(total: int, estimate_s: float, show: Callable[[int, str], None]) -> Callable[[CampaignRun], None]:
     """A function that says a line for each run as it ends, how many are left, and for how long.
 
     :param show: is told the same in short.
     """
     start, count, odd = time.monotonic(), 0, 0
 
-    def tell(run: CellRun) -> None:
+    def tell(run: CampaignRun) -> None:
         nonlocal count, odd
         count, odd = count + 1, odd + (not run.as_expected)
         spent = time.monotonic() - start

@@ -6,14 +6,15 @@ import json
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.panel import Panel
 
 from splvm.builds.kernels import KERNELS
 from splvm.builds.own import FORM as OWN_KERNEL
@@ -21,10 +22,13 @@ from splvm.builds.source import FORM as BUILT_KERNEL
 from splvm.builds.variants import VARIANTS
 from splvm.campaign.processes import fitting_jobs
 from splvm.errors import HarnessError, SetupError, UsageError
+from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.reader import read_facts
 from splvm.report.summary import plain, summarize
-from splvm.run.loads import LOADS, MOST_SEED
+from splvm.run.buildline import check_label
+from splvm.run.expected import remark_on
+from splvm.run.loads import MOST_SEED
 from splvm.run.prepare import Wish, find_any_kernel, spec_of
 
 KernelOption = Annotated[
@@ -38,6 +42,14 @@ SplOption = Annotated[
 PatchOption = Annotated[
     list[Path] | None,
     typer.Option(help="A .patch or .cocci file to apply on top; may be given again.", metavar="FILE"),
+]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What you call the line of such builds, which the history compares runs within; by default the tree's "
+        "branch, or the name of its directory, and a hash of the patches.",
+        metavar="NAME",
+    ),
 ]
 AccelOption = Annotated[str, typer.Option(help="auto, kvm or tcg.", metavar="NAME")]
 MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, metavar="MIB")]
@@ -74,9 +86,10 @@ def make_wish(
     ram_mib: int = 512,
     refresh: bool = False,
     clones: bool = True,
+    label: str | None = None,
 ) -> Wish:
     absolute = tuple(patch.absolute() for patch in patches or ())
-    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones)
+    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, check_label(label, spl, absolute))
 
 
 def pick_seed(seed: int | None, runs: int) -> int:
@@ -136,8 +149,13 @@ def claim_directory(out: Path | None, name: str) -> Path:
 
 def show_verdict(verdict: Verdict, directory: Path, console: Console | None = None) -> None:
     facts = read_facts(directory)
-    panel = summarize(verdict, facts, str(directory), expected=verdict.outcome in facts["expected"])
-    (console or make_console()).print(panel)
+    (console or make_console()).print(summary_of(verdict, facts, directory))
+
+
+def summary_of(verdict: Verdict, facts: Mapping[str, Any], directory: Path) -> Panel:
+    """The summary of a run, with what its verdict is measured against."""
+    expected, remark = verdict.outcome in facts.get("expected", ()), remark_on(facts, verdict.outcome)
+    return summarize(verdict, facts, str(directory), expected=expected, remark=remark)
 
 
 def show_error(error: HarnessError) -> None:

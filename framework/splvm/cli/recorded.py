@@ -14,21 +14,22 @@ from splvm.cli.options import (
     JsonOption,
     make_console,
     print_json,
+    summary_of,
 )
 from splvm.deadline import Deadline
 from splvm.dump.postmortem import describe_dump, examine_run
 from splvm.errors import EvidenceError, UsageError
-from splvm.evidence.judge import judge as judge_evidence
 from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.host.store import Store
 from splvm.log import note
 from splvm.paste.slabs import SORTS, never, parse_slabs
 from splvm.record.reader import read_evidence
 from splvm.report.bundle import write_bundle
-from splvm.report.summary import plain, summarize, verdict_line
+from splvm.report.summary import plain, verdict_line
 from splvm.report.tables import change_table, slab_table
 from splvm.run.prepare import PREPARE_BUDGET_S
-from splvm.run.scenarios import SCENARIOS
+from splvm.scenarios.judged import judge_run
+from splvm.scenarios.table import SCENARIOS
 
 
 def judge(
@@ -36,14 +37,13 @@ def judge(
     as_json: JsonOption = False,
 ) -> None:
     """Judge a recorded run again, from its files alone."""
-    evidence = read_evidence(directory)
-    verdict = judge_evidence(evidence)
+    evidence, verdict = judge_run(directory)
     facts = evidence.facts
     expected = verdict.outcome in facts.get("expected", ())
     if as_json:
         print_json(verdict.to_json())
     else:
-        make_console().print(summarize(verdict, facts, str(directory), expected=expected))
+        make_console().print(summary_of(verdict, facts, directory))
         typer.echo(verdict_line(verdict, facts))
     if not expected:
         raise typer.Exit(1)

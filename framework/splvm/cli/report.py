@@ -37,7 +37,7 @@ def report(
     from splvm.history.database import History
     from splvm.history.knownissues import read_known
     from splvm.record.reader import read_evidence
-    from splvm.run.expectations import EXPECTED, WHATEVER_SPL
+    from splvm.scenarios.table import EXPECTED, WHATEVER_SPL
     from splvm.site.write import write_site
 
     def explain(scenario: str, variant: str) -> str:

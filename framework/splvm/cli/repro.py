@@ -9,11 +9,13 @@ import typer
 from rich.text import Text
 
 from splvm.builds.variants import VARIANTS, find_variant
-from splvm.campaign.repro import HITS, TROUBLES, Series, Trial, Until, compare, measure, to_json
+from splvm.campaign.campaignrun import CampaignRun
+from splvm.campaign.repro import HITS, TROUBLES, Series, Until, compare, measure, to_json
 from splvm.cli.options import (
     AccelOption,
     JobsOption,
     JsonOption,
+    LabelOption,
     LoadOption,
     MemoryOption,
     PatchOption,
@@ -38,7 +40,7 @@ from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import prepare
-from splvm.run.scenarios import SCENARIOS, find_scenario
+from splvm.scenarios.table import SCENARIOS, find_scenario
 
 _RUNS = "runs=20"
 # For as many a seed of its own is left.
@@ -55,6 +57,7 @@ def repro(
     ] = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    label: LabelOption = None,
     until: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,7 +91,10 @@ def repro(
     names = dict.fromkeys((name, build) for name in kernel_names(kernel or ["debian-12"]) for build in builds)
     loads, first_seed = parse_loads(load or ()), pick_seed(seed, _MOST_RUNS)
     at_once = count_jobs(jobs, memory)
-    wishes = [make_wish(name, build, spl, spl_patch, accel, ram_mib=memory, clones=template) for name, build in names]
+    wishes = [
+        make_wish(name, build, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
+        for name, build in names
+    ]
     base = claim_directory(out, f"repro-{scenario}")
     series = []
     for wish in wishes:
@@ -113,7 +119,7 @@ def repro(
         raise typer.Exit(HarnessError.exit_status if any(each.is_trouble for each in series) else 1)
 
 
-def _tell(series: Series, trial: Trial) -> None:
+def _tell(series: Series, trial: CampaignRun) -> None:
     """A line for each run as it ends."""
     note(plain(f"{trial.outcome or 'TROUBLE'} {series} run {trial.number} {trial.reason.splitlines()[0]}"))
 
@@ -142,7 +148,7 @@ def _row(series: Series) -> tuple[object, ...]:
     return series.kernel, series.variant, rate.hits, rate.runs, rate, time, len(series.silent)
 
 
-def _again(trial: Trial) -> str:
+def _again(trial: CampaignRun) -> str:
     """The command that does the same run again."""
     if trial.directory is None:
         return "-"

@@ -14,6 +14,7 @@ from splvm.builds.variants import find_variant
 from splvm.cli.options import (
     AccelOption,
     KernelOption,
+    LabelOption,
     MemoryOption,
     PatchOption,
     SplOption,
@@ -35,7 +36,7 @@ from splvm.report.difference import compare_verdicts
 from splvm.report.summary import verdict_line
 from splvm.run.experiment import run_until_fed
 from splvm.run.prepare import PREPARE_BUDGET_S, add_spl, prepare_kernel
-from splvm.run.scenarios import SCENARIOS, find_scenario
+from splvm.scenarios.table import SCENARIOS, find_scenario
 
 
 def watch(
@@ -44,6 +45,7 @@ def watch(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    label: LabelOption = None,
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
@@ -54,11 +56,12 @@ def watch(
     """Run a scenario now and on every save of SPL's sources, headers or patches, until Ctrl-C.
 
     Each verdict comes with its difference from the last one. A build that fails is told in the compiler's own words.
-    The exit status is that of the last save: 0 for the expected verdict, 1 for another one, 3 if there was none.
+    The exit status is that of the last save: 0 for the verdict of the packaged build (or a good one where packaged
+    stock is bad too), 1 for another one, 3 if there was none. --expect overrides that.
     """
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect else None
-    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template)
+    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
     find_variant(variant)
     own_tree = check_inputs(spl, wish.patches)
     if own_tree is None and not wish.patches:

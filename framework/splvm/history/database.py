@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,13 +25,14 @@ from sqlalchemy.orm import Session, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 
 from splvm.errors import SetupError, UsageError
-from splvm.history.cell import Cell
+from splvm.history.cell import Cell, read_parameters
 from splvm.history.schema import Figure, RunRow
 
 # How long a writer waits for its turn.
 _BUSY_MS = 30_000
 # Ids that one question asks for: SQLite has a limit for what a statement takes.
 _AT_ONCE = 500
+_AXES = (RunRow.scenario, RunRow.kernel, RunRow.variant, RunRow.loads, RunRow.line, RunRow.parameters)
 # A number of its own for the lock of PostgreSQL that lets one process migrate at a time.
 _MIGRATION_LOCK = 0x73706C766D
 
@@ -68,8 +69,13 @@ class History:
 
     def __init__(self, where: str | Path) -> None:
         self._engine = _make_engine(where)
-        with self._trouble():
-            self._migrate()
+        try:
+            with self._trouble():
+                self._migrate()
+        except BaseException:
+            # A connection that stays open keeps SQLite's log beside the file.
+            self.close()
+            raise
 
     def __enter__(self) -> History:
         return self
@@ -147,15 +153,14 @@ class History:
 
     def overview(self) -> list[Last]:
         """Each cell with its last run, sorted by cell."""
-        axes = (RunRow.scenario, RunRow.kernel, RunRow.variant, RunRow.loads)
-        newest = func.row_number().over(partition_by=axes, order_by=(RunRow.started.desc(), RunRow.id)).label("newest")
-        count = func.count().over(partition_by=axes).label("runs")
-        ranked = select(*axes, RunRow.started, RunRow.verdict, RunRow.as_expected, newest, count).subquery()
-        query = select(ranked).where(ranked.c.newest == 1).order_by(*(ranked.c[axis.key] for axis in axes))
+        newest = func.row_number().over(partition_by=_AXES, order_by=(RunRow.started.desc(), RunRow.id)).label("newest")
+        count = func.count().over(partition_by=_AXES).label("runs")
+        ranked = select(*_AXES, RunRow.started, RunRow.verdict, RunRow.as_expected, newest, count).subquery()
+        query = select(ranked).where(ranked.c.newest == 1).order_by(*(ranked.c[axis.key] for axis in _AXES))
         with self._trouble(), self._engine.connect() as connection:
             return [
                 Last(
-                    Cell(row.scenario, row.kernel, row.variant, row.loads),
+                    Cell(row.scenario, row.kernel, row.variant, row.loads, row.line, read_parameters(row.parameters)),
                     row.runs,
                     row.started,
                     row.verdict,
@@ -171,13 +176,12 @@ class History:
         :param names: the figures that are read; the runs have no others.
         :param until: leave out what began later.
         """
-        axes = (RunRow.scenario, RunRow.kernel, RunRow.variant, RunRow.loads)
-        newest = func.row_number().over(partition_by=axes, order_by=(RunRow.started.desc(), RunRow.id)).label("newest")
-        total = func.count().over(partition_by=axes).label("total")
+        newest = func.row_number().over(partition_by=_AXES, order_by=(RunRow.started.desc(), RunRow.id)).label("newest")
+        total = func.count().over(partition_by=_AXES).label("total")
         every = select(RunRow.id, newest, total)
         ranked = (every if until is None else every.where(RunRow.started <= until)).subquery()
         query = select(RunRow, ranked.c.total).join(ranked, ranked.c.id == RunRow.id).where(ranked.c.newest <= count)
-        query = query.order_by(*axes, RunRow.started, RunRow.id.desc())
+        query = query.order_by(*_AXES, RunRow.started, RunRow.id.desc())
         cells: dict[Cell, tuple[int, list[RunRow]]] = {}
         with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
             for run, of_cell in session.execute(query):
@@ -224,7 +228,15 @@ class History:
                     hint="use that version, or name another history with --history",
                 )
             config.attributes["connection"] = connection
-            upgrade(config, "head")
+            try:
+                _check_whole(connection)
+                upgrade(config, "head")
+            except (DBAPIError, ValueError, LookupError, TypeError) as error:
+                reason = error.orig if isinstance(error, DBAPIError) else error
+                raise SetupError(
+                    f"history {self._name} is damaged, or is none, and was left as it is: {reason}",
+                    hint="name another history with --history; `splvm history import DIR` adds runs to it again",
+                ) from error
 
     @property
     def _name(self) -> str:
@@ -241,8 +253,16 @@ class History:
 
 
 def _is_of(cell: Cell) -> Iterator[ColumnElement[bool]]:
-    for axis in fields(cell):
-        yield getattr(RunRow, axis.name) == getattr(cell, axis.name)
+    for axis, value in cell.columns().items():
+        yield getattr(RunRow, axis) == value
+
+
+def _check_whole(connection: Connection) -> None:
+    """:raises ValueError: when SQLite finds its file damaged."""
+    if connection.dialect.name == "sqlite":
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if found != "ok":
+            raise ValueError(" ".join(str(found).split()))
 
 
 def _read_figures(session: Session, runs: Sequence[RunRow], names: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from splvm.evidence.verdict import Outcome
 from splvm.history.knownissues import KnownIssue, find_known
 from splvm.history.schema import TROUBLE, RunRow
+from splvm.record.cellfacts import UNKNOWN
 
 # Runs on either side of a change that are asked for, and how unlikely it has to be where there is none.
 _LEAST = 5
@@ -66,13 +67,15 @@ class Change:
 
 
 def judge_nights(runs: Sequence[RunRow], known: Sequence[KnownIssue] = (), today: date = date.min) -> list[Remark]:
-    """What the last run of a cell says beside those before it. What came to no verdict says nothing.
+    """What the last run of a cell says beside those before it.
+
+    What came to no verdict says nothing, and runs of an unknown line are compared with nothing.
 
     :param runs: of one cell, the oldest first.
     :param known: issues whose trouble is looked after already.
     :param today: an issue that has expired by then excuses nothing.
     """
-    runs = [run for run in runs if run.verdict != TROUBLE]
+    runs = [run for run in runs if run.verdict != TROUBLE and run.line != UNKNOWN]
     if not runs:
         return []
     last, before = runs[-1], runs[:-1]
@@ -114,7 +117,11 @@ def judge_figures(runs: Sequence[RunRow]) -> list[Remark]:
     :param runs: of one cell, the oldest first, with their figures.
     """
     remarks = []
-    good = [(run, {figure.name: figure.value for figure in run.figures}) for run in runs if run.as_expected]
+    good = [
+        (run, {figure.name: figure.value for figure in run.figures})
+        for run in runs
+        if run.as_expected and run.line != UNKNOWN
+    ]
     for name in _FIGURES:
         told = [(run, figures[name]) for run, figures in good if name in figures]
         change = find_change([value for _, value in told])

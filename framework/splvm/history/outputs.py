@@ -22,16 +22,17 @@ from typing import Any
 from splvm.history.cell import Cell
 from splvm.history.knownissues import KnownIssue, find_known
 from splvm.history.schema import RunRow
+from splvm.record.cellfacts import PACKAGED
 from splvm.record.names import CONSOLE_FILE, RUN_FILE, SAMPLES_FILE, VERDICT_FILE
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # What XML 1.0 cannot have, also not escaped, and what a terminal would obey.
 _NOT_XML = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # Of the columns of a run, those that are properties of a JUnit case.
 _PROPERTIES = (
-    "verdict", "kernel", "release", "variant", "loads", "spl_version", "spl_source", "accelerator", "qemu", "host",
-    "fingerprint", "command", "directory",
+    "verdict", "kernel", "release", "variant", "loads", "parameters", "spl_version", "spl_source", "accelerator",
+    "qemu", "host", "fingerprint", "command", "directory",
 )  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def tell(runs: Iterable[RunRow], known: Sequence[KnownIssue], today: date) -> li
     for cell, group in groupby(sorted(runs, key=_order), key=lambda run: run.cell):
         same = list(group)
         for number, run in enumerate(same, 1):
-            name = " ".join(filter(None, (cell.kernel, cell.variant, cell.loads)))
+            name = " ".join(filter(None, (cell.kernel, cell.variant, cell.loads, *cell.other)))
             issue = find_known(known, run.fingerprint)
             open_issue = issue if issue and not issue.is_expired(today) and not run.as_expected else None
             told.append(Told(run, f"{name} run {number}" if len(same) > 1 else name, open_issue))
@@ -97,6 +98,8 @@ def _add_case(suite: ET.Element, told: Told, base: str) -> None:
     case.set("time", f"{run.duration_s or 0:.3f}")
     properties = ET.SubElement(case, "properties")
     values = {name: str(getattr(run, name)) for name in _PROPERTIES} | {"expected": " ".join(run.expected)}
+    # Of a packaged build the version says it all.
+    values |= {} if run.line == PACKAGED else {"line": run.line, "content": run.content}
     # Parts of a figure, such as the buckets of a histogram, are in its samples.
     figures = {f"figure.{figure.name}": f"{figure.value:g}" for figure in run.figures if "." not in figure.name}
     for name, value in (values | figures).items():
@@ -176,6 +179,7 @@ def to_json(told: Sequence[Told]) -> Mapping[str, Any]:
 def run_to_json(run: RunRow) -> dict[str, Any]:
     """A row of the history."""
     row = {column.key: getattr(run, column.key) for column in run.__table__.columns}
+    row["parameters"] = dict(run.cell.parameters)
     return {**row, "started": f"{run.started.isoformat()}Z", "figures": {each.name: each.value for each in run.figures}}
 
 

@@ -13,12 +13,16 @@ from typing import Any
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.verdict import Verdict
-from splvm.history.cell import Cell
+from splvm.history.cell import Cell, write_parameters
+from splvm.history.olderruns import NOTHING_KNOWN, by_record
 from splvm.history.schema import TROUBLE, Figure, RunRow
+from splvm.record.cellfacts import UNKNOWN, fit_line
+from splvm.record.seal import is_sealed_whole
 
 _TEXT_CHARS = 2000
 _NAME_CHARS = 200
 _FIGURE_CHARS = 80
+_PARAMETERS_CHARS = 1000
 _MOST_FIGURES = 200
 _MOST_NAMES = 50
 _SEAL = re.compile("[0-9a-f]{64}")
@@ -37,6 +41,7 @@ def make_run(
     expected = sorted(_names(facts.get("expected")))
     run_id = identity(facts)
     modules = _at(facts, "spl", "modules")
+    line, parameters = _place(facts)
     return RunRow(
         id=run_id,
         batch=_text(facts, "batch"),
@@ -45,9 +50,12 @@ def make_run(
         kernel=_text(facts, "kernel", "id"),
         variant=_text(facts, "spl", "variant"),
         loads=_text(facts, "parameters", "load"),
+        line=line,
+        parameters=parameters,
         release=_text(facts, "kernel", "release"),
         spl_version=_text(facts, "spl", "version"),
         spl_source=_text(facts, "spl", "source"),
+        content=_text(facts, "spl", "content"),
         patches=_names(_at(facts, "spl", "patches")),
         modules={_clean(k): _clean(v) for k, v in modules.items()} if isinstance(modules, dict) else {},
         accelerator=_text(facts, "accelerator", "name"),
@@ -73,16 +81,13 @@ def make_trouble(cell: Cell, batch: str, number: int, reason: str, *, at: dateti
     :param at: when that was, UTC.
     """
     basis = json.dumps([batch, str(cell), number, at.isoformat()])
-    names = ("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "starved", "directory", "command")
+    names = ("release", "spl_version", "spl_source", "content", "accelerator", "qemu", "host", "starved")
     return RunRow(
         id=hashlib.sha256(basis.encode()).hexdigest(),
         batch=_clean(batch),
         started=at.replace(tzinfo=None),
-        scenario=_clean(cell.scenario),
-        kernel=_clean(cell.kernel),
-        variant=_clean(cell.variant),
-        loads=_clean(cell.loads),
-        **dict.fromkeys(names, ""),
+        **{axis: _clean(value, _PARAMETERS_CHARS) for axis, value in cell.columns().items()},
+        **dict.fromkeys((*names, "directory", "command"), ""),
         patches=[],
         modules={},
         verdict=TROUBLE,
@@ -93,6 +98,23 @@ def make_trouble(cell: Cell, batch: str, number: int, reason: str, *, at: dateti
         duration_s=duration_s,
         figures=[],
     )
+
+
+def _place(facts: Mapping[str, Any]) -> tuple[str, str]:
+    """Line and parameters of a run, as a row has them."""
+    line, parameters = NOTHING_KNOWN
+    if is_sealed_whole(facts):
+        line, parameters = _named(facts) if "line" in facts else by_record(facts)
+    clean = write_parameters((_clean(name), _clean(value)) for name, value in parameters.items())
+    # What is too long is not cut: it would be another cell's.
+    return (line, clean) if len(clean) <= _PARAMETERS_CHARS else (UNKNOWN, "")
+
+
+def _named(facts: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    line, differs = facts["line"], facts.get("differs")
+    if not isinstance(line, str) or not line or line != fit_line(line) or not isinstance(differs, Mapping):
+        return NOTHING_KNOWN
+    return line, {str(name): str(value) for name, value in differs.items() if name}
 
 
 def fingerprint_of(verdict: Verdict, console: str) -> str:

@@ -8,7 +8,8 @@ from sqlalchemy import JSON, DateTime, Double, ForeignKey, Index, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from splvm.evidence.verdict import Outcome
-from splvm.history.cell import Cell
+from splvm.history.cell import Cell, read_parameters
+from splvm.record.cellfacts import UNKNOWN
 
 # In the place of a verdict.
 TROUBLE = "TROUBLE"
@@ -37,7 +38,7 @@ class RunRow(Base):
 
     __tablename__ = "runs"
     __table_args__ = (
-        Index("runs_by_cell", "scenario", "kernel", "variant", "loads", "started"),
+        Index("runs_by_cell", "scenario", "kernel", "variant", "loads", "line", "parameters", "started"),
         Index("runs_by_start", "started"),
         Index("runs_by_batch", "batch"),
     )
@@ -54,9 +55,14 @@ class RunRow(Base):
     variant: Mapped[str]
     # As `run --load` takes them; empty without.
     loads: Mapped[str]
+    # Of builds, and parameters that are not the scenario's own, as `write_parameters` has them.
+    line: Mapped[str] = mapped_column(server_default=UNKNOWN)
+    parameters: Mapped[str] = mapped_column(server_default="")
     release: Mapped[str]
     spl_version: Mapped[str]
     spl_source: Mapped[str]
+    # Hash of the source with all patches that spl.ko was made from; empty where it was not recorded.
+    content: Mapped[str] = mapped_column(server_default="")
     # Names of the patches, and the hash of each module: two runs with the same modules ran the same build.
     patches: Mapped[list[str]]
     modules: Mapped[dict[str, str]]
@@ -82,7 +88,8 @@ class RunRow(Base):
     @property
     def cell(self) -> Cell:
         """What it is compared within."""
-        return Cell(self.scenario, self.kernel, self.variant, self.loads)
+        parameters = read_parameters(self.parameters)
+        return Cell(self.scenario, self.kernel, self.variant, self.loads, self.line, parameters)
 
     @property
     def is_silent(self) -> bool:

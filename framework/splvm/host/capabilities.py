@@ -21,11 +21,12 @@ from typing import Literal, TypeAlias
 from splvm.deadline import Deadline
 from splvm.errors import DeadlineExceeded, HarnessError, SetupError, UsageError
 from splvm.host.content import file_hash, input_hash
-from splvm.host.debian import find_keyring
+from splvm.host.debian import KEYRING_PACKAGE, find_keyring
 from splvm.host.memo import Memo, stamps
 from splvm.host.memory import available_mib
 from splvm.host.mirror import find_mirror
 from splvm.host.process import as_root_args, find_program, run
+from splvm.host.programs import PROGRAMS, missing_programs
 from splvm.host.store import Store, hold_lock
 from splvm.log import step
 
@@ -117,17 +118,33 @@ def inspect_host(store_root: Path | None = None) -> HostReport:
         ("machine", True, _check_machine),
         ("python", True, _check_python),
         ("root", True, _check_root),
+        ("programs", True, _check_programs),
         ("qemu", True, _check_qemu),
         ("kvm", False, _check_kvm),
-        ("mmdebstrap", True, lambda: Check("mmdebstrap", True, find_program("mmdebstrap"))),
-        ("spatch", True, lambda: Check("spatch", True, find_program("spatch"))),
         ("mirror", True, lambda: Check("mirror", True, find_mirror().main)),
-        ("keyring", True, lambda: Check("keyring", True, str(find_keyring()))),
         ("disk", True, lambda: _check_disk(root)),
         ("memory", True, _check_memory),
         ("load", False, _check_load),
     ]
     return HostReport(tuple(_checked(name, required, check) for name, required, check in rows))
+
+
+def check_programs() -> None:
+    """:raises SetupError: when programs that every run needs are missing; the hint is one command that installs all."""
+    missing = missing_programs()
+    packages = {PROGRAMS[program] for program in missing}
+    try:
+        find_keyring()
+    except SetupError:
+        missing.append("the keys of the Debian archive")
+        packages.add(KEYRING_PACKAGE)
+    if not missing:
+        return
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    raise SetupError(
+        f"this host lacks what every run needs: {', '.join(missing)}",
+        hint=f"{sudo}apt-get install -y --no-install-recommends {' '.join(sorted(packages))}",
+    )
 
 
 def find_qemu(store_root: Path | None = None) -> QemuProgram:
@@ -361,6 +378,11 @@ def _check_python() -> Check:
 def _check_root() -> Check:
     prefix = as_root_args()
     return Check("root", True, " ".join(prefix) or "running as root")
+
+
+def _check_programs() -> Check:
+    check_programs()
+    return Check("programs", True, f"all {len(PROGRAMS)} are here, and the keys of the Debian archive")
 
 
 def _check_qemu() -> Check:

@@ -53,6 +53,9 @@ _QUERY_S = 60.0
 _UPDATE_S = 600.0
 
 
+KEYRING_PACKAGE = "debian-archive-keyring"
+
+
 def find_keyring() -> Path:
     """The keys of the Debian archive.
 
@@ -63,7 +66,7 @@ def find_keyring() -> Path:
             return Path(name)
     raise SetupError(
         "the keys of the Debian archive are not on this host, so its packages cannot be checked",
-        hint="apt install debian-archive-keyring",
+        hint=f"apt install {KEYRING_PACKAGE}",
     )
 
 

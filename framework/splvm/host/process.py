@@ -25,6 +25,7 @@ from typing import IO
 
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, DeadlineExceeded, SetupError
+from splvm.host.programs import OTHERS, PROGRAMS, search_path
 
 _LOG = logging.getLogger("splvm.process")
 
@@ -36,29 +37,6 @@ _RECENT_BYTES = 65536
 _SIGNAL_DELAY_S = 0.5
 # More than a pipe holds: one read takes all that is there (pipe(7), /proc/sys/fs/pipe-max-size).
 _PIPE_BYTES = 1 << 20
-
-# Debian and Ubuntu packages of the programs that are called.
-_PACKAGES = {
-    "apt-cache": "apt",
-    "apt-config": "apt",
-    "apt-get": "apt",
-    "cpio": "cpio",
-    "dpkg": "dpkg",
-    "dpkg-deb": "dpkg",
-    "gcc": "gcc",
-    "gpg": "gpg",
-    "make": "make",
-    "mke2fs": "e2fsprogs",
-    "mmdebstrap": "mmdebstrap",
-    "patch": "patch",
-    "qemu-img": "qemu-utils",
-    "qemu-system-x86_64": "qemu-system-x86",
-    "setpriv": "util-linux",
-    "spatch": "coccinelle",
-    "ssh": "openssh-client",
-    "ssh-keygen": "openssh-client",
-    "umount": "mount",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +114,7 @@ def start_process(
     :raises SetupError: when the program is missing.
     """
     words = [str(word) for word in argv]
-    # System programs live in sbin, which is not in the search path of a normal user.
-    path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
-    environment = {**os.environ, "PATH": path, "LC_ALL": "C.UTF-8", **(env or {})}
+    environment = {**os.environ, "PATH": search_path(), "LC_ALL": "C.UTF-8", **(env or {})}
     program = _program(words[0], environment["PATH"], cwd)
     _LOG.debug("run: %s%s", f"(cd {cwd}) " if cwd else "", shlex.join(words))
     try:
@@ -186,7 +162,7 @@ def find_program(name: str, path: str | None = None) -> str:
     if found:
         return found
     base = os.path.basename(name)
-    package = _PACKAGES.get(base)
+    package = PROGRAMS.get(base) or OTHERS.get(base)
     hint = f"apt install {package}" if package else f"`apt-file search bin/{base}` names the package that has it"
     raise SetupError(f"there is no program {name} on this host", hint=hint)
 

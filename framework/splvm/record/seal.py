@@ -22,6 +22,11 @@ def seal(facts: Mapping[str, Any], path: Path, outcome: Mapping[str, Any]) -> di
     return {**sealed, "seal": _hash(sealed)}
 
 
+def is_sealed_whole(facts: Mapping[str, Any]) -> bool:
+    """Whether run.json is what it was when the run ended. One that was cut off has no seal, and nothing to break."""
+    return "seal" not in facts or facts["seal"] == _hash(facts)
+
+
 def find_damage(path: Path, facts: Mapping[str, Any]) -> list[str]:
     """What is not as it was when the run in `path` ended; nothing if all is whole."""
     recorded = facts.get("evidence")

@@ -22,7 +22,6 @@ from typing import Any, BinaryIO
 
 from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.figures import reading_times
-from splvm.evidence.judge import judge
 from splvm.evidence.sources import SourceReader, read_frame
 from splvm.evidence.timeline import OTHERS, Evidence, Sample, Timeline
 from splvm.evidence.verdict import Verdict
@@ -30,6 +29,7 @@ from splvm.evidence.waiting.tasklists import find_waiting
 from splvm.record.names import CONSOLE_FILE, DUMP_FILE, RUN_FILE, SAMPLES_FILE, SYSRQ_FILE, VERDICT_FILE
 from splvm.report.issue import Contents, issue_text, last_in_window
 from splvm.report.markdown import clean
+from splvm.scenarios.judged import judge_evidence
 
 SUFFIX = ".tar.gz"
 ISSUE_SUFFIX = ".issue.md"
@@ -182,7 +182,7 @@ def _read_texts(records: Records) -> dict[str, list[Sample[str]]]:
 def _judge(evidence: Evidence) -> tuple[Verdict | None, str]:
     """The verdict, or why there is none."""
     try:
-        return judge(evidence), ""
+        return judge_evidence(evidence), ""
     except EvidenceError as error:
         return None, error.message
 

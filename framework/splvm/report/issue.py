@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from splvm.evidence.checks.case import CACHE
@@ -17,7 +18,9 @@ from splvm.evidence.figures import reading_times
 from splvm.evidence.formats.kernlog import Finding, scan_kernel_log
 from splvm.evidence.formats.slab import CacheRow
 from splvm.evidence.timeline import Evidence, Sample, T, between, cache_rows
-from splvm.evidence.verdict import Outcome, Verdict
+from splvm.evidence.verdict import Verdict
+from splvm.ownpath import name_path, own_path
+from splvm.record.cellfacts import PACKAGED, UNKNOWN
 from splvm.record.names import (
     CONSOLE_FILE,
     DUMP_FILE,
@@ -29,6 +32,7 @@ from splvm.record.names import (
     SYSRQ_FILE,
     VERDICT_FILE,
 )
+from splvm.report.looks import LOOKS
 from splvm.report.markdown import clean, code, fenced, items, one_line
 
 # Bytes of the text, at most, and what of that is kept for the headings. Only a run meant to be too long gets there.
@@ -44,20 +48,6 @@ _LAST_LINES = 20
 # Stacks, and lines of one.
 _MAX_STACKS = 100
 _MAX_STACK_LINES = 48
-
-_MEANING: Mapping[Outcome, str] = {
-    Outcome.CRASHED: "The guest's kernel reported a fault after which it cannot be trusted.",
-    Outcome.LOST: "The guest, or QEMU itself, was gone or silent on every channel, and no crash is in its log.",
-    Outcome.STALLED: "At least one thread that asked an SPL cache for an object got none any more.",
-    Outcome.NO_RECOVERY: "When nothing stood in its way any more, SPL did not return to its normal state.",
-    Outcome.MISCOUNTED: "SPL's counts contradict each other or those of its callers, or an object was not as promised.",
-    Outcome.SLOW: "There was progress, but objects came later than they may, or not from where they have to.",
-    Outcome.NOT_TRIGGERED: "The run did not bring about what it is about, so it says nothing of SPL.",
-    Outcome.INCONCLUSIVE: "The evidence has gaps, so it says nothing of SPL.",
-    Outcome.PROGRESS: "SPL did what it promises with its worker stuck, and afterwards. There is nothing to report.",
-    Outcome.HEALTHY: "SPL did what it promises. There is nothing to report.",
-    Outcome.IMMUNE: "What would make the worker deadlock was there and could not touch it. There is nothing to report.",
-}
 
 # Options of `splvm run`, and where run.json has their values.
 _OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -259,7 +249,7 @@ def _problem(
     if verdict is None:
         yield f"In the {scenario} the run got no verdict."
     else:
-        yield f"In the {scenario} the verdict is **{verdict.outcome.value}**. {_MEANING[verdict.outcome]}"
+        yield f"In the {scenario} the verdict is **{verdict.outcome.value}**. {LOOKS[verdict.outcome].meaning}"
         yield items([_reason(reason.text, reason.samples) for reason in verdict.reasons], 6000, VERDICT_FILE)
         if verdict.starved:
             yield f"The host gave the guest too little CPU for a while: {code(verdict.starved)}."
@@ -370,6 +360,9 @@ def reproducer(facts: Mapping[str, Any]) -> str:
     patches = _of(facts, "spl", "patches")
     for patch in patches[:10] if isinstance(patches, list) else ():
         words += ["--spl-patch", str(_of(patch, "name"))]
+    line = _of(facts, "line")
+    if isinstance(line, str) and line not in (PACKAGED, UNKNOWN):
+        words += ["--label", line]
     # What a shell would take for more than a word must be gone before it is quoted, or a quote could go with it. The
     # back quote could end the block that this is shown in.
     return shlex.join(one_line(word, 120).replace("`", "'") for word in words)
@@ -378,11 +371,12 @@ def reproducer(facts: Mapping[str, Any]) -> str:
 def _source(facts: Mapping[str, Any]) -> str:
     """Where SPL is from, without the path to the reporter's tree."""
     source = str(_of(facts, "spl", "source") or "debian")
-    return "path:" + (source.rstrip("/").rpartition("/")[2] or "DIR") if _is_own_tree(facts) else source
+    directory = own_path(source)
+    return source if directory is None else name_path(Path(PurePosixPath(directory).name or "DIR"))
 
 
 def _is_own_tree(facts: Mapping[str, Any]) -> bool:
-    return str(_of(facts, "spl", "source")).startswith("path:")
+    return own_path(str(_of(facts, "spl", "source"))) is not None
 
 
 def _kernel_log(evidence: Evidence, extracted: Mapping[str, bytes]) -> Iterator[str]:

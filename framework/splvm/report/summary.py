@@ -14,12 +14,8 @@ from rich.table import Table
 from rich.text import Text
 from sparklines import sparklines
 
-from splvm.evidence.verdict import Outcome, Verdict
-
-_STYLE = {outcome: "green" for outcome in Outcome if outcome.is_good} | {
-    Outcome.NOT_TRIGGERED: "yellow",
-    Outcome.INCONCLUSIVE: "yellow",
-}
+from splvm.evidence.verdict import Verdict
+from splvm.report.looks import LOOKS
 
 # What the durations of allocations are told of.
 _LATENCY = {
@@ -32,16 +28,21 @@ _LATENCY = {
 _COLUMNS = ("flags", "slabs", "objects", "in use", "dlock", "emergency", "max")
 
 
-def summarize(verdict: Verdict, facts: Mapping[str, Any], where: str, *, expected: bool | None = None) -> Panel:
+def summarize(
+    verdict: Verdict, facts: Mapping[str, Any], where: str, *, expected: bool | None = None, remark: str = ""
+) -> Panel:
     """The summary of one run.
 
     :param facts: run.json.
     :param where: the run's directory, as the user may type it.
     :param expected: whether this is the verdict that was expected; None when that is not known.
+    :param remark: what it says beside the verdict of the packaged build.
     """
-    style = _STYLE.get(verdict.outcome, "red")
+    style = LOOKS[verdict.outcome].colour
     note = {True: " (as expected)", False: " (NOT as expected)", None: ""}[expected]
     head = Text.assemble((verdict.outcome.value, f"bold {style}"), note)
+    if remark:
+        head.append(f"\n  {plain(remark)}")
     # What is good is in the table below; what is not needs its reasons.
     reasons = () if verdict.outcome.is_good else verdict.reasons
     for reason in reasons[:4]:

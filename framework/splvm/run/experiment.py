@@ -20,22 +20,24 @@ from typing import Any
 from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError, QemuLaunchError
 from splvm.evidence.checks.case import CACHE
-from splvm.evidence.checks.zpool import TXG_STALL_NS
 from splvm.evidence.formats.loadstatus import LoadStatus
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.slab import CacheRow
 from splvm.evidence.formats.stream import Frame
 from splvm.evidence.judge import judge
 from splvm.evidence.sources import SourceReader
+from splvm.evidence.standstill import LOOK_NS, TXG_NS
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.guest.agent import AgentStream, start_agent
 from splvm.guest.guest import Guest
 from splvm.guest.guestplan import GuestPlan
+from splvm.guest.machine import MachineSpec
 from splvm.guest.memorydump import DUMP_LIMIT_BYTES
 from splvm.guest.monitor import Monitor
 from splvm.host.store import Store
 from splvm.host.turns import take_turn
 from splvm.log import LOGGER, note, step
+from splvm.record.cellfacts import differing, flatten_parameters
 from splvm.record.names import HARNESS_FILE
 from splvm.record.reader import read_evidence
 from splvm.record.writer import RunDirectory
@@ -53,9 +55,6 @@ EVIDENCE_S = 60.0
 
 # Seconds that a run waits for others to end; each of them has its own budget.
 TURN_S = 2 * (RUN_BUDGET_S + EVIDENCE_S)
-
-# A critical thread that has waited this long for an object when the window ends stands still, ns of guest time.
-STANDS_NS = 1_000_000_000
 
 # Where a guest has it; init does not mount it.
 _DEBUGFS = "/sys/kernel/debug"
@@ -124,7 +123,7 @@ def run_experiment(experiment: Experiment, out: Path, on_phase: OnPhase | None =
                 raise
     finally:
         record.finish(outcome)
-    verdict = judge(read_evidence(out))
+    verdict = judge(read_evidence(out), experiment.scenario.rule)
     record.write_verdict(verdict)
     return verdict
 
@@ -158,25 +157,47 @@ def attempt_directory(out: Path, number: int) -> Path:
 
 
 def _facts(experiment: Experiment) -> dict[str, Any]:
-    scenario, workload, loads = experiment.scenario, experiment.workload, experiment.loads
+    scenario, loads = experiment.scenario, experiment.loads
     return {
         "scenario": scenario.name,
+        "rule": scenario.rule.to_json(),
         "expected": sorted(experiment.expected),
         "parameters": {
-            "window_s": experiment.window_s,
             "latency_bound_ms": scenario.latency_bound_ms,
             "rate_hz": experiment.rate_hz,
-            "ram_mib": experiment.guest.machine.ram_mib,
-            "cpus": experiment.guest.machine.cpus,
-            "workload": {name: getattr(workload, name) for name in workload.__slots__},
+            **_done_to_guest(experiment),
             **({"load": ",".join(map(str, loads)), "seed": experiment.seed} if loads else {}),
         },
         **({"loads": [load.to_json() for load in loads]} if loads else {}),
         **({"faults": asdict(scenario.faults)} if scenario.faults else {}),
         **experiment.facts,
+        "differs": differing_parameters(experiment),
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         **host_facts(),
     }
+
+
+def _done_to_guest(experiment: Experiment) -> dict[str, Any]:
+    """The parameters that decide what is done to a guest."""
+    return {
+        "window_s": experiment.window_s,
+        "ram_mib": experiment.guest.machine.ram_mib,
+        "cpus": experiment.guest.machine.cpus,
+        "workload": asdict(experiment.workload),
+    }
+
+
+def differing_parameters(experiment: Experiment) -> dict[str, str]:
+    """The parameters that the scenario does not have by itself, by name: they are a part of the run's cell."""
+    scenario, usual = experiment.scenario, MachineSpec("", Path(), (), "")
+    own = replace(
+        experiment,
+        guest=replace(experiment.guest, machine=replace(usual, ram_mib=max(usual.ram_mib, scenario.least_mib))),
+        window_s=scenario.window_s,
+        # That of some lasts as long as the window.
+        workload=scenario.workload(experiment.window_s),
+    )
+    return differing(*(flatten_parameters(_done_to_guest(each), None) for each in (experiment, own)))
 
 
 @contextmanager
@@ -358,9 +379,9 @@ class LiveReadings:
         """Whether a critical thread waits for an object, and has for long; or a pool for its next txg."""
         probe = self._probe
         waits = probe is not None and any(
-            thread.alloc_since_ns and probe.now_ns - thread.alloc_since_ns >= STANDS_NS for thread in probe.threads
+            thread.alloc_since_ns and probe.now_ns - thread.alloc_since_ns >= LOOK_NS for thread in probe.threads
         )
-        return waits or self._pool_stands_ns >= TXG_STALL_NS
+        return waits or self._pool_stands_ns >= TXG_NS
 
     @property
     def _pool_stands_ns(self) -> int:

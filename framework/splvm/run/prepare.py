@@ -27,10 +27,20 @@ from splvm.guest.guestplan import GuestPlan, Start
 from splvm.guest.machine import MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.archive import ReleaseFile
-from splvm.host.capabilities import Accelerator, QemuProgram, check_accelerator, find_accelerator, find_qemu
+from splvm.host.capabilities import (
+    Accelerator,
+    QemuProgram,
+    check_accelerator,
+    check_programs,
+    find_accelerator,
+    find_qemu,
+)
 from splvm.host.debian import PrivateApt
 from splvm.host.store import Store
-from splvm.run.expectations import expected_outcomes
+from splvm.record.cellfacts import PACKAGED
+from splvm.run.buildline import find_line
+from splvm.run.expectations import yardstick_of
+from splvm.run.expected import Yardstick
 from splvm.run.experiment import Dump, Experiment
 from splvm.run.loads import POOL_SETUP, Load, need_pool, with_disks, with_own, with_pool
 from splvm.run.measurement import kernel_traits
@@ -57,6 +67,8 @@ class Wish:
     refresh: bool = False
     # Clone guests from templates.
     clones: bool = True
+    # What the user calls the line of such builds; empty: what `find_line` finds.
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,8 @@ class Prepared(PreparedKernel):
     spl: SplBuild
     # The signed lists that versions were resolved from.
     releases: tuple[ReleaseFile, ...] = ()
+    # That runs of this build belong to.
+    line: str = PACKAGED
 
     @property
     def plan(self) -> GuestPlan:
@@ -118,6 +132,7 @@ class Prepared(PreparedKernel):
             "argv": sys.argv,
             "kernel": self.kernel.facts(),
             "spl": self.spl.facts(),
+            "line": self.line,
             "archive": {
                 release.name: {
                     "date": release.date.isoformat(),
@@ -135,7 +150,14 @@ class Prepared(PreparedKernel):
 
         :raises HarnessError: when it cannot be measured.
         """
-        return expected_outcomes(scenario.name, self.spl.variant.name, self.honours_flags, own=self.spl.is_own)
+        return self.yardstick(scenario).outcomes
+
+    def yardstick(self, scenario: Scenario) -> Yardstick:
+        """What a verdict is measured against; the kernel is measured as for `expected`.
+
+        :raises HarnessError: when it cannot be measured.
+        """
+        return yardstick_of(scenario, self.spl.variant, self.honours_flags, own=self.spl.is_own)
 
     def experiment(
         self,
@@ -151,7 +173,7 @@ class Prepared(PreparedKernel):
     ) -> Experiment:
         """An experiment on it.
 
-        :param expected: by default what `EXPECTED` says of scenario, variant and kernel.
+        :param expected: by default what packaged builds show of scenario, variant and kernel.
         :param window_s: by default the scenario's own.
         :param workload: by default the scenario's own, for this window.
         :param dump: when to keep a dump of the guest's memory.
@@ -168,11 +190,15 @@ class Prepared(PreparedKernel):
         if need_pool(loads):
             zfs = self.zfs(Deadline(PREPARE_BUDGET_S))
             machine, setup, facts = with_pool(machine, zfs.archive), POOL_SETUP, facts | {"zfs": zfs.facts()}
+        if expected is None:
+            yardstick = self.yardstick(scenario)
+            expected = yardstick.outcomes
+            facts = facts | ({"packaged": yardstick.to_json()} if yardstick.is_own else {})
         return Experiment(
             scenario,
             replace(self.plan, machine=with_disks(machine, loads), setup=setup),
             facts,
-            expected or self.expected(scenario),
+            expected,
             window_s,
             rate_hz,
             workload or scenario.workload(window_s),
@@ -249,14 +275,15 @@ def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = 
 def add_spl(base: PreparedKernel, source: SplSource, wish: Wish, deadline: Deadline) -> Prepared:
     """Build SPL for a kernel.
 
-    :param wish: what it says of variant and patches.
+    :param wish: what it says of variant, patches and label.
     :raises UsageError: when there is no such variant.
     :raises SetupError: when something cannot be built.
     """
     spl = build_spl(base.store, base.kernel.root, source, find_variant(wish.variant), wish.patches, deadline)
     releases = tuple(base.apt.releases())
     parts = {field.name: getattr(base, field.name) for field in fields(base)}
-    return Prepared(**parts, spl=spl, releases=releases)
+    line = find_line(source.name, wish.patches, wish.label)
+    return Prepared(**parts, spl=spl, releases=releases, line=line)
 
 
 def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | None = None) -> PreparedKernel:
@@ -268,6 +295,7 @@ def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | 
     """
     chosen = find_any_kernel(wish.kernel)
     check_accelerator(wish.accelerator)
+    check_programs()
     store = store or Store.default()
     deadline = deadline or Deadline(PREPARE_BUDGET_S)
     qemu = find_qemu(store.root)

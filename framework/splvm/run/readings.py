@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from splvm.evidence.formats.loadstatus import LoadStatus
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.slab import CacheRow
+from splvm.evidence.standstill import GIVE_UP_NS
 
 # For how long a load has to be at its target, ns of guest time.
 HELD_NS = 500_000_000
-
-# A pool that has synced nothing for so long stands still, ns of guest time: it syncs once a second, or when the disk is
-# done with what came before.
-STANDSTILL_NS = 5_000_000_000
 
 # Declines of the trap after which nobody is going to be caught.
 DECLINES = 10
@@ -22,11 +19,11 @@ DECLINES = 10
 # Seconds of the load before anything is done to it.
 SETTLE_S = 0.4
 
-# Transactions that are waited for while the worker is caught: some more than evidence/cycle.py asks for, because
+# Transactions that are waited for while the worker is caught: some more than evidence/checks/trap.py asks for, because
 # readings lie within the window.
 CARRIED = 115
 
-# Batches of frees to wait for at each number of objects kept, more than evidence/longlived.py asks for.
+# Batches of frees to wait for at each number of objects kept, more than evidence/checks/longlived.py asks for.
 BATCHES = 15
 
 
@@ -151,7 +148,7 @@ def recovered(reading: Reading) -> bool:
 
 
 def pool_stands(reading: Reading) -> bool:
-    return reading.pool_stands_ns >= STANDSTILL_NS
+    return reading.pool_stands_ns >= GIVE_UP_NS
 
 
 def reached(reading: Reading) -> bool:
@@ -166,5 +163,5 @@ def reached(reading: Reading) -> bool:
 
 def lasts_unless_the_pool_stands(seconds: float) -> Callable[[Reading], bool]:
     """A pool that stands still will not come back; what is judged has to be seen for a while all the same."""
-    short = lasts(STANDSTILL_NS / 1e9)
+    short = lasts(GIVE_UP_NS / 1e9)
     return lambda reading: lasts(seconds)(reading) or (pool_stands(reading) and short(reading))

@@ -1,7 +1,7 @@
 """Two builds side by side: how often each was as expected, and what their figures were. Pure.
 
-A build is a variant of SPL with the hashes of its modules. What is compared was run on the same scenario, kernel and
-loads: the newest builds of two variants, and the two newest builds of one variant.
+A build is a variant of SPL on a line, with the hashes of its modules. What is compared was run on the same scenario,
+kernel, loads and parameters: the newest builds of two variants or two lines, and the two newest builds of one line.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from functools import cache
 from itertools import combinations, groupby
 from statistics import median
 
-from splvm.history.cell import Cell
+from splvm.history.cell import Cell, write_parameters
 from splvm.history.database import Recent
 from splvm.history.schema import RunRow
+from splvm.record.cellfacts import PACKAGED
 from splvm.report.rates import Rate, chance_of_difference
 from splvm.site.looks import ORDER, by_name
 
@@ -67,7 +68,7 @@ class Figures:
 class Pair:
     """Two builds and how they differ."""
 
-    # Scenario, kernel and loads.
+    # Scenario, kernel, loads and parameters.
     where: str
     one: Side
     other: Side
@@ -78,12 +79,12 @@ class Pair:
 
 
 def pairs(cells: Sequence[Recent], figures: Sequence[tuple[str, str, str]]) -> Iterator[Pair]:
-    """All pairs that there are, by scenario, kernel and loads.
+    """All pairs that there are, by scenario, kernel, loads and parameters. Of an unknown line there are none.
 
     :param figures: name, words and unit of each figure.
     """
-    found = {each.cell: _builds(each) for each in cells}
-    where = sorted((cell for cell, sides in found.items() if sides), key=lambda it: (_where(it), it.variant))
+    found = {each.cell: _builds(each) for each in cells if each.cell.is_known}
+    where = sorted((cell for cell, sides in found.items() if sides), key=lambda it: (_where(it), it.variant, it.line))
     for _, group in groupby(where, key=_where):
         alike = list(group)
         newest = [found[cell][-1] for cell in alike]
@@ -92,8 +93,8 @@ def pairs(cells: Sequence[Recent], figures: Sequence[tuple[str, str, str]]) -> I
             yield _compare(one, other, figures)
 
 
-def _where(cell: Cell) -> tuple[str, str, str]:
-    return cell.scenario, cell.kernel, cell.loads
+def _where(cell: Cell) -> tuple[str, ...]:
+    return cell.scenario, cell.kernel, cell.loads, write_parameters(cell.parameters)
 
 
 def _builds(recent: Recent) -> list[Side]:
@@ -101,7 +102,8 @@ def _builds(recent: Recent) -> list[Side]:
     by_build: dict[str, list[RunRow]] = {}
     for run in recent.runs:
         if run.verdict != ORDER[0]:
-            name = f"{run.variant} {run.spl_version} {_digest(run)}".rstrip()
+            line = "" if run.line == PACKAGED else f"line={run.line}"
+            name = " ".join(filter(None, (run.variant, line, run.spl_version, _digest(run))))
             # One that comes back after another is the newest again.
             by_build[name] = [*by_build.pop(name, []), run]
     return [_side(recent.cell, name, runs) for name, runs in by_build.items()]

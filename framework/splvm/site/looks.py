@@ -13,22 +13,10 @@ from collections.abc import Iterable, Mapping
 from splvm.evidence.verdict import Outcome
 from splvm.history.cell import Cell
 from splvm.history.schema import TROUBLE, RunRow
+from splvm.report.looks import LOOKS
 
-# One symbol for each verdict, so that they are told apart without their colour.
-SYMBOLS: Mapping[str, str] = {
-    Outcome.CRASHED: "✖",
-    Outcome.LOST: "∅",
-    Outcome.STALLED: "■",
-    Outcome.NO_RECOVERY: "↯",
-    Outcome.MISCOUNTED: "≠",
-    Outcome.SLOW: "◔",
-    Outcome.NOT_TRIGGERED: "○",
-    Outcome.INCONCLUSIVE: "?",
-    Outcome.PROGRESS: "▲",
-    Outcome.HEALTHY: "✔",
-    Outcome.IMMUNE: "◆",
-    TROUBLE: "!",
-}
+# A symbol for each verdict, and for a run that came to none.
+SYMBOLS: Mapping[str, str] = {TROUBLE: "!", **{outcome: look.symbol for outcome, look in LOOKS.items()}}
 # Verdicts from worst to best, as axes and lists show them.
 ORDER = (TROUBLE, *(outcome.value for outcome in Outcome))
 
@@ -61,14 +49,15 @@ def printable(text: str, most: int = 2000) -> str:
 
 
 def label(text: str, most: int = 60) -> str:
-    """Text of a guest within a plot: plotly takes some tags and entities in every text it draws."""
-    return html.escape(printable(text, most).replace("\n", " "))
+    """Text of a guest within a plot: plotly takes some tags and entities in every text it draws, but none of quotes."""
+    return html.escape(printable(text, most).replace("\n", " "), quote=False)
 
 
 def cell_page(cell: Cell) -> str:
     """The name of a cell's page: readable, and another one for each cell whatever it is called."""
+    axes = (cell.scenario, cell.kernel, cell.variant, cell.loads, *cell.other)
     readable = re.sub("[^a-z0-9.]+", "-", str(cell).lower()).strip("-.")[:80]
-    digest = hashlib.sha256("\0".join((cell.scenario, cell.kernel, cell.variant, cell.loads)).encode()).hexdigest()
+    digest = hashlib.sha256("\0".join(axes).encode()).hexdigest()
     return f"{readable or 'cell'}-{digest[:8]}.html"
 
 

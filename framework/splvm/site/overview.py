@@ -1,4 +1,4 @@
-"""The overview: a matrix with kernels, variants and loads down and scenarios across. Pure."""
+"""The overview: a matrix with kernels, variants, loads, lines and parameters down and scenarios across. Pure."""
 
 from __future__ import annotations
 
@@ -50,11 +50,13 @@ class Square:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One kernel, variant and loads, with a cell or nothing for each scenario."""
+    """One kernel, variant, loads, line and parameters, with a cell or nothing for each scenario."""
 
     kernel: str
     variant: str
     loads: str
+    # Line and parameters, where they are not the packaged build's and the scenario's own.
+    other: str
     squares: tuple[Square | None, ...]
 
 
@@ -62,12 +64,13 @@ def make_matrix(cells: Sequence[CellNews]) -> tuple[list[str], list[Row]]:
     """The scenarios, and the rows."""
     by_cell = {each.recent.cell: _square(each) for each in cells}
     scenarios = sorted({cell.scenario for cell in by_cell})
-    squares: dict[tuple[str, str, str], dict[str, Square]] = {}
+    squares: dict[tuple[str, str, str, str], dict[str, Square]] = {}
     for cell, square in by_cell.items():
-        squares.setdefault((cell.kernel, cell.loads, cell.variant), {})[cell.scenario] = square
+        other = " ".join(cell.other)
+        squares.setdefault((cell.kernel, cell.loads, cell.variant, other), {})[cell.scenario] = square
     rows = [
-        Row(kernel, variant, loads, tuple(found.get(scenario) for scenario in scenarios))
-        for (kernel, loads, variant), found in sorted(squares.items())
+        Row(kernel, variant, loads, other, tuple(found.get(scenario) for scenario in scenarios))
+        for (kernel, loads, variant, other), found in sorted(squares.items())
     ]
     return scenarios, rows
 

@@ -7,99 +7,188 @@ Python package check what is made here: to make it with that takes ten times as 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from splvm.history.schema import RunRow
-from splvm.site.looks import ORDER, by_name, label, symbol, told
+from splvm.site.looks import ORDER, by_name, label, printable, symbol, told
 from splvm.site.series import Panel, States
 
-# Told apart by whoever is blind to a colour (after M. Okabe and K. Ito), and seen on white and on black.
+# Seen on white, on the dark background and by whoever is blind to a colour (after M. Okabe and K. Ito). None of them
+# says anything alone: lines differ in width, dashes and symbols besides, bars in patterns, so that grey print will do.
 COLOURS = ("#2b87c8", "#d55e00", "#009e73", "#b565a7", "#7d8a99", "#a07800")
-_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
-# Colours and words for states of a thread.
-_STATES: Mapping[str, tuple[str, str]] = {
-    "R": ("runs", "#009e73"),
-    "S": ("sleeps", "#7d8a99"),
-    "I": ("idle", "#7d8a99"),
-    "D": ("blocked", "#d55e00"),
-    "T": ("stopped", "#b565a7"),
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How a line is drawn."""
+
+    colour: str
+    # Pixels.
+    width: float
+    dash: str = "solid"
+    symbol: str = "circle"
+    # Of the symbol, pixels.
+    size: int = 7
+
+    def line(self) -> dict[str, Any]:
+        return {"color": self.colour, "width": self.width, "dash": self.dash}
+
+
+# Of the lines of a panel: a narrow line upon a wide one shows both where they have the same values.
+_LINES = (_Look(COLOURS[0], 3.5), _Look(COLOURS[1], 1.5, "dash", "diamond-open", 10))
+
+# Of the states of a thread: the letters of /proc/PID/stat that count as it, and its look.
+_SLEEPS = "sleeps (S, I)"
+_OTHER = "other"
+_STATES: Mapping[str, tuple[str, _Look]] = {
+    "runs (R)": ("R", _Look(COLOURS[2], 5)),
+    "blocked (D)": ("D", _Look(COLOURS[1], 10)),
+    _SLEEPS: ("SI", _Look(COLOURS[4], 2)),
+    "stopped (T)": ("Tt", _Look(COLOURS[3], 5, "dash")),
+    _OTHER: ("", _Look(COLOURS[5], 5, "dot")),
 }
+_WORDS = {letter: words for words, (letters, _) in _STATES.items() for letter in letters}
+
+_PHASE = _Look(COLOURS[4], 5)
+_WINDOW = _Look(COLOURS[1], 10)
+# Phases that have a row; the table of phases below the plot has all.
+_MOST_PHASES = 40
+
+_PHASES, _THREADS = "<b>phases</b>", "<b>threads</b>"
 _PANEL_PX = 130
+# Between panels: the title of the lower one, and its legend at the right of it.
 _GAP_PX = 44
-_TOP_PX = 110
-_BOTTOM_PX = 70
+# Above the first panel's title: plotly's buttons.
+_TOP_PX = 70
+_BOTTOM_PX = 60
+# Of a row with a name, for each line of the name.
+_LINE_PX = 15
+# Characters in a line of a name; a thread's name has 64 at most, and its pid follows.
+_NAME_WIDTH = 26
+_NAME_MOST = 100
 
 
 def plot_run(panels: Sequence[Panel], states: Sequence[States], phases: Sequence[tuple[str, float, float]]) -> str:
-    """All series of a run over the guest's clock; the phases are shaded."""
-    titles = [panel.title for panel in panels] + (["threads"] if states else [])
-    layout = _stack(dict.fromkeys(titles, _PANEL_PX), "the guest's clock, s")
+    """All series of a run over the guest's clock; each phase has a row, and is shaded."""
+    phases = phases[:_MOST_PHASES]
+    names = {_PHASES: [_name(name) for name, _, _ in phases], _THREADS: [_name(each.name) for each in states]}
+    titles = [_titled(panel.title, panel.unit) for panel in panels]
+    heights = {
+        **({_PHASES: _rows_px(names[_PHASES])} if phases else {}),
+        **dict.fromkeys(titles, _PANEL_PX),
+        **({_THREADS: _rows_px(names[_THREADS], 2)} if states else {}),
+    }
+    layout = _stack(heights, "the guest's clock, s")
+    numbers = {title: number for number, title in enumerate(heights, 1)}
     traces: list[dict[str, Any]] = []
-    for number, panel in enumerate(panels, 1):
-        layout[_axis("yaxis", number)] |= {"title": {"text": panel.unit}, "rangemode": "tozero"}
-        for at, series in enumerate(panel.series):
-            traces.append(
-                _scatter(
-                    x=[time for time, _ in series.points],
-                    y=[value for _, value in series.points],
-                    name=series.name,
-                    yaxis=_axis("y", number),
-                    mode="lines+markers" if len(series.points) < 30 else "lines",
-                    line={"shape": "hv" if series.steps else "linear", "color": COLOURS[at], "dash": _DASHES[at]},
-                )
-            )
+    for title, panel in zip(titles, panels, strict=True):
+        layout[_axis("yaxis", numbers[title])] |= _from_zero([value for it in panel.series for _, value in it.points])
+        traces += _series_traces(panel, numbers[title])
+    for title, rows in names.items():
+        if rows:
+            layout[_axis("yaxis", numbers[title])] |= _rows(rows)
     if states:
-        layout[_axis("yaxis", len(titles))] |= {"type": "category"}
-        traces += [trace for each in states for trace in _state_traces(each, len(titles))]
+        traces += _state_traces(states, names[_THREADS], numbers[_THREADS])
+    if phases:
+        traces += _phase_traces(phases, names[_PHASES], numbers[_PHASES])
     layout["shapes"] = [_shade(name, start, end, at) for at, (name, start, end) in enumerate(phases)]
-    layout["annotations"] += [
-        {
-            **{"text": name, "x": start, "y": 1, "xref": "x", "yref": "paper", "showarrow": False, "yshift": 16},
-            **{"textangle": -50, "xanchor": "left", "yanchor": "bottom", "font": {"size": 10}},
-        }
-        for name, start in _named(phases)
-    ]
     return _to_json(traces, layout)
 
 
-def _named(phases: Sequence[tuple[str, float, float]]) -> list[tuple[str, float]]:
-    """Names of phases and where they stand; those that begin too close to each other stand together."""
-    named: list[tuple[str, float]] = []
-    apart = (phases[-1][2] - phases[0][1]) / 60 if phases else 0.0
-    for name, start, _ in phases:
-        if named and start - named[-1][1] < apart:
-            named[-1] = (f"{named[-1][0]}, {label(name, 30)}", named[-1][1])
-        else:
-            named.append((label(name, 30), start))
-    return named
-
-
-def _state_traces(states: States, number: int) -> list[dict[str, Any]]:
-    """A bar from each reading to the next, one trace for each state."""
-    traces = []
-    ends = [*(at for at, _ in states.points[1:]), states.points[-1][0]]
-    for state in dict.fromkeys(state for _, state in states.points):
-        word, colour = _STATES.get(state, ("other", "#a07800"))
-        spans = [(a, b) for (a, it), b in zip(states.points, ends, strict=True) if it == state]
-        traces.append(
-            _scatter(
-                x=[x for a, b in spans for x in (a, b, None)],
-                y=[y for _ in spans for y in (label(states.name), label(states.name), None)],
-                name=f"{state} ({word})",
-                legendgroup=state,
-                yaxis=_axis("y", number),
-                mode="lines",
-                line={"color": colour, "width": 10 if state == "D" else 6},
-                hovertemplate=f"{label(states.name)}: {state}, {word}<extra></extra>",
-            )
+def _series_traces(panel: Panel, number: int) -> Iterator[dict[str, Any]]:
+    """The lines of a panel; one alone needs no legend, as the panel's title says what it is."""
+    for series, look in zip(panel.series, _LINES[: len(panel.series)], strict=True):
+        yield _scatter(
+            x=[time for time, _ in series.points],
+            y=[value for _, value in series.points],
+            name=series.name,
+            yaxis=_axis("y", number),
+            legend=_axis("legend", number),
+            showlegend=len(panel.series) > 1,
+            mode="lines+markers" if len(series.points) < 30 else "lines",
+            line=look.line() | {"shape": "hv" if series.steps else "linear"},
+            marker={"symbol": look.symbol, "size": look.size},
+            cliponaxis=False,
         )
-    return traces
+
+
+def _state_traces(states: Sequence[States], names: Sequence[str], number: int) -> Iterator[dict[str, Any]]:
+    """A bar from each reading to the next; the bars of a state are one trace, so the legend has each state once."""
+    bars: dict[str, list[tuple[float, float, str, str]]] = {}
+    for each, name in zip(states, names, strict=True):
+        ends = [*(at for at, _ in each.points[1:]), each.points[-1][0]]
+        for (start, state), end in zip(each.points, ends, strict=True):
+            bars.setdefault(_WORDS.get(state, _OTHER), []).append((start, end, name, label(state, 4)))
+    for words, (_, look) in _STATES.items():
+        if words in bars:
+            yield _bars(bars[words], look, number, name=words, legend=_axis("legend", number))
+
+
+def _phase_traces(
+    phases: Sequence[tuple[str, float, float]], names: Sequence[str], number: int
+) -> Iterator[dict[str, Any]]:
+    """A bar for each phase, with its beginning marked: many are over at once. The window's is as its shade."""
+    rows = [
+        (start, end, name, f"{start:.3f} to {end:.3f} s") for (_, start, end), name in zip(phases, names, strict=True)
+    ]
+    windows = [name == "window" for name, _, _ in phases]
+    for look, is_window in ((_PHASE, False), (_WINDOW, True)):
+        bars = [row for row, it in zip(rows, windows, strict=True) if it == is_window]
+        if bars:
+            marker = {"symbol": "line-ns", "size": 8, "line": {"color": look.colour, "width": 2}}
+            yield _bars(bars, look, number, name="window" if is_window else "phases", showlegend=False, marker=marker)
+
+
+def _bars(bars: Sequence[tuple[float, float, str, str]], look: _Look, number: int, **more: Any) -> dict[str, Any]:
+    """Bars as one line with gaps.
+
+    :param bars: beginning and end, the name of the row, and what is said when pointed at.
+    """
+    return _scatter(
+        x=[x for start, end, _, _ in bars for x in (start, end, None)],
+        y=[y for _, _, name, _ in bars for y in (name, name, None)],
+        text=[it for _, _, _, text in bars for it in (text, text, "")],
+        yaxis=_axis("y", number),
+        mode="lines+markers" if "marker" in more else "lines",
+        line=look.line(),
+        hovertemplate="%{y}: %{text}<extra></extra>",
+        **more,
+    )
+
+
+def _name(text: str) -> str:
+    """A name whole, on as many lines as it needs."""
+    lines = textwrap.wrap(printable(text, _NAME_MOST).replace("\n", " "), _NAME_WIDTH)
+    return "<br>".join(label(line) for line in lines) or "?"
+
+
+def _rows_px(names: Sequence[str], least_lines: int = 1) -> int:
+    lines = max(name.count("<br>") + 1 for name in names)
+    return len(names) * _LINE_PX * max(least_lines, lines)
+
+
+def _rows(names: Sequence[str]) -> dict[str, Any]:
+    """An axis with a row for each name, the first one at the top."""
+    rows = list(dict.fromkeys(names))
+    order = {"categoryorder": "array", "categoryarray": rows}
+    return {"type": "category", "range": [len(rows) - 0.5, -0.5], "dtick": 1, "tickfont": {"size": 11}, **order}
+
+
+def _from_zero(values: Sequence[float]) -> dict[str, Any]:
+    """An axis on which lines at zero, and at the highest value, are seen in their whole width."""
+    top = max(values, default=0.0) or 1.0
+    return {"range": [-0.06 * top, 1.08 * top], "nticks": 5}
+
+
+def _titled(title: str, unit: str) -> str:
+    return f"<b>{title}</b>, {unit}" if unit else f"<b>{title}</b>"
 
 
 def _shade(name: str, start: float, end: float, at: int) -> dict[str, Any]:
-    colour = "#d55e00" if name == "window" else "#7d8a99"
+    colour = _WINDOW.colour if name == "window" else _PHASE.colour
     opacity = 0.16 if name == "window" else 0.12 if at % 2 else 0.04
     return {
         **{"type": "rect", "xref": "x", "yref": "paper", "x0": start, "x1": end, "y0": 0, "y1": 1},
@@ -107,10 +196,18 @@ def _shade(name: str, start: float, end: float, at: int) -> dict[str, Any]:
     }
 
 
+# As verdict.json names the histograms, and what they count.
+_LATENCIES = (
+    ("all", "every allocation"),
+    ("waited", "those that slept"),
+    ("woken", "the part of a sleep after the cache had grown"),
+)
+
+
 def plot_latency(latency: Mapping[str, Any]) -> str:
     """How long allocations took, by powers of two."""
     traces = []
-    for at, (kind, words) in enumerate((("all", "all"), ("waited", "slept"), ("woken", "from the growth's end on"))):
+    for at, (kind, words) in enumerate(_LATENCIES):
         buckets = latency.get(kind, {}).get("buckets", {})
         counts = sorted((int(bucket), count) for bucket, count in buckets.items())
         if counts:
@@ -119,17 +216,22 @@ def plot_latency(latency: Mapping[str, Any]) -> str:
             traces.append(
                 {"type": "bar", "x": x, "y": y, "name": words, "marker": {"color": COLOURS[at], "pattern": pattern}}
             )
-    order = sorted({int(bucket) for each in latency.values() for bucket in each.get("buckets", {})})
+    found = sorted({int(bucket) for each in latency.values() for bucket in each.get("buckets", {})})
+    # Those without an allocation have their place too.
+    order = [_span(bucket) for bucket in range(found[0], found[-1] + 1)] if found else []
     layout = {
-        "height": 320,
+        "height": 360,
         "barmode": "group",
         "xaxis": {
-            "title": {"text": "an allocation took up to"},
-            **{"type": "category", "categoryorder": "array", "categoryarray": [_span(bucket) for bucket in order]},
+            **{"title": {"text": "an allocation took up to", "standoff": 12}, "automargin": True},
+            **{"type": "category", "categoryorder": "array", "categoryarray": order, "dtick": 1},
+            # Slanted labels end at their bar, and so within the plot.
+            "autotickangles": [0, -45, -90],
         },
-        "yaxis": {"title": {"text": "allocations"}, "type": "log"},
-        "margin": {"l": 70, "r": 20, "t": 20, "b": 60},
+        "yaxis": {"title": {"text": "allocations", "standoff": 12}, "type": "log", "automargin": True},
+        "margin": {"l": 40, "r": 20, "t": _TOP_PX, "b": 40},
         "showlegend": len(traces) > 1,
+        "legend": _legend(1.0) | {"x": 0, "xanchor": "left"},
     }
     return _to_json(traces, layout)
 
@@ -149,17 +251,19 @@ def plot_trend(runs: Sequence[RunRow], figures: Sequence[tuple[str, str, str]], 
     :param pages: names of pages by the run's id.
     """
     values_by_name = by_name(runs)
-    shown = [(words, unit, values_by_name[name]) for name, words, unit in figures if name in values_by_name]
+    shown = [
+        (_titled(words, unit), words, values_by_name[name]) for name, words, unit in figures if name in values_by_name
+    ]
     seen = {run.verdict for run in runs}
     order = [f"{symbol(it)} {it}" for it in reversed(ORDER) if it in seen]
-    heights = {"verdict": 40 + 22 * len(seen), **{words: _PANEL_PX for words, _, _ in shown}}
+    heights = {_titled("verdict", ""): 22 * (len(seen) + 1), **{title: _PANEL_PX for title, _, _ in shown}}
     layout = _stack(heights, "")
     layout["showlegend"] = False
     layout["yaxis"] |= {"type": "category", "categoryorder": "array", "categoryarray": order, "dtick": 1}
     values = [f"{symbol(run.verdict)} {label(run.verdict)}" for run in runs]
     traces = [_points(runs, values, "verdict", 1, pages)]
-    for number, (words, unit, found) in enumerate(shown, 2):
-        layout[_axis("yaxis", number)] |= {"title": {"text": unit}, "rangemode": "tozero"}
+    for number, (_, words, found) in enumerate(shown, 2):
+        layout[_axis("yaxis", number)] |= _from_zero([value for _, value in found])
         these = [run for run, _ in found]
         traces.append(_points(these, [float(f"{value:.6g}") for _, value in found], words, number, pages))
     return _to_json(traces, layout)
@@ -182,6 +286,7 @@ def _points(
         },
         customdata=[f"../runs/{pages[run.id]}" if run.id in pages else "" for run in runs],
         text=[told(run) for run in runs] if number == 1 else None,
+        cliponaxis=False,
     )
 
 
@@ -190,7 +295,7 @@ def _scatter(**trace: Any) -> dict[str, Any]:
 
 
 def _stack(heights: Mapping[str, int], below: str) -> dict[str, Any]:
-    """A layout with a panel for each title, all over one axis, the first one at the top.
+    """A layout with a panel for each title, all over one axis, the first one at the top; each has a legend of its own.
 
     :param heights: by title, pixels.
     :param below: what stands below the axis.
@@ -198,24 +303,34 @@ def _stack(heights: Mapping[str, int], below: str) -> dict[str, Any]:
     inner = sum(heights.values()) + (len(heights) - 1) * _GAP_PX
     layout: dict[str, Any] = {
         "height": inner + _TOP_PX + _BOTTOM_PX,
-        "margin": {"l": 130, "r": 20, "t": _TOP_PX, "b": _BOTTOM_PX},
+        "margin": {"l": 40, "r": 20, "t": _TOP_PX, "b": _BOTTOM_PX},
         "hovermode": "closest",
-        "xaxis": {"title": {"text": below}, "anchor": _axis("y", len(heights))},
+        "xaxis": {
+            **{"title": {"text": below, "standoff": 12}, "anchor": _axis("y", len(heights)), "automargin": True},
+        },
         "annotations": [],
-        "legend": {"orientation": "h", "y": -40 / inner, "yanchor": "top"},
     }
     top = 1.0
     for number, (title, height) in enumerate(heights.items(), 1):
         bottom = max(0.0, top - height / inner)
-        layout[_axis("yaxis", number)] = {"domain": [bottom, top], "anchor": "x"}
+        layout[_axis("yaxis", number)] = {"domain": [bottom, top], "anchor": "x", "automargin": True}
+        layout[_axis("legend", number)] = _legend(top)
         layout["annotations"].append(
             {
-                **{"text": f"<b>{title}</b>", "x": 0, "y": top, "xref": "paper", "yref": "paper"},
+                **{"text": title, "x": 0, "y": top, "xref": "paper", "yref": "paper"},
                 **{"showarrow": False, "xanchor": "left", "yanchor": "bottom", "font": {"size": 12}},
             }
         )
         top = bottom - _GAP_PX / inner
     return layout
+
+
+def _legend(top: float) -> dict[str, Any]:
+    """In one line above a panel, at its right; its title is at the left."""
+    return {
+        **{"orientation": "h", "x": 1, "xanchor": "right", "y": top, "yanchor": "bottom"},
+        **{"bgcolor": "rgba(0,0,0,0)", "font": {"size": 11}},
+    }
 
 
 def _axis(name: str, number: int) -> str:

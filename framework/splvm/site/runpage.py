@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from splvm.errors import EvidenceError
-from splvm.evidence.judge import judge
 from splvm.evidence.timeline import Evidence
 from splvm.evidence.verdict import Verdict
 from splvm.history.rows import identity
 from splvm.history.schema import RunRow
+from splvm.record.cellfacts import PACKAGED
+from splvm.scenarios.judged import judge_evidence
 from splvm.site import plots, series
 from splvm.site.artefacts import Budget, Copies, copy_files
 from splvm.site.kernellog import LEAST_CHARS, MOST_CHARS, KernelLog, excerpt_log
@@ -52,7 +53,7 @@ def show_run(run: RunRow, read: ReadEvidence, target: Path, budget: Budget) -> S
         evidence = read(directory)
         if identity(evidence.facts) != run.id:
             return f"Another run is in its directory now: {printable(run.directory)}"
-        verdict = judge(evidence)
+        verdict = judge_evidence(evidence)
         copies = copy_files(directory, target, budget)
     except (EvidenceError, OSError) as error:
         return f"Its directory cannot be read: {printable(str(error), 500)}"
@@ -88,6 +89,9 @@ def facts_of(run: RunRow) -> Iterator[tuple[str, str]]:
         "kernel": f"{run.kernel} ({run.release})" if run.release else run.kernel,
         "SPL": f"{run.spl_version}, from {run.spl_source}" if run.spl_source else run.spl_version,
         "variant": run.variant,
+        "line": "" if run.line == PACKAGED else run.line,
+        "parameters": run.parameters,
+        "source and patches": run.content,
         "patches": ", ".join(run.patches),
         **{f"module {name}": digest for name, digest in sorted(run.modules.items())},
         "accelerator": run.accelerator,

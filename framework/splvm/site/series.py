@@ -39,6 +39,7 @@ class Panel:
     """Lines that share an axis."""
 
     title: str
+    # Empty where the title says it.
     unit: str
     series: tuple[PlotSeries, ...]
 
@@ -46,11 +47,11 @@ class Panel:
 def panels(timeline: Timeline) -> list[Panel]:
     """Those of which the run has readings."""
     found = [
-        Panel("emergency objects in use", "objects", tuple(_emergency(timeline))),
+        Panel("emergency objects in use", "", tuple(_emergency(timeline))),
         Panel("objects that critical threads got", "per s", tuple(_rates(timeline))),
         Panel("longest gap of a thread since the last phase began", "ms", tuple(_gaps(timeline))),
         Panel("memory", "MiB", tuple(_memory(timeline, MemAvailable="available", MemFree="free"))),
-        Panel("tasks that waited for memory (PSI)", "%", tuple(_pressure(timeline))),
+        Panel("waiting for memory (PSI)", "% of the time", tuple(_pressure(timeline))),
         Panel("pages to be written back", "MiB", tuple(_memory(timeline, Dirty="dirty", Writeback="under writeback"))),
     ]
     return [panel for panel in found if panel.series]
@@ -105,11 +106,11 @@ def _memory(timeline: Timeline, **names: str) -> Iterator[PlotSeries]:
 
 
 def _pressure(timeline: Timeline) -> Iterator[PlotSeries]:
-    for kind in ("some", "full"):
+    for kind, name in (("some", "some task waits"), ("full", "all tasks wait")):
         pattern = rf"^# memory\n(?:some [^\n]{{0,80}}\n)?{kind} [^\n]{{0,80}}total=(\d{{1,15}})"
         totals = _numbers(timeline.other.get("pressure", ()), pattern)
         # Microseconds of waiting per second are a ten-thousandth of a percent each.
-        yield from _series(kind, [(at, min(100.0, us_per_s / 1e4)) for at, us_per_s in _slopes(totals)])
+        yield from _series(name, [(at, min(100.0, us_per_s / 1e4)) for at, us_per_s in _slopes(totals)])
 
 
 def _numbers(samples: Iterable[Sample[str]], pattern: str) -> list[tuple[float, float]]:

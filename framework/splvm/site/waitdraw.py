@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,13 @@ BOX_WIDTH = 420
 BOX_HEIGHT = 44
 STEP = 84
 _MARGIN = 12
+# Where words beside an arrow begin: below a box, and at the right of the way back.
+_WHY_X = 70
+_BACK_X = 472
+# A character of the drawing's 12 pixels, monospaced, at the widest.
+_CHAR_PX = 7.5
+# Characters of a place in a box; the list has them whole.
+_BOXED = 54
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ def draw(wait_for: Mapping[str, Any]) -> Drawing | None:
     cut, column = len(column) > _DRAWN, column[:_DRAWN]
     why = {(edge["from"], edge["to"]): str(edge["why"]) for edge in wait_for.get("edges", ())}
     boxes = tuple(
-        Box(_MARGIN + at * STEP, _name(pid, waits), _place(waits.get(pid, {}))) for at, pid in enumerate(column)
+        Box(_MARGIN + at * STEP, _name(pid, waits), _place(waits.get(pid, {}), _BOXED)) for at, pid in enumerate(column)
     )
     arrows = tuple(
         Arrow(boxes[at].y + BOX_HEIGHT, boxes[at + 1].y, printable(why.get((one, other), ""), 60))
@@ -71,8 +79,9 @@ def draw(wait_for: Mapping[str, Any]) -> Drawing | None:
     )
     back = printable(why.get((column[-1], column[0]), "…" if cut else ""), 60) if cycle else None
     listed = [(_name(pid, waits), str(wait["state"]), _place(wait)) for pid, wait in waits.items()]
+    whys = [(_WHY_X, f"waits for {arrow.why}") for arrow in arrows] + ([(_BACK_X, back)] if back is not None else [])
     return Drawing(
-        width=BOX_WIDTH + 2 * _MARGIN + (110 if back is not None else 0),
+        width=max(BOX_WIDTH, *(math.ceil(x + len(words) * _CHAR_PX) for x, words in whys), 0) + 2 * _MARGIN,
         height=2 * _MARGIN + max(0, len(boxes) - 1) * STEP + BOX_HEIGHT,
         boxes=boxes,
         arrows=arrows,
@@ -88,6 +97,6 @@ def _name(pid: int, waits: Mapping[int, Mapping[str, Any]]) -> str:
     return f"{comm} (pid {pid})"
 
 
-def _place(wait: Mapping[str, Any]) -> str:
+def _place(wait: Mapping[str, Any], most: int = 500) -> str:
     functions = " ← ".join(str(name) for name in wait.get("functions", ()))
-    return printable(f"{wait.get('reason', '')}: {functions}" if functions else str(wait.get("reason", "")), 54)
+    return printable(f"{wait.get('reason', '')}: {functions}" if functions else str(wait.get("reason", "")), most)

@@ -13,9 +13,9 @@ from splvm.builds.saves import Save, Watch
 from splvm.builds.spl import SPL_DIR, _gather, find_inputs, inputs_key
 from splvm.deadline import Deadline
 from splvm.errors import SetupError
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.report.difference import compare_verdicts
+from splvm.scenarios.judged import judge_evidence as judge
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments import experiment
-from splvm.builds.revisions import extract_revision, list_revisions
+from splvm.builds.revisions import extract_revision, find_branch, list_revisions
 from splvm.builds.spl import SPL_DIR
 from splvm.campaign import bisect
 from splvm.campaign.bisect import Bisection, BisectPlan, Candidate, ChangeKind, find_patches, read_bisection
@@ -24,6 +24,7 @@ from splvm.cli import app
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, EvidenceError, HarnessError, SetupError, UsageError
 from splvm.evidence.verdict import Outcome, Reason, Verdict
+from splvm.run.buildline import find_line
 from splvm.run.prepare import Wish
 
 CACHE = SPL_DIR / "spl-kmem-cache.c"
@@ -241,7 +242,8 @@ def test_it_goes_on_where_it_was(world: SimpleNamespace, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda told: told.update(schema_version=9), "is of schema 9, this program reads 1"),
+        (lambda told: told.update(schema_version=1), "is of schema 1, this program reads 2; nothing was started"),
+        (lambda told: told.update(schema_version=9), "is of schema 9, this program reads 2"),
         (lambda told: told["plan"].update(kind="planets"), "is damaged"),
         (lambda told: told["plan"].update(candidates=[]), "is damaged"),
         (lambda told: told["plan"].pop("hits"), "is damaged"),
@@ -447,7 +449,7 @@ def test_the_last_line(world: SimpleNamespace, tmp_path: Path, first_bad: int, s
     assert re.search(last, done.stdout.rstrip().splitlines()[-1])
     done = CliRunner().invoke(app, ["bisect", "--resume", str(tmp_path / "o"), "--json"])
     assert done.exit_code == status
-    assert json.loads(done.stdout)["schema_version"] == 1
+    assert json.loads(done.stdout)["schema_version"] == 2
 
 
 def test_undecided(world: SimpleNamespace, tmp_path: Path) -> None:
@@ -456,3 +458,14 @@ def test_undecided(world: SimpleNamespace, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "o")])
     assert done.exit_code == 1
     assert "UNDECIDED runs=2 likeliest" in done.stdout.splitlines()[-1]
+
+
+def test_the_branch_of_a_tree(tree: Path, tmp_path: Path) -> None:
+    git(tree, "checkout", "-q", "-b", "fix/idle")
+    assert find_branch(tree) == find_line(f"path:{tree}", ()) == "fix/idle"
+    # What is only within a checkout is on no branch of its own.
+    assert find_branch(tree / SPL_DIR) == find_branch(tmp_path) == ""
+    git(tree, "checkout", "-q", "--detach")
+    assert find_branch(tree) == "" and find_line(f"path:{tree}", ()) == "zfs"
+    (tree / ".git" / "HEAD").write_text("junk")
+    assert find_branch(tree) == ""

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from experiments import experiment
 from splvm.campaign import matrix as matrix_module
 from splvm.campaign import night as night_module
-from splvm.campaign.matrix import CellRun, MatrixPlan, read_matrix, run_matrix
+from splvm.campaign.campaignrun import CampaignRun
+from splvm.campaign.matrix import MatrixPlan, read_matrix, run_matrix
 from splvm.campaign.night import Keeper, estimate_s
 from splvm.campaign.plan import Axes, plan_cells, read_axes
 from splvm.campaign.processes import Job, JobResult
@@ -27,6 +28,7 @@ from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.history.cell import Cell
 from splvm.history.database import History
 from splvm.history.schema import TROUBLE
+from splvm.run.buildline import find_line
 from splvm.run.experiment import Experiment
 from splvm.run.prepare import Wish
 
@@ -168,7 +170,7 @@ AT = datetime(2026, 1, 1, tzinfo=UTC)
 PLAN = MatrixPlan("night", tuple(plan_cells(SMALL)), 2, 1)
 
 
-def ignore(run: CellRun, result: JobResult | None) -> None:
+def ignore(run: CampaignRun, result: JobResult | None) -> None:
     pass
 
 
@@ -234,7 +236,7 @@ def test_the_runs_of_a_matrix_say_so(lab: Lab, tmp_path: Path) -> None:
     assert {job.experiment.seed for job in seen} == {1, 2}, "each run of a cell has a seed of its own"
 
 
-@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"schema_version": 2}', '{"schema_version": 2, "plan": 1}'])
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"schema_version": 3}', '{"schema_version": 3, "plan": 1}'])
 def test_a_matrix_that_cannot_be_gone_on_with(tmp_path: Path, damage: str) -> None:
     with pytest.raises(EvidenceError, match=r"has no matrix\.json"):
         read_matrix(tmp_path)
@@ -244,8 +246,8 @@ def test_a_matrix_that_cannot_be_gone_on_with(tmp_path: Path, damage: str) -> No
 
 
 def test_a_matrix_of_another_version(tmp_path: Path) -> None:
-    (tmp_path / "matrix.json").write_text(json.dumps({"schema_version": 1, "runs": []}))
-    with pytest.raises(EvidenceError, match="is of schema 1, this program reads 2"):
+    (tmp_path / "matrix.json").write_text(json.dumps({"schema_version": 2, "runs": []}))
+    with pytest.raises(EvidenceError, match="is of schema 2, this program reads 3; nothing was started"):
         read_matrix(tmp_path)
 
 
@@ -258,6 +260,45 @@ def test_runs_of_cells_with_like_names_have_a_directory_each() -> None:
 def test_a_scenario_with_a_load_of_its_own_is_one_cell_whoever_names_it() -> None:
     axes = Axes(("zfs-held-worker",), ("debian-12",), ("stock",), loads=("", "zfs", "lowmem"))
     assert [cell.loads for cell in plan_cells(axes)] == ["zfs", "zfs,lowmem"]
+
+
+def test_a_matrix_of_a_build_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line is what it was when the plan was made, also for whoever goes on with it."""
+    wishes: list[Wish] = []
+
+    def prepare(wish: Wish) -> Any:
+        wishes.append(wish)
+        raise SetupError("no mirror")
+
+    monkeypatch.setattr(matrix_module, "prepare", prepare)
+    patch = tmp_path / "fix.patch"
+    patch.write_text("x")
+    names = ["--scenario", "nominal", "--kernel", "debian-12", "--variant", "stock", "--spl-patch", str(patch)]
+    argv = ["matrix", "--jobs", "1", "--history", str(tmp_path / "h")]
+    done = CliRunner().invoke(app, [*argv, *names, "--out", str(tmp_path / "o")])
+    assert done.exit_code == 3
+    plan, (run,) = read_matrix(tmp_path / "o")
+    line = find_line("debian", [patch])
+    assert (run.cell.line, plan.spl, plan.patches) == (line, "debian", (patch,))
+    with History(tmp_path / "h") as history:
+        assert [each.cell.line for each in history.overview()] == [line]
+    again = CliRunner().invoke(app, [*argv, "--resume", str(tmp_path / "o")])
+    assert again.exit_code == 3
+    assert [(wish.label, wish.patches) for wish in wishes] == [(line, (patch,))] * 2
+    refused = CliRunner().invoke(app, [*argv, "--resume", str(tmp_path / "o"), "--label", "mine"])
+    assert "no cells can be named beside it" in str(refused.exception)
+    patch.unlink()
+    gone = CliRunner().invoke(app, [*argv, "--resume", str(tmp_path / "o")])
+    assert isinstance(gone.exception, UsageError) and "not a file that ends in" in str(gone.exception)
+
+
+def test_an_own_line_of_a_matrix_has_directories_of_its_own() -> None:
+    cells = [Cell("nominal", "debian-12", "stock", line=line) for line in ("packaged", "mine")]
+    places = MatrixPlan("night", tuple(cells), 1, 1).places()
+    assert [str(path) for path in places.values()] == [
+        "nominal-debian-12-stock",
+        "nominal-debian-12-stock-line-mine",
+    ]
 
 
 def test_jobs_of_a_cluster_are_its_workers_own(tmp_path: Path) -> None:
@@ -273,7 +314,7 @@ def test_a_run_that_came_to_nothing_is_a_row_too(tmp_path: Path) -> None:
     with History(tmp_path / "h.sqlite") as history:
         keeper = Keeper(history, "night")
         for number in (1, 2):
-            keeper.take(CellRun(PLAN.cells[0], number, frozenset(), None, "no room", None, 3.0), None)
+            keeper.take(CampaignRun(PLAN.cells[0], number, None, "no room", None, 3.0), None)
         (one, two) = history.runs(PLAN.cells[0])
     assert {one.verdict, two.verdict} == {TROUBLE}
     assert (one.reason, one.batch, one.as_expected) == ("no room", "night", False)
@@ -288,10 +329,10 @@ def test_a_history_that_is_away_loses_nothing(tmp_path: Path, monkeypatch: pytes
 
         with monkeypatch.context() as away:
             away.setattr(history, "add", lost)
-            keeper.take(CellRun(PLAN.cells[0], 1, frozenset(), None, "no room", None, 3.0), None)
+            keeper.take(CampaignRun(PLAN.cells[0], 1, None, "no room", None, 3.0), None)
             with pytest.raises(SetupError):
                 keeper.flush()
-        keeper.take(CellRun(PLAN.cells[0], 2, frozenset(), None, "no room", None, 3.0), None)
+        keeper.take(CampaignRun(PLAN.cells[0], 2, None, "no room", None, 3.0), None)
         assert len(history.runs()) == 2
         keeper.flush()
         assert len(history.runs()) == 2
@@ -300,9 +341,7 @@ def test_a_history_that_is_away_loses_nothing(tmp_path: Path, monkeypatch: pytes
 def test_a_run_whose_files_are_gone_does_not_end_the_matrix(tmp_path: Path) -> None:
     result = JobResult(Job("x", experiment(), tmp_path), ((Verdict(Outcome.PROGRESS, (Reason("r"),)), tmp_path),), 1.0)
     with History(tmp_path / "h.sqlite") as history:
-        Keeper(history, "night").take(
-            CellRun(PLAN.cells[0], 1, frozenset(), Outcome.PROGRESS, "r", tmp_path, 1.0), result
-        )
+        Keeper(history, "night").take(CampaignRun(PLAN.cells[0], 1, Outcome.PROGRESS, "r", tmp_path, 1.0), result)
         assert not history.runs()
 
 
@@ -312,8 +351,8 @@ def test_what_a_matrix_came_to_is_shown_although_its_history_is_away(
     def lost(history: History, runs: Any) -> int:
         raise SetupError("the connection is lost")
 
-    def run(plan: MatrixPlan, out: Path, **wishes: Any) -> list[CellRun]:
-        done = CellRun(plan.cells[0], 1, frozenset(), None, "no room", None, 1.0)
+    def run(plan: MatrixPlan, out: Path, **wishes: Any) -> list[CampaignRun]:
+        done = CampaignRun(plan.cells[0], 1, None, "no room", None, 1.0)
         wishes["on_run"](done, None)
         return [replace(done, outcome=Outcome.PROGRESS, expected=frozenset({Outcome.PROGRESS}))]
 

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from experiments import experiment
 from places import PROJECT
 from splvm.campaign import processes
-from splvm.campaign.matrix import CellRun, grid
+from splvm.campaign.campaignrun import CampaignRun
+from splvm.campaign.matrix import grid
 from splvm.campaign.processes import Job, JobResult, fitting_jobs, run_jobs
 from splvm.cli import app, matrix
 from splvm.errors import HarnessError
@@ -28,7 +29,7 @@ from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.history.cell import Cell
 from splvm.host.memory import available_mib
 from splvm.run.experiment import EVIDENCE_S, RUN_BUDGET_S, TURN_S
-from splvm.run.scenarios import SCENARIOS
+from splvm.scenarios.table import SCENARIOS
 
 
 def run_all(jobs: list[Job], at_once: int) -> dict[str, JobResult]:
@@ -140,8 +141,8 @@ def test_memory_that_can_be_had(meminfo: str, mib: int) -> None:
 # The matrix
 
 
-def cell_run(cell: Cell, outcome: Outcome | None, expected: Outcome = Outcome.PROGRESS) -> CellRun:
-    return CellRun(cell, 1, frozenset({expected}), outcome, "because", Path("/runs/x"), 1.26)
+def cell_run(cell: Cell, outcome: Outcome | None, expected: Outcome = Outcome.PROGRESS) -> CampaignRun:
+    return CampaignRun(cell, 1, outcome, "because", Path("/runs/x"), 1.26, frozenset({expected}))
 
 
 def test_the_grid_says_what_was_expected_only_where_it_did_not_come() -> None:
@@ -158,18 +159,23 @@ def test_the_grid_says_what_was_expected_only_where_it_did_not_come() -> None:
         ("k", "w", "TROUBLE, not PROGRESS"),
     ]
     assert runs[0].to_json()["as_expected"] is True
+    assert [CampaignRun.from_json(run.to_json()) for run in runs] == [replace(run, seconds=1.3) for run in runs]
     assert runs[2].to_json() == {
         "scenario": "a",
         "kernel": "k",
         "variant": "v",
         "loads": "",
+        "line": "packaged",
+        "parameters": {},
         "number": 1,
         "verdict": "STALLED",
         "expected": ["PROGRESS"],
         "as_expected": False,
         "reason": "because",
+        "onset_s": None,
         "directory": "/runs/x",
         "seconds": 1.3,
+        "candidate": 0,
         "machine": "",
         "lost": [],
     }

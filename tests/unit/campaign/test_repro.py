@@ -18,9 +18,9 @@ from splvm.campaign import repro
 from splvm.campaign.processes import Job, JobResult
 from splvm.campaign.repro import TROUBLES, Series, Until, compare, measure
 from splvm.errors import UsageError
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.report.rates import Rate, chance_of_difference, quartiles
+from splvm.scenarios.judged import judge_evidence as judge
 
 
 @pytest.mark.parametrize(("hits", "runs"), [(0, 10), (5, 10), (10, 10), (1, 1), (3, 20), (999, 1000)])

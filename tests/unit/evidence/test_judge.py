@@ -16,30 +16,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import splvm.evidence.judge as judge_module
-from judge_rows import HARMLESS, MORE, ROWS, STARVED, Row
+from judge_rows import HARMLESS, ROWS, STARVED, Row
 from places import PROJECT
 from simulated import (
-    ARC,
     CYCLE,
     DECLINED,
-    DISK,
-    EXT4,
     FRAGMENTED,
     GOOD,
     GROW,
     HELD,
+    KINDS,
     LOADED,
     LONG,
-    MAPPED,
     NOMINAL,
     ORGANIC,
-    PHASES,
     POOL,
-    ROOM,
     SIZE,
     SLAB_HEADER,
     SPARE,
-    ZVOL,
     Knobs,
     Record,
     kernel_row,
@@ -49,31 +43,22 @@ from simulated import (
 )
 from simulated_faults import FAULTS
 from splvm.errors import EvidenceError
-from splvm.evidence.checks.case import Case, Check
+from splvm.evidence.checks.case import Case
 from splvm.evidence.checks.large import order_of
 from splvm.evidence.formats.slab import parse_slab
-from splvm.evidence.judge import RULES, Rule, judge
+from splvm.evidence.judge import ALWAYS
+from splvm.evidence.judge import judge as judge_by
+from splvm.evidence.rule import Clause, Rule
 from splvm.evidence.timeline import Evidence, Timeline
 from splvm.evidence.verdict import Outcome, Verdict
+from splvm.scenarios.judged import judge_evidence as judge
+from splvm.scenarios.table import SCENARIOS as TABLE
 
 SETTINGS = settings(deadline=None, derandomize=True)
 
 DATA = PROJECT / "tests" / "data"
 
-BEST = {
-    HELD: Outcome.PROGRESS,
-    NOMINAL: Outcome.HEALTHY,
-    CYCLE: Outcome.PROGRESS,
-    DECLINED: Outcome.IMMUNE,
-    ORGANIC: Outcome.PROGRESS,
-    GROW: Outcome.HEALTHY,
-    SPARE: Outcome.PROGRESS,
-    LONG: Outcome.PROGRESS,
-    FRAGMENTED: Outcome.PROGRESS,
-    LOADED: Outcome.PROGRESS,
-    POOL: Outcome.PROGRESS,
-    **dict.fromkeys((ZVOL, DISK, ARC, ROOM, MAPPED, EXT4), Outcome.HEALTHY),
-}
+BEST = {name: kind.best for name, kind in KINDS.items()}
 SCENARIOS = tuple(BEST)
 
 
@@ -340,17 +325,22 @@ def test_reasons_name_readings_that_are_there() -> None:
             assert kept.issuperset(reason.samples), row.fault
 
 
-RULED = [(name, at) for name, rule in RULES.items() for at in range(len(rule.required) + len(rule.checks))]
+RULED = [
+    (name, at)
+    for name, scenario in TABLE.items()
+    for at in range(len((*ALWAYS, *scenario.rule.required, *scenario.rule.checks)))
+]
 
 
 @pytest.mark.parametrize(("scenario", "at"), RULED)
 def test_every_check_is_needed(scenario: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it, at least one run would get another verdict or another first reason."""
-    rule = RULES[scenario]
-    checks = (*rule.required, *rule.checks)
+    rule = TABLE[scenario].rule
+    left = (*ALWAYS, *rule.required, *rule.checks)[at]
     verdicts = whole_verdicts(scenario)
-    monkeypatch.setattr(judge_module, "RULES", {scenario: without(rule, (*checks[:at], *checks[at + 1 :]))})
-    assert any(first_reason(evidence) != whole for evidence, whole in verdicts)
+    monkeypatch.setattr(judge_module, "ALWAYS", tuple(it for it in ALWAYS if it != left))
+    less = without(rule, left)
+    assert any(first_reason(evidence, less) != whole for evidence, whole in verdicts)
 
 
 @functools.cache
@@ -358,22 +348,20 @@ def whole_verdicts(scenario: str) -> list[tuple[Evidence, tuple[Outcome, str] | 
     """The verdicts of all checks together on all faults, and on a run that did not come to its end."""
     runs = [evidence_of(kind, row.fault) for row, kind in CASES if scenario_of(kind) == scenario]
     kinds = [kind for kind in SCENARIOS if scenario_of(kind) == scenario]
-    if scenario in MORE:
-        # It is held-worker and something more.
-        runs += [evidence_of(scenario, row.fault) for row in ROWS if HELD in row.scenarios]
+    runs += [evidence_of(kind, row.fault) for kind in kinds for row in ROWS if KINDS[kind].like in row.scenarios]
     runs += [simulate(kind, Knobs(unmarked=frozenset({"end"}))).evidence() for kind in kinds]
-    return [(evidence, first_reason(evidence)) for evidence in runs]
+    return [(evidence, first_reason(evidence, TABLE[scenario].rule)) for evidence in runs]
 
 
-def without(rule: Rule, checks: tuple[Check, ...]) -> Rule:
-    required = tuple(check for check in rule.required if check in checks)
-    return replace(rule, required=required, checks=tuple(check for check in rule.checks if check in checks))
+def without(rule: Rule, left: Clause) -> Rule:
+    required = tuple(it for it in rule.required if it != left)
+    return replace(rule, required=required, checks=tuple(it for it in rule.checks if it != left))
 
 
-def first_reason(evidence: Evidence) -> tuple[Outcome, str] | str:
+def first_reason(evidence: Evidence, rule: Rule) -> tuple[Outcome, str] | str:
     """The verdict in short. Where a check is gone, a run may be called good that has nothing to show for it."""
     try:
-        verdict = judge(evidence)
+        verdict = judge_by(evidence, rule)
     except (LookupError, ValueError, StopIteration) as error:
         return repr(error)
     return verdict.outcome, verdict.reasons[0].text
@@ -381,32 +369,20 @@ def first_reason(evidence: Evidence) -> tuple[Outcome, str] | str:
 
 # Phases
 
-IN_THE_TRAP = {
-    *("trap", "window", "window-end", "audit", "audit-end"),
-    *("resolve", "release", "recovered", "final", "end"),
-}
-HELD_MARKS = {"hold", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"}
-NEEDED = {
-    NOMINAL: {"window", "window-end", "audit", "audit-end", "final", "end"},
-    SPARE: HELD_MARKS,
-    GROW: {"fail", "window", "window-end", "audit", "audit-end", "release", "recovered", "final", "end"},
-    HELD: HELD_MARKS,
-    LONG: HELD_MARKS,
-    FRAGMENTED: {"fragment", *HELD_MARKS},
-    LOADED: {"load", *HELD_MARKS},
-    POOL: {"load", *HELD_MARKS},
-    **{kind: {"load", "window", "window-end", "end"} for kind in (ZVOL, DISK, ARC, ROOM, MAPPED, EXT4)},
-    CYCLE: IN_THE_TRAP,
-    DECLINED: IN_THE_TRAP,
-    ORGANIC: IN_THE_TRAP,
-}
-MARKS = [(name, phase.name) for name, phases in PHASES.items() for phase in phases if phase.name]
+MARKS = [(name, phase.name) for name, kind in KINDS.items() for phase in kind.phases if phase.name]
+
+
+def needed(kind: str) -> set[str]:
+    """Phases that a run of a kind has to come to, by its rule and its loads."""
+    required = TABLE[scenario_of(kind)].rule.required
+    named = {word for it in required if it.check == "phases" for word in it.words}
+    return named | ({"load"} if KINDS[kind].loads else set())
 
 
 @pytest.mark.parametrize(("scenario", "mark"), MARKS)
 def test_a_phase_that_the_run_never_came_to(scenario: str, mark: str) -> None:
     verdict = judge(simulate(scenario, Knobs(unmarked=frozenset({mark}))).evidence())
-    if mark in NEEDED[scenario]:
+    if mark in needed(scenario):
         assert verdict.outcome is Outcome.INCONCLUSIVE
         assert verdict.reasons[0].text == f"the run never came to: {mark}"
     else:
@@ -455,7 +431,7 @@ def test_a_damaged_record_is_worth_no_verdict(fault: str) -> None:
 
 @pytest.mark.parametrize("scenario", [None, "", "gravity", 7])
 def test_an_unknown_scenario(scenario: object) -> None:
-    with pytest.raises(EvidenceError, match=r"scenario .* is not known; known are nominal, held-worker, "):
+    with pytest.raises(EvidenceError, match=r"scenario .* is not known, and it has no rule; known are nominal, held-"):
         judge(Evidence({"scenario": scenario}, Timeline(), ""))
 
 

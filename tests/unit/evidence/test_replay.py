@@ -15,10 +15,10 @@ import pytest
 
 from places import PROJECT
 from splvm.evidence.diagnosis import Condition
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome
 from splvm.record.names import EVIDENCE_FILES, TAKEN_FILES
 from splvm.record.reader import read_evidence
+from splvm.scenarios.judged import judge_evidence as judge
 
 
 @dataclass(frozen=True)

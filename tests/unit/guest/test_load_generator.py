@@ -17,7 +17,8 @@ from places import PROJECT
 from splvm.deadline import Deadline, poll
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.loadstatus import LoadLevel, LoadStatus, LoadWorker, parse_load
-from splvm.run.loads import LOADS, parse_loads
+from splvm.evidence.loads import LOADS
+from splvm.run.loads import parse_loads
 
 T = TypeVar("T")
 

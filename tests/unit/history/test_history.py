@@ -20,14 +20,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, func, select
 
+from splvm.campaign.keep import read_run
 from splvm.errors import EvidenceError, SetupError, UsageError
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.history.cell import Cell
 from splvm.history.database import History
 from splvm.history.rows import fingerprint_of, flatten, make_run
 from splvm.history.schema import Base, Figure, RunRow
 from splvm.record.reader import read_evidence
+from splvm.record.seal import _hash
+from splvm.scenarios.judged import judge_evidence as judge
 
 CELL = Cell("held-worker", "debian-12", "stock")
 START = datetime(2026, 1, 1)
@@ -40,11 +42,10 @@ def a_run(number: int, verdict: str = "PROGRESS", **figures: float) -> RunRow:
         id=run_id,
         batch="",
         started=START + timedelta(minutes=number),
-        scenario=CELL.scenario,
-        kernel=CELL.kernel,
-        variant=CELL.variant,
-        loads=CELL.loads,
-        **dict.fromkeys(("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "starved"), "x"),
+        **CELL.columns(),
+        **dict.fromkeys(
+            ("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "starved", "content"), "x"
+        ),
         **dict.fromkeys(("reason", "fingerprint", "directory", "command"), "x"),
         patches=[],
         modules={},
@@ -161,6 +162,49 @@ def test_questions(tmp_path: Path) -> None:
         assert [value for _, value in history.trend(CELL, "gap", 2)] == [1.5, 2]
         told = [(last.cell.variant, last.runs, last.verdict, last.as_expected) for last in history.overview()]
         assert told == [("no-emergency", 1, "STALLED", False), ("stock", 6, "PROGRESS", True)]
+
+
+def test_an_experiment_by_hand_is_no_run_of_the_packaged_cell(data: Path, tmp_path: Path) -> None:
+    """Of two recorded runs on stock one has a patch, and what it showed says nothing of the other's cell."""
+    for name in ("progress", "miscounted"):
+        with tarfile.open(data / "runs" / f"{name}.tar.xz") as archive:
+            archive.extractall(tmp_path / "runs", filter="data")
+    runs = [read_run(tmp_path / "runs" / name) for name in ("progress", "miscounted")]
+    with History(tmp_path / "history.sqlite") as history:
+        history.add(runs)
+        told = [(last.cell.line.partition("+")[0], last.verdict) for last in history.overview()]
+    assert told == [("debian", "MISCOUNTED"), ("packaged", "PROGRESS")]
+    assert [run.cell.parameters for run in runs] == [(("window", "2"),)] * 2
+
+
+def resealed(facts: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    changed = {**facts, **changes}
+    return {**changed, "seal": _hash(changed)}
+
+
+@pytest.mark.parametrize(
+    ("told", "line", "parameters"),
+    [
+        ({"line": "packaged", "differs": {}}, "packaged", ""),
+        ({"line": "mine", "differs": {"size": "1", "memory": "640"}}, "mine", "memory=640,size=1"),
+        ({"line": "mine", "differs": {"x\0": "\ud800"}}, "mine", "x%EF%BF%BD=%5Cud800"),
+        ({"line": "", "differs": {}}, "unknown", ""),
+        ({"line": "a b", "differs": {}}, "unknown", ""),
+        ({"line": 1, "differs": {}}, "unknown", ""),
+        ({"line": "mine"}, "unknown", ""),
+        ({"line": "mine", "differs": []}, "unknown", ""),
+        ({"line": "mine", "differs": {"x": "y" * 150, **{str(n): "y" * 150 for n in range(9)}}}, "unknown", ""),
+    ],
+)
+def test_a_record_says_where_a_run_belongs(
+    recorded: dict[str, Any], told: dict[str, Any], line: str, parameters: str
+) -> None:
+    run = row(recorded, facts=resealed(recorded["facts"], **told))
+    assert (run.line, run.parameters) == (line, parameters)
+    assert (run.cell.columns()["line"], run.cell.columns()["parameters"]) == (line, parameters)
+    # Whoever changed it afterwards is not believed.
+    broken = row(recorded, facts={**recorded["facts"], **told})
+    assert broken.line == "unknown"
 
 
 def test_migrations_lead_to_the_tables(tmp_path: Path) -> None:

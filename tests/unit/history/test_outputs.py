@@ -21,6 +21,7 @@ from splvm.history.database import History
 from splvm.history.knownissues import KnownIssue, find_known, read_known
 from splvm.history.outputs import Told, tell, to_json, to_junit, to_ktap
 from splvm.history.schema import TROUBLE, Figure, RunRow
+from splvm.record.cellfacts import PACKAGED
 
 TODAY = date(2026, 6, 1)
 MARK = "0123456789ab"
@@ -37,7 +38,9 @@ def a_run(number: int, scenario: str = "held-worker", verdict: str = "PROGRESS",
         "kernel": "debian-12",
         "variant": "stock",
         "loads": "",
-        **dict.fromkeys(("release", "spl_version", "spl_source", "accelerator", "qemu", "host"), "x"),
+        "line": PACKAGED,
+        "parameters": "",
+        **dict.fromkeys(("release", "spl_version", "spl_source", "content", "accelerator", "qemu", "host"), "x"),
         **dict.fromkeys(("starved", "fingerprint"), ""),
         "reason": "why",
         "directory": "/evidence",
@@ -108,6 +111,24 @@ def test_junit_has_the_evidence(tmp_path: Path) -> None:
     assert case.result[0].message == "STALLED (expected: PROGRESS): why"
     assert "[[ATTACHMENT|/evidence/verdict.json]]" in case.system_out
     assert "[[ATTACHMENT|evidence/verdict.json]]" in to_junit(told([a_run(1)]), "/")
+
+
+def test_a_line_is_told_where_it_is_not_the_packaged_one(tmp_path: Path) -> None:
+    own = {"line": "mine", "parameters": "memory=1024", "content": "c0ffee"}
+    names = [each.name for each in told([a_run(1), a_run(2, **own)])]
+    assert names == ["debian-12 stock line=mine memory=1024", "debian-12 stock"]
+    properties = {
+        case.name: {each.get("name"): each.get("value") for each in case._elem.iter("property")}
+        for suite in read_junit(to_junit(told([a_run(1), a_run(2, **own)]), "/x"), tmp_path / "x.xml")
+        for case in suite
+    }
+    # Nothing is new of a packaged build.
+    assert not {"line", "parameters", "content"} & properties["debian-12 stock"].keys()
+    mine = properties["debian-12 stock line=mine memory=1024"]
+    assert (mine["line"], mine["parameters"], mine["content"]) == ("mine", "memory=1024", "c0ffee")
+    assert "debian-12 stock line=mine memory=1024\n" in to_ktap(told([a_run(2, **own)]))
+    (run,) = to_json(told([a_run(2, **own)]))["runs"]
+    assert (run["line"], run["parameters"]) == ("mine", {"memory": "1024"})
 
 
 def test_an_issue_that_has_expired_excuses_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from splvm.deadline import Deadline
 from splvm.errors import DeadlineExceeded, SetupError, UsageError
-from splvm.host import capabilities
+from splvm.host import capabilities, programs
 from splvm.host.capabilities import (
     Accelerator,
     Check,
@@ -40,7 +40,7 @@ def checks(report: HostReport) -> dict[str, Check]:
 def test_report_names_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPLVM_MIRROR", "http://a.example/debian")
     found = checks(inspect_host(tmp_path / "not" / "there" / "yet"))
-    names = "machine python root qemu kvm mmdebstrap spatch mirror keyring disk memory load"
+    names = "machine python root programs qemu kvm mirror disk memory load"
     assert " ".join(found) == names
     assert found["mirror"] == Check("mirror", True, "http://a.example/debian")
     assert (found["python"].ok, found["memory"].detail.endswith("MiB available")) == (True, True)
@@ -52,6 +52,7 @@ def test_report_of_a_bare_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(capabilities, "find_program", lambda name: _missing(name))
     monkeypatch.setattr(capabilities, "find_mirror", lambda: _missing("mirror"))
     monkeypatch.setattr(capabilities, "find_keyring", lambda: _missing("keyring"))
+    monkeypatch.setattr(programs, "search_path", lambda: str(tmp_path))
     monkeypatch.setattr(capabilities, "as_root_args", lambda: _missing("sudo"))
     monkeypatch.setattr(capabilities, "_KVM", str(tmp_path / "kvm"))
     monkeypatch.setattr(capabilities, "MIN_FREE_GIB", 1 << 40)
@@ -60,8 +61,10 @@ def test_report_of_a_bare_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     report = inspect_host(tmp_path)
     failed = {name: check.hint for name, check in checks(report).items() if not check.ok}
     assert not report.ok
-    assert " ".join(failed) == "root qemu kvm mmdebstrap spatch mirror keyring disk memory load"
+    assert " ".join(failed) == "root programs qemu kvm mirror disk memory load"
     assert failed["qemu"] == "apt install qemu-system-x86_64"
+    wanted = sorted({*programs.PROGRAMS.values(), "debian-archive-keyring"})
+    assert failed["programs"].endswith("apt-get install -y --no-install-recommends " + " ".join(wanted))
     assert all(failed.values())
 
 

@@ -24,7 +24,7 @@ from splvm.paste.explanation import Explanation, explain, explain_streams
 from splvm.paste.known import known_table
 from splvm.paste.redact import redact
 from splvm.paste.slabs import SORTS, changes, elapsed_s, parse_slabs, sort_rows
-from splvm.run.scenarios import SCENARIOS
+from splvm.scenarios.table import SCENARIOS
 
 DATA = PROJECT / "tests" / "data"
 CASES = {row["name"]: row["text"] for row in tomllib.loads((DATA / "field" / "logs.toml").read_text())["case"]}

@@ -16,11 +16,11 @@ from simulated import GOOD, HELD, NOMINAL, Knobs, simulate
 from simulated_faults import FAULTS
 from splvm.errors import EvidenceError, SetupError
 from splvm.evidence.formats.stream import Frame, What
-from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.names import EVIDENCE_FILES, SCHEMA_VERSION
 from splvm.record.reader import read_evidence
 from splvm.record.writer import RunDirectory
+from splvm.scenarios.judged import judge_evidence as judge
 
 
 def record_run(path: Path, scenario: str = HELD, knobs: Knobs = GOOD) -> Path:

@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from judge_rows import ROWS
 from places import PROJECT
-from simulated import DECLINED, GOOD, HELD, NOMINAL, Knobs, Run, Span, simulate, worker_text
+from simulated import GOOD, HELD, KINDS, NOMINAL, Knobs, Run, Span, simulate, worker_text
 from simulated_faults import FAULTS
 from splvm import cli
 from splvm.errors import EvidenceError, UsageError
 from splvm.evidence.formats.slab import parse_slab
 from splvm.evidence.formats.stacks import Task
-from splvm.evidence.judge import judge
 from splvm.evidence.timeline import Evidence, Sample, Timeline
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.record.names import EVIDENCE_FILES
@@ -39,25 +39,20 @@ from splvm.record.writer import RunDirectory
 from splvm.report import issue as issue_module
 from splvm.report.bundle import Bundle, extract_files, whole_records, write_bundle
 from splvm.report.issue import MAX_ISSUE_BYTES, Contents, issue_text, reproducer
+from splvm.report.looks import LOOKS
 from splvm.report.markdown import MAX_LINE_CHARS, clean, code, fenced
+from splvm.scenarios.judged import judge_evidence as judge
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=60)
 
 DATA = PROJECT / "tests" / "data"
 
-# A run for each verdict.
+# A run for each verdict: one in which nothing is wrong, or the first that has its fault.
 VERDICTS: Mapping[Outcome, tuple[str, str]] = {
-    Outcome.CRASHED: (HELD, "oops"),
-    Outcome.LOST: (HELD, "lost"),
-    Outcome.STALLED: (HELD, "no fallback"),
-    Outcome.NO_RECOVERY: (HELD, "emergency objects do not drain"),
-    Outcome.MISCOUNTED: (HELD, "size is wrong"),
-    Outcome.SLOW: (HELD, "thread 1 waits too long once"),
-    Outcome.NOT_TRIGGERED: (HELD, "no worker came"),
+    **{row.outcome: (row.scenarios[0], row.fault) for row in reversed(ROWS)},
+    # The first one never came to its window.
     Outcome.INCONCLUSIVE: (HELD, "frames lost"),
-    Outcome.PROGRESS: (HELD, ""),
-    Outcome.HEALTHY: (NOMINAL, ""),
-    Outcome.IMMUNE: (DECLINED, ""),
+    **{kind.best: (name, "") for name, kind in reversed(KINDS.items())},
 }
 
 HEADINGS = (
@@ -225,7 +220,7 @@ def test_every_verdict(tmp_path: Path, outcome: Outcome) -> None:
     verdict = judge(read_evidence(path))
     assert verdict.outcome is outcome
     assert json.loads(found["verdict.json"]) == json.loads(json.dumps(verdict.to_json()))
-    assert f"the verdict is **{outcome.value}**. {issue_module._MEANING[outcome]}" in text
+    assert f"the verdict is **{outcome.value}**. {LOOKS[outcome].meaning}" in text
     for reason in verdict.reasons:
         assert code(reason.text, 900) in text
     if outcome is not Outcome.LOST:
@@ -263,7 +258,7 @@ def test_recorded_runs(packed: Path, tmp_path: Path) -> None:
 
 
 def test_there_is_a_row_for_every_verdict() -> None:
-    assert set(VERDICTS) == set(Outcome) == set(issue_module._MEANING)
+    assert set(VERDICTS) == set(Outcome) == set(LOOKS)
 
 
 def test_what_a_maintainer_asks_for(recorded: Path, tmp_path: Path) -> None:
@@ -847,6 +842,9 @@ def test_the_command_to_run_it_again() -> None:
     assert params["spl"] == "path:zfs"
     assert list(params["spl_patch"]) == [Path("fix it.patch"), Path("more.cocci")]
     assert "/a/path" not in reproducer(facts)
+    # A run again is one of the same line.
+    assert run_command({**facts, "line": "fix/idle+1a2b3c4d"})["label"] == "fix/idle+1a2b3c4d"
+    assert run_command({**facts, "line": "packaged"})["label"] is run_command(facts)["label"] is None
     assert run_command(FACTS)["spl"] == "debian"
 
 

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from simulated import HELD, simulate
-from splvm.evidence.judge import judge
 from splvm.report.summary import summarize
+from splvm.scenarios.judged import judge_evidence as judge
 
 
 @pytest.mark.parametrize(("boots", "told"), [(1, False), (2, True), (None, False), ("2", False)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -12,12 +13,15 @@ from simulated import CYCLE, DECLINED, LONG, WORKER_PID, Knobs, Span, simulate
 from splvm.builds.variants import VARIANTS
 from splvm.evidence.checks.longlived import BATCHES_AT_LEAST, FIRST, STEP, levels
 from splvm.evidence.checks.trap import CARRIED_AT_LEAST, PATH, missing_part
+from splvm.evidence.expectation import Expectation
 from splvm.evidence.formats.probestatus import Pressure, ProbeStatus, Trap
 from splvm.evidence.verdict import Outcome
 from splvm.evidence.waiting.waits import ROLES, ROWS, Role
-from splvm.run.expectations import EXPECTED, GOOD, WHATEVER_SPL, expected_outcomes
+from splvm.run.expectations import expected_outcomes, find_expectation
+from splvm.run.expected import GOOD
 from splvm.run.readings import BATCHES, CARRIED, DECLINES, Reading
-from splvm.run.scenarios import SCENARIOS, Step, Workload
+from splvm.run.scenarios import Step, Workload
+from splvm.scenarios.table import EXPECTED, SCENARIOS, WHATEVER_SPL
 
 SOURCES = PROJECT / "images" / "slabprobe"
 
@@ -60,20 +64,42 @@ def never() -> bool:
 
 
 def test_what_counts_as_expected() -> None:
-    assert expected_outcomes("reclaim-cycle", "sync-grow", lambda: False, own=False) == {Outcome.STALLED}
-    assert expected_outcomes("reclaim-cycle", "sync-grow", lambda: True, own=False) == {Outcome.IMMUNE}
-    for scenario, variant, own in (("held-worker", "stock", True), ("held-worker", "none", False)):
-        assert expected_outcomes(scenario, variant, never, own=own) == GOOD
+    cycle, held = SCENARIOS["reclaim-cycle"], SCENARIOS["held-worker"]
+    assert expected_outcomes(cycle, VARIANTS["sync-grow"], lambda: False, own=False) == {Outcome.STALLED}
+    assert expected_outcomes(cycle, VARIANTS["sync-grow"], lambda: True, own=False) == {Outcome.IMMUNE}
+    newcomer = replace(VARIANTS["stock"], name="newcomer")
+    for own in (True, False):
+        assert expected_outcomes(held, newcomer, never, own=own) == GOOD
+        assert expected_outcomes(held, VARIANTS["stock"], never, own=own) == {Outcome.PROGRESS}
+
+
+def test_a_variant_that_came_later_says_itself_what_is_expected_of_it() -> None:
+    cell = Expectation(Outcome.SLOW, "it is made to be slow, so that this test has something to find")
+    newcomer = replace(VARIANTS["stock"], name="newcomer", expects={"held-worker": cell})
+    assert find_expectation(SCENARIOS["held-worker"], newcomer) is cell
+    assert find_expectation(SCENARIOS["nominal"], newcomer) is None
+    # Whose variant has no say is asked first, and so is the scenario's own row.
+    assert find_expectation(SCENARIOS["disk-swap"], newcomer) is SCENARIOS["disk-swap"].expects
+    assert (
+        find_expectation(SCENARIOS["held-worker"], replace(newcomer, name="stock")) is EXPECTED["held-worker", "stock"]
+    )
+
+
+def test_each_cell_is_said_in_one_place() -> None:
+    for scenario in SCENARIOS.values():
+        said = [scenario.expects] if isinstance(scenario.expects, Mapping) else []
+        for variant in VARIANTS.values():
+            assert sum([variant.name in cells for cells in said] + [scenario.name in variant.expects]) == len(said)
     assert {Outcome.PROGRESS, Outcome.HEALTHY, Outcome.IMMUNE} == GOOD
 
 
 def test_a_kernel_is_measured_only_for_a_verdict_that_depends_on_it() -> None:
-    for (scenario, variant), cell in EXPECTED.items():
+    for (name, variant), cell in EXPECTED.items():
         if cell.ignoring is None:
-            assert expected_outcomes(scenario, variant, never, own=False) == {cell.outcome}
+            assert expected_outcomes(SCENARIOS[name], VARIANTS[variant], never, own=False) == {cell.outcome}
         else:
             with pytest.raises(AssertionError):
-                expected_outcomes(scenario, variant, never, own=False)
+                expected_outcomes(SCENARIOS[name], VARIANTS[variant], never, own=False)
 
 
 # The workload of the trap

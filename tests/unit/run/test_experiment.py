@@ -9,26 +9,30 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from experiments import experiment
 from fake_agent import LIMIT_S, meanwhile
 from splvm.builds.image import read_module, resolve_modules
 from splvm.builds.kernels import KERNELS, find_kernel
 from splvm.builds.variants import VARIANTS, find_variant
 from splvm.deadline import Deadline, poll
-from splvm.errors import BuildError, DeadlineExceeded, GuestLostError, UsageError
+from splvm.errors import BuildError, DeadlineExceeded, GuestLostError, HarnessError, UsageError
 from splvm.evidence.formats.stream import Frame, What
+from splvm.evidence.rule import parse_rule
 from splvm.guest.agent import AgentStream
 from splvm.host.schedstat import read_threads
+from splvm.record.reader import read_facts
 from splvm.record.writer import RunDirectory
-from splvm.run.experiment import LiveReadings
+from splvm.run.experiment import LiveReadings, run_experiment
 from splvm.run.hostwatch import start_host_watch
 from splvm.run.readings import Reading
-from splvm.run.scenarios import SCENARIOS, Workload, find_scenario
+from splvm.run.scenarios import Workload
+from splvm.scenarios.table import SCENARIOS, find_scenario
 
 SECOND_NS = 1_000_000_000
 # The guest has been up for a while when its agent starts.
@@ -474,3 +478,11 @@ def test_names_that_do_not_exist(find: Callable[[str], object], table: dict[str,
 def test_rows_are_found_by_their_own_name(table: dict[str, object], key: str) -> None:
     assert table
     assert [getattr(row, key) for row in table.values()] == list(table)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_run_takes_its_rule_along_even_if_it_comes_to_nothing(scenario: str, tmp_path: Path) -> None:
+    row = SCENARIOS[scenario]
+    with pytest.raises(HarnessError, match="no-such-program"):
+        run_experiment(replace(experiment(), scenario=row), tmp_path / "run")
+    assert parse_rule(read_facts(tmp_path / "run")["rule"]) == row.rule

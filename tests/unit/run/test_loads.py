@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from places import PROJECT
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
 from splvm.guest.disks import Content, Disk, make_disk
 from splvm.guest.machine import MachineSpec
-from splvm.run.loads import LOADS, parse_loads, with_disks, with_pool
-from splvm.run.scenarios import SCENARIOS
+from splvm.run.loads import parse_loads, with_disks, with_pool
+from splvm.scenarios.table import SCENARIOS
 
 MACHINE = MachineSpec("qemu", Path("vmlinuz"), (Path("initrd"),), "tcg")
-DOCS = PROJECT / "docs" / "loads.md"
 
 
 @pytest.mark.parametrize(
@@ -77,13 +74,6 @@ def test_the_words_of_a_load_name_its_disk() -> None:
     assert load.words("/dev/vdb") == "memcg:device=/dev/vdb,group=/sys/fs/cgroup/load,limit_mib=32"
     setup = "/bin/splvm-load-setup memcg /dev/vdb limit_mib=32 speed_mib=64 disk_mib=1024"
     assert load.setup("/dev/vdb") == setup
-
-
-def test_every_load_and_its_parameters_are_in_the_docs() -> None:
-    text = DOCS.read_text()
-    for name, kind in LOADS.items():
-        (row,) = re.findall(rf"^\| `{name}` \|.*$", text, re.MULTILINE)
-        assert "the same" in row or all(f"`{it.name}` {it.default}" in row for it in kind.parameters), row
 
 
 # Disks

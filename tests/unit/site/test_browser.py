@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,12 +19,14 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from site_data import HOSTILE, a_run, recorded_runs
+from places import PROJECT
+from site_data import HOSTILE, a_run, contrast, recorded_runs
 from splvm.evidence.timeline import Evidence
 from splvm.history.database import History
 from splvm.history.schema import RunRow
 from splvm.record.reader import read_evidence
 from splvm.site.looks import cell_page, run_pages
+from splvm.site.series import phases
 from splvm.site.write import write_site
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -56,6 +60,7 @@ def bad(runs: list[RunRow]) -> list[RunRow]:
     columns = {column.key: getattr(runs[0], column.key) for column in RunRow.__table__.columns}
     other = {column.key: getattr(a_run(7), column.key) for column in RunRow.__table__.columns}
     markup = dict.fromkeys(names, HOSTILE) | {"modules": {"spl.ko": HOSTILE}, "as_expected": False}
+    markup |= {"line": HOSTILE, "parameters": ""}
     return [RunRow(**{**columns, **markup}), RunRow(**{**other, **markup, "variant": f"{HOSTILE}2"})]
 
 
@@ -89,6 +94,16 @@ class Browser:
         self.driver.get("about:blank")
         self.driver.get(page.as_uri() + fragment)
         WebDriverWait(self.driver, 60, 0.05).until(lambda _: self.drawn())
+
+    @contextmanager
+    def width(self, pixels: int) -> Iterator[None]:
+        """Make the page as wide as this."""
+        size = {"width": pixels, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
     def drawn(self) -> bool:
         script = "return [...document.querySelectorAll('[data-plot]')].every(place => place.dataset.drawn > 0)"
@@ -170,7 +185,154 @@ def test_plots_are_drawn(browser: Browser, samples: dict[str, Path]) -> None:
     assert browser.all("#timeline .annotation-text")
     browser.open(samples["cell"])
     assert len(browser.all("#trend .scatterlayer .trace")) >= 4
-    assert len(browser.all("#trend .scatterlayer .trace:first-child .point")) >= 10
+    assert len(browser.all("#trend .scatterlayer .trace:first-child .point")) >= 6
+
+
+# Everything in a plot that is to be read, and plotly's buttons: what it is, its words and its box within the plot's.
+TEXTS = """
+    const kinds = {
+        legend: ".infolayer > g[class^=legend]", title: ".annotation-text", axis: ".g-xtitle text, .g-ytitle text",
+        tick: ".xaxislayer-above text, .yaxislayer-above text", buttons: ".modebar-group",
+        area: ".nsewdrag",
+    };
+    return [...document.querySelectorAll(".plot")].map(plot => {
+        const outer = plot.getBoundingClientRect();
+        const texts = Object.entries(kinds).flatMap(([kind, selector]) =>
+            [...plot.querySelectorAll(selector)].map(it => {
+                const { left, top, right, bottom } = it.getBoundingClientRect();
+                const box = [left - outer.left, top - outer.top, right - outer.left, bottom - outer.top];
+                const turned = /rotate\\((?!0)/.test(it.getAttribute("transform") ?? "");
+                return { kind, words: it.textContent, box, turned };
+            }).filter(({ box }) => box[2] > box[0]));
+        const entries = [...plot.querySelectorAll(".legendtext")].map(it => it.textContent);
+        return { name: plot.id, width: outer.width, height: outer.height, texts, entries };
+    });
+"""
+
+
+def faults(plot: dict[str, Any]) -> list[str]:
+    """Words of a plot that are cut off by its edge, or lie over others."""
+    found = []
+    for number, it in enumerate(plot["texts"]):
+        left, top, right, bottom = it["box"]
+        if left < -1 or top < -1 or right > plot["width"] + 1 or bottom > plot["height"] + 1:
+            found.append(f"cut off: {it['kind']} {it['words']!r}")
+        for other in plot["texts"][:number]:
+            # Slanted labels lie side by side although their boxes overlap; those of rows may touch the lines they name.
+            if (it["turned"] and other["turned"]) or {it["kind"], other["kind"]} == {"area", "tick"}:
+                continue
+            a, b, c, d = other["box"]
+            if min(right, c) - max(left, a) > 1 and min(bottom, d) - max(top, b) > 1:
+                found.append(f"{it['kind']} {it['words']!r} over {other['kind']} {other['words']!r}")
+    return found
+
+
+@pytest.mark.parametrize("width", [1400, 800])
+def test_all_words_of_a_plot_can_be_read(
+    browser: Browser, site: Path, runs: list[RunRow], bad: list[RunRow], width: int
+) -> None:
+    """In plots of runs of every kind, one whose threads have endless names among them, and in that of a cell."""
+    directories = {Path(run.directory).name: run for run in runs}
+    kinds = ("healthy", "stalled-cycle", "lost-hung", "slow-unwoken", "crashed")
+    shown = [bad[0], *(directories[name] for name in kinds)]
+    names = run_pages(runs) | run_pages(bad)
+    seen = set()
+    with browser.width(width):
+        for page in [*(site / "runs" / names[run.id] for run in shown), site / "cells" / cell_page(runs[-1].cell)]:
+            browser.open(page)
+            found = browser.driver.execute_script(TEXTS)
+            assert found, page.name
+            for plot in found:
+                assert faults(plot) == [], f"{plot['name']} of {page.name}"
+                assert len(plot["entries"]) == len(set(plot["entries"])), "each colour is explained once"
+                seen |= {(plot["name"], it["kind"]) for it in plot["texts"]}
+            outside = """
+                const [outer, texts] = [document.querySelector(".waits"), document.querySelectorAll(".waits text")];
+                return [...texts].filter(it => it.getBoundingClientRect().right > outer.getBoundingClientRect().right)
+            """
+            assert browser.driver.execute_script(outside) == []
+    assert seen >= {(plot, kind) for plot in ("timeline", "latency") for kind in ("legend", "axis", "tick", "buttons")}
+    assert {("timeline", "title"), ("trend", "title"), ("trend", "tick")} <= seen
+
+
+def test_names_of_phases_and_threads_are_whole(
+    browser: Browser, site: Path, bad: list[RunRow], runs: list[RunRow]
+) -> None:
+    evidence = read_evidence(Path(runs[-1].directory))
+    for run, read in ((runs[-1], evidence), (bad[0], hostile(read_evidence(Path(bad[0].directory))))):
+        browser.open(site / "runs" / run_pages([run])[run.id])
+        (timeline,) = (it for it in browser.driver.execute_script(TEXTS) if it["name"] == "timeline")
+        # A line's end took the place of a space.
+        ticks = {it["words"].replace(" ", "") for it in timeline["texts"] if it["kind"] == "tick"}
+        wanted = [name for name, _, _ in phases(read.timeline)]
+        wanted += [f"{task.comm}({task.pid})".replace(" ", "") for task in read.timeline.tasks[-1].value]
+        assert len(wanted) > 3 and set(wanted) <= ticks
+
+
+def test_plots_fit_on_paper(browser: Browser, samples: dict[str, Path]) -> None:
+    """Each is on one sheet while it is printed, dark on light, and as large as its place afterwards."""
+    browser.open(samples["run"])
+    event = "dispatchEvent(new Event(arguments[0]))"
+    before = browser.driver.execute_script(TEXTS)
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": dark})
+    try:
+        browser.driver.execute_script(event, "beforeprint")
+        for plot in browser.driver.execute_script(TEXTS):
+            size = browser.driver.execute_script(
+                "const it = document.querySelector(`#${arguments[0]} .main-svg`).getBoundingClientRect();"
+                "return [it.width, it.height]",
+                plot["name"],
+            )
+            # Letter less the margins that browsers leave: 190 by 250 mm, 96 pixels to the inch.
+            assert size[0] <= 718 and size[1] <= 945, plot["name"]
+            assert faults(plot | {"width": size[0], "height": size[1]}) == []
+            assert "buttons" not in {it["kind"] for it in plot["texts"]}
+        colours = "return ['body', '.plot text'].map(it => getComputedStyle(document.querySelector(it)))"
+        body, text = browser.driver.execute_script(f"{colours}.map((it, at) => at ? it.fill : it.color)")
+        assert (body, text) == ("rgb(27, 31, 36)", "rgb(0, 0, 0)")
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    browser.driver.execute_script(event, "afterprint")
+    after = browser.driver.execute_script(TEXTS)
+    assert [(it["width"], it["height"]) for it in after] == [(it["width"], it["height"]) for it in before]
+    drawn = browser.driver.execute_script("return document.querySelector('#timeline .main-svg').clientWidth")
+    assert drawn > 1000
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["deadlock", "result"])
+def test_pictures_of_the_documents_can_be_read(browser: Browser, name: str, scheme: str) -> None:
+    """No words lie over others or beyond the picture, or the frame they begin in; all differ from the background."""
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    browser.driver.get((PROJECT / "docs" / f"{name}.svg").as_uri())
+    script = """
+        const box = it => {
+            const { left, top, right, bottom } = it.getBoundingClientRect();
+            return [left, top, right, bottom];
+        };
+        const view = document.documentElement.viewBox.baseVal, matrix = document.documentElement.getScreenCTM();
+        const words = [...document.querySelectorAll("text")].map(it =>
+            ({ kind: "text", words: it.textContent, box: box(it), turned: false, fill: getComputedStyle(it).fill }));
+        const frames = [...document.querySelectorAll("rect.box, rect.rescue")].map(box);
+        const fill = getComputedStyle(document.querySelector(".paper")).fill;
+        const [width, height] = [view.width * matrix.a + matrix.e, view.height * matrix.d + matrix.f];
+        return { texts: words, frames, width, height, fill };
+    """
+    picture = browser.driver.execute_script(script)
+    lines = [it for it in picture["texts"] if set(it["words"]) - set("\u00a0│╭╮╰╯─")]
+    # Lines of a terminal touch each other.
+    beside = [it | {"box": [it["box"][0], it["box"][1] + 4, it["box"][2], it["box"][3] - 4]} for it in lines]
+    assert len(lines) > 10 and faults(picture | {"texts": beside}) == []
+    for left, top, right, bottom in picture["frames"]:
+        begun = [it["box"] for it in lines if left < it["box"][0] < right and top < it["box"][1] < bottom]
+        assert len(begun) == 2 and all(it[2] < right and it[3] < bottom for it in begun)
+    paper = [int(it) for it in re.findall(r"\d+", picture["fill"])]
+    assert (max(paper) < 64) == (scheme == "dark")
+    for it in lines:
+        ink = [int(it) for it in re.findall(r"\d+", it["fill"])]
+        assert contrast(ink, paper) >= 4.5, f"{it['words']}, as WCAG 1.4.3 asks of text"
 
 
 def test_a_point_leads_to_its_run(browser: Browser, samples: dict[str, Path]) -> None:
@@ -222,7 +384,7 @@ def test_filters_by_the_keyboard(browser: Browser, samples: dict[str, Path]) -> 
     browser.open(samples["overview"])
     text = browser.all("[name=text]")[0]
     text.send_keys("sync-grow")
-    assert browser.shown() == {"reclaim-cycle debian-11 sync-grow"}
+    assert browser.shown() == {"reclaim-cycle debian-11 sync-grow window=2"}
     text.clear()
     # Over kernel, variant and verdict to the checkbox.
     text.send_keys(Keys.TAB * 1)
@@ -230,17 +392,17 @@ def test_filters_by_the_keyboard(browser: Browser, samples: dict[str, Path]) -> 
         browser.driver.switch_to.active_element.send_keys(Keys.TAB)
     browser.driver.switch_to.active_element.send_keys(Keys.SPACE)
     shown = browser.shown()
-    assert "held-worker debian-sid stock" in shown and "reclaim-cycle debian-11 sync-grow" not in shown
+    assert "held-worker debian-sid stock" in shown and "reclaim-cycle debian-11 sync-grow window=2" not in shown
     assert browser.driver.current_url.endswith("#unexpected=1")
 
 
 def test_a_view_is_in_the_address(browser: Browser, samples: dict[str, Path]) -> None:
     browser.open(samples["overview"], "#text=debian-12+unscoped&verdict=IMMUNE")
-    assert browser.shown() == {"reclaim-cycle debian-12 unscoped"}
+    assert browser.shown() == {"reclaim-cycle debian-12 unscoped window=2"}
     assert browser.all("[name=text]")[0].get_attribute("value") == "debian-12 unscoped"
-    browser.open(samples["compare"], "#where=long-lived+debian-12")
+    browser.open(samples["compare"], "#where=long-lived+debian-12+window%3D2")
     pairs = [it for it in browser.all(".pair") if it.is_displayed()]
-    assert [it.get_attribute("data-where") for it in pairs] == ["long-lived debian-12"]
+    assert [it.get_attribute("data-where") for it in pairs] == ["long-lived debian-12 window=2"]
     assert browser.complaints() == []
 
 

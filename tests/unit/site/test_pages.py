@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from site_data import HOSTILE, a_run, recorded_runs
+from site_data import HOSTILE, a_run, contrast, recorded_runs
 from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.timeline import Evidence, Sample, Timeline
 from splvm.history.database import History
@@ -142,6 +142,42 @@ def test_plots_are_what_plotly_takes(pages: dict[str, Page]) -> None:
         graph_objects.Figure({"data": [{"type": "scatter", "line": {"shap": "hv"}}]})
 
 
+def test_a_legend_says_each_thing_once_and_not_by_colour_alone(pages: dict[str, Page]) -> None:
+    """Lines and bars that a legend tells apart differ in print too, and in the eyes of whoever is blind to a colour."""
+    checked = 0
+    for page in pages.values():
+        for plot in page.data.values():
+            if plot["layout"].get("showlegend") is False:
+                continue
+            looks: dict[str, list[str]] = {}
+            for trace in plot["data"]:
+                if trace.get("showlegend", True):
+                    line, marker = trace.get("line", {}), trace.get("marker", {})
+                    look = [line.get("width"), line.get("dash"), marker.get("symbol"), marker.get("pattern")]
+                    looks.setdefault(trace.get("legend", "legend"), []).append(json.dumps(look))
+            names = [trace["name"] for trace in plot["data"] if trace.get("showlegend", True)]
+            assert len(names) == len(set(names))
+            for each in looks.values():
+                assert len(each) == len(set(each)) > 1, "one line alone needs no legend"
+                checked += 1
+    assert checked > 50
+
+
+def test_colours_of_plots_are_seen_on_both_backgrounds() -> None:
+    css = (Path(plots.__file__).parent / "assets" / "site.css").read_text()
+    light, dark = (bytes.fromhex(colour) for colour in re.findall(r"--back: #(\w+);", css))
+    for colour in (bytes.fromhex(colour[1:]) for colour in plots.COLOURS):
+        assert contrast(colour, light) >= 3 and contrast(colour, dark) >= 3, "as WCAG 1.4.11 asks of graphics"
+    assert contrast(b"\xff\xff\x00", light) < 3
+
+
+def test_sizes_without_an_allocation_have_their_place() -> None:
+    """A gap between two kinds of allocations is as wide as it is."""
+    plot = json.loads(plots.plot_latency({"all": {"buckets": {"8": 5, "11": 1}}}))
+    assert plot["layout"]["xaxis"]["categoryarray"] == ["512 ns", "1.02 µs", "2.05 µs", "4.1 µs"]
+    assert plot["data"][0]["x"] == ["512 ns", "4.1 µs"]
+
+
 def test_a_run_page_says_what_the_run_showed(pages: dict[str, Page]) -> None:
     page = page_of(pages, "STALLED held-worker debian-12 no-emergency")
     text = page.source
@@ -153,8 +189,16 @@ def test_a_run_page_says_what_the_run_showed(pages: dict[str, Page]) -> None:
     timeline = page.data["timeline-data"]
     assert {trace.get("xaxis", "x") for trace in timeline["data"]} == {"x"}, "one axis for all"
     names = {trace["name"] for trace in timeline["data"]}
-    assert {"by the slab file", "objects", "longest gap", "available", "some", "full", "dirty"} <= names
-    assert "D (blocked)" in names
+    assert {
+        "by the slab file",
+        "objects",
+        "longest gap",
+        "available",
+        "some task waits",
+        "all tasks wait",
+        "dirty",
+    } <= names
+    assert "blocked (D)" in names
     assert [shape["opacity"] for shape in timeline["layout"]["shapes"]].count(0.16) == 1, "the window is marked"
 
 
@@ -334,6 +378,31 @@ def test_builds_side_by_side() -> None:
     assert pair.figures[0].p is not None and pair.figures[0].p < 0.001
 
 
+def test_lines_are_kept_apart_and_compared_side_by_side(tmp_path: Path) -> None:
+    def some(first: int, digit: str, **told: Any) -> list[RunRow]:
+        return [a_run(first + n, modules={"spl.ko": digit * 64}, **told) for n in range(2)]
+
+    packaged, mine = some(0, "a"), some(10, "b", line="mine")
+    # Neither is where it could be compared: with another memory, and nobody knows where.
+    larger, unknown = some(20, "c", parameters="memory=1024"), some(30, "d", line="unknown")
+    with History(":memory:") as history:
+        history.add([*packaged, *mine, *larger, *unknown])
+        (pair,) = pairs(history.recent(60, NAMES), FIGURES)
+        newest = some(40, "e", line="mine")
+        history.add(newest)
+        between, within = pairs(history.recent(60, NAMES), FIGURES)
+        pages = write([*packaged, *mine, *larger, *unknown], tmp_path / "site")
+    assert (pair.one.cell.line, pair.other.cell.line) == ("mine", "packaged")
+    assert (pair.one.name, pair.other.name) == ("stock line=mine x (bbbbbbbb)", "stock x (aaaaaaaa)")
+    assert [side.name[-10:] for side in (between.one, between.other)] == ["(eeeeeeee)", "(aaaaaaaa)"]
+    assert [side.name[-10:] for side in (within.one, within.other)] == ["(bbbbbbbb)", "(eeeeeeee)"]
+    names = [it.source.split("<title>")[1].split("</title>")[0] for name, it in pages.items() if "cells/" in name]
+    base = "held-worker debian-12 stock"
+    assert {name.partition(" - ")[0].strip() for name in names} >= {base, f"{base} line=mine", f"{base} memory=1024"}
+    assert [it.source.count("compared with nothing") for it in pages.values()].count(1) == 1
+    assert "line=mine" in pages["index.html"].source and "memory=1024" in pages["index.html"].source
+
+
 # Series, log, drawing.
 
 
@@ -401,6 +470,17 @@ def test_a_cycle_and_a_chain_are_drawn() -> None:
     long = draw({"waits": [], "edges": [], "cycle": [], "chain": list(range(200)), "sentence": ""})
     assert long is not None and len(long.boxes) == 12
     assert draw({}) is None
+
+
+def test_long_words_beside_an_arrow_are_within_the_drawing() -> None:
+    waits = [{"pid": pid, "comm": "t", "state": "D", "reason": "r", "functions": ["f" * 30] * 4} for pid in (1, 2)]
+    edges = [{"from": 1, "to": 2, "why": "x" * 60}, {"from": 2, "to": 1, "why": "y" * 60}]
+    chain = draw({"waits": waits, "edges": edges, "cycle": [], "chain": [1, 2]})
+    cycle = draw({"waits": waits, "edges": edges, "cycle": [1, 2], "chain": []})
+    # A monospaced character of 12 px takes 7.2.
+    assert chain is not None and chain.width > 70 + (len("waits for ") + 60) * 7.2
+    assert cycle is not None and cycle.width > 472 + 60 * 7.2
+    assert chain.boxes[0].place.endswith("…") and chain.waits[0][2].count("f" * 30) == 4, "the list has it whole"
 
 
 def test_the_cycle_of_a_recorded_run_is_on_its_page(pages: dict[str, Page]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from splvm.evidence.checks.case import CACHE, HOLE_NS, Case, Complaint, seconds, seqs, unless_starved
-from splvm.evidence.checks.loadlevel import POOLED, wanted
+from splvm.evidence.checks.loadlevel import on_pool, wanted
 from splvm.evidence.checks.starvation import excuse_wait
 from splvm.evidence.checks.timeouts import weigh_timeouts
 from splvm.evidence.formats.probestatus import ProbeStatus
@@ -177,7 +177,8 @@ def check_recovered(case: Case) -> Iterator[Complaint]:
     start, end = case.marks["recovered"], case.marks["final"]
     first, last_probe = samples[0].value, samples[-1].value
     more = last_probe.live.emergency_total - first.live.emergency_total
-    if more > (_half_of_all(first, last_probe) if set(wanted(case.evidence.facts)) - POOLED else 0):
+    loads = wanted(case.evidence.facts)
+    if more > (_half_of_all(first, last_probe) if set(loads).difference(on_pool(loads)) else 0):
         early, excuse = weigh_timeouts(case, start, end)
         text = f"{more} more emergency objects were handed out after the recovery{early}"
         yield unless_starved(Outcome.NO_RECOVERY, text, excuse, seqs(samples))

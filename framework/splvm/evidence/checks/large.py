@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from splvm.evidence.checks.case import Case, Complaint, millis, seqs
-from splvm.evidence.checks.progress import STALL_NS
 from splvm.evidence.formats.probestatus import ProbeStatus
+from splvm.evidence.standstill import THREAD_NS
 from splvm.evidence.verdict import Outcome, Reason
 
 PAGE_SIZE = 4096
@@ -34,7 +34,7 @@ def blocks_for(status: ProbeStatus, when: str) -> int:
 def _last_when_still(case: Case) -> tuple[ProbeStatus, tuple[int, ...]] | None:
     """The last status of the window, if for long nobody had got an object by then, and the frames that show it."""
     start, end = case.window
-    since = end - min(STALL_NS, (end - start) // 2)
+    since = end - min(THREAD_NS, (end - start) // 2)
     samples = [s for s in case.probes("window", "window-end") if s.start_ns >= since]
     if len(samples) < 2 or "now" not in samples[-1].value.blocks:
         return None

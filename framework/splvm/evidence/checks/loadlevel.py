@@ -13,27 +13,16 @@ from typing import Any
 
 from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import HOLE_NS, Case, Complaint, seconds, seqs, unless_starved
-from splvm.evidence.checks.progress import SLICE_NS
 from splvm.evidence.checks.starvation import excuse_standstill
 from splvm.evidence.checks.zpool import because_txgs, check_txgs
 from splvm.evidence.formats.loadstatus import LoadLevel, LoadStatus
+from splvm.evidence.loads import LOADS
+from splvm.evidence.standstill import WORK_NS
 from splvm.evidence.timeline import Sample, Timeline, between, widest_gap_ns
 from splvm.evidence.verdict import Outcome, Reason
 
 # A level may be out of its band for this long, ns: it is steered twenty times a second, and reclaim comes in bursts.
 MOMENT_NS = 500_000_000
-
-# Loads on a pool; its progress is theirs.
-POOLED = frozenset({"zfs", "zfs-mmap", "zvol-swap", "arc-mlock"})
-
-# Loads whose work is progress: what they do, and for how long they may do nothing, ns. Others only have to be there.
-_PROGRESS = {
-    "writeback": ("was written back to the disk", SLICE_NS),
-    "zvol-swap": ("was touched by its processes", 5 * SLICE_NS),
-    "arc-mlock": ("was locked by its process", 5 * SLICE_NS),
-    "disk-swap": ("was touched by its processes", 5 * SLICE_NS),
-}
-_WORK = ("was done", SLICE_NS)
 
 
 def wanted(facts: Mapping[str, Any]) -> list[str]:
@@ -45,6 +34,17 @@ def wanted(facts: Mapping[str, Any]) -> list[str]:
     if not isinstance(loads, list) or not all(isinstance(load, Mapping) and "name" in load for load in loads):
         raise EvidenceError(f"run.json: loads are {str(loads)[:80]}, and not a list of loads")
     return [str(load["name"]) for load in loads]
+
+
+def check_pool(case: Case) -> Iterator[Complaint]:
+    """A run of this kind without the load on a pool shows nothing of a pool."""
+    if not on_pool(wanted(case.evidence.facts)):
+        yield Complaint(Outcome.INCONCLUSIVE, Reason("run.json names no load on a pool"))
+
+
+def on_pool(names: Sequence[str]) -> list[str]:
+    """Those loads that are on a pool; its progress is theirs."""
+    return [name for name in names if name in LOADS and LOADS[name].pool]
 
 
 def _whole(samples: Sequence[Sample[LoadStatus]]) -> list[Sample[LoadStatus]]:
@@ -63,7 +63,7 @@ def check_loads(case: Case) -> Iterator[Complaint]:
     names = wanted(case.evidence.facts)
     if not names:
         return
-    if POOLED & set(names):
+    if on_pool(names):
         yield from check_txgs(case)
     start, end = case.window
     samples = _whole(between(case.timeline.load, start, end))
@@ -124,14 +124,16 @@ def _check_work(case: Case, name: str, levels: _Levels) -> Iterator[Complaint]:
     # Where somebody who should work is gone, that nothing is done says nothing more.
     if levels[-1][1].done_kib is None or not all(worker.alive for worker in levels[-1][1].workers):
         return
-    outcome = Outcome.STALLED if name in _PROGRESS else Outcome.INCONCLUSIVE
-    work, slice_ns = _PROGRESS.get(name, _WORK)
+    kind = LOADS.get(name)
+    work = kind.progress if kind else None
+    outcome = Outcome.STALLED if work else Outcome.INCONCLUSIVE
+    did, slice_ns = (work.did, work.stands_ns) if work else ("was done", WORK_NS)
     for begin in range(start, end - slice_ns + 1, slice_ns):
         inside = [(s, load) for s, load in levels if begin <= s.start_ns and s.end_ns <= begin + slice_ns]
         if len(inside) >= 2 and inside[0][1].done_kib != inside[-1][1].done_kib:
             continue
         at = f"between {seconds(begin)} and {seconds(begin + slice_ns)}"
-        text = f"load {name}: nothing {work} {at}"
+        text = f"load {name}: nothing {did} {at}"
         why = excuse_standstill(case, begin, begin + slice_ns, slice_ns // 2)
         if len(inside) < 2:
             yield Complaint(Outcome.INCONCLUSIVE, Reason(f"load {name} was looked at {len(inside)} times {at}"))
@@ -151,14 +153,15 @@ def _check_kills(case: Case, last: Sample[LoadStatus]) -> Iterator[Complaint]:
 def because_loads(case: Case) -> tuple[Reason, ...]:
     """How each load stood in the window."""
     samples = _whole(between(case.timeline.load, *case.window))
-    reasons = [because_txgs(case)] if POOLED & set(wanted(case.evidence.facts)) else []
+    reasons = [because_txgs(case)] if on_pool(wanted(case.evidence.facts)) else []
     for name in wanted(case.evidence.facts):
         levels = _levels(samples, name)
         first, last = levels[0][1], levels[-1][1]
         values = sorted(load.level for _, load in levels)
         text = f"load {name} was at {last.told(values[0])} to {last.told(values[-1])} ({last.asked} are asked for)"
-        if name in _PROGRESS and first.done_kib is not None and last.done_kib is not None:
-            text += f", and {(last.done_kib - first.done_kib) / 1024:.1f} MiB {_PROGRESS[name][0]}"
+        work = LOADS[name].progress if name in LOADS else None
+        if work and first.done_kib is not None and last.done_kib is not None:
+            text += f", and {(last.done_kib - first.done_kib) / 1024:.1f} MiB {work.did}"
         reasons.append(Reason(text, seqs([sample for sample, _ in levels])))
     return tuple(reasons)
 

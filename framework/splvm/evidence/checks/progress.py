@@ -8,14 +8,12 @@ from splvm.evidence.checks.case import HOLE_NS, Case, Complaint, held_worker, mi
 from splvm.evidence.checks.starvation import excuse_wait
 from splvm.evidence.formats.probestatus import CriticalThread, ProbeStatus
 from splvm.evidence.formats.stacks import Task
+from splvm.evidence.standstill import THREAD_NS
 from splvm.evidence.timeline import Sample, between, widest_gap_ns
 from splvm.evidence.verdict import Outcome, Reason
 
 # The window is looked at in slices of this length, ns: in each, every critical thread has to advance.
 SLICE_NS = 1_000_000_000
-
-# A critical thread that got nothing for this long up to the end of the window stands still, ns.
-STALL_NS = 1_500_000_000
 
 
 def check_stuck(case: Case) -> Iterator[Complaint]:
@@ -111,7 +109,7 @@ def _look_at_thread(
     last_sample, last_count = counts[-1]
     standing = [s for s, count in counts if count == last_count]
     stood_ns = last_sample.end_ns - standing[0].start_ns
-    if stood_ns >= min(STALL_NS, (end - start) // 2):
+    if stood_ns >= min(THREAD_NS, (end - start) // 2):
         place = where(case, pid)
         reason = f"{name} got no object for the last {seconds(stood_ns)} of the window{place}"
         yield Complaint(Outcome.STALLED, Reason(reason, seqs(standing)))

@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from splvm.evidence.checks.case import Case, Complaint, caught_thread, millis, seconds, seqs
-from splvm.evidence.checks.progress import STALL_NS, prove_stuck, where
+from splvm.evidence.checks.progress import prove_stuck, where
 from splvm.evidence.checks.starvation import starved
 from splvm.evidence.formats.stacks import Task
+from splvm.evidence.standstill import THREAD_NS
 from splvm.evidence.timeline import between
 from splvm.evidence.verdict import Outcome, Reason
 
@@ -100,7 +101,7 @@ def check_commits(case: Case) -> Iterator[Complaint]:
     last = samples[-1]
     standing = [s for s in samples if s.value.tx.commits == last.value.tx.commits]
     stood_ns = last.end_ns - standing[0].start_ns
-    if stood_ns >= min(STALL_NS, (end - start) // 2):
+    if stood_ns >= min(THREAD_NS, (end - start) // 2):
         reason = (
             f"no transaction was committed for the last {seconds(stood_ns)} of the window, after "
             f"{last.value.tx.commits} in all"

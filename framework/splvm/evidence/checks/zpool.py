@@ -7,15 +7,12 @@ from collections.abc import Iterator
 from splvm.evidence.checks.case import HOLE_NS, Case, Complaint, seconds, seqs, unless_starved
 from splvm.evidence.checks.starvation import excuse_standstill
 from splvm.evidence.formats.txgs import STATES
+from splvm.evidence.standstill import TXG_NS
 from splvm.evidence.timeline import between, widest_gap_ns
 from splvm.evidence.verdict import Outcome, Reason
 
 # Name of the pool (images/zfs/zfs).
 POOL = "tank"
-
-# A txg is synced every second at least (zfs_txg_timeout=1), but one that finds memory taken may take 2.8 s here.
-# A pool without one for so long stands still, ns; in a window that is too short for that, for four fifths of it.
-TXG_STALL_NS = 4_000_000_000
 
 # CPU time with which a guest syncs a txg, whatever else it does, ns: measured were up to 0.1 s.
 _ENOUGH_NS = 2_500_000_000
@@ -39,7 +36,7 @@ def check_txgs(case: Case) -> Iterator[Complaint]:
     # It may have stood still before.
     standing = [it for it in case.timeline.txgs if it.value.committed == last.value.committed and it.end_ns <= end]
     stood_ns = last.end_ns - standing[0].start_ns
-    if stood_ns >= min(TXG_STALL_NS, (end - start) * 4 // 5):
+    if stood_ns >= min(TXG_NS, (end - start) * 4 // 5):
         states = "".join(f"; txg {txg.number} is {STATES[txg.state]}" for txg in last.value.under_way)
         text = f"pool {POOL}: no txg was synced for {seconds(stood_ns)} up to the end of the window{states}"
         why = excuse_standstill(case, standing[0].start_ns, last.end_ns, _ENOUGH_NS)

@@ -63,7 +63,11 @@ function filterPairs(wanted) {
 function coloursOf(layout) {
 	const style = getComputedStyle(document.documentElement);
 	const [fore, edge] = ["--fore", "--edge"].map(name => style.getPropertyValue(name).trim());
-	const changes = { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", "font.color": fore };
+	const none = "rgba(0,0,0,0)";
+	const changes = {
+		paper_bgcolor: none, plot_bgcolor: none, "font.color": fore,
+		"modebar.bgcolor": none, "modebar.color": fore, "modebar.activecolor": fore,
+	};
 	for (const name of Object.keys(layout)) {
 		if (!/^[xy]axis\d*$/.test(name)) continue;
 		for (const part of ["gridcolor", "linecolor", "zerolinecolor"]) changes[`${name}.${part}`] = edge;
@@ -94,6 +98,22 @@ async function draw(place) {
 	document.getElementById("js-plotly-tester")?.setAttribute("aria-hidden", "true");
 	place.dataset.drawn = data.length;
 }
+
+// Paper is smaller than the screen: each plot is drawn anew, to fit on one sheet of A4 or Letter at the style sheet's zoom.
+
+const PAPER = { width: 850, height: 1180 };
+const drawn = () => document.querySelectorAll("[data-drawn]");
+addEventListener("beforeprint", () => {
+	for (const place of drawn()) {
+		place.dataset.height = place.layout.height;
+		Plotly.relayout(place, { width: PAPER.width, height: Math.min(place.layout.height, PAPER.height) });
+	}
+});
+addEventListener("afterprint", () => {
+	for (const place of drawn()) {
+		Plotly.relayout(place, { width: null, autosize: true, height: Number(place.dataset.height) });
+	}
+});
 
 // Without a secure context (a file, for one) the clipboard is not to be had: the text is selected then.
 

@@ -10,9 +10,9 @@ import pytest
 
 from simulated import HELD, NOMINAL, Knobs, Record, Skew, Span, simulate, worker_text
 from simulated_faults import FAULTS
-from splvm.evidence.judge import judge
 from splvm.evidence.timeline import Evidence, Timeline
 from splvm.evidence.verdict import Outcome, Verdict
+from splvm.scenarios.judged import judge_evidence as judge
 
 
 def judged(scenario: str, *knobs: Knobs) -> Verdict:

@@ -1,0 +1,80 @@
+"""What run.json says of where a run belongs: the line of its build, and which of its parameters differ. Pure.
+
+Runs are compared within a line: that of the distribution's packages, or one that the user names. The exact build is
+another thing: a tree that is run every night is one line, and another build each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from splvm.ownpath import own_path
+
+# The distribution's source without a change.
+PACKAGED = "packaged"
+# Nobody knows; such a run is compared with nothing.
+UNKNOWN = "unknown"
+
+MOST_LINE = 100
+# What a name cannot have: it is a part of other names, on one line, between spaces and commas.
+_ODD = re.compile(r"[^\w./+:@~-]+", re.ASCII)
+
+# Parameters by their name in run.json, as the options are called that set them. Keys of the workload and of faults keep
+# their names. Others, such as rate, seed and the bound on the latency, say nothing of what is done to a guest.
+_NAMES = {"ram_mib": "memory", "cpus": "cpus", "window_s": "window"}
+
+
+def line_of(source: str, patches: Sequence[str], *, branch: str = "", label: str = "") -> str:
+    """The line of a build.
+
+    :param source: `debian` or `path:DIR`.
+    :param patches: SHA-256 of each, in order; the variant's own are not among them.
+    :param branch: of DIR, if it is a git checkout and on one.
+    :param label: what the user calls it.
+    """
+    directory = own_path(source)
+    if directory is None and not patches:
+        return PACKAGED
+    name = label or branch or (source if directory is None else PurePosixPath(directory).name)
+    if patches and not label:
+        name += f"+{hashlib.sha256(' '.join(patches).encode()).hexdigest()[:8]}"
+    name = fit_line(name)
+    return f"own-{name}".rstrip("-") if name in ("", PACKAGED, UNKNOWN) else name
+
+
+def fit_line(name: str) -> str:
+    """The name with what it cannot have replaced."""
+    return _ODD.sub("-", name)[:MOST_LINE]
+
+
+def flatten_parameters(parameters: Mapping[str, Any], faults: Mapping[str, Any] | None) -> dict[str, str]:
+    """What is done to a guest, by name.
+
+    :param parameters: those of run.json.
+    :param faults: likewise; None where there are none.
+    """
+    flat = {name: _text(parameters[key]) for key, name in _NAMES.items() if key in parameters}
+    flat |= {str(key): _text(value) for key, value in _mapping(parameters.get("workload")).items()}
+    return flat | {f"faults.{key}": _text(value) for key, value in _mapping(faults).items()}
+
+
+def differing(told: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    """Those parameters of a run that are not what its scenario has by itself, by name.
+
+    :param told: the run's; what is not among them was not known then, and so was the scenario's own.
+    :param own: the scenario's.
+    """
+    return {name: told[name] for name in sorted(told) if own.get(name) != told[name]}
+
+
+def _mapping(value: object) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str:
+    """The same for the same number, whether it was written 3 or 3.0."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

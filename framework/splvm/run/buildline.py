@@ -1,0 +1,45 @@
+"""The line that runs of a build belong to: what the user calls it, or else what it is found to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from splvm.builds.revisions import find_branch
+from splvm.errors import UsageError
+from splvm.host.content import file_hash
+from splvm.ownpath import absolute, name_path, own_path
+from splvm.record.cellfacts import MOST_LINE, PACKAGED, UNKNOWN, fit_line, line_of
+
+
+def check_label(label: str | None, source: str, patches: Sequence[Path]) -> str:
+    """What the user calls a line, empty if that is nothing.
+
+    :raises UsageError: when it cannot be the name of a line, or the build is the distribution's.
+    """
+    if label is None:
+        return ""
+    if not label or label != fit_line(label) or label in (PACKAGED, UNKNOWN):
+        raise UsageError(
+            f"--label {label}: a label has letters, digits and any of . / + : @ ~ _ -, {MOST_LINE} at most, and is "
+            f"neither {PACKAGED!r} nor {UNKNOWN!r}"
+        )
+    if own_path(source) is None and not patches:
+        raise UsageError(
+            f"--label {label}: the build is the distribution's, whose line is {PACKAGED!r}",
+            hint="with --spl path:DIR or --spl-patch FILE it is one of your own",
+        )
+    return label
+
+
+def find_line(source: str, patches: Sequence[Path], label: str = "") -> str:
+    """The line of a build.
+
+    :param source: `debian` or `path:DIR`.
+    :param patches: the user's; that they are there was checked.
+    :param label: what the user calls it.
+    """
+    directory = own_path(source)
+    branch = "" if directory is None or label else find_branch(absolute(directory))
+    named = source if directory is None else name_path(absolute(directory))
+    return line_of(named, [file_hash(patch) for patch in patches], branch=branch, label=label)

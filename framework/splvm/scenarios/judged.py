@@ -1,0 +1,67 @@
+"""A recorded run judged: by the rule that its run.json has, and by that of the table for its scenario.
+
+A record that was made by hand, or by another version of splvm, may have a rule that asks for less. So of a scenario
+that the table knows the worse of both verdicts counts; nobody gets a better one by a rule of his own. Of a scenario
+that it does not know there is the record's own rule alone, and `check_rule()` sees to it that a good verdict has at
+least what it rests on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from splvm.errors import EvidenceError
+from splvm.evidence.judge import check_rule, judge, judge_damage
+from splvm.evidence.rule import Rule, parse_rule
+from splvm.evidence.timeline import Evidence
+from splvm.evidence.verdict import Outcome, Reason, Verdict
+from splvm.record.reader import read_evidence
+from splvm.scenarios.table import SCENARIOS
+
+
+def judge_run(directory: Path) -> tuple[Evidence, Verdict]:
+    """Read a run's directory and judge what is in it.
+
+    :raises EvidenceError: when it cannot be read, or has no rule to be judged by.
+    """
+    evidence = read_evidence(directory)
+    return evidence, judge_evidence(evidence)
+
+
+def judge_evidence(evidence: Evidence) -> Verdict:
+    """The verdict on a run that was read.
+
+    :raises EvidenceError: when its rule is none, or it has no rule and its scenario is not known.
+    """
+    name = evidence.facts.get("scenario")
+    ours = SCENARIOS[str(name)].rule if str(name) in SCENARIOS else None
+    if ours is None and "rule" not in evidence.facts:
+        known = ", ".join(SCENARIOS)
+        raise EvidenceError(f"run.json: scenario {name!r} is not known, and it has no rule; known are {known}")
+    if evidence.damage:
+        return judge_damage(evidence)
+    own = _own_rule(evidence) if "rule" in evidence.facts else ours
+    verdicts = [judge(evidence, rule) for rule in dict.fromkeys((ours, own)) if rule is not None]
+    return verdicts[0] if len(verdicts) == 1 else _worse(*verdicts)
+
+
+def _own_rule(evidence: Evidence) -> Rule:
+    rule = parse_rule(evidence.facts["rule"])
+    try:
+        check_rule(rule)
+    except EvidenceError as error:
+        raise EvidenceError(f"run.json: rule: {error.message}", hint=error.hint) from error
+    return rule
+
+
+def _worse(ours: Verdict, own: Verdict) -> Verdict:
+    """The verdict that counts where a record's rule is another than the table's; between two good ones the table's."""
+    order = list(Outcome)
+    is_worse = not own.outcome.is_good and order.index(own.outcome) < order.index(ours.outcome)
+    verdict, other = (own, ours) if is_worse else (ours, own)
+    text = (
+        "run.json has another rule for this scenario than this splvm; the worse verdict counts, "
+        f"by the {'record' if is_worse else 'table'}'s: {other.outcome} by the other"
+    )
+    return replace(verdict, reasons=(*verdict.reasons, Reason(text)))
