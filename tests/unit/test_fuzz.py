@@ -481,7 +481,7 @@ PARSERS: tuple[Parser, ...] = (
         "explain", read_paste, None, field, ("INFO: task a:@ blocked for more than 120 seconds.\n", "[<0>] f+0x1/0x2\n")
     ),
     Parser("parse_slabs", read_slabs, EvidenceError, slab_files, ("--- ", "name flags ", "x 0x1 ", "- 0x1 ")),
-    Parser("redact", redact, None, field, ("10.0.0.@ ", "/home/a/b ", "a:b:c:")),
+    Parser("redact", redact, None, field, ("10.0.0.@ ", "/srv/a/b ", "a:b:c:")),
     Parser("FrameReader", read_frames, EvidenceError, streams, ("F @ 1 slab same 1 1 0\n", "F ", "F 1 1 slab ")),
     Parser("Merger", read_merged, None, streams, ("@ ", "18446744073709551615 @ ")),
     Parser("parse_slab", read_slab, EvidenceError, slab_files, ("--- ", "name flags ", "x $ ", "- 0x1 ")),

@@ -234,7 +234,7 @@ def test_every_sort() -> None:
         ("mac 52:54:00:12:34:56", "mac <MAC address>"),
         ("Pool 'tank' has", "Pool '<pool or dataset>' has"),
         ("zio pool=tank vdev=/dev/sdb1 error=5", "zio pool=<pool or dataset> vdev=<pool or dataset> error=5"),
-        ("in /home/jane/src/x.c", "in <path>"),
+        ("in /srv/jane/src/x.c", "in <path>"),
         ("wwn-0x5000c500a1b2c3d4", "<WWN>"),
         ("ata-WDC_WD40EFRX-68N32N0_WD-WCC7K0000000", "<serial number>"),
         ("jane@example.org wrote", "<e-mail address> wrote"),

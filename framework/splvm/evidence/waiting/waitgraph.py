@@ -432,7 +432,9 @@ class _Builder:
         """Where a chain ends, and whether that may be the middle of a cycle."""
         wait = self.waits.get(pid)
         if wait is None:
-            return f"is not blocked (state {_shown(self.threads[pid].state, 1)})", Closes.CHAIN
+            free = f"is not blocked (state {_shown(self.threads[pid].state, 1)})"
+            # It has nothing to do, and another one, which the list lacks, may have.
+            return free, Closes.UNKNOWN if self.notes.cut and not self.is_busy(pid) else Closes.CHAIN
         if wait.reason is WaitReason.HELD:
             return "is held by slabprobe until the host releases it", Closes.CHAIN
         waits = f"{_verb(wait)} for {wait.row.noun}"
@@ -452,7 +454,9 @@ class _Builder:
 
     def what_is_missing(self, pid: int) -> str:
         """Why the chain that ends in this thread may go on."""
-        wait = self.waits[pid]
+        wait = self.waits.get(pid)
+        if wait is None:
+            return "the list of threads is cut"
         if pid in self.notes.owners:
             return "the stack of the owner is not in the text"
         if wait.reason is WaitReason.LOCK:
