@@ -193,6 +193,8 @@ class Findings:
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, ...], PasteFinding] = {}
+        # Hung tasks without a stack: who, and the key.
+        self.bare: dict[str, tuple[str, ...]] = {}
         # Complaints of which there was no room to keep one.
         self.dropped = 0
 
@@ -202,6 +204,14 @@ class Findings:
         if finding.kind == FindingKind.HUNG_TASK and not finding.frames:
             # The kernel says again that it is blocked, without a stack.
             key = next((it for it in self.found if it[0] == finding.kind and it[2] == who), key)
+        if bare := self.bare.pop(who, None) if finding.kind == FindingKind.HUNG_TASK and finding.frames else None:
+            # What was reported without a stack has one now.
+            first = self.found.pop(bare, None)
+            if first is not None:
+                finding = replace(finding, title=first.title, time=first.time, time_s=first.time_s, line=first.line)
+                finding = replace(finding, count=finding.count + first.count)
+        if finding.kind == FindingKind.HUNG_TASK and not finding.frames and key not in self.found:
+            self.bare[who] = key
         if known := self.found.get(key):
             self.found[key] = replace(known, count=known.count + finding.count)
         elif len(self.found) < MAX_FINDINGS:

@@ -36,7 +36,16 @@ HINTS = (
     *("allocation failure", "vmalloc error", "vmap allocation", "Large kmem_", "large kmem_", "Linux version "),
     *("COMMAND:", "/stack", "uncorrectable I/O", "I/O error", "I/O Error", "I/O failure", "rejecting I/O", "timeout, "),
     *("timing out command", "will reset", "resetting link", "speed USB device", "USB disconnect", "offlined", "SError"),
-    *("edium error", "hung task reports", "messages dropped", "held by", "held in the system", "task abort", "Emask"),
+    *(
+        "edium error",
+        "hung task reports",
+        "hung_task_timeout_secs",
+        "messages dropped",
+        "held by",
+        "held in the system",
+        "task abort",
+        "Emask",
+    ),
     *(
         "Pid: ",
         "Comm: ",

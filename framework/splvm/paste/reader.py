@@ -137,6 +137,9 @@ class Reader:
         self.last_hung: dict[int, int] = {}
         # A line of which nothing could be made: the next one that says the same is not looked at.
         self.dull = ""
+        # Where the last report of a hung task began, and whether the first line of one is missing.
+        self.hung_ordinal = -10
+        self.headless = False
         # Lines that were looked at, and whether they were too many.
         self.looked = 0
         self.tired = False
@@ -245,7 +248,15 @@ class Reader:
         if message[:10] == "INFO: task" and (blocked := _BLOCKED_ON.match(message)):
             self.take_owner(number, blocked)
             return "log"
+        if "hung_task_timeout_secs" in message:
+            # The second line of a report: if the first one was not copied, the thread comes next.
+            self.headless = self.ordinal - self.hung_ordinal > 3
+            return "log"
         if head := head_of(message):
+            if self.headless and head.kind == "task" and head.pid is not None:
+                self.scan(number, line, f"INFO: task {head.comm}:{head.pid} blocked for more than the first line says")
+                self.hung_ordinal = self.ordinal
+            self.headless = False
             self.take_head(number, line, head)
             if head.kind != "hung":
                 self.scan(number, line)
@@ -364,6 +375,7 @@ class Reader:
         self.holder = None
         if head.kind == "hung":
             self.scan(number, line)
+            self.hung_ordinal = self.ordinal
             self.hung[line.host] = self.hung.get(line.host, 0) + 1
         report = self.scanner.open
         if report is not None and report.stage is Stage.PREAMBLE and (origin := self.origins.get(report.line)):
@@ -484,7 +496,7 @@ class Reader:
         kind = "drgn" if line.message[:1] == "#" and " at " not in line.message else "stack"
         for frame in frames:
             guess = frame.guess
-            first = thread is None or (thread.ended and not guess) or self.is_headed(thread)
+            first = thread is None or self.is_another(thread, frame) or self.is_headed(thread)
             if first and thread is not None and thread.kind not in _BARE:
                 if thread.ended and report is None:
                     self.mix(thread)
@@ -503,6 +515,13 @@ class Reader:
             self.scan(number, line, f" {mark}{frame.function}+0x0/0x0")
         if not frames and thread is not None and _ALL_ONES.search(line.message):
             thread.ended = True
+
+    @staticmethod
+    def is_another(thread: Thread, frame: Frame) -> bool:
+        """Whether a frame comes after the end of a stack; several functions may be at its end."""
+        if not thread.ended or frame.guess:
+            return False
+        return not (frame.function in BOTTOM and thread.frames and thread.frames[-1] in BOTTOM)
 
     def is_headed(self, thread: Thread) -> bool:
         """Whether the line before this frame says that it is another thread's."""
