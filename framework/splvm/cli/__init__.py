@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from splvm import __version__
-from splvm.cli import bisect, cluster, guests, history, inventory, matrix, recorded, report, repro, watch
+from splvm.cli import bisect, cluster, explain, guests, history, inventory, matrix, recorded, report, repro, watch
 from splvm.cli.options import show_error
 from splvm.errors import HarnessError
 from splvm.log import setup_logging
@@ -57,6 +57,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "bisect": bisect.bisect,
     "worker": cluster.worker,
     "report": report.report,
+    "explain": explain.explain,
     "judge": recorded.judge,
     "bundle": recorded.bundle,
     "examine": recorded.examine,
