@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from splvm.builds.spl import CONFIGURE_INPUTS, SPL_DIR
+from splvm.builds.tree import ALL_PARTS, CONFIGURE_INPUTS, SPL_PARTS
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
 from splvm.host.process import Completed, run
 
 _GIT_S = 300.0
 # Of these spl.ko is made, and all modules; a commit that touches nothing of them changes nothing.
-SPL_PATHS = (*CONFIGURE_INPUTS, str(SPL_DIR), "include")
-ALL_PATHS = (*CONFIGURE_INPUTS, "module", "include")
+SPL_PATHS = (*CONFIGURE_INPUTS, *SPL_PARTS)
+ALL_PATHS = (*CONFIGURE_INPUTS, *ALL_PARTS)
 _MOST_TITLE = 200
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from experiments import experiment
 from splvm.builds.revisions import extract_revision, list_revisions
-from splvm.builds.spl import SPL_DIR
+from splvm.builds.tree import SPL_DIR
 from splvm.campaign import bisect
 from splvm.campaign.bisect import Bisection, BisectPlan, Candidate, ChangeKind, find_patches, read_bisection
 from splvm.campaign.processes import Job, JobResult
