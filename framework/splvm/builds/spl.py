@@ -89,6 +89,18 @@ class SplBuild:
         """Whether anything of the user's is in it."""
         return self.source.is_own or bool(self.patches)
 
+    def check_patches(self, scenario: str) -> None:
+        """For guests with spl.ko and without the other modules.
+
+        :raises UsageError: when a patch goes into the others alone.
+        """
+        if self.beside_spl:
+            raise UsageError(
+                f"--spl-patch {', '.join(self.beside_spl)}: nothing of it goes into spl.ko, and {scenario} without a "
+                "pool loads no other module of OpenZFS",
+                hint="--load zfs gives the guest a pool, and with it zfs.ko",
+            )
+
     def facts(self) -> dict[str, object]:
         """What run.json says of it."""
         return {

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 from rich.console import Console
 
@@ -118,20 +119,38 @@ def kernel_names(values: Iterable[str]) -> list[str]:
 def claim_directory(out: Path | None, name: str) -> Path:
     """A directory of this run's own: `out`, or one below ./runs with the time in its name.
 
+    If it was made here and is empty when the command ends, since something did not build, it is removed.
+
     :raises UsageError: when `out` has something in it already.
     """
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UsageError(f"--out {out}: there is something already", hint="name a directory that is new or empty")
-        out.mkdir(parents=True, exist_ok=True)
+        if not out.exists():
+            out.mkdir(parents=True)
+            _drop_if_empty(out)
         return out
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for number in range(1000):
         path = Path("runs") / (f"{stamp}-{name}" + (f"-{number}" if number else ""))
         with suppress(FileExistsError):
             path.mkdir(parents=True)
+            _drop_if_empty(path)
             return path
     raise SetupError("cannot make a directory below ./runs")
+
+
+def _drop_if_empty(directory: Path) -> None:
+    """When the command that is under way ends, however it does."""
+
+    def drop() -> None:
+        # rmdir(2) takes nothing that is not empty.
+        with suppress(OSError):
+            directory.rmdir()
+
+    command = click.get_current_context(silent=True)
+    if command is not None:
+        command.call_on_close(drop)
 
 
 def show_verdict(verdict: Verdict, directory: Path, console: Console | None = None) -> None:
