@@ -309,7 +309,7 @@ class Bisection:
             raise SetupError(
                 f"{self.name(0)} and {self.name(self.search.count - 1)} are the same build: nothing of what is between "
                 "them is in the guest's modules",
-                hint="patches are put on SPL alone, not on the rest of OpenZFS",
+                hint="without a pool a guest has only spl.ko of OpenZFS, and a semantic patch is put on SPL alone",
             )
         return None if tells else experiment
 

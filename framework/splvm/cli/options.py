@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -128,29 +128,36 @@ def claim_directory(out: Path | None, name: str) -> Path:
             raise UsageError(f"--out {out}: there is something already", hint="name a directory that is new or empty")
         if not out.exists():
             out.mkdir(parents=True)
-            _drop_if_empty(out)
+            _CLAIMED.append(out)
         return out
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for number in range(1000):
         path = Path("runs") / (f"{stamp}-{name}" + (f"-{number}" if number else ""))
         with suppress(FileExistsError):
             path.mkdir(parents=True)
-            _drop_if_empty(path)
+            _CLAIMED.append(path)
             return path
     raise SetupError("cannot make a directory below ./runs")
 
 
-def _drop_if_empty(directory: Path) -> None:
-    """When the command that is under way ends, however it does."""
+# Directories that the command under way has made for its runs.
+_CLAIMED: list[Path] = []
 
-    def drop() -> None:
-        # rmdir(2) takes nothing that is not empty.
-        with suppress(OSError):
-            directory.rmdir()
 
-    command = click.get_current_context(silent=True)
-    if command is not None:
-        command.call_on_close(drop)
+def without_empty_directories(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that leaves no directory which it claimed and put nothing into, however it ends."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        finally:
+            while _CLAIMED:
+                # rmdir(2) takes nothing that is not empty.
+                with suppress(OSError):
+                    _CLAIMED.pop().rmdir()
+
+    return run
 
 
 def show_verdict(verdict: Verdict, directory: Path, console: Console | None = None) -> None:

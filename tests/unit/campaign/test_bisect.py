@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments import experiment
+from places import PROJECT
 from splvm.builds.revisions import extract_revision, list_revisions
 from splvm.builds.tree import SPL_DIR
 from splvm.campaign import bisect
@@ -517,3 +518,27 @@ def test_undecided(world: SimpleNamespace, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "o")])
     assert done.exit_code == 1
     assert "UNDECIDED runs=2 likeliest" in done.stdout.splitlines()[-1]
+
+
+DOCUMENTS = ("README.md", "docs/howto.md")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_documented_example(
+    world: SimpleNamespace, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: str
+) -> None:
+    """As it is typed, on a repository in which the tag of the release lies on a branch; its directory is relative."""
+    (line,) = re.findall(r"(?m)^\./splvm (bisect .*--good .*)$", (PROJECT / document).read_text(encoding="utf-8"))
+    git(tree, "branch", "-m", "main", "master")
+    git(tree, "checkout", "-q", "-b", "zfs-2.3-release", "master~5")
+    git(tree, "commit", "-q", "--allow-empty", "-m", "Tag zfs-2.3.0")
+    git(tree, "tag", "zfs-2.3.0")
+    git(tree, "checkout", "-q", "master")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    world.oracle = steps(2)
+    done = CliRunner().invoke(app, line.split())
+    assert done.exit_code == 0, done.output
+    sha = git(tree, "rev-parse", "master~3")
+    assert re.search(rf"^FIRST_BAD 0\.\d+ runs=\d+ {sha[:12]} change 3$", done.output.splitlines()[-1])
+    assert world.trees and all(world.trees)
