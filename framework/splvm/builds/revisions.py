@@ -19,7 +19,16 @@ _GIT_S = 300.0
 # A user may have every log say who signed what. A checkout may name programs of its own to run. One that is shared may
 # belong to somebody else, and git refuses it then unless it is told.
 _GIT = (
-    *("git", "-c", "log.showSignature=false", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"),
+    *(
+        "git",
+        "--no-optional-locks",
+        "-c",
+        "log.showSignature=false",
+        "-c",
+        "core.fsmonitor=false",
+        "-c",
+        "core.hooksPath=/dev/null",
+    ),
     *("-c", "safe.directory=*"),
 )
 # Of these spl.ko is made, and all modules; a commit that touches nothing of them changes nothing.
@@ -61,18 +70,18 @@ def list_revisions(tree: Path, good: str, bad: str, paths: Sequence[str] = SPL_P
     if first != named:
         note(f"{good} is no ancestor of {bad}: where they parted, {first[:12]}, is the good end")
     shown = ("log", "--first-parent", "--reverse", "--format=%H %s")
-    rows = [line.split(" ", 1) for line in _git(tree, *shown, f"{first}..{last}").stdout.splitlines()]
-    if not rows or _git(tree, "merge-base", "--is-ancestor", first, f"{rows[0][0]}^").exit_code:
+    rows = [line.split(" ", 1) for line in ask_git(tree, *shown, f"{first}..{last}").stdout.splitlines()]
+    if not rows or ask_git(tree, "merge-base", "--is-ancestor", first, f"{rows[0][0]}^").exit_code:
         raise UsageError(f"--good {good}: following first parents from {bad} does not come by it")
-    touching = _git(tree, "log", "--first-parent", "--format=%H", f"{first}..{last}", "--", *paths).stdout.split()
-    title = _git(tree, "log", "-1", "--format=%s", first).stdout.strip()
+    touching = ask_git(tree, "log", "--first-parent", "--format=%H", f"{first}..{last}", "--", *paths).stdout.split()
+    title = ask_git(tree, "log", "-1", "--format=%s", first).stdout.strip()
     found = [Revision(first, title[:_MOST_TITLE], True)]
     return found + [Revision(sha, title[:_MOST_TITLE], sha in touching) for sha, title in rows]
 
 
 def find_merge_base(tree: Path, one: str, other: str) -> str | None:
     """The best commit that two have in common, None if there is none."""
-    words = _git(tree, "merge-base", one, other).stdout.split()
+    words = ask_git(tree, "merge-base", one, other).stdout.split()
     return words[0] if words else None
 
 
@@ -97,21 +106,22 @@ def extract_revision(tree: Path, sha: str, to: Path, deadline: Deadline) -> None
 
 
 def _list(tree: Path, *which: str) -> list[str]:
-    return [name for name in _git(tree, "ls-tree", "-z", "--name-only", *which).stdout.split("\0") if name]
+    return [name for name in ask_git(tree, "ls-tree", "-z", "--name-only", *which).stdout.split("\0") if name]
+
+
+def ask_git(tree: Path, *argv: str) -> Completed:
+    """Run git in a tree: as its owner, with no program of the tree's own, and without writing to it."""
+    words = [*_git_args(tree), *argv]
+    return run(words, env=_git_env(tree), deadline=Deadline(_GIT_S), what=f"git {argv[0]}", check=False)
 
 
 def _resolve(tree: Path, name: str) -> str:
     # What begins with a hyphen would be an option.
-    done = _git(tree, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    done = ask_git(tree, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     words = done.stdout.split()
     if done.exit_code or not words:
         raise UsageError(f"{name}: no commit of {tree}: {done.tail.strip() or 'git does not know it'}")
     return words[-1]
-
-
-def _git(tree: Path, *argv: str) -> Completed:
-    words = [*_git_args(tree), *argv]
-    return run(words, env=_git_env(tree), deadline=Deadline(_GIT_S), what=f"git {argv[0]}", check=False)
 
 
 def _git_args(tree: Path) -> list[str | Path]:

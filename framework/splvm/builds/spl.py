@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splvm.assets import find_images
+from splvm.builds.identity import TreeIdentity, read_identity
 from splvm.builds.module import MODULE_RECIPE, debug_file, fresh_log, make_module, sha256_of, strip_module
 from splvm.builds.root import BuildRoot
 from splvm.builds.tree import (
@@ -58,6 +59,8 @@ class SplSource:
     package: PackageVersion | None = None
     # Newer ones that could not be had, and why, one line each.
     passed_over: tuple[str, ...] = ()
+    # Of a checkout of the user's, as it is when something is built of it.
+    identity: TreeIdentity | None = None
 
     @property
     def is_own(self) -> bool:
@@ -106,6 +109,7 @@ class SplBuild:
         return {
             "source": self.source.name,
             "version": self.source.version,
+            "git": self.source.identity.spl.to_json() if self.source.identity else None,
             "packages": {p.package: {"version": p.version, "sha256": p.sha256} for p in (self.source.package,) if p},
             "passed_over": list(self.source.passed_over),
             "variant": self.variant.name,
@@ -209,6 +213,8 @@ def build_spl(
     :param patches: files that passed `check_inputs`, applied in this order after the variant's own.
     :raises BuildError: when a patch does not apply or something does not compile.
     """
+    if source.is_own:
+        source = replace(source, identity=read_identity(source.tree))
     # What is built once is built from nothing.
     keep = source.is_own or bool(patches)
     semantic: Sequence[Path] = (*variant.patches(), *patches)

@@ -17,7 +17,7 @@ from splvm.builds.image import pack, read_module, resolve_modules
 from splvm.builds.kernels import Kernel
 from splvm.builds.module import MODULE_RECIPE, fresh_log, make_module, sha256_of
 from splvm.builds.root import BuildRoot, build_root
-from splvm.builds.spl import SplBuild
+from splvm.builds.spl import SplBuild, SplSource
 from splvm.builds.tree import ALL_PARTS, SPL_DIR, check_unchanged, copy_files, find_files, generate_headers
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, SetupError
@@ -50,10 +50,19 @@ class Zfs:
     # Modules in it, in the order of loading.
     modules: tuple[str, ...]
     tools_version: str
+    # What the modules are built of: its name, its version, and of a checkout its commit.
+    source: SplSource
 
     def facts(self) -> dict[str, object]:
         """What run.json says of it."""
-        return {"modules": list(self.modules), "tools": self.tools_version, "sha256": sha256_of(self.archive)}
+        return {
+            "source": self.source.name,
+            "version": self.source.version,
+            "git": self.source.identity.zfs.to_json() if self.source.identity else None,
+            "modules": list(self.modules),
+            "tools": self.tools_version,
+            "sha256": sha256_of(self.archive),
+        }
 
 
 def build_zfs(store: Store, apt: PrivateApt, kernel: Kernel, spl: SplBuild, deadline: Deadline) -> Zfs:
@@ -83,7 +92,7 @@ def build_zfs(store: Store, apt: PrivateApt, kernel: Kernel, spl: SplBuild, dead
             pack(stage, tree / "zfs.cpio", deadline)
 
     image = store.get("zfs-image", key, build, deadline=deadline, what=f"ZFS for guests of {kernel.release}")
-    return Zfs(image.path / "zfs.cpio", tuple(order), version)
+    return Zfs(image.path / "zfs.cpio", tuple(order), version, spl.source)
 
 
 def _build_modules(store: Store, root: BuildRoot, spl: SplBuild, deadline: Deadline) -> Artefact:

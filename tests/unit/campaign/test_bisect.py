@@ -147,6 +147,14 @@ def test_ends_that_are_the_same_build(world: SimpleNamespace, tmp_path: Path) ->
         Bisection(plan(8), tmp_path).run(1, lambda *_: None)
 
 
+def test_the_same_modules_of_two_commits_are_the_same_build(world: SimpleNamespace, tmp_path: Path) -> None:
+    """What run.json says of where they are from makes no difference."""
+    world.oracle, world.builds = steps(5), {f"k{number}": "one" for number in range(8)}
+    world.zfs = {f"k{number}": {"sha256": "same", "git": {"commit": str(number)}} for number in range(8)}
+    with pytest.raises(SetupError, match="k0 and k7 are the same build"):
+        Bisection(plan(8), tmp_path).run(1, lambda *_: None)
+
+
 def test_what_is_loaded_beside_spl_is_part_of_the_build(world: SimpleNamespace, tmp_path: Path) -> None:
     world.oracle, world.builds = steps(5), {f"k{number}": "one" for number in range(8)}
     world.zfs = {f"k{number}": {"sha256": str(number)} for number in range(8)}
