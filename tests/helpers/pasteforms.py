@@ -144,10 +144,26 @@ KERNEL: dict[str, Form] = {
     "grep": _before("kern.log:Apr  5 05:53:22 box kernel: [86523.{us}] "),
     "grep with a path": _before("/var/log/kern.log.1:Apr  5 05:53:22 box kernel: [86523.{us}] "),
     "grep -n": _before("{n}:[86523.{us}] "),
-    "numbered": _before("  {n}  [86523.{us}] ") if False else _before("{n}\t[86523.{us}] "),
+    "numbered": _before("{n}\t[86523.{us}] "),
     "quoted journal": _before("> Apr  5 05:53:22 box kernel: "),
     "indented dmesg": _before("        [86523.{us}] "),
     "table": _before("| [86523.{us}] "),
+}
+# In no table: the prefix is learned from the first complaint behind it, so logs that begin otherwise lose their start.
+LEARNED: dict[str, Form] = {
+    "RFC 5424": _before("<3>1 2025-08-30T22:29:33.123Z box kernel - - - "),
+    "docker compose": _before("zfs-1  | [86523.{us}] "),
+    "kubernetes": _before("2025-08-30T22:29:33.{us}789Z stdout F [86523.{us}] "),
+    "a date in brackets": _before("[2025-08-30 22:29:33] [86523.{us}] "),
+    "bullets": _before("* [86523.{us}] "),
+    "a diff": _before("+[86523.{us}] "),
+    "syslog of an appliance": _before("2025-08-30 22:29:33 Kernel.Error 192.0.2.3 [86523.{us}] "),
+    "tabs": _before("Apr  5 05:53:22\tbox\tkernel:\t"),
+    "logcat": _before("08-30 22:29:33.123  0  0 E kernel : "),
+    "a cell of a table": lambda lines: "".join(f'"2025-08-30 22:29:33","{line}"\n' for line in lines),
+    "code spans": lambda lines: "".join(f"`[86523.1] {line}`\n" for line in lines),
+    "cat -A": lambda lines: "".join(f"[86523.{number:06d}] {line}$\n" for number, line in enumerate(lines)),
+    "a string of JSON": lambda lines: '"' + "\\n".join(lines).replace('"', '\\"') + '"\n',
 }
 # These lose what the kernel says over several lines, or the blanks by which it is told: only for logs of hung tasks.
 WRAPPED: dict[str, Form] = {"a mailer at 64": _wrapped(64), "a mailer at 72": _wrapped(72)}

@@ -217,7 +217,11 @@ class Cleaner:
         if "<" in line and ("</" in line or "<br" in line or "<pre" in line or "<p>" in line or "<div" in line):
             parts = [_TAGS.sub("", part) for part in _BREAKING.sub("\n", line).split("\n")]
         if "&" in line:
-            parts = [html.unescape(part) if _ENTITY.search(part) else part for part in parts]
+            # Some pages escape what is escaped.
+            parts = [html.unescape(html.unescape(part)) if _ENTITY.search(part) else part for part in parts]
+        if line.count("\\n") >= 3:
+            # Lines within a string of JSON or of a shell.
+            parts = [piece for part in parts for piece in part.replace('\\"', '"').replace("\\t", " ").split("\\n")]
         if "\r" in line:
             parts = [piece for part in parts for piece in part.split("\r")]
         return [part for part in parts if part]

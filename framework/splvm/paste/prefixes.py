@@ -69,7 +69,51 @@ _OTHER = ("kernel", "syslog", "decoded", "weekday", "host", "unit", "export", "f
 _STRUCTURE = re.compile(
     r'\s{0,40}"(?:pri|fac|caller|dmesg|time)"\s{0,4}:\s{0,40}(?:(\d{1,10}\.\d{1,9})|"[^"]{0,20}"|\d{1,6}|\[),?\s*$'
 )
+# What quotes, `cat -A` and tags leave behind a frame or a mark.
+_TAILS = frozenset("`\"$>'")
+_TAIL = re.compile(r"(?<=[\w\]):>])(?:</[a-z]\w{0,12}>|[`\"$'])\s*$")
 _KEY = re.compile(r'\s{0,40}"msg"\s{0,4}:\s{0,4}"')
+
+
+# What a complaint begins with, wherever in a line it stands.
+_CORE = re.compile(
+    r"INFO: task [^\s:]\S{0,40}:\d{1,10} blocked|BUG: (?:kernel|unable|KASAN|soft|KFENCE|workqueue)|Kernel panic - not"
+    r"|Call [Tt]race:|(?:sysrq|SysRq ?): Show|PANIC at |VERIFY\d?\(|WARNING: CPU: |task:\S{1,40}\s{1,20}state:[A-Z]"
+)
+_END_OF_HUNG = re.compile(r"blocked (?:in I/O wait )?for more than \d{1,9} seconds\.")
+# Words before it are a sentence, and no prefix.
+_SENTENCE = re.compile(r"(?:[A-Za-z',]{1,16} ){2,}$")
+MAX_LEARNED = 160
+
+
+class Learned:
+    """A prefix that is in no table, learned from the first complaint behind it: each line that has it loses it."""
+
+    def __init__(self) -> None:
+        self.prefix: re.Pattern[str] | None = None
+        self.suffix = ""
+
+    def learn(self, line: str) -> bool:
+        """Whether a complaint stands in the middle of the line, so that what is before it is a prefix."""
+        core = _CORE.search(line[: MAX_LEARNED + 200])
+        if core is None or not 0 < core.start() <= MAX_LEARNED:
+            return False
+        before = line[: core.start()]
+        if _SENTENCE.search(before) or not before.strip():
+            return False
+        parts = re.split(r"(\d{1,20})", before.rstrip(" "))
+        self.prefix = re.compile("".join(r"\d{1,20}" if part.isdigit() else re.escape(part) for part in parts))
+        end = _END_OF_HUNG.search(line)
+        self.suffix = line[end.end() :].rstrip() if end and len(line) - end.end() < 20 else self.suffix
+        return True
+
+    def strip(self, line: str) -> str | None:
+        """The rest of a line that has the prefix; None for another one."""
+        match = self.prefix.match(line) if self.prefix is not None else None
+        if match is None:
+            return None
+        rest = line[match.end() :]
+        return rest.rstrip().removesuffix(self.suffix) if self.suffix else rest
 
 
 @dataclass(slots=True)
@@ -136,6 +180,8 @@ class Stripper:
             if name == "unit":
                 break
         message = text[at:]
+        if message[-1:] in _TAILS and (tail := _TAIL.search(message)):
+            message = message[: tail.start()]
         line.message = message if message.isprintable() else message.translate(_CONTROL)
         return line
 

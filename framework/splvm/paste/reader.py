@@ -19,7 +19,7 @@ from splvm.paste.findings import Findings, Origin, PasteKind, PasteScanner, begi
 from splvm.paste.frames import BOTTOM, MARK, TRACE, Frame, Head, frames_of, head_of, loose_head, program_counter
 from splvm.paste.lines import Block, Cleaner, read_blocks
 from splvm.paste.moments import MAX_LOCKS, MAX_MOMENTS, MAX_TASKS, USUAL_TIMEOUT_S, HeldLock, Moment, Thread
-from splvm.paste.prefixes import Line, Stripper
+from splvm.paste.prefixes import Learned, Line, Stripper
 
 # Lines that say nothing and may still stand within a report, and within one of a crash.
 PATIENCE = 60
@@ -118,6 +118,7 @@ class Reader:
         self.into = reading
         self.cleaner = Cleaner()
         self.stripper = Stripper()
+        self.learned = Learned()
         self.scanner = PasteScanner()
         self.origins: dict[int, Origin] = {}
         # The open stack of each caller.
@@ -194,7 +195,8 @@ class Reader:
     def read_line(self, number: int, text: str, block: Block) -> None:
         self.patience -= 1
         for part in self.cleaner.clean(text):
-            line = self.stripper.strip(part)
+            rest = self.learned.strip(part)
+            line = self.stripper.strip(part if rest is None else rest)
             if self.half:
                 line.message, self.half = f"{self.half} {line.message}", ""
             if not line.message or line.message[:1] in "{}":
@@ -203,7 +205,10 @@ class Reader:
                 self.half = line.message[:400]
                 self.patience = max(self.patience, 2)
                 continue
-            if kind := self.take(number, line):
+            kind = self.take(number, line)
+            if not kind and rest is None and self.learned.learn(part):
+                kind = self.take(number, self.stripper.strip(self.learned.strip(part) or ""))
+            if kind:
                 self.use(number, kind, block)
             else:
                 self.before = part

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pasteforms import KERNEL, PLAIN, WRAPPED, Form
+from pasteforms import KERNEL, LEARNED, PLAIN, WRAPPED, Form
 from places import PROJECT
 from splvm.paste.explanation import Explanation, explain
 
@@ -82,6 +82,17 @@ def test_another_file(name: str, form: str) -> None:
 @pytest.mark.parametrize("name", [name for name, case in LOGS.items() if "hung task" in name])
 def test_a_log_that_was_wrapped(name: str, form: str) -> None:
     check(LOGS[name], explain(WRAPPED[form](lines_of(LOGS[name]))))
+
+
+@pytest.mark.parametrize("form", LEARNED)
+@pytest.mark.parametrize("name", [name for name, case in LOGS.items() if "hung task" in name])
+def test_a_prefix_that_nobody_thought_of(name: str, form: str) -> None:
+    check(LOGS[name], explain(LEARNED[form](lines_of(LOGS[name]))))
+
+
+def test_a_sentence_is_no_prefix() -> None:
+    text = "Then I see INFO: task txg_sync:790 blocked for more than 120 seconds. again\n"
+    assert who(explain(text + "\n".join(lines_of(LOGS["hung task of 5.10 and later"])))) == ["hung_task txg_sync 790"]
 
 
 @pytest.mark.parametrize("name", LOGS)
