@@ -18,19 +18,8 @@ from splvm.log import note
 _GIT_S = 300.0
 # A user may have every log say who signed what. A checkout may name programs of its own to run. One that is shared may
 # belong to somebody else, and git refuses it then unless it is told.
-_GIT = (
-    *(
-        "git",
-        "--no-optional-locks",
-        "-c",
-        "log.showSignature=false",
-        "-c",
-        "core.fsmonitor=false",
-        "-c",
-        "core.hooksPath=/dev/null",
-    ),
-    *("-c", "safe.directory=*"),
-)
+_SETTINGS = ("log.showSignature=false", "core.fsmonitor=false", "core.hooksPath=/dev/null", "safe.directory=*")
+_GIT = ("git", "--no-optional-locks", *(word for setting in _SETTINGS for word in ("-c", setting)))
 # Of these spl.ko is made, and all modules; a commit that touches nothing of them changes nothing.
 SPL_PATHS = (*CONFIGURE_INPUTS, *SPL_PARTS)
 ALL_PATHS = (*CONFIGURE_INPUTS, *ALL_PARTS)

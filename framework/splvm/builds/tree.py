@@ -150,7 +150,6 @@ def generate_headers(root: BuildRoot, work: Path, log: Path, deadline: Deadline)
     :raises BuildError: when the script fails.
     """
     if (work / "src" / MAKE_GITREV).is_file():
-        (work / "src" / GITREV).unlink(missing_ok=True)
         argv = ["sh", "-c", f"cd src && sh {shlex.quote(MAKE_GITREV)} {shlex.quote(GITREV)}"]
         root.run(argv, work=work, deadline=deadline, what=MAKE_GITREV, log=log)
 

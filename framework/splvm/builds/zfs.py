@@ -108,7 +108,6 @@ def _build_modules(store: Store, root: BuildRoot, spl: SplBuild, deadline: Deadl
             "module recipe": MODULE_RECIPE,
             "config": spl.config / "zfs_config.h",
             "symbols": spl.exports / "Module.symvers",
-            "headers": spl.exports / "include",
             "root": root.key,
             "inputs": inputs,
         }
@@ -124,8 +123,6 @@ def _build_modules(store: Store, root: BuildRoot, spl: SplBuild, deadline: Deadl
                 raise SetupError(f"cannot read the source of ZFS: {reason}") from reason
             copied = find_files(src, ALL_PARTS)
             check_unchanged(source, {name: path for name, path in copied.items() if name in others}, inputs)
-            # What another variant of SPL has of its own are its headers and its sources.
-            shutil.copytree(spl.exports / "include", src / "include", symlinks=True, dirs_exist_ok=True)
             generate_headers(root, work, log, deadline)
             shutil.copy2(spl.config / "zfs_config.h", src)
             for template in (*(src / "module").rglob("Kbuild.in"), *(src / "module").rglob("Makefile.in")):

@@ -15,6 +15,8 @@ from splvm.builds.tree import SPL_DIR
 
 CACHE = f"{SPL_DIR}/spl-kmem-cache.c"
 ARC = "module/zfs/arc.c"
+# More than what a difference shows around an edit.
+LINES = "".join(f"line {number}\n" for number in range(20))
 
 
 def git(tree: Path, *argv: str) -> str:
@@ -28,7 +30,7 @@ def tree(tmp_path: Path) -> Path:
     top = tmp_path / "zfs"
     for name in (CACHE, ARC, "include/sys/arc.h", "man/zfs.8"):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
-        (top / name).write_text("one\n")
+        (top / name).write_text(LINES + "one\n" + LINES)
     (top / ".gitignore").write_text("*.o\n")
     git(top, "init", "-q", "-b", "main")
     git(top, "add", "-A")
@@ -93,7 +95,7 @@ def test_the_hash_is_of_the_edits(tree: Path) -> None:
 
 def test_the_trees_own_configuration_changes_nothing(tree: Path, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    (tree / CACHE).write_text("two\n")
+    (tree / CACHE).write_text(LINES + "two\n" + LINES)
     plain = read_identity(tree)
     (tree / ".gitattributes").write_text("*.c diff=own\n")
     for name, value in (

@@ -417,15 +417,24 @@ def test_of_the_test_suite_a_commit_has_its_makefiles(tree: Path, tmp_path: Path
     assert there == {"Makefile.am", "deep/Makefile.am"}
 
 
-def test_a_checkout_of_somebody_else_runs_nothing_of_its_own(tree: Path, tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
+def test_a_checkout_of_somebody_else_runs_nothing_of_its_own(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, traces = tmp_path / "mark", tmp_path / "traces"
+    traces.mkdir()
+    traces.chmod(0o777)
     git(tree, "config", "core.fsmonitor", f"touch {mark}; false")
+    # git makes this file, so it belongs to whom git ran as.
+    monkeypatch.setenv("GIT_TRACE", str(traces / "trace"))
     with reachable(tmp_path):
         if os.geteuid() == 0:
             subprocess.run(["chown", "-R", "nobody:", tree], check=True)
+            # Whom git refuses, unless it is told.
+            subprocess.run(["chown", "daemon:", tree / ".git"], check=True)
         assert len(list_revisions(tree, "HEAD~5", "main")) == 6
         extract_revision(tree, "main", tmp_path / "x", Deadline(60))
     assert (tmp_path / "x" / CACHE).is_file() and not mark.exists()
+    assert (traces / "trace").owner() == tree.owner()
 
 
 @contextmanager
