@@ -83,17 +83,25 @@ class Search:
         """The hypotheses that are believed to be true together, if that is `confidence` or more.
 
         Several only if what is between them cannot be asked. None as well before the bad end was bad often enough to
-        tell how often it is, unless it seems that it never is.
+        tell how often it is, and the good end was asked once; unless it seems that the bad end never is bad.
         """
         posterior = self.posterior()
         groups = self._groups()
         weights = [float(posterior[group].sum()) for group in groups]
         best = int(numpy.argmax(weights))
         first, last = groups[best][0], groups[best][-1]
-        if weights[best] < confidence or (sum(self.bad) < _LEAST_BAD and first < self.count):
+        if weights[best] < confidence or (first < self.count and not self._ends_are_known):
             return None
         changed = [k for k in groups[best] if k not in self._unchanged]
         return Answer(changed[0], changed[-1], weights[best]) if changed else Answer(first, last, weights[best])
+
+    @property
+    def _ends_are_known(self) -> bool:
+        """Whether both ends were asked as often as it takes. With few candidates the prior alone would be an answer."""
+        return sum(self.bad) >= _LEAST_BAD and (self._is_asked(0) or 0 in self._untestable)
+
+    def _is_asked(self, candidate: int) -> bool:
+        return self.good[candidate] + self.bad[candidate] > 0
 
     def likeliest(self) -> Answer:
         """The hypotheses that are believed most, however much that is."""
@@ -124,6 +132,8 @@ class Search:
         # How often the bad end is bad says what everything else means.
         if sum(self.bad) < _LEAST_BAD and self.posterior()[-1] < 0.5:
             return testable[-1]
+        if testable[0] == 0 and not self._is_asked(0) and sum(self.bad) >= _LEAST_BAD:
+            return 0
         looked_at = self._spread(testable)
         return looked_at[int(self._gains(looked_at).argmax())]
 

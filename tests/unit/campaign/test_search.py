@@ -31,12 +31,29 @@ def flaky(first_bad: int, rate: float, seed: int, background: float = 0.0) -> Or
 
 @pytest.mark.parametrize("count", [2, 3, 8, 64, 1000])
 def test_a_sure_oracle_is_asked_about_as_often_as_by_halving(count: int) -> None:
-    """Both ends once or twice, halves, and both neighbours once more."""
+    """Both ends once or twice, halves, and both neighbours once more; the good end always."""
     for first_bad in {1, 2, count // 3, count // 2, count - 2, count - 1} & set(range(1, count)):
         answer, asked = ask(Search(count), flaky(first_bad, 1.0, 0))
         assert answer is not None and (answer.first, answer.last) == (first_bad, first_bad)
         assert answer.probability >= 0.95
-        assert asked <= math.log2(count) + 8
+        assert asked <= math.log2(count) + 9
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 8])
+def test_a_good_end_that_is_bad_is_found_however_few_there_are(count: int) -> None:
+    """By the prior alone the first of two or three changes would have 0.96 and more: nobody would ask the good end."""
+    search = Search(count)
+    answer, _ = ask(search, lambda candidate: True)
+    assert answer is not None and answer.first == 0
+    assert search.bad[0] > 0
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 8])
+def test_no_change_is_named_before_the_good_end_was_run(count: int) -> None:
+    search = Search(count)
+    answer, _ = ask(search, lambda candidate: candidate > 0)
+    assert answer is not None and answer.first == 1
+    assert search.good[0] > 0
 
 
 @pytest.mark.parametrize(

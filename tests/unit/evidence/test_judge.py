@@ -127,6 +127,14 @@ def test_threads_that_share_a_magazine_may_find_it_empty() -> None:
     assert judge_records(NOMINAL, records).outcome is Outcome.HEALTHY
 
 
+def test_threads_that_share_a_magazine_still_have_batches_of_it() -> None:
+    records = simulate(NOMINAL, FAULTS["magazines of one"]).records
+    for record in frames(records, "probe"):
+        record["text"] = record["text"].replace("cpus=2", "cpus=1")
+    verdict = judge_records(NOMINAL, records)
+    assert verdict.outcome is Outcome.SLOW and "allocations found one there" in verdict.reasons[0].text
+
+
 def test_figures_of_the_window_tell_how_long_and_where_from() -> None:
     figures = verdict_of(NOMINAL).figures
     assert figures["latency"]["all"]["under_ns"] == {"p50": 512, "p90": 512, "p99": 2**21, "max": 2**21}
