@@ -53,6 +53,9 @@ from splvm.evidence.formats.statusfile import parse_records
 from splvm.evidence.formats.stream import Frame, FrameReader, What
 from splvm.evidence.formats.sysrq import MAX_DUMPS, missing_tasks, parse_sysrq
 from splvm.evidence.formats.txgs import parse_txgs
+from splvm.evidence.judge import check_rule
+from splvm.evidence.judge import judge as judge_by
+from splvm.evidence.rule import parse_rule
 from splvm.evidence.timeline import Evidence, Timeline
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.evidence.waiting.tasklists import find_waiting
@@ -69,6 +72,7 @@ from splvm.record.writer import RunDirectory
 from splvm.report.pasteissue import paste_issue
 from splvm.report.summary import summarize, verdict_line
 from splvm.scenarios.judged import judge_evidence as judge
+from splvm.scenarios.table import SCENARIOS
 
 DATA = PROJECT / "tests" / "data"
 LIMIT_S = 30.0
@@ -391,6 +395,24 @@ def read_report(text: str) -> None:
     build_graph(report.for_graph())
 
 
+HELD_RUN = simulate(HELD).evidence()
+
+
+def read_rule(text: str) -> None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        # So read_facts() says of a run.json.
+        return
+    rule = parse_rule(value)
+    check_rule(rule)
+    json.dumps(judge_by(HELD_RUN, rule).to_json())
+
+
+def rules() -> list[str]:
+    return [json.dumps(scenario.rule.to_json()) for scenario in SCENARIOS.values()]
+
+
 def read_directory(text: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch)
@@ -515,6 +537,7 @@ PARSERS: tuple[Parser, ...] = (
     Parser("Timeline", read_timeline, None, run_texts, (_SAME,)),
     Parser("judge", judge_records, None, run_texts, (_SAME,)),
     Parser("judge", judge_console, None, logs, ("Kernel panic - not syncing: ", "RIP: 0010:a")),
+    Parser("parse_rule", read_rule, EvidenceError, rules, ("[", '["stuck"],', '{"good":')),
     Parser("summarize", summarize_records, None, run_texts, (_SAME,)),
     Parser("parse_report", read_report, EvidenceError, lambda: REPORTS, ("[", '{"a":')),
     Parser("read_evidence", read_directory, EvidenceError, directories, ("{", f"{_FILE}")),
@@ -734,7 +757,7 @@ def test_any_value_in_run_json() -> None:
             parse(parser, before + mark + json.dumps(changed) + "\n" + _FILE + after)
 
 
-@pytest.mark.parametrize("mutate", sorted(set(MUTATIONS), key=lambda mutate: mutate.__name__))
+@pytest.mark.parametrize("mutate", sorted(set(MUTATIONS), key=lambda mutate: getattr(mutate, "__name__", "")))
 def test_every_mutation_damages(mutate: Mutation) -> None:
     for text in ("", "a\n", payloads("probe")[0]):
         damaged = {mutate(random.Random(seed), text, "other\n") for seed in range(20)}

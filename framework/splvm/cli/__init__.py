@@ -17,7 +17,7 @@ import typer
 
 from splvm import __version__
 from splvm.cli import bisect, cluster, explain, guests, history, inventory, matrix, recorded, report, repro, watch
-from splvm.cli.options import show_error
+from splvm.cli.options import show_error, without_empty_directories
 from splvm.errors import HarnessError
 from splvm.log import setup_logging
 
@@ -73,7 +73,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
 # Arguments of `test` are pytest's.
 _SETTINGS: Mapping[str, dict[str, Any]] = {"test": {"allow_extra_args": True, "ignore_unknown_options": True}}
 for _name, _command in COMMANDS.items():
-    app.command(_name, context_settings=_SETTINGS.get(_name))(_command)
+    app.command(_name, context_settings=_SETTINGS.get(_name))(without_empty_directories(_command))
 app.add_typer(history.app, name="history")
 
 

@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ from splvm.evidence.formats.slab import parse_slab
 from splvm.evidence.judge import ALWAYS
 from splvm.evidence.judge import judge as judge_by
 from splvm.evidence.rule import Clause, Rule
-from splvm.evidence.timeline import Evidence, Timeline
+from splvm.evidence.timeline import Evidence, Sample, Timeline
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.scenarios.judged import judge_evidence as judge
 from splvm.scenarios.table import SCENARIOS as TABLE
@@ -318,7 +318,14 @@ def test_every_outcome_is_reached() -> None:
 def test_reasons_name_readings_that_are_there() -> None:
     for row, scenario in CASES:
         timeline = evidence_of(scenario, row.fault).timeline
-        read = (timeline.probe, timeline.slab, timeline.tasks, timeline.load, timeline.txgs, *timeline.other.values())
+        read: list[Sequence[Sample[Any]]] = [
+            timeline.probe,
+            timeline.slab,
+            timeline.tasks,
+            timeline.load,
+            timeline.txgs,
+        ]
+        read += timeline.other.values()
         kept = {sample.seq for samples in read for sample in samples}
         verdict = verdict_of(scenario, row.fault)
         for reason in (*verdict.reasons, *(reason for _, reason in verdict.also)):
