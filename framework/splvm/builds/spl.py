@@ -247,11 +247,7 @@ def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadl
             check_unchanged(source.tree, find_files(work / "src", CONFIGURE_INPUTS), inputs)
             # With DEBUG_LOCK_ALLOC mutex_lock() is for GPL modules alone, and configure refuses because of those under
             # the CDDL. spl.ko is GPL by its own MODULE_LICENSE, and nothing else is built of the tree.
-            # Each test module includes all that configure has found before it, so the preprocessor's output finds
-            # hardly more than the sources do, and in depend mode a miss does not cost a run of it. Modules are compiled
-            # without that mode: what zfs_config.h has that a file does not use makes no difference to it.
             script = (
-                "export CCACHE_DEPEND=1; "
                 f"if grep -qx CONFIG_DEBUG_LOCK_ALLOC=y {root.headers}/include/config/auto.conf; then "
                 "sed -i 's/^\\(License: *\\).*/\\1GPL/' src/META; fi; "
                 "cd src && { [ -x configure ] || sh ./autogen.sh; } && ./configure --with-config=kernel "
