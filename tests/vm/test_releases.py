@@ -20,9 +20,9 @@ from splvm.host.process import run
 from splvm.run.prepare import Prepared, Wish, prepare_kernel
 
 pytestmark = [
-    pytest.mark.vm,
+    pytest.mark.splvm_vm,
     # Each pair is a configure and all modules, some minutes.
-    pytest.mark.slow,
+    pytest.mark.splvm_slow,
     pytest.mark.skipif(not os.environ.get("SPLVM_OPENZFS"), reason="SPLVM_OPENZFS names no clone of OpenZFS"),
 ]
 
