@@ -19,7 +19,7 @@ from splvm.errors import EvidenceError, UsageError
 from splvm.paste.answer import answer_lines
 from splvm.paste.explanation import conclude
 from splvm.paste.moments import Moment, Thread
-from splvm.paste.reader import Input, Reader, Reading
+from splvm.paste.reader import MAX_UNREAD, Input, Reader, Reading, Unread
 from splvm.record.names import CONSOLE_FILE, RUN_FILE, SYSRQ_FILE
 from splvm.report.pasteissue import paste_issue
 
@@ -130,8 +130,14 @@ def read_dump(path: Path, reading: Reading, vmlinux: Path | None, debug: tuple[P
         report = examine_dump(path, vmlinux, {it.name.split(".")[0]: it for it in debug}, Deadline(DUMP_BUDGET_S))
     except EvidenceError as error:
         raise EvidenceError(f"{path}: {error.message}") from error
-    reading.inputs.append(Input(str(path), "vmcore", len(report.threads)))
+    take_report(report, str(path), reading)
+
+
+def take_report(report: DumpReport, name: str, reading: Reading) -> None:
+    """Add what a dump says, and what could not be read of it: symbols of another build leave frames without a name."""
+    reading.inputs.append(Input(name, "vmcore", len(report.threads)))
     reading.moments.append(moment_of(report, reading))
+    reading.unread.extend(Unread(0, f"{name}: {problem}") for problem in report.problems[:MAX_UNREAD])
 
 
 def moment_of(report: DumpReport, reading: Reading) -> Moment:

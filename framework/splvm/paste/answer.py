@@ -39,7 +39,7 @@ def _answer(it: Explanation) -> Iterator[str]:
     yield from _section("What is missing to be sure", (f"{row.what}: {row.command}" for row in it.missing), "")
     yield from _section("What has this shape here", (row.command for row in it.scenarios), "")
     yield from _section("Slab file", _slab(it), "")
-    yield from _section("Not read", (f"line {row.line}: {row.why}" for row in it.unread), "")
+    yield from _section("Not read", (f"line {row.line}: {row.why}" if row.line else row.why for row in it.unread), "")
 
 
 def _section(title: str, lines: Iterable[str], otherwise: str) -> Iterator[str]:

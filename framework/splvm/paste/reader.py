@@ -79,6 +79,7 @@ _ALL_ONES = re.compile(r"0xf{8,16}\s*$")
 class Unread:
     """Lines that nothing could be made of."""
 
+    # The first of them, 0 in what has no lines.
     line: int
     why: str
 

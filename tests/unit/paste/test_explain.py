@@ -17,11 +17,14 @@ import pytest
 import splvm
 from pasteforms import KERNEL
 from places import PROJECT
+from splvm.cli.explain import take_report
+from splvm.dump.postmortem import DumpFrame, DumpReport, DumpThread
 from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.waiting.waitgraph import Closes
 from splvm.paste.answer import answer_lines
-from splvm.paste.explanation import Explanation, explain, explain_streams
+from splvm.paste.explanation import Explanation, conclude, explain, explain_streams
 from splvm.paste.known import known_table
+from splvm.paste.reader import Reading
 from splvm.paste.redact import redact
 from splvm.paste.slabs import SORTS, changes, elapsed_s, parse_slabs, sort_rows
 from splvm.scenarios.table import SCENARIOS
@@ -255,6 +258,19 @@ def test_an_issue_names_nobody() -> None:
     assert "secret7" not in shown and "tank" not in shown
     assert "times pool or dataset" in shown
     assert "### System information" in shown and "zio_wait" in shown
+
+
+# A dump
+
+
+def test_symbols_of_another_build_are_named() -> None:
+    thread = DumpThread(166, "slabprobe/0", "D", (DumpFrame("?", False),), "")
+    problem = "module spl in the guest is another build than other/spl.ko.debug"
+    reading = Reading()
+    take_report(DumpReport("6.1.0", "ab", (), (thread,), (problem,)), "memory.kdump", reading)
+    said = list(answer_lines(conclude(reading)))
+    assert f"  memory.kdump: {problem}" in said
+    assert any("slabprobe/0 (pid 166)" in line for line in said)
 
 
 # The collector
