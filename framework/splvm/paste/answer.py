@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from splvm.evidence.waiting.waitgraph import Closes
+from splvm.evidence.waiting.waitgraph import Basis, Closes
 from splvm.paste.explanation import Explanation, MomentShown
 from splvm.paste.findings import PasteFinding
 from splvm.paste.slabs import changes
@@ -20,6 +20,11 @@ _CLOSES = {
     Closes.CHAIN: "It does not close: it ends in something that has a name and waits for no thread.",
     None: "Nothing in the text waits for anything that is known here.",
 }
+# Roles are a guess from names and stacks: two that wait for locks of one kind look like a cycle too.
+_CLOSES_BY_ROLE = (
+    "By role it closes: names and stacks suggest that these threads wait for each other. "
+    "No line of the kernel's proves it; the stacks of all threads, or the owners of the locks, would."
+)
 
 
 def answer_lines(explanation: Explanation) -> Iterator[str]:
@@ -33,13 +38,22 @@ def _answer(it: Explanation) -> Iterator[str]:
     told = it.telling
     if told is not None:
         yield from _section("Who waits for whom", _moments(it, told), "")
-        yield f"{_CLOSES[it.closes]}"
+        yield _CLOSES_BY_ROLE if it.closes is Closes.CYCLE and not _is_proved(it) else _CLOSES[it.closes]
         yield ""
     yield from _section("What is known of this", (_known(row) for row in it.known), "")
     yield from _section("What is missing to be sure", (f"{row.what}: {row.command}" for row in it.missing), "")
     yield from _section("What has this shape here", (row.command for row in it.scenarios), "")
     yield from _section("Slab file", _slab(it), "")
     yield from _section("Not read", (f"line {row.line}: {row.why}" if row.line else row.why for row in it.unread), "")
+
+
+def _is_proved(it: Explanation) -> bool:
+    """Whether a cycle rests on the kernel's own word alone."""
+    return any(
+        moment.graph.closes is Closes.CYCLE
+        and all(e.by is not Basis.ROLE for e in moment.graph.edges if {e.waiter, e.holder} <= {*moment.graph.cycle})
+        for moment in it.moments
+    )
 
 
 def _section(title: str, lines: Iterable[str], otherwise: str) -> Iterator[str]:

@@ -185,7 +185,31 @@ def test_an_answer_is_in_order_and_printable() -> None:
         "What has this shape here:",
     ]
     assert all(line.isprintable() for line in lines if line)
-    assert any("It closes" in line for line in lines)
+    assert any(line.startswith("By role it closes") for line in lines) and not any("a deadlock" in it for it in lines)
+
+
+TWO_OWNERS = """\
+[ 10.0] INFO: task one:11 blocked for more than 120 seconds.
+[ 10.0] task:one             state:D stack:0     pid:11    ppid:2      flags:0x00004000
+[ 10.0] Call Trace:
+[ 10.0]  __mutex_lock+0x1a0/0x6f0
+[ 10.0]  zfs_zget+0x60/0x90 [zfs]
+[ 10.0] INFO: task one:11 is blocked on a mutex likely owned by task two:12.
+[ 10.0] INFO: task two:12 blocked for more than 120 seconds.
+[ 10.0] task:two             state:D stack:0     pid:12    ppid:2      flags:0x00004000
+[ 10.0] Call Trace:
+[ 10.0]  __mutex_lock+0x1a0/0x6f0
+[ 10.0]  zfs_zget+0x60/0x90 [zfs]
+"""
+ITS_OWNER = "[ 10.0] INFO: task two:12 is blocked on a mutex likely owned by task one:11.\n"
+
+
+def test_only_the_kernels_own_word_makes_a_cycle_a_deadlock() -> None:
+    """Without owners, two that wait for locks of one kind are no proof of anything."""
+    bare = "".join(line for line in TWO_OWNERS.splitlines(keepends=True) if "likely owned" not in line)
+    assert any("a deadlock" in line for line in answer_lines(explain(TWO_OWNERS + ITS_OWNER)))
+    for text in (bare, TWO_OWNERS):
+        assert not any("a deadlock" in line for line in answer_lines(explain(text)))
 
 
 def test_a_forged_log_is_only_text() -> None:
