@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from splvm.evidence.waiting.waitgraph import Basis, Closes
+from splvm.evidence.waiting.waitedges import Basis, Closes
 from splvm.paste.explanation import Explanation, MomentShown
 from splvm.paste.findings import PasteFinding
 from splvm.paste.slabs import changes

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from splvm.evidence.waiting.waitgraph import Closes, WaitGraph
+from splvm.evidence.waiting.waitedges import Closes
+from splvm.evidence.waiting.waitgraph import WaitGraph
 from splvm.evidence.waiting.waits import WaitReason
 from splvm.paste.findings import OUTAGES, PasteFinding, PasteKind, in_order
 from splvm.paste.known import KnownIssue, KnownScenario, fits, has_shape, known_table

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from splvm.evidence.formats.stacks import TaskStack
-from splvm.evidence.waiting.waitgraph import Basis, Owner, Wait, WaitGraph, build_graph
+from splvm.evidence.waiting.waitedges import Basis, Owner, Wait
+from splvm.evidence.waiting.waitgraph import WaitGraph, build_graph
 from splvm.evidence.waiting.waits import WaitReason
 
 # Threads kept of all moments of a text, the first ones, and frames of a stack.

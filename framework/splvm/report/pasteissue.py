@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from splvm.evidence.waiting.waitgraph import Closes
+from splvm.evidence.waiting.waitedges import Closes
 from splvm.paste.explanation import Explanation, MomentShown
 from splvm.paste.findings import PasteFinding
 from splvm.paste.redact import redact

@@ -20,7 +20,7 @@ from places import PROJECT
 from splvm.cli.explain import take_report
 from splvm.dump.postmortem import DumpFrame, DumpReport, DumpThread
 from splvm.evidence.formats.kernlog import scan_kernel_log
-from splvm.evidence.waiting.waitgraph import Closes
+from splvm.evidence.waiting.waitedges import Closes
 from splvm.paste.answer import answer_lines
 from splvm.paste.explanation import Explanation, conclude, explain, explain_streams
 from splvm.paste.known import known_table

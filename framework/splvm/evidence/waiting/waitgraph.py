@@ -10,7 +10,6 @@ Work is linear in the number of threads; edges are bounded for each of them.
 
 from __future__ import annotations
 
-import enum
 import itertools
 import re
 from collections import Counter, defaultdict, deque
@@ -19,13 +18,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from splvm.evidence.formats.stacks import TaskStack
+from splvm.evidence.waiting.blocked import MAX_FRAMES, find_wait, has_role
+from splvm.evidence.waiting.waitedges import Basis, Closes, Edge, Owner, Wait
 from splvm.evidence.waiting.waits import (
-    DIRECT_RECLAIM,
     IDLE,
     ROLES,
     ROWS,
-    SHRINKERS,
-    UNKNOWN_ROW,
     WAITERS,
     Role,
     RoleRow,
@@ -33,73 +31,12 @@ from splvm.evidence.waiting.waits import (
     WaitRow,
 )
 
-# Frames looked at of a stack, and threads that one is taken to wait for: more than there are reasons, see
-# blocked_holders().
-MAX_FRAMES = 64
+# Threads that one is taken to wait for: more than there are reasons, see blocked_holders().
 MAX_EDGES = 24
 # Threads that a sentence names, and characters of their names and of the places where they wait.
 MAX_NAMED = 12
 MAX_NAME_CHARS = 32
 MAX_PLACE_CHARS = 80
-
-
-class Basis(enum.StrEnum):
-    """What an edge rests on."""
-
-    OWNER = "owner"  # the kernel printed who owns the lock
-    LOCK_LIST = "lock-list"  # lockdep printed who holds it
-    ROLE = "role"  # a guess, from the name of a thread and from the functions in its stack
-
-
-class Closes(enum.StrEnum):
-    """Whether the waits lead back to where they begin, the strongest first."""
-
-    CYCLE = "cycle"  # they do
-    UNKNOWN = "unknown"  # they may: what the last one waits for is not in the text
-    CHAIN = "chain"  # they end in something that has a name and waits for nothing unknown
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who holds what a thread waits for, by the kernel's own word."""
-
-    pid: int
-    by: Basis
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """A thread that is blocked."""
-
-    thread: TaskStack
-    # The row of the table that fits.
-    row: WaitRow
-    # What this rests on: the function that waits, then the shrinker and the entry into reclaim around it.
-    functions: tuple[str, ...]
-    # Of that function among the frames of the thread; 0 if it has none.
-    index: int
-    # What the wait happens in, from the inside out: "shrinker F", "direct reclaim".
-    inside: tuple[str, ...]
-
-    @property
-    def reason(self) -> WaitReason:
-        return self.row.reason
-
-    @property
-    def tells_nothing(self) -> bool:
-        """Whether the stack has only the scheduler, as one has that is read while its thread wakes up."""
-        return all(function in WAITERS for function in self.functions)
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """A thread is taken to wait for another, or for itself."""
-
-    waiter: int
-    holder: int
-    # What for.
-    why: str
-    by: Basis = Basis.ROLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +135,14 @@ class _Builder:
         for pid, thread in threads.items():
             functions = frozenset(thread.frames[:MAX_FRAMES])
             for rank, role in enumerate(roles):
-                if _has_role(thread.comm, functions, role):
+                if has_role(thread.comm, functions, role):
                     self.ranks.setdefault(pid, rank)
                     self.titles.setdefault(pid, role.title)
                     self.members[role.role][pid] = None
         self.waits: dict[int, Wait] = {}
         for pid, thread in threads.items():
             had = frozenset(role for role, members in self.members.items() if pid in members)
-            if wait := _find_wait(thread, table, had):
+            if wait := find_wait(thread, table, had):
                 self.waits[pid] = wait
         self.known: dict[WaitRow, list[int]] = {}
         self.holders = {pid: self.find_holders(pid, wait.row) for pid, wait in self.waits.items()}
@@ -538,63 +475,6 @@ class _Builder:
 
 # Locks that have an owner.
 _OWNED = frozenset((WaitReason.LOCK, WaitReason.RRW, WaitReason.CONFIG))
-
-
-def _find_wait(thread: TaskStack, table: dict[str, list[WaitRow]], roles: AbstractSet[Role]) -> Wait | None:
-    """What the thread is blocked by, if it is: the row that fits the innermost function that has one."""
-    if thread.state not in ("D", "R"):
-        return None
-    frames = thread.frames[:MAX_FRAMES]
-    top = next((at for at, name in enumerate(frames) if name not in WAITERS), 0)
-    row, index = _match(frames, top, table, roles, running=thread.state == "R")
-    if row is None and thread.state == "D":
-        row, index = UNKNOWN_ROW, top
-    if row is None or row.reason is WaitReason.IDLE:
-        return None
-    functions, inside = list(frames[index : index + 1]), []
-    around = next((at for at in range(max(index, 1), len(frames)) if frames[at] in SHRINKERS), None)
-    if around is not None:
-        functions.append(frames[around - 1])
-        inside.append(f"shrinker {frames[around - 1]}")
-    if entry := next((name for name in frames[index:] if name in DIRECT_RECLAIM), None):
-        functions.append(entry)
-        inside.append("background reclaim" if entry == "balance_pgdat" else "direct reclaim")
-    return Wait(thread, row, tuple(dict.fromkeys(functions)), index, tuple(inside))
-
-
-def _match(
-    frames: Sequence[str],
-    top: int,
-    table: dict[str, list[WaitRow]],
-    roles: AbstractSet[Role],
-    *,
-    running: bool,
-) -> tuple[WaitRow | None, int]:
-    for at in range(top, len(frames)):
-        for row in table.get(frames[at], ()):
-            if row.fallback or (row.top and at != top) or (running and not row.running):
-                continue
-            if row.of is not None and row.of not in roles:
-                continue
-            if row.asked_by and _asked_by(row, frames, at) not in row.asked_by:
-                continue
-            if not row.within or not row.within.isdisjoint(frames[at + 1 :]):
-                return row, at
-    for at, name in enumerate(frames):
-        for row in table.get(name, ()):
-            if row.fallback and not running:
-                return row, at
-    return None, 0
-
-
-def _asked_by(row: WaitRow, frames: Sequence[str], at: int) -> str:
-    return next((name for name in frames[at:] if name not in row.functions), "")
-
-
-def _has_role(comm: str, functions: frozenset[str], role: RoleRow) -> bool:
-    if role.comm and re.fullmatch(role.comm, comm):
-        return True
-    return not role.functions.isdisjoint(functions) and role.without.isdisjoint(functions)
 
 
 def _enter(pid: int, numbers: dict[int, int], low: dict[int, int], stack: dict[int, None]) -> None:

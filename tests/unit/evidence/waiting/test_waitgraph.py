@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from places import PROJECT
 from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.formats.sysrq import DumpKind, parse_sysrq
-from splvm.evidence.waiting.waitgraph import MAX_EDGES, MAX_FRAMES, Basis, Closes, Owner, WaitGraph, build_graph
+from splvm.evidence.waiting.blocked import MAX_FRAMES
+from splvm.evidence.waiting.waitedges import Basis, Closes, Owner
+from splvm.evidence.waiting.waitgraph import MAX_EDGES, WaitGraph, build_graph
 from splvm.evidence.waiting.waits import ROLES, ROWS, UNKNOWN_ROW, Role, RoleRow, WaitReason, WaitRow
 
 FUZZ = settings(deadline=None, max_examples=200, derandomize=True)
