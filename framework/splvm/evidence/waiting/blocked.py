@@ -23,7 +23,7 @@ from splvm.evidence.waiting.waits import (
 MAX_FRAMES = 64
 
 
-def find_wait(thread: TaskStack, table: dict[str, list[WaitRow]], roles: AbstractSet[Role]) -> Wait | None:
+def wait_of(thread: TaskStack, table: dict[str, list[WaitRow]], roles: AbstractSet[Role]) -> Wait | None:
     """What the thread is blocked by, if it is: the row that fits the innermost function that has one."""
     if thread.state not in ("D", "R"):
         return None

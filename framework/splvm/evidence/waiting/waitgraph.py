@@ -18,7 +18,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from splvm.evidence.formats.stacks import TaskStack
-from splvm.evidence.waiting.blocked import MAX_FRAMES, find_wait, has_role
+from splvm.evidence.waiting.blocked import MAX_FRAMES, has_role, wait_of
 from splvm.evidence.waiting.waitedges import Basis, Closes, Edge, Owner, Wait
 from splvm.evidence.waiting.waits import (
     IDLE,
@@ -142,7 +142,7 @@ class _Builder:
         self.waits: dict[int, Wait] = {}
         for pid, thread in threads.items():
             had = frozenset(role for role, members in self.members.items() if pid in members)
-            if wait := find_wait(thread, table, had):
+            if wait := wait_of(thread, table, had):
                 self.waits[pid] = wait
         self.known: dict[WaitRow, list[int]] = {}
         self.holders = {pid: self.find_holders(pid, wait.row) for pid, wait in self.waits.items()}
