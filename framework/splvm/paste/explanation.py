@@ -16,7 +16,7 @@ from splvm.evidence.waiting.waitgraph import WaitGraph
 from splvm.evidence.waiting.waits import WaitReason
 from splvm.paste.findings import OUTAGES, PasteFinding, PasteKind, in_order
 from splvm.paste.known import KnownIssue, KnownScenario, fits, has_shape, known_table
-from splvm.paste.moments import Moment, Thread
+from splvm.paste.moments import NO_OUTAGE, Moment, Outage, Thread
 from splvm.paste.reader import Input, Reader, Reading, Unread
 from splvm.paste.slabs import Reading as SlabReading
 from splvm.paste.slabs import never
@@ -207,7 +207,9 @@ def explain_streams(streams: Iterable[tuple[str, BinaryIO]]) -> Explanation:
 def conclude(reading: Reading) -> Explanation:
     """What follows from all that was read."""
     findings = in_order(list(reading.findings.found.values()))
-    outage = next((it.title for it in findings if it.kind in OUTAGES), "")
+    outage = next(
+        (Outage(it.title, it.kind == PasteKind.POOL_SUSPENDED) for it in findings if it.kind in OUTAGES), NO_OUTAGE
+    )
     kept = [moment for moment in reading.moments if moment.threads]
     places = {id(moment): place for place, moment in enumerate(kept)}
     moments = []

@@ -63,6 +63,18 @@ class HeldLock:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """What is wrong with a disk or a pool, so that waits need no thread that holds them up."""
+
+    # Empty if nothing is.
+    title: str
+    suspended: bool
+
+
+NO_OUTAGE = Outage("", suspended=False)
+
+
 @dataclass(slots=True)
 class Moment:
     """What the text shows of one moment."""
@@ -75,8 +87,8 @@ class Moment:
     threads: dict[int, Thread] = field(default_factory=dict)
     # Pids that a report of a hung task is about.
     reported: set[int] = field(default_factory=set)
-    # By the pid of the waiter: pid of the owner, and the kind of lock.
-    owners: dict[int, int] = field(default_factory=dict)
+    # By the pid of the waiter.
+    owners: dict[int, Owner] = field(default_factory=dict)
     # By pid: "mutex", "rw-semaphore", "semaphore".
     locks: dict[int, str] = field(default_factory=dict)
     held: dict[int, list[HeldLock]] = field(default_factory=dict)
@@ -94,19 +106,23 @@ class Moment:
             return 0 <= clock_s - self.clock_s < self.timeout_s and not again
         return not again
 
-    def graph(self, devices: str = "") -> WaitGraph:
+    def graph(self, outage: Outage = NO_OUTAGE) -> WaitGraph:
         """Who waits for whom at this moment."""
         threads = [_stack_of(thread) for thread in self.threads.values()]
-        graph = self.build(threads, self.known_owners(), devices)
+        graph = self.build(threads, self.owners, outage)
         found = self.by_lock_lists(graph)
-        return self.build(threads, {**found, **self.known_owners()}, devices) if found else graph
+        return self.build(threads, {**found, **self.owners}, outage) if found else graph
 
-    def build(self, threads: Sequence[TaskStack], owners: Mapping[int, Owner], devices: str) -> WaitGraph:
+    def build(self, threads: Sequence[TaskStack], owners: Mapping[int, Owner], outage: Outage) -> WaitGraph:
         mixed = frozenset(pid for pid, thread in self.threads.items() if thread.mixed)
-        return build_graph(threads, owners=owners, mixed=mixed, cut=bool(self.cut), devices=devices)
-
-    def known_owners(self) -> dict[int, Owner]:
-        return {pid: Owner(owner, Basis.OWNER) for pid, owner in self.owners.items()}
+        return build_graph(
+            threads,
+            owners=owners,
+            mixed=mixed,
+            cut=bool(self.cut),
+            devices=outage.title,
+            suspended=outage.suspended,
+        )
 
     def by_lock_lists(self, graph: WaitGraph) -> dict[int, Owner]:
         """Who holds the lock that a thread waits for, where lockdep's lists name one thread only."""

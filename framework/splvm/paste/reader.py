@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.kernlog import FindingKind, Stage
+from splvm.evidence.waiting.waitedges import Basis, Owner
 from splvm.paste.files import FileReader
 from splvm.paste.findings import Findings, Origin, PasteKind, PasteScanner, begins_report, single_finding
 from splvm.paste.frames import BOTTOM, MARK, TRACE, Frame, Head, frames_of, head_of, loose_head, program_counter
@@ -566,7 +567,7 @@ class Reader:
         self.moment = moment
         moment.locks[pid] = lock
         if blocked["how"] == "owned":
-            moment.owners[pid] = int(blocked["opid"])
+            moment.owners[pid] = Owner(int(blocked["opid"]), Basis.OWNER, blocked["ocomm"])
         elif blocked["how"]:
             self.into.hints.append(
                 f"{blocked['comm']} (pid {pid}) waits for a semaphore that {blocked['ocomm']} (pid {blocked['opid']})"

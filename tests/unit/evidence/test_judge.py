@@ -165,7 +165,7 @@ def test_the_reasons_for_progress_in_the_trap() -> None:
         r"by agent, cycle: the transaction thread slabprobe/tx \(pid 128\) waits in spl_kmem_cache_alloc for the slab "
         r"worker spl_kmem_cache \(pid 114\); the slab worker .* waits in slabprobe_wait_commit, in shrinker "
         r"slabprobe_shrink_scan, in direct reclaim, for the commit of the transaction thread slabprobe/tx \(pid 128\) "
-        r"\(by role: no line of the kernel's says who holds the slab worker, the commit\)",
+        r"\(by role, a guess: no line of the kernel's says who holds the slab worker, the commit\)",
         cycle,
     )
     assert verdict.wait_for["cycle"] == [128, 114]
@@ -276,8 +276,8 @@ def test_the_order_of_an_object(size: int, order: int) -> None:
 def test_a_transaction_that_waits_for_itself_is_named() -> None:
     assert verdict_of(CYCLE, "transaction waits for itself").reasons[-1].text == (
         "by agent, cycle: the transaction thread slabprobe/tx (pid 128) waits in slabprobe_wait_commit, in shrinker "
-        "slabprobe_shrink_scan, in direct reclaim, for its own commit (by role: no line of the kernel's says who holds "
-        "the commit)"
+        "slabprobe_shrink_scan, in direct reclaim, for its own commit (by role, a guess: no line of the kernel's "
+        "says who holds the commit)"
     )
 
 

@@ -17,7 +17,8 @@ from splvm.evidence.checks.trap import CARRIED_AT_LEAST, PATH, missing_part
 from splvm.evidence.expectation import Expectation
 from splvm.evidence.formats.probestatus import Pressure, ProbeStatus, Trap
 from splvm.evidence.verdict import Outcome
-from splvm.evidence.waiting.waits import ROLES, ROWS, Role, RoleRow, WaitRow
+from splvm.evidence.waiting.roles import ROLES, Role, RoleRow
+from splvm.evidence.waiting.waits import ROWS, WaitRow
 from splvm.run.expectations import expected_outcomes, find_expectation
 from splvm.run.expected import GOOD
 from splvm.run.readings import BATCHES, CARRIED, DECLINES, Reading

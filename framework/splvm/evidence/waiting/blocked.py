@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from splvm.evidence.formats.stacks import TaskStack
+from splvm.evidence.waiting.roles import USER_ENTRIES, Role, RoleRow
 from splvm.evidence.waiting.waitedges import Wait
 from splvm.evidence.waiting.waits import (
     DIRECT_RECLAIM,
     SHRINKERS,
     UNKNOWN_ROW,
     WAITERS,
-    Role,
-    RoleRow,
     WaitReason,
     WaitRow,
 )
@@ -74,8 +73,29 @@ def _asked_by(row: WaitRow, frames: Sequence[str], at: int) -> str:
     return next((name for name in frames[at:] if name not in row.functions), "")
 
 
-def has_role(comm: str, functions: frozenset[str], role: RoleRow) -> bool:
-    """Whether a thread of this name, with these functions in its stack, has a role."""
-    if role.comm and re.fullmatch(role.comm, comm):
+def has_role(thread: TaskStack, role: RoleRow) -> bool:
+    """Whether a thread has a role, by its name or by the functions in its stack."""
+    frames = thread.frames[:MAX_FRAMES]
+    if role.comm and re.fullmatch(role.comm, thread.comm) and USER_ENTRIES.isdisjoint(frames):
         return True
-    return not role.functions.isdisjoint(functions) and role.without.isdisjoint(functions)
+    if not role.without.isdisjoint(frames):
+        return False
+    return any(_gives(role, frames, at) for at, name in enumerate(frames) if name in role.functions)
+
+
+def _gives(role: RoleRow, frames: Sequence[str], at: int) -> bool:
+    """Whether the function at this place gives the role."""
+    if at and frames[at - 1] in role.before:
+        return False
+    return not role.beneath or not role.beneath.isdisjoint(frames[at + 1 :])
+
+
+def gives_besides(wait: Wait, roles: Sequence[RoleRow]) -> bool:
+    """Whether a thread that waits for a thing of a kind has another one of it, by a function further out."""
+    frames = wait.thread.frames[:MAX_FRAMES]
+    at = wait.index
+    while at < len(frames) and frames[at] in wait.row.functions | wait.row.asked_by:
+        at += 1
+    return bool(wait.row.asked_by) and any(
+        name in role.functions for role in roles if role.role in wait.row.holders for name in frames[at:]
+    )

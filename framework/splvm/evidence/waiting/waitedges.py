@@ -31,6 +31,8 @@ class Owner:
 
     pid: int
     by: Basis
+    # Empty if it was not printed.
+    comm: str = ""
 
 
 @dataclass(frozen=True, slots=True)

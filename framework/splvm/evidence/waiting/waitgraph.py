@@ -12,25 +12,20 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from splvm.evidence.formats.stacks import TaskStack
-from splvm.evidence.waiting.blocked import MAX_FRAMES, has_role, wait_of
+from splvm.evidence.waiting.blocked import MAX_FRAMES, gives_besides, has_role, wait_of
+from splvm.evidence.waiting.closing import Candidate, Closing, Group
+from splvm.evidence.waiting.roles import ROLES, Role, RoleRow
 from splvm.evidence.waiting.waitedges import Basis, Closes, Edge, Owner, Wait
-from splvm.evidence.waiting.waits import (
-    IDLE,
-    ROLES,
-    ROWS,
-    WAITERS,
-    Role,
-    RoleRow,
-    WaitReason,
-    WaitRow,
-)
+from splvm.evidence.waiting.waits import IDLE, ROWS, WAITERS, WaitReason, WaitRow
 
+# The pid of an owner that is not in the text.
+NOBODY = -(2**62)
 # Threads that one is taken to wait for: more than there are reasons, see blocked_holders().
 MAX_EDGES = 24
 # Threads that a sentence names, and characters of their names and of the places where they wait.
@@ -90,6 +85,7 @@ def build_graph(
     mixed: AbstractSet[int] = frozenset(),
     cut: bool = False,
     devices: str = "",
+    suspended: bool = False,
 ) -> WaitGraph:
     """Find out who waits for whom; nothing is raised, and the order of the threads makes no difference.
 
@@ -100,12 +96,13 @@ def build_graph(
     :param owners: by the pid of the waiter, who holds what it waits for.
     :param mixed: pids of threads whose stacks may have frames of another thread: nothing rests on them.
     :param cut: the list lacks threads, so that one that is not in it may be blocked.
-    :param devices: what is known to be wrong with a disk; then I/O that no thread holds up ends there.
+    :param devices: what is known to be wrong with a disk or a pool; then I/O that no thread holds up ends there.
+    :param suspended: a pool is suspended, so that whatever waits for it waits for nobody.
     """
     by_pid: dict[int, TaskStack] = {}
     for thread in sorted(threads, key=lambda t: (t.pid, t.comm, t.state, t.frames)):
         by_pid.setdefault(thread.pid, thread)
-    return _Builder(by_pid, rows, roles, _Notes(owners or {}, mixed, cut, devices)).graph()
+    return _Builder(by_pid, rows, roles, _Notes(owners or {}, mixed, cut, devices, suspended)).graph()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +113,7 @@ class _Notes:
     mixed: AbstractSet[int]
     cut: bool
     devices: str
+    suspended: bool
 
 
 class _Builder:
@@ -133,24 +131,28 @@ class _Builder:
         self.titles: dict[int, str] = {}
         self.members: dict[Role, dict[int, None]] = defaultdict(dict)
         for pid, thread in threads.items():
-            functions = frozenset(thread.frames[:MAX_FRAMES])
             for rank, role in enumerate(roles):
-                if has_role(thread.comm, functions, role):
+                if has_role(thread, role):
                     self.ranks.setdefault(pid, rank)
-                    self.titles.setdefault(pid, role.title)
+                    if role.title or not thread.comm:
+                        self.titles.setdefault(pid, role.title or f"the {role.role} thread")
                     self.members[role.role][pid] = None
+        self.roles = roles
+        # What a thread of one pool waits for may be another pool's, if there are several.
+        self.pools = max(len(self.members[role]) for role in (Role.TXG_SYNC, Role.TXG_QUIESCE))
         self.waits: dict[int, Wait] = {}
         for pid, thread in threads.items():
-            had = frozenset(role for role, members in self.members.items() if pid in members)
+            had = frozenset(role for role, members in self.members.items() if pid in members and self.pools < 2)
             if wait := wait_of(thread, table, had):
                 self.waits[pid] = wait
         self.known: dict[WaitRow, list[int]] = {}
         self.holders = {pid: self.find_holders(pid, wait.row) for pid, wait in self.waits.items()}
 
     def graph(self) -> WaitGraph:
-        sure = self.closed()
-        order, cyclic = self.components({pid: self.within(pid, sure.keys()) for pid in sure})
-        cycle = self.shortest_cycle(min(cyclic, key=self.telling), sure.keys()) if cyclic else ()
+        closing = self.close()
+        led = {pid: self.led_to(pid, closing) for pid in closing.sure}
+        order, cyclic = self.components(led)
+        cycle = self.shortest_cycle(min(cyclic, key=self.telling), led) if cyclic else ()
         chain: tuple[int, ...] = ()
         if cycle:
             end, closes, sentence = "", Closes.CYCLE, self.tell_cycle(cycle)
@@ -159,10 +161,10 @@ class _Builder:
         else:
             order, cyclic = self.components(self.holders)
             chain = self.longest_chain(order)
-            end, closes = self.end_of(chain[-1])
+            end, closes = self.end_of(chain[-1], *chain[-2:-1])
             if cyclic:
                 start = min(cyclic, key=self.telling)
-                chain = self.shortest_cycle(start, self.waits.keys())
+                chain = self.shortest_cycle(start, self.holders)
                 end, closes = self.doubt(chain), Closes.UNKNOWN
                 sentence = f"{self.tell_steps(chain)}: may close, {end}"
             else:
@@ -197,20 +199,25 @@ class _Builder:
         if blocked := [holder for holder in self.blocked_holders(row) if holder != pid][:MAX_EDGES]:
             return blocked
         for role in row.holders:
-            others = (holder for holder in self.members[role] if holder != pid)
+            others = (holder for holder in self.members[role] if holder != pid and self.may_have(row, holder))
             if len(only := list(itertools.islice(others, 2))) == 1:
                 return only
         return []
 
+    def may_have(self, row: WaitRow, pid: int) -> bool:
+        """Whether a reader of the stacks would take the thread for the one: not if both queue for a lock of a kind."""
+        return row.reason not in LOCKS or self.gives(row, pid)
+
     def waits_for_itself(self, pid: int, row: WaitRow) -> bool:
-        return row.own and any(pid in self.members[role] for role in row.holders)
+        several = self.pools > 1 and row.reason is WaitReason.TXG
+        return row.own and not several and any(pid in self.members[role] for role in row.holders)
 
     def blocked_holders(self, row: WaitRow) -> list[int]:
         """Those who could end such a wait and are blocked; first one of each reason, then a second, and so on."""
         if row not in self.known:
             groups: dict[WaitReason, list[int]] = defaultdict(list)
             for pid in self.candidates(row):
-                if pid in self.waits:
+                if pid in self.waits and self.may_have(row, pid):
                     groups[self.waits[pid].reason].append(pid)
             placed = [(place, reason, pid) for reason, pids in groups.items() for place, pid in enumerate(sorted(pids))]
             self.known[row] = [pid for _, _, pid in sorted(placed)]
@@ -221,50 +228,43 @@ class _Builder:
 
     # What is closed
 
-    def closed(self) -> dict[int, None]:
-        """The blocked threads that wait for each other and for nobody else, whichever of the candidates it is.
-
-        The largest such set: whoever waits for a thread outside of it is taken out, until nobody is left who does.
-        A row takes out all its waiters at once, so that the work is linear.
-        """
-        sure = dict.fromkeys(pid for pid in self.waits if pid not in self.notes.mixed)
-        waiters: dict[WaitRow, list[int]] = defaultdict(list)
-        single: dict[int, list[int]] = defaultdict(list)
-        out: deque[int] = deque()
-        for pid in sure:
-            row = self.waits[pid].row
-            if pid in self.notes.owners or self.waits_for_itself(pid, row):
-                single[self.holders[pid][0] if self.holders[pid] else -1].append(pid)
-            else:
-                waiters[row].append(pid)
-        belongs: dict[int, list[WaitRow]] = defaultdict(list)
-        left: Counter[WaitRow] = Counter()
-        for row in waiters:
-            for pid in self.candidates(row):
-                belongs[pid].append(row)
-                left[row] += pid in sure
-            if not row.each and any(pid not in sure and self.is_busy(pid) for pid in self.candidates(row)):
-                left[row] = 0
-            self.take_out(row, waiters, left, out)
-        out.extend(pid for holder, pids in single.items() if holder not in sure for pid in pids)
-        while out:
-            pid = out.popleft()
-            if pid not in sure:
+    def close(self) -> Closing:
+        """The blocked threads that wait for each other and for nobody else, whichever of the candidates it is."""
+        fixed: dict[int, int] = {}
+        asked: dict[int, WaitRow] = {}
+        for pid, wait in self.waits.items():
+            if pid in self.notes.mixed:
                 continue
-            del sure[pid]
-            out.extend(single.get(pid, ()))
-            for row in belongs.get(pid, ()):
-                left[row] = left[row] - 1 if row.each else 0
-                self.take_out(row, waiters, left, out)
-        return sure
+            if self.is_fixed(pid):
+                fixed[pid] = self.holders[pid][0] if self.holders[pid] else NOBODY
+            elif not self.is_doubted(wait.row):
+                asked[pid] = wait.row
+        return Closing(fixed, asked, {row: self.groups(row) for row in dict.fromkeys(asked.values())})
 
-    def take_out(
-        self, row: WaitRow, waiters: dict[WaitRow, list[int]], left: Counter[WaitRow], out: deque[int]
-    ) -> None:
-        """Take out those for whose wait nobody is left but themselves."""
-        if left[row] <= 1:
-            candidates = self.candidates(row)
-            out.extend(pid for pid in waiters[row] if left[row] <= 0 or pid in candidates)
+    def is_fixed(self, pid: int) -> bool:
+        """Whether one thread alone can end the wait."""
+        return pid in self.notes.owners or self.waits_for_itself(pid, self.waits[pid].row)
+
+    def is_doubted(self, row: WaitRow) -> bool:
+        """Whether what is wrong with a disk or a pool explains such a wait without a thread."""
+        return self.notes.suspended or (bool(self.notes.devices) and Role.ZIO in row.holders)
+
+    def groups(self, row: WaitRow) -> list[Group]:
+        """Who may end such a wait: of each group, any; with one pool, each thread of a row that says so."""
+        if not row.each:
+            return [self.group(row, self.candidates(row))]
+        groups = [self.group(row, self.members[role]) for role in row.holders]
+        return groups if self.pools > 1 else [(one,) for group in groups for one in group]
+
+    def group(self, row: WaitRow, pids: Iterable[int]) -> Group:
+        return tuple(Candidate(pid, self.gives(row, pid)) for pid in pids if self.is_busy(pid))
+
+    def gives(self, row: WaitRow, pid: int) -> bool:
+        """Whether it can be this thread that ends such a wait, or it only waits for a thing of the kind itself."""
+        wait = self.waits.get(pid)
+        if wait is None or not row.kind or wait.row.kind != row.kind or pid in self.notes.owners:
+            return True
+        return gives_besides(wait, self.roles)
 
     def is_busy(self, pid: int) -> bool:
         """Whether the thread does something, so that it may hold what others wait for."""
@@ -272,12 +272,17 @@ class _Builder:
         top = next((name for name in thread.frames[:MAX_FRAMES] if name not in WAITERS), "")
         return pid in self.waits or (thread.state == "R" and not top) or (bool(top) and top not in IDLE)
 
-    def within(self, pid: int, sure: AbstractSet[int]) -> list[int]:
-        """The holders of a thread that are in `sure`."""
-        row = self.waits[pid].row
-        if pid in self.notes.owners or self.waits_for_itself(pid, row):
+    def led_to(self, pid: int, closing: Closing) -> list[int]:
+        """Who ends the wait of a thread that is closed."""
+        if self.is_fixed(pid):
             return self.holders[pid]
-        return [holder for holder in self.blocked_holders(row) if holder != pid and holder in sure][:MAX_EDGES]
+        row = self.waits[pid].row
+        found = closing.holders(row)
+        return [
+            holder
+            for holder in self.blocked_holders(row)
+            if holder in found and holder in closing.sure and (holder != pid or row.own)
+        ][:MAX_EDGES]
 
     # Cycles and chains
 
@@ -313,13 +318,13 @@ class _Builder:
                             cyclic += members
         return order, cyclic
 
-    def shortest_cycle(self, start: int, among: AbstractSet[int]) -> tuple[int, ...]:
+    def shortest_cycle(self, start: int, edges: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
         """The shortest way from `start`, which is on a cycle, back to it."""
         before: dict[int, int] = {}
         queue = deque([start])
         while queue:
             pid = queue.popleft()
-            for holder in self.within(pid, among):
+            for holder in edges.get(pid, ()):
                 if holder == start:
                     path = [pid]
                     while path[-1] != start:
@@ -356,7 +361,7 @@ class _Builder:
         if pid < 0:
             # A stack of which nothing says whose it is.
             return " ".join(filter(None, (self.titles.get(pid, ""), comm, f"(stack {-pid})")))
-        return " ".join(filter(None, (self.titles.get(pid, ""), comm or "the thread", f"(pid {pid})")))
+        return " ".join(filter(None, (self.titles.get(pid, "" if comm else "the thread"), comm, f"(pid {pid})")))
 
     def wants(self, pid: int, holder: int) -> str:
         """What the thread waits for, with the holder's name."""
@@ -365,43 +370,63 @@ class _Builder:
             return f"its own {noun.removeprefix('the ')}"
         return name if name.startswith(noun) else f"{noun} of {name}"
 
-    def end_of(self, pid: int) -> tuple[str, Closes]:
-        """Where a chain ends, and whether that may be the middle of a cycle."""
+    def end_of(self, pid: int, waiter: int | None = None) -> tuple[str, Closes]:
+        """Where a chain ends, and whether that may be the middle of a cycle.
+
+        :param waiter: who waits for it.
+        """
         wait = self.waits.get(pid)
         if wait is None:
-            free = f"is not blocked (state {_shown(self.threads[pid].state, 1)})"
-            # It has nothing to do, and another one, which the list lacks, may have.
-            return free, Closes.UNKNOWN if self.notes.cut and not self.is_busy(pid) else Closes.CHAIN
+            if self.is_busy(pid):
+                state = _shown(self.threads[pid].state, 1)
+                return "runs (state R)" if state == "R" else f"is not blocked (state {state})", Closes.CHAIN
+            idle = Closes.UNKNOWN if waiter is None else self.if_idle(self.waits[waiter].row)
+            return f"is idle (state {_shown(self.threads[pid].state, 1)})", idle
         if wait.reason is WaitReason.HELD:
             return "is held by slabprobe until the host releases it", Closes.CHAIN
+        if not wait.thread.frames:
+            return "waits, without a stack in the text", Closes.UNKNOWN
         waits = f"{_verb(wait)} for {wait.row.noun}"
         if owner := self.notes.owners.get(pid):
-            return f"{waits} of the thread with pid {owner.pid}, which is not in the text", Closes.UNKNOWN
+            name = f"{_shown(owner.comm, MAX_NAME_CHARS)} (pid {owner.pid})" if owner.comm else f"pid {owner.pid}"
+            return f"{waits} of {name}, whose stack is not in the text", Closes.UNKNOWN
         if wait.row.named:
             return waits, Closes.CHAIN
         if self.notes.devices and Role.ZIO in wait.row.holders:
             return f"{waits}, which ends in a device: {self.notes.devices}", Closes.CHAIN
-        if not wait.row.holders or wait.reason is WaitReason.LOCK:
+        if not wait.row.holders or wait.reason in LOCKS:
             return waits, Closes.UNKNOWN
-        count = sum(holder != pid for holder in self.candidates(wait.row))
-        if count:
-            text = f"{waits}, and none of the {count} threads that could end that is blocked"
-            return text, Closes.UNKNOWN if self.notes.cut else Closes.CHAIN
-        return f"{waits}, and its holder is not in the dump", Closes.UNKNOWN
+        others = [holder for holder in self.candidates(wait.row) if holder != pid]
+        if wait.thread.state == "R":
+            return _verb(wait).rstrip(","), Closes.UNKNOWN if self.notes.cut else Closes.CHAIN
+        if not others:
+            return f"{waits}, and its holder is not in the text", Closes.UNKNOWN
+        if not any(map(self.is_busy, others)):
+            return f"{waits}, and the {len(others)} threads that could end that are idle", self.if_idle(wait.row)
+        text = f"{waits}, and none of the {len(others)} threads that could end that is blocked"
+        return text, Closes.UNKNOWN if self.notes.cut else Closes.CHAIN
+
+    def if_idle(self, row: WaitRow) -> Closes:
+        """What it means that nobody who could end such a wait has anything to do: only I/O may be elsewhere."""
+        return Closes.CHAIN if Role.ZIO in row.holders and not self.notes.cut else Closes.UNKNOWN
 
     def what_is_missing(self, pid: int) -> str:
         """Why the chain that ends in this thread may go on."""
         wait = self.waits.get(pid)
         if wait is None:
-            return "the list of threads is cut"
+            return "another thread may be the one, and is not in the text"
         if pid in self.notes.owners:
             return "the stack of the owner is not in the text"
-        if wait.reason is WaitReason.LOCK:
+        if not wait.thread.frames:
+            return "nothing says what it waits for"
+        if wait.reason in LOCKS:
             return "the owner of this lock is not in the text"
         if wait.reason in (WaitReason.UNKNOWN, WaitReason.SHRINKER):
             return "what ends this wait is not known"
         if not wait.row.holders:
             return f"who ends the wait for {wait.row.noun} is not in the text"
+        if self.notes.cut and wait.thread.state == "R":
+            return "the list of threads is cut"
         return "the thread that ends this wait is not in the text"
 
     def doubt(self, steps: Sequence[int]) -> str:
@@ -409,10 +434,15 @@ class _Builder:
         mixed = [pid for pid in steps if pid in self.notes.mixed]
         if mixed:
             return f"the stacks of {' and '.join(map(self.name, mixed[:MAX_NAMED]))} may be mixed with others"
+        if any(self.is_doubted(self.waits[pid].row) for pid in steps if pid not in self.notes.owners):
+            return f"but it need not be a lock: {self.notes.devices}"
+        kinds = {self.waits[pid].row.kind for pid in steps if pid not in self.notes.owners}
+        if len(kinds) == 1 and "" not in kinds:
+            return "but each of them only waits for what another one has, and none of these has it for sure"
         for pid, holder in zip(steps, [*steps[1:], *steps[:1]], strict=True):
             row = self.waits[pid].row
             others = [it for it in self.candidates(row) if it not in (pid, holder) and self.is_busy(it)]
-            if pid not in self.notes.owners and others and not row.each:
+            if pid not in self.notes.owners and others and (not row.each or self.pools > 1):
                 return (
                     f"but {self.name(pid)} may as well wait for {self.name(others[0])}"
                     + (f" or {len(others) - 1} more" if len(others) > 1 else "")
@@ -429,7 +459,7 @@ class _Builder:
     def tell_cycle(self, cycle: Sequence[int]) -> str:
         guessed = dict.fromkeys(self.waits[pid].row.noun for pid in cycle if self.basis(pid) is Basis.ROLE)
         nouns = ", ".join(list(guessed)[:MAX_NAMED])
-        by_role = f" (by role: no line of the kernel's says who holds {nouns})" if guessed else ""
+        by_role = f" (by role, a guess: no line of the kernel's says who holds {nouns})" if guessed else ""
         return f"cycle: {self.tell_steps(cycle)}{by_role}"
 
     def tell_nobody(self) -> str:
@@ -450,7 +480,7 @@ class _Builder:
             sentence += f" {_plural(end) if more else end}"
         if closes is Closes.UNKNOWN:
             return f"{sentence}: may close, {self.what_is_missing(chain[-1])}", closes
-        lock = next((pid for pid in self.waits if self.ends_in_a_lock(pid)), None)
+        lock = next((pid for pid in self.waits if self.ends_in_a_lock(pid) and pid not in chain), None)
         if lock is None:
             return f"{sentence}: a chain, not a cycle", closes
         beside = f"{self.name(lock)} {self.end_of(lock)[0]}: may close, {self.what_is_missing(lock)}"
@@ -473,6 +503,8 @@ class _Builder:
         return after[0] in self.holders[pid] if after else not self.holders[pid]
 
 
+# Locks that stacks tell kinds of.
+LOCKS = frozenset((WaitReason.LOCK, WaitReason.ZVOL))
 # Locks that have an owner.
 _OWNED = frozenset((WaitReason.LOCK, WaitReason.RRW, WaitReason.CONFIG))
 

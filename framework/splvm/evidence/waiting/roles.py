@@ -1,0 +1,175 @@
+"""By what a thread is known that can end a wait: its name, or a function of its stack; the table behind waitgraph.py.
+
+Each row of `ROLES` says where in the source it is.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Role(enum.StrEnum):
+    """Who can end a wait."""
+
+    TRANSACTION = "transaction"
+    CRITICAL = "critical"
+    SLAB_WORKER = "slab_worker"
+    TXG_QUIESCE = "txg_quiesce"
+    TXG_SYNC = "txg_sync"
+    TX_HOLDER = "tx_holder"
+    ZIO = "zio"
+    ZVOL = "zvol"
+    ARC = "arc"
+    KSWAPD = "kswapd"
+    KCOMPACTD = "kcompactd"
+    FLUSHER = "flusher"
+    SWAP_USER = "swap_user"
+    EVICTOR = "evictor"
+    UMOUNTER = "umounter"
+    KTHREADD = "kthreadd"
+    TASKQ = "taskq"
+    VDEV_QUEUE = "vdev_queue"
+    OBJECT = "object"
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRow:
+    """How a role is recognised: by the name of a thread of the kernel, or by a function anywhere in a stack."""
+
+    role: Role
+    source: str
+    # A pattern for the whole name.
+    comm: str = ""
+    functions: frozenset[str] = frozenset()
+    # Of the functions that a stack must not have, if the name does not fit.
+    without: frozenset[str] = frozenset()
+    # What such a function calls before the thread has the role.
+    before: frozenset[str] = frozenset()
+    # Functions further out that a stack must have, if the name does not fit.
+    beneath: frozenset[str] = frozenset()
+    # What stands before the name in a sentence.
+    title: str = ""
+
+
+def names(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
+SWAP_IN = names("do_swap_page swapin_readahead swap_cluster_readahead read_swap_cache_async shmem_swapin_folio")
+SWAP_SUBMIT = names(
+    "swap_readpage swap_read_folio swap_writepage swap_writeout __swap_writepage swap_writepage_bdev_async"
+)
+# These have a transaction that is assigned already.
+TX_ASSIGNED = names(
+    "dmu_write dmu_write_uio_dnode dmu_write_uio_dbuf dmu_assign_arcbuf_by_dbuf dmu_free_range dmu_buf_will_dirty"
+    " dmu_buf_will_fill dbuf_dirty zvol_log_write zvol_log_truncate zfs_log_write dmu_tx_commit"
+)
+
+# arch/*/entry: a thread that came from user space is none of the kernel's, whatever it calls itself.
+USER_ENTRIES = names(
+    "do_syscall_64 x64_sys_call entry_SYSCALL_64_after_hwframe entry_SYSCALL_64_fastpath entry_SYSCALL_64 do_int80"
+    " do_fast_syscall_32 system_call_fastpath system_call tracesys stub_clone el0_svc el0_svc_common el0t_64_sync"
+    " el0_svc_naked system_call_exception system_call_common system_call_vectored_common __do_syscall"
+)
+
+# The most telling first: a cycle is told from there. A thread may have several roles.
+ROLES: tuple[RoleRow, ...] = (
+    RoleRow(
+        Role.TRANSACTION,
+        "slabprobe_transaction(), images/slabprobe/threads.c: the thread that allocates and then commits",
+        comm="slabprobe/tx",
+        functions=names("slabprobe_transaction"),
+        title="the transaction thread",
+    ),
+    RoleRow(Role.CRITICAL, "spawn(), images/slabprobe/threads.c", comm=r"slabprobe/\d+"),
+    RoleRow(
+        Role.SLAB_WORKER,
+        "taskq spl_kmem_cache, spl_kmem_cache_init(), module/os/linux/spl/spl-kmem-cache.c",
+        comm=r"spl_kmem_cache(?:/\d*)?",
+        functions=names("spl_cache_grow_work"),
+        title="the slab worker",
+    ),
+    RoleRow(
+        Role.TXG_QUIESCE,
+        "txg_sync_start(), module/zfs/txg.c",
+        comm="txg_quiesce",
+        functions=names("txg_quiesce_thread"),
+    ),
+    RoleRow(Role.TXG_SYNC, "txg_sync_start(), module/zfs/txg.c", comm="txg_sync", functions=names("txg_sync_thread")),
+    RoleRow(
+        Role.TX_HOLDER,
+        "these are given a transaction that is assigned to an open group, module/zfs/dmu.c, dbuf.c, zil.c, zvol.c",
+        functions=names("dmu_free_long_range_impl zil_lwb_write_issue") | TX_ASSIGNED,
+        # There the transaction is of a group that is no longer open.
+        without=names("spa_sync dsl_pool_sync txg_sync_thread"),
+        before=names(
+            "dmu_tx_assign dmu_tx_try_assign dmu_tx_wait dmu_tx_hold_free dmu_tx_hold_free_by_dnode txg_wait_synced"
+        ),
+    ),
+    RoleRow(
+        Role.ZIO,
+        "spa_taskqs_init(), module/zfs/spa.c: z_ with the type of the I/O and the queue",
+        comm=r"z_(?:rd|wr|fr|cl|null|ioctl|flush|trim)_(?:iss|int).*",
+        functions=names("zio_execute __zio_execute"),
+        beneath=names("taskq_thread"),
+    ),
+    RoleRow(
+        Role.ZVOL,
+        "zvol_init(), module/os/linux/zfs/zvol_os.c: zvol, and zvol_tq-N since 2.3",
+        comm=r"zvol(?:/\d*|_tq-\d+)?",
+        functions=names("zvol_write zvol_read zvol_discard zvol_write_task zvol_read_task zvol_discard_task"),
+        beneath=names("taskq_thread"),
+    ),
+    RoleRow(
+        Role.ARC,
+        "arc_init(), module/zfs/arc.c",
+        comm=r"arc_(?:evict|prune|reap|adapt|reclaim)",
+        functions=names("arc_evict_cb arc_prune_task arc_adapt_thread arc_reclaim_thread"),
+    ),
+    RoleRow(Role.KSWAPD, "kswapd_run(), mm/vmscan.c", comm=r"kswapd\d+", functions=names("kswapd")),
+    RoleRow(Role.KCOMPACTD, "kcompactd_run(), mm/compaction.c", comm=r"kcompactd\d+", functions=names("kcompactd")),
+    RoleRow(
+        Role.FLUSHER,
+        "wb_workfn(), fs/fs-writeback.c, on a kworker; a thread flush-M:N before 3.10",
+        comm=r"flush-\S+",
+        functions=names("wb_workfn bdi_writeback_workfn"),
+    ),
+    RoleRow(
+        Role.SWAP_USER,
+        "the page is locked from before the I/O to its end, mm/memory.c, mm/vmscan.c",
+        functions=SWAP_IN | SWAP_SUBMIT,
+    ),
+    RoleRow(
+        Role.EVICTOR,
+        "evict(), fs/inode.c: the inode is being freed from its beginning to its end",
+        functions=names("evict"),
+    ),
+    RoleRow(
+        Role.UMOUNTER,
+        "cleanup_mnt(), fs/namespace.c, and the mount and umount of ZFS, module/os/linux/zfs/zpl_super.c",
+        functions=names("cleanup_mnt deactivate_super generic_shutdown_super zpl_kill_sb do_mount path_mount"),
+    ),
+    RoleRow(
+        Role.KTHREADD,
+        "kthreadd(), kernel/kthread.c: the thread that makes all others",
+        comm="kthreadd",
+        functions=names("kthreadd"),
+    ),
+    RoleRow(
+        Role.TASKQ,
+        "taskq_thread(), module/os/linux/spl/spl-taskq.c: what works for whichever taskq",
+        functions=names("taskq_thread"),
+    ),
+    RoleRow(
+        Role.VDEV_QUEUE,
+        "vdev_queue_io_to_issue(), module/zfs/vdev_queue.c, works under vq_lock",
+        functions=names("vdev_queue_aggregate vdev_queue_io_to_issue"),
+    ),
+    RoleRow(
+        Role.OBJECT,
+        "zfs_zget(), zfs_mknode() and zfs_zinactive() hold the object, module/os/linux/zfs/zfs_znode.c",
+        functions=names("zfs_zget zfs_mknode zfs_zinactive zfs_rezget"),
+    ),
+)
