@@ -493,6 +493,20 @@ CASES: dict[str, Case] = {
         {(11, 10), (10, 11)},
         cycle=(10, 11),
     ),
+    "one that may be waited for, and that waits for an object which only it has": Case(
+        (
+            thread(
+                301, "z_rd_int_0", f"{ASLEEP} __mutex_lock zfs_zinactive evict {SHRINK} zfs_zget zio_execute {TASKQ}"
+            ),
+            ISSUE,
+            WORKER_IN_RECLAIM,
+            SYNC,
+        ),
+        {301: R.LOCK, 300: R.SLAB_GROWTH, 77: R.TXG, 400: R.ZIO},
+        {(300, 77), (77, 400), (400, 300), (400, 301)},
+        chain=(77, 400, 300),
+        closes=Closes.UNKNOWN,
+    ),
     "an object's lock and memory": Case(
         (
             thread(10, "find", f"{ASLEEP} schedule_timeout reclaim_throttle {SCAN} kmem_alloc zfs_zget zfs_lookup"),
@@ -595,6 +609,16 @@ CASES: dict[str, Case] = {
         chain=(400, 300),
         closes=Closes.UNKNOWN,
     ),
+    "two pools, and a txg_sync that waits for one of them": Case(
+        (
+            thread(400, "txg_sync", f"{CV} {INACTIVE} {SHRINK} kmem_alloc spa_sync txg_sync_thread {KTHREAD}"),
+            thread(410, "txg_sync", f"{ASLEEP} __mutex_lock spa_sync txg_sync_thread {KTHREAD}"),
+        ),
+        {400: R.TXG, 410: R.LOCK},
+        {(400, 410)},
+        chain=(400, 410),
+        closes=Closes.UNKNOWN,
+    ),
     "two pools, and a transaction of one of them": Case(
         (
             QUIESCE,
@@ -625,6 +649,13 @@ CASES: dict[str, Case] = {
         chain=(400, 77),
         closes=Closes.UNKNOWN,
     ),
+    "a program that does a part of the pipeline's work": Case(
+        (SYNC, thread(10, "dd", f"{ASLEEP} new_wait zio_execute zio_wait dbuf_read zpl_iter_read do_syscall_64")),
+        {400: R.ZIO, 10: R.ZIO},
+        set(),
+        chain=(400,),
+        closes=Closes.UNKNOWN,
+    ),
     "threads without names": Case(
         tuple(replace(it, comm="") for it in (ISSUE, WORKER_IN_RECLAIM, SYNC)),
         {300: R.SLAB_GROWTH, 77: R.TXG, 400: R.ZIO},
@@ -641,6 +672,15 @@ CASES: dict[str, Case] = {
         {(300, 77), (77, 400), (400, 300)},
         chain=(77, 400, 300),
         says="may close, but it need not be a lock: pool tank is suspended",
+        closes=Closes.UNKNOWN,
+        devices="pool tank is suspended",
+        suspended=True,
+    ),
+    "a pool that is suspended beside a cycle without I/O": Case(
+        (ZVOL_HOLDER, ZVOL_WAITS, QUIESCE),
+        {600: R.PAGE, 601: R.TXG, 401: R.TXG_HOLD},
+        {(600, 601), (601, 401), (401, 600)},
+        chain=(401, 600, 601),
         closes=Closes.UNKNOWN,
         devices="pool tank is suspended",
         suspended=True,
