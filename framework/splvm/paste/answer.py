@@ -9,20 +9,25 @@ from splvm.paste.explanation import Explanation, MomentShown
 from splvm.paste.findings import PasteFinding
 from splvm.paste.slabs import changes
 
+_MOVED = {
+    "moved": "moved between them: it is slow, or goes round, and does not stand still",
+    "still": "is where it was in each of them",
+    "spins": "spins in each of them",
+}
 # Entries that are told of each list.
 MAX_TOLD = 20
 MAX_FRAMES = 8
 MAX_CHARS = 400
 
 _CLOSES = {
-    Closes.CYCLE: "It closes: these threads wait for each other, a deadlock.",
-    Closes.UNKNOWN: "It may close: what the last one waits for is not in the text. That is neither proved nor refuted.",
+    Closes.CYCLE: "It closes: these threads wait for each other, a deadlock. The kernel printed every owner.",
+    Closes.UNKNOWN: "It may close: that is unknown, for a part is not in the text. It is neither proved nor refuted.",
     Closes.CHAIN: "It does not close: it ends in something that has a name and waits for no thread.",
     None: "Nothing in the text waits for anything that is known here.",
 }
-# Roles are a guess from names and stacks: two that wait for locks of one kind look like a cycle too.
+# Roles are a guess from names and stacks.
 _CLOSES_BY_ROLE = (
-    "By role it closes: names and stacks suggest that these threads wait for each other. "
+    "By role it closes, which is a guess: names and stacks suggest that these threads wait for each other. "
     "No line of the kernel's proves it; the stacks of all threads, or the owners of the locks, would."
 )
 
@@ -38,22 +43,22 @@ def _answer(it: Explanation) -> Iterator[str]:
     told = it.telling
     if told is not None:
         yield from _section("Who waits for whom", _moments(it, told), "")
-        yield _CLOSES_BY_ROLE if it.closes is Closes.CYCLE and not _is_proved(it) else _CLOSES[it.closes]
+        closes = told.graph.closes
+        yield _CLOSES_BY_ROLE if closes is Closes.CYCLE and not _is_proved(told) else _CLOSES[closes]
         yield ""
     yield from _section("What is known of this", (_known(row) for row in it.known), "")
     yield from _section("What is missing to be sure", (f"{row.what}: {row.command}" for row in it.missing), "")
     yield from _section("What has this shape here", (row.command for row in it.scenarios), "")
     yield from _section("Slab file", _slab(it), "")
+    yield from _section("What the files say", it.facts, "")
     yield from _section("Not read", (f"line {row.line}: {row.why}" if row.line else row.why for row in it.unread), "")
 
 
-def _is_proved(it: Explanation) -> bool:
+def _is_proved(told: MomentShown) -> bool:
     """Whether a cycle rests on the kernel's own word alone."""
-    return any(
-        moment.graph.closes is Closes.CYCLE
-        and all(e.by is not Basis.ROLE for e in moment.graph.edges if {e.waiter, e.holder} <= {*moment.graph.cycle})
-        for moment in it.moments
-    )
+    graph = told.graph
+    steps = set(zip(graph.cycle, [*graph.cycle[1:], *graph.cycle[:1]], strict=True))
+    return all(edge.by is not Basis.ROLE for edge in graph.edges if (edge.waiter, edge.holder) in steps)
 
 
 def _section(title: str, lines: Iterable[str], otherwise: str) -> Iterator[str]:
@@ -79,7 +84,8 @@ def _finding(finding: PasteFinding) -> str:
 
 
 def _moments(it: Explanation, told: MomentShown) -> Iterator[str]:
-    yield f"by {told.source}, {told.graph.sentence}"
+    cut = f" (the list is cut: {told.cut})" if told.cut else ""
+    yield f"by {told.source}, {told.graph.sentence}{cut}"
     for wait in told.graph.waits[:MAX_TOLD]:
         name = f"{wait.thread.comm} (pid {wait.thread.pid})" if wait.thread.pid >= 0 else f"stack {-wait.thread.pid}"
         lock = f" ({told.locks[wait.thread.pid]})" if wait.thread.pid in told.locks else ""
@@ -88,8 +94,7 @@ def _moments(it: Explanation, told: MomentShown) -> Iterator[str]:
     if others:
         yield f"the text shows {others} more {'moment' if others == 1 else 'moments'} (--json has all)"
     for row in it.moved[:MAX_TOLD]:
-        if row.what != "moved":
-            yield f"{row.comm} (pid {row.pid}) {'is where it was' if row.what == 'still' else 'spins'} in each of them"
+        yield f"{row.comm or 'the thread'} (pid {row.pid}) {_MOVED[row.what]}"
     yield from it.hints[:MAX_TOLD]
 
 
@@ -102,8 +107,12 @@ def _known(row: object) -> str:
 def _slab(it: Explanation) -> Iterator[str]:
     for number, reading in enumerate(it.slab, 1):
         total = sum(row.size or 0 for row in reading.slab.caches)
-        flagged = [row.name for row in reading.slab.caches if row.emergency.alloc]
-        emergency = f", emergency objects in {', '.join(flagged[:MAX_TOLD])}" if flagged else ""
+        used = [row.name for row in reading.slab.caches if row.emergency.alloc]
+        emergency = f", emergency objects in {', '.join(used[:MAX_TOLD])}" if used else ""
+        waited = [f"{row.name} ({row.emergency.dlock})" for row in reading.slab.caches if row.emergency.dlock]
+        emergency += (
+            f"; callers gave up waiting for the slab worker in {', '.join(waited[:MAX_TOLD])}" if waited else ""
+        )
         when = f" at {reading.time}" if reading.time else ""
         yield f"reading {number}{when}: {len(reading.slab.caches)} caches, {total} bytes in slabs{emergency}"
         yield from (f"contradiction: {sentence}" for sentence in reading.contradictions)

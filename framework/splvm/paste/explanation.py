@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from splvm.evidence.waiting.waitedges import Closes
-from splvm.evidence.waiting.waitgraph import WaitGraph
+from splvm.evidence.waiting.waitedges import Closes, Wait
+from splvm.evidence.waiting.waitgraph import MAX_NAMED, WaitGraph
 from splvm.evidence.waiting.waits import WaitReason
 from splvm.paste.findings import OUTAGES, PasteFinding, PasteKind, in_order
 from splvm.paste.known import KnownIssue, KnownScenario, fits, has_shape, known_table
-from splvm.paste.moments import NO_OUTAGE, Moment, Outage, Thread
+from splvm.paste.moments import NO_OUTAGE, Moment, Outage, Thread, join_stacks
 from splvm.paste.reader import Input, Reader, Reading, Unread
 from splvm.paste.slabs import Reading as SlabReading
 from splvm.paste.slabs import never
@@ -67,6 +67,8 @@ class MomentShown:
     graph: WaitGraph
     # By pid: what is known of the lock that the thread waits for.
     locks: Mapping[int, str]
+    # Why threads may lack; empty if the list is whole.
+    cut: str = ""
 
     def to_json(self) -> dict[str, object]:
         by_waiter: dict[int, list[dict[str, object]]] = {}
@@ -129,6 +131,8 @@ class Explanation:
     moved: tuple[Moved, ...]
     # What the text says and proves nothing.
     hints: tuple[str, ...]
+    # What files of /proc and lists of memory say, in words.
+    facts: tuple[str, ...]
     unread: tuple[Unread, ...]
     # What the text says of the machine: `kernel`, `architecture`, `zfs`, `distribution`, `distribution version`.
     system: Mapping[str, str]
@@ -180,6 +184,7 @@ class Explanation:
             "slab": [it.to_json() for it in self.slab],
             "moved": [{"pid": it.pid, "comm": it.comm, "what": it.what} for it in self.moved],
             "hints": list(self.hints),
+            "facts": list(self.facts),
             "unread": [{"line": it.line, "why": it.why} for it in self.unread],
         }
 
@@ -210,20 +215,21 @@ def conclude(reading: Reading) -> Explanation:
     outage = next(
         (Outage(it.title, it.kind == PasteKind.POOL_SUSPENDED) for it in findings if it.kind in OUTAGES), NO_OUTAGE
     )
-    kept = [moment for moment in reading.moments if moment.threads]
-    places = {id(moment): place for place, moment in enumerate(kept)}
+    kept = join_stacks([moment for moment in reading.moments if moment.threads])
+    places = {id(thread): place for place, moment in enumerate(kept) for thread in moment.threads.values()}
     moments = []
     for moment in kept:
         graph = moment.graph(outage)
         locks = {wait.thread.pid: lock for wait in graph.waits if (lock := moment.lock_of(wait.thread.pid, wait))}
-        moments.append(MomentShown(moment.source, graph, locks))
+        moments.append(MomentShown(moment.source, graph, locks, moment.cut))
+    moments = _open_moved(kept, moments)
     stacks = [[frozenset(thread.stack) for thread in moment.threads.values()] for moment in kept]
     table = known_table()
     slab = tuple(reading.files.slabs.readings)
     draft = Explanation(
         inputs=tuple(reading.inputs),
         findings=tuple(findings),
-        tasks=tuple(_task(thread, moment, places) for thread, moment in reading.threads),
+        tasks=tuple(_task(thread, places.get(id(thread))) for thread, _ in reading.threads),
         moments=tuple(moments),
         closes=next((it for it in Closes if any(shown.graph.closes is it for shown in moments)), None),
         known=tuple(row for row in table.issues if _is_known(row, findings, stacks)),
@@ -233,6 +239,7 @@ def conclude(reading: Reading) -> Explanation:
         never=tuple(it for one, two in itertools.pairwise(slab) for it in never(one.slab, two.slab)),
         moved=tuple(_compare(kept)),
         hints=tuple(dict.fromkeys(reading.hints)),
+        facts=tuple(reading.facts.sentences()),
         unread=(*reading.unread, *(Unread(line, why) for line, why in reading.files.slabs.broken[:MAX_CHANGES])),
         system=dict(reading.system),
         hosts=frozenset(reading.hosts),
@@ -240,13 +247,13 @@ def conclude(reading: Reading) -> Explanation:
     return _with_missing(draft, reading)
 
 
-def _task(thread: Thread, moment: Moment | None, places: Mapping[int, int]) -> Task:
+def _task(thread: Thread, place: int | None) -> Task:
     return Task(
         thread.comm,
         thread.pid if thread.pid >= 0 else None,
         thread.state,
         thread.stack,
-        places.get(id(moment)) if moment is not None else None,
+        place,
         thread.line,
     )
 
@@ -255,6 +262,41 @@ def _is_known(row: KnownIssue, findings: Sequence[PasteFinding], stacks: Sequenc
     if row.finding:
         return any(it.kind == row.finding and has_shape(row.functions, frozenset(it.frames)) for it in findings)
     return any(fits(row.threads, each) for each in stacks)
+
+
+def _open_moved(kept: Sequence[Moment], moments: Sequence[MomentShown]) -> list[MomentShown]:
+    """The moments, of which no cycle is one any more whose threads got on later."""
+    shown: list[MomentShown] = []
+    later: dict[tuple[str, int, str], tuple[float | None, Wait | None]] = {}
+    for moment, it in zip(reversed(kept), reversed(moments), strict=True):
+        waits = {wait.thread.pid: wait for wait in it.graph.waits}
+        keys = {pid: (moment.host, pid, thread.comm) for pid, thread in moment.threads.items() if pid >= 0}
+        moved = [
+            pid
+            for pid in it.graph.cycle
+            if (then := later.get(keys.get(pid, ("", -1, "")))) and _got_on(waits[pid], moment.clock_s, *then)
+        ]
+        if moved:
+            who = " and ".join(f"{waits[pid].thread.comm or 'the thread'} (pid {pid})" for pid in moved[:MAX_NAMED])
+            steps = it.graph.sentence.removeprefix("cycle: ")
+            sentence = f"{steps}: may close, but later {who} was elsewhere, and so had got on"
+            it = replace(
+                it, graph=replace(it.graph, cycle=(), chain=it.graph.cycle, closes=Closes.UNKNOWN, sentence=sentence)
+            )
+        shown.append(it)
+        for pid, key in keys.items():
+            later.setdefault(key, (moment.clock_s, waits.get(pid)))
+    return shown[::-1]
+
+
+def _got_on(before: Wait, before_s: float | None, after_s: float | None, after: Wait | None) -> bool:
+    """Whether a thread waits elsewhere later; one that goes round in reclaim is in another function each time."""
+    if before_s is not None and after_s is not None and after_s < before_s:
+        # The machine was started anew in between.
+        return False
+    if after is None:
+        return True
+    return before.functions != after.functions and {before.reason, after.reason} != {WaitReason.RECLAIM}
 
 
 def _compare(moments: Sequence[Moment]) -> Iterable[Moved]:
@@ -291,6 +333,9 @@ def _with_missing(draft: Explanation, reading: Reading) -> Explanation:
     graph = telling.graph if telling is not None else None
     sources = {it.source for it in draft.moments}
     locks = {WaitReason.LOCK, WaitReason.RRW, WaitReason.CONFIG}
+    owned = {pid for moment in reading.moments for pid in moment.owners}
+    unowned = graph is not None and any(it.reason in locks and it.thread.pid not in owned for it in graph.waits)
+    absent = _absent_owners(reading)
     mixed = any(thread.mixed for thread, _ in reading.threads)
     unknown = graph is not None and graph.closes is Closes.UNKNOWN
     rules = (
@@ -300,9 +345,14 @@ def _with_missing(draft: Explanation, reading: Reading) -> Explanation:
             _LIST,
         ),
         (
-            unknown and bool(reasons & locks),
+            unknown and unowned,
             "the owner of the lock",
             "drgn or crash on /proc/kcore; kernels with CONFIG_DETECT_HUNG_TASK_BLOCKER or lockdep print it",
+        ),
+        (
+            bool(absent),
+            f"the stack of {' and '.join(absent.values())}, who owns a lock",
+            f"cat {' '.join(f'/proc/{pid}/stack' for pid in absent)}",
         ),
         (
             WaitReason.TASKQ in reasons and "taskq" not in inputs,
@@ -338,3 +388,14 @@ def _with_missing(draft: Explanation, reading: Reading) -> Explanation:
     )
     missing = tuple(Missing(what, command) for holds, what, command in rules if holds)
     return replace(draft, missing=missing)
+
+
+def _absent_owners(reading: Reading) -> dict[int, str]:
+    """By pid: the owners of locks that the kernel named, and of whom the text has no stack; some of them."""
+    found = {}
+    for moment in reading.moments:
+        for owner in moment.owners.values():
+            thread = moment.threads.get(owner.pid)
+            if thread is None or not thread.stack:
+                found[owner.pid] = f"{owner.comm or 'the thread'} (pid {owner.pid})"
+    return dict(list(found.items())[:MAX_NAMED])

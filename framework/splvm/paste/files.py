@@ -23,7 +23,7 @@ _HEADS: tuple[tuple[str, re.Pattern[str]], ...] = (
 _HEAD_WORDS = frozenset(("task", "slab", "MemT", "name", "txg "))
 _ROWS: dict[str, re.Pattern[str]] = {
     "taskq": re.compile(
-        r"\S{1,40}(?:/\d{1,6})?(?:\s{1,8}-?\d{1,12}){3,12}\s*$|\s{0,8}(?:active|delay|wait|pend|prio): ?\["
+        r"\S{1,40}(?:/\d{1,6})?(?:\s{1,30}-?[\da-f]{1,12}){3,12}\s*$|\s{0,8}(?:active|delay|wait|pend|prio):\s"
     ),
     "slabinfo": re.compile(r"#? ?\S{1,40}\s{1,40}(?:<\w|\d{1,12}\s{1,12}\d)"),
     "meminfo": re.compile(r"[\w()]{1,30}:\s{1,20}\d{1,20}(?: kB)?\s*$"),

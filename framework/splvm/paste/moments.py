@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.waiting.waitedges import Basis, Owner, Wait
 from splvm.evidence.waiting.waitgraph import WaitGraph, build_graph
-from splvm.evidence.waiting.waits import WaitReason
+from splvm.evidence.waiting.waits import WAITERS, WaitReason
 
 # Threads kept of all moments of a text, the first ones, and frames of a stack.
 MAX_TASKS = 100_000
@@ -146,6 +146,33 @@ class Moment:
         if _waits_for_a_lock(wait) and (locks := self.held.get(pid)):
             return locks[-1].name
         return None
+
+
+# Lists of who hangs, to which stacks that were read by hand belong.
+_LISTS = frozenset(("hung-task", "sysrq-w", "tasks"))
+
+
+def join_stacks(moments: Sequence[Moment]) -> list[Moment]:
+    """The moments, with stacks read by hand in the list of the same hang.
+
+    That is so if the text has stacks of one moment alone, and who is both in them and in the list has not moved.
+    """
+    stacks = [moment for moment in moments if moment.source == "stacks"]
+    lists = [moment for moment in moments if moment.source in _LISTS]
+    if len(stacks) != 1 or not lists:
+        return list(moments)
+    (one,), last = stacks, lists[-1]
+    same_host = not one.host or not last.host or one.host == last.host
+    if not same_host or any(_moved(last.threads[pid], it) for pid, it in one.threads.items() if pid in last.threads):
+        return list(moments)
+    last.threads = {**one.threads, **last.threads}
+    return [moment for moment in moments if moment is not one]
+
+
+def _moved(before: Thread, after: Thread) -> bool:
+    """Whether a thread is in another function than it was, those that put it to sleep aside."""
+    places = [next((name for name in it.stack if name not in WAITERS), "") for it in (before, after)]
+    return bool(before.stack) and places[0] != places[1]
 
 
 def _waits_for_a_lock(wait: Wait) -> bool:

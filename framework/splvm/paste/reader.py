@@ -15,6 +15,7 @@ from typing import BinaryIO
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.kernlog import FindingKind, Stage
 from splvm.evidence.waiting.waitedges import Basis, Owner
+from splvm.paste.facts import Facts
 from splvm.paste.files import FileReader
 from splvm.paste.findings import Findings, Origin, PasteKind, PasteScanner, begins_report, single_finding
 from splvm.paste.frames import BOTTOM, MARK, TRACE, Frame, Head, frames_of, head_of, loose_head, program_counter
@@ -34,8 +35,9 @@ LEAST_LINES = 100_000
 # What a line of a kind costs besides.
 _COSTS = {"log": 4, "slab": 2}
 BYTES_PER_LINE = 30
-# Gaps named of a text.
+# Gaps named of a text, and characters of a line that an answer repeats.
 MAX_UNREAD = 100
+MAX_UNREAD_CHARS = 60
 # Reports of hung tasks after which the kernel prints no more of them (kernel.hung_task_warnings).
 USUAL_WARNINGS = 10
 # Names of machines kept of a text.
@@ -104,6 +106,7 @@ class Reading:
     threads: list[tuple[Thread, Moment | None]] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
     files: FileReader = field(default_factory=FileReader)
+    facts: Facts = field(default_factory=Facts)
     unread: list[Unread] = field(default_factory=list)
     # The semaphore's last holder, which proves nothing, in words.
     hints: list[str] = field(default_factory=list)
@@ -228,9 +231,10 @@ class Reader:
         if number > self.last_used + 1:
             first = max(self.last_used + 1, block.number)
             skipped = block.lines[first - block.number : number - block.number]
-            count = sum(1 for line in skipped if line.strip(" \t\r>`-=*") and not _IDLE.search(line))
-            if count:
-                self.complain(first, f"{count} {'line' if count == 1 else 'lines'} of no kind that is known here")
+            lost = [line.strip() for line in skipped if line.strip(" \t\r>`-=*") and not _IDLE.search(line)]
+            if lost:
+                count = f"{len(lost)} {'line' if len(lost) == 1 else 'lines'}"
+                self.complain(first, f"{count} of no kind that is known here, from {lost[0][:MAX_UNREAD_CHARS]!r} on")
         self.last_used = max(number, self.last_used)
 
     def complain(self, line: int, why: str) -> None:
@@ -247,6 +251,8 @@ class Reader:
             for key, value in match.groupdict().items():
                 if value:
                     self.into.system.setdefault(key, value)
+        if self.into.facts.hear(message):
+            return "log"
         if (frames := frames_of(message)) is not None:
             self.take_frames(number, line, frames)
             return "stack"
@@ -339,6 +345,7 @@ class Reader:
         kind = self.into.files.take(number, line)
         if kind:
             self.close_threads()
+            self.into.facts.take(kind, line.message)
         return kind
 
     def scan(self, number: int, line: Line, message: str = "") -> None:

@@ -60,7 +60,7 @@ def test_json_of_the_command() -> None:
             "scenarios",
             "slab",
         ),
-        *("moved", "hints", "unread"),
+        *("moved", "hints", "facts", "unread"),
     }
     (finding,) = shown["findings"]
     assert (finding["kind"], finding["comm"], finding["pid"], finding["count"]) == ("hung_task", "txg_sync", 790, 1)
@@ -173,7 +173,9 @@ def test_a_dump_that_lost_lines_proves_nothing() -> None:
 
 def test_what_is_not_read_is_named() -> None:
     found = explain("my pool hangs\nand I do not know why\n" + HUNG)
-    assert [(it.line, it.why) for it in found.unread] == [(1, "2 lines of no kind that is known here")]
+    assert [(it.line, it.why) for it in found.unread] == [
+        (1, "2 lines of no kind that is known here, from 'my pool hangs' on")
+    ]
 
 
 def test_an_answer_is_in_order_and_printable() -> None:
