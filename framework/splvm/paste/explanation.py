@@ -332,7 +332,7 @@ def _with_missing(draft: Explanation, reading: Reading) -> Explanation:
     telling = draft.telling
     graph = telling.graph if telling is not None else None
     sources = {it.source for it in draft.moments}
-    locks = {WaitReason.LOCK, WaitReason.RRW, WaitReason.CONFIG}
+    locks = {WaitReason.LOCK, WaitReason.ZVOL, WaitReason.RRW, WaitReason.CONFIG, WaitReason.ZFS_LOCK}
     owned = {pid for moment in reading.moments for pid in moment.owners}
     unowned = graph is not None and any(it.reason in locks and it.thread.pid not in owned for it in graph.waits)
     absent = _absent_owners(reading)

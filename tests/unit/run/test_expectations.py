@@ -18,7 +18,8 @@ from splvm.evidence.expectation import Expectation
 from splvm.evidence.formats.probestatus import Pressure, ProbeStatus, Trap
 from splvm.evidence.verdict import Outcome
 from splvm.evidence.waiting.roles import ROLES, Role, RoleRow
-from splvm.evidence.waiting.waits import ROWS, WaitRow
+from splvm.evidence.waiting.waitrows import ROWS
+from splvm.evidence.waiting.waits import WaitRow
 from splvm.run.expectations import expected_outcomes, find_expectation
 from splvm.run.expected import GOOD
 from splvm.run.readings import BATCHES, CARRIED, DECLINES, Reading

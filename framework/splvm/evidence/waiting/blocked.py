@@ -9,14 +9,8 @@ from collections.abc import Set as AbstractSet
 from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.waiting.roles import USER_ENTRIES, Role, RoleRow
 from splvm.evidence.waiting.waitedges import Wait
-from splvm.evidence.waiting.waits import (
-    DIRECT_RECLAIM,
-    SHRINKERS,
-    UNKNOWN_ROW,
-    WAITERS,
-    WaitReason,
-    WaitRow,
-)
+from splvm.evidence.waiting.waitrows import UNKNOWN_ROW
+from splvm.evidence.waiting.waits import DIRECT_RECLAIM, SHRINKERS, WAITERS, WaitReason, WaitRow
 
 # Frames looked at of a stack.
 MAX_FRAMES = 64

@@ -31,6 +31,20 @@ class Role(enum.StrEnum):
     TASKQ = "taskq"
     VDEV_QUEUE = "vdev_queue"
     OBJECT = "object"
+    RANGE = "range"
+    METASLAB = "metaslab"
+    JOURNAL = "journal"
+    Z_RELE = "z_rele"
+    Z_DRAIN = "z_drain"
+    Z_ZVOL = "z_zvol"
+    Z_METASLAB = "z_metaslab"
+    Z_SEND = "z_send"
+    Z_UPGRADE = "z_upgrade"
+    DP_SYNC = "dp_sync"
+    DBU_EVICT = "dbu_evict"
+    OBJSET_FIND = "objset_find"
+    TX_CALLBACK = "tx_callback"
+    SPL_TASKQ = "spl_taskq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,49 @@ SWAP_SUBMIT = names(
 TX_ASSIGNED = names(
     "dmu_write dmu_write_uio_dnode dmu_write_uio_dbuf dmu_assign_arcbuf_by_dbuf dmu_free_range dmu_buf_will_dirty"
     " dmu_buf_will_fill dbuf_dirty zvol_log_write zvol_log_truncate zfs_log_write dmu_tx_commit"
+)
+
+# Taskqs by name, and who waits for their tasks. A name of a thread has 15 characters at most.
+TASKQS: tuple[tuple[Role, str, frozenset[str], str], ...] = (
+    (Role.Z_RELE, "z_zrele", names("zfsvfs_teardown zfs_preumount"), "zfs_vfsops.c; z_iput before 2.1"),
+    (Role.Z_DRAIN, "z_unlinked_drain", names("zfs_unlinked_drain_stop_wait"), "zfs_dir.c"),
+    (
+        Role.Z_ZVOL,
+        "z_zvol",
+        names(
+            "zvol_create_minors zvol_remove_minors zvol_rename_minors zvol_set_common zvol_set_snapdev zvol_set_volmode"
+            " spa_export_common spa_export_os zfs_ioc_create"
+        ),
+        "zvol.c, spa.c",
+    ),
+    (Role.Z_METASLAB, "z_metaslab", names("metaslab_group_passivate spa_unload"), "metaslab.c, spa.c"),
+    (Role.Z_SEND, "z_send", names("dump_bytes"), "zfs_ioctl.c"),
+    (
+        Role.Z_UPGRADE,
+        "z_upgrade",
+        names("dmu_objset_upgrade_stop zfs_ioc_userspace_upgrade zfs_ioc_id_quota_upgrade"),
+        "dmu_objset.c, zfs_ioctl.c",
+    ),
+    (
+        Role.DP_SYNC,
+        "dp_sync_taskq",
+        names("dsl_pool_sync dsl_pool_sync_mos dmu_objset_sync dmu_objset_create_sync dsl_scan_sync"),
+        "dsl_pool.c, dmu_objset.c",
+    ),
+    (Role.DBU_EVICT, "dbu_evict", names("dmu_buf_user_evict_wait"), "dbuf.c"),
+    (Role.OBJSET_FIND, "dmu_objset_find", names("dmu_objset_find_dp"), "dmu_objset.c"),
+    (Role.TX_CALLBACK, "tx_commit_cb", names("txg_wait_callbacks"), "txg.c"),
+    (
+        Role.SPL_TASKQ,
+        "spl_",
+        names(
+            "zvol_create_minors_impl zfsctl_snapshot_unmount_wait zfsctl_snapshot_timer_clear"
+            " zfsctl_snapshot_unmount_cancel zfsctl_snapshot_unmount_delay"
+        ),
+        "zvol.c, zfs_ctldir.c: spl_system_taskq and spl_delay_taskq, spl-taskq.c",
+    ),
+    (Role.ARC, "arc_prune", names("arc_remove_prune_callback"), "arc.c"),
+    (Role.SLAB_WORKER, "spl_kmem_cache", names("spl_kmem_cache_destroy"), "spl-kmem-cache.c"),
 )
 
 # arch/*/entry: a thread that came from user space is none of the kernel's, whatever it calls itself.
@@ -150,6 +207,44 @@ ROLES: tuple[RoleRow, ...] = (
         Role.UMOUNTER,
         "cleanup_mnt(), fs/namespace.c, and the mount and umount of ZFS, module/os/linux/zfs/zpl_super.c",
         functions=names("cleanup_mnt deactivate_super generic_shutdown_super zpl_kill_sb do_mount path_mount"),
+    ),
+    RoleRow(
+        Role.RANGE,
+        "zfs_rangelock_enter() near the beginning of these, module/zfs/{zfs_vnops,zvol}.c and module/os/linux/zfs",
+        functions=names(
+            "zfs_write zfs_read zfs_get_data zfs_putpage zfs_free_range zfs_extend zfs_trunc zfs_clone_range"
+            " zvol_write zvol_read zvol_get_data zvol_discard"
+        ),
+        # The lock is given back before that, or is not taken yet.
+        before=names("zil_commit zfs_rangelock_enter zfs_rangelock_enter_impl zfs_range_lock rrm_enter_read zfs_enter"),
+    ),
+    RoleRow(
+        Role.METASLAB,
+        "metaslab_load_impl() and metaslab_flush(), module/zfs/metaslab.c",
+        functions=names("metaslab_load_impl metaslab_load metaslab_flush vdev_trim_ranges vdev_initialize_ranges"),
+        before=names("metaslab_load_wait metaslab_flush_wait"),
+    ),
+    RoleRow(
+        Role.JOURNAL,
+        "kjournald2(), fs/jbd2/journal.c",
+        comm=r"jbd2/.*",
+        functions=names("kjournald2"),
+    ),
+    *(
+        RoleRow(role, f"module/os/linux/zfs or module/zfs: {source}", comm=comm)
+        for role, comm, source in (
+            (Role.Z_RELE, r"z_zrele|z_iput|zfs_iput_taskq.*", "dsl_pool.c"),
+            (Role.Z_DRAIN, r"z_unlinked_drai.*", "dsl_pool.c"),
+            (Role.Z_ZVOL, "z_zvol", "spa.c"),
+            (Role.Z_METASLAB, "z_metaslab", "spa.c"),
+            (Role.Z_SEND, "z_send", "zfs_ioctl.c"),
+            (Role.Z_UPGRADE, "z_upgrade", "spa.c"),
+            (Role.DP_SYNC, r"dp_sync_taskq.*", "dsl_pool.c"),
+            (Role.DBU_EVICT, "dbu_evict", "dbuf.c"),
+            (Role.OBJSET_FIND, r"dmu_objset_fin.*", "dmu_objset.c"),
+            (Role.TX_CALLBACK, "tx_commit_cb", "txg.c"),
+            (Role.SPL_TASKQ, r"spl_(?:system_task|delay_taskq|dynamic_tas).*", "spl-taskq.c"),
+        )
     ),
     RoleRow(
         Role.KTHREADD,

@@ -22,7 +22,8 @@ from splvm.evidence.waiting.blocked import MAX_FRAMES, gives_besides, has_role, 
 from splvm.evidence.waiting.closing import Candidate, Closing, Group
 from splvm.evidence.waiting.roles import ROLES, Role, RoleRow
 from splvm.evidence.waiting.waitedges import Basis, Closes, Edge, Owner, Wait
-from splvm.evidence.waiting.waits import IDLE, ROWS, WAITERS, WaitReason, WaitRow
+from splvm.evidence.waiting.waitrows import IDLE, ROWS
+from splvm.evidence.waiting.waits import WAITERS, WaitReason, WaitRow
 
 # The pid of an owner that is not in the text.
 NOBODY = -(2**62)
@@ -237,7 +238,7 @@ class _Builder:
                 continue
             if self.is_fixed(pid):
                 fixed[pid] = self.holders[pid][0] if self.holders[pid] else NOBODY
-            elif not self.is_doubted(wait.row):
+            elif not wait.row.vague and not self.is_doubted(wait.row):
                 asked[pid] = wait.row
         return Closing(fixed, asked, {row: self.groups(row) for row in dict.fromkeys(asked.values())})
 
@@ -436,6 +437,8 @@ class _Builder:
             return f"the stacks of {' and '.join(map(self.name, mixed[:MAX_NAMED]))} may be mixed with others"
         if any(self.is_doubted(self.waits[pid].row) for pid in steps if pid not in self.notes.owners):
             return f"but it need not be a lock: {self.notes.devices}"
+        if vague := next((pid for pid in steps if self.waits[pid].row.vague and pid not in self.notes.owners), None):
+            return f"but nothing says that {self.name(vague)} waits for just that thread"
         kinds = {self.waits[pid].row.kind for pid in steps if pid not in self.notes.owners}
         if len(kinds) == 1 and "" not in kinds:
             return "but each of them only waits for what another one has, and none of these has it for sure"
@@ -506,7 +509,7 @@ class _Builder:
 # Locks that stacks tell kinds of.
 LOCKS = frozenset((WaitReason.LOCK, WaitReason.ZVOL))
 # Locks that have an owner.
-_OWNED = frozenset((WaitReason.LOCK, WaitReason.RRW, WaitReason.CONFIG))
+_OWNED = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.RRW, WaitReason.CONFIG, WaitReason.ZFS_LOCK))
 
 
 def _enter(pid: int, numbers: dict[int, int], low: dict[int, int], stack: dict[int, None]) -> None:

@@ -16,10 +16,11 @@ from places import PROJECT
 from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.formats.sysrq import DumpKind, parse_sysrq
 from splvm.evidence.waiting.blocked import MAX_FRAMES
-from splvm.evidence.waiting.roles import ROLES, Role, RoleRow
+from splvm.evidence.waiting.roles import ROLES, TASKQS, Role, RoleRow
 from splvm.evidence.waiting.waitedges import Basis, Closes, Owner
 from splvm.evidence.waiting.waitgraph import MAX_EDGES, WaitGraph, build_graph
-from splvm.evidence.waiting.waits import ROWS, UNKNOWN_ROW, WaitReason, WaitRow
+from splvm.evidence.waiting.waitrows import ROWS, UNKNOWN_ROW
+from splvm.evidence.waiting.waits import WaitReason, WaitRow
 
 FUZZ = settings(deadline=None, max_examples=200, derandomize=True)
 DATA = (PROJECT / "tests" / "data") / "sysrq"
@@ -225,7 +226,7 @@ CASES: dict[str, Case] = {
     ),
     "swap-out": alone(f"{ASLEEP} io_schedule blk_mq_get_tag __swap_writepage {SCAN}", R.SWAP_IO, locked("zvol")),
     "range lock": alone(
-        f"{CV} zfs_rangelock_enter_impl zfs_rangelock_enter {WRITE}", R.ZVOL, locked("zvol/3"), comm="zvol/1"
+        f"{CV} zfs_rangelock_enter_impl zfs_rangelock_enter {WRITE}", R.ZVOL, locked("zvol/3", WRITE), comm="zvol/1"
     ),
     "arc": alone(f"{CV} arc_wait_for_eviction arc_get_data_impl dbuf_read", R.ARC, locked("arc_evict")),
     "arc's shrinker": alone(
@@ -253,7 +254,7 @@ CASES: dict[str, Case] = {
     ),
     "lock": alone(f"{ASLEEP} schedule_preempt_disabled __mutex_lock dmu_tx_wait zvol_write", R.LOCK),
     "completion": alone(
-        f"{ASLEEP} schedule_timeout __wait_for_common wait_for_completion __flush_work drain", R.COMPLETION
+        f"{ASLEEP} schedule_timeout __wait_for_common wait_for_completion new_flush drain", R.COMPLETION
     ),
     "completion further in than a row": alone(f"{ASLEEP} wait_for_completion new_wait zio_wait", R.ZIO),
     "unknown": alone(
@@ -314,6 +315,72 @@ CASES: dict[str, Case] = {
         chain=(400,),
         says="for the I/O, and the 2 threads that could end that are idle: a chain, not a cycle",
     ),
+    "a directory entry": alone(f"{ASLEEP} cv_wait_common __cv_wait zfs_dirent_lock zfs_remove", R.ZFS_LOCK),
+    "a range lock of a file": alone(
+        f"{CV} zfs_rangelock_enter_reader zfs_rangelock_enter_impl zfs_get_data zil_lwb_commit zil_commit",
+        R.ZVOL,
+        locked("cp", "dmu_tx_wait zfs_write vfs_write"),
+        says="for the range lock of cp (pid 20)",
+    ),
+    "one that has given its range lock back": Case(
+        (
+            thread(10, "sync", f"{CV} zfs_rangelock_enter_reader zfs_get_data zil_commit"),
+            thread(20, "cp", f"{CV} zil_commit_waiter zil_commit zfs_write vfs_write"),
+        ),
+        {10: R.ZVOL, 20: R.ZIL},
+        set(),
+        chain=(10,),
+        closes=Closes.UNKNOWN,
+    ),
+    "dirty pages": alone(
+        f"{ASLEEP} io_schedule_timeout balance_dirty_pages generic_perform_write",
+        R.DIRTY,
+        locked("kworker/u4:1", f"wb_workfn worker_thread {KTHREAD}"),
+    ),
+    "metaslab": alone(
+        f"{CV} metaslab_load_wait metaslab_activate", R.METASLAB, locked("z_metaslab", "metaslab_load_impl x")
+    ),
+    "references": alone(f"{CV} spa_evicting_os_wait spa_export_common", R.REFERENCES),
+    "a thread that is to stop": alone(f"{CV} zthr_cancel_impl zthr_cancel spa_unload", R.STOP),
+    "a pool that is to be resumed": alone(f"{CV} zio_resume_wait spa_x", R.SUSPENDED, closes=Closes.CHAIN),
+    "a file server": alone(f"{ASLEEP} rpc_wait_bit_killable __rpc_execute", R.REMOTE, closes=Closes.CHAIN),
+    "a journal": alone(f"{ASLEEP} wait_transaction_locked add_transaction_credits", R.JOURNAL, locked("jbd2/sda1-8")),
+    "readers of RCU": alone(f"{ASLEEP} wait_for_completion __wait_rcu_gp synchronize_rcu x", R.RCU),
+    "a workqueue": alone(f"{ASLEEP} wait_for_completion __flush_work lru_add_drain_all", R.WORKQUEUE),
+    "a queue that is frozen": alone(f"{ASLEEP} blk_queue_enter submit_bio vdev_disk_io_start", R.DEVICE),
+    **{
+        f"taskq {name}": alone(
+            f"{ASLEEP} taskq_wait_outstanding {min(asked_by)} x",
+            R.TASKQ,
+            locked({"spl_": "spl_system_task"}.get(name, name)[:15]),
+            says=f"for the tasks of the taskq {name} of ",
+        )
+        for role, name, asked_by, _ in TASKQS
+        if role is not Role.SLAB_WORKER
+    },
+    "taskq spl_kmem_cache": alone(
+        f"{ASLEEP} taskq_wait_id taskq_cancel_id spl_kmem_cache_destroy", R.TASKQ, locked("spl_kmem_cache")
+    ),
+    "any taskq proves nothing": Case(
+        (
+            thread(400, "txg_sync", f"{ASLEEP} taskq_wait new_user spa_sync txg_sync_thread {KTHREAD}"),
+            thread(20, "w", f"{CV} {INACTIVE} {TASKQ}"),
+        ),
+        {400: R.TASKQ, 20: R.TXG},
+        {(400, 20), (20, 400)},
+        chain=(400, 20),
+        says="may close, but nothing says that txg_sync (pid 400) waits for just that thread",
+        closes=Closes.UNKNOWN,
+    ),
+    "a taskq that has a name": Case(
+        (
+            thread(400, "txg_sync", f"{ASLEEP} taskq_wait dsl_pool_sync spa_sync txg_sync_thread {KTHREAD}"),
+            thread(20, "dp_sync_taskq", f"{CV} {INACTIVE} {SHRINK} {TASKQ}"),
+        ),
+        {400: R.TASKQ, 20: R.TXG},
+        {(400, 20), (20, 400)},
+        cycle=(400, 20),
+    ),
     "a failed check": Case(
         (thread(10, "smbd", f"{CV} txg_wait_synced zil_commit"), thread(400, "txg_sync", f"{ASLEEP} spl_panic dbuf_x")),
         {10: R.TXG, 400: R.PANICKED},
@@ -326,8 +393,8 @@ CASES: dict[str, Case] = {
     "rrw": alone(f"{ASLEEP} cv_wait_common __cv_wait rrw_enter_read_impl zfs_getattr", R.RRW, says="for an rrw lock"),
     "queue": alone(f"{ASLEEP} cv_wait_common __cv_wait_sig bqueue_dequeue dmu_send_impl", R.QUEUE),
     "semaphore": alone(f"{ASLEEP} schedule_timeout __down down console_lock", R.LOCK),
-    "taskq": alone(f"{ASLEEP} taskq_wait dmu_objset_find_dp spa_load", R.TASKQ, says="for the tasks of a taskq"),
-    "taskq that is cancelled": alone(f"{ASLEEP} taskq_cancel_id zfsctl_snapshot_unmount_cancel", R.TASKQ),
+    "taskq": alone(f"{ASLEEP} taskq_wait new_user spa_load", R.TASKQ, says="for the tasks of a taskq"),
+    "taskq that is cancelled": alone(f"{ASLEEP} taskq_cancel_id new_user", R.TASKQ),
     "taskq and one that works for it": alone(f"{ASLEEP} taskq_wait_outstanding x", R.TASKQ, locked("w", TASKQ)),
     "inode": alone(
         f"{ASLEEP} __wait_on_freeing_inode find_inode_fast iget_locked", R.INODE, locked("rm", "truncate evict iput")
@@ -458,8 +525,8 @@ CASES: dict[str, Case] = {
         ),
         {10: R.LOCK, 11: R.LOCK},
         set(),
-        chain=(10,),
-        says="nfsd (pid 10) and 1 more wait in __mutex_lock for the lock of an object: may close, the owner of this",
+        chain=(11,),
+        says="smbd (pid 11) and 1 more wait in __mutex_lock for the lock of an object: may close, the owner of this",
         closes=Closes.UNKNOWN,
     ),
     "one that queues to look an object up, and one to give it back": Case(
@@ -947,6 +1014,7 @@ def test_every_holder_of_a_row_can_be_one(row: WaitRow, role: Role) -> None:
     names = dict(
         ZIO="z_wr_iss", ZVOL="zvol", ARC="arc_evict", KSWAPD="kswapd0", KCOMPACTD="kcompactd0", FLUSHER="flush-8:0"
     )
+    names |= dict(JOURNAL="jbd2/sda1-8", Z_RELE="z_zrele", SPL_TASKQ="spl_delay_taskq")
     comm = names.get(role.name, entry.comm.removesuffix(r"\d*").removesuffix(r"(?:/\d*)?"))
     frames = [] if entry.comm else sorted(entry.functions)[:1]
     waiter = thread(1, "x", " ".join([ASLEEP, sorted(row.functions)[0], *sorted(row.asked_by or row.within)[:1]]))
@@ -964,9 +1032,11 @@ def test_every_function_that_holds_a_transaction(function: str) -> None:
     assert pairs(build_graph([QUIESCE, replace(holder, frames=(*holder.frames, "spa_sync"))])) == set()
 
 
-@pytest.mark.parametrize("field", ["top", "fallback", "running", "own", "within", "of", "each", "named", "asked_by"])
+@pytest.mark.parametrize(
+    "field", ["top", "fallback", "running", "own", "within", "of", "each", "named", "asked_by", "vague", "kind"]
+)
 def test_every_mark_of_a_row_is_needed(field: str) -> None:
-    default = {"within": frozenset[str](), "asked_by": frozenset[str](), "of": None}.get(field, False)
+    default = {"within": frozenset[str](), "asked_by": frozenset[str](), "of": None, "kind": ""}.get(field, False)
     rows = [replace(row, **{field: default}) for row in ROWS]  # type: ignore[arg-type]
     extra = [CRITICAL, thread(10, "x", f"{ASLEEP} something_new spl_kmem_cache_alloc")]
     changed = [

@@ -1,0 +1,487 @@
+"""Which function of a stack means which wait, and who ends such a wait: the table behind waitgraph.py.
+
+A wait that is new is one row of `ROWS`, which says where in the source it is; who ends it is in roles.py.
+"""
+
+from __future__ import annotations
+
+from splvm.evidence.waiting.roles import SWAP_IN, SWAP_SUBMIT, TASKQS, TX_ASSIGNED, Role, names
+from splvm.evidence.waiting.waits import SHRINKERS, WaitReason, WaitRow
+
+_PAGE = names(
+    "folio_wait_bit_common folio_wait_bit folio_wait_bit_killable folio_wait_writeback __folio_lock"
+    " __folio_lock_killable __folio_lock_or_retry wait_on_page_bit wait_on_page_bit_common wait_on_page_writeback"
+    " __lock_page __lock_page_killable __lock_page_or_retry"
+)
+
+_TXG = names("txg_wait_open txg_wait_synced txg_wait_synced_impl txg_wait_synced_flags dmu_tx_wait")
+_LOCK = names(
+    "__mutex_lock __mutex_lock_slowpath mutex_lock mutex_lock_nested mutex_lock_killable"
+    " mutex_lock_interruptible __mutex_lock_common __mutex_lock_killable_slowpath"
+    " __mutex_lock_interruptible_slowpath rwsem_down_read_slowpath rwsem_down_write_slowpath"
+    " rwsem_down_read_failed rwsem_down_write_failed rwsem_down_failed_common call_rwsem_down_read_failed"
+    " call_rwsem_down_write_failed down_read down_write down_read_nested down_write_nested down_read_killable"
+    " down_write_killable __down_read __down_write __down __down_common down rt_mutex_slowlock"
+    " rwbase_read_lock rwbase_write_lock __rt_mutex_lock percpu_rwsem_wait percpu_down_write __percpu_down_read"
+)
+_TASKQ = names(
+    "taskq_wait taskq_wait_id taskq_wait_outstanding taskq_wait_check taskq_wait_id_check"
+    " taskq_wait_outstanding_check taskq_cancel_id taskq_destroy"
+)
+_MODULE = names("request_module __request_module call_modprobe")
+
+# The innermost function that is in a row decides; of several rows with it, the first.
+ROWS: tuple[WaitRow, ...] = (
+    WaitRow(
+        WaitReason.HELD,
+        "the host",
+        # The compiler may make one function of the two. Outside of the original they mean nothing: hence `top`.
+        names("slabprobe_held_grow slabprobe_grow_work"),
+        (),
+        "wait_event() of slabprobe_held_grow(), images/slabprobe/hold.c",
+        top=True,
+        named=True,
+    ),
+    WaitRow(
+        WaitReason.PANICKED,
+        "ever: it failed a check of ZFS's own",
+        names("spl_panic spl_debug_bug vcmn_err"),
+        (),
+        "spl_panic() and vcmn_err(), module/os/linux/spl/spl-err.c: they schedule for ever;"
+        " spl_debug_bug(), spl-debug.c before 0.6.4",
+        named=True,
+    ),
+    WaitRow(
+        WaitReason.SLAB_GROWTH,
+        "the slab worker",
+        # The compiler may put spl_cache_grow() into its callers.
+        names("spl_cache_grow spl_cache_refill spl_kmem_cache_alloc"),
+        (Role.SLAB_WORKER,),
+        "wait_event_timeout() on skc_waitq, spl_cache_grow(), module/os/linux/spl/spl-kmem-cache.c",
+        top=True,
+    ),
+    WaitRow(
+        WaitReason.COMMIT,
+        "the commit",
+        names("slabprobe_wait_commit slabprobe_shrink_scan"),
+        (Role.TRANSACTION,),
+        "slabprobe_wait_commit(), images/slabprobe/cycle.c: a shrinker that waits, as a filesystem's does, for commits",
+        own=True,
+    ),
+    WaitRow(
+        WaitReason.TXG,
+        "the transaction group",
+        _TXG,
+        (Role.ZIO,),
+        "a thread of the pipeline does the I/O that the group needs to be synced: openzfs/zfs pull request 4111",
+        own=True,
+        of=Role.ZIO,
+    ),
+    WaitRow(
+        WaitReason.TXG,
+        "the transaction group",
+        _TXG,
+        (Role.ZVOL,),
+        "the group stays open until zvol_write() commits, module/os/linux/zfs/zvol_os.c; reclaim may come in between",
+        own=True,
+        of=Role.ZVOL,
+        within=TX_ASSIGNED,
+    ),
+    WaitRow(
+        WaitReason.TXG,
+        "the transaction group",
+        _TXG,
+        (Role.TXG_SYNC, Role.TXG_QUIESCE),
+        "tx_quiesce_done_cv and tx_sync_done_cv, module/zfs/txg.c; dp_spaceavail_cv of dmu_tx_wait(), dmu_tx.c",
+        own=True,
+        each=True,
+    ),
+    WaitRow(
+        WaitReason.TXG_HOLD,
+        "the open transaction",
+        # The compiler makes one function of the two.
+        names("txg_quiesce txg_quiesce_thread txg_wait_exit"),
+        (Role.TX_HOLDER,),
+        "cv_wait() on tc_cv until tc_count is 0, txg_quiesce(), module/zfs/txg.c",
+        top=True,
+        each=True,
+    ),
+    WaitRow(
+        WaitReason.ZIO,
+        "the I/O",
+        names(
+            "zio_wait vdev_rebuild_range vdev_rebuild_thread vdev_trim_range vdev_trim_ranges vdev_trim_simple"
+            " vdev_trim_l2arc_thread vdev_initialize_write vdev_initialize_thread scan_exec_io dsl_scan_prefetch_thread"
+            " dmu_prefetch_wait_by_dnode spa_load_verify_cb zil_lwb_flush_wait_all ddt_lookup"
+        ),
+        (Role.ZIO,),
+        "io_cv of zio_wait(), module/zfs/zio.c; the others count the I/O that they have in flight, in vdev_rebuild.c,"
+        " vdev_trim.c, vdev_initialize.c, dsl_scan.c, dmu.c, spa.c, zil.c, ddt.c of module/zfs",
+        kind="I/O",
+    ),
+    WaitRow(
+        WaitReason.ZIL,
+        "the log write",
+        names("zil_commit_waiter zil_commit_impl zil_commit"),
+        (Role.ZIO,),
+        "zcw_cv of zil_commit_waiter(), signalled by zil_lwb_flush_vdevs_done(), module/zfs/zil.c",
+        kind="I/O",
+    ),
+    WaitRow(
+        WaitReason.BUFFER,
+        "the buffer",
+        names(
+            "dbuf_read dbuf_read_impl dmu_buf_hold_array_by_dnode arc_read dbuf_noread dbuf_assign_arcbuf"
+            " dbuf_sync_leaf dbuf_read_verify_dnode_crypt dmu_read_abd"
+        ),
+        (Role.ZIO,),
+        "db_changed of dbuf_read(), signalled by dbuf_read_done(), module/zfs/dbuf.c and dmu.c",
+        kind="I/O",
+    ),
+    WaitRow(
+        WaitReason.BIO,
+        "the bio",
+        names("mempool_alloc mempool_alloc_noprof"),
+        (Role.ZVOL, Role.FLUSHER),
+        "bio_alloc_bioset(), block/bio.c, waits until another bio of the pool ends; on a zvol zvol_write() ends it",
+        within=names("bio_alloc_bioset bio_alloc bio_alloc_clone bio_clone_fast"),
+        kind="memory",
+    ),
+    WaitRow(
+        WaitReason.SWAP_IO,
+        "the swap I/O",
+        _PAGE,
+        (Role.ZVOL,),
+        "do_swap_page() locks the page that it reads, mm/memory.c; swap is on a zvol in openzfs #7734",
+        within=SWAP_IN,
+        kind="memory",
+    ),
+    WaitRow(
+        WaitReason.PAGE,
+        "the page",
+        _PAGE | names("__wait_on_buffer __lock_buffer migration_entry_wait_on_locked"),
+        (Role.ZVOL, Role.FLUSHER, Role.KSWAPD, Role.KCOMPACTD, Role.SWAP_USER),
+        "folio_wait_bit_common(), mm/filemap.c (wait_on_page_bit_common() before 5.16); fs/buffer.c; mm/migrate.c",
+        kind="memory",
+    ),
+    WaitRow(
+        WaitReason.SWAP_IO,
+        "the swap I/O",
+        SWAP_SUBMIT | SWAP_IN,
+        (Role.ZVOL,),
+        "mm/page_io.c: a request or a bio is not to be had, or a synchronous read is not back",
+        kind="memory",
+    ),
+    WaitRow(
+        WaitReason.ZVOL,
+        "the range lock",
+        names(
+            "zfs_rangelock_enter zfs_rangelock_enter_impl zfs_rangelock_enter_writer zfs_rangelock_enter_reader"
+            " zfs_range_lock zfs_range_lock_writer zfs_range_lock_reader"
+        ),
+        (Role.RANGE,),
+        "lr_write_cv and lr_read_cv, module/zfs/zfs_rlock.c",
+        kind="a range lock",
+    ),
+    WaitRow(
+        WaitReason.ARC,
+        "the eviction",
+        names("arc_wait_for_eviction arc_shrinker_scan __arc_shrinker_func"),
+        (Role.ARC,),
+        "aew_cv of arc_wait_for_eviction(), module/zfs/arc.c; arc_shrinker_scan(), module/os/linux/zfs/arc_os.c",
+        kind="an eviction",
+    ),
+    WaitRow(
+        WaitReason.SHRINKER,
+        "something that is not known here",
+        SHRINKERS,
+        (),
+        "do_shrink_slab(), mm/shrinker.c: the shrinker's own wait is not in this table",
+    ),
+    WaitRow(
+        WaitReason.RECLAIM,
+        "the reclaim",
+        names(
+            "reclaim_throttle throttle_direct_reclaim wait_iff_congested congestion_wait shrink_folio_list"
+            " shrink_page_list shrink_inactive_list shrink_lruvec shrink_node shrink_zone balance_pgdat"
+        ),
+        (Role.KSWAPD, Role.ZVOL, Role.FLUSHER),
+        "reclaim_throttle() and throttle_direct_reclaim(), mm/vmscan.c; congestion_wait() until 5.15, mm/backing-dev.c",
+        kind="memory",
+    ),
+    WaitRow(
+        WaitReason.RECLAIM,
+        "the reclaim",
+        names("do_try_to_free_pages try_to_free_pages try_to_free_mem_cgroup_pages __alloc_pages_slowpath"),
+        (Role.KSWAPD, Role.ZVOL, Role.FLUSHER),
+        "__alloc_pages_slowpath(), mm/page_alloc.c, tries again and again as long as it sees progress",
+        running=True,
+        kind="memory",
+    ),
+    WaitRow(
+        WaitReason.LOCK,
+        "the lock of a device's queue",
+        _LOCK,
+        (Role.VDEV_QUEUE,),
+        "vq_lock of vdev_queue_io_done(), module/zfs/vdev_queue.c: openzfs/zfs pull request 4111",
+        asked_by=names("vdev_queue_io_done vdev_queue_io vdev_queue_change_io_priority"),
+        kind="a device's queue",
+    ),
+    WaitRow(
+        WaitReason.LOCK,
+        "the lock of an object",
+        _LOCK,
+        (Role.OBJECT,),
+        "z_hold_mtx, later zfs_znode_hold_enter(), module/os/linux/zfs/zfs_znode.c: openzfs/zfs issue 4106",
+        asked_by=names("zfs_zget zfs_zinactive zfs_znode_hold_enter zfs_rezget zfs_mknode"),
+        kind="an object",
+    ),
+    WaitRow(
+        WaitReason.LOCK,
+        "a lock",
+        _LOCK,
+        (),
+        "kernel/locking/mutex.c, rwsem.c, semaphore.c and rtmutex.c: the owner is in the lock and in no stack",
+    ),
+    WaitRow(
+        WaitReason.CONFIG,
+        "the pool's configuration lock",
+        names("spa_config_enter spa_config_enter_impl spa_config_enter_mmp spa_config_enter_priority spa_vdev_enter"),
+        (),
+        "scl_cv of spa_config_enter_impl(), module/zfs/spa_misc.c: readers and writer are counted in no stack",
+    ),
+    WaitRow(
+        WaitReason.RRW,
+        "an rrw lock",
+        names(
+            "rrw_enter rrw_enter_read rrw_enter_read_impl rrw_enter_read_prio rrw_enter_write rrm_enter rrm_enter_read"
+            " rrm_enter_write"
+        ),
+        (),
+        "rr_cv of rrw_enter_read_impl() and rrw_enter_write(), module/zfs/rrwlock.c",
+    ),
+    *(
+        WaitRow(
+            WaitReason.TASKQ,
+            f"the tasks of the taskq {name}",
+            _TASKQ,
+            (role,),
+            f"taskq_wait() and its kin, for the taskq of that name: {source}",
+            asked_by=asked_by,
+            kind=name,
+        )
+        for role, name, asked_by, source in TASKQS
+    ),
+    WaitRow(
+        WaitReason.TASKQ,
+        "the tasks of a taskq",
+        _TASKQ,
+        (Role.TASKQ,),
+        "tq_wait_waitq of taskq_wait() and its kin, module/os/linux/spl/spl-taskq.c",
+        kind="a taskq",
+        vague=True,
+    ),
+    WaitRow(
+        WaitReason.QUEUE,
+        "the other end of a queue",
+        names(
+            "bqueue_enqueue bqueue_enqueue_impl bqueue_dequeue traverse_visitbp traverse_impl traverse_prefetcher"
+            " do_dump range_free dmu_recv_stream"
+        ),
+        (),
+        "bq_add_cv and bq_pop_cv, module/zfs/bqueue.c; dmu_traverse.c, dmu_send.c, dmu_recv.c of module/zfs",
+    ),
+    WaitRow(
+        WaitReason.INODE,
+        "the inode",
+        names(
+            "__wait_on_freeing_inode find_inode find_inode_fast inode_wait_for_writeback __inode_wait_for_writeback"
+            " inode_sleep_on_writeback evict_inodes wait_on_inode inode_dio_wait __inode_dio_wait d_alloc_parallel"
+        ),
+        (Role.EVICTOR, Role.FLUSHER),
+        "__wait_on_freeing_inode(), fs/inode.c, until evict() is done; inode_wait_for_writeback(), fs/fs-writeback.c;"
+        " d_alloc_parallel(), fs/dcache.c, until another lookup of the name is done",
+        kind="an inode",
+    ),
+    WaitRow(
+        WaitReason.MODULE,
+        "the module",
+        names("call_usermodehelper_exec"),
+        (),
+        "__request_module(), kernel/module/kmod.c: modprobe is to end",
+        within=_MODULE,
+    ),
+    WaitRow(
+        WaitReason.MODULE,
+        "the module",
+        names("load_module idempotent_init_module idempotent_wait_for_completion resolve_symbol_wait") | _MODULE,
+        (),
+        "module_wq and idempotent_init_module(), kernel/module/main.c: another one loads it",
+    ),
+    WaitRow(
+        WaitReason.UMOUNT,
+        "the program that mounts or unmounts",
+        names(
+            "call_usermodehelper_exec call_usermodehelper zfsctl_snapshot_mount zfsctl_snapshot_unmount autofs_wait"
+            " autofs_mount_wait zpl_snapdir_manage zfsctl_snapshot_invalidate super_lock"
+        ),
+        (Role.UMOUNTER,),
+        "zfsctl_snapshot_mount() and se_cv, module/os/linux/zfs/zfs_ctldir.c; autofs_wait(), fs/autofs/waitq.c;"
+        " super_lock(), fs/super.c, since 6.6",
+        kind="a mount",
+    ),
+    WaitRow(
+        WaitReason.MEMCG,
+        "its memory cgroup to come below its limit",
+        names("mem_cgroup_handle_over_high __mem_cgroup_handle_over_high mem_cgroup_oom_synchronize"),
+        (),
+        "mem_cgroup_handle_over_high(), mm/memcontrol.c: a penalty of 2 s at most, again and again",
+        named=True,
+    ),
+    WaitRow(
+        WaitReason.KTHREAD,
+        "a new thread",
+        names(
+            "__kthread_create_on_node kthread_create_on_node __thread_create taskq_thread_create spl_kthread_create"
+            " taskq_create"
+        ),
+        (Role.KTHREADD,),
+        "kthread_create_on_node(), kernel/kthread.c: kthreadd makes the thread",
+    ),
+    WaitRow(
+        WaitReason.DIRTY,
+        "dirty pages to be written",
+        names("balance_dirty_pages balance_dirty_pages_ratelimited balance_dirty_pages_ratelimited_flags"),
+        (Role.FLUSHER,),
+        "balance_dirty_pages(), mm/page-writeback.c: it sleeps 200 ms at most, again and again",
+        kind="memory",
+    ),
+    WaitRow(
+        WaitReason.ZFS_LOCK,
+        "a lock of ZFS's own",
+        names("zfs_dirent_lock zrl_add_impl zrl_add spa_namespace_wait spa_namespace_enter"),
+        (),
+        "dl_cv of zfs_dirent_lock(), module/os/linux/zfs/zfs_dir.c; zr_cv, module/zfs/zrlock.c; spa_namespace_cv,"
+        " module/zfs/spa_misc.c",
+    ),
+    WaitRow(
+        WaitReason.METASLAB,
+        "the metaslab",
+        names("metaslab_load_wait metaslab_flush_wait metaslab_group_disable_wait metaslab_group_disabled_increment"),
+        (Role.METASLAB,),
+        "ms_load_cv, ms_flush_cv and mg_ms_disabled_cv, module/zfs/metaslab.c",
+        kind="a metaslab",
+    ),
+    WaitRow(
+        WaitReason.REFERENCES,
+        "the last user of it",
+        names("spa_evicting_os_wait dnode_special_close spl_kmem_cache_destroy zvol_remove_minors_impl zil_suspend"),
+        (),
+        "spa_misc.c, dnode.c, zvol.c and zil.c of module/zfs; skc_ref, module/os/linux/spl/spl-kmem-cache.c",
+    ),
+    WaitRow(
+        WaitReason.STOP,
+        "another thread to end or to pause",
+        names(
+            "zthr_cancel zthr_cancel_impl zthr_wait_cycle_done kthread_stop txg_sync_stop mmp_thread_stop"
+            " vdev_initialize_stop_wait vdev_initialize_stop_wait_impl vdev_rebuild_stop_wait vdev_trim_stop_wait"
+            " vdev_trim_stop_wait_impl vdev_autotrim_stop_wait spa_async_suspend spa_vdev_remove_suspend"
+            " l2arc_remove_vdev l2arc_spa_rebuild_stop dsl_dir_cancel_waiters spa_wake_waiters spa_deactivate"
+        ),
+        (),
+        "zthr.c, txg.c, mmp.c, vdev_*.c, spa.c, arc.c and dsl_dir.c of module/zfs; kthread_stop(), kernel/kthread.c",
+    ),
+    WaitRow(
+        WaitReason.SUSPENDED,
+        "the pool to be resumed: it is suspended",
+        names("zio_resume_wait"),
+        (),
+        "spa_suspend_cv of zio_resume_wait(), module/zfs/zio.c",
+        named=True,
+    ),
+    WaitRow(
+        WaitReason.REMOTE,
+        "the answer of a server",
+        names("rpc_wait_bit_killable nfs_wait_bit_killable nfs_wait_bit_uninterruptible wait_for_response"),
+        (),
+        "rpc_wait_bit_killable(), net/sunrpc/sched.c; nfs_wait_bit_killable(), fs/nfs/inode.c;"
+        " wait_for_response(), fs/smb/client/transport.c",
+        named=True,
+    ),
+    WaitRow(
+        WaitReason.JOURNAL,
+        "the journal of ext4",
+        names(
+            "jbd2_journal_commit_transaction jbd2_log_wait_commit jbd2_log_do_checkpoint start_this_handle"
+            " wait_transaction_locked wait_transaction_switching do_get_write_access jbd2_complete_transaction"
+        ),
+        (Role.JOURNAL,),
+        "j_wait_done_commit and j_wait_transaction_locked, fs/jbd2/{commit,journal,transaction}.c",
+        kind="a journal",
+    ),
+    WaitRow(
+        WaitReason.RCU,
+        "all readers of RCU",
+        names(
+            "synchronize_rcu synchronize_rcu_normal synchronize_rcu_expedited __wait_rcu_gp synchronize_sched"
+            " synchronize_srcu __synchronize_srcu rcu_barrier"
+        ),
+        (),
+        "synchronize_rcu(), kernel/rcu/tree.c; __synchronize_srcu(), kernel/rcu/srcutree.c",
+    ),
+    WaitRow(
+        WaitReason.WORKQUEUE,
+        "the work of a workqueue",
+        names("__flush_work flush_work __flush_workqueue flush_workqueue drain_workqueue kthread_flush_work"),
+        (),
+        "__flush_work() and __flush_workqueue(), kernel/workqueue.c",
+    ),
+    WaitRow(
+        WaitReason.DEVICE,
+        "the device's queue, which is frozen",
+        names("blk_mq_freeze_queue_wait blk_queue_enter __bio_queue_enter bio_queue_enter"),
+        (),
+        "mq_freeze_wq of blk_queue_enter(), block/blk-core.c: until it is thawed, or other requests are at their end",
+    ),
+    WaitRow(
+        WaitReason.DEVICE,
+        "the device",
+        names("submit_bio_wait blkdev_issue_flush blk_execute_rq blkdev_issue_discard scsi_execute_cmd"),
+        (),
+        "submit_bio_wait(), block/bio.c; blk_execute_rq(), block/blk-mq.c: the end of the request",
+        named=True,
+    ),
+    WaitRow(
+        WaitReason.DEVICE,
+        "a place in the device's queue",
+        names("rq_qos_wait wbt_wait blk_mq_get_tag get_request_wait __blk_mq_get_tag bt_get"),
+        (),
+        "rq_qos_wait(), block/blk-rq-qos.c; blk_mq_get_tag(), block/blk-mq-tag.c: other requests are to end",
+        fallback=True,
+        named=True,
+    ),
+    WaitRow(
+        WaitReason.COMPLETION,
+        "a completion",
+        names("wait_for_completion wait_for_completion_io wait_for_completion_timeout wait_for_completion_killable"),
+        (),
+        "kernel/sched/completion.c: whoever completes it is in no stack",
+        fallback=True,
+    ),
+    WaitRow(
+        WaitReason.IDLE,
+        "work",
+        # In state D where there is no TASK_IDLE, that is, before 4.2, and where nobody used it.
+        names(
+            "taskq_thread txg_thread_wait worker_thread rescuer_thread kthread_worker_fn smpboot_thread_fn kthreadd"
+            " kswapd kswapd_try_to_sleep kcompactd rcu_gp_kthread critical_thread one_round arc_reap_cb zthr_procedure"
+        ),
+        (),
+        "the loops of kernel threads: kernel/workqueue.c, kthread.c, smpboot.c, mm/vmscan.c; spl-taskq.c, txg.c;"
+        " idle() of images/slabprobe/threads.c; the delay() of arc_reap_cb(), module/zfs/arc.c",
+        top=True,
+    ),
+)
+# Functions of threads that wait for work.
+IDLE = frozenset(name for row in ROWS if row.reason is WaitReason.IDLE for name in row.functions)
+UNKNOWN_ROW = WaitRow(WaitReason.UNKNOWN, "something that is not known here", frozenset(), (), "this table")
