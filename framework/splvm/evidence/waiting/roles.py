@@ -32,6 +32,8 @@ class Role(enum.StrEnum):
     VDEV_QUEUE = "vdev_queue"
     OBJECT = "object"
     RANGE = "range"
+    PAGE = "page"
+    CONFIG = "config"
     METASLAB = "metaslab"
     JOURNAL = "journal"
     Z_RELE = "z_rele"
@@ -213,10 +215,31 @@ ROLES: tuple[RoleRow, ...] = (
         "zfs_rangelock_enter() near the beginning of these, module/zfs/{zfs_vnops,zvol}.c and module/os/linux/zfs",
         functions=names(
             "zfs_write zfs_read zfs_get_data zfs_putpage zfs_free_range zfs_extend zfs_trunc zfs_clone_range"
-            " zvol_write zvol_read zvol_get_data zvol_discard"
+            " zfs_holey zfs_holey_common zfs_getpage zvol_write zvol_read zvol_get_data zvol_discard"
         ),
         # The lock is given back before that, or is not taken yet.
         before=names("zil_commit zfs_rangelock_enter zfs_rangelock_enter_impl zfs_range_lock rrm_enter_read zfs_enter"),
+    ),
+    RoleRow(
+        Role.PAGE,
+        "the page is locked or marked as written back, mm/filemap.c, mm/page-writeback.c: openzfs/zfs issue 2976",
+        functions=names(
+            "zfs_putpage zpl_putpage zpl_writepage zpl_writepages zpl_readpage zpl_read_folio filemap_read_folio"
+            " write_cache_pages writeback_iter"
+        ),
+        # No page is held there any more, or not yet.
+        before=names("zil_commit filemap_get_pages"),
+    ),
+    RoleRow(
+        Role.CONFIG,
+        "spa_vdev_enter() to spa_vdev_exit(), module/zfs/{spa,vdev_rebuild}.c: openzfs/zfs issue 18210",
+        functions=names(
+            "spa_vdev_attach spa_vdev_add spa_vdev_detach spa_vdev_remove spa_vdev_split_mirror vdev_rebuild_thread"
+        ),
+        before=names(
+            "spa_vdev_enter spa_config_enter spa_vdev_exit spa_vdev_config_exit spa_vdev_config_enter"
+            " vdev_rebuild_range vdev_rebuild_ranges txg_wait_synced"
+        ),
     ),
     RoleRow(
         Role.METASLAB,

@@ -380,6 +380,8 @@ class _Builder:
         if wait is None:
             if self.is_busy(pid):
                 state = _shown(self.threads[pid].state, 1)
+                if state == "?":
+                    return "may be blocked: nothing says its state", Closes.UNKNOWN
                 return "runs (state R)" if state == "R" else f"is not blocked (state {state})", Closes.CHAIN
             idle = Closes.UNKNOWN if waiter is None else self.if_idle(self.waits[waiter].row)
             return f"is idle (state {_shown(self.threads[pid].state, 1)})", idle
@@ -507,7 +509,7 @@ class _Builder:
 
 
 # Locks that stacks tell kinds of.
-LOCKS = frozenset((WaitReason.LOCK, WaitReason.ZVOL))
+LOCKS = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.CONFIG))
 # Locks that have an owner.
 _OWNED = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.RRW, WaitReason.CONFIG, WaitReason.ZFS_LOCK))
 

@@ -332,6 +332,43 @@ CASES: dict[str, Case] = {
         chain=(10,),
         closes=Closes.UNKNOWN,
     ),
+    "a page and a range lock": Case(
+        (
+            thread(10, "fallocate", f"{PAGE_WAIT} truncate_inode_pages_range zfs_free_range zfs_freesp zfs_space"),
+            thread(20, "fsx", f"{CV} zfs_rangelock_enter_writer zfs_rangelock_enter_impl zfs_putpage zpl_writepages"),
+        ),
+        {10: R.PAGE, 20: R.ZVOL},
+        {(10, 20), (20, 10)},
+        cycle=(10, 20),
+    ),
+    "the configuration and a transaction group": Case(
+        (
+            thread(400, "txg_sync", f"{CV} spa_config_enter spa_sync txg_sync_thread {KTHREAD}"),
+            thread(20, "zed", f"{CV} dmu_tx_wait dmu_tx_assign vdev_rebuild_initiate vdev_rebuild spa_vdev_attach"),
+            thread(21, "mmp", f"{CV} spa_config_enter vdev_count_leaves mmp_thread {KTHREAD}"),
+        ),
+        {400: R.CONFIG, 20: R.TXG, 21: R.CONFIG},
+        {(400, 20), (20, 400), (21, 20)},
+        cycle=(400, 20),
+    ),
+    "a configuration that was given back": Case(
+        (
+            thread(400, "txg_sync", f"{CV} spa_config_enter spa_sync txg_sync_thread {KTHREAD}"),
+            thread(20, "zpool", f"{CV} txg_wait_synced spa_vdev_config_exit spa_vdev_exit spa_vdev_attach"),
+        ),
+        {400: R.CONFIG, 20: R.TXG},
+        {(20, 400)},
+        chain=(20, 400),
+        closes=Closes.UNKNOWN,
+    ),
+    "a holder of which nothing is known": Case(
+        (CRITICAL, thread(77, "", GROW_WORK, "?")),
+        {90: R.SLAB_GROWTH},
+        {(90, 77)},
+        chain=(90, 77),
+        says="which may be blocked: nothing says its state: may close",
+        closes=Closes.UNKNOWN,
+    ),
     "dirty pages": alone(
         f"{ASLEEP} io_schedule_timeout balance_dirty_pages generic_perform_write",
         R.DIRTY,
@@ -389,7 +426,9 @@ CASES: dict[str, Case] = {
         says="txg_sync (pid 400), which waits in spl_panic for ever: it failed a check of ZFS's own: a chain",
     ),
     # Locks and what else has no owner in a stack.
-    "configuration": alone(f"{ASLEEP} cv_wait_common __cv_wait spa_config_enter zio_vdev_io_start", R.CONFIG),
+    "configuration": alone(
+        f"{ASLEEP} cv_wait_common __cv_wait spa_config_enter zio_vdev_io_start", R.CONFIG, says="lock: may close"
+    ),
     "rrw": alone(f"{ASLEEP} cv_wait_common __cv_wait rrw_enter_read_impl zfs_getattr", R.RRW, says="for an rrw lock"),
     "queue": alone(f"{ASLEEP} cv_wait_common __cv_wait_sig bqueue_dequeue dmu_send_impl", R.QUEUE),
     "semaphore": alone(f"{ASLEEP} schedule_timeout __down down console_lock", R.LOCK),
