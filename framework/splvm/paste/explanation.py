@@ -223,7 +223,7 @@ def conclude(reading: Reading) -> Explanation:
         locks = {wait.thread.pid: lock for wait in graph.waits if (lock := moment.lock_of(wait.thread.pid, wait))}
         moments.append(MomentShown(moment.source, graph, locks, moment.cut))
     moments = _open_moved(kept, moments)
-    stacks = [[frozenset(thread.stack) for thread in moment.threads.values()] for moment in kept]
+    stacks = [_shapes(moment, shown.graph) for moment, shown in zip(kept, moments, strict=True)]
     table = known_table()
     slab = tuple(reading.files.slabs.readings)
     draft = Explanation(
@@ -256,6 +256,12 @@ def _task(thread: Thread, place: int | None) -> Task:
         place,
         thread.line,
     )
+
+
+def _shapes(moment: Moment, graph: WaitGraph) -> list[frozenset[str]]:
+    """The functions of each thread, and what it waits for, in the form of the table of what is known."""
+    reasons = {wait.thread.pid: f"@{wait.reason}" for wait in graph.waits}
+    return [frozenset((*thread.stack, reasons.get(pid, ""))) for pid, thread in moment.threads.items()]
 
 
 def _is_known(row: KnownIssue, findings: Sequence[PasteFinding], stacks: Sequence[Sequence[frozenset[str]]]) -> bool:

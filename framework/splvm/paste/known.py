@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-# Functions of which one has to be in a stack; all the groups of a shape have to be in the same one.
+# Functions, or reasons as "@zio", of which one has to be in a stack, and with "!" before them none; all the groups of a
+# shape have to be in the same stack.
 Shape = tuple[frozenset[str], ...]
 
 
@@ -99,5 +100,10 @@ def _assign(threads: Sequence[Shape], at: int, stacks: Sequence[frozenset[str]],
 
 
 def has_shape(shape: Shape, stack: frozenset[str]) -> bool:
-    """Whether all of it is in one stack."""
-    return all(not group.isdisjoint(stack) for group in shape)
+    """Whether all of it is in one stack, given as its functions and what its thread waits for."""
+    return all(_has_group(group, stack) for group in shape)
+
+
+def _has_group(group: frozenset[str], stack: frozenset[str]) -> bool:
+    unwanted = {name[1:] for name in group if name[:1] == "!"}
+    return unwanted.isdisjoint(stack) if unwanted else not group.isdisjoint(stack)
