@@ -207,10 +207,16 @@ _LOOSE = (
 )
 
 
+# What people number their stacks by.
+_COUNTED = frozenset(("thread", "stack", "process", "task", "trace", "cpu"))
+
+
 def loose_head(line: str) -> Head | None:
     """Whose stack it is by the line before it; only for stacks that nothing else says it of."""
     for pattern in _LOOSE:
         if match := pattern.match(line.strip()[:240]):
             found = match.groupdict()
+            if (found["comm"] or "").lower() in _COUNTED:
+                return None
             return Head("stack", int(found["pid"]), found["comm"] or "", found.get("state") or "?")
     return None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from splvm.evidence.waiting.zfslocks import LOCKS
+
 
 class Role(enum.StrEnum):
     """Who can end a wait."""
@@ -36,6 +38,12 @@ class Role(enum.StrEnum):
     CONFIG = "config"
     METASLAB = "metaslab"
     JOURNAL = "journal"
+    NAMESPACE = "namespace"
+    ZVOL_STATE = "zvol_state"
+    BLOCK_DEVICE = "block_device"
+    LOG_WRITER = "log_writer"
+    TEARDOWN = "teardown"
+    POOL_CONFIG = "pool_config"
     Z_RELE = "z_rele"
     Z_DRAIN = "z_drain"
     Z_ZVOL = "z_zvol"
@@ -85,7 +93,7 @@ TX_ASSIGNED = names(
 
 # Taskqs by name, and who waits for their tasks. A name of a thread has 15 characters at most.
 TASKQS: tuple[tuple[Role, str, frozenset[str], str], ...] = (
-    (Role.Z_RELE, "z_zrele", names("zfsvfs_teardown zfs_preumount"), "zfs_vfsops.c; z_iput before 2.1"),
+    (Role.Z_RELE, "z_zrele", names("zfsvfs_teardown zfs_sb_teardown zfs_preumount"), "zfs_vfsops.c; z_iput before 2.1"),
     (Role.Z_DRAIN, "z_unlinked_drain", names("zfs_unlinked_drain_stop_wait"), "zfs_dir.c"),
     (
         Role.Z_ZVOL,
@@ -215,7 +223,8 @@ ROLES: tuple[RoleRow, ...] = (
         "zfs_rangelock_enter() near the beginning of these, module/zfs/{zfs_vnops,zvol}.c and module/os/linux/zfs",
         functions=names(
             "zfs_write zfs_read zfs_get_data zfs_putpage zfs_free_range zfs_extend zfs_trunc zfs_clone_range"
-            " zfs_holey zfs_holey_common zfs_getpage zvol_write zvol_read zvol_get_data zvol_discard"
+            " zfs_freesp zfs_space zfs_holey zfs_holey_common zfs_getpage zvol_write zvol_read zvol_get_data"
+            " zvol_discard"
         ),
         # The lock is given back before that, or is not taken yet.
         before=names("zil_commit zfs_rangelock_enter zfs_rangelock_enter_impl zfs_range_lock rrm_enter_read zfs_enter"),
@@ -252,6 +261,10 @@ ROLES: tuple[RoleRow, ...] = (
         "kjournald2(), fs/jbd2/journal.c",
         comm=r"jbd2/.*",
         functions=names("kjournald2"),
+    ),
+    *(
+        RoleRow(Role(lock.role), lock.source, functions=names(lock.held_in), before=names(lock.before))
+        for lock in {lock.role: lock for lock in LOCKS}.values()
     ),
     *(
         RoleRow(role, f"module/os/linux/zfs or module/zfs: {source}", comm=comm)

@@ -135,7 +135,7 @@ class _Builder:
             for rank, role in enumerate(roles):
                 if has_role(thread, role):
                     self.ranks.setdefault(pid, rank)
-                    if role.title or not thread.comm:
+                    if role.title or (role.comm and not thread.comm):
                         self.titles.setdefault(pid, role.title or f"the {role.role} thread")
                     self.members[role.role][pid] = None
         self.roles = roles
@@ -389,6 +389,8 @@ class _Builder:
             return "is held by slabprobe until the host releases it", Closes.CHAIN
         if not wait.thread.frames:
             return "waits, without a stack in the text", Closes.UNKNOWN
+        if wait.tells_nothing:
+            return "waits, and its stack is cut before it says for what", Closes.UNKNOWN
         waits = f"{_verb(wait)} for {wait.row.noun}"
         if owner := self.notes.owners.get(pid):
             name = f"{_shown(owner.comm, MAX_NAME_CHARS)} (pid {owner.pid})" if owner.comm else f"pid {owner.pid}"
@@ -420,9 +422,9 @@ class _Builder:
             return "another thread may be the one, and is not in the text"
         if pid in self.notes.owners:
             return "the stack of the owner is not in the text"
-        if not wait.thread.frames:
+        if not wait.thread.frames or wait.tells_nothing:
             return "nothing says what it waits for"
-        if wait.reason in LOCKS:
+        if wait.reason in _OWNED:
             return "the owner of this lock is not in the text"
         if wait.reason in (WaitReason.UNKNOWN, WaitReason.SHRINKER):
             return "what ends this wait is not known"
@@ -509,7 +511,7 @@ class _Builder:
 
 
 # Locks that stacks tell kinds of.
-LOCKS = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.CONFIG))
+LOCKS = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.CONFIG, WaitReason.RRW))
 # Locks that have an owner.
 _OWNED = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.RRW, WaitReason.CONFIG, WaitReason.ZFS_LOCK))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from splvm.evidence.waiting.roles import SWAP_IN, SWAP_SUBMIT, TASKQS, TX_ASSIGNED, Role, names
 from splvm.evidence.waiting.waits import SHRINKERS, WaitReason, WaitRow
+from splvm.evidence.waiting.zfslocks import LOCKS
 
 _PAGE = names(
     "folio_wait_bit_common folio_wait_bit folio_wait_bit_killable folio_wait_writeback __folio_lock"
@@ -26,7 +27,11 @@ _LOCK = names(
 )
 _TASKQ = names(
     "taskq_wait taskq_wait_id taskq_wait_outstanding taskq_wait_check taskq_wait_id_check"
-    " taskq_wait_outstanding_check taskq_cancel_id taskq_destroy"
+    " taskq_wait_outstanding_check taskq_cancel_id taskq_destroy taskq_wait_all taskq_wait_all_id"
+)
+_RRW = names(
+    "rrw_enter rrw_enter_read rrw_enter_read_impl rrw_enter_read_prio rrw_enter_write rrm_enter rrm_enter_read"
+    " rrm_enter_write"
 )
 _MODULE = names("request_module __request_module call_modprobe")
 
@@ -159,6 +164,15 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.PAGE,
         "the page",
+        _PAGE,
+        (Role.PAGE, Role.LOG_WRITER, Role.FLUSHER),
+        "zfs_putpage_commit_cb(), module/os/linux/zfs/zfs_vnops_os.c: writeback of a page ends when the log has it",
+        within=names("zfs_freesp zfs_free_range zfs_trunc zfs_extend zfs_space zfs_putpage zpl_writepages zpl_fsync"),
+        kind="memory",
+    ),
+    WaitRow(
+        WaitReason.PAGE,
+        "the page",
         _PAGE | names("__wait_on_buffer __lock_buffer migration_entry_wait_on_locked"),
         (Role.ZVOL, Role.PAGE, Role.FLUSHER, Role.KSWAPD, Role.KCOMPACTD, Role.SWAP_USER),
         "folio_wait_bit_common(), mm/filemap.c (wait_on_page_bit_common() before 5.16); fs/buffer.c; mm/migrate.c",
@@ -236,6 +250,19 @@ ROWS: tuple[WaitRow, ...] = (
         asked_by=names("zfs_zget zfs_zinactive zfs_znode_hold_enter zfs_rezget zfs_mknode"),
         kind="an object",
     ),
+    *(
+        WaitRow(
+            WaitReason.LOCK,
+            lock.noun,
+            _LOCK,
+            (Role(lock.role),),
+            lock.source,
+            asked_by=names(lock.asked_by),
+            kind=lock.role,
+        )
+        for lock in LOCKS
+        if not lock.rrw
+    ),
     WaitRow(
         WaitReason.LOCK,
         "a lock",
@@ -251,15 +278,18 @@ ROWS: tuple[WaitRow, ...] = (
         "scl_cv of spa_config_enter_impl(), module/zfs/spa_misc.c: readers and writer are counted in no stack",
         kind="the configuration",
     ),
-    WaitRow(
-        WaitReason.RRW,
-        "an rrw lock",
-        names(
-            "rrw_enter rrw_enter_read rrw_enter_read_impl rrw_enter_read_prio rrw_enter_write rrm_enter rrm_enter_read"
-            " rrm_enter_write"
-        ),
-        (),
-        "rr_cv of rrw_enter_read_impl() and rrw_enter_write(), module/zfs/rrwlock.c",
+    *(
+        WaitRow(
+            WaitReason.RRW,
+            lock.noun,
+            _RRW,
+            (Role(lock.role),),
+            f"rr_cv of rrw_enter_read_impl() and rrw_enter_write(), module/zfs/rrwlock.c; {lock.source}",
+            asked_by=names(lock.asked_by),
+            kind=lock.role,
+        )
+        for lock in LOCKS
+        if lock.rrw
     ),
     *(
         WaitRow(

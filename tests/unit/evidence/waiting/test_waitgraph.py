@@ -21,6 +21,7 @@ from splvm.evidence.waiting.waitedges import Basis, Closes, Owner
 from splvm.evidence.waiting.waitgraph import MAX_EDGES, WaitGraph, build_graph
 from splvm.evidence.waiting.waitrows import ROWS, UNKNOWN_ROW
 from splvm.evidence.waiting.waits import WaitReason, WaitRow
+from splvm.evidence.waiting.zfslocks import LOCKS
 
 FUZZ = settings(deadline=None, max_examples=200, derandomize=True)
 DATA = (PROJECT / "tests" / "data") / "sysrq"
@@ -398,6 +399,54 @@ CASES: dict[str, Case] = {
     "taskq spl_kmem_cache": alone(
         f"{ASLEEP} taskq_wait_id taskq_cancel_id spl_kmem_cache_destroy", R.TASKQ, locked("spl_kmem_cache")
     ),
+    **{
+        f"{lock.role}, {'rrw' if lock.rrw else 'lock'}": alone(
+            f"{ASLEEP} {'rrw_enter_read' if lock.rrw else '__mutex_lock'} {min((lock.asked_by or 'x').split())} y",
+            R.RRW if lock.rrw else R.LOCK,
+            locked("holder", f"new_function {lock.held_in.split()[0]} x"),
+            says=f"for {lock.noun} of holder (pid 20)",
+        )
+        for lock in LOCKS
+    },
+    "zvols and a pool's configuration": Case(
+        (
+            thread(400, "txg_sync", f"{ASLEEP} __mutex_lock zvol_rename_minors dsl_sync_task_sync spa_sync {KTHREAD}"),
+            thread(20, "blkid", f"{CV} rrw_enter_read rrw_enter dsl_pool_config_enter dmu_objset_own zvol_open"),
+        ),
+        {400: R.LOCK, 20: R.RRW},
+        {(400, 20), (20, 400)},
+        cycle=(400, 20),
+        says="for the lock of all zvols of blkid (pid 20); blkid (pid 20) waits in rrw_enter_read for the configuration"
+        " of a pool's datasets of txg_sync (pid 400)",
+    ),
+    "an unmount and its taskq": Case(
+        (
+            thread(10, "umount", f"{ASLEEP} taskq_wait_all taskq_wait zfs_sb_teardown zfs_umount"),
+            thread(20, "zfs_iput_taskq/", f"{CV} rrw_enter_read zpl_writepages write_inode_now iput {TASKQ}"),
+        ),
+        {10: R.TASKQ, 20: R.RRW},
+        {(10, 20), (20, 10)},
+        cycle=(20, 10),
+    ),
+    "a block device and all pools": Case(
+        (
+            thread(10, "zpool", f"{ASLEEP} __mutex_lock __blkdev_get vdev_disk_open vdev_open spa_vdev_add"),
+            thread(20, "udevd", f"{ASLEEP} __mutex_lock spa_open_common dmu_objset_own zvol_open blkdev_open"),
+        ),
+        {10: R.LOCK, 20: R.LOCK},
+        {(10, 20), (20, 10)},
+        cycle=(10, 20),
+    ),
+    "a page that the log is to write": Case(
+        (
+            thread(10, "fsx", f"{ASLEEP} wait_on_page_bit truncate_inode_pages_range zfs_freesp zfs_space"),
+            thread(20, "fsync", f"{CV} zfs_rangelock_enter_impl zfs_get_data zil_commit_impl zfs_fsync"),
+            thread(21, "sync", f"{ASLEEP} __mutex_lock zil_commit_impl zfs_sync"),
+        ),
+        {10: R.PAGE, 20: R.ZVOL, 21: R.LOCK},
+        {(10, 20), (20, 10), (21, 20)},
+        cycle=(10, 20),
+    ),
     "any taskq proves nothing": Case(
         (
             thread(400, "txg_sync", f"{ASLEEP} taskq_wait new_user spa_sync txg_sync_thread {KTHREAD}"),
@@ -429,7 +478,11 @@ CASES: dict[str, Case] = {
     "configuration": alone(
         f"{ASLEEP} cv_wait_common __cv_wait spa_config_enter zio_vdev_io_start", R.CONFIG, says="lock: may close"
     ),
-    "rrw": alone(f"{ASLEEP} cv_wait_common __cv_wait rrw_enter_read_impl zfs_getattr", R.RRW, says="for an rrw lock"),
+    "rrw": alone(
+        f"{ASLEEP} cv_wait_common __cv_wait rrw_enter_read_impl zfs_getattr",
+        R.RRW,
+        says="for the teardown lock of a file system",
+    ),
     "queue": alone(f"{ASLEEP} cv_wait_common __cv_wait_sig bqueue_dequeue dmu_send_impl", R.QUEUE),
     "semaphore": alone(f"{ASLEEP} schedule_timeout __down down console_lock", R.LOCK),
     "taskq": alone(f"{ASLEEP} taskq_wait new_user spa_load", R.TASKQ, says="for the tasks of a taskq"),
