@@ -64,6 +64,13 @@ def test_a_stack_read_by_hand_needs_no_name() -> None:
     assert "of the txg_sync thread (pid 1423)" in said(found)
 
 
+def test_a_number_is_no_pid() -> None:
+    text = "Thread 1:\n" + frames(SYNC, "[<0>]") + "\nThread 2:\n" + frames(WORKER, "[<0>]")
+    found = explain(text)
+    assert [it.pid for it in found.tasks] == [None, None]
+    assert found.closes is Closes.CYCLE
+
+
 @pytest.mark.parametrize(
     ("again", "moments"), [(SYNC, 1), ("cv_wait_common zio_wait spa_sync txg_sync_thread", 2)], ids=["still", "moved"]
 )

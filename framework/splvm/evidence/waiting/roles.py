@@ -21,6 +21,7 @@ class Role(enum.StrEnum):
     TXG_SYNC = "txg_sync"
     TX_HOLDER = "tx_holder"
     ZIO = "zio"
+    ZIO_READ = "zio_read"
     ZVOL = "zvol"
     ARC = "arc"
     KSWAPD = "kswapd"
@@ -70,7 +71,7 @@ class RoleRow:
     without: frozenset[str] = frozenset()
     # What such a function calls before the thread has the role.
     before: frozenset[str] = frozenset()
-    # Functions further out that a stack must have, if the name does not fit.
+    # Functions further out that a stack must have, and no name: what has one is known by it.
     beneath: frozenset[str] = frozenset()
     # What stands before the name in a sentence.
     title: str = ""
@@ -181,6 +182,14 @@ ROLES: tuple[RoleRow, ...] = (
         comm=r"z_(?:rd|wr|fr|cl|null|ioctl|flush|trim)_(?:iss|int).*",
         functions=names("zio_execute __zio_execute"),
         beneath=names("taskq_thread"),
+    ),
+    RoleRow(
+        Role.ZIO_READ,
+        "the same for reads, and for what has no type",
+        comm=r"z_(?:rd|null|ioctl)_(?:iss|int).*",
+        functions=names("zio_execute __zio_execute"),
+        beneath=names("taskq_thread"),
+        without=names("zio_write_compress dbuf_write_done dbuf_write_ready arc_write_done zio_write_bp_init"),
     ),
     RoleRow(
         Role.ZVOL,

@@ -248,7 +248,7 @@ class _Builder:
 
     def is_doubted(self, row: WaitRow) -> bool:
         """Whether what is wrong with a disk or a pool explains such a wait without a thread."""
-        return self.notes.suspended or (bool(self.notes.devices) and Role.ZIO in row.holders)
+        return self.notes.suspended or (bool(self.notes.devices) and row.kind == "I/O")
 
     def groups(self, row: WaitRow) -> list[Group]:
         """Who may end such a wait: of each group, any; with one pool, each thread of a row that says so."""
@@ -397,7 +397,7 @@ class _Builder:
             return f"{waits} of {name}, whose stack is not in the text", Closes.UNKNOWN
         if wait.row.named:
             return waits, Closes.CHAIN
-        if self.notes.devices and Role.ZIO in wait.row.holders:
+        if self.notes.devices and wait.row.kind == "I/O":
             return f"{waits}, which ends in a device: {self.notes.devices}", Closes.CHAIN
         if not wait.row.holders or wait.reason in LOCKS:
             return waits, Closes.UNKNOWN
@@ -413,7 +413,7 @@ class _Builder:
 
     def if_idle(self, row: WaitRow) -> Closes:
         """What it means that nobody who could end such a wait has anything to do: only I/O may be elsewhere."""
-        return Closes.CHAIN if Role.ZIO in row.holders and not self.notes.cut else Closes.UNKNOWN
+        return Closes.CHAIN if row.kind == "I/O" and not self.notes.cut else Closes.UNKNOWN
 
     def what_is_missing(self, pid: int) -> str:
         """Why the chain that ends in this thread may go on."""

@@ -15,6 +15,16 @@ _PAGE = names(
     " __lock_page __lock_page_killable __lock_page_or_retry"
 )
 
+_ZIO = names(
+    "zio_wait vdev_rebuild_range vdev_rebuild_thread vdev_trim_range vdev_trim_ranges vdev_trim_simple"
+    " vdev_trim_l2arc_thread vdev_initialize_write vdev_initialize_thread scan_exec_io dsl_scan_prefetch_thread"
+    " dmu_prefetch_wait_by_dnode spa_load_verify_cb zil_lwb_flush_wait_all ddt_lookup"
+)
+# What reads a block, so that no thread that writes can end it.
+_READ = names(
+    "dbuf_read dbuf_read_impl dmu_read dmu_read_impl dmu_read_uio_dnode dmu_buf_hold dmu_buf_hold_array_by_dnode"
+    " arc_read space_map_load space_map_iterate zap_get_leaf_byblk dmu_tx_check_ioerr"
+)
 _TXG = names("txg_wait_open txg_wait_synced txg_wait_synced_impl txg_wait_synced_flags dmu_tx_wait")
 _LOCK = names(
     "__mutex_lock __mutex_lock_slowpath mutex_lock mutex_lock_nested mutex_lock_killable"
@@ -114,11 +124,16 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.ZIO,
         "the I/O",
-        names(
-            "zio_wait vdev_rebuild_range vdev_rebuild_thread vdev_trim_range vdev_trim_ranges vdev_trim_simple"
-            " vdev_trim_l2arc_thread vdev_initialize_write vdev_initialize_thread scan_exec_io dsl_scan_prefetch_thread"
-            " dmu_prefetch_wait_by_dnode spa_load_verify_cb zil_lwb_flush_wait_all ddt_lookup"
-        ),
+        _ZIO,
+        (Role.ZIO_READ,),
+        "io_cv of zio_wait(), module/zfs/zio.c, for a read: zio_taskqs of module/zfs/spa.c are of one type each",
+        within=_READ,
+        kind="I/O",
+    ),
+    WaitRow(
+        WaitReason.ZIO,
+        "the I/O",
+        _ZIO,
         (Role.ZIO,),
         "io_cv of zio_wait(), module/zfs/zio.c; the others count the I/O that they have in flight, in vdev_rebuild.c,"
         " vdev_trim.c, vdev_initialize.c, dsl_scan.c, dmu.c, spa.c, zil.c, ddt.c of module/zfs",
@@ -139,7 +154,7 @@ ROWS: tuple[WaitRow, ...] = (
             "dbuf_read dbuf_read_impl dmu_buf_hold_array_by_dnode arc_read dbuf_noread dbuf_assign_arcbuf"
             " dbuf_sync_leaf dbuf_read_verify_dnode_crypt dmu_read_abd"
         ),
-        (Role.ZIO,),
+        (Role.ZIO_READ,),
         "db_changed of dbuf_read(), signalled by dbuf_read_done(), module/zfs/dbuf.c and dmu.c",
         kind="I/O",
     ),

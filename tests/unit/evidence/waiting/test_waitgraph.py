@@ -268,6 +268,11 @@ CASES: dict[str, Case] = {
         R.UNKNOWN,
         says="sh (pid 10) waits, without a stack in the text: may close, nothing says what it waits for",
     ),
+    "a stack that is cut": alone(
+        f"{ASLEEP} cv_wait_common",
+        R.UNKNOWN,
+        says="sh (pid 10) waits, and its stack is cut before it says for what: may",
+    ),
     # It had just been woken: its stack was read while it changed, and what is left of it is the scheduler.
     "a stack that tells nothing": Case(
         (thread(90, "slabprobe/0", "__schedule"), WORKER_HELD),
@@ -445,6 +450,25 @@ CASES: dict[str, Case] = {
         ),
         {10: R.PAGE, 20: R.ZVOL, 21: R.LOCK},
         {(10, 20), (20, 10), (21, 20)},
+        cycle=(10, 20),
+    ),
+    "a read, and a thread that writes": Case(
+        (
+            thread(10, "z_wr_iss", f"{CV} metaslab_load_wait metaslab_activate zio_dva_allocate zio_execute {TASKQ}"),
+            thread(20, "z_metaslab", f"{CV} zio_wait dmu_read space_map_load metaslab_load_impl metaslab_load {TASKQ}"),
+        ),
+        {10: R.METASLAB, 20: R.ZIO},
+        {(10, 20)},
+        chain=(10, 20),
+        closes=Closes.UNKNOWN,
+    ),
+    "a read, and a thread that reads": Case(
+        (
+            thread(10, "z_rd_int", f"{CV} metaslab_load_wait metaslab_activate zio_dva_allocate zio_execute {TASKQ}"),
+            thread(20, "z_metaslab", f"{CV} zio_wait dmu_read space_map_load metaslab_load_impl metaslab_load {TASKQ}"),
+        ),
+        {10: R.METASLAB, 20: R.ZIO},
+        {(10, 20), (20, 10)},
         cycle=(10, 20),
     ),
     "any taskq proves nothing": Case(
@@ -1106,7 +1130,7 @@ def test_every_holder_of_a_row_can_be_one(row: WaitRow, role: Role) -> None:
     names = dict(
         ZIO="z_wr_iss", ZVOL="zvol", ARC="arc_evict", KSWAPD="kswapd0", KCOMPACTD="kcompactd0", FLUSHER="flush-8:0"
     )
-    names |= dict(JOURNAL="jbd2/sda1-8", Z_RELE="z_zrele", SPL_TASKQ="spl_delay_taskq")
+    names |= dict(ZIO_READ="z_rd_int_1", JOURNAL="jbd2/sda1-8", Z_RELE="z_zrele", SPL_TASKQ="spl_delay_taskq")
     comm = names.get(role.name, entry.comm.removesuffix(r"\d*").removesuffix(r"(?:/\d*)?"))
     frames = [] if entry.comm else sorted(entry.functions)[:1]
     waiter = thread(1, "x", " ".join([ASLEEP, sorted(row.functions)[0], *sorted(row.asked_by or row.within)[:1]]))
