@@ -217,6 +217,6 @@ def loose_head(line: str) -> Head | None:
         if match := pattern.match(line.strip()[:240]):
             found = match.groupdict()
             if (found["comm"] or "").lower() in _COUNTED:
-                return None
+                return Head("stack", None, "", "?")
             return Head("stack", int(found["pid"]), found["comm"] or "", found.get("state") or "?")
     return None
