@@ -80,8 +80,10 @@ class WaitRow:
     of: Role | None = None
     # Each of the holders has to go on, and not the one that nobody knows.
     each: bool = False
-    # Only if the function that asked for it, the first further out that is not of the row, is one of these.
+    # Only if the function that asked for it, the first further out that is not of the row, is one.
     asked_by: frozenset[str] = frozenset()
+    # Functions that may stand between the row's and that one.
+    through: frozenset[str] = frozenset()
     # What ends it has a name and waits for no thread: the wait cannot close a cycle.
     named: bool = False
     # Too many threads could end it for a guess to be worth something.

@@ -6,7 +6,16 @@ said of a function holds from the place on where it has taken the lock: what it 
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
+
+
+class How(enum.Enum):
+    """How a lock is asked for."""
+
+    LOCK = enum.auto()
+    READ = enum.auto()
+    WRITE = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +26,8 @@ class ZfsLock:
     role: str
     # What a sentence calls it.
     noun: str
-    # Whether it is an rrw lock, and no mutex or rwlock.
-    rrw: bool
+    # How it is asked for: a mutex or rwlock, or an rrw lock to read or to write.
+    how: How
     # Functions that ask for it, further out than those of the lock itself; empty if any does.
     asked_by: str
     # Functions within which it is held, and what these call when it is not.
@@ -31,18 +40,18 @@ LOCKS: tuple[ZfsLock, ...] = (
     ZfsLock(
         "namespace",
         "the lock of all pools",
-        False,
+        How.LOCK,
         "spa_open_common spa_all_configs spa_get_stats spa_create spa_import spa_tryimport spa_export_common"
         " spa_vdev_enter spa_vdev_detach_enter spa_namespace_enter spa_namespace_enter_interruptible",
         "spa_load spa_load_impl spa_load_best spa_import spa_create spa_tryimport spa_export_common spa_vdev_attach"
-        " spa_vdev_add spa_vdev_detach spa_vdev_exit spa_vdev_config_exit",
+        " spa_vdev_add spa_vdev_detach spa_vdev_exit spa_vdev_config_exit zvol_first_open",
         "spa_vdev_enter spa_async_suspend zvol_remove_minors zvol_create_minors taskq_wait spa_namespace_enter",
         "spa_namespace_lock, module/zfs/{spa,spa_misc,spa_config}.c",
     ),
     ZfsLock(
         "zvol_state",
         "the lock of all zvols",
-        False,
+        How.LOCK,
         "zvol_rename_minors zvol_rename_minors_impl zvol_remove_minors_impl zvol_find_by_name_hash"
         " zvol_os_create_minor",
         "zvol_open zvol_release zvol_rename_minors_impl zvol_remove_minors_impl",
@@ -52,7 +61,7 @@ LOCKS: tuple[ZfsLock, ...] = (
     ZfsLock(
         "block_device",
         "the lock of a block device",
-        False,
+        How.LOCK,
         "__blkdev_get blkdev_get blkdev_get_by_dev blkdev_get_whole blkdev_put __blkdev_put bdev_open bdev_release",
         "zvol_open zvol_release blkdev_get_whole",
         "blkdev_get",
@@ -61,7 +70,7 @@ LOCKS: tuple[ZfsLock, ...] = (
     ZfsLock(
         "log_writer",
         "the lock of the log's writer",
-        False,
+        How.LOCK,
         "zil_commit_impl zil_commit_writer zil_commit_waiter_timeout zil_commit_waiter zil_commit_writer_stall",
         "zil_process_commit_list zil_lwb_commit zil_commit_writer zil_create zfs_get_data zvol_get_data",
         "zil_commit_waiter zil_commit_waiter_timeout",
@@ -70,29 +79,94 @@ LOCKS: tuple[ZfsLock, ...] = (
     ZfsLock(
         "teardown",
         "the teardown lock of a file system",
-        False,
+        How.LOCK,
         "zfs_inactive",
         "zfsvfs_teardown zfs_sb_teardown zfs_resume_fs",
-        "rrm_enter rrm_enter_write rrw_enter_write taskq_wait_outstanding",
+        "taskq_wait_outstanding",
         "z_teardown_inactive_lock, module/os/linux/zfs/zfs_vfsops.c: openzfs/zfs pull request 2681",
     ),
     ZfsLock(
-        "pool_config",
+        "zvol_suspend",
+        "the lock that suspends a zvol",
+        How.LOCK,
+        "zvol_open zvol_suspend zvol_release",
+        "zfs_ioc_recv_impl zfs_ioc_rollback zvol_first_open",
+        "zvol_suspend zvol_find_by_name",
+        "zv_suspend_lock, module/zfs/zvol.c: openzfs/zfs pull request 12863",
+    ),
+    ZfsLock(
+        "objset",
+        "the lock of a dataset that is opened",
+        How.LOCK,
+        "dmu_objset_from_ds",
+        "dmu_objset_from_ds",
+        "dmu_objset_evict_done",
+        "ds_opening_lock, module/zfs/dmu_objset.c: openzfs/zfs issue 9662",
+    ),
+    ZfsLock(
+        "snapshots",
+        "the lock of all mounted snapshots",
+        How.LOCK,
+        "zfsctl_snapshot_unmount snapentry_expire zfsctl_destroy zfsctl_snapshot_unmount_delay zfsctl_unmount_snapshot",
+        "zfsctl_destroy zfsctl_snapshot_unmount_delay zfsctl_unmount_snapshot",
+        "call_usermodehelper zfsctl_snapshot_hold",
+        "zfs_snapshot_lock, before 0.6.5 z_ctldir_lock, module/os/linux/zfs/zfs_ctldir.c: openzfs/zfs issues 1527, 7751"
+        " and 18689",
+    ),
+    ZfsLock(
+        "error_log",
+        "the lock of the error log",
+        How.LOCK,
+        "spa_delete_dataset_errlog spa_errlog_sync spa_get_errlog_size spa_get_errlog spa_log_error",
+        "spa_errlog_sync spa_get_errlog_size spa_get_errlog spa_approx_errlog_size",
+        "spa_open",
+        "spa_errlog_lock and spa_errlist_lock, module/zfs/spa_errlog.c: openzfs/zfs issue 14239",
+    ),
+    ZfsLock(
+        "prefetch",
+        "the lock of a file's prefetch",
+        How.LOCK,
+        "dmu_zfetch dmu_zfetch_prepare",
+        "dmu_zfetch dmu_zfetch_prepare",
+        "dbuf_prefetch dmu_zfetch_run",
+        "zf_rwlock, later zf_lock, module/zfs/dmu_zfetch.c: openzfs/zfs issue 3183",
+    ),
+    # A writer that waits keeps new readers out, rrw_enter_read_impl(): it counts as one that has the lock.
+    ZfsLock(
+        "pool_config_writer",
         "the configuration of a pool's datasets",
-        True,
-        "dsl_pool_config_enter dsl_pool_config_enter_prio dsl_pool_hold dsl_sync_task_sync dsl_process_async_destroys"
-        " spa_sync_upgrades dsl_pool_sync spa_sync dmu_objset_own dmu_objset_hold",
-        "dsl_sync_task_sync dmu_objset_own dmu_objset_hold dmu_objset_hold_flags dsl_prop_get",
-        "dsl_pool_hold dsl_pool_config_enter dsl_pool_config_enter_prio spa_open rrw_enter rrw_enter_read",
+        How.READ,
+        "dsl_pool_config_enter dsl_pool_config_enter_prio dsl_pool_hold dmu_objset_own dmu_objset_hold",
+        "dsl_sync_task_sync dsl_process_async_destroys spa_sync_upgrades",
+        "",
         "dp_config_rwlock, module/zfs/{dsl_pool,dsl_synctask}.c: openzfs/zfs issues 3681 and 9662",
+    ),
+    ZfsLock(
+        "pool_config_reader",
+        "the configuration of a pool's datasets",
+        How.WRITE,
+        "dsl_sync_task_sync dsl_process_async_destroys spa_sync_upgrades dsl_pool_sync spa_sync",
+        "dmu_objset_own dmu_objset_hold dmu_objset_hold_flags dsl_prop_get zvol_create_minors_cb",
+        "dsl_pool_hold dsl_pool_config_enter dsl_pool_config_enter_prio spa_open rrw_enter rrw_enter_read",
+        "dp_config_rwlock, module/zfs/{dsl_pool,dsl_synctask}.c: openzfs/zfs issues 7484 and 9662",
+    ),
+    ZfsLock(
+        "teardown_reader",
+        "the teardown lock of a file system",
+        How.WRITE,
+        "zfsvfs_teardown zfs_sb_teardown",
+        "zfs_prune zfs_write zfs_read zfs_lookup zfs_getattr_fast zfs_setattr zfs_readdir zfs_create zfs_remove"
+        " zfs_rename zfs_fsync zfs_get_data zfs_getpage zfs_putpage zpl_writepages zfsctl_snapshot_mount",
+        "zfs_enter zfs_enter_verify_zp rrm_enter rrm_enter_read rrw_enter_read rrw_enter",
+        "z_teardown_lock, module/os/linux/zfs/zfs_vfsops.c: openzfs/zfs pull requests 17941 and 18415",
     ),
     ZfsLock(
         "teardown",
         "the teardown lock of a file system",
-        True,
+        How.READ,
         "",
         "zfsvfs_teardown zfs_sb_teardown zfs_resume_fs",
-        "rrm_enter rrm_enter_write rrw_enter_write taskq_wait_outstanding",
+        "taskq_wait_outstanding",
         "z_teardown_lock, module/os/linux/zfs/zfs_vfsops.c: openzfs/zfs issue 1988",
     ),
 )

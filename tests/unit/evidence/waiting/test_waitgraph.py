@@ -21,7 +21,7 @@ from splvm.evidence.waiting.waitedges import Basis, Closes, Owner
 from splvm.evidence.waiting.waitgraph import MAX_EDGES, WaitGraph, build_graph
 from splvm.evidence.waiting.waitrows import ROWS, UNKNOWN_ROW
 from splvm.evidence.waiting.waits import WaitReason, WaitRow
-from splvm.evidence.waiting.zfslocks import LOCKS
+from splvm.evidence.waiting.zfslocks import LOCKS, How
 
 FUZZ = settings(deadline=None, max_examples=200, derandomize=True)
 DATA = (PROJECT / "tests" / "data") / "sysrq"
@@ -62,6 +62,10 @@ PAGE_WAIT = f"{ASLEEP} io_schedule folio_wait_bit_common folio_wait_writeback"
 EATER = thread(500, "eater", f"{PAGE_WAIT} {SCAN} {FAULT}")
 ZVOL_HOLDER = thread(600, "zvol", f"{PAGE_WAIT} {SCAN} zil_itx_create zvol_log_write {WRITE}")
 ZVOL_WAITS = thread(601, "zvol", f"{CV} txg_wait_open dmu_tx_wait dmu_tx_assign {WRITE}")
+
+
+# What waits where a lock is asked for.
+ASKED = {How.LOCK: "__mutex_lock", How.READ: "rrw_enter_read", How.WRITE: "rrw_enter_write"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,10 +409,10 @@ CASES: dict[str, Case] = {
         f"{ASLEEP} taskq_wait_id taskq_cancel_id spl_kmem_cache_destroy", R.TASKQ, locked("spl_kmem_cache")
     ),
     **{
-        f"{lock.role}, {'rrw' if lock.rrw else 'lock'}": alone(
-            f"{ASLEEP} {'rrw_enter_read' if lock.rrw else '__mutex_lock'} {min((lock.asked_by or 'x').split())} y",
-            R.RRW if lock.rrw else R.LOCK,
-            locked("holder", f"new_function {lock.held_in.split()[0]} x"),
+        f"{lock.role}, {lock.how.name.lower()}": alone(
+            f"{ASLEEP} {ASKED[lock.how]} {min((lock.asked_by or 'x').split())} y",
+            R.LOCK if lock.how is How.LOCK else R.RRW,
+            locked("holder", f"new_function {min(lock.held_in.split())} x"),
             says=f"for {lock.noun} of holder (pid 20)",
         )
         for lock in LOCKS
@@ -423,6 +427,43 @@ CASES: dict[str, Case] = {
         cycle=(400, 20),
         says="for the lock of all zvols of blkid (pid 20); blkid (pid 20) waits in rrw_enter_read for the configuration"
         " of a pool's datasets of txg_sync (pid 400)",
+    ),
+    "a writer that waits keeps readers out": Case(
+        (
+            thread(400, "txg_sync", f"{CV} rrw_enter_write rrw_enter dsl_sync_task_sync spa_sync {KTHREAD}"),
+            thread(
+                20, "z_zvol", f"{ASLEEP} __mutex_lock dmu_objset_from_ds dmu_objset_own zvol_create_minors_cb {TASKQ}"
+            ),
+            thread(21, "zfs", f"{CV} rrw_enter_read dsl_pool_config_enter dsl_prop_get_ds dmu_objset_from_ds recv"),
+        ),
+        {400: R.RRW, 20: R.LOCK, 21: R.RRW},
+        {(400, 20), (20, 21), (21, 400)},
+        cycle=(400, 20, 21),
+    ),
+    "an unmount of a snapshot, its program, and who lets go of it": Case(
+        (
+            thread(
+                20, "spl_delay_taskq", f"{ASLEEP} wait_for_completion call_usermodehelper_exec snapentry_expire {TASKQ}"
+            ),
+            thread(21, "umount", f"{CV} rrw_enter_write rrm_enter_write zfsvfs_teardown zfs_umount deactivate_super"),
+            thread(
+                22, "arc_prune", f"{ASLEEP} taskq_cancel_id zfsctl_snapshot_unmount_delay zfs_exit_fs zfs_prune {TASKQ}"
+            ),
+        ),
+        {20: R.UMOUNT, 21: R.RRW, 22: R.TASKQ},
+        {(20, 21), (21, 22), (22, 20)},
+        cycle=(22, 20, 21),
+    ),
+    "the expiry of a snapshot and an unmount": Case(
+        (
+            thread(
+                20, "spl_delay_taskq", f"{ASLEEP} rwsem_down_read_slowpath down_read zfsctl_snapshot_unmount {TASKQ}"
+            ),
+            thread(21, "umount", f"{ASLEEP} taskq_cancel_id zfsctl_snapshot_unmount_cancel zfsctl_destroy zfs_umount"),
+        ),
+        {20: R.LOCK, 21: R.TASKQ},
+        {(20, 21), (21, 20)},
+        cycle=(21, 20),
     ),
     "an unmount and its taskq": Case(
         (
