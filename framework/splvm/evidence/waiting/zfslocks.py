@@ -147,7 +147,8 @@ LOCKS: tuple[ZfsLock, ...] = (
         How.WRITE,
         "dsl_sync_task_sync dsl_process_async_destroys spa_sync_upgrades dsl_pool_sync spa_sync",
         "dmu_objset_own dmu_objset_hold dmu_objset_hold_flags dsl_prop_get zvol_create_minors_cb",
-        "dsl_pool_hold dsl_pool_config_enter dsl_pool_config_enter_prio spa_open rrw_enter rrw_enter_read",
+        "dsl_pool_hold dsl_pool_config_enter dsl_pool_config_enter_prio spa_open rrw_enter rrw_enter_read"
+        " rrw_enter_read_impl rrw_enter_read_prio",
         "dp_config_rwlock, module/zfs/{dsl_pool,dsl_synctask}.c: openzfs/zfs issues 7484 and 9662",
     ),
     ZfsLock(
@@ -157,7 +158,7 @@ LOCKS: tuple[ZfsLock, ...] = (
         "zfsvfs_teardown zfs_sb_teardown",
         "zfs_prune zfs_write zfs_read zfs_lookup zfs_getattr_fast zfs_setattr zfs_readdir zfs_create zfs_remove"
         " zfs_rename zfs_fsync zfs_get_data zfs_getpage zfs_putpage zpl_writepages zfsctl_snapshot_mount",
-        "zfs_enter zfs_enter_verify_zp rrm_enter rrm_enter_read rrw_enter_read rrw_enter",
+        "zfs_enter zfs_enter_verify_zp rrm_enter rrm_enter_read rrw_enter rrw_enter_read rrw_enter_read_impl",
         "z_teardown_lock, module/os/linux/zfs/zfs_vfsops.c: openzfs/zfs pull requests 17941 and 18415",
     ),
     ZfsLock(

@@ -440,6 +440,16 @@ CASES: dict[str, Case] = {
         {(400, 20), (20, 21), (21, 400)},
         cycle=(400, 20, 21),
     ),
+    "a reader and a writer who both wait": Case(
+        (
+            thread(10, "zfs", f"{CV} rrw_enter_write rrm_enter zfsvfs_teardown zfs_suspend_fs zfs_ioc_rollback"),
+            thread(11, "ls", f"{CV} rrw_enter_read_impl zfs_getattr_fast zpl_getattr"),
+        ),
+        {10: R.RRW, 11: R.RRW},
+        {(11, 10)},
+        chain=(11, 10),
+        closes=Closes.UNKNOWN,
+    ),
     "an unmount of a snapshot, its program, and who lets go of it": Case(
         (
             thread(
