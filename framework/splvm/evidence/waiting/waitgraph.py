@@ -368,7 +368,7 @@ class _Builder:
         """What the thread waits for, with the holder's name."""
         noun, name = self.waits[pid].row.noun, self.name(holder)
         if pid == holder:
-            return f"its own {noun.removeprefix('the ')}"
+            return f"its own {noun.removeprefix('the ').removeprefix('a ')}"
         return name if name.startswith(noun) else f"{noun} of {name}"
 
     def end_of(self, pid: int, waiter: int | None = None) -> tuple[str, Closes]:

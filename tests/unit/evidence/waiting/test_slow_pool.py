@@ -69,20 +69,36 @@ STACKS = (
     ("umount", f"{ASLEEP} taskq_wait_outstanding zfsvfs_teardown zfs_umount zpl_put_super"),
     ("z_zrele", f"{CV} dmu_tx_wait zfs_inactive evict iput taskq_thread"),
     ("dp_sync_taskq", f"{IO} zio_wait dbuf_read dnode_sync sync_dnodes_task taskq_thread"),
+    ("zpool", f"{IO} zio_wait vdev_probe vdev_open spa_load_impl spa_load spa_import zfs_ioc_pool_import"),
+    ("blkid", f"{ASLEEP} __mutex_lock spa_open_common dmu_objset_own zvol_first_open zvol_open blkdev_get_whole"),
+    ("udevd", f"{ASLEEP} __mutex_lock blkdev_get_by_dev blkdev_open"),
+    ("qemu", f"{ASLEEP} __mutex_lock zvol_open blkdev_get_whole"),
+    ("zfs", f"{IO} txg_wait_synced dsl_sync_task dmu_recv_end zfs_ioc_recv_impl"),
+    ("zfs", f"{IO} txg_wait_synced zil_close zfsvfs_teardown zfs_suspend_fs zfs_ioc_rollback"),
+    ("zfs", f"{CV} rrw_enter_write rrm_enter zfsvfs_teardown zfs_suspend_fs zfs_ioc_rollback"),
+    ("ls", f"{CV} rrw_enter_read_impl zfs_getattr_fast zpl_getattr"),
+    ("rm", f"{ASLEEP} rwsem_down_read_slowpath down_read zfs_inactive zpl_evict_inode evict"),
+    ("ls", f"{ASLEEP} wait_for_completion call_usermodehelper_exec zfsctl_snapshot_mount zpl_snapdir_automount"),
+    ("mount.zfs", f"{IO} zio_wait dbuf_read zfs_domount zpl_mount path_mount"),
+    ("zed", f"{IO} txg_wait_synced spa_vdev_config_exit spa_vdev_exit spa_vdev_attach"),
+    ("zfs", f"{IO} txg_wait_synced dsl_sync_task dsl_destroy_snapshots_nvl"),
+    ("rm", f"{CV} dmu_tx_wait dmu_tx_assign zfs_rmnode zfs_zinactive evict"),
+    ("ls", f"{ASLEEP} __mutex_lock dmu_zfetch dbuf_read dnode_hold_impl zfs_zget zfs_lookup"),
+    ("zpool", f"{ASLEEP} __mutex_lock spa_get_errlog_size zfs_ioc_pool_stats"),
 )
 THREADS = tuple(TaskStack(pid, comm, "D", tuple(stack.split())) for pid, (comm, stack) in enumerate(STACKS, 100))
 
 
-def test_two_or_three_of_its_threads() -> None:
-    for few in itertools.chain(itertools.combinations(THREADS, 2), itertools.combinations(THREADS, 3)):
-        graph = build_graph(few)
+def test_two_of_its_threads() -> None:
+    for two in itertools.combinations(THREADS, 2):
+        graph = build_graph(two)
         assert graph.closes is not Closes.CYCLE, graph.sentence
 
 
-def test_many_of_its_threads() -> None:
+def test_some_of_its_threads() -> None:
     chosen = random.Random(20)
-    for _ in range(2000):
-        graph = build_graph(chosen.sample(THREADS, chosen.randint(4, len(THREADS))))
+    for _ in range(6000):
+        graph = build_graph(chosen.sample(THREADS, chosen.randint(3, 12)))
         assert graph.closes is not Closes.CYCLE, graph.sentence
 
 

@@ -646,6 +646,14 @@ CASES: dict[str, Case] = {
         " lock of a (pid 20)",
         owners={20: Owner(21, Basis.LOCK_LIST), 21: Owner(20, Basis.OWNER)},
     ),
+    "its own lock": Case(
+        (locked("a"),),
+        {20: R.LOCK},
+        {(20, 20)},
+        cycle=(20,),
+        says="a (pid 20) waits in __mutex_lock for its own lock",
+        owners={20: Owner(20, Basis.OWNER)},
+    ),
     "an owner that runs": Case(
         (locked("a"), thread(21, "b", "memcpy", "R")),
         {20: R.LOCK},
