@@ -202,7 +202,8 @@ class _Builder:
         for role in row.holders:
             others = (holder for holder in self.members[role] if holder != pid and self.may_have(row, holder))
             if len(only := list(itertools.islice(others, 2))) == 1:
-                return only
+                # Who runs does not stand still for one that has nothing to do.
+                return only if self.threads[pid].state != "R" or self.is_busy(only[0]) else []
         return []
 
     def may_have(self, row: WaitRow, pid: int) -> bool:
@@ -271,7 +272,7 @@ class _Builder:
         """Whether the thread does something, so that it may hold what others wait for."""
         thread = self.threads[pid]
         top = next((name for name in thread.frames[:MAX_FRAMES] if name not in WAITERS), "")
-        return pid in self.waits or (thread.state == "R" and not top) or (bool(top) and top not in IDLE)
+        return pid in self.waits or thread.state == "R" or (bool(top) and top not in IDLE)
 
     def led_to(self, pid: int, closing: Closing) -> list[int]:
         """Who ends the wait of a thread that is closed."""

@@ -310,6 +310,23 @@ CASES: dict[str, Case] = {
         says="for the slab worker x (pid 77), which waits in spl_new_wait for something that is not known here:",
         closes=Closes.UNKNOWN,
     ),
+    "a worker that was just woken": Case(
+        (CRITICAL, replace(WORKER_IDLE, state="R")),
+        {90: R.SLAB_GROWTH},
+        {(90, 77)},
+        chain=(90, 77),
+        says="for the slab worker spl_kmem_cache (pid 77), which runs (state R): a chain, not a cycle",
+    ),
+    "one that goes round in reclaim while kswapd has nothing to do": Case(
+        (
+            thread(10, "stress", f"shrink_node do_try_to_free_pages try_to_free_pages {FAULT}", "R"),
+            thread(88, "kswapd0", f"{ASLEEP} kswapd_try_to_sleep kswapd {KTHREAD}", "S"),
+        ),
+        {10: R.RECLAIM},
+        set(),
+        chain=(10,),
+        says="stress (pid 10) keeps running in do_try_to_free_pages, in direct reclaim: a chain, not a cycle",
+    ),
     "workers that are free": Case(
         (CRITICAL, WORKER_IDLE, replace(WORKER_IDLE, pid=78)),
         {90: R.SLAB_GROWTH},
