@@ -64,7 +64,7 @@ def _match(
 
 
 def _asked_by(row: WaitRow, frames: Sequence[str], at: int) -> str:
-    return next((name for name in frames[at:] if name not in row.functions | row.through), "")
+    return next((name for name in frames[at:] if name not in row.functions), "")
 
 
 def has_role(thread: TaskStack, role: RoleRow) -> bool:
@@ -88,7 +88,7 @@ def gives_besides(wait: Wait, roles: Sequence[RoleRow]) -> bool:
     """Whether a thread that waits for a thing of a kind has another one of it, by a function further out."""
     frames = wait.thread.frames[:MAX_FRAMES]
     at = wait.index
-    while at < len(frames) and frames[at] in wait.row.functions | wait.row.through | wait.row.asked_by:
+    while at < len(frames) and frames[at] in wait.row.functions | wait.row.asked_by:
         at += 1
     return bool(wait.row.asked_by) and any(
         name in role.functions for role in roles if role.role in wait.row.holders for name in frames[at:]

@@ -39,8 +39,10 @@ _TASKQ = names(
     "taskq_wait taskq_wait_id taskq_wait_outstanding taskq_wait_check taskq_wait_id_check"
     " taskq_wait_outstanding_check taskq_cancel_id taskq_destroy taskq_wait_all taskq_wait_all_id"
 )
-_RRW_WRITE = names("rrw_enter_write rrm_enter_write")
-_RRW = _RRW_WRITE | names("rrw_enter rrw_enter_read rrw_enter_read_impl rrw_enter_read_prio rrm_enter rrm_enter_read")
+_RRW = names(
+    "rrw_enter rrw_enter_read rrw_enter_read_impl rrw_enter_read_prio rrw_enter_write rrm_enter rrm_enter_read"
+    " rrm_enter_write"
+)
 _MODULE = names("request_module __request_module call_modprobe")
 
 # The innermost function that is in a row decides; of several rows with it, the first.
@@ -295,10 +297,9 @@ ROWS: tuple[WaitRow, ...] = (
         WaitRow(
             WaitReason.RRW,
             lock.noun,
-            _RRW_WRITE if lock.how is How.WRITE else _RRW,
+            _RRW,
             (Role(lock.role),),
             f"rr_cv of rrw_enter_read_impl() and rrw_enter_write(), module/zfs/rrwlock.c; {lock.source}",
-            through=_RRW,
             asked_by=names(lock.asked_by),
             kind=lock.role,
         )

@@ -82,8 +82,6 @@ class WaitRow:
     each: bool = False
     # Only if the function that asked for it, the first further out that is not of the row, is one.
     asked_by: frozenset[str] = frozenset()
-    # Functions that may stand between the row's and that one.
-    through: frozenset[str] = frozenset()
     # What ends it has a name and waits for no thread: the wait cannot close a cycle.
     named: bool = False
     # Too many threads could end it for a guess to be worth something.

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 class How(enum.Enum):
     """How a lock is asked for."""
 
-    LOCK = enum.auto()
-    READ = enum.auto()
+    LOCK = enum.auto()  # a mutex, or a rwlock of the kernel's
+    READ = enum.auto()  # an rrw lock
     WRITE = enum.auto()
 
 
@@ -26,7 +26,7 @@ class ZfsLock:
     role: str
     # What a sentence calls it.
     noun: str
-    # How it is asked for: a mutex or rwlock, or an rrw lock to read or to write.
+    # How it is asked for.
     how: How
     # Functions that ask for it, further out than those of the lock itself; empty if any does.
     asked_by: str
