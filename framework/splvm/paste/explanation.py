@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
+from splvm.evidence.formats.kernlog import FindingKind
 from splvm.evidence.waiting.waitedges import Closes, Wait
 from splvm.evidence.waiting.waitgraph import MAX_NAMED, WaitGraph
 from splvm.evidence.waiting.waits import WaitReason
@@ -238,7 +239,7 @@ def conclude(reading: Reading) -> Explanation:
         slab=slab,
         never=tuple(it for one, two in itertools.pairwise(slab) for it in never(one.slab, two.slab)),
         moved=tuple(_compare(kept)),
-        hints=tuple(dict.fromkeys(reading.hints)),
+        hints=tuple(dict.fromkeys((*reading.hints, *_left_locked(findings, moments)))),
         facts=tuple(reading.facts.sentences()),
         unread=(*reading.unread, *(Unread(line, why) for line, why in reading.files.slabs.broken[:MAX_CHANGES])),
         system=dict(reading.system),
@@ -256,6 +257,14 @@ def _task(thread: Thread, place: int | None) -> Task:
         place,
         thread.line,
     )
+
+
+def _left_locked(findings: Sequence[PasteFinding], moments: Sequence[MomentShown]) -> Iterable[str]:
+    """Who died before others waited for a lock: make_task_dead(), kernel/exit.c, gives no lock back."""
+    if any(wait.reason in LOCK_REASONS for moment in moments for wait in moment.graph.waits):
+        for it in findings:
+            if it.kind in (FindingKind.OOPS, FindingKind.BUG) and it.comm:
+                yield f"{it.comm}{'' if it.pid is None else f' (pid {it.pid})'} died: what it had locked stays locked"
 
 
 def _shapes(moment: Moment, graph: WaitGraph) -> list[frozenset[str]]:
@@ -326,6 +335,7 @@ def _compare(moments: Sequence[Moment]) -> Iterable[Moved]:
             return
 
 
+LOCK_REASONS = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.RRW, WaitReason.CONFIG, WaitReason.ZFS_LOCK))
 # What an answer asks for; each with the condition.
 _LIST = "echo t > /proc/sysrq-trigger; dmesg > tasks.txt  # with log_buf_len=16M, or the ring buffer cuts it"
 
@@ -338,9 +348,8 @@ def _with_missing(draft: Explanation, reading: Reading) -> Explanation:
     telling = draft.telling
     graph = telling.graph if telling is not None else None
     sources = {it.source for it in draft.moments}
-    locks = {WaitReason.LOCK, WaitReason.ZVOL, WaitReason.RRW, WaitReason.CONFIG, WaitReason.ZFS_LOCK}
     owned = {pid for moment in reading.moments for pid in moment.owners}
-    unowned = graph is not None and any(it.reason in locks and it.thread.pid not in owned for it in graph.waits)
+    unowned = graph is not None and any(it.reason in LOCK_REASONS and it.thread.pid not in owned for it in graph.waits)
     absent = _absent_owners(reading)
     mixed = any(thread.mixed for thread, _ in reading.threads)
     unknown = graph is not None and graph.closes is Closes.UNKNOWN

@@ -157,6 +157,17 @@ def test_an_owner_that_was_printed_is_not_missing() -> None:
     assert not any("rm (pid 55)" in it for it in missing(explain(whole)))
 
 
+def test_who_died_may_have_the_lock() -> None:
+    oops = (
+        "BUG: kernel NULL pointer dereference, address: 0000000000000010\n"
+        "CPU: 1 PID: 2345 Comm: zpool Not tainted 6.1.0 #1\n"
+        "RIP: 0010:spa_import+0x10/0x90 [zfs]\nCall Trace:\n spa_import+0x10/0x90 [zfs]\n---[ end trace 0 ]---\n"
+    )
+    died = "zpool (pid 2345) died: what it had locked stays locked"
+    assert died in said(explain(oops + hung("zfs", 3000, LOCKED)))
+    assert died not in said(explain(oops + hung("zfs", 3000, SYNC)))
+
+
 def test_a_list_that_is_cut_is_said_to_be() -> None:
     text = listed(("txg_sync", 1423, "D", SYNC), ("bash", 5, "S", "do_wait"))
     assert "the list is cut" not in said(explain(text))
