@@ -72,7 +72,7 @@ def has_role(thread: TaskStack, role: RoleRow) -> bool:
     frames = thread.frames[:MAX_FRAMES]
     if role.comm and re.fullmatch(role.comm, thread.comm) and USER_ENTRIES.isdisjoint(frames):
         return True
-    if not role.without.isdisjoint(frames) or (role.beneath and thread.comm):
+    if role.functions.isdisjoint(frames) or not role.without.isdisjoint(frames) or (role.beneath and thread.comm):
         return False
     return any(_gives(role, frames, at) for at, name in enumerate(frames) if name in role.functions)
 

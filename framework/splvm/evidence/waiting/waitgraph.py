@@ -147,6 +147,7 @@ class _Builder:
             if wait := wait_of(thread, table, had):
                 self.waits[pid] = wait
         self.known: dict[WaitRow, list[int]] = {}
+        self.free: dict[Role, list[int]] = {}
         self.holders = {pid: self.find_holders(pid, wait.row) for pid, wait in self.waits.items()}
 
     def graph(self) -> WaitGraph:
@@ -200,11 +201,17 @@ class _Builder:
         if blocked := [holder for holder in self.blocked_holders(row) if holder != pid][:MAX_EDGES]:
             return blocked
         for role in row.holders:
-            others = (holder for holder in self.members[role] if holder != pid and self.may_have(row, holder))
-            if len(only := list(itertools.islice(others, 2))) == 1:
+            if len(only := [holder for holder in self.free_members(role) if holder != pid]) == 1:
                 # Who runs does not stand still for one that has nothing to do.
                 return only if self.threads[pid].state != "R" or self.is_busy(only[0]) else []
         return []
+
+    def free_members(self, role: Role) -> list[int]:
+        """The threads of a role that are not blocked, three at most: whether it is the only one is the question."""
+        if role not in self.free:
+            free = (pid for pid in self.members[role] if pid not in self.waits)
+            self.free[role] = list(itertools.islice(free, 3))
+        return self.free[role]
 
     def may_have(self, row: WaitRow, pid: int) -> bool:
         """Whether a reader of the stacks would take the thread for the one: not if both queue for a lock of a kind."""

@@ -1275,6 +1275,14 @@ def test_edges_are_bounded_and_leave_no_reason_out() -> None:
     assert graph.cycle == (401, 600, 1000)
 
 
+def test_a_crowd_takes_no_time_for_each_pair() -> None:
+    """Work that grows with the square of it would not come to an end."""
+    queue = f"{ASLEEP} __mutex_lock zfs_zget zfs_lookup"
+    graph = build_graph([thread(pid, "nfsd", queue) for pid in range(1, 40_001)])
+    assert (graph.closes, graph.edges) == (Closes.UNKNOWN, ())
+    assert graph.sentence.startswith("nfsd (pid 1) and 39999 more wait in __mutex_lock for the lock of an object")
+
+
 def test_long_stacks_are_cut() -> None:
     deep = TaskStack(1, "x", "D", ("f",) * MAX_FRAMES + ("zio_wait",))
     assert reasons(build_graph([deep])) == {1: R.UNKNOWN}
