@@ -148,6 +148,8 @@ class _Builder:
                 self.waits[pid] = wait
         self.known: dict[WaitRow, list[int]] = {}
         self.free: dict[Role, list[int]] = {}
+        # By row, who ends such a wait of a thread that is closed.
+        self.closed: dict[WaitRow, list[int]] = {}
         self.holders = {pid: self.find_holders(pid, wait.row) for pid, wait in self.waits.items()}
 
     def graph(self) -> WaitGraph:
@@ -286,12 +288,11 @@ class _Builder:
         if self.is_fixed(pid):
             return self.holders[pid]
         row = self.waits[pid].row
-        found = closing.holders(row)
-        return [
-            holder
-            for holder in self.blocked_holders(row)
-            if holder in found and holder in closing.sure and (holder != pid or row.own)
-        ][:MAX_EDGES]
+        if row not in self.closed:
+            found = closing.holders(row) & closing.sure.keys()
+            self.closed[row] = [holder for holder in self.blocked_holders(row) if holder in found]
+        others = (holder for holder in self.closed[row] if holder != pid or row.own)
+        return list(itertools.islice(others, MAX_EDGES))
 
     # Cycles and chains
 
