@@ -22,6 +22,7 @@ from splvm.evidence.formats.slab import parse_slab as parse_slab_text
 from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.host.store import Store
 from splvm.log import note
+from splvm.plainfile import MIB, NotPlainError, describe_size, read_plain
 from splvm.record.reader import read_evidence
 from splvm.report.bundle import write_bundle
 from splvm.report.summary import plain, verdict_line
@@ -29,6 +30,9 @@ from splvm.report.tables import slab_table
 from splvm.run.prepare import PREPARE_BUDGET_S
 from splvm.scenarios.judged import judge_run
 from splvm.scenarios.table import SCENARIOS
+
+# A slab file has some 100 rows; somebody's report may have it several times.
+_MOST_SLAB_BYTES = 4 * MIB
 
 
 def judge(
@@ -100,9 +104,15 @@ def parse_slab(
 ) -> None:
     """Read a slab file, also one pasted into a report."""
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        data = sys.stdin.buffer.read(_MOST_SLAB_BYTES + 1) if file == "-" else _read_slab(file)
+    except NotPlainError as error:
+        raise UsageError(
+            f"{file} is {error.strerror}", hint="`splvm parse-slab -` reads what comes by a pipe"
+        ) from error
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
+    if len(data) > _MOST_SLAB_BYTES:
+        raise UsageError(f"{file} is larger than {describe_size(_MOST_SLAB_BYTES)}")
     try:
         slab = parse_slab_text(data.decode(errors="replace"))
     except EvidenceError as error:
@@ -111,3 +121,7 @@ def parse_slab(
         print_json(slab.to_json())
     else:
         make_console().print(slab_table(slab))
+
+
+def _read_slab(file: str) -> bytes:
+    return read_plain(Path(file), _MOST_SLAB_BYTES, follow=True)

@@ -313,7 +313,7 @@ def test_a_directory_in_place_of_a_file(directory: Path, name: str) -> None:
     (directory / name).mkdir()
     verdict = judged(directory)
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert verdict.reasons[0].text == f"the record is damaged: {name}: missing"
+    assert verdict.reasons[0].text == f"the record is damaged: {name}: a directory, so it was not read"
 
 
 @pytest.mark.parametrize("name", EVIDENCE_FILES)
@@ -353,11 +353,9 @@ def test_the_facts_cut_short(directory: Path) -> None:
 
 CHANGES: tuple[tuple[str, Any], ...] = (
     ("parameters", {"latency_bound_ms": 60_000}),
-    ("parameters", None),
     ("scenario", NOMINAL),
     ("outcome", {"kind": "ended", "detail": "all is well"}),
     ("kernel", {"id": "debian-13"}),
-    ("seal", None),
     ("seal", "0" * 64),
     ("more", 1),
 )
@@ -373,12 +371,9 @@ def test_facts_that_were_changed(directory: Path, key: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["outcome", "evidence"])
-@pytest.mark.parametrize("value", ["gone", None, [], "ended"])
-def test_facts_without_an_end(directory: Path, key: str, value: Any) -> None:
+def test_facts_without_an_end(directory: Path, key: str) -> None:
     facts = json.loads((directory / "run.json").read_text())
-    facts[key] = value
-    if value == "gone":
-        del facts[key]
+    del facts[key]
     (directory / "run.json").write_text(json.dumps(facts))
     verdict = judged(directory)
     assert verdict.outcome is Outcome.INCONCLUSIVE
@@ -421,7 +416,7 @@ def test_a_file(tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_read(directory: Path) -> None:
     (directory / "run.json").unlink()
     (directory / "run.json").symlink_to("run.json")
-    with pytest.raises(EvidenceError, match=r"run cannot be read: .*symbolic links"):
+    with pytest.raises(EvidenceError, match=r"run\.json is a symbolic link, so it was not read"):
         read_evidence(directory)
 
 

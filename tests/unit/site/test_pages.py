@@ -502,7 +502,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with (run / "console.log").open("wb") as file:
         file.truncate(artefacts.MOST_BYTES + 1)
     (run / "harness.log").symlink_to("/etc/passwd")
-    copies = copy_files(run, tmp_path / "out", Budget(limit=1000, spent=0, pages=0))
+    copies = copy_files(run, tmp_path / "out", Budget(limit=1000, spent=0, pages=0), {})
     assert [name for name, _ in copies.there] == ["run.json", "samples.jsonl.gz"]
     assert copies.left_out == (str(run / "verdict.json"), str(run / "console.log"))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.json", "samples.jsonl.gz"}
