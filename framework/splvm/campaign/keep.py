@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,30 +12,40 @@ from splvm.evidence.verdict import Verdict
 from splvm.history.rows import make_run
 from splvm.history.schema import RunRow
 from splvm.record.names import RUN_FILE
-from splvm.record.reader import last_record_s, read_console, read_facts
+from splvm.record.reader import is_being_written, last_record_s, read_console, read_facts
 from splvm.report.issue import reproducer
 from splvm.scenarios.judged import judge_run
 
 
-def find_runs(tops: Iterable[Path]) -> list[Path]:
-    """The directories of runs at and below `tops`, each once, sorted.
-
-    :raises EvidenceError: when there is none at or below one of them.
-    """
+def find_runs(tops: Iterable[Path]) -> tuple[list[Path], list[EvidenceError]]:
+    """The directories of runs at and below `tops`, each once, sorted; and what keeps others from being looked for."""
     found: set[Path] = set()
+    troubles: list[EvidenceError] = []
     for top in tops:
-        here = {path.parent.absolute() for path in top.rglob(RUN_FILE)}
-        if not here:
-            raise EvidenceError(f"{top}: no run is there or below", hint="give directories that `splvm` named")
+        # A link could lead to what was looked at already, or out of it.
+        failed: list[OSError] = []
+        here = {
+            Path(at).absolute()
+            for at, below, files in os.walk(top, onerror=failed.append)
+            if RUN_FILE in (*below, *files)
+        }
+        troubles += [EvidenceError(f"{error.filename or top}: {error.strerror}") for error in failed]
+        if not here and not failed:
+            troubles.append(
+                EvidenceError(f"{top}: no run is there or below", hint="give directories that `splvm` named")
+            )
         found |= here
-    return sorted(found)
+    return sorted(found), troubles
 
 
 def read_run(directory: Path) -> RunRow:
     """A run as the history has it. Its verdict is given anew, from its evidence.
 
-    :raises EvidenceError: when what is there cannot be read.
+    :raises EvidenceError: when what is there cannot be read, or is not over.
     """
+    if is_being_written(directory):
+        # What it says now is not what it will have shown, and the history would have both.
+        raise EvidenceError(f"{directory}: the run is not over", hint="import it when it is")
     evidence, verdict = judge_run(directory)
     return _row(directory, evidence.facts, verdict, evidence.console)
 

@@ -76,8 +76,14 @@ def import_runs(
     from splvm.history.database import History
 
     added, known, damaged = 0, 0, []
+    found, troubles = find_runs(directories)
+    if not found and len(troubles) == 1:
+        raise troubles[0]
+    for trouble in troubles:
+        damaged.append({"directory": "", "reason": trouble.message})
+        note(plain(f"not added: {trouble.message}"))
     with History(history_place(history)) as opened:
-        for directory, run in read_runs(find_runs(directories)):
+        for directory, run in read_runs(found):
             if isinstance(run, EvidenceError):
                 damaged.append({"directory": str(directory), "reason": run.message})
                 note(plain(f"not added: {run.message}"))
