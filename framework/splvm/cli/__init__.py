@@ -74,6 +74,7 @@ _SETTINGS: Mapping[str, dict[str, Any]] = {"test": {"allow_extra_args": True, "i
 for _name, _command in COMMANDS.items():
     app.command(_name, context_settings=_SETTINGS.get(_name))(_command)
 app.add_typer(history.app, name="history")
+app.add_typer(cluster.app, name="cluster")
 
 
 def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:

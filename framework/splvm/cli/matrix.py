@@ -23,10 +23,12 @@ from splvm.cli.options import (
     AccelOption,
     JobsOption,
     JsonOption,
+    KeysOption,
     LabelOption,
     PatchOption,
     SplOption,
     TemplateOption,
+    TrustOption,
     claim_directory,
     count_jobs,
     kernel_names,
@@ -86,8 +88,13 @@ def matrix(
     jobs: JobsOption = "auto",
     on: Annotated[
         str | None,
-        typer.Option(help="A cluster to run on, as dask://HOST:PORT; by default this machine.", metavar="CLUSTER"),
+        typer.Option(
+            help="A cluster to run on, as dask://HOST:PORT or tls://HOST:PORT; by default this machine.",
+            metavar="CLUSTER",
+        ),
     ] = None,
+    keys: KeysOption = None,
+    trust_network: TrustOption = False,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
     history: HistoryOption = None,
@@ -125,7 +132,7 @@ def matrix(
     from splvm.campaign.night import Keeper, estimate_s
     from splvm.history.database import History
 
-    with _place(on, jobs, wish) as (at_once, runner), History(history_place(history)) as opened:
+    with _place(on, jobs, wish, keys, trust_network) as (at_once, runner), History(history_place(history)) as opened:
         seconds, known = estimate_s([cell for cell, _ in todo], opened, at_once)
         of = f"by the last runs of {known} of them" if known else "a guess, for none of them was ever run"
         note(f"{len(chosen.cells)} cells, {len(todo)} runs to come, {at_once} at once: about {_span(seconds)}, {of}")
@@ -156,7 +163,9 @@ def matrix(
 
 
 @contextmanager
-def _place(on: str | None, jobs: str, wish: Wish) -> Iterator[tuple[int, Runner]]:
+def _place(
+    on: str | None, jobs: str, wish: Wish, keys: Path | None, trust_network: bool
+) -> Iterator[tuple[int, Runner]]:
     """Where runs are run: how many at once, and what runs them."""
     if on is None:
         at_once = count_jobs(jobs, wish.ram_mib)
@@ -166,7 +175,7 @@ def _place(on: str | None, jobs: str, wish: Wish) -> Iterator[tuple[int, Runner]
         raise UsageError("--jobs is of this machine; on a cluster each worker has its own")
     from splvm.campaign.cluster import Cluster, parse_address
 
-    with Cluster(parse_address(on)) as cluster:
+    with Cluster(parse_address(on, trust_network=trust_network), keys) as cluster:
         yield cluster.guests, cluster.run
 
 

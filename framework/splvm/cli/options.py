@@ -72,6 +72,14 @@ SeedOption = Annotated[
     int | None,
     typer.Option(help="Of a load's random numbers; by default another one each time.", min=0, max=MOST_SEED),
 ]
+KeysOption = Annotated[
+    Path | None,
+    typer.Option(help="Keys for tls://, as `splvm cluster keys DIR` makes them.", metavar="DIR"),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-network", help="Take dask:// beyond this machine: nobody else can reach that network."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch package lists anew first.")]
 
