@@ -6,8 +6,12 @@ turns. A run is added whole or not at all, in one transaction: a process that di
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +34,12 @@ from splvm.history.schema import Figure, RunRow
 
 # How long a writer waits for its turn.
 _BUSY_MS = 30_000
+# How long a server may take to let one in, and to answer: a history of years is asked for all its cells in seconds.
+_CONNECT_S = 10
+_ANSWER_S = 120.0
+_CONNECT_ARGS: dict[str, dict[str, Any]] = {
+    name: {"connect_timeout": _CONNECT_S} for name in ("postgresql", "mysql", "mariadb")
+}
 # Ids that one question asks for: SQLite has a limit for what a statement takes.
 _AT_ONCE = 500
 _AXES = (RunRow.scenario, RunRow.kernel, RunRow.variant, RunRow.loads, RunRow.line, RunRow.parameters)
@@ -69,6 +79,9 @@ class History:
 
     def __init__(self, where: str | Path) -> None:
         self._engine = _make_engine(where)
+        self._patience = Patience()
+        if self._engine.dialect.name != "sqlite":
+            event.listen(self._engine, "connect", lambda connection, _: self._patience.follow(connection))
         try:
             with self._trouble():
                 self._migrate()
@@ -245,11 +258,41 @@ class History:
     @contextmanager
     def _trouble(self) -> Iterator[None]:
         try:
-            yield
+            with self._patience.within(_ANSWER_S):
+                yield
         except SQLAlchemyError as error:
             said = error.orig if isinstance(error, DBAPIError) else error
             lines = str(said).splitlines() or [type(error).__name__]
             raise SetupError(f"history {self._name}: {lines[0]}", hint="is it there, with room?") from error
+
+
+class Patience:
+    """Ends connections to a server that stands still: its host answers for it, and drivers wait for ever."""
+
+    def __init__(self) -> None:
+        self._connections: list[weakref.ref[Any]] = []
+
+    def follow(self, connection: Any) -> None:
+        """Count a driver's connection among those that may be ended."""
+        with suppress(TypeError):
+            self._connections.append(weakref.ref(connection))
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """What is asked in the block has to be answered within so many seconds; after that its connections end."""
+        timer = threading.Timer(seconds, self._end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end(self) -> None:
+        for connection in filter(None, (each() for each in self._connections)):
+            # The driver keeps its own descriptor, and finds the end of the stream there.
+            with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
 
 
 def _is_of(cell: Cell) -> Iterator[ColumnElement[bool]]:
@@ -288,7 +331,7 @@ def _make_engine(where: str | Path) -> Engine:
         )
         if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url)
+        engine = create_engine(url, connect_args=_CONNECT_ARGS.get(url.get_backend_name(), {}))
     except (ArgumentError, NoSuchModuleError) as error:
         raise UsageError(f"--history: {error}", hint="give a file, or a URL as SQLAlchemy takes it") from error
     except ModuleNotFoundError as error:
