@@ -26,6 +26,7 @@ from splvm.campaign.processes import Job, JobResult, OnDone
 from splvm.errors import EvidenceError, HarnessError
 from splvm.history.cell import Cell
 from splvm.log import step
+from splvm.plainfile import MIB, read_plain
 from splvm.record.cellfacts import PACKAGED
 from splvm.record.jsonfile import write_json
 from splvm.run.experiment import Experiment, attempt_directory
@@ -36,6 +37,9 @@ from splvm.scenarios.table import find_scenario
 SCHEMA_VERSION = 3
 
 _FILE = "matrix.json"
+# A hundred thousand runs.
+_MOST_RUNS = 100_000
+_MOST_BYTES = 128 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,8 @@ class MatrixPlan:
         """:raises LookupError, ValueError, TypeError: when it is no such plan."""
         cells = tuple(Cell.from_json(cell) for cell in told["cells"])
         numbers = (int(told["repeat"]), int(told["seed"]))
+        if not 1 <= numbers[0] <= _MOST_RUNS or not 0 <= numbers[1] <= MOST_SEED - numbers[0]:
+            raise ValueError(f"repeat and seed are {numbers}")
         return cls(str(told["batch"]), cells, *numbers, str(told["spl"]), tuple(map(Path, told["patches"])))
 
     @property
@@ -112,7 +118,7 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
     """
     path = out / _FILE
     try:
-        told = json.loads(path.read_bytes())
+        told = json.loads(read_plain(path, _MOST_BYTES, follow=True))
         if told["schema_version"] != SCHEMA_VERSION:
             raise EvidenceError(
                 f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}; "
@@ -124,7 +130,7 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
         raise EvidenceError(f"{out} has no {_FILE}", hint="give the directory that `splvm matrix` named") from None
     except OSError as error:
         raise EvidenceError(f"{path}: {error.strerror}") from error
-    except (LookupError, ValueError, TypeError, RecursionError) as error:
+    except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
         raise EvidenceError(f"{path} is damaged: {error}", hint="begin anew") from error
 
 

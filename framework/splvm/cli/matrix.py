@@ -20,6 +20,7 @@ from splvm.campaign.plan import Axes, plan_cells, read_axes
 from splvm.campaign.processes import JobResult, run_jobs
 from splvm.cli.history import HistoryOption, history_place
 from splvm.cli.options import (
+    MOST_RUNS,
     AccelOption,
     JobsOption,
     JsonOption,
@@ -79,7 +80,9 @@ def matrix(
     file: Annotated[
         Path | None, typer.Option(help="A TOML file with all that; options come before it.", metavar="FILE")
     ] = None,
-    repeat: Annotated[int | None, typer.Option(help="Runs of each cell; each one counts.", min=1, metavar="N")] = None,
+    repeat: Annotated[
+        int | None, typer.Option(help="Runs of each cell; each one counts.", min=1, max=MOST_RUNS, metavar="N")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show the cells and how long they will take, and end.")] = False,
     resume: Annotated[
         Path | None,
