@@ -209,7 +209,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
 def _bundle_paths(directory: Path, out: Path | None) -> tuple[str, Path, Path]:
     """Name of the run, the archive, and the issue's text."""
     if directory.name in ("", ".."):
-        directory = directory.resolve()
+        directory = Path(os.path.realpath(directory))
     name = directory.name or "run"
     archive = out if out is not None else directory.with_name(name + SUFFIX)
     stem = archive.name.removesuffix(SUFFIX)
@@ -223,14 +223,14 @@ def _list_files(directory: Path, outputs: set[Path], *, with_dump: bool) -> tupl
     files: dict[str, Path] = {}
     left_out: dict[str, str] = {}
     room = _MOST_PACKED_BYTES
-    own = {path.parent.resolve() / path.name for path in outputs}
+    own = {Path(os.path.realpath(path.parent), path.name) for path in outputs}
     for top, directories, names in os.walk(directory, onerror=_raise):
         # What a verdict rests on has its room first.
         for entry in sorted((*directories, *names), key=lambda entry: entry not in EVIDENCE_FILES):
             path = Path(top, entry)
             name = path.relative_to(directory).as_posix()
             info = path.lstat()
-            if stat.S_ISDIR(info.st_mode) or path.parent.resolve() / entry in own:
+            if stat.S_ISDIR(info.st_mode) or Path(os.path.realpath(path.parent), entry) in own:
                 continue
             trouble = describe_kind(info.st_mode)
             if not trouble and name != DUMP_FILE:
