@@ -31,6 +31,10 @@ class NotPlainError(OSError):
         super().__init__(errno.EINVAL, what, str(path))
 
 
+class TooLargeError(NotPlainError):
+    """It is a plain file, and more than may be read of one."""
+
+
 def describe_kind(mode: int) -> str:
     """What a file is that is not plain, by its mode; empty for a plain one."""
     if stat.S_ISREG(mode):
@@ -60,14 +64,14 @@ def open_plain(path: Path, *, follow: bool = False) -> BufferedReader:
 def read_plain(path: Path, most_bytes: int, *, follow: bool = False) -> bytes:
     """All of a plain file.
 
-    :raises NotPlainError: when it is something else, or larger.
+    :raises NotPlainError: when it is something else; the TooLargeError among them when it is larger.
     :raises OSError: when it is not there, or cannot be read.
     """
     with open_plain(path, follow=follow) as file:
         # Files of /proc say that they are empty.
         if os.fstat(file.fileno()).st_size <= most_bytes and len(data := file.read(most_bytes + 1)) <= most_bytes:
             return data
-    raise NotPlainError(f"larger than {describe_size(most_bytes)}", path)
+    raise TooLargeError(f"larger than {describe_size(most_bytes)}", path)
 
 
 def describe_size(size: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from splvm.plainfile import NotPlainError, read_plain
+from splvm.plainfile import NotPlainError, TooLargeError, read_plain
 from splvm.record.names import CONSOLE_FILE, HARNESS_FILE, RUN_FILE, SAMPLES_FILE, SYSRQ_FILE, VERDICT_FILE
 
 # Files that are offered, the most telling first.
@@ -75,10 +75,10 @@ def copy_files(run: Path, target: Path, budget: Budget, made: Mapping[str, bytes
     for name in FILES:
         try:
             content = made[name] if name in made else read_plain(run / name, MOST_BYTES)
-        except FileNotFoundError:
-            continue
-        except NotPlainError:
+        except TooLargeError:
             left_out.append(str(run / name))
+            continue
+        except (FileNotFoundError, NotPlainError):
             continue
         packed = name
         if len(content) > _PLAIN_BYTES:

@@ -505,6 +505,7 @@ def test_a_server_that_stands_still_is_not_waited_for() -> None:
     ours, theirs = socket.socketpair()
     patience = Patience()
     patience.follow(ours)
+    ours.settimeout(20)
     with ours, theirs, patience.within(0.0):
         assert ours.recv(1) == b""
 

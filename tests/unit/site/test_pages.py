@@ -493,6 +493,17 @@ def test_the_cycle_of_a_recorded_run_is_on_its_page(pages: dict[str, Page]) -> N
 # Room.
 
 
+def test_a_forged_verdict_is_not_copied(runs: list[RunRow], tmp_path: Path) -> None:
+    run = next(run for run in runs if run.verdict == "STALLED")
+    directory = shutil.copytree(run.directory, tmp_path / "run")
+    (directory / "verdict.json").write_text('{"verdict": "PROGRESS"}')
+    row = {column.key: getattr(run, column.key) for column in RunRow.__table__.columns}
+    write([RunRow(**{**row, "directory": str(directory)}, figures=[])], tmp_path / "site")
+    (copy,) = (tmp_path / "site").rglob("verdict.json*")
+    text = gzip.decompress(copy.read_bytes()) if copy.suffix == ".gz" else copy.read_bytes()
+    assert json.loads(text)["verdict"] == "STALLED"
+
+
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
