@@ -18,7 +18,7 @@ from splvm.errors import EvidenceError, SetupError
 from splvm.evidence.formats.stream import Frame, What
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.names import EVIDENCE_FILES, SCHEMA_VERSION
-from splvm.record.reader import read_evidence
+from splvm.record.reader import find_digests, read_evidence, read_records
 from splvm.record.writer import RunDirectory
 from splvm.scenarios.judged import judge_evidence as judge
 
@@ -448,3 +448,24 @@ def test_a_record_of_another_version(directory: Path, version: object) -> None:
         EvidenceError, match=rf"has schema version {version!r}, this program reads 1\nhint: judge it with"
     ):
         read_evidence(directory)
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}\n" * 500_001, b'{"a":"' + b"x" * (8 << 20) + b'"}\n'], ids=["records", "a line"]
+)
+def test_more_than_any_run_records(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "samples.jsonl").write_bytes(content)
+    with pytest.raises(EvidenceError, match="larger than any record of a run"):
+        read_records(tmp_path / "samples.jsonl")
+
+
+def test_a_large_dump_is_known_by_its_size(small: Path, tmp_path: Path) -> None:
+    """Nothing rests on it, and hashing gigabytes takes longer than judging all the rest."""
+    path = shutil.copytree(small, tmp_path / "run")
+    with (path / "memory.kdump").open("wb") as file:
+        file.truncate(3 << 30)
+    facts = json.loads((path / "run.json").read_text())
+    recorded = {**facts["evidence"], "memory.kdump": {"bytes": 3 << 30, "sha256": "of something"}}
+    assert find_digests(path, recorded) == recorded
+    recorded["memory.kdump"]["bytes"] += 1
+    assert find_digests(path, recorded)["memory.kdump"] == {"bytes": 3 << 30, "sha256": None}

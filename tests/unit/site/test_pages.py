@@ -517,7 +517,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     assert [name for name, _ in copies.there] == ["run.json", "samples.jsonl.gz"]
     assert copies.left_out == (str(run / "verdict.json"), str(run / "console.log"))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.json", "samples.jsonl.gz"}
-    assert copy_files(run, tmp_path / "none", Budget(limit=1000, spent=999, pages=1)).there == ()
+    assert copy_files(run, tmp_path / "none", Budget(limit=1000, spent=999, pages=1), {}).there == ()
     assert not (tmp_path / "none").exists()
 
 
