@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from splvm.history.rows import make_run
 from splvm.history.schema import RunRow
 from splvm.record.names import RUN_FILE
 from splvm.record.reader import last_record_s, read_console, read_facts
+from splvm.record.seal import find_damage
 from splvm.report.issue import reproducer
 from splvm.scenarios.judged import judge_run
 
@@ -36,7 +37,7 @@ def read_run(directory: Path) -> RunRow:
     :raises EvidenceError: when what is there cannot be read.
     """
     evidence, verdict = judge_run(directory)
-    return _row(directory, evidence.facts, verdict, evidence.console)
+    return _row(directory, evidence.facts, verdict, evidence.console, evidence.damage)
 
 
 def keep_result(directory: Path, verdict: Verdict) -> RunRow:
@@ -44,10 +45,15 @@ def keep_result(directory: Path, verdict: Verdict) -> RunRow:
 
     :raises EvidenceError: when its files cannot be read.
     """
-    return _row(directory, read_facts(directory), verdict, read_console(directory))
+    facts = read_facts(directory)
+    try:
+        damage = find_damage(directory, facts)
+    except OSError as error:
+        raise EvidenceError(f"{directory} cannot be read: {error}") from error
+    return _row(directory, facts, verdict, read_console(directory), damage)
 
 
-def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: str) -> RunRow:
+def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: str, damage: Sequence[str]) -> RunRow:
     return make_run(
         facts,
         verdict,
@@ -55,6 +61,7 @@ def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: s
         directory=str(directory.absolute()),
         command=reproducer(facts),
         duration_s=last_record_s(directory),
+        damage=damage,
     )
 
 
