@@ -6,14 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from splvm.campaign.matrix import MATRIX_FILE, read_matrix
 from splvm.errors import EvidenceError
 from splvm.evidence.verdict import Verdict
+from splvm.history.database import History
 from splvm.history.rows import make_run
 from splvm.history.schema import RunRow
+from splvm.log import note
 from splvm.record.names import RUN_FILE
 from splvm.record.reader import last_record_s, read_console, read_facts
 from splvm.record.seal import find_damage
 from splvm.report.issue import reproducer
+from splvm.report.summary import plain
 from splvm.scenarios.judged import judge_run
 
 
@@ -29,6 +33,23 @@ def find_runs(tops: Iterable[Path]) -> list[Path]:
             raise EvidenceError(f"{top}: no run is there or below", hint="give directories that `splvm` named")
         found |= here
     return sorted(found)
+
+
+def keep_batches(tops: Iterable[Path], history: History) -> None:
+    """Say of the matrices at and below `tops` what they were to run, and whether they came to their end.
+
+    What the history knows already of one that is not whole here is left as it is. A matrix.json that cannot be read
+    tells nothing.
+    """
+    for path in sorted({path for top in tops for path in top.rglob(MATRIX_FILE)}):
+        try:
+            plan, done = read_matrix(path.parent)
+        except EvidenceError as error:
+            note(plain(error.message))
+            continue
+        ended = {(run.cell, run.number) for run in done} >= set(plan.todo)
+        if ended or history.batch(plan.batch) is None:
+            history.keep_batch(plan.batch, len(plan.todo), ended=ended)
 
 
 def read_run(directory: Path) -> RunRow:

@@ -37,7 +37,7 @@ from splvm.scenarios.table import find_scenario
 
 SCHEMA_VERSION = 3
 
-_FILE = "matrix.json"
+MATRIX_FILE = "matrix.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
 
     :raises EvidenceError: when there is none, or its file is damaged.
     """
-    path = out / _FILE
+    path = out / MATRIX_FILE
     try:
         told = json.loads(path.read_bytes())
         if told["schema_version"] != SCHEMA_VERSION:
@@ -123,7 +123,9 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
             )
         plan, runs = MatrixPlan.from_json(told["plan"]), [CampaignRun.from_json(row) for row in told["runs"]]
     except FileNotFoundError:
-        raise EvidenceError(f"{out} has no {_FILE}", hint="give the directory that `splvm matrix` named") from None
+        raise EvidenceError(
+            f"{out} has no {MATRIX_FILE}", hint="give the directory that `splvm matrix` named"
+        ) from None
     except OSError as error:
         raise EvidenceError(f"{path}: {error.strerror}") from error
     except (LookupError, ValueError, TypeError, RecursionError) as error:
@@ -181,7 +183,7 @@ def run_matrix(
 
     def keep() -> None:
         rows = [run.to_json() for run in runs]
-        write_json(out / _FILE, {"schema_version": SCHEMA_VERSION, "plan": about, "runs": rows})
+        write_json(out / MATRIX_FILE, {"schema_version": SCHEMA_VERSION, "plan": about, "runs": rows})
 
     def take(run: CampaignRun, result: JobResult | None = None) -> None:
         runs.append(run)

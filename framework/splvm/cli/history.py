@@ -72,7 +72,7 @@ def import_runs(
 
     The status is 1 if some could not be read; the others are added.
     """
-    from splvm.campaign.keep import find_runs, read_runs
+    from splvm.campaign.keep import find_runs, keep_batches, read_runs
     from splvm.history.database import History
 
     added, known, damaged = 0, 0, []
@@ -85,6 +85,7 @@ def import_runs(
                 added += 1
             else:
                 known += 1
+        keep_batches(directories, opened)
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "added": added, "known": known, "damaged": damaged})
     else:

@@ -211,8 +211,9 @@ def judge(evidence: Evidence, rule: Rule) -> Verdict:
     if evidence.damage:
         return judge_damage(evidence)
     timeline = evidence.timeline
-    parameters = evidence.facts.get("parameters")
-    bound_ms = parameters.get("latency_bound_ms") if isinstance(parameters, Mapping) else None
+    # Where it is missing, `consistent` complains.
+    parameters = evidence.facts.get("parameters", {})
+    bound_ms = parameters.get("latency_bound_ms", 1000) if isinstance(parameters, Mapping) else None
     if not isinstance(bound_ms, int | float) or not 0 < bound_ms < 1e9:
         raise EvidenceError(f"run.json: latency_bound_ms is {bound_ms!r}, and not a number of milliseconds")
     case = Case(evidence, timeline, timeline.marks, int(bound_ms) * 1_000_000)

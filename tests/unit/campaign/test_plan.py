@@ -18,6 +18,7 @@ from experiments import experiment
 from splvm.campaign import matrix as matrix_module
 from splvm.campaign import night as night_module
 from splvm.campaign.campaignrun import CampaignRun
+from splvm.campaign.keep import keep_batches
 from splvm.campaign.matrix import MatrixPlan, read_matrix, run_matrix
 from splvm.campaign.night import Keeper, estimate_s
 from splvm.campaign.plan import Axes, plan_cells, read_axes
@@ -254,6 +255,28 @@ def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spo
     run_matrix(plan, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
     assert len(lab.ran) == 16 - len(done)
     assert len(read_matrix(out)[1]) == 16
+
+
+def test_a_matrix_that_was_interrupted_is_one_where_it_is_imported_too(lab: Lab, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    out.mkdir()
+    lab.stop_after = 5
+    with pytest.raises(KeyboardInterrupt):
+        run_matrix(PLAN, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    with History(tmp_path / "history.sqlite") as history:
+        keep_batches([tmp_path], history)
+        begun = history.batch("night")
+        lab.stop_after = 1000
+        run_matrix(PLAN, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=read_matrix(out)[1])
+        keep_batches([tmp_path], history)
+        ended = history.batch("night")
+        shutil.rmtree(out / PLAN.places()[PLAN.todo[0]])
+        (tmp_path / "matrix.json").write_text("[")
+        keep_batches([tmp_path], history)
+        after = history.batch("night")
+    assert begun is not None and (begun.planned, begun.ended) == (16, False)
+    assert ended is not None and ended.ended
+    assert after is not None and after.ended, "it was whole once"
 
 
 def test_what_was_trouble_is_tried_again(lab: Lab, tmp_path: Path) -> None:

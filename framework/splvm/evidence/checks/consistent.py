@@ -45,7 +45,15 @@ _MEMORY = ("written", "scanned", "scanned_direct", "some_us", "full_us", "oom_ki
 
 def check_consistent(case: Case) -> Iterator[Complaint]:
     """The record does not contradict itself."""
-    for told in (_console(case), _monitor(case), _clock(case), _fallen(case), _workload(case), _window(case)):
+    for told in (
+        _console(case),
+        _monitor(case),
+        _clock(case),
+        _fallen(case),
+        _workload(case),
+        _bound(case),
+        _window(case),
+    ):
         yield from (Complaint(Outcome.INCONCLUSIVE, reason) for reason in told)
 
 
@@ -147,6 +155,12 @@ def _workload(case: Case) -> Iterator[Reason]:
         if name in workload and workload[name] != config[name]:
             reason = f"the probe was set to {name}={config[name]}, and run.json says {str(workload[name])[:40]}"
             yield Reason(reason, (last.seq,))
+
+
+def _bound(case: Case) -> Iterator[Reason]:
+    """The bound on the latency is the run's own."""
+    if "latency_bound_ms" not in _parameters(case):
+        yield Reason("run.json does not say which latency is still progress")
 
 
 def _window(case: Case) -> Iterator[Reason]:
