@@ -34,6 +34,7 @@ from simulated import (
     SIZE,
     SLAB_HEADER,
     SPARE,
+    WORKER_PID,
     Knobs,
     Record,
     kernel_row,
@@ -461,6 +462,12 @@ def test_a_starved_guest_is_excused_for_being_slow_only(outcome: Outcome, starve
     excused = outcome is Outcome.SLOW and starved == "host starves the guest"
     assert verdict.outcome is (Outcome.INCONCLUSIVE if excused else outcome)
     assert verdict.is_starved == (verdict.outcome is Outcome.INCONCLUSIVE)
+
+
+def test_the_worker_is_the_one_that_was_held_when_the_window_began() -> None:
+    """Seen beside a pool: the probe named another cache's worker before the agent had it in its list of tasks."""
+    verdict = verdict_of(HELD, "another worker is held as well")
+    assert (verdict.outcome, verdict.figures["worker"]["pid"]) == (Outcome.PROGRESS, WORKER_PID)
 
 
 def test_the_bound_is_that_of_the_run() -> None:
