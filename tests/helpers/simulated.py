@@ -79,7 +79,7 @@ KVMEM, DEADLOCKED, GROWING = 0x80, 0x4000, 0x8000
 HOLD = ("armed", "held", "pid", "since_ns", "entries", "released_ns")
 WORKER_PID = 114
 THREAD_PIDS = (128, 129)
-BLOCKS = (0, 2, 2, 3, 2, 2, 2, 2, 2, 3, 86)
+BLOCKS: tuple[int, ...] = (0, 2, 2, 3, 2, 2, 2, 2, 2, 3, 86)
 LATENCY_BOUND_MS = 500
 
 

@@ -82,6 +82,7 @@ FAULTS: Mapping[str, Knobs] = {
     "worker's switches go on": Knobs(worker=(_HALF, worker_text(switches=(WORKER_SWITCHES + 1, 0)))),
     "worker's involuntary switches go on": Knobs(worker=(_HALF, worker_text(switches=(WORKER_SWITCHES, 1)))),
     "worker moved while it was read": Knobs(worker=(_MOMENT, worker_text(rest=" moved=1"))),
+    "another worker is held as well": _probe(_WINDOW, "hold.pid", 118),
     "worker not in the list": Knobs(worker=(_HALF, "")),
     "worker not needed": Knobs(ample_slabs=True),
     # --- the trap

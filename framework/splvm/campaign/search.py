@@ -133,7 +133,7 @@ class Search:
     @property
     def _owes_good_end(self) -> bool:
         """Whether the good end can be asked, and neither it was nor one that is the same build."""
-        differ = next(k for k in range(1, self.count + 1) if k not in self._unchanged)
+        differ = next((k for k in range(1, self.count + 1) if k not in self._unchanged), self.count)
         return 0 not in self._untestable and not any(self.bad[:differ] + self.good[:differ])
 
     def _spread(self, testable: Sequence[int]) -> list[int]:

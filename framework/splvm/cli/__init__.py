@@ -16,8 +16,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from splvm import __version__
-from splvm.cli import bisect, cluster, guests, history, inventory, matrix, recorded, report, repro, watch
-from splvm.cli.options import show_error
+from splvm.cli import bisect, cluster, explain, guests, history, inventory, matrix, recorded, report, repro, watch
+from splvm.cli.options import show_error, without_empty_directories
 from splvm.errors import HarnessError
 from splvm.log import setup_logging
 
@@ -57,6 +57,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "bisect": bisect.bisect,
     "worker": cluster.worker,
     "report": report.report,
+    "explain": explain.explain,
     "judge": recorded.judge,
     "bundle": recorded.bundle,
     "examine": recorded.examine,
@@ -72,7 +73,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
 # Arguments of `test` are pytest's.
 _SETTINGS: Mapping[str, dict[str, Any]] = {"test": {"allow_extra_args": True, "ignore_unknown_options": True}}
 for _name, _command in COMMANDS.items():
-    app.command(_name, context_settings=_SETTINGS.get(_name))(_command)
+    app.command(_name, context_settings=_SETTINGS.get(_name))(without_empty_directories(_command))
 app.add_typer(history.app, name="history")
 
 

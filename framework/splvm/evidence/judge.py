@@ -209,7 +209,7 @@ def judge(evidence: Evidence, rule: Rule) -> Verdict:
     :raises EvidenceError: when a name in the rule stands for nothing, or run.json cannot be read.
     """
     if evidence.damage:
-        return judge_damage(evidence)
+        return verdict_on_damage(evidence)
     timeline = evidence.timeline
     # Where it is missing, `consistent` complains.
     parameters = evidence.facts.get("parameters", {})
@@ -248,7 +248,7 @@ def judge(evidence: Evidence, rule: Rule) -> Verdict:
     )
 
 
-def judge_damage(evidence: Evidence) -> Verdict:
+def verdict_on_damage(evidence: Evidence) -> Verdict:
     """The verdict on a record that is damaged: nothing that was changed is worth any other, not even a bad one."""
     return Verdict(Outcome.INCONCLUSIVE, tuple(Reason(f"the record is damaged: {what}") for what in evidence.damage))
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 from splvm.evidence.formats.loadstatus import LoadStatus
-from splvm.evidence.formats.probestatus import ProbeStatus
+from splvm.evidence.formats.probestatus import Hold, ProbeStatus
 from splvm.evidence.formats.slab import CacheRow, SlabFile
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.formats.stream import Frame, What
@@ -118,6 +118,20 @@ class Evidence:
 def between(samples: Sequence[Sample[T]], start_ns: int, end_ns: int) -> tuple[Sample[T], ...]:
     """The samples whose reading lies wholly within the two times."""
     return tuple(s for s in samples if start_ns <= s.start_ns and s.end_ns <= end_ns)
+
+
+def hold_of(timeline: Timeline, start: int, end: int) -> Hold | None:
+    """The worker that was held when the window began, or else the first one in it, or the last one before.
+
+    SPL may make another worker meanwhile, for another cache, which is then held as well; the probe names the last one.
+    It may be held between the window's beginning and the first reading in it, so the reading before comes first.
+
+    :param start: beginning of the window, ns on the guest's clock. :param end: its end.
+    """
+    readings = [(s.start_ns, s.value.hold) for s in timeline.probe if s.start_ns <= end]
+    before = [hold for at, hold in readings if at < start]
+    within = [hold for at, hold in readings if at >= start]
+    return next((hold for hold in (*before[-1:], *within, *reversed(before)) if hold.held), None)
 
 
 def cache_rows(timeline: Timeline, name: str) -> list[Sample[CacheRow]]:

@@ -77,7 +77,12 @@ def test_a_parcel_names_no_path_of_the_sender(whole: Experiment, store: Path, tm
     assert all(file_hash(path) == digest for digest, path in files.items())
     assert parcel.files == {digest: path.name for digest, path in files.items()}
     named: list[Path] = []
-    map_paths(parcel.experiment, lambda path: named.append(path) or path)
+
+    def note(path: Path) -> Path:
+        named.append(path)
+        return path
+
+    map_paths(parcel.experiment, note)
     assert len(named) == 5 and not any(path.is_absolute() for path in named)
     # Everything else is as it was.
     back = {Path("splvm-parcel", digest, path.name): path for digest, path in files.items()}
@@ -213,7 +218,7 @@ def test_a_machine_that_differs_has_another_name_and_a_reason(store: Path) -> No
     here = describe_machine()
     assert here.difference(here) == ""
     for name, said in (("python", "Python 1, here"), ("qemu", "QEMU 1, here"), ("program", "splvm 1, here")):
-        other = replace(here, **{name: "1"})
+        other = replace(here, **{name: "1"})  # type: ignore[arg-type]
         assert here.difference(other).startswith(said)
         assert other.resource != here.resource
     # What it has room for is no difference.
@@ -246,7 +251,12 @@ def test_trouble_comes_back_and_files_are_sent_once(
         assert opened.guests == 1
         own = members["one"].wait()
         sent, run = list[str](), opened._client.run
-        monkeypatch.setattr(opened._client, "run", lambda *a, **k: (sent.append(a[0].__name__), run(*a, **k))[1])
+
+        def send(*words: Any, **named: Any) -> Any:
+            sent.append(words[0].__name__)
+            return run(*words, **named)
+
+        monkeypatch.setattr(opened._client, "run", send)
         results: list[JobResult] = []
         jobs = [Job(f"job {number}", whole, tmp_path / "out" / str(number)) for number in range(3)]
         opened.run(jobs, results.append)

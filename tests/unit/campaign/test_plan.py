@@ -29,6 +29,7 @@ from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.history.cell import Cell
 from splvm.history.database import History
+from splvm.history.rows import make_trouble
 from splvm.history.schema import TROUBLE
 from splvm.record.writer import RunDirectory
 from splvm.run.buildline import find_line
@@ -429,10 +430,7 @@ def test_how_long_it_will_take(tmp_path: Path) -> None:
     one, other = PLAN.cells[:2]
     with History(tmp_path / "h.sqlite") as history:
         assert estimate_s([one, other], history, 1) == (2 * night_module._GUESS_S, 0)
-        runs = [
-            night_module.make_trouble(one, "b", n, "", at=AT, duration_s=seconds)
-            for n, seconds in enumerate((7, 8, 90))
-        ]
+        runs = [make_trouble(one, "b", n, "", at=AT, duration_s=seconds) for n, seconds in enumerate((7, 8, 90))]
         for run in runs:
             run.verdict = "PROGRESS"
         history.add(runs)

@@ -39,6 +39,23 @@ def test_a_sure_oracle_is_asked_about_as_often_as_by_halving(count: int) -> None
         assert asked <= math.log2(count) + 9
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 8])
+def test_a_good_end_that_is_bad_is_found_however_few_there_are(count: int) -> None:
+    """By the prior alone the first of two or three changes would have 0.96 and more: nobody would ask the good end."""
+    search = Search(count)
+    answer, _ = ask(search, lambda candidate: True)
+    assert answer is not None and answer.first == 0
+    assert search.bad[0] > 0
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 8])
+def test_no_change_is_named_before_the_good_end_was_run(count: int) -> None:
+    search = Search(count)
+    answer, _ = ask(search, lambda candidate: candidate > 0)
+    assert answer is not None and answer.first == 1
+    assert search.good[0] > 0
+
+
 @pytest.mark.parametrize(
     ("rate", "background", "most"), [(0.3, 0.0, 140), (0.5, 0.0, 80), (0.9, 0.02, 60), (0.3, 0.01, 250)]
 )

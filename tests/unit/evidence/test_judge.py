@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from simulated import (
     SIZE,
     SLAB_HEADER,
     SPARE,
+    WORKER_PID,
     Knobs,
     Record,
     kernel_row,
@@ -50,7 +51,7 @@ from splvm.evidence.formats.slab import parse_slab
 from splvm.evidence.judge import ALWAYS, LAST
 from splvm.evidence.judge import judge as judge_by
 from splvm.evidence.rule import Clause, Rule
-from splvm.evidence.timeline import Evidence, Timeline
+from splvm.evidence.timeline import Evidence, Sample, Timeline
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.scenarios.judged import judge_evidence as judge
 from splvm.scenarios.table import SCENARIOS as TABLE
@@ -166,7 +167,8 @@ def test_the_reasons_for_progress_in_the_trap() -> None:
     assert re.fullmatch(
         r"by agent, cycle: the transaction thread slabprobe/tx \(pid 128\) waits in spl_kmem_cache_alloc for the slab "
         r"worker spl_kmem_cache \(pid 114\); the slab worker .* waits in slabprobe_wait_commit, in shrinker "
-        r"slabprobe_shrink_scan, in direct reclaim, for the commit of the transaction thread slabprobe/tx \(pid 128\)",
+        r"slabprobe_shrink_scan, in direct reclaim, for the commit of the transaction thread slabprobe/tx \(pid 128\) "
+        r"\(by role: no line of the kernel's says who holds the slab worker, the commit\)",
         cycle,
     )
     assert verdict.wait_for["cycle"] == [128, 114]
@@ -277,7 +279,8 @@ def test_the_order_of_an_object(size: int, order: int) -> None:
 def test_a_transaction_that_waits_for_itself_is_named() -> None:
     assert verdict_of(CYCLE, "transaction waits for itself").reasons[-1].text == (
         "by agent, cycle: the transaction thread slabprobe/tx (pid 128) waits in slabprobe_wait_commit, in shrinker "
-        "slabprobe_shrink_scan, in direct reclaim, for its own commit"
+        "slabprobe_shrink_scan, in direct reclaim, for its own commit (by role: no line of the kernel's says who holds "
+        "the commit)"
     )
 
 
@@ -326,7 +329,14 @@ def test_every_outcome_is_reached() -> None:
 def test_reasons_name_readings_that_are_there() -> None:
     for row, scenario in CASES:
         timeline = evidence_of(scenario, row.fault).timeline
-        read = (timeline.probe, timeline.slab, timeline.tasks, timeline.load, timeline.txgs, *timeline.other.values())
+        read: list[Sequence[Sample[Any]]] = [
+            timeline.probe,
+            timeline.slab,
+            timeline.tasks,
+            timeline.load,
+            timeline.txgs,
+        ]
+        read += timeline.other.values()
         kept = {sample.seq for samples in read for sample in samples}
         verdict = verdict_of(scenario, row.fault)
         for reason in (*verdict.reasons, *(reason for _, reason in verdict.also)):
@@ -455,6 +465,12 @@ def test_a_starved_guest_is_excused_for_being_slow_only(outcome: Outcome, starve
     excused = outcome is Outcome.SLOW and starved == "host starves the guest"
     assert verdict.outcome is (Outcome.INCONCLUSIVE if excused else outcome)
     assert verdict.is_starved == (verdict.outcome is Outcome.INCONCLUSIVE)
+
+
+def test_the_worker_is_the_one_that_was_held_when_the_window_began() -> None:
+    """Seen beside a pool: the probe named another cache's worker before the agent had it in its list of tasks."""
+    verdict = verdict_of(HELD, "another worker is held as well")
+    assert (verdict.outcome, verdict.figures["worker"]["pid"]) == (Outcome.PROGRESS, WORKER_PID)
 
 
 def test_the_bound_is_that_of_the_run() -> None:

@@ -20,7 +20,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, func, select
+from sqlalchemy import create_engine, func, insert, select
 
 from splvm.campaign.keep import keep_result, read_run
 from splvm.errors import EvidenceError, SetupError, UsageError
@@ -300,9 +300,7 @@ def die_in_the_middle(path: Path) -> None:
     with History(path) as history:
         history.add([a_run(1, gap=1.0)])
         with history._write() as connection:
-            connection.execute(
-                RunRow.__table__.insert().values(**{c.key: getattr(a_run(2), c.key) for c in RunRow.__table__.c})
-            )
+            connection.execute(insert(RunRow).values(**{c.key: getattr(a_run(2), c.key) for c in RunRow.__table__.c}))
             os.kill(os.getpid(), signal.SIGKILL)
 
 

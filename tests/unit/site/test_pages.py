@@ -121,7 +121,7 @@ def test_every_link_leads_somewhere(site: Path, pages: dict[str, Page]) -> None:
 def test_nothing_is_inline_and_ids_are_there_once(pages: dict[str, Page]) -> None:
     for name, page in pages.items():
         assert len(page.ids) == len(set(page.ids)), name
-        policy = next(it["content"] for tag, it in page.tags if "http-equiv" in it)
+        policy = next(it["content"] or "" for tag, it in page.tags if "http-equiv" in it)
         assert "default-src 'none'" in policy and "script-src 'self' file:;" in policy
         for tag, attributes in page.tags:
             assert not [key for key in attributes if key.startswith("on") or key == "style"], (name, tag)
