@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import typer
 from typer.main import get_command
@@ -78,7 +79,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[st
     yield ""
 
 
-def _commands(command: typer.core.TyperGroup, path: list[str]) -> Iterator[str]:
+def _commands(command: Any, path: list[str]) -> Iterator[str]:
     for name in command.commands:
         found = command.commands[name]
         title = " ".join([*path, name])

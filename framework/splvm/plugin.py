@@ -107,7 +107,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that asks for `run_cell` is one for each cell of a matrix."""
     # `run_cell` asks for it; a fixture `run_cell` of somebody else's does not.
-    if "splvm_cell" not in metafunc.fixturenames:
+    if "splvm_cell" not in metafunc.fixturenames or _is_theirs(metafunc, "splvm_cell"):
         return
     from splvm.errors import UsageError
     from splvm.pytest_fixtures import cells_of
@@ -118,6 +118,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
     metafunc.parametrize("splvm_cell", [_as_parameter(cell, number) for cell, number in cells])
+
+
+def _is_theirs(metafunc: pytest.Metafunc, name: str) -> bool:
+    """Whether somebody else's fixture or parameter has a name that is a parameter alone here, and no fixture."""
+    marked = (mark.args[0] for mark in metafunc.definition.iter_markers("parametrize") if mark.args)
+    words = {word.strip() for names in marked for word in (names.split(",") if isinstance(names, str) else names)}
+    # pytest has no public way to ask for it here.
+    return name in words or bool(getattr(metafunc, "_arg2fixturedefs", {}).get(name))
 
 
 def _as_parameter(cell: Cell, number: int | None) -> Any:
@@ -153,6 +161,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     from splvm.pytest_fixtures import lacking
 
     memory = item.get_closest_marker("splvm_memory")
+    if memory and not (memory.args and isinstance(memory.args[0], int)):
+        raise pytest.UsageError(f"{item.nodeid}: the marker splvm_memory takes MiB, as in splvm_memory(2048)")
     trouble = lacking(memory.args[0] if memory else None)
     if trouble and item.config.getoption("--splvm-require-vm"):
         pytest.fail(f"--splvm-require-vm: {trouble}", pytrace=False)

@@ -30,7 +30,8 @@ from splvm.record.reader import read_facts
 from splvm.record.writer import RunDirectory
 from splvm.report.issue import reproducer
 from splvm.report.summary import plain
-from splvm.run.experiment import Dump, LiveReadings, OnPhase, run_until_fed
+from splvm.run.experiment import Dump, OnPhase, run_until_fed
+from splvm.run.live import LiveReadings
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Prepared, Wish, find_any_kernel, prepare
 from splvm.run.readings import Reading

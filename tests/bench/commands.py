@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from figures import PROJECT, SPLVM, summary, timed
-from splvm.builds.spl import SPL_DIR
+from splvm.builds.tree import SPL_DIR
 from splvm.deadline import Deadline
 from splvm.guest.guest import start_guest
 from splvm.run.prepare import Wish, prepare

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from splvm.builds.spl import CONFIGURE_INPUTS, SPL_DIR
+from splvm.builds.tree import CONFIGURE_INPUTS, SPL_DIR
 
 CACHE = SPL_DIR / "spl-kmem-cache.c"
 _WAIT = "wait_event_timeout(skc->skc_waitq,\n\t\t    spl_cache_grow_wait(skc), HZ / 10);"

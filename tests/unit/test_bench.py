@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -38,7 +39,7 @@ GOOD = f"TOKEN\n{RELEASE}\nModule Size Used by\nslabprobe 1 0\nspl 2 1 slabprobe
 
 
 def test_a_clone_that_answers_is_one() -> None:
-    clones.check(FakeGuest(FakeSsh(GOOD)), RELEASE)
+    clones.check(cast(Any, FakeGuest(FakeSsh(GOOD))), RELEASE)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_a_clone_that_answers_is_one() -> None:
 )
 def test_a_clone_with_another_answer_is_a_failure(said: str) -> None:
     with pytest.raises(HarnessError, match="a clone was asked for"):
-        clones.check(FakeGuest(FakeSsh(said)), RELEASE)
+        clones.check(cast(Any, FakeGuest(FakeSsh(said))), RELEASE)
 
 
 def fake_virtme(directory: Path, script: str) -> virtme.Virtme:
@@ -118,4 +119,4 @@ def test_a_kernel_that_is_not_compressed_by_lz4_is_named(tmp_path: Path) -> None
         vmlinuz: Path
 
     with pytest.raises(HarnessError, match="no ELF file"):
-        virtme.uncompress(FakeKernel(image), tmp_path)
+        virtme.uncompress(cast(Any, FakeKernel(image)), tmp_path)

@@ -20,6 +20,7 @@ import socket
 import sys
 import tarfile
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -52,16 +53,26 @@ from splvm.evidence.formats.statusfile import parse_records
 from splvm.evidence.formats.stream import Frame, FrameReader, What
 from splvm.evidence.formats.sysrq import MAX_DUMPS, missing_tasks, parse_sysrq
 from splvm.evidence.formats.txgs import parse_txgs
+from splvm.evidence.judge import check_rule
+from splvm.evidence.judge import judge as judge_by
+from splvm.evidence.rule import parse_rule
 from splvm.evidence.timeline import Evidence, Timeline
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.evidence.waiting.tasklists import find_waiting
 from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.guest.console import start_console
+from splvm.paste.answer import answer_lines
+from splvm.paste.explanation import explain
+from splvm.paste.moments import MAX_MOMENTS
+from splvm.paste.redact import redact
+from splvm.paste.slabs import parse_slabs
 from splvm.record.names import REGISTERS_FILE, SYSRQ_FILE
 from splvm.record.reader import read_evidence
 from splvm.record.writer import RunDirectory
+from splvm.report.pasteissue import paste_issue
 from splvm.report.summary import summarize, verdict_line
 from splvm.scenarios.judged import judge_evidence as judge
+from splvm.scenarios.table import SCENARIOS
 
 DATA = PROJECT / "tests" / "data"
 LIMIT_S = 30.0
@@ -275,6 +286,19 @@ def read_slab(text: str) -> None:
             regressions(before, after)
 
 
+def read_slabs(text: str) -> None:
+    for reading in parse_slabs(text):
+        json.dumps(reading.to_json())
+
+
+def read_paste(text: str) -> None:
+    found = explain(text)
+    json.dumps(found.to_json())
+    assert all(map(_shown, filter(None, answer_lines(found))))
+    assert len(found.moments) <= MAX_MOMENTS
+    assert paste_issue(found)
+
+
 def read_log(text: str) -> None:
     findings = scan_kernel_log(text)
     assert len(findings) <= MAX_PER_KIND * len(FindingKind)
@@ -371,6 +395,24 @@ def read_report(text: str) -> None:
     build_graph(report.for_graph())
 
 
+HELD_RUN = simulate(HELD).evidence()
+
+
+def read_rule(text: str) -> None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        # So read_facts() says of a run.json.
+        return
+    rule = parse_rule(value)
+    check_rule(rule)
+    json.dumps(judge_by(HELD_RUN, rule).to_json())
+
+
+def rules() -> list[str]:
+    return [json.dumps(scenario.rule.to_json()) for scenario in SCENARIOS.values()]
+
+
 def read_directory(text: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch)
@@ -450,7 +492,18 @@ def slab_files() -> tuple[str, ...]:
     return recorded("slab-*.txt") + payloads("slab")
 
 
+def field() -> tuple[str, ...]:
+    """The texts of the corpus of pastes."""
+    tables = [tomllib.loads((DATA / "field" / f"{name}.toml").read_text()) for name in ("logs", "files")]
+    return tuple(str(row["text"]) for table in tables for row in table["case"])
+
+
 PARSERS: tuple[Parser, ...] = (
+    Parser(
+        "explain", read_paste, None, field, ("INFO: task a:@ blocked for more than 120 seconds.\n", "[<0>] f+0x1/0x2\n")
+    ),
+    Parser("parse_slabs", read_slabs, EvidenceError, slab_files, ("--- ", "name flags ", "x 0x1 ", "- 0x1 ")),
+    Parser("redact", redact, None, field, ("10.0.0.@ ", "/srv/a/b ", "a:b:c:")),
     Parser("FrameReader", read_frames, EvidenceError, streams, ("F @ 1 slab same 1 1 0\n", "F ", "F 1 1 slab ")),
     Parser("Merger", read_merged, None, streams, ("@ ", "18446744073709551615 @ ")),
     Parser("parse_slab", read_slab, EvidenceError, slab_files, ("--- ", "name flags ", "x $ ", "- 0x1 ")),
@@ -484,6 +537,7 @@ PARSERS: tuple[Parser, ...] = (
     Parser("Timeline", read_timeline, None, run_texts, (_SAME,)),
     Parser("judge", judge_records, None, run_texts, (_SAME,)),
     Parser("judge", judge_console, None, logs, ("Kernel panic - not syncing: ", "RIP: 0010:a")),
+    Parser("parse_rule", read_rule, EvidenceError, rules, ("[", '["stuck"],', '{"good":')),
     Parser("summarize", summarize_records, None, run_texts, (_SAME,)),
     Parser("parse_report", read_report, EvidenceError, lambda: REPORTS, ("[", '{"a":')),
     Parser("read_evidence", read_directory, EvidenceError, directories, ("{", f"{_FILE}")),
@@ -703,7 +757,7 @@ def test_any_value_in_run_json() -> None:
             parse(parser, before + mark + json.dumps(changed) + "\n" + _FILE + after)
 
 
-@pytest.mark.parametrize("mutate", sorted(set(MUTATIONS), key=lambda mutate: mutate.__name__))
+@pytest.mark.parametrize("mutate", sorted(set(MUTATIONS), key=lambda mutate: getattr(mutate, "__name__", "")))
 def test_every_mutation_damages(mutate: Mutation) -> None:
     for text in ("", "a\n", payloads("probe")[0]):
         damaged = {mutate(random.Random(seed), text, "other\n") for seed in range(20)}
@@ -771,11 +825,15 @@ def parsers_of(module: ModuleType) -> set[str]:
     return {name for name, it in functions if name.startswith(PREFIXES) and it.__module__ == module.__name__}
 
 
+# What reads text that somebody pasted: splvm.paste.
+PASTES = {"explain", "parse_slabs", "redact"}
+
+
 def test_every_parser_has_a_row() -> None:
     names = [module.name for module in pkgutil.walk_packages(splvm.evidence.__path__, "splvm.evidence.")]
     assert len(names) > 10
     found = set[str]().union(*(parsers_of(import_module(name)) for name in names))
-    assert found | OTHERS == {parser.name for parser in PARSERS}
+    assert found | OTHERS | PASTES == {parser.name for parser in PARSERS}
 
 
 def test_a_parser_without_a_row_is_found() -> None:

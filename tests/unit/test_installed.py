@@ -74,7 +74,7 @@ def test_a_bare_wheel_says_what_the_host_lacks(wheel: Path, tmp_path: Path) -> N
     assert not importable(python) & {"pytest", "testinfra"}
     (tmp_path / "bin").mkdir()
     environment = {**os.environ, "PATH": str(tmp_path / "bin"), "SPLVM_CACHE": str(tmp_path / "store")}
-    argv = [python.with_name("splvm"), "demo"]
+    argv = [str(python.with_name("splvm")), "demo"]
     done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 3
     assert [line for line in done.stderr.splitlines() if "apt-get install" in line] == [done.stderr.splitlines()[-1]]

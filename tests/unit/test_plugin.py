@@ -153,3 +153,29 @@ def test_without_testinfra_the_guests_host_says_so(pytester: pytest.Pytester) ->
     result = pytester.runpytest_subprocess("-p", "no:pytest11.testinfra")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines("*guest_host needs testinfra*")
+
+
+@pytest.mark.parametrize(
+    "suite_text",
+    [
+        "import pytest\n@pytest.fixture\ndef splvm_cell():\n    return 'mine'\n"
+        "def test_it(splvm_cell):\n    assert splvm_cell == 'mine'\n",
+        "import pytest\n@pytest.mark.parametrize('splvm_cell', ['mine'])\n"
+        "def test_it(splvm_cell):\n    assert splvm_cell == 'mine'\n",
+        "import pytest\n@pytest.mark.parametrize(('x', 'splvm_cell'), [(1, 'mine')])\n"
+        "def test_it(x, splvm_cell):\n    assert splvm_cell == 'mine'\n",
+    ],
+    ids=["fixture", "parameter", "parameters"],
+)
+def test_a_name_of_somebody_else_is_theirs(pytester: pytest.Pytester, suite_text: str) -> None:
+    pytester.makepyfile(suite_text)
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("words", ["", "'lots'"])
+def test_memory_without_a_number_is_told(pytester: pytest.Pytester, words: str) -> None:
+    pytester.makepyfile(
+        f"import pytest\n@pytest.mark.splvm_vm\n@pytest.mark.splvm_memory({words})\ndef test_it():\n    pass\n"
+    )
+    told = pytester.runpytest_subprocess().stdout.str()
+    assert "the marker splvm_memory takes MiB" in told and "IndexError" not in told and "TypeError" not in told

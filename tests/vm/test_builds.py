@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from splvm.builds.spl import SPL_DIR, _build_spl_ko, _configure, find_source, inputs_key
+from splvm.builds.spl import _build_spl_ko, _configure, find_source
+from splvm.builds.tree import SPL_DIR, inputs_key
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, UsageError
 from splvm.evidence.verdict import Outcome

@@ -51,8 +51,8 @@ def said(guest: Guest, command: str) -> str:
 
 def content(template: Template) -> tuple[int, str, str]:
     # Not the room that it takes: who reads a hole of a file in memory fills it with zeros (mm/shmem.c).
-    paths = (template.memory, template.state)
-    return (template.memory.stat().st_mtime_ns, *(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths))
+    memory, state = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (template.memory, template.state))
+    return template.memory.stat().st_mtime_ns, memory, state
 
 
 def test_the_guest_of_a_test_is_a_clone(guest: Guest, tmp_path: Path) -> None:

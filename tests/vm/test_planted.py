@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ LIMIT_S = 3600
 
 def bisect(
     project: Path, tree: Path, out: Path, commits: int, *argv: str
-) -> tuple[subprocess.CompletedProcess[str], dict[str, object]]:
+) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     words = ["bisect", "held-worker", "--kernel", "debian-12", "--window", "2", "--spl", f"path:{tree}"]
     words += ["--good", f"HEAD~{commits}", "--bad", "HEAD", "--out", str(out), *argv]
     done = subprocess.run(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from leftovers import qemus_of
-from splvm.builds.spl import SPL_DIR
+from splvm.builds.tree import SPL_DIR
 from splvm.deadline import Deadline, poll
 from splvm.evidence.verdict import Outcome
 from splvm.record.reader import read_evidence

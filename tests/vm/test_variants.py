@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from splvm.builds.spl import SPL_DIR, apply_patch, find_source
+from splvm.builds.spl import find_source
+from splvm.builds.tree import SPL_DIR, apply_patch
 from splvm.builds.variants import VARIANTS
 from splvm.deadline import Deadline
 from splvm.host.debian import PrivateApt

@@ -56,6 +56,7 @@ def make_module(
         deadline=deadline,
         what=what,
         log=log,
+        cached=True,
     )
 
 

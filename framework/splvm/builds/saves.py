@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from splvm.builds.spl import find_inputs, inputs_key
+from splvm.builds.tree import find_inputs, inputs_key
 from splvm.deadline import Deadline, poll
 from splvm.errors import SetupError
 

@@ -8,21 +8,35 @@ the last one was, and make compiles what the edit touches.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splvm.assets import find_images
+from splvm.builds.identity import TreeIdentity, read_identity
 from splvm.builds.module import MODULE_RECIPE, debug_file, fresh_log, make_module, sha256_of, strip_module
 from splvm.builds.root import BuildRoot
+from splvm.builds.tree import (
+    CONFIGURE_INPUTS,
+    SPL_DIR,
+    apply_patch,
+    check_unchanged,
+    copy_files,
+    copy_tree,
+    find_files,
+    find_inputs,
+    generate_headers,
+    goes_into_spl,
+    inputs_key,
+    patch_tree,
+)
 from splvm.builds.variants import Variant
 from splvm.builds.worktree import keep_tree
 from splvm.deadline import Deadline
-from splvm.errors import BuildError, SetupError, UsageError
+from splvm.errors import SetupError, UsageError
 from splvm.host.archive import PackageGoneError, PackageVersion
 from splvm.host.content import Input, input_hash
 from splvm.host.debian import PrivateApt
@@ -32,19 +46,7 @@ from splvm.log import note
 from splvm.ownpath import absolute, name_path, own_path
 from splvm.plainfile import MIB, read_plain
 
-RECIPE = 1
-
-# Directory of SPL's own sources in an OpenZFS tree, 2.0 and later.
-SPL_DIR = Path("module/os/linux/spl")
-
-# What configure reads; an edit of the modules' code does not run it again.
-CONFIGURE_INPUTS = ("META", "autogen.sh", "configure", "configure.ac", "config", "copy-builtin", "zfs_config.h.in")
-
-# What a tree may have beside its sources: results of builds in place, history, and what editors leave.
-_LEFT_OUT = shutil.ignore_patterns(
-    *(".git", "*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", "*.a", "*.lo", ".libs", "build"),
-    *(".*", "*~", "#*#", "*.bak", "*.orig", "*.rej", "4913"),
-)
+RECIPE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class SplSource:
     package: PackageVersion | None = None
     # Newer ones that could not be had, and why, one line each.
     passed_over: tuple[str, ...] = ()
+    # Of a checkout of the user's, as it is when something is built of it.
+    identity: TreeIdentity | None = None
 
     @property
     def is_own(self) -> bool:
@@ -79,6 +83,8 @@ class SplBuild:
     exports: Path
     # Hash of SPL's sources and of all patches, the variant's too: what spl.ko was made from, wherever that was.
     content: str = ""
+    # Patches of the user's that go into other modules than spl.ko alone, by name.
+    beside_spl: tuple[str, ...] = ()
 
     @property
     def debug(self) -> Mapping[str, Path]:
@@ -90,12 +96,25 @@ class SplBuild:
         """Whether anything of the user's is in it."""
         return self.source.is_own or bool(self.patches)
 
+    def check_patches(self, scenario: str) -> None:
+        """For guests with spl.ko and without the other modules.
+
+        :raises UsageError: when a patch goes into the others alone.
+        """
+        if self.beside_spl:
+            raise UsageError(
+                f"--spl-patch {', '.join(self.beside_spl)}: nothing of it goes into spl.ko, and {scenario} without a "
+                "pool loads no other module of OpenZFS",
+                hint="--load zfs gives the guest a pool, and with it zfs.ko",
+            )
+
     def facts(self) -> dict[str, object]:
         """What run.json says of it."""
         return {
             "source": self.source.name,
             "version": self.source.version,
             "content": self.content,
+            "git": self.source.identity.spl.to_json() if self.source.identity else None,
             "packages": {p.package: {"version": p.version, "sha256": p.sha256} for p in (self.source.package,) if p},
             "passed_over": list(self.source.passed_over),
             "variant": self.variant.name,
@@ -177,12 +196,24 @@ def _debian_source(store: Store, apt: PrivateApt, deadline: Deadline) -> SplSour
 
 def _meta_version(tree: Path) -> str:
     """Version and release of a tree, from its META file."""
+    fields = _read_meta(tree)
+    return "-".join(fields[name] for name in ("Version", "Release") if name in fields) or "unknown"
+
+
+def _read_meta(tree: Path) -> dict[str, str]:
     try:
         meta = (tree / "META").read_text(errors="replace")
     except OSError:
-        return "unknown"
-    fields = dict(re.findall(r"^(\w+):\s+(\S+)", meta, re.MULTILINE))
-    return "-".join(fields[name] for name in ("Version", "Release") if name in fields) or "unknown"
+        return {}
+    return dict(re.findall(r"^([\w-]+):\s+(\S+)", meta, re.MULTILINE))
+
+
+def _supported(tree: Path) -> str:
+    """What a tree says of the kernels that it is for; empty if it says nothing."""
+    fields = _read_meta(tree)
+    if "Linux-Minimum" not in fields or "Linux-Maximum" not in fields:
+        return ""
+    return f"its META says Linux {fields['Linux-Minimum']} to {fields['Linux-Maximum']}"
 
 
 def build_spl(
@@ -198,25 +229,34 @@ def build_spl(
     :param patches: files that passed `check_inputs`, applied in this order after the variant's own.
     :raises BuildError: when a patch does not apply or something does not compile.
     """
-    applied = (*variant.patches(), *patches)
-    config = _configure(store, root, source, deadline)
+    if source.is_own:
+        source = replace(source, identity=read_identity(source.tree))
     # What is built once is built from nothing.
     keep = source.is_own or bool(patches)
-    inputs = inputs_key(source.tree, applied)
-    spl = _build_spl_ko(store, root, source, config, applied, inputs, deadline, keep=keep)
+    semantic: Sequence[Path] = (*variant.patches(), *patches)
+    beside: tuple[str, ...] = ()
+    if any(patch.suffix != ".cocci" for patch in patches):
+        # A plain patch may touch anything: configure and all modules have it then.
+        patched = patch_tree(store, source.tree, semantic, deadline)
+        source, semantic = replace(source, tree=patched.tree), ()
+        beside = tuple(name for name, files in patched.touched.items() if not any(map(goes_into_spl, files)))
+    config = _configure(store, root, source, deadline)
+    inputs = inputs_key(source.tree, semantic)
+    spl = _build_spl_ko(store, root, source, config, semantic, inputs, deadline, keep=keep)
     probe = _build_probe(store, root, config, spl, deadline)
     modules = (spl.path / "spl.ko", probe.path / "slabprobe.ko")
-    return SplBuild(source, variant, tuple(patches), modules, config.path, spl.path, inputs)
+    return SplBuild(source, variant, tuple(patches), modules, config.path, spl.path, inputs, beside)
 
 
 def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadline) -> Artefact:
-    inputs = {name: source.tree / name for name in CONFIGURE_INPUTS if (source.tree / name).exists()}
-    key = input_hash({"recipe": RECIPE, "root": root.key, **inputs})
+    inputs = input_hash(find_files(source.tree, CONFIGURE_INPUTS))
+    key = input_hash({"recipe": RECIPE, "root": root.key, "inputs": inputs})
 
     def build(tree: Path) -> None:
         log = fresh_log(store, f"configure-{root.release}")
         with store.temporary() as work:
             copy_tree(source.tree, work / "src")
+            check_unchanged(source.tree, find_files(work / "src", CONFIGURE_INPUTS), inputs)
             # With DEBUG_LOCK_ALLOC mutex_lock() is for GPL modules alone, and configure refuses because of those under
             # the CDDL. spl.ko is GPL by its own MODULE_LICENSE, and nothing else is built of the tree.
             script = (
@@ -231,35 +271,13 @@ def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadl
                 deadline=deadline,
                 what=f"configure of OpenZFS {source.version} for {root.release}",
                 log=log,
-                hint="this version of OpenZFS may not support this kernel",
+                hint=_supported(source.tree) or "this version of OpenZFS may not support this kernel",
+                cached=True,
             )
             shutil.copy2(work / "src" / "zfs_config.h", tree)
 
     what = f"configure of OpenZFS {source.version} for {root.release} (a minute or two, once)"
     return store.get("spl-config", key, build, deadline=deadline, what=what)
-
-
-def find_inputs(tree: Path) -> dict[str, Path]:
-    """The files of an OpenZFS tree that go into spl.ko: SPL's own sources, and all headers.
-
-    :returns: by their name from the top of the tree.
-    """
-    inputs = {}
-    for part in (SPL_DIR, Path("include")):
-        for directory, below, names in os.walk(tree / part):
-            left_out = _LEFT_OUT(directory, [*below, *names])
-            below[:] = sorted(set(below) - left_out)
-            paths = [Path(directory, name) for name in sorted(set(names) - left_out)]
-            inputs.update({str(path.relative_to(tree)): path for path in paths})
-    return inputs
-
-
-def inputs_key(tree: Path, patches: Sequence[Path]) -> str:
-    """Changes with what a build is made from, and only with that: not with what editors leave beside it.
-
-    :raises SetupError: when a file cannot be read.
-    """
-    return input_hash({"sources": find_inputs(tree), "patches": list(patches)})
 
 
 def _build_spl_ko(
@@ -278,15 +296,14 @@ def _build_spl_ko(
     """
     kbuild = find_images() / "spl" / "Kbuild"
     made_with: dict[str, Input] = {"recipe": MODULE_RECIPE, "config": config.key, "kbuild": kbuild}
-    # A plain patch may also touch what is not compiled here; then it has to fit there too.
-    plain = any(patch.suffix != ".cocci" for patch in patches)
-    key = input_hash({**made_with, "inputs": inputs, "tree": source.tree.name if plain else ""})
+    key = input_hash({**made_with, "inputs": inputs})
 
     def build(tree: Path) -> None:
         log = fresh_log(store, f"spl-{key[:12]}")
         with store.temporary() as scratch:
             src = scratch / "build" / "src"
-            _gather(source.tree, patches, inputs, scratch, src, log, deadline, whole=plain)
+            _gather(source.tree, patches, inputs, scratch, src, log, deadline)
+            generate_headers(root, src.parent, log, deadline)
             shutil.copy2(config.path / "zfs_config.h", src)
             shutil.copy2(kbuild, src / "module" / "Kbuild")
             # The root's key is not that of its packages' versions.
@@ -309,38 +326,27 @@ def _gather(
     src: Path,
     log: Path,
     deadline: Deadline,
-    *,
-    whole: bool,
 ) -> None:
     """Copy what spl.ko is made from to `src`, patched.
 
+    :param patches: semantic ones.
     :param inputs: its `inputs_key`.
-    :param whole: patch a copy of the whole tree.
     :raises BuildError: when a patch does not apply.
     :raises SetupError: when somebody saved a file meanwhile: what would be built is not what its name says.
     """
     copies = [scratch / f"patch-{number}" / patch.name for number, patch in enumerate(patches)]
-    copy = scratch / "tree"
     try:
         for patch, to in zip(patches, copies, strict=True):
             to.parent.mkdir()
             shutil.copyfile(patch, to)
-        if whole:
-            copy_tree(tree, copy)
-        else:
-            for name, path in find_inputs(tree).items():
-                (copy / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, copy / name)
-        unchanged = inputs_key(copy, copies) == inputs
+        copy_files(find_inputs(tree), src)
+        unchanged = inputs_key(src, copies) == inputs
     except OSError as reason:
         raise SetupError(f"cannot read the source of SPL: {reason}") from reason
     if not unchanged:
         raise SetupError(f"{tree} or a patch was changed while it was read", hint="try again")
     for patch in copies:
-        apply_patch(patch, copy, log, deadline)
-    for name, path in find_inputs(copy).items():
-        (src / name).parent.mkdir(parents=True, exist_ok=True)
-        path.rename(src / name)
+        apply_patch(patch, src, log, deadline)
 
 
 def _take_spl_ko(root: BuildRoot, work: Path, tree: Path, log: Path, deadline: Deadline) -> None:
@@ -363,7 +369,7 @@ def _build_probe(store: Store, root: BuildRoot, config: Artefact, spl: Artefact,
             "recipe": MODULE_RECIPE,
             "config": config.key,
             "symbols": symbols,
-            "spl": include / "os" / "linux" / "spl",
+            "include": include,
             "sources": sources,
         }
     )
@@ -382,33 +388,3 @@ def _build_probe(store: Store, root: BuildRoot, config: Artefact, spl: Artefact,
                 shutil.copy2(work / "slabprobe" / name, tree)
 
     return store.get("slabprobe", key, build, deadline=deadline, what=f"slabprobe.ko for {root.release}")
-
-
-def apply_patch(patch: Path, src: Path, log: Path, deadline: Deadline) -> None:
-    """Apply one patch, semantic or plain, to a private copy of an OpenZFS tree.
-
-    :raises BuildError: when it does not apply, or matches nothing.
-    """
-    if patch.suffix == ".cocci":
-        files = sorted(str(path.relative_to(src)) for path in (src / SPL_DIR).glob("*.c"))
-        before = {name: sha256_of(src / name) for name in files}
-        argv = ["spatch", "--very-quiet", "--sp-file", str(patch.absolute()), "--in-place", *files]
-        run(argv, cwd=src, deadline=deadline, what=f"semantic patch {patch.name}", log=log, error=BuildError)
-        if all(sha256_of(src / name) == digest for name, digest in before.items()):
-            raise BuildError(f"semantic patch {patch.name}", "it matches nothing in the sources of SPL", log)
-    else:
-        argv = [
-            "patch",
-            "--strip=1",
-            "--batch",
-            "--forward",
-            "--no-backup-if-mismatch",
-            "--input",
-            str(patch.absolute()),
-        ]
-        run(argv, cwd=src, deadline=deadline, what=f"patch {patch.name}", log=log, error=BuildError)
-
-
-def copy_tree(source: Path, target: Path) -> None:
-    """Copy an OpenZFS tree, without what was built in it and what editors leave."""
-    shutil.copytree(source, target, symlinks=True, ignore=_LEFT_OUT)

@@ -17,14 +17,15 @@ from splvm.builds.image import pack, read_module, resolve_modules
 from splvm.builds.kernels import Kernel
 from splvm.builds.module import MODULE_RECIPE, fresh_log, make_module, sha256_of
 from splvm.builds.root import BuildRoot, build_root
-from splvm.builds.spl import SplBuild, copy_tree
+from splvm.builds.spl import SplBuild, SplSource
+from splvm.builds.tree import ALL_PARTS, SPL_DIR, check_unchanged, copy_files, find_files, generate_headers
 from splvm.deadline import Deadline
-from splvm.errors import BuildError
+from splvm.errors import BuildError, SetupError
 from splvm.host.content import input_hash
 from splvm.host.debian import PrivateApt
 from splvm.host.store import Artefact, Store
 
-RECIPE = 1
+RECIPE = 2
 
 # What configure would write into the makefiles; what is not here is nothing.
 _PLACES = {
@@ -49,10 +50,19 @@ class Zfs:
     # Modules in it, in the order of loading.
     modules: tuple[str, ...]
     tools_version: str
+    # What the modules are built of: its name, its version, and of a checkout its commit.
+    source: SplSource
 
     def facts(self) -> dict[str, object]:
         """What run.json says of it."""
-        return {"modules": list(self.modules), "tools": self.tools_version, "sha256": sha256_of(self.archive)}
+        return {
+            "source": self.source.name,
+            "version": self.source.version,
+            "git": self.source.identity.zfs.to_json() if self.source.identity else None,
+            "modules": list(self.modules),
+            "tools": self.tools_version,
+            "sha256": sha256_of(self.archive),
+        }
 
 
 def build_zfs(store: Store, apt: PrivateApt, kernel: Kernel, spl: SplBuild, deadline: Deadline) -> Zfs:
@@ -82,22 +92,24 @@ def build_zfs(store: Store, apt: PrivateApt, kernel: Kernel, spl: SplBuild, dead
             pack(stage, tree / "zfs.cpio", deadline)
 
     image = store.get("zfs-image", key, build, deadline=deadline, what=f"ZFS for guests of {kernel.release}")
-    return Zfs(image.path / "zfs.cpio", tuple(order), version)
+    return Zfs(image.path / "zfs.cpio", tuple(order), version, spl.source)
 
 
 def _build_modules(store: Store, root: BuildRoot, spl: SplBuild, deadline: Deadline) -> Artefact:
     """All of them, as the tree's own makefiles have them; the spl.ko among them is left out."""
     source = spl.source.tree
+    files = find_files(source, ALL_PARTS)
+    # spl.ko comes with its exports: what it is compiled of does not go into the others.
+    others = {name: path for name, path in files.items() if not Path(name).is_relative_to(SPL_DIR)}
+    inputs = input_hash(others)
     key = input_hash(
         {
             "recipe": RECIPE,
             "module recipe": MODULE_RECIPE,
             "config": spl.config / "zfs_config.h",
             "symbols": spl.exports / "Module.symvers",
-            "headers": spl.exports / "include" / "os" / "linux" / "spl",
             "root": root.key,
-            "sources": source / "module",
-            "include": source / "include",
+            "inputs": inputs,
         }
     )
 
@@ -105,9 +117,13 @@ def _build_modules(store: Store, root: BuildRoot, spl: SplBuild, deadline: Deadl
         log = fresh_log(store, f"zfs-modules-{key[:12]}")
         with store.temporary() as work:
             src = work / "src"
-            copy_tree(source, src)
-            # What another variant of SPL has of its own are its headers and its sources.
-            shutil.copytree(spl.exports / "include", src / "include", symlinks=True, dirs_exist_ok=True)
+            try:
+                copy_files(files, src)
+            except OSError as reason:
+                raise SetupError(f"cannot read the source of ZFS: {reason}") from reason
+            copied = find_files(src, ALL_PARTS)
+            check_unchanged(source, {name: path for name, path in copied.items() if name in others}, inputs)
+            generate_headers(root, work, log, deadline)
             shutil.copy2(spl.config / "zfs_config.h", src)
             for template in (*(src / "module").rglob("Kbuild.in"), *(src / "module").rglob("Makefile.in")):
                 inside = Path("/build", template.parent.relative_to(work))

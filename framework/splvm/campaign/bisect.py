@@ -282,7 +282,7 @@ class Bisection:
             raise SetupError(
                 f"{self.name(0)} and {self.name(self.search.count - 1)} are the same build: nothing of what is between "
                 "them is in the guest's modules",
-                hint="patches are put on SPL alone, not on the rest of OpenZFS",
+                hint="without a pool a guest has only spl.ko of OpenZFS, and a semantic patch is put on SPL alone",
             )
         return None if tells else experiment
 
@@ -407,4 +407,6 @@ def _check_tree(candidate: Candidate, tree: Path) -> None:
 def _describe(experiment: Experiment) -> str:
     """What its guests are made of, as far as candidates differ in it."""
     facts = experiment.facts
-    return json.dumps([facts["kernel"]["release"], facts["spl"]["modules"], facts.get("zfs")], sort_keys=True)
+    # Not of which commit they are: many commits come to the same modules.
+    zfs = (facts.get("zfs") or {}).get("sha256")
+    return json.dumps([facts["kernel"]["release"], facts["spl"]["modules"], zfs], sort_keys=True)

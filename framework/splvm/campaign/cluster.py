@@ -11,13 +11,14 @@ import asyncio
 import ipaddress
 import logging
 import queue
+import shutil
 import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ from splvm.campaign.parcel import (
 )
 from splvm.campaign.processes import GUEST_MIB, Job, JobResult, OnDone
 from splvm.errors import EvidenceError, SetupError, UsageError
+from splvm.history.rows import identity
 from splvm.host.store import Store
 from splvm.log import note
+from splvm.record.reader import read_facts
 from splvm.report.summary import plain
-from splvm.run.experiment import attempt_directory
+from splvm.run.experiment import Experiment, attempt_directory, differing_facts
 from splvm.scenarios.judged import judge_run
 
 FORM = "dask://HOST:PORT"
@@ -156,11 +159,13 @@ class _Sent:
     """A job that is on its way."""
 
     job: Job
+    # What the worker is asked to run: the job's experiment, with the id of this job among its facts.
+    asked: Experiment
     parcel: Parcel
     # Where its files are here.
     files: Mapping[str, Path]
-    # Told by whoever begins it.
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    # Told by whoever begins it, and by the records of its runs.
+    id: str
     start: float = field(default_factory=time.monotonic)
     future: Any = None
     # Workers that said they lack files, each as often as it did.
@@ -215,7 +220,7 @@ class Cluster:
         running: dict[str, _Sent] = {}
         try:
             for job in jobs:
-                self._submit(_Sent(job, *make_parcel(job)), running, ended)
+                self._submit(_pack_job(job), running, ended)
             while running:
                 for key in self._wait(running, ended):
                     sent = running.pop(key)
@@ -301,6 +306,7 @@ class Cluster:
         try:
             directories = [attempt_directory(job.out, number) for number in range(1, delivery.runs + 1)]
             unpack_runs(delivery.archive, directories)
+            check_runs(sent.asked, directories)
             runs = tuple((judge_run(each)[1], each) for each in directories)
         except EvidenceError as error:
             return JobResult(job, (), delivery.seconds, f"{delivery.worker}: {error.message}", error.hint, *ran)
@@ -347,6 +353,32 @@ class Cluster:
             raise SetupError(message, hint=f"on each machine: splvm worker {FORM}")
         for line in lines:
             note(plain(line))
+
+
+def _pack_job(job: Job) -> _Sent:
+    number = uuid.uuid4().hex
+    asked = replace(job.experiment, facts={**job.experiment.facts, "job": number})
+    return _Sent(job, asked, *make_parcel(replace(job, experiment=asked)), number)
+
+
+def check_runs(asked: Experiment, directories: Sequence[Path]) -> None:
+    """See whether these are runs of what was asked for, and no other's or one twice; else none of them is kept.
+
+    A worker is trusted with what it measures. That it answers what it was asked is looked at.
+
+    :raises EvidenceError: when one is not.
+    """
+    try:
+        told = [read_facts(directory) for directory in directories]
+        for facts in told:
+            if others := differing_facts(asked, facts):
+                raise EvidenceError(f"what came back is another run: {', '.join(others)} in run.json")
+        if len({identity(facts) for facts in told}) < len(told):
+            raise EvidenceError("what came back is one run twice")
+    except EvidenceError:
+        for directory in directories:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _is_room(needs: Mapping[str, float], workers: Iterable[Mapping[str, float]]) -> bool:

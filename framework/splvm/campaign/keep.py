@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from splvm.campaign.matrix import MATRIX_FILE, read_matrix
 from splvm.errors import EvidenceError
 from splvm.evidence.verdict import Verdict
+from splvm.history.database import History
 from splvm.history.rows import make_run
 from splvm.history.schema import RunRow
+from splvm.log import note
 from splvm.record.names import RUN_FILE
-from splvm.record.reader import is_being_written, last_record_s, read_console, read_facts
+from splvm.record.reader import is_being_written, last_record_s, read_console, read_damage, read_facts
 from splvm.report.issue import reproducer
+from splvm.report.summary import plain
 from splvm.scenarios.judged import judge_run
 
 
@@ -38,6 +42,23 @@ def find_runs(tops: Iterable[Path]) -> tuple[list[Path], list[EvidenceError]]:
     return sorted(found), troubles
 
 
+def keep_batches(tops: Iterable[Path], history: History) -> None:
+    """Say of the matrices at and below `tops` what they were to run, and whether they came to their end.
+
+    What the history knows already of one that is not whole here is left as it is. A matrix.json that cannot be read
+    tells nothing.
+    """
+    for path in sorted({path for top in tops for path in top.rglob(MATRIX_FILE)}):
+        try:
+            plan, done = read_matrix(path.parent)
+        except EvidenceError as error:
+            note(plain(error.message))
+            continue
+        ended = {(run.cell, run.number) for run in done} >= set(plan.todo)
+        if ended or history.batch(plan.batch) is None:
+            history.keep_batch(plan.batch, len(plan.todo), ended=ended)
+
+
 def read_run(directory: Path) -> RunRow:
     """A run as the history has it. Its verdict is given anew, from its evidence.
 
@@ -47,7 +68,7 @@ def read_run(directory: Path) -> RunRow:
         # What it says now is not what it will have shown, and the history would have both.
         raise EvidenceError(f"{directory}: the run is not over", hint="import it when it is")
     evidence, verdict = judge_run(directory)
-    return _row(directory, evidence.facts, verdict, evidence.console)
+    return _row(directory, evidence.facts, verdict, evidence.console, evidence.damage)
 
 
 def keep_result(directory: Path, verdict: Verdict) -> RunRow:
@@ -55,10 +76,15 @@ def keep_result(directory: Path, verdict: Verdict) -> RunRow:
 
     :raises EvidenceError: when its files cannot be read.
     """
-    return _row(directory, read_facts(directory), verdict, read_console(directory))
+    facts = read_facts(directory)
+    try:
+        damage = read_damage(directory, facts)
+    except OSError as error:
+        raise EvidenceError(f"{directory} cannot be read: {error}") from error
+    return _row(directory, facts, verdict, read_console(directory), damage)
 
 
-def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: str) -> RunRow:
+def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: str, damage: Sequence[str]) -> RunRow:
     return make_run(
         facts,
         verdict,
@@ -66,6 +92,7 @@ def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: s
         directory=str(directory.absolute()),
         command=reproducer(facts),
         duration_s=last_record_s(directory),
+        damage=damage,
     )
 
 

@@ -19,8 +19,8 @@ import typer
 from typer.core import TyperGroup
 
 from splvm import __version__
-from splvm.cli import bisect, cluster, guests, history, inventory, matrix, recorded, report, repro, watch
-from splvm.cli.options import show_error
+from splvm.cli import bisect, cluster, explain, guests, history, inventory, matrix, recorded, report, repro, watch
+from splvm.cli.options import show_error, without_empty_directories
 from splvm.errors import HarnessError, UsageError
 from splvm.log import LOGGER, setup_logging
 
@@ -75,6 +75,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "bisect": bisect.bisect,
     "worker": cluster.worker,
     "report": report.report,
+    "explain": explain.explain,
     "judge": recorded.judge,
     "bundle": recorded.bundle,
     "examine": recorded.examine,
@@ -90,7 +91,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
 # Arguments of `test` are pytest's.
 _SETTINGS: Mapping[str, dict[str, Any]] = {"test": {"allow_extra_args": True, "ignore_unknown_options": True}}
 for _name, _command in COMMANDS.items():
-    app.command(_name, context_settings=_SETTINGS.get(_name))(_command)
+    app.command(_name, context_settings=_SETTINGS.get(_name))(without_empty_directories(_command))
 app.add_typer(history.app, name="history")
 app.add_typer(cluster.app, name="cluster")
 

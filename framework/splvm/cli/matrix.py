@@ -143,7 +143,7 @@ def matrix(
             _show_plan(chosen, todo, seconds, as_json=as_json)
             return
         base = resume or claim_directory(out, "matrix")
-        keeper, start = Keeper(opened, chosen.batch), time.monotonic()
+        keeper, start = Keeper(opened, chosen.batch, len(chosen.todo)), time.monotonic()
         with progress(len(todo), "runs") as show:
             tell = _teller(len(todo), seconds, show)
 
@@ -158,7 +158,7 @@ def matrix(
                 raise SetupError(error.message, hint=hint) from error
         _show_runs(chosen, base, runs, time.monotonic() - start, as_json=as_json)
         try:
-            keeper.flush()
+            keeper.end()
         except HarnessError as error:
             raise SetupError(error.message, hint=f"`splvm history import {base}` adds what is missing") from error
     if not all(run.as_expected for run in runs):

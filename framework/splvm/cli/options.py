@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import re
 import secrets
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -156,6 +157,8 @@ def kernel_names(values: Iterable[str]) -> list[str]:
 def claim_directory(out: Path | None, name: str) -> Path:
     """A directory of this run's own: `out`, or one below ./runs with the time in its name.
 
+    If it was made here and is empty when the command ends, since something did not build, it is removed.
+
     :raises UsageError: when `out` has something in it already.
     """
     if out is not None:
@@ -163,7 +166,9 @@ def claim_directory(out: Path | None, name: str) -> Path:
             if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
                 hint = "name a directory that is new or empty"
                 raise UsageError(f"--out {out}: there is something already", hint=hint)
-            out.mkdir(parents=True, exist_ok=True)
+            if not out.exists():
+                out.mkdir(parents=True)
+                _CLAIMED.append(out)
         except OSError as error:
             raise UsageError(f"--out {out}: {error.strerror}") from error
         return out
@@ -172,8 +177,29 @@ def claim_directory(out: Path | None, name: str) -> Path:
         path = Path("runs") / (f"{stamp}-{name}" + (f"-{number}" if number else ""))
         with suppress(FileExistsError):
             path.mkdir(parents=True)
+            _CLAIMED.append(path)
             return path
     raise SetupError("cannot make a directory below ./runs")
+
+
+# Directories that the command under way has made for its runs.
+_CLAIMED: list[Path] = []
+
+
+def without_empty_directories(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that leaves no directory which it claimed and put nothing into, however it ends."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        finally:
+            while _CLAIMED:
+                # rmdir(2) takes nothing that is not empty.
+                with suppress(OSError):
+                    _CLAIMED.pop().rmdir()
+
+    return run
 
 
 def show_verdict(verdict: Verdict, directory: Path, console: Console | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,15 +19,15 @@ from splvm.cli.options import (
 from splvm.deadline import Deadline
 from splvm.dump.postmortem import describe_dump, examine_run
 from splvm.errors import EvidenceError, UsageError
-from splvm.evidence.formats.slab import parse_slab as parse_slab_text
 from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.host.store import Store
 from splvm.log import note
+from splvm.paste.slabs import SORTS, never, parse_slabs
 from splvm.plainfile import MIB, NotPlainError, describe_size, read_plain
 from splvm.record.reader import read_evidence
 from splvm.report.bundle import write_bundle
 from splvm.report.summary import plain, verdict_line
-from splvm.report.tables import slab_table
+from splvm.report.tables import change_table, slab_table
 from splvm.run.prepare import PREPARE_BUDGET_S
 from splvm.scenarios.judged import judge_run
 from splvm.scenarios.table import SCENARIOS
@@ -101,8 +102,14 @@ def examine(
 def parse_slab(
     file: Annotated[str, typer.Argument(help="A copy of /proc/spl/kmem/slab, or - for stdin.", metavar="FILE")],
     as_json: JsonOption = False,
+    sort: Annotated[str, typer.Option(help=f"Sort the caches by a column: {', '.join(SORTS)}.", metavar="COLUMN")] = "",
 ) -> None:
-    """Read a slab file, also one pasted into a report."""
+    """Read a slab file, also one pasted into a report, or several readings of it.
+
+    Status 1 if it cannot be read, or contradicts itself.
+    """
+    if sort and sort not in SORTS:
+        raise UsageError(f"--sort {sort}: no such column; there are {', '.join(SORTS)}")
     try:
         data = sys.stdin.buffer.read(_MOST_SLAB_BYTES + 1) if file == "-" else _read_slab(file)
     except NotPlainError as error:
@@ -114,13 +121,24 @@ def parse_slab(
     if len(data) > _MOST_SLAB_BYTES:
         raise UsageError(f"{file} is larger than {describe_size(_MOST_SLAB_BYTES)}")
     try:
-        slab = parse_slab_text(data.decode(errors="replace"))
+        readings = parse_slabs(data.decode(errors="replace"))
     except EvidenceError as error:
-        raise EvidenceError(f"{file}: {error.message}") from error
+        raise EvidenceError(f"{file}: {error.message}", line=error.line) from error
     if as_json:
-        print_json(slab.to_json())
+        several = {"schema_version": 1, "readings": [it.to_json() for it in readings]}
+        print_json(readings[0].slab.to_json() if len(readings) == 1 else several)
     else:
-        make_console().print(slab_table(slab))
+        console = make_console()
+        for reading in readings:
+            console.print(slab_table(reading.slab, sort))
+        for one, two in itertools.pairwise(readings):
+            console.print(change_table(one, two))
+    against = [it for reading in readings for it in reading.contradictions]
+    against += [it for one, two in itertools.pairwise(readings) for it in never(one.slab, two.slab)]
+    for sentence in against:
+        note(f"contradiction: {plain(sentence)}")
+    if against:
+        raise typer.Exit(1)
 
 
 def _read_slab(file: str) -> bytes:

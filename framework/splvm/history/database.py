@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,7 +30,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from splvm.errors import SetupError, UsageError
 from splvm.history.cell import Cell, read_parameters
-from splvm.history.schema import Figure, RunRow
+from splvm.history.schema import Batch, Figure, RunRow
 
 # How long a writer waits for its turn.
 _BUSY_MS = 30_000
@@ -144,11 +144,28 @@ class History:
             session.expunge_all()
             return found
 
+    def keep_batch(self, batch: str, planned: int, *, ended: bool) -> None:
+        """Say what a matrix was to run, and whether it came to its end; what was said before is replaced.
+
+        :raises SetupError: when the database says no.
+        """
+        with self._trouble(), Session(self._engine.execution_options(writes=True)) as session, session.begin():
+            known = session.get(Batch, batch)
+            started = known.started if known is not None else datetime.now(UTC).replace(tzinfo=None)
+            session.merge(Batch(id=batch, started=started, planned=planned, ended=ended))
+
+    def batch(self, batch: str) -> Batch | None:
+        """What is known of a matrix; None for one of before such rows."""
+        with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
+            return session.get(Batch, batch)
+
     def last_batch(self) -> str:
-        """The matrix whose run is the newest; empty if there is none."""
-        query = select(RunRow.batch).where(RunRow.batch != "").order_by(RunRow.started.desc()).limit(1)
+        """The matrix that is the newest, or has the newest run; empty if there is none."""
+        by_run = select(RunRow.batch, RunRow.started).where(RunRow.batch != "").order_by(RunRow.started.desc()).limit(1)
+        by_start = select(Batch.id, Batch.started).order_by(Batch.started.desc()).limit(1)
         with self._trouble(), self._engine.connect() as connection:
-            return connection.scalar(query) or ""
+            found = [(started, batch) for query in (by_run, by_start) for batch, started in connection.execute(query)]
+            return max(found)[1] if found else ""
 
     def trend(self, cell: Cell, figure: str, limit: int = 1000) -> list[tuple[RunRow, float]]:
         """A figure of one cell over its last runs, the oldest first; runs without it are left out."""

@@ -52,7 +52,7 @@ SCHEMA_VERSION = 1
 _KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _KEY = re.compile(r"[0-9a-f]{8,64}")
 _OWN = ("locks", "tmp", "damaged")
-# Other directories of this one that are no artefacts: debian.py and probe.py have theirs here.
+# Other directories of this one that are no artefacts: debian.py and capabilities.py have theirs here.
 _RESERVED = {*_OWN, "apt", "host"}
 _KEEP_DAMAGED_S = 7 * 86400.0
 # Scratch whose owner cannot be looked up (another boot, another PID namespace or another host with the same directory).

@@ -73,7 +73,7 @@ def read_evidence(path: Path) -> Evidence:
 
 def _read_evidence(path: Path) -> Evidence:
     facts = read_facts(path)
-    damage = find_damage(facts, find_digests(path, facts.get("evidence", {})))
+    damage = read_damage(path, facts)
     try:
         timeline = Timeline.from_records(iterate_records(path / SAMPLES_FILE))
     except EvidenceError as error:
@@ -144,6 +144,15 @@ def read_facts(path: Path) -> dict[str, Any]:
         return check_facts(facts)
     except EvidenceError as error:
         raise EvidenceError(f"{path / RUN_FILE} is damaged: {error.message}") from error
+
+
+def read_damage(path: Path, facts: Mapping[str, Any]) -> list[str]:
+    """What of a run's directory is not as it was when the run ended; nothing if all is whole.
+
+    :param facts: what `read_facts` gives of it.
+    :raises OSError: when a file cannot be read.
+    """
+    return find_damage(facts, find_digests(path, facts.get("evidence", {})))
 
 
 def find_digests(path: Path, recorded: Mapping[str, Digest] | None) -> dict[str, Digest]:

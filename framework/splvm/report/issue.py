@@ -138,11 +138,11 @@ def issue_text(
         *_stacks(evidence, waiting),
         *_contents(contents),
     )
-    return "\n\n".join(_fitting(part for part in parts if part)) + "\n"
+    return "\n\n".join(fitting(part for part in parts if part)) + "\n"
 
 
-def _fitting(parts: Iterable[str]) -> Iterator[str]:
-    """The parts for which there is room; each ends all blocks that it begins, so any may be left out."""
+def fitting(parts: Iterable[str]) -> Iterator[str]:
+    """The parts of an issue for which there is room; each ends all blocks that it begins, so any may be left out."""
     used, left_out = _HEADINGS_BYTES, 0
     for part in parts:
         size = len(part.encode()) + 2

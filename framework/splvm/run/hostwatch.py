@@ -1,4 +1,4 @@
-"""What the host does to a guest meanwhile: how long its virtual CPUs ran, and how long they waited for a CPU."""
+"""What the host is, and what it does to a guest: how long the virtual CPUs ran, and how long they waited for a CPU."""
 
 from __future__ import annotations
 
@@ -38,3 +38,14 @@ def start_host_watch(
     finally:
         done.set()
         thread.join(2)
+
+
+def host_facts() -> dict[str, Any]:
+    """What run.json says of the host."""
+    return {
+        "host": {
+            "cores": os.cpu_count(),
+            "load": [round(load, 2) for load in os.getloadavg()],
+            "system": " ".join(os.uname()[i] for i in (0, 2, 4)),
+        }
+    }

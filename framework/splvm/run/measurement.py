@@ -28,7 +28,7 @@ from splvm.host.content import input_hash
 from splvm.host.store import Artefact, Store
 from splvm.log import step
 from splvm.record.names import CONSOLE_FILE
-from splvm.run.experiment import host_facts
+from splvm.run.hostwatch import host_facts
 
 MODULE = "gfpprobe"
 

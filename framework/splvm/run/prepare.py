@@ -179,7 +179,8 @@ class Prepared(PreparedKernel):
         :param dump: when to keep a dump of the guest's memory.
         :param loads: what the guest has to bear meanwhile.
         :param seed: what random numbers of the loads are drawn from.
-        :raises UsageError: when the scenario lets allocations fail, and the kernel cannot.
+        :raises UsageError: when the scenario lets allocations fail, and the kernel cannot, or when a patch goes into
+            none of its modules.
         """
         if scenario.faults is not None:
             self._check_faults(scenario)
@@ -190,6 +191,8 @@ class Prepared(PreparedKernel):
         if need_pool(loads):
             zfs = self.zfs(Deadline(PREPARE_BUDGET_S))
             machine, setup, facts = with_pool(machine, zfs.archive), POOL_SETUP, facts | {"zfs": zfs.facts()}
+        else:
+            self.spl.check_patches(scenario.name)
         if expected is None:
             yardstick = self.yardstick(scenario)
             expected = yardstick.outcomes

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from splvm.errors import EvidenceError
-from splvm.evidence.judge import check_rule, judge, judge_damage
+from splvm.evidence.judge import check_rule, judge, verdict_on_damage
 from splvm.evidence.rule import Rule, parse_rule
 from splvm.evidence.timeline import Evidence
 from splvm.evidence.verdict import Outcome, Reason, Verdict
@@ -40,7 +40,7 @@ def judge_evidence(evidence: Evidence) -> Verdict:
         known = ", ".join(SCENARIOS)
         raise EvidenceError(f"run.json: scenario {name!r} is not known, and it has no rule; known are {known}")
     if evidence.damage:
-        return judge_damage(evidence)
+        return verdict_on_damage(evidence)
     own = _own_rule(evidence) if "rule" in evidence.facts else ours
     verdicts = [judge(evidence, rule) for rule in dict.fromkeys((ours, own)) if rule is not None]
     return verdicts[0] if len(verdicts) == 1 else _worse(*verdicts)

@@ -53,7 +53,7 @@ def show_run(run: RunRow, read: ReadEvidence, target: Path, budget: Budget) -> S
         return f"Its directory is gone: {printable(run.directory)}"
     try:
         evidence = read(directory)
-        if identity(evidence.facts) != run.id:
+        if identity(evidence.facts, evidence.damage) != run.id:
             return f"Another run is in its directory now: {printable(run.directory)}"
         verdict = judge_evidence(evidence)
         # Anybody may have changed the one beside the record; nothing shows that.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from splvm.builds import own
+from splvm.builds.image import MODULES
 from splvm.builds.own import find_own_kernel, is_bzimage, list_built_in, take_kernel
 from splvm.builds.root import BuildRoot
 from splvm.deadline import Deadline
@@ -202,8 +203,8 @@ def test_what_a_guest_needs_is_part_of_the_kernel(
 ) -> None:
     """One that was taken when a guest needed less does not say what it has built in of the rest."""
     with monkeypatch.context() as less:
-        less.setattr(own, "MODULES", own.MODULES[:-1])
+        less.setattr(own, "MODULES", MODULES[:-1])
         before = take(tmp_path, vmlinuz, headers)
     after = take(tmp_path, vmlinuz, headers)
-    assert own.MODULES[-1] not in (before.modules / "modules.builtin").read_text()
-    assert own.MODULES[-1] in (after.modules / "modules.builtin").read_text()
+    assert MODULES[-1] not in (before.modules / "modules.builtin").read_text()
+    assert MODULES[-1] in (after.modules / "modules.builtin").read_text()

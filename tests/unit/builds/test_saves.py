@@ -10,7 +10,8 @@ import pytest
 
 from simulated import HELD, simulate
 from splvm.builds.saves import Save, Watch
-from splvm.builds.spl import SPL_DIR, _gather, find_inputs, inputs_key
+from splvm.builds.spl import _gather
+from splvm.builds.tree import SPL_DIR, find_inputs, inputs_key
 from splvm.deadline import Deadline
 from splvm.errors import SetupError
 from splvm.evidence.verdict import Outcome, Reason, Verdict
@@ -136,7 +137,7 @@ def test_a_source_that_changes_while_it_is_read_is_not_built(tree: Path, patch: 
     key = inputs_key(tree, (patch,))
     patch.write_text("edited")
     with pytest.raises(SetupError, match="was changed while it was read"):
-        _gather(tree, (patch,), key, tmp_path, tmp_path / "src", tmp_path / "log", Deadline(20), whole=False)
+        _gather(tree, (patch,), key, tmp_path, tmp_path / "src", tmp_path / "log", Deadline(20))
 
 
 # Differences

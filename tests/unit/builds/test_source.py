@@ -72,7 +72,9 @@ def test_newest_source_first() -> None:
 
 
 def test_source_that_is_gone_is_passed_over_and_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    built, notes, tried = find_built_kernel("built:plain"), [], []
+    notes: list[str] = []
+    tried: list[str] = []
+    built = find_built_kernel("built:plain")
     assert built is not None
     monkeypatch.setattr(source, "note", notes.append)
 

@@ -43,7 +43,13 @@ class FakeApt:
         self.deb = deb
         self.downloads = 0
         size = deb.stat().st_size
-        names = {"package": PACKAGE, "version": version, "architecture": "amd64", "sha256": "", "source": "linux"}
+        names: dict[str, Any] = {
+            "package": PACKAGE,
+            "version": version,
+            "architecture": "amd64",
+            "sha256": "",
+            "source": "linux",
+        }
         self.candidate = PackageVersion(**names, size=size, source_version=version, depends="", filename=deb.name)
 
     def candidates(self, package: str) -> list[PackageVersion]:
@@ -63,7 +69,12 @@ def store(tmp_path: Path) -> Store:
 def kernel(tmp_path: Path) -> Kernel:
     root: Any = FakeRoot()
     image = Artefact(tmp_path, "kernel", "0" * 32)
-    names = {"package": f"linux-image-{RELEASE}", "version": VERSION, "architecture": "amd64", "sha256": ""}
+    names: dict[str, Any] = {
+        "package": f"linux-image-{RELEASE}",
+        "version": VERSION,
+        "architecture": "amd64",
+        "sha256": "",
+    }
     package = PackageVersion(**names, size=0, source="linux", source_version=VERSION, depends="", filename="")
     return Kernel(KERNELS["debian-12"], RELEASE, (package,), (), image, root)
 

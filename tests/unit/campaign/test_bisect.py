@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +16,9 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments import experiment
+from places import PROJECT
 from splvm.builds.revisions import extract_revision, find_branch, list_revisions
-from splvm.builds.spl import SPL_DIR
+from splvm.builds.tree import SPL_DIR
 from splvm.campaign import bisect
 from splvm.campaign.bisect import Bisection, BisectPlan, Candidate, ChangeKind, find_patches, read_bisection
 from splvm.campaign.processes import Job, JobResult
@@ -141,6 +144,14 @@ def test_trouble_of_the_host_leaves_nobody_out(world: SimpleNamespace, tmp_path:
 
 def test_ends_that_are_the_same_build(world: SimpleNamespace, tmp_path: Path) -> None:
     world.oracle, world.builds = steps(3), {f"k{number}": "one" for number in range(8)}
+    with pytest.raises(SetupError, match="k0 and k7 are the same build"):
+        Bisection(plan(8), tmp_path).run(1, lambda *_: None)
+
+
+def test_the_same_modules_of_two_commits_are_the_same_build(world: SimpleNamespace, tmp_path: Path) -> None:
+    """What run.json says of where they are from makes no difference."""
+    world.oracle, world.builds = steps(5), {f"k{number}": "one" for number in range(8)}
+    world.zfs = {f"k{number}": {"sha256": "same", "git": {"commit": str(number)}} for number in range(8)}
     with pytest.raises(SetupError, match="k0 and k7 are the same build"):
         Bisection(plan(8), tmp_path).run(1, lambda *_: None)
 
@@ -335,6 +346,7 @@ def tree(tmp_path: Path) -> Path:
     git(top, "commit", "-q", "-a", "-m", "aside")
     git(top, "checkout", "-q", "main")
     git(top, "merge", "-q", "--no-ff", "-m", "merged", "side")
+    git(top, "branch", "alone", git(top, "commit-tree", "-m", "alone", "main^{tree}"))
     return top
 
 
@@ -357,9 +369,10 @@ def test_commits_of_a_range(tree: Path) -> None:
     [
         ("nowhere", "main", "nowhere: no commit of"),
         ("--help", "main", "--help: no commit of"),
-        ("main", "HEAD~3", "is no ancestor"),
-        ("main", "main", "is no ancestor"),
+        ("main", "HEAD~3", "does not come before the bad one"),
+        ("main", "main", "does not come before the bad one"),
         ("side", "main", "following first parents from main does not come by it"),
+        ("alone", "main", "no commit in common"),
     ],
 )
 def test_a_range_that_is_none(tree: Path, good: str, bad: str, said: str) -> None:
@@ -370,6 +383,72 @@ def test_a_range_that_is_none(tree: Path, good: str, bad: str, said: str) -> Non
 def test_no_checkout(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no commit of"):
         list_revisions(tmp_path, "a", "b")
+
+
+def test_a_good_end_on_a_branch_of_a_release(tree: Path) -> None:
+    """Tags of releases lie on branches; the search begins where the branch left."""
+    git(tree, "checkout", "-q", "-b", "release", "main~3")
+    git(tree, "commit", "-q", "--allow-empty", "-m", "release")
+    git(tree, "tag", "v1")
+    git(tree, "checkout", "-q", "main")
+    found = list_revisions(tree, "v1", "main")
+    assert found[0].sha == git(tree, "rev-parse", "main~3")
+    assert [each.title for each in found] == ["change 3", "change 4", "change 5", "merged"]
+
+
+def test_a_commit_is_taken_out_to_a_relative_path(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    extract_revision(tree, git(tree, "rev-parse", "HEAD"), Path("runs/x"), Deadline(60))
+    assert (tmp_path / "runs" / "x" / CACHE).read_text() == "side"
+    # A bare repository is as good as a checkout.
+    git(tmp_path, "clone", "-q", "--bare", str(tree), "bare")
+    extract_revision(tmp_path / "bare", "main", Path("runs/y"), Deadline(60))
+    assert (tmp_path / "runs" / "y" / CACHE).read_text() == "side"
+
+
+def test_of_the_test_suite_a_commit_has_its_makefiles(tree: Path, tmp_path: Path) -> None:
+    (tree / "tests" / "deep").mkdir(parents=True)
+    for name in ("Makefile.am", "deep/Makefile.am", "deep/data.gz"):
+        (tree / "tests" / name).write_text("x")
+    git(tree, "add", "-A")
+    git(tree, "commit", "-q", "-m", "tests")
+    extract_revision(tree, "main", tmp_path / "x", Deadline(60))
+    there = {str(path.relative_to(tmp_path / "x" / "tests")) for path in (tmp_path / "x" / "tests").rglob("*.*")}
+    assert there == {"Makefile.am", "deep/Makefile.am"}
+
+
+def test_a_checkout_of_somebody_else_runs_nothing_of_its_own(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, traces = tmp_path / "mark", tmp_path / "traces"
+    traces.mkdir()
+    traces.chmod(0o777)
+    git(tree, "config", "core.fsmonitor", f"touch {mark}; false")
+    # git makes this file, so it belongs to whom git ran as.
+    monkeypatch.setenv("GIT_TRACE", str(traces / "trace"))
+    with reachable(tmp_path):
+        if os.geteuid() == 0:
+            subprocess.run(["chown", "-R", "nobody:", tree], check=True)
+            # Whom git refuses, unless it is told.
+            subprocess.run(["chown", "daemon:", tree / ".git"], check=True)
+        assert len(list_revisions(tree, "HEAD~5", "main")) == 6
+        extract_revision(tree, "main", tmp_path / "x", Deadline(60))
+    assert (tmp_path / "x" / CACHE).is_file() and not mark.exists()
+    assert (traces / "trace").owner() == tree.owner()
+
+
+@contextmanager
+def reachable(path: Path) -> Iterator[None]:
+    """Let others into pytest's directory, which is its user's alone."""
+    closed = (each for each in (path, *path.parents) if each.stat().st_mode & 0o055 != 0o055)
+    modes = {each: each.stat().st_mode for each in closed}
+    try:
+        for each, mode in modes.items():
+            each.chmod(mode | 0o055)
+        yield
+    finally:
+        for each, mode in modes.items():
+            each.chmod(mode)
 
 
 def test_a_commit_is_taken_out_and_the_checkout_left_alone(tree: Path, tmp_path: Path) -> None:
@@ -469,3 +548,27 @@ def test_the_branch_of_a_tree(tree: Path, tmp_path: Path) -> None:
     assert find_branch(tree) == "" and find_line(f"path:{tree}", ()) == "zfs"
     (tree / ".git" / "HEAD").write_text("junk")
     assert find_branch(tree) == ""
+
+
+DOCUMENTS = ("docs/howto.md",)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_documented_example(
+    world: SimpleNamespace, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: str
+) -> None:
+    """As it is typed, on a repository in which the tag of the release lies on a branch; its directory is relative."""
+    (line,) = re.findall(r"(?m)^\./splvm (bisect .*--good .*)$", (PROJECT / document).read_text(encoding="utf-8"))
+    git(tree, "branch", "-m", "main", "master")
+    git(tree, "checkout", "-q", "-b", "zfs-2.3-release", "master~5")
+    git(tree, "commit", "-q", "--allow-empty", "-m", "Tag zfs-2.3.0")
+    git(tree, "tag", "zfs-2.3.0")
+    git(tree, "checkout", "-q", "master")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    world.oracle = steps(2)
+    done = CliRunner().invoke(app, line.split())
+    assert done.exit_code == 0, done.output
+    sha = git(tree, "rev-parse", "master~3")
+    assert re.search(rf"^FIRST_BAD 0\.\d+ runs=\d+ {sha[:12]} change 3$", done.output.splitlines()[-1])
+    assert world.trees and all(world.trees)

@@ -14,6 +14,7 @@ import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from cluster_processes import another_qemu, cluster
 from experiments import experiment
 from splvm.campaign import cluster as module
-from splvm.campaign.cluster import Cluster, parse_address
+from splvm.campaign.cluster import Cluster, _pack_job, check_runs, parse_address
 from splvm.campaign.clusterkeys import find_security, make_keys
 from splvm.campaign.parcel import (
     _pack,
@@ -39,7 +40,10 @@ from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.guest.guestplan import GuestPlan
 from splvm.guest.ssh import SshKeys
 from splvm.host.content import file_hash
-from splvm.run.experiment import Experiment
+from splvm.record.writer import RunDirectory
+from splvm.run.experiment import Experiment, _facts
+from splvm.run.loads import parse_loads
+from splvm.scenarios.table import SCENARIOS
 
 
 @pytest.fixture
@@ -82,7 +86,12 @@ def test_a_parcel_names_no_path_of_the_sender(whole: Experiment, store: Path, tm
     assert all(file_hash(path) == digest for digest, path in files.items())
     assert parcel.files == {digest: path.name for digest, path in files.items()}
     named: list[Path] = []
-    map_paths(parcel.experiment, lambda path: named.append(path) or path)
+
+    def note(path: Path) -> Path:
+        named.append(path)
+        return path
+
+    map_paths(parcel.experiment, note)
     assert len(named) == 5 and not any(path.is_absolute() for path in named)
     # Everything else is as it was.
     back = {Path("splvm-parcel", digest, path.name): path for digest, path in files.items()}
@@ -163,6 +172,59 @@ def test_what_comes_back_damaged_or_too_large(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("splvm.campaign.parcel._MOST_BYTES", 1)
     with pytest.raises(EvidenceError, match="larger than 1 bytes"):
         unpack_runs(_pack([a_run(tmp_path / "y" / "x")]), [tmp_path / "here" / "x"])
+
+
+def a_record(asked: Experiment, directory: Path, **changes: Any) -> Path:
+    """As a run of an experiment leaves it."""
+    record = RunDirectory(directory, {**_facts(asked), **changes})
+    record.add_facts({"boots": 1})
+    record.finish({"kind": "ended", "detail": "all steps were taken"})
+    return directory
+
+
+ASKED = _pack_job(
+    Job(
+        "title",
+        replace(
+            experiment(kernel={"id": "debian-12"}, spl={"variant": "stock", "modules": {"spl.ko": "a"}}, batch="night"),
+            loads=tuple(parse_loads(["writeback"])),
+        ),
+        Path("out"),
+    )
+).asked
+
+
+def test_runs_that_were_asked_for_are_taken(tmp_path: Path) -> None:
+    directories = [a_record(ASKED, tmp_path / name, started=name) for name in ("x", "x-2")]
+    check_runs(ASKED, directories)
+    assert all(directory.is_dir() for directory in directories)
+
+
+OTHERS = {
+    "scenario": replace(ASKED, scenario=SCENARIOS["nominal"]),
+    "kernel": replace(ASKED, facts={**ASKED.facts, "kernel": {"id": "debian-11"}}),
+    "spl": replace(ASKED, facts={**ASKED.facts, "spl": {"variant": "stock", "modules": {"spl.ko": "b"}}}),
+    "loads": replace(ASKED, loads=()),
+    "parameters": ASKED.nth(2),
+    "batch": replace(ASKED, facts={**ASKED.facts, "batch": "day"}),
+    "job": _pack_job(Job("title", ASKED, Path("out"))).asked,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_run_than_was_asked_for_is_refused(tmp_path: Path, name: str) -> None:
+    """Also one of the same cell: each job has an id of its own."""
+    directories = [a_record(ASKED, tmp_path / "x"), a_record(OTHERS[name], tmp_path / "x-2")]
+    with pytest.raises(EvidenceError, match=rf"what came back is another run: .*\b{name}\b.* in run\.json"):
+        check_runs(ASKED, directories)
+    assert not any(directory.exists() for directory in directories)
+
+
+def test_one_run_twice_is_refused(tmp_path: Path) -> None:
+    first = a_record(ASKED, tmp_path / "x")
+    shutil.copytree(first, tmp_path / "x-2")
+    with pytest.raises(EvidenceError, match="what came back is one run twice"):
+        check_runs(ASKED, [first, tmp_path / "x-2"])
 
 
 _NAMES = st.sampled_from(
@@ -291,7 +353,7 @@ def test_a_machine_that_differs_has_another_name_and_a_reason(store: Path) -> No
     here = describe_machine()
     assert here.difference(here) == ""
     for name, said in (("python", "Python 1, here"), ("qemu", "QEMU 1, here"), ("program", "splvm 1, here")):
-        other = replace(here, **{name: "1"})
+        other = replace(here, **{name: "1"})  # type: ignore[arg-type]
         assert here.difference(other).startswith(said)
         assert other.resource != here.resource
     # What it has room for is no difference.
@@ -324,7 +386,12 @@ def test_trouble_comes_back_and_files_are_sent_once(
         assert opened.guests == 1
         own = members["one"].wait()
         sent, run = list[str](), opened._client.run
-        monkeypatch.setattr(opened._client, "run", lambda *a, **k: (sent.append(a[0].__name__), run(*a, **k))[1])
+
+        def send(*words: Any, **named: Any) -> Any:
+            sent.append(words[0].__name__)
+            return run(*words, **named)
+
+        monkeypatch.setattr(opened._client, "run", send)
         results: list[JobResult] = []
         jobs = [Job(f"job {number}", whole, tmp_path / "out" / str(number)) for number in range(3)]
         opened.run(jobs, results.append)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -210,7 +211,7 @@ def test_the_status_of_a_matrix(
 def test_a_run_that_only_waits_for_its_turn_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as it may wait, and run, in each of its attempts."""
     now = [0.0]
-    monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     running = processes._Running(Job("j", experiment(), Path("x"), attempts=3), cast(Any, None))
     now[0] = 3 * (TURN_S + RUN_BUDGET_S + EVIDENCE_S)
     assert not running.is_late

@@ -152,7 +152,7 @@ def test_without_drgn(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch)
 def test_without_a_dump(files: tuple[Path, Path], tmp_path: Path) -> None:
     for missing in ([tmp_path / "x", files[1], {}], [files[0], tmp_path / "x", {}], [*files, {"spl": tmp_path / "x"}]):
         with pytest.raises(EvidenceError, match="x: there is no such file"):
-            examine_dump(*missing, Deadline(30))  # type: ignore[arg-type]
+            examine_dump(*missing, Deadline(30))  # type: ignore[arg-type, call-arg]
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ class Entry:
 
 def bounded(addresses: Iterator[int]) -> Iterator[int]:
     entries = (Entry(address) for address in addresses)
-    for entry in dumpreader._bounded(entries, 5, "caches"):  # type: ignore[arg-type]
+    for entry in dumpreader._bounded(entries, 5, "caches"):
         yield entry.value_()
 
 

@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import splvm.evidence.judge as judge_module
 from judge_rows import HARMLESS, ROWS, STARVED, Row
 from places import PROJECT
 from simulated import (
+    CONSOLE,
     CYCLE,
     DECLINED,
     FRAGMENTED,
@@ -34,6 +35,7 @@ from simulated import (
     SIZE,
     SLAB_HEADER,
     SPARE,
+    WORKER_PID,
     Knobs,
     Record,
     kernel_row,
@@ -46,10 +48,10 @@ from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import Case
 from splvm.evidence.checks.large import order_of
 from splvm.evidence.formats.slab import parse_slab
-from splvm.evidence.judge import ALWAYS
+from splvm.evidence.judge import ALWAYS, LAST
 from splvm.evidence.judge import judge as judge_by
 from splvm.evidence.rule import Clause, Rule
-from splvm.evidence.timeline import Evidence, Timeline
+from splvm.evidence.timeline import Evidence, Sample, Timeline
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.scenarios.judged import judge_evidence as judge
 from splvm.scenarios.table import SCENARIOS as TABLE
@@ -74,8 +76,7 @@ def verdict_of(scenario: str, *faults: str) -> Verdict:
 
 
 def judge_records(scenario: str, records: list[Record]) -> Verdict:
-    facts = simulate(scenario).facts
-    return judge(Evidence(facts, Timeline.from_records(records), ""))
+    return judge(Evidence(simulate(scenario).facts, Timeline.from_records(records), CONSOLE))
 
 
 # Good runs
@@ -127,6 +128,16 @@ def test_threads_that_share_a_magazine_may_find_it_empty() -> None:
     assert judge_records(NOMINAL, records).outcome is Outcome.HEALTHY
 
 
+def test_threads_that_share_a_magazine_are_served_in_batches_too() -> None:
+    """What another thread took is no excuse for a batch of one."""
+    records = simulate(NOMINAL, FAULTS["magazines of one"]).records
+    for record in frames(records, "probe"):
+        record["text"] = record["text"].replace("cpus=2", "cpus=1")
+    verdict = judge_records(NOMINAL, records)
+    assert verdict.outcome is Outcome.SLOW
+    assert "allocations found one there" in verdict.reasons[0].text
+
+
 def test_figures_of_the_window_tell_how_long_and_where_from() -> None:
     figures = verdict_of(NOMINAL).figures
     assert figures["latency"]["all"]["under_ns"] == {"p50": 512, "p90": 512, "p99": 2**21, "max": 2**21}
@@ -156,7 +167,8 @@ def test_the_reasons_for_progress_in_the_trap() -> None:
     assert re.fullmatch(
         r"by agent, cycle: the transaction thread slabprobe/tx \(pid 128\) waits in spl_kmem_cache_alloc for the slab "
         r"worker spl_kmem_cache \(pid 114\); the slab worker .* waits in slabprobe_wait_commit, in shrinker "
-        r"slabprobe_shrink_scan, in direct reclaim, for the commit of the transaction thread slabprobe/tx \(pid 128\)",
+        r"slabprobe_shrink_scan, in direct reclaim, for the commit of the transaction thread slabprobe/tx \(pid 128\) "
+        r"\(by role: no line of the kernel's says who holds the slab worker, the commit\)",
         cycle,
     )
     assert verdict.wait_for["cycle"] == [128, 114]
@@ -267,7 +279,8 @@ def test_the_order_of_an_object(size: int, order: int) -> None:
 def test_a_transaction_that_waits_for_itself_is_named() -> None:
     assert verdict_of(CYCLE, "transaction waits for itself").reasons[-1].text == (
         "by agent, cycle: the transaction thread slabprobe/tx (pid 128) waits in slabprobe_wait_commit, in shrinker "
-        "slabprobe_shrink_scan, in direct reclaim, for its own commit"
+        "slabprobe_shrink_scan, in direct reclaim, for its own commit (by role: no line of the kernel's says who holds "
+        "the commit)"
     )
 
 
@@ -316,7 +329,14 @@ def test_every_outcome_is_reached() -> None:
 def test_reasons_name_readings_that_are_there() -> None:
     for row, scenario in CASES:
         timeline = evidence_of(scenario, row.fault).timeline
-        read = (timeline.probe, timeline.slab, timeline.tasks, timeline.load, timeline.txgs, *timeline.other.values())
+        read: list[Sequence[Sample[Any]]] = [
+            timeline.probe,
+            timeline.slab,
+            timeline.tasks,
+            timeline.load,
+            timeline.txgs,
+        ]
+        read += timeline.other.values()
         kept = {sample.seq for samples in read for sample in samples}
         verdict = verdict_of(scenario, row.fault)
         for reason in (*verdict.reasons, *(reason for _, reason in verdict.also)):
@@ -326,7 +346,7 @@ def test_reasons_name_readings_that_are_there() -> None:
 RULED = [
     (name, at)
     for name, scenario in TABLE.items()
-    for at in range(len((*ALWAYS, *scenario.rule.required, *scenario.rule.checks)))
+    for at in range(len((*ALWAYS, *scenario.rule.required, *scenario.rule.checks, *LAST)))
 ]
 
 
@@ -334,9 +354,10 @@ RULED = [
 def test_every_check_is_needed(scenario: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it, at least one run would get another verdict or another first reason."""
     rule = TABLE[scenario].rule
-    left = (*ALWAYS, *rule.required, *rule.checks)[at]
+    left = (*ALWAYS, *rule.required, *rule.checks, *LAST)[at]
     verdicts = whole_verdicts(scenario)
     monkeypatch.setattr(judge_module, "ALWAYS", tuple(it for it in ALWAYS if it != left))
+    monkeypatch.setattr(judge_module, "LAST", tuple(it for it in LAST if it != left))
     less = without(rule, left)
     assert any(first_reason(evidence, less) != whole for evidence, whole in verdicts)
 
@@ -446,6 +467,12 @@ def test_a_starved_guest_is_excused_for_being_slow_only(outcome: Outcome, starve
     assert verdict.is_starved == (verdict.outcome is Outcome.INCONCLUSIVE)
 
 
+def test_the_worker_is_the_one_that_was_held_when_the_window_began() -> None:
+    """Seen beside a pool: the probe named another cache's worker before the agent had it in its list of tasks."""
+    verdict = verdict_of(HELD, "another worker is held as well")
+    assert (verdict.outcome, verdict.figures["worker"]["pid"]) == (Outcome.PROGRESS, WORKER_PID)
+
+
 def test_the_bound_is_that_of_the_run() -> None:
     evidence = evidence_of(HELD, "thread 1 waits too long once")
     for bound_ms, outcome in ((749, Outcome.SLOW), (750, Outcome.PROGRESS)):
@@ -460,7 +487,7 @@ FATAL = {"bug", "kasan", "lockdep", "oops", "oops-gpf", "panic", "soft-lockup", 
 
 @pytest.mark.parametrize("log", sorted((DATA / "kernlog").glob("*.log")), ids=lambda path: path.stem)
 def test_recorded_kernel_logs(log: Path) -> None:
-    verdict = judge(replace(evidence_of(HELD), console=log.read_text()))
+    verdict = judge(replace(evidence_of(HELD), console=CONSOLE + log.read_text().replace("Linux version", "Linux")))
     if log.stem in FATAL:
         assert verdict.outcome is Outcome.CRASHED
         assert re.match(r"[A-Z]+: .+ \(console\.log line \d+\)$", verdict.reasons[0].text)

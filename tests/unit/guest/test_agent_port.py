@@ -23,7 +23,8 @@ def flood(agent: Agent, output: Output, count: int = 250) -> None:
     """Has the agent write much more than a pipe, a terminal and a small ring hold, as fast as one output is read."""
     for at in range(count):
         agent.send(f"{at} {'x' * 180}\n")
-        output.until(lambda f, at=at: f.payload.startswith(b"errno=22 %d x" % at))
+        answer = b"errno=22 %d x" % at
+        output.until(lambda f, answer=answer: f.payload.startswith(answer))  # type: ignore[misc]
 
 
 def check_prefix(part: bytes | bytearray, whole: bytes | bytearray) -> None:
@@ -154,7 +155,8 @@ def test_a_command_that_comes_twice_is_done_once(
     with open(os.open(proc.proc / "slabprobe", os.O_RDWR), "rb", buffering=0) as probe:
         agent = start_pair()
         for line in ("#1 probe hold", "#2 probe release", "probe mark a"):
-            for way in [agent, port] if first == "stdin" else [port, agent]:
+            ways: list[Agent | Port] = [agent, port] if first == "stdin" else [port, agent]
+            for way in ways:
                 way.send(f"{line}\n")
             agent.until_payload("ctl", f"ok {line.replace('probe ', '')}".encode())
         agent.send("last\n")

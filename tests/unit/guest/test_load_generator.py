@@ -69,7 +69,18 @@ def set_memory(
 def running(program: Path, root: Path, *loads: str, seed: int = 1) -> Iterator[Callable[[], LoadStatus]]:
     """The generator in the foreground; gives what reads its report."""
     status = root / "status"
-    argv = [program, "--foreground", "--no-realtime", "--seed", str(seed), "--root", root, "--status", status, *loads]
+    argv: list[str | Path] = [
+        program,
+        "--foreground",
+        "--no-realtime",
+        "--seed",
+        str(seed),
+        "--root",
+        root,
+        "--status",
+        status,
+        *loads,
+    ]
     process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
 
     def read() -> LoadStatus:
@@ -133,7 +144,7 @@ def until(read: Callable[[], LoadStatus], name: str, holds: Callable[[LoadLevel]
     ],
 )
 def test_what_it_is_asked_in_vain(program: Path, proc: Path, words: list[str], message: str) -> None:
-    argv = [program, "--root", proc, "--status", proc / "status", *words]
+    argv: list[str | Path] = [program, "--root", proc, "--status", proc / "status", *words]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 2
     assert f"splvm-load: {message}" in done.stderr
@@ -286,7 +297,8 @@ def is_there(pid: int) -> bool:
 def test_it_goes_to_the_background_when_all_is_under_way(program: Path, proc: Path) -> None:
     set_memory(proc, available=33_000)
     status = proc / "status"
-    argv = [program, "--no-realtime", "--root", proc, "--status", status, "lowmem:available_mib=32,eaters=1"]
+    where: list[str | Path] = ["--root", proc, "--status", status]
+    argv = [program, "--no-realtime", *where, "lowmem:available_mib=32,eaters=1"]
     subprocess.run(argv, check=True, timeout=LIMIT_S)
     pid = parse_load(status.read_text()).loads[0].workers[0].pid
     parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
@@ -296,7 +308,8 @@ def test_it_goes_to_the_background_when_all_is_under_way(program: Path, proc: Pa
 
 
 def test_what_goes_wrong_at_the_start_is_its_status(program: Path, proc: Path) -> None:
-    argv = [program, "--no-realtime", "--root", proc, "--status", "/nowhere/status", "lowmem:available_mib=32,eaters=1"]
+    where: list[str | Path] = ["--root", proc, "--status", "/nowhere/status"]
+    argv = [program, "--no-realtime", *where, "lowmem:available_mib=32,eaters=1"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=LIMIT_S)
     assert (done.returncode, done.stderr) == (1, "splvm-load: /nowhere/status.new: No such file or directory\n")
 

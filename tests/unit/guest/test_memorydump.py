@@ -84,7 +84,7 @@ def test_whole_dump(monitor: FakeMonitor, tmp_path: Path) -> None:
 
 
 def test_a_dump_waits_for_the_end_of_the_one_before_it(monitor: FakeMonitor, tmp_path: Path) -> None:
-    monitor.machine = [{"status": "save-vm"}] * 3 + [{"status": "running"}]
+    monitor.machine = [*([{"status": "save-vm"}] * 3), {"status": "running"}]
     assert take(monitor, tmp_path).path.read_bytes() == CONTENT
 
 

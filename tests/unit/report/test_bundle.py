@@ -40,7 +40,7 @@ from splvm.report import issue as issue_module
 from splvm.report.bundle import Bundle, extract_files, whole_records, write_bundle
 from splvm.report.issue import MAX_ISSUE_BYTES, Contents, issue_text, reproducer
 from splvm.report.looks import LOOKS
-from splvm.report.markdown import MAX_LINE_CHARS, clean, code, fenced
+from splvm.report.markdown import MAX_LINE_CHARS, clean, code, fenced, items
 from splvm.scenarios.judged import judge_evidence as judge
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=60)
@@ -52,7 +52,7 @@ VERDICTS: Mapping[Outcome, tuple[str, str]] = {
     **{row.outcome: (row.scenarios[0], row.fault) for row in reversed(ROWS)},
     # The first one never came to its window.
     Outcome.INCONCLUSIVE: (HELD, "frames lost"),
-    **{kind.best: (name, "") for name, kind in reversed(KINDS.items())},
+    **{kind.best: (name, "") for name, kind in reversed([*KINDS.items()])},
 }
 
 HEADINGS = (
@@ -761,7 +761,7 @@ def test_what_is_cut_says_so() -> None:
         "```\n\nCut after 10 of 100 lines; the rest is in `dmesg.txt`."
     )
     assert fenced("x" * 500, 1000, "y").splitlines()[1] == "x" * 239 + "…"
-    assert issue_module.items(["a", "b", "c"], 8, "run.json") == "- a\n- b\n- and 1 more, see `run.json`"
+    assert items(["a", "b", "c"], 8, "run.json") == "- a\n- b\n- and 1 more, see `run.json`"
 
 
 @pytest.mark.parametrize("char", ["x", "`", "|", "é", "\U0001f600", "\n", "`\n", "|\n", "'"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from splvm.evidence.checks.trap import CARRIED_AT_LEAST, PATH, missing_part
 from splvm.evidence.expectation import Expectation
 from splvm.evidence.formats.probestatus import Pressure, ProbeStatus, Trap
 from splvm.evidence.verdict import Outcome
-from splvm.evidence.waiting.waits import ROLES, ROWS, Role
+from splvm.evidence.waiting.waits import ROLES, ROWS, Role, RoleRow, WaitRow
 from splvm.run.expectations import expected_outcomes, find_expectation
 from splvm.run.expected import GOOD
 from splvm.run.readings import BATCHES, CARRIED, DECLINES, Reading
@@ -154,7 +155,7 @@ def step(name: str) -> Step:
     return next(step for step in SCENARIOS["reclaim-cycle"].steps(3.0) if step.name == name)
 
 
-def status(**trap: object) -> ProbeStatus:
+def status(**trap: Any) -> ProbeStatus:
     """A status of a run in which threads are there, with another trap."""
     last = BASE[-1].value
     return replace(last, trap=replace(last.trap, **{"waiting": 0, "declined": 0, **trap}))
@@ -247,7 +248,8 @@ def test_a_declined_trap_leaves_nobody_in_it() -> None:
 def test_names_of_the_probe_are_those_of_its_source() -> None:
     """Functions and threads of the tables are in the C source, or the wait-for graph would never find them."""
     source = "\n".join(path.read_text() for path in SOURCES.glob("*.c"))
-    functions = {name for row in (*ROWS, *ROLES) for name in row.functions if name.startswith("slabprobe_")}
+    rows: list[WaitRow | RoleRow] = [*ROWS, *ROLES]
+    functions = {name for row in rows for name in row.functions if name.startswith("slabprobe_")}
     functions |= {"slabprobe_pte_alloc_kernel"}
     assert {"slabprobe_wait_commit", "slabprobe_shrink_scan", "slabprobe_transaction"} <= functions
     for name in functions:

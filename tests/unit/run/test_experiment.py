@@ -28,8 +28,9 @@ from splvm.guest.agent import AgentStream
 from splvm.host.schedstat import read_threads
 from splvm.record.reader import read_facts
 from splvm.record.writer import RunDirectory
-from splvm.run.experiment import LiveReadings, run_experiment
+from splvm.run.experiment import run_experiment
 from splvm.run.hostwatch import start_host_watch
+from splvm.run.live import LiveReadings
 from splvm.run.readings import Reading
 from splvm.run.scenarios import Workload
 from splvm.scenarios.table import SCENARIOS, find_scenario

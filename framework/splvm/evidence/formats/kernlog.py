@@ -9,6 +9,7 @@ Work is linear: each line is looked at once, patterns are anchored and their rep
 from __future__ import annotations
 
 import enum
+import functools
 import hashlib
 import re
 from dataclasses import dataclass, field
@@ -211,7 +212,7 @@ def scan_kernel_log(text: str) -> tuple[Finding, ...]:
     sequences, carriage returns and NULs, or none of them. Of each kind at most `MAX_PER_KIND`
     findings are given, the first ones. Nothing is raised, whatever the text is.
     """
-    scanner = _Scanner()
+    scanner = LogScanner()
     for number, line in enumerate(text.replace("\0", "").split("\n"), 1):
         # Nearly all lines end here, and a log may have millions of them.
         hinted = _HINT.search(line) is not None
@@ -221,14 +222,16 @@ def scan_kernel_log(text: str) -> tuple[Finding, ...]:
     return tuple(report.finding() for report in scanner.reports)
 
 
-class _Stage(enum.Enum):
+class Stage(enum.Enum):
+    """How far a report is read."""
+
     PREAMBLE = enum.auto()
     TRACE = enum.auto()
     DONE = enum.auto()
 
 
 @dataclass(slots=True)
-class _Report:
+class Report:
     """A complaint of which more lines may come."""
 
     kind: FindingKind
@@ -239,7 +242,7 @@ class _Report:
     caller: str | None
     # Whether the kernel is going down: everything up to the end trace belongs to it.
     dying: bool
-    stage: _Stage = _Stage.PREAMBLE
+    stage: Stage = Stage.PREAMBLE
     frames: list[str] = field(default_factory=list)
     # Frames that the kernel marks with `?`: found on the stack, but perhaps left over.
     guesses: list[str] = field(default_factory=list)
@@ -250,7 +253,7 @@ class _Report:
         if self.dying:
             return lines > _MAX_CRASH
         limit = _MAX_LOCKDEP_PREAMBLE if self.kind is FindingKind.LOCKDEP else _MAX_PREAMBLE
-        return self.stage is _Stage.PREAMBLE and lines > limit
+        return self.stage is Stage.PREAMBLE and lines > limit
 
     def printed_by(self, caller: str | None) -> bool:
         """Whether a line of this caller may belong to this report."""
@@ -260,12 +263,12 @@ class _Report:
 
     def read(self, message: str) -> None:
         """Take a line that begins no report of its own."""
-        if self.stage is _Stage.PREAMBLE:
+        if self.stage is Stage.PREAMBLE:
             if CALL_TRACE.match(message):
-                self.stage = _Stage.TRACE
+                self.stage = Stage.TRACE
             elif not self.frames and (rip := RIP.match(message)):
                 self.frames.append(rip["function"])
-        elif self.stage is _Stage.TRACE:
+        elif self.stage is Stage.TRACE:
             mark = STACK_MARK.match(message)
             rest = message[mark.end() :] if mark else message
             if frame := FRAME.match(rest):
@@ -273,7 +276,7 @@ class _Report:
                 if len(names) < MAX_FRAMES:
                     names.append(frame["function"])
             elif not mark:
-                self.stage = _Stage.DONE
+                self.stage = Stage.DONE
 
     def finding(self) -> Finding:
         frames = tuple(self.frames or self.guesses)
@@ -284,29 +287,38 @@ class _Report:
             time_s=self.time_s,
             benign=self.kind is FindingKind.WARNING and _BENIGN.match(self.title) is not None,
             frames=frames,
-            fingerprint=_fingerprint(self.kind, self.title, frames),
+            fingerprint=fingerprint_of(self.kind, self.title, frames),
         )
 
 
 _TRACED_ELSEWHERE = frozenset((FindingKind.SOFT_LOCKUP, FindingKind.HARD_LOCKUP, FindingKind.RCU_STALL))
 
 
-class _Scanner:
-    """Reads the log line after line and decides which report each line belongs to."""
+class LogScanner:
+    """Reads a log line after line and decides which report each line belongs to.
+
+    scan_kernel_log() gives it the lines of a guest's console; what people paste is put into that form first.
+    """
 
     def __init__(self) -> None:
-        self.reports: list[_Report] = []
+        self.reports: list[Report] = []
         # The report that may go on.
-        self.open: _Report | None = None
+        self.open: Report | None = None
         # The latest report, and the latest fatal one, for panics that follow from them.
-        self.latest: _Report | None = None
-        self.crash: _Report | None = None
+        self.latest: Report | None = None
+        self.crash: Report | None = None
         # Whether "invoked oom-killer" still waits for its "Killed process".
         self.oom = False
         self.counts = dict.fromkeys(FindingKind, 0)
 
     def read(self, number: int, line: str, hinted: bool) -> None:
-        time_s, caller, message = split_stamp(line)
+        self.read_message(number, *split_stamp(line), hinted)
+
+    def read_message(self, number: int, time_s: float | None, caller: str | None, message: str, hinted: bool) -> None:
+        """Take a message without what stood before it.
+
+        :param hinted: whether it may begin a report; others only go on with one.
+        """
         if self.open is not None and (self.open.overdue(number) or _BREAK.match(message)):
             self.open = None
         if hinted and message.startswith(_BOOT):
@@ -314,18 +326,22 @@ class _Scanner:
             self.oom = False
         elif hinted and message.startswith(_END):
             self.open = None
-        elif hinted and (trigger := _TRIGGER.match(message)):
-            kind = _TRIGGERS[int((trigger.lastgroup or "t0")[1:])][0]
+        elif hinted and (kind := self.kind_of(message)):
             dying = _DYING.match(message) is not None
-            report = _Report(kind, _title(message), number, time_s, caller, dying)
+            report = Report(kind, _title(message), number, time_s, caller, dying)
             if not self.absorbs(report, message):
                 self.begin(report, message)
         elif self.open is not None and self.open.printed_by(caller):
             self.open.read(message)
-            if self.open.stage is _Stage.DONE and not self.open.dying:
+            if self.open.stage is Stage.DONE and not self.open.dying:
                 self.open = None
 
-    def begin(self, report: _Report, message: str) -> None:
+    def kind_of(self, message: str) -> FindingKind | None:
+        """The kind of the complaint that this message begins."""
+        trigger = _TRIGGER.match(message)
+        return _TRIGGERS[int((trigger.lastgroup or "t0")[1:])][0] if trigger else None
+
+    def begin(self, report: Report, message: str) -> None:
         self.open = self.latest = report
         if report.kind.fatal:
             self.crash = report
@@ -334,13 +350,13 @@ class _Scanner:
         self.reports.append(report)
         self.count(report)
 
-    def count(self, report: _Report) -> None:
+    def count(self, report: Report) -> None:
         """Count the report, which is the last one, and drop it again if there are enough of its kind."""
         self.counts[report.kind] += 1
-        if self.counts[report.kind] > MAX_PER_KIND and self.reports[-1] is report:
+        if self.counts[report.kind] > MAX_PER_KIND and self.reports and self.reports[-1] is report:
             self.reports.pop()
 
-    def absorbs(self, new: _Report, message: str) -> bool:
+    def absorbs(self, new: Report, message: str) -> bool:
         """Whether `new` is only more of what is already reported."""
         if new.kind is FindingKind.OOM_KILL and self.oom and _KILLED.match(message):
             self.oom = False
@@ -352,7 +368,7 @@ class _Scanner:
             return False
         if old.dying:
             return True
-        if old.stage is not _Stage.PREAMBLE or new.line - old.line > _MAX_STEP:
+        if old.stage is not Stage.PREAMBLE or new.line - old.line > _MAX_STEP:
             return False
         if old.kind.fatal and (new.dying or new.kind is FindingKind.PANIC):
             old.dying = new.dying
@@ -363,7 +379,7 @@ class _Scanner:
             self.rename(old, new)
         return True
 
-    def rename(self, warning: _Report, gfp: _Report) -> None:
+    def rename(self, warning: Report, gfp: Report) -> None:
         """Say "Unexpected gfp" of a warning that is one: WARN() prints its own line before or after the message.
 
         Since Linux 6.19 __vmalloc() warns so of flags that it does not know (vmalloc_fix_flags(), mm/vmalloc.c),
@@ -399,7 +415,9 @@ def _title(message: str) -> str:
     return message[max(0, panic) :].strip()[:MAX_TITLE_CHARS]
 
 
-def _fingerprint(kind: FindingKind, title: str, frames: tuple[str, ...]) -> str:
+@functools.lru_cache(maxsize=256)
+def fingerprint_of(kind: str, title: str, frames: tuple[str, ...]) -> str:
+    """What a complaint has in common with itself on another day."""
     names = without_top(frames, _REPORTING | SCHEDULER)[:5]
     basis = names or (re.sub(r"0x[0-9a-f]+|\d+", "N", title),)
-    return hashlib.sha256("\n".join((kind.value, *basis)).encode("utf-8", "backslashreplace")).hexdigest()[:12]
+    return hashlib.sha256("\n".join((kind, *basis)).encode("utf-8", "backslashreplace")).hexdigest()[:12]

@@ -22,6 +22,8 @@ Json = dict[str, object]
 class Layout(enum.StrEnum):
     """Which columns the file has, named after the month in which they appeared."""
 
+    # There are no emergency objects; no reader of records takes it.
+    BEFORE = "before-2012-08"
     # Emergency objects stand in the object group (openzfs/spl pull request 155).
     AUGUST_2012 = "2012-08"
     # They have a group of their own, with the deadlock counter (openzfs/spl pull request 189).
@@ -118,6 +120,7 @@ class SlabFile:
 
 _COMMON = "name flags size alloc slabsize objsize total alloc max total alloc max "
 _COLUMNS = {
+    Layout.BEFORE: _COMMON.split(),
     Layout.AUGUST_2012: (_COMMON + "emerg max").split(),
     Layout.NOVEMBER_2012: (_COMMON + "dlock alloc max").split(),
 }
@@ -170,14 +173,14 @@ class _Reader:
             self.read_columns(number, line, words)
         elif self.group_line is not None:
             raise EvidenceError("no column names after the line of group names", line=number)
-        elif _is_group_line(words):
+        elif is_group_line(words):
             self.group_line = number
         elif not self.read_row(number, line, last=last) and not _is_pasted(line, last):
             raise EvidenceError(self.complaint(line, last), line=number)
 
     def read_columns(self, number: int, line: str, words: list[str]) -> None:
-        layout = next((layout for layout, columns in _COLUMNS.items() if words == columns), None)
-        if layout is None:
+        layout = layout_of(words)
+        if layout is None or layout is Layout.BEFORE:
             raise EvidenceError(
                 f"{len(words)} columns that are not those of a slab file with emergency objects: "
                 "cut short, or from before August 2012",
@@ -193,15 +196,11 @@ class _Reader:
         """Take a line as a row; False when it is none."""
         if self.layout is None:
             return False
-        cells = line.rsplit(None, len(_COLUMNS[self.layout]) - 1)
-        if len(cells) != len(_COLUMNS[self.layout]) or not _FLAGS.fullmatch(cells[1]):
+        if not is_row(line, self.layout):
             return False
-        if last and self.unfinished and self.aligned and _last_cell_width(line, cells[-1]) < 5:
-            raise EvidenceError(f"truncated: the last number is cut off: {excerpt(cells[-1])}", line=number)
-        if any(_FLAGS.fullmatch(word) for word in cells[0].split()[1:]):
-            raise EvidenceError(f"two rows on one line: {excerpt(line)}", line=number)
-        numbers = [_number(cell, number) for cell in cells[2:]]
-        self.rows.append(_row(cells[0].strip(), int(cells[1], 16), numbers))
+        if last and self.unfinished and self.aligned and last_cell_width(line) < 5:
+            raise EvidenceError(f"truncated: the last number is cut off: {excerpt(line.split()[-1])}", line=number)
+        self.rows.append(row_of(line, self.layout, number))
         return True
 
     def complaint(self, line: str, last: bool) -> str:
@@ -218,7 +217,33 @@ class _Reader:
         return SlabFile(self.layout, tuple(self.rows))
 
 
-def _is_group_line(words: Sequence[str]) -> bool:
+def layout_of(words: Sequence[str]) -> Layout | None:
+    """The layout whose column names these are."""
+    return next((layout for layout, columns in _COLUMNS.items() if list(words) == columns), None)
+
+
+def is_row(line: str, layout: Layout) -> bool:
+    """Whether a line has the cells of a row, from the right."""
+    cells = line.rsplit(None, len(_COLUMNS[layout]) - 1)
+    return len(cells) == len(_COLUMNS[layout]) and _FLAGS.fullmatch(cells[1]) is not None
+
+
+def row_of(line: str, layout: Layout, number: int) -> CacheRow:
+    """Read a line that :func:`is_row` takes for a row.
+
+    :param number: of the line, for the error.
+    :raises EvidenceError: when a cell is no number, or two rows stand on the line.
+    """
+    cells = line.rsplit(None, len(_COLUMNS[layout]) - 1)
+    if any(_FLAGS.fullmatch(word) for word in cells[0].split()[1:]):
+        raise EvidenceError(f"two rows on one line: {excerpt(line)}", line=number)
+    numbers = [_number(cell, number) for cell in cells[2:]]
+    if layout is Layout.BEFORE:
+        numbers += [None, None]
+    return _row(cells[0].strip(), int(cells[1], 16), numbers)
+
+
+def is_group_line(words: Sequence[str]) -> bool:
     """Whether this is the line `--- cache --- --- slab --- ...`."""
     return "---" in words[0] and all(word in _GROUPS or not word.strip("-") for word in words)
 
@@ -228,13 +253,13 @@ def _is_pasted(line: str, last: bool) -> bool:
     return _PATH in line or (last and _PROMPT.fullmatch(line.strip()) is not None)
 
 
-def _last_cell_width(line: str, cell: str) -> int:
+def last_cell_width(line: str) -> int:
     """Columns that the last cell takes, its padding counted, the separating space not.
 
     The kernel prints it with `%5lu`. A cell that takes fewer lost its end, with one exception: of
     a number wider than its column nobody can tell.
     """
-    before = line.rstrip()[: -len(cell)].rstrip()
+    before = line.rstrip()[: -len(line.split()[-1])].rstrip()
     return len(line) - len(before) - 1
 
 

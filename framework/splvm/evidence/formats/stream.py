@@ -1,7 +1,7 @@
 """The agent's stream (docs/formats.md): bytes in, frames out.
 
 Owns the framing and the rules that hold for the text of every payload. What a payload says is
-the business of slab.py, probe.py and stacks.py. Sequence numbers and times are not judged here: a
+the business of slab.py, probestatus.py and stacks.py. Sequence numbers and times are not judged here: a
 missing number is evidence too.
 """
 

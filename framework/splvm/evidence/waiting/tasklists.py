@@ -73,7 +73,7 @@ def _from_dump(dump: TaskDump, timeline: Timeline) -> Waiting:
     expected = _task_count(timeline)
     lacking = missing_tasks(dump, expected) if expected is not None else ""
     losses = (*dump.losses, *([lacking] if lacking else []))
-    return Waiting(build_graph(dump.threads), f"sysrq-{dump.kind}", len(dump.threads), losses)
+    return Waiting(build_graph(dump.threads, cut=bool(losses)), f"sysrq-{dump.kind}", len(dump.threads), losses)
 
 
 def _task_count(timeline: Timeline) -> int | None:

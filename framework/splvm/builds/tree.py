@@ -1,0 +1,242 @@
+"""An OpenZFS tree: which of its files go into which module, how it is copied, and how it is patched.
+
+Trees are taken as they lie there: a fresh clone, an unpacked release, a checkout in which somebody ran configure and
+make. So what a build leaves is left out, and what the tree's own build generates is generated anew, in a copy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from splvm.builds.module import fresh_log, sha256_of
+from splvm.builds.root import BuildRoot
+from splvm.deadline import Deadline
+from splvm.errors import BuildError, SetupError
+from splvm.host.content import input_hash
+from splvm.host.process import run
+from splvm.host.store import Store
+
+RECIPE = 1
+
+# Directory of SPL's own sources in an OpenZFS tree, 2.0 and later.
+SPL_DIR = Path("module/os/linux/spl")
+
+# What configure reads; an edit of the modules' code does not run it again.
+CONFIGURE_INPUTS = ("META", "autogen.sh", "configure", "configure.ac", "config", "copy-builtin", "zfs_config.h.in")
+
+# The header that every make of a tree writes anew, and what writes it. With the output of `git describe` in it each
+# commit would be another spl.ko, so it is written where there is no history: it says "unknown". A release as Debian
+# packs it has the header and not the script.
+GITREV = "include/zfs_gitrev.h"
+MAKE_GITREV = "scripts/make_gitrev.sh"
+
+# What spl.ko is made of, and what all modules are made of.
+SPL_PARTS = (str(SPL_DIR), "include", MAKE_GITREV)
+ALL_PARTS = ("module", "include", MAKE_GITREV)
+
+# What a tree may have beside its sources: results of builds in place, history, and what editors leave.
+_LEFT_OUT = (
+    *(".git", "*.o", "*.ko", "*.cmd", "*.mod", "*.mod.c", "*.a", "*.lo", ".libs", "build"),
+    *("Module.symvers", "modules.order", "autom4te.cache"),
+    *(".*", "*~", "#*#", "*.bak", "*.orig", "*.rej", "4913"),
+)
+
+# What the autotools make in a checkout, by directory. It may be of another commit than the one that is checked out
+# now, and autogen.sh takes ten seconds. A release has these files for good.
+_AUTOTOOLS: Mapping[str, tuple[str, ...]] = {
+    ".": ("configure", "aclocal.m4", "config.log", "config.status", "zfs_config.h", "zfs_config.h.in"),
+    "config": (
+        *("compile", "config.guess", "config.sub", "depcomp", "install-sh", "ltmain.sh", "missing"),
+        *("libtool.m4", "lt*.m4"),
+    ),
+}
+
+# Bytes of all patched trees that are kept. One takes some 40 MiB.
+_KEEP_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PatchedTree:
+    """A tree of the store with patches on it."""
+
+    tree: Path
+    # The files that each patch touches, by the patch's name; of a semantic patch those of SPL that it changes.
+    touched: Mapping[str, tuple[str, ...]]
+
+
+def _is_left_out(checkout: bool, directory: str, name: str) -> bool:
+    """:param directory: from the top of the tree, "." for the top itself."""
+    patterns = (*_LEFT_OUT, *(_AUTOTOOLS.get(directory, ()) if checkout else ()))
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def find_files(tree: Path, parts: Iterable[str]) -> dict[str, Path]:
+    """The files of a tree that a build takes, by their name from the top of the tree.
+
+    :param parts: files and directories from the top of the tree; one that is not there adds nothing.
+    """
+    checkout = (tree / ".git").exists()
+    found: dict[str, Path] = {}
+    for part in parts:
+        if (tree / part).is_file() and not _is_left_out(checkout, os.path.dirname(part) or ".", os.path.basename(part)):
+            found[part] = tree / part
+        for top, below, names in os.walk(tree / part):
+            place = os.path.relpath(top, tree)
+            below[:] = sorted(name for name in below if not _is_left_out(checkout, place, name))
+            for name in sorted(names):
+                # What configure makes of NAME.in is made anew.
+                if f"{name}.in" not in names and not _is_left_out(checkout, place, name):
+                    found[f"{place}/{name}"] = Path(top, name)
+    if (tree / MAKE_GITREV).is_file():
+        found.pop(GITREV, None)
+    return found
+
+
+def find_inputs(tree: Path) -> dict[str, Path]:
+    """The files that go into spl.ko: SPL's own sources, all headers, and what makes one of them."""
+    return find_files(tree, SPL_PARTS)
+
+
+def inputs_key(tree: Path, patches: Sequence[Path]) -> str:
+    """Changes with what spl.ko is made from, and only with that: not with what editors leave beside it.
+
+    :raises SetupError: when a file cannot be read.
+    """
+    return input_hash({"sources": find_inputs(tree), "patches": list(patches)})
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy an OpenZFS tree, without what was built in it and what editors leave."""
+    checkout = (source / ".git").exists()
+
+    def ignore(directory: str, names: list[str]) -> set[str]:
+        place = os.path.relpath(directory, source)
+        return {name for name in names if _is_left_out(checkout, place, name)}
+
+    shutil.copytree(source, target, symlinks=True, ignore=ignore)
+    if (target / MAKE_GITREV).is_file():
+        (target / GITREV).unlink(missing_ok=True)
+
+
+def copy_files(files: Mapping[str, Path], target: Path) -> None:
+    """Copy files to the names that they have from the top of a tree."""
+    for name, path in files.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target / name)
+
+
+def check_unchanged(tree: Path, copy: Mapping[str, Path], key: str) -> None:
+    """Look whether a copy is what its key says: somebody may have saved a file meanwhile.
+
+    :param tree: what it was copied from, for people.
+    :param key: `input_hash` of the files before.
+    :raises SetupError: when it is not.
+    """
+    if input_hash(copy) != key:
+        raise SetupError(f"{tree} was changed while it was read", hint="try again")
+
+
+def generate_headers(root: BuildRoot, work: Path, log: Path, deadline: Deadline) -> None:
+    """What the tree's own make generates before it compiles modules, in `work`/src, by the tree's own script.
+
+    :raises BuildError: when the script fails.
+    """
+    if (work / "src" / MAKE_GITREV).is_file():
+        argv = ["sh", "-c", f"cd src && sh {shlex.quote(MAKE_GITREV)} {shlex.quote(GITREV)}"]
+        root.run(argv, work=work, deadline=deadline, what=MAKE_GITREV, log=log)
+
+
+def patch_tree(store: Store, tree: Path, patches: Sequence[Path], deadline: Deadline) -> PatchedTree:
+    """A copy of a whole tree with patches on it, by the content of both. All that is built of it has them.
+
+    :raises BuildError: when a patch does not apply, or has a hunk that goes into no module.
+    :raises SetupError: when the tree or a patch cannot be read.
+    """
+    with store.temporary() as scratch:
+        copies = [scratch / f"patch-{number}" / patch.name for number, patch in enumerate(patches)]
+        try:
+            for patch, to in zip(patches, copies, strict=True):
+                to.parent.mkdir()
+                shutil.copyfile(patch, to)
+            # The key is the copy's, so nobody's save comes between the two.
+            copy_tree(tree, scratch / "src")
+        except (OSError, shutil.Error) as reason:
+            raise SetupError(f"cannot read {tree} or a patch: {reason}") from reason
+        names = [patch.name for patch in patches]
+        key = input_hash({"recipe": RECIPE, "tree": scratch / "src", "patches": copies, "names": names})
+
+        def build(made: Path) -> None:
+            log = fresh_log(store, f"patch-{key[:12]}")
+            touched: dict[str, list[str]] = {}
+            for patch in copies:
+                files = apply_patch(patch, scratch / "src", log, deadline)
+                _check_hunks(patch, files, log)
+                touched.setdefault(patch.name, []).extend(files)
+            (made / "touched.json").write_text(json.dumps(touched), encoding="utf-8")
+            (scratch / "src").rename(made / "src")
+
+        found = store.get("patched-tree", key, build, deadline=deadline, what=f"source with {', '.join(names)}")
+    store.trim("patched-tree", _KEEP_BYTES, used=key)
+    told = json.loads((found.path / "touched.json").read_text(encoding="utf-8"))
+    return PatchedTree(found.path / "src", {name: tuple(files) for name, files in told.items()})
+
+
+def goes_into_spl(name: str) -> bool:
+    """Whether a file of a tree goes into spl.ko."""
+    return _is_of(name, (*SPL_PARTS, *CONFIGURE_INPUTS))
+
+
+def _is_of(name: str, parts: Iterable[str]) -> bool:
+    return any(name == part or name.startswith(f"{part}/") for part in parts)
+
+
+def _check_hunks(patch: Path, files: Iterable[str], log: Path) -> None:
+    """:raises BuildError: when a patch touches what no module is made of."""
+    idle = [name for name in files if not _is_of(name, (*ALL_PARTS, *CONFIGURE_INPUTS))]
+    if idle:
+        raise BuildError(
+            f"patch {patch.name}",
+            f"what it changes in {', '.join(idle)} goes into no module",
+            log,
+            hint="make it of the modules' files alone, for example with `git diff BASE -- module include config META`",
+        )
+
+
+def apply_patch(patch: Path, src: Path, log: Path, deadline: Deadline) -> list[str]:
+    """Apply one patch, semantic or plain, to a private copy of an OpenZFS tree.
+
+    :returns: the files that it touches, from the top of the tree.
+    :raises BuildError: when it does not apply, or matches nothing.
+    """
+    if patch.suffix == ".cocci":
+        files = sorted(str(path.relative_to(src)) for path in (src / SPL_DIR).glob("*.c"))
+        before = {name: sha256_of(src / name) for name in files}
+        argv = ["spatch", "--very-quiet", "--sp-file", str(patch.absolute()), "--in-place", *files]
+        run(argv, cwd=src, deadline=deadline, what=f"semantic patch {patch.name}", log=log, error=BuildError)
+        changed = [name for name, digest in before.items() if sha256_of(src / name) != digest]
+        if not changed:
+            raise BuildError(f"semantic patch {patch.name}", "it matches nothing in the sources of SPL", log)
+        return changed
+    argv = ["patch", "--strip=1", "--batch", "--forward", "--no-backup-if-mismatch", "--input", str(patch.absolute())]
+    done = run(argv, cwd=src, deadline=deadline, what=f"patch {patch.name}", log=log, error=BuildError)
+    touched = parse_patched(done.stdout)
+    if not touched:
+        raise BuildError(f"patch {patch.name}", "there is no hunk in it", log)
+    return touched
+
+
+def parse_patched(said: str) -> list[str]:
+    """The files that GNU patch says it patched; of one that it renames, both names."""
+    found: list[str] = []
+    for line in re.findall(r"(?m)^patching (?:file|symbolic link) (.+)$", said):
+        name, _, old = re.sub(r" \((?:renamed|copied) from (.*)\)$", r"\0\1", line).partition("\0")
+        found += [word for quoted in (name, old) if quoted for word in shlex.split(quoted)[:1]]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,338 @@
+"""What a text says: findings, threads, who waits for whom at each moment, and what follows from it.
+
+Owns the answer as data, and its JSON; its words for people are in answer.py.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from splvm.evidence.waiting.waitedges import Closes
+from splvm.evidence.waiting.waitgraph import WaitGraph
+from splvm.evidence.waiting.waits import WaitReason
+from splvm.paste.findings import OUTAGES, PasteFinding, PasteKind, in_order
+from splvm.paste.known import KnownIssue, KnownScenario, fits, has_shape, known_table
+from splvm.paste.moments import Moment, Thread
+from splvm.paste.reader import Input, Reader, Reading, Unread
+from splvm.paste.slabs import Reading as SlabReading
+from splvm.paste.slabs import never
+
+SCHEMA_VERSION = 1
+# Threads compared between two lists.
+MAX_CHANGES = 200
+_SPINS = frozenset(
+    [
+        "arc_prune_task",
+        "arc_prune_async",
+        "zpl_prune_sb",
+        "zpl_prune_sbs",
+        "arc_shrinker_scan",
+        "do_shrink_slab",
+        "shrink_slab",
+        "shrink_node",
+        "shrink_lruvec",
+        "try_to_free_pages",
+        "do_try_to_free_pages",
+        "arc_evict_state",
+        "arc_evict_state_impl",
+        "balance_pgdat",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A thread of the text."""
+
+    comm: str
+    # None if nothing says it.
+    pid: int | None
+    # The kernel's letter, `?` if nothing says it.
+    state: str
+    frames: tuple[str, ...]
+    # Place of its moment, None if it belongs to none.
+    moment: int | None
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class MomentShown:
+    """Who waited for whom at one moment."""
+
+    source: str
+    graph: WaitGraph
+    # By pid: what is known of the lock that the thread waits for.
+    locks: Mapping[int, str]
+
+    def to_json(self) -> dict[str, object]:
+        by_waiter: dict[int, list[dict[str, object]]] = {}
+        for edge in self.graph.edges:
+            by_waiter.setdefault(edge.waiter, []).append({"pid": edge.holder, "by": edge.by.value})
+        return {
+            "source": self.source,
+            "waits": [
+                {
+                    "pid": wait.thread.pid,
+                    "comm": wait.thread.comm,
+                    "reason": wait.reason.value,
+                    "lock": self.locks.get(wait.thread.pid),
+                    "functions": list(wait.functions),
+                    "for": by_waiter.get(wait.thread.pid, []),
+                }
+                for wait in self.graph.waits
+            ],
+            "sentence": self.graph.sentence,
+            "closes": self.graph.closes.value if self.graph.closes else None,
+            "cycle": list(self.graph.cycle),
+            "chain": list(self.graph.chain),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What is not in the text, and the command that gets it."""
+
+    what: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A thread that is in several lists: whether it `moved`, is where it was (`still`), or `spins`."""
+
+    pid: int
+    comm: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All that a text says."""
+
+    inputs: tuple[Input, ...]
+    # What is no deadlock first, then what makes the rest doubtful, then the hangs.
+    findings: tuple[PasteFinding, ...]
+    tasks: tuple[Task, ...]
+    moments: tuple[MomentShown, ...]
+    # The strongest of the moments.
+    closes: Closes | None
+    known: tuple[KnownIssue, ...]
+    missing: tuple[Missing, ...]
+    scenarios: tuple[KnownScenario, ...]
+    slab: tuple[SlabReading, ...]
+    # What went down between two readings of the slab file although it never does.
+    never: tuple[str, ...]
+    moved: tuple[Moved, ...]
+    # What the text says and proves nothing.
+    hints: tuple[str, ...]
+    unread: tuple[Unread, ...]
+    # What the text says of the machine: `kernel`, `architecture`, `zfs`, `distribution`, `distribution version`.
+    system: Mapping[str, str]
+    # Names of machines, which no answer shows.
+    hosts: frozenset[str]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of use was in the text."""
+        return (
+            not self.findings and not self.tasks and not self.slab and all(it.kind == "unknown" for it in self.inputs)
+        )
+
+    @property
+    def contradictions(self) -> tuple[str, ...]:
+        return (*(it for reading in self.slab for it in reading.contradictions), *self.never)
+
+    @property
+    def telling(self) -> MomentShown | None:
+        """The moment that an answer tells: the strongest, and of several the last."""
+        order = [None, Closes.CHAIN, Closes.UNKNOWN, Closes.CYCLE]
+        return max(reversed(self.moments), key=lambda it: order.index(it.graph.closes), default=None)
+
+    def to_json(self) -> dict[str, object]:
+        """The answer for programs; docs/formats.md has its keys."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "inputs": [{"name": it.name, "kind": it.kind, "lines": it.lines} for it in self.inputs],
+            "findings": [it.to_json() for it in self.findings],
+            "tasks": [
+                {
+                    "comm": it.comm,
+                    "pid": it.pid,
+                    "state": it.state,
+                    "frames": list(it.frames),
+                    "moment": it.moment,
+                    "line": it.line,
+                }
+                for it in self.tasks
+            ],
+            "moments": [it.to_json() for it in self.moments],
+            "closes": self.closes.value if self.closes else None,
+            "known": [
+                {"issue": it.issue, "versions": it.versions, "fixed_in": it.fixed_in or None, "why": it.why}
+                for it in self.known
+            ],
+            "missing": [{"what": it.what, "command": it.command} for it in self.missing],
+            "scenarios": [{"name": it.name, "command": it.command} for it in self.scenarios],
+            "slab": [it.to_json() for it in self.slab],
+            "moved": [{"pid": it.pid, "comm": it.comm, "what": it.what} for it in self.moved],
+            "hints": list(self.hints),
+            "unread": [{"line": it.line, "why": it.why} for it in self.unread],
+        }
+
+
+def explain(text: str, *, name: str = "-") -> Explanation:
+    """Say what a text that somebody pasted shows; nothing is raised, whatever it is.
+
+    :param text: any mix of kernel logs, stacks, and files of /proc.
+    :param name: what `inputs` call it.
+    """
+    return explain_streams([(name, io.BytesIO(text.encode("utf-8", "replace")))])
+
+
+def explain_streams(streams: Iterable[tuple[str, BinaryIO]]) -> Explanation:
+    """The same of several inputs, each read once from beginning to end, packed or not.
+
+    :raises OSError: when an input cannot be read at all.
+    """
+    reading = Reading()
+    for name, stream in streams:
+        Reader(name, reading).read(stream)
+    return conclude(reading)
+
+
+def conclude(reading: Reading) -> Explanation:
+    """What follows from all that was read."""
+    findings = in_order(list(reading.findings.found.values()))
+    outage = next((it.title for it in findings if it.kind in OUTAGES), "")
+    kept = [moment for moment in reading.moments if moment.threads]
+    places = {id(moment): place for place, moment in enumerate(kept)}
+    moments = []
+    for moment in kept:
+        graph = moment.graph(outage)
+        locks = {wait.thread.pid: lock for wait in graph.waits if (lock := moment.lock_of(wait.thread.pid, wait))}
+        moments.append(MomentShown(moment.source, graph, locks))
+    stacks = [[frozenset(thread.stack) for thread in moment.threads.values()] for moment in kept]
+    table = known_table()
+    slab = tuple(reading.files.slabs.readings)
+    draft = Explanation(
+        inputs=tuple(reading.inputs),
+        findings=tuple(findings),
+        tasks=tuple(_task(thread, moment, places) for thread, moment in reading.threads),
+        moments=tuple(moments),
+        closes=next((it for it in Closes if any(shown.graph.closes is it for shown in moments)), None),
+        known=tuple(row for row in table.issues if _is_known(row, findings, stacks)),
+        missing=(),
+        scenarios=tuple(row for row in table.scenarios if any(fits(row.threads, each) for each in stacks)),
+        slab=slab,
+        never=tuple(it for one, two in itertools.pairwise(slab) for it in never(one.slab, two.slab)),
+        moved=tuple(_compare(kept)),
+        hints=tuple(dict.fromkeys(reading.hints)),
+        unread=(*reading.unread, *(Unread(line, why) for line, why in reading.files.slabs.broken[:MAX_CHANGES])),
+        system=dict(reading.system),
+        hosts=frozenset(reading.hosts),
+    )
+    return _with_missing(draft, reading)
+
+
+def _task(thread: Thread, moment: Moment | None, places: Mapping[int, int]) -> Task:
+    return Task(
+        thread.comm,
+        thread.pid if thread.pid >= 0 else None,
+        thread.state,
+        thread.stack,
+        places.get(id(moment)) if moment is not None else None,
+        thread.line,
+    )
+
+
+def _is_known(row: KnownIssue, findings: Sequence[PasteFinding], stacks: Sequence[Sequence[frozenset[str]]]) -> bool:
+    if row.finding:
+        return any(it.kind == row.finding and has_shape(row.functions, frozenset(it.frames)) for it in findings)
+    return any(fits(row.threads, each) for each in stacks)
+
+
+def _compare(moments: Sequence[Moment]) -> Iterable[Moved]:
+    """Who moved between the lists that a text has, and who spins in all of them."""
+    seen: dict[tuple[str, int], list[Thread]] = {}
+    for moment in moments:
+        for pid, thread in moment.threads.items():
+            if pid >= 0:
+                seen.setdefault((moment.host, pid), []).append(thread)
+    count = 0
+    for (_, pid), threads in seen.items():
+        if len(threads) < 2 or not threads[0].stack:
+            continue
+        spins = all(it.state == "R" and not _SPINS.isdisjoint(it.stack) for it in threads)
+        moved = len({it.stack for it in threads}) > 1
+        if threads[-1].state not in ("D", "R", "?"):
+            continue
+        yield Moved(pid, threads[0].comm, "spins" if spins else "moved" if moved else "still")
+        count += 1
+        if count >= MAX_CHANGES:
+            return
+
+
+# What an answer asks for; each with the condition.
+_LIST = "echo t > /proc/sysrq-trigger; dmesg > tasks.txt  # with log_buf_len=16M, or the ring buffer cuts it"
+
+
+def _with_missing(draft: Explanation, reading: Reading) -> Explanation:
+    """The explanation with what is missing to be sure of it."""
+    reasons = {wait.reason for moment in draft.moments for wait in moment.graph.waits}
+    kinds = {it.kind for it in draft.findings}
+    inputs = {it.kind for it in draft.inputs}
+    telling = draft.telling
+    graph = telling.graph if telling is not None else None
+    sources = {it.source for it in draft.moments}
+    locks = {WaitReason.LOCK, WaitReason.RRW, WaitReason.CONFIG}
+    mixed = any(thread.mixed for thread, _ in reading.threads)
+    unknown = graph is not None and graph.closes is Closes.UNKNOWN
+    rules = (
+        (
+            unknown and "sysrq-t" not in sources,
+            "the stacks of all threads: the one that others wait for may not be blocked for long enough to be reported",
+            _LIST,
+        ),
+        (
+            unknown and bool(reasons & locks),
+            "the owner of the lock",
+            "drgn or crash on /proc/kcore; kernels with CONFIG_DETECT_HUNG_TASK_BLOCKER or lockdep print it",
+        ),
+        (
+            WaitReason.TASKQ in reasons and "taskq" not in inputs,
+            "which tasks of the taskq run",
+            "cat /proc/spl/taskq-all",
+        ),
+        (
+            WaitReason.SLAB_GROWTH in reasons and not draft.slab,
+            "whether the cache is flagged as deadlocked and emergency objects are handed out",
+            "timeout 5 cat /proc/spl/kmem/slab",
+        ),
+        (
+            WaitReason.ZIO in reasons and not kinds & OUTAGES and draft.closes is not Closes.CYCLE,
+            "whether a device owes the I/O",
+            "zpool status -v; zpool events -v | tail -n 200; dmesg | grep -iE 'error|timeout|reset'",
+        ),
+        (
+            PasteKind.HUNG_TASKS_SILENCED in kinds,
+            "reports of what hung later",
+            "sysctl kernel.hung_task_warnings=-1",
+        ),
+        (mixed, "stacks that are not printed into each other", "echo w > /proc/sysrq-trigger  # once more, by itself"),
+        (
+            unknown and len(draft.moments) == 1,
+            "whether anything moves",
+            "echo w > /proc/sysrq-trigger; sleep 30; echo w > /proc/sysrq-trigger",
+        ),
+        (
+            bool(draft.tasks) and not any(it.stack for it, _ in reading.threads),
+            "the stacks of the blocked threads",
+            "echo w > /proc/sysrq-trigger; dmesg",
+        ),
+    )
+    missing = tuple(Missing(what, command) for holds, what, command in rules if holds)
+    return replace(draft, missing=missing)

@@ -1,0 +1,260 @@
+"""Typed complaints of a pasted log: the kernel's, ZFS's and the disks', each once however often it is repeated.
+
+Owns what a paste may complain of beyond what a guest of ours does, and which complaints are one and the same. Reports
+are put together by the scanner of kernlog.py, whose fingerprints these are.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, replace
+
+from splvm.evidence.formats.kernlog import FindingKind, LogScanner, Report, Stage, fingerprint_of
+
+# Different complaints kept of a text.
+MAX_FINDINGS = 2000
+MAX_TITLE = 300
+
+
+class PasteKind(enum.StrEnum):
+    """Kinds of complaints that no run of ours has; the others are FindingKind."""
+
+    POOL_SUSPENDED = "pool_suspended"
+    DEVICE_ERROR = "device_error"
+    DEADMAN = "deadman"  # ZFS's own watch over I/O that does not come back
+    HUNG_TASKS_SILENCED = "hung_tasks_silenced"  # the kernel reports no more of them
+    VMALLOC_SPACE = "vmalloc_space"  # addresses for vmalloc are used up
+
+
+@dataclass(frozen=True, slots=True)
+class PasteFinding:
+    """A complaint, and how often it is in the text."""
+
+    kind: str
+    title: str
+    comm: str
+    pid: int | None
+    # As written where it stands first; empty if there is none.
+    time: str
+    # Seconds since boot.
+    time_s: float | None
+    count: int
+    frames: tuple[str, ...]
+    fingerprint: str
+    # Where it stands first, counted from 1.
+    line: int
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "kind": self.kind,
+            "title": self.title,
+            "comm": self.comm or None,
+            "pid": self.pid,
+            "time": self.time or None,
+            "time_s": self.time_s,
+            "count": self.count,
+            "frames": list(self.frames),
+            "fingerprint": self.fingerprint,
+            "line": self.line,
+        }
+
+
+# One message each, without a stack. Sources: vdev and zio messages of module/zfs/{zio,spa_misc,vdev}.c and
+# module/os/linux/zfs/vdev_disk.c; block/blk-core.c; drivers/{scsi,ata,nvme,usb}; kernel/hung_task.c; mm/vmalloc.c.
+_SINGLE: tuple[tuple[str, str], ...] = (
+    (
+        PasteKind.POOL_SUSPENDED,
+        r".{0,120}?[Pp]ool '[^']{1,256}' has encountered an uncorrectable I/O failure and has been suspended"
+        r"|.{0,160}?pool I/O is currently suspended|\s{0,8}state: SUSPENDED|.{0,160}?class=io_failure\b",
+    ),
+    (PasteKind.DEADMAN, r".{0,120}?(?:SLOW IO: zio |zio_deadman|vdev_deadman|ereport\.fs\.zfs\.deadman|class=deadman)"),
+    (PasteKind.HUNG_TASKS_SILENCED, r".{0,60}?[Ff]uture hung task reports are suppressed"),
+    (PasteKind.VMALLOC_SPACE, r".{0,60}?vmap allocation for size \d{1,20} failed"),
+    (
+        PasteKind.DEVICE_ERROR,
+        r"(?:blk_update_request|print_req_error|end_request|Buffer I/O error|critical \w{1,12} error).{0,200}"
+        r"|I/O error, dev \S{1,40}, sector "
+        r"|.{0,60}?(?:(?:I/O|timeout|I/O tag) \d{1,6} .{0,40}?(?:timeout|QID)|controller is down; will reset)"
+        r"|ata\d{1,3}(?:\.\d{1,3})?: (?:exception Emask|failed command|hard resetting|COMRESET|SError|link is slow"
+        r"|error: )"
+        r"|(?:sd|scsi|sr|ses|st) [\d:]{3,24}: (?:\[\w{1,12}\] )?.{0,60}?(?:FAILED Result"
+        r"|Sense Key : (?:Medium|Hardware|Aborted)|timing out command|rejecting I/O|task abort|Device offlined|reset)"
+        r"|(?:mpt[23]sas|megaraid_sas|aacraid|hpsa|virtio_blk).{0,120}?(?:log_info|abort|reset|fault|offline|timeout)"
+        r"|usb [\d.-]{1,20}: (?:USB disconnect|reset \w{1,16}-speed|device not accepting)"
+        r"|.{0,40}?zio pool=\S{1,256} vdev=\S{1,256} error=\d{1,4} "
+        r"|nvme\d{0,4}(?:n\d{1,4})?: .{0,80}?(?:timeout|aborting|I/O Error|controller is down)",
+    ),
+)
+_SINGLES = re.compile("|".join(f"(?P<s{at}>{pattern})" for at, (_, pattern) in enumerate(_SINGLE)), re.ASCII)
+# A message that is one of these has one of the words; to look for words costs a tenth of the patterns.
+_SINGLE_WORDS = (
+    *("uspended", "SUSPENDED", "uncorrectable", "io_failure", "deadman", "SLOW IO", "hung task reports"),
+    *("vmap allocation", "error", "I/O Error", "imeout", "reset", "rejecting", "offline", "abort", "QID", "timed out"),
+    *("timing out", "disconnect", "zio pool", "FAILED", "Sense Key", "Emask", "failed command", "COMRESET", "SError"),
+    *("log_info", "fault", "link is slow", "not accepting"),
+)
+_REPORT_WORDS = (
+    *("BUG", "WARNING", "INFO: ", "anic", "PANIC", "[#", "VERIFY", "ASSERT", "LOCKUP", "Unexpected gfp", "oom-killer"),
+    *("ut of memory", "allocation failure", "vmalloc error", "Unable to", "UBSAN", "---[ end", "Linux version "),
+    *("arge kmem_", "SPLError", "Oops", "Internal error", "protection fault", "bad area", "illegal operation"),
+    *("ivide error", "hogged CPU", "ysrq: ", "SysRq : ", "zfs: "),
+)
+
+
+def _has(message: str, words: tuple[str, ...]) -> bool:
+    for word in words:  # noqa: SIM110 - any() takes three times as long
+        if word in message:
+            return True
+    return False
+
+
+def begins_report(message: str) -> bool:
+    """Whether it is worth while to ask what kind of a report the message begins or ends."""
+    return _has(message, _REPORT_WORDS)
+
+
+# Complaints that begin a report as the kernel's own do.
+_MORE = (
+    # spl_kmem_alloc_impl(), module/os/linux/spl/spl-kmem.c, and SPL's debugging before 0.6.4.
+    (FindingKind.WARNING, r"(?:SPL: |SPLError: [\w:().-]{1,80} )?[Ll]arge kmem_\w{1,12}\(\d{1,20}, 0x[0-9a-f]{1,8}\)"),
+    # warn_slowpath_common() until 3.11: no CPU and no PID.
+    (FindingKind.WARNING, r"WARNING: at \S{1,200}:\d{1,6} \S"),
+    # spl_debug_bug() and vcmn_err() of SPL before 0.6.4.
+    (FindingKind.PANIC, r"SPLError: \d{1,10}:\d{1,6}:\(\S{1,120}\) (?:SPL PANIC|VERIFY|ASSERT|PANIC)"),
+    (FindingKind.PANIC, r"zfs: (?:allocating allocated|freeing free|adding existent|removing nonexistent) segment"),
+    # arch/{arm64,powerpc,s390,x86}: what dies says so in other words.
+    (FindingKind.OOPS, r"Internal error: .{1,120}? \[#\d{1,6}\]|Oops: .{1,120}? \[#\d{1,6}\]|Unable to handle kernel "),
+    (
+        FindingKind.OOPS,
+        r"BUG: (?:[Kk]ernel NULL pointer|Unable to handle)|general protection fault|Kernel access of bad area"
+        r"|illegal operation: |.{0,20}?[Dd]ivide error: ",
+    ),
+    (FindingKind.WORKQUEUE_LOCKUP, r"workqueue: .{1,80} hogged CPU for "),
+    (FindingKind.PAGE_ALLOC_FAILURE, r".{1,40}?: page allocation failure[.:]"),
+)
+_MORES = re.compile("|".join(f"(?P<m{at}>{pattern})" for at, (_, pattern) in enumerate(_MORE)), re.ASCII)
+# What no crash report contains: a line of another program.
+_PANIC_STEP = re.compile(r"PANIC at |Showing stack for process|SPL: Showing stack|SPLError: .{0,120}SPL PANIC")
+_COMM = re.compile(r"(?P<comm>.{1,40}?)(?:: (?:page|vmalloc)| invoked oom-killer| cpuset=)")
+_STUCK = re.compile(r"\[(?P<comm>[^\[\]]{1,40}):(?P<pid>\d{1,10})\]")
+_TASK_TITLE = re.compile(r"INFO: task (?P<comm>.{1,60}?):(?P<pid>\d{1,10}) blocked")
+
+
+def single_finding(message: str) -> str | None:
+    """The kind of a complaint that is one message; None if it is none."""
+    if not _has(message, _SINGLE_WORDS):
+        return None
+    match = _SINGLES.match(message)
+    return _SINGLE[int((match.lastgroup or "s0")[1:])][0] if match else None
+
+
+class PasteScanner(LogScanner):
+    """The scanner of the kernel's log, with what only pastes complain of."""
+
+    def kind_of(self, message: str) -> FindingKind | None:
+        if match := _MORES.match(message):
+            return _MORE[int((match.lastgroup or "m0")[1:])][0]
+        return super().kind_of(message)
+
+    def absorbs(self, new: Report, message: str) -> bool:
+        old = self.open
+        if old is not None and new.line - old.line <= 4 and old.kind is new.kind:
+            # One failure in two lines; one panic of SPL's in three.
+            if new.kind is FindingKind.PAGE_ALLOC_FAILURE and not old.frames:
+                return True
+            if new.kind is FindingKind.OOPS and old.stage is Stage.PREAMBLE:
+                old.dying = True
+                return True
+            if new.kind is FindingKind.PANIC and _PANIC_STEP.match(message):
+                return True
+        return super().absorbs(new, message)
+
+    def drain(self) -> list[Report]:
+        """The reports that are whole, which are then forgotten."""
+        whole = [report for report in self.reports if report is not self.open]
+        self.reports = [report for report in self.reports if report is self.open]
+        self.counts = dict.fromkeys(FindingKind, 0)
+        return whole
+
+
+@dataclass(slots=True)
+class Origin:
+    """Where a report stands and who it is about."""
+
+    time: str = ""
+    comm: str = ""
+    pid: int | None = None
+    line: int = 1
+
+
+class Findings:
+    """Complaints in the order of the text, each with its count."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, ...], PasteFinding] = {}
+        # Hung tasks without a stack: who, and the key.
+        self.bare: dict[str, tuple[str, ...]] = {}
+        # Complaints of which there was no room to keep one.
+        self.dropped = 0
+
+    def add(self, finding: PasteFinding) -> None:
+        who = finding.comm if finding.pid is None else f"{finding.comm}:{finding.pid}"
+        key: tuple[str, ...] = (finding.kind, finding.fingerprint, who if finding.kind == FindingKind.HUNG_TASK else "")
+        if finding.kind == FindingKind.HUNG_TASK and not finding.frames:
+            # The kernel says again that it is blocked, without a stack.
+            key = next((it for it in self.found if it[0] == finding.kind and it[2] == who), key)
+        if bare := self.bare.pop(who, None) if finding.kind == FindingKind.HUNG_TASK and finding.frames else None:
+            # What was reported without a stack has one now.
+            first = self.found.pop(bare, None)
+            if first is not None:
+                finding = replace(finding, title=first.title, time=first.time, time_s=first.time_s, line=first.line)
+                finding = replace(finding, count=finding.count + first.count)
+        if finding.kind == FindingKind.HUNG_TASK and not finding.frames and key not in self.found:
+            self.bare[who] = key
+        if known := self.found.get(key):
+            self.found[key] = replace(known, count=known.count + finding.count)
+        elif len(self.found) < MAX_FINDINGS:
+            self.found[key] = finding
+        else:
+            self.dropped += 1
+
+    def add_report(self, report: Report, origin: Origin) -> None:
+        it = report.finding()
+        comm, pid = origin.comm, origin.pid
+        if match := _TASK_TITLE.match(it.title) or _STUCK.search(it.title):
+            comm, pid = match["comm"], int(match["pid"])
+        elif not comm and (match := _COMM.match(it.title)):
+            comm = match["comm"]
+        self.add(
+            PasteFinding(
+                it.kind, it.title, comm, pid, origin.time, it.time_s, 1, it.frames, it.fingerprint, origin.line
+            )
+        )
+
+    def add_single(self, kind: str, message: str, time: str, time_s: float | None, line: int) -> None:
+        title = message.strip()[:MAX_TITLE]
+        self.add(PasteFinding(kind, title, "", None, time, time_s, 1, (), fingerprint_of(kind, title, ()), line))
+
+
+# What comes first in an answer: what is no deadlock, then what makes all that follows doubtful, then the hangs.
+_ORDER = (
+    *(PasteKind.POOL_SUSPENDED, PasteKind.DEVICE_ERROR, PasteKind.DEADMAN, FindingKind.OOM_KILL),
+    *(FindingKind.PANIC, FindingKind.OOPS, FindingKind.BUG, FindingKind.KASAN, FindingKind.LOCKDEP),
+    *(FindingKind.HARD_LOCKUP, FindingKind.SOFT_LOCKUP, FindingKind.RCU_STALL, FindingKind.WORKQUEUE_LOCKUP),
+    FindingKind.HUNG_TASK,
+)
+OUTAGES = frozenset((PasteKind.POOL_SUSPENDED, PasteKind.DEVICE_ERROR))
+
+
+def in_order(findings: list[PasteFinding]) -> list[PasteFinding]:
+    """The findings as an answer tells them; an OOM after the first hang is no cause of it."""
+    first_hang = min((it.line for it in findings if it.kind == FindingKind.HUNG_TASK), default=0)
+
+    def rank(finding: PasteFinding) -> tuple[int, int]:
+        place = _ORDER.index(finding.kind) if finding.kind in _ORDER else len(_ORDER)
+        if finding.kind == FindingKind.OOM_KILL and first_hang and finding.line > first_hang:
+            place = len(_ORDER)
+        return place, finding.line
+
+    return sorted(findings, key=rank)

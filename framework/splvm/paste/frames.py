@@ -1,0 +1,216 @@
+"""One line of a stack, and the lines that say whose stack it is: kernels of several ages and machines, crash, drgn.
+
+Owns the forms; which thread a frame belongs to is for reader.py. Sources: arch/{x86,arm64,powerpc,s390}/kernel/
+{dumpstack,traps,process,stacktrace}.c, sched_show_task() of kernel/sched/core.c, kernel/hung_task.c,
+scripts/decode_stacktrace.sh, crash(8), drgn's StackTrace.__str__(), and the `stacks` command of sdb.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_NAME = r"\.?(?P<function>[A-Za-z_$][\w$]{0,255})(?:\.[\w.$]{1,255})?"
+_OFFSET = r"\+(?:0x[0-9a-f]{1,16}|\d{1,7}(?![\w.]))(?:/(?:0x?)?[0-9a-f]{0,16})?"
+# Module with its build id, source position, what powerpc and s390 add.
+_AFTER = r"(?:\s{0,4}(?:\[[^\]]{0,160}\]?|\([^)]{0,200}\)?|</?[A-Z#]{2,12}>|[\w./-]{1,120}:\d{1,7}|-))*\s*$"
+_ADDRESS = r"(?:\(?\[<?[0-9a-fx.]{1,18}>?\]\s{0,2}(?:\(|from\s)?|[0-9a-f]{16}:?\s{1,4}|=>\s)"
+_FRAME = re.compile(
+    rf"(?:<[#/A-Z]{{2,8}}>\s{{0,8}})?{_ADDRESS}{{0,2}}(?P<guess>\?\s)?{_NAME}{_OFFSET}\)?{_AFTER}", re.ASCII
+)
+# crash: ` #1 [ffffc90000] schedule at ffffffff81512345 [zfs]`
+_CRASH = re.compile(rf"#\d{{1,3}}\s{{0,2}}\[[0-9a-f]{{1,18}}\] {_NAME}(?:\+\w{{1,18}})? at [0-9a-f]{{1,18}}", re.ASCII)
+# drgn: `#3  zio_wait (./module/zfs/zio.c:123:4)`, `#3  at 0xf (zio_wait+0x1/0x2) in zio_wait at zio.c:123`
+_DRGN = re.compile(
+    rf"#\d{{1,3}}\s{{1,4}}(?:at 0x[0-9a-f]{{1,16}} \([^)]{{1,160}}\) in |0x[0-9a-f]{{1,16}} in )?{_NAME}"
+    rf"(?:{_OFFSET})?\s{{0,2}}(?:\(|at |$|in )",
+    re.ASCII,
+)
+# decode_stacktrace.sh without offsets: `zio_wait (module/zfs/zio.c:123 (discriminator 2)) zfs`
+_DECODED = re.compile(rf"(?P<guess>\?\s)?{_NAME} \([\w./-]{{1,160}}\.[chS]:\d{{1,7}}[^)]{{0,60}}\)", re.ASCII)
+_INLINE = re.compile(r"[A-Za-z_]\w{0,200} (?:\(?[\w./-]{1,160}:\d{1,7}\)?) ?\[inline\]", re.ASCII)
+_SEVERAL = re.compile(rf"(?P<guess>\?\s)?(?<![\w.]){_NAME}\+0x[0-9a-f]{{1,16}}/0x[0-9a-f]{{1,16}}", re.ASCII)
+# The program counter of who was interrupted: x86, arm64, powerpc, s390.
+_PC = re.compile(
+    rf"(?:RIP: (?:0010:|[0-9a-f]{{4}}:)?(?:\[<[0-9a-f]{{0,16}}>\]\s{{0,2}}){{0,2}}(?:\[<[0-9a-f]{{0,16}}>\]\s)?"
+    rf"|pc : (?:\[<[0-9a-f]{{0,16}}>\] )?|NIP \[[0-9a-f]{{1,16}}\] |Krnl PSW : [0-9a-f ]{{10,40}} \()"
+    rf"{_NAME}\+0x[0-9a-f]{{1,16}}",
+    re.ASCII,
+)
+TRACE = re.compile(r"(?:[\w ]{0,24}: ?)?(?:Call [Tt]race|Stack [Tt]race|Backtrace|kernel stack):?", re.ASCII)
+MARK = re.compile(r"(?:</?[#A-Z0-9]{2,12}>)\s{0,8}$", re.ASCII)
+# Where every stack of a thread ends.
+BOTTOM = frozenset(
+    [
+        "ret_from_fork",
+        "ret_from_fork_asm",
+        "ret_from_kernel_thread",
+        "ret_from_kernel_user_thread",
+        "kernel_thread_helper",
+        "child_rip",
+        "kernel_thread_starter",
+        "system_call_fastpath",
+        "system_call_exception",
+        "system_call_common",
+        "system_call_vectored_common",
+        "entry_SYSCALL_64",
+        "entry_SYSCALL_64_after_hwframe",
+        "entry_SYSCALL_64_fastpath",
+        "tracesys",
+        "el0t_64_sync",
+        "el0_svc_naked",
+        "__ret_from_fork",
+        "start_secondary",
+        "secondary_startup_64",
+        "system_call",
+        "sysenter_dispatch",
+        "cstar_dispatch",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A function on a stack."""
+
+    function: str
+    # Marked with `?`: found on the stack, but perhaps left over.
+    guess: bool = False
+
+
+def frames_of(message: str) -> tuple[Frame, ...] | None:
+    """The frames that a line consists of; empty for one that belongs to a stack and names none; None for another."""
+    if message[:1] == "#":
+        if match := _CRASH.match(message) or _DRGN.match(message):
+            return (Frame(match["function"]),)
+        return None
+    if "+" in message:
+        if message.count("+0x") > 1 and (several := _SEVERAL.findall(message)) and len(several) > 1:
+            rest = _SEVERAL.sub("", message)
+            if not re.search(r"[a-z]{3,}", re.sub(r"\[[^\]]{0,160}\]|<[^>]{0,20}>|Call [Tt]race", "", rest)):
+                return tuple(Frame(name, bool(guess)) for guess, name in several)
+        if match := _FRAME.match(message):
+            return (Frame(match["function"], match["guess"] is not None),)
+    if ".c:" in message or ".h:" in message or ".S:" in message:
+        if _INLINE.match(message):
+            return ()
+        if match := _DECODED.match(message):
+            return (Frame(match["function"], match["guess"] is not None),)
+    if message[:2] == "[<" and _ADDRESS_ONLY.match(message):
+        return ()
+    return None
+
+
+_ADDRESS_ONLY = re.compile(r"\[<[0-9a-fx]{1,18}>\]\s{0,2}(?:0x[0-9a-f]{1,16}(?:/0x[0-9a-f]{1,16})?)?\s*$", re.ASCII)
+
+
+def program_counter(message: str) -> str:
+    """The function that a line of registers names; empty if it is none."""
+    match = _PC.match(message) if message[:1] in ("R", "p", "N", "K") else None
+    return match["function"] if match else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Whose stack follows."""
+
+    # `hung`, `task`, `cpu`, `crash`, `stack` or `sdb`.
+    kind: str
+    pid: int | None
+    comm: str
+    # The kernel's letter, `?` if nothing is said of it.
+    state: str
+    # Seconds that the thread has been blocked for, if it is said.
+    blocked_s: int | None = None
+
+
+_HUNG = re.compile(
+    r"INFO: task (?P<comm>.{1,60}?):(?P<pid>\d{1,10})(?: <\w{1,10}>)? (?:is )?blocked (?:in I/O wait )?for more than\s?"
+    r"(?P<seconds>\d{1,9})?",
+    re.ASCII,
+)
+_TASK = re.compile(r"task:(?P<comm>.{1,64}?)\s{1,20}state:(?P<state>[A-Za-z?])", re.ASCII)
+_TASK_PID = re.compile(r"\bpid: {0,12}(\d{1,10})\b", re.ASCII)
+_OLD_TASK = re.compile(
+    r"(?P<comm>\S.{0,30}?)\s{1,16}(?P<state>[RSDTtZXIPKW?])(?:\s{1,8}running task|\s{1,8}[0-9a-f]{8,16})?"
+    r"\s{1,12}\d{1,6}\s{1,12}(?P<pid>\d{1,10})\s{1,12}\d{1,10}(?:\s{1,12}\d{1,10})?(?:\s{1,4}\(\w{1,12}\))?"
+    r"(?:\s{1,4}0x[0-9a-f]{8,16})?\s*$",
+    re.ASCII,
+)
+_STATE = re.compile(r"\s[TtZXIPKW?D]\s")
+_CPU = re.compile(
+    r"CPU: {1,3}\d{1,6} (?:UID: \d{1,10} )?PID: (?P<pid>\d{1,10}) Comm: (?P<comm>.{1,64}?)\s{0,2}"
+    r"(?:Kdump: |Not tainted|Tainted: |$)",
+    re.ASCII,
+)
+_OLD_CPU = re.compile(
+    r"Pid: (?P<pid>\d{1,10}), comm: (?P<comm>.{1,64}?)(?:\s(?:Not tainted|Tainted)|$)"
+    r"|Process (?P<comm2>.{1,64}?) \(pid: (?P<pid2>\d{1,10}),",
+    re.ASCII,
+)
+_CRASH_HEAD = re.compile(
+    r"PID: (?P<pid>\d{1,10})\s{1,8}TASK: [0-9a-f]{1,18}\s{1,8}CPU: \d{1,6}\s{1,8}COMMAND: \"(?P<comm>[^\"]{0,64})",
+    re.ASCII,
+)
+_STACK_FILE = re.compile(r".{0,120}?/proc/(?:\d{1,10}/task/)?(?P<pid>\d{1,10})/stack\b", re.ASCII)
+_COLLECTED = re.compile(r"splvm: stack (?P<pid>\d{1,10}) (?P<state>[A-Za-z?]) (?P<comm>.{1,64})", re.ASCII)
+_SDB = re.compile(
+    r"0x[0-9a-f]{16}\s{1,8}(?P<state>UNINTERRUPTIBLE|INTERRUPTIBLE|RUNNING|IDLE)\s{1,12}\d{1,7}$", re.ASCII
+)
+_SDB_STATES = {"UNINTERRUPTIBLE": "D", "INTERRUPTIBLE": "S", "RUNNING": "R", "IDLE": "I"}
+
+
+def head_of(message: str) -> Head | None:
+    """Whose stack a line begins."""
+    first = message[:1]
+    if first == "I" and (match := _HUNG.match(message)):
+        seconds = int(match["seconds"]) if match["seconds"] else None
+        return Head("hung", int(match["pid"]), match["comm"], "D", seconds)
+    if first == "t" and (match := _TASK.match(message)):
+        pid = _TASK_PID.search(message, match.end())
+        return Head("task", int(pid[1]) if pid else None, match["comm"].strip(), match["state"])
+    if first == "C" and (match := _CPU.match(message)):
+        return Head("cpu", int(match["pid"]), match["comm"].strip(), "R")
+    if first == "P":
+        if match := _CRASH_HEAD.match(message):
+            return Head("crash", int(match["pid"]), match["comm"].strip(), "?")
+        if match := _OLD_CPU.match(message):
+            return Head("cpu", int(match["pid"] or match["pid2"]), (match["comm"] or match["comm2"]).strip(), "R")
+    if first == "s" and (match := _COLLECTED.match(message)):
+        return Head("stack", int(match["pid"]), match["comm"].strip(), match["state"])
+    if "/stack" in message and len(message) < 300 and (match := _STACK_FILE.match(message)):
+        return Head("stack", int(match["pid"]), "", "?")
+    if first == "0" and (match := _SDB.match(message)):
+        return Head("sdb", None, "", _SDB_STATES[match["state"]])
+    if (
+        len(message) < 160
+        and (" D " in message or " S " in message or " R " in message or _STATE.search(message))
+        and (match := _OLD_TASK.match(message))
+    ):
+        return Head("task", int(match["pid"]), match["comm"].strip(), match["state"])
+    return None
+
+
+# What people write above a stack: `790`, `PID 790:`, `txg_sync (790)`, a line of ps.
+_LOOSE = (
+    re.compile(
+        r"\S{1,32}\s{1,20}(?P<pid>\d{1,7})\s.{0,120}\s(?P<state>[RSDTZI])[<NsLl+]{0,4}\s.{0,60}\[(?P<comm>\S{1,60})\]$"
+    ),
+    re.compile(
+        r"(?:\W{0,8})(?:[Pp][Ii][Dd][ :=#]{0,3})?(?P<pid>\d{1,7})\b[ :=)\]-]{0,4}"
+        r"(?P<comm>[A-Za-z_][\w/.:+-]{0,31})?\W{0,8}$"
+    ),
+    re.compile(
+        r"(?:\W{0,8})(?P<comm>[A-Za-z_][\w/.:+-]{0,31})[ :=([-]{1,3}(?:[Pp][Ii][Dd][ :=#]{0,3})?"
+        r"(?P<pid>\d{1,7})\W{0,8}$"
+    ),
+)
+
+
+def loose_head(line: str) -> Head | None:
+    """Whose stack it is by the line before it; only for stacks that nothing else says it of."""
+    for pattern in _LOOSE:
+        if match := pattern.match(line.strip()[:240]):
+            found = match.groupdict()
+            return Head("stack", int(found["pid"]), found["comm"] or "", found.get("state") or "?")
+    return None

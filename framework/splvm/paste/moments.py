@@ -1,0 +1,145 @@
+"""The threads of one moment: a list of tasks, or reports of hung tasks that belong together, and their graph.
+
+Owns which facts of the text go into the graph of a moment: owners, lists of locks, stacks that may be mixed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from splvm.evidence.formats.stacks import TaskStack
+from splvm.evidence.waiting.waitedges import Basis, Owner, Wait
+from splvm.evidence.waiting.waitgraph import WaitGraph, build_graph
+from splvm.evidence.waiting.waits import WaitReason
+
+# Threads kept of all moments of a text, the first ones, and frames of a stack.
+MAX_TASKS = 100_000
+MAX_FRAMES = 64
+# Moments kept, the first and the last ones.
+MAX_MOMENTS = 256
+# Seconds between reports of one moment where none of them says how long its task was blocked.
+USUAL_TIMEOUT_S = 120
+# Locks kept of a list.
+MAX_LOCKS = 64
+
+
+@dataclass(slots=True)
+class Thread:
+    """A stack, and whose it is."""
+
+    # Negative if nothing says it.
+    pid: int
+    comm: str
+    # The kernel's letter, `?` if nothing says it.
+    state: str
+    line: int
+    # How the text came by it: `hung`, `task`, `cpu`, `crash`, `stack`, `drgn`, `sdb`.
+    kind: str
+    frames: list[str] = field(default_factory=list)
+    guesses: list[str] = field(default_factory=list)
+    # Whether "Call Trace:" came, and whether the stack is at its end.
+    traced: bool = False
+    ended: bool = False
+    # Whether there are signs of another stack in it.
+    mixed: bool = False
+
+    def add(self, function: str, *, guess: bool) -> None:
+        names = self.guesses if guess else self.frames
+        if len(names) < MAX_FRAMES:
+            names.append(function)
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        return tuple(self.frames or self.guesses)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLock:
+    """An entry of lockdep's list of the locks that a thread holds, or waits for: then it is the last one."""
+
+    address: str
+    name: str
+
+
+@dataclass(slots=True)
+class Moment:
+    """What the text shows of one moment."""
+
+    # `hung-task`, `sysrq-t`, `sysrq-w`, `tasks`, `stacks`, `crash`, `drgn` or `vmcore`.
+    source: str
+    host: str = ""
+    clock_s: float | None = None
+    timeout_s: int = USUAL_TIMEOUT_S
+    threads: dict[int, Thread] = field(default_factory=dict)
+    # Pids that a report of a hung task is about.
+    reported: set[int] = field(default_factory=set)
+    # By the pid of the waiter: pid of the owner, and the kind of lock.
+    owners: dict[int, int] = field(default_factory=dict)
+    # By pid: "mutex", "rw-semaphore", "semaphore".
+    locks: dict[int, str] = field(default_factory=dict)
+    held: dict[int, list[HeldLock]] = field(default_factory=dict)
+    # Why threads may lack; empty if the list is whole.
+    cut: str = ""
+
+    def fits(self, pid: int, host: str, clock_s: float | None, *, again: bool) -> bool:
+        """Whether a report of a hung task belongs to this moment.
+
+        :param again: the kernel says that the thread is blocked for longer than it did before.
+        """
+        if host and self.host and host != self.host:
+            return False
+        if clock_s is not None and self.clock_s is not None:
+            return 0 <= clock_s - self.clock_s < self.timeout_s and not again
+        return not again
+
+    def graph(self, devices: str = "") -> WaitGraph:
+        """Who waits for whom at this moment."""
+        threads = [_stack_of(thread) for thread in self.threads.values()]
+        graph = self.build(threads, self.known_owners(), devices)
+        found = self.by_lock_lists(graph)
+        return self.build(threads, {**found, **self.known_owners()}, devices) if found else graph
+
+    def build(self, threads: Sequence[TaskStack], owners: Mapping[int, Owner], devices: str) -> WaitGraph:
+        mixed = frozenset(pid for pid, thread in self.threads.items() if thread.mixed)
+        return build_graph(threads, owners=owners, mixed=mixed, cut=bool(self.cut), devices=devices)
+
+    def known_owners(self) -> dict[int, Owner]:
+        return {pid: Owner(owner, Basis.OWNER) for pid, owner in self.owners.items()}
+
+    def by_lock_lists(self, graph: WaitGraph) -> dict[int, Owner]:
+        """Who holds the lock that a thread waits for, where lockdep's lists name one thread only."""
+        waiting = {wait.thread.pid for wait in graph.waits if _waits_for_a_lock(wait)}
+        holders: dict[str, list[int]] = defaultdict(list)
+        for pid, locks in self.held.items():
+            for lock in locks[:-1] if pid in waiting else locks:
+                holders[lock.address].append(pid)
+        found = {}
+        for pid in waiting:
+            if mine := self.held.get(pid):
+                others = [holder for holder in holders[mine[-1].address] if holder != pid]
+                if len(set(others)) == 1:
+                    found[pid] = Owner(others[0], Basis.LOCK_LIST)
+        return found
+
+    def lock_of(self, pid: int, wait: Wait) -> str | None:
+        """What is known of the lock that a thread waits for."""
+        if pid in self.locks:
+            return self.locks[pid]
+        if _waits_for_a_lock(wait) and (locks := self.held.get(pid)):
+            return locks[-1].name
+        return None
+
+
+def _waits_for_a_lock(wait: Wait) -> bool:
+    return wait.reason is WaitReason.LOCK
+
+
+def _stack_of(thread: Thread) -> TaskStack:
+    """The thread as the graph takes it: one of which no state is known counts as blocked if its stack says so."""
+    if thread.state == "?":
+        blocked = TaskStack(thread.pid, thread.comm, "D", thread.stack)
+        if any(wait.reason is not WaitReason.UNKNOWN for wait in build_graph((blocked,)).waits):
+            return blocked
+    return TaskStack(thread.pid, thread.comm, thread.state, thread.stack)

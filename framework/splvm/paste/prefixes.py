@@ -1,0 +1,258 @@
+"""What stands before a kernel's message when somebody pastes it: times, hosts, levels, callers, quotes.
+
+One table of forms. A line may have several of them, one before the other, as rsyslog's and dmesg's times.
+Sources: dmesg(1) of util-linux 2.41, journalctl(1) of systemd 257, Documentation/ABI/testing/dev-kmsg and
+Documentation/networking/netconsole.rst of Linux.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+# Prefixes that one line may have.
+MAX_LAYERS = 12
+_CONTROL = dict.fromkeys((*range(9), *range(11, 32), 127, 0xFEFF))
+
+_TIME = r"\d{1,2}:\d\d(?::\d\d(?:[.,]\d{1,9})?)?"
+# Names of days and months in any language, and those of East Asia.
+_WORD = r"(?:[^\W\d_]{1,10}\.?|\d{1,2}(?:月|월))"
+_ZONE = r"(?:Z|[ ]?[+-]\d\d:?\d\d|[ ][A-Z]{3,5}(?=[ ]))"
+_LAG = r"(?:[ ]{1,4}<[ ]{0,12}[\d.]{1,24}>)?"
+_LEVEL = "emerg|alert|crit|err|warn|notice|info|debug"
+
+# Each form with a pattern; groups that are called alike mean the same. The first that fits counts.
+FORMS: tuple[tuple[str, str], ...] = (
+    ("blanks", r"[ \t\u00a0]{1,400}"),
+    ("quote", r"(?:>[ \t]?){1,20}"),
+    ("table", r"\|[ \t]{1,8}"),
+    ("boot", rf"\[[ ]{{0,12}}(?P<boot_s>\d{{1,10}}\.\d{{1,9}}){_LAG}\][ ]?"),
+    ("delta", r"\[[ ]{0,12}\+(?P<delta_s>\d{1,8}\.\d{1,9})\][ ]?"),
+    ("lag", r"\[<[ ]{0,12}(?P<lag_s>\d{1,8}\.\d{1,9})>\][ ]?"),
+    ("human", rf"\[(?P<human>{_WORD}[^\[\]<>]{{0,28}}?{_TIME}(?:[ ]\d{{4}})?){_LAG}\][ ]?"),
+    ("caller", r"\[[ ]{0,12}(?P<caller>[TC]\d{1,10})\][ ]?"),
+    ("level", r"<\d{1,3}>"),
+    ("decoded", rf"(?:kern|user|mail|daemon|auth|syslog|local\d)[ ]{{0,6}}:(?:{_LEVEL})[ ]{{0,6}}:[ ]?"),
+    (
+        "kmsg",
+        r"\d{1,6},\d{1,20},(?P<kmsg_us>\d{1,20}),[-c+](?:,caller=(?P<kcaller>[TC]\d{1,10}))?[^;\n]{0,80};",
+    ),
+    ("weekday", r"[^\W\d_]{2,10}\.?[ ](?=\d{4}-\d\d-\d\d[ T])"),
+    ("iso", rf"(?P<iso>\d{{4}}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?{_ZONE}?)[ ]{{0,2}}"),
+    ("syslog", rf"(?P<syslog>{_WORD}[ ]{{1,2}}\d{{1,2}}日?(?:[ ]\d{{4}})?,?[ ]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?)[ ]"),
+    ("day first", rf"(?P<day_first>\d{{1,2}}\.?[ ]{_WORD}(?:[ ]\d{{4}})?,?[ ]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?)[ ]"),
+    ("clock", r"(?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)[ ]"),
+    ("unix", r"(?P<unix_s>\d{10}\.\d{3,9})[ ]"),
+    ("kernel", r"(?:(?P<host>[\w.:-]{1,64})[ ])?kernel(?:\[\d{1,7}\])?:(?:[ ]|$)"),
+    ("host", r"(?P<bare_host>[\w.:-]{1,64})[ ](?=\[[ ]{0,12}\d{1,10}\.\d{6}\])"),
+    ("unit", r"(?P<unit_host>[\w.-]{1,64})[ ](?=[\w.@-]{1,40}(?:\[\d{1,7}\])?:[ ])"),
+    ("number", r"\d{1,6}(?:[:|)]|\t)[ \t]{0,4}(?=\[|<|INFO: |Call |task:|[A-Z][a-z]{2}[ ])"),
+    ("file", r"[\w./-]{0,120}(?:log|messages|dmesg|kmsg)[\w.-]{0,40}[:-](?:\d{1,8}[:-])?(?=\S)"),
+    ("export", r"MESSAGE="),
+)
+_FORMS = {name: re.compile(pattern) for name, pattern in FORMS}
+# Which forms a line may begin with, by its first character: most lines have a few only.
+_ONLY_AFTER_TIME = frozenset(("host", "unit"))
+_BRACKET = ("boot", "delta", "human", "caller", "lag")
+_BY_FIRST: dict[str, tuple[str, ...]] = {
+    "[": _BRACKET,
+    "<": ("level",),
+    ">": ("quote",),
+    "|": ("table",),
+    " ": ("blanks",),
+    "\t": ("blanks",),
+    "\u00a0": ("blanks",),
+}
+_DIGIT = ("kmsg", "iso", "syslog", "day first", "clock", "unix", "number", "kernel", "host", "unit", "file")
+_OTHER = ("kernel", "syslog", "decoded", "weekday", "host", "unit", "export", "file")
+_STRUCTURE = re.compile(
+    r'\s{0,40}"(?:pri|fac|caller|dmesg|time)"\s{0,4}:\s{0,40}(?:(\d{1,10}\.\d{1,9})|"[^"]{0,20}"|\d{1,6}|\[),?\s*$'
+)
+# What quotes, `cat -A` and tags leave behind a frame or a mark.
+_TAILS = frozenset("`\"$>'")
+_TAIL = re.compile(r"(?<=[\w\]):>])(?:</[a-z]\w{0,12}>|[`\"$'])\s*$")
+_KEY = re.compile(r'\s{0,40}"msg"\s{0,4}:\s{0,4}"')
+
+
+# What a complaint begins with, wherever in a line it stands.
+_CORE = re.compile(
+    r"INFO: task [^\s:]\S{0,40}:\d{1,10} blocked|BUG: (?:kernel|unable|KASAN|soft|KFENCE|workqueue)|Kernel panic - not"
+    r"|Call [Tt]race:|(?:sysrq|SysRq ?): Show|PANIC at |VERIFY\d?\(|WARNING: CPU: |task:\S{1,40}\s{1,20}state:[A-Z]"
+)
+_END_OF_HUNG = re.compile(r"blocked (?:in I/O wait )?for more than \d{1,9} seconds\.")
+# Words before it are a sentence, and no prefix.
+_SENTENCE = re.compile(r"(?:[A-Za-z',]{1,16} ){2,}$")
+MAX_LEARNED = 160
+
+
+class Learned:
+    """A prefix that is in no table, learned from the first complaint behind it: each line that has it loses it."""
+
+    def __init__(self) -> None:
+        self.prefix: re.Pattern[str] | None = None
+        self.suffix = ""
+
+    def learn(self, line: str) -> bool:
+        """Whether a complaint stands in the middle of the line, so that what is before it is a prefix."""
+        core = _CORE.search(line[: MAX_LEARNED + 200])
+        if core is None or not 0 < core.start() <= MAX_LEARNED:
+            return False
+        before = line[: core.start()]
+        if _SENTENCE.search(before) or not before.strip():
+            return False
+        parts = re.split(r"(\d{1,20})", before.rstrip(" "))
+        self.prefix = re.compile("".join(r"\d{1,20}" if part.isdigit() else re.escape(part) for part in parts))
+        end = _END_OF_HUNG.search(line)
+        self.suffix = line[end.end() :].rstrip() if end and len(line) - end.end() < 20 else self.suffix
+        return True
+
+    def strip(self, line: str) -> str | None:
+        """The rest of a line that has the prefix; None for another one."""
+        match = self.prefix.match(line) if self.prefix is not None else None
+        if match is None:
+            return None
+        rest = line[match.end() :]
+        return rest.rstrip().removesuffix(self.suffix) if self.suffix else rest
+
+
+@dataclass(slots=True)
+class Line:
+    """A message, and what stood before it."""
+
+    message: str
+    # As it is written; empty if there is no time.
+    time: str = ""
+    # Seconds since boot.
+    time_s: float | None = None
+    host: str = ""
+    # Which thread or CPU printed it, if the log says so.
+    caller: str | None = None
+    # Seconds since some line before, where the log has only differences.
+    elapsed_s: float | None = None
+
+    @property
+    def clock_s(self) -> float | None:
+        """Seconds on a clock of the text's own: only differences mean something."""
+        if self.time_s is not None:
+            return self.time_s
+        return self.elapsed_s if self.elapsed_s is not None else clock_of(self.time)
+
+
+class Stripper:
+    """Takes the prefixes off lines of one text; a time that is a difference is counted from its first line."""
+
+    def __init__(self) -> None:
+        self.elapsed_s = 0.0
+        # The last whole time, from which differences count.
+        self.human = ""
+        # The time of a record of `dmesg --json`, which stands before its message.
+        self.record_s: float | None = None
+
+    def strip(self, text: str) -> Line:
+        """The message of a line without what stands before it."""
+        if text[:1] == "{" or '"msg"' in text:
+            line = _from_json(text)
+            if line is not None:
+                if self.record_s is not None and line.time_s is None:
+                    line.time, line.time_s = str(self.record_s), self.record_s
+                return line
+        if '"' in text[:24] and (structure := _STRUCTURE.match(text)):
+            self.record_s = float(structure[1]) if structure[1] else self.record_s
+            return Line("")
+        line = Line("")
+        at, layers, timed = 0, 0, False
+        while layers < MAX_LAYERS and at < len(text):
+            first = text[at]
+            names = _BY_FIRST.get(first) or (_DIGIT if first.isdigit() else _OTHER)
+            for name in names:
+                if name in _ONLY_AFTER_TIME and not timed:
+                    continue
+                if match := _FORMS[name].match(text, at):
+                    break
+            else:
+                break
+            self.take(line, name, match)
+            # A host stands after a time of the day, and dmesg's own (with a comma) has none.
+            timed = name in ("syslog", "day first") or (name == "iso" and "," not in match[0])
+            at = match.end()
+            layers += 1
+            if name == "unit":
+                break
+        message = text[at:]
+        if message[-1:] in _TAILS and (tail := _TAIL.search(message)):
+            message = message[: tail.start()]
+        line.message = message if message.isprintable() else message.translate(_CONTROL)
+        return line
+
+    def take(self, line: Line, name: str, match: re.Match[str]) -> None:
+        """Note what a prefix says."""
+        match name:
+            case "boot":
+                line.time = match[0].strip(" []")
+                line.time_s = float(match["boot_s"])
+            case "kmsg":
+                line.time_s = int(match["kmsg_us"]) / 1e6
+                line.time, line.caller = match["kmsg_us"], match["kcaller"]
+            case "delta" | "lag":
+                if self.human:
+                    self.elapsed_s, self.human = clock_of(self.human) or 0.0, ""
+                self.elapsed_s += float(match[match.lastgroup or 0])
+                line.time, line.elapsed_s = line.time or match[0].strip(" []"), self.elapsed_s
+            case "unix":
+                line.time = match["unix_s"]
+            case "human" | "iso" | "syslog" | "day first" | "clock":
+                line.time = (match[match.lastgroup or 0] or match[0]).strip()
+                if name == "human":
+                    self.human = line.time
+            case "caller":
+                line.caller = match["caller"]
+            case "kernel":
+                line.host = match["host"] or line.host
+            case "host" | "unit":
+                line.host = match[1]
+
+
+def clock_of(text: str) -> float | None:
+    """Seconds of a day and a time; the month counts 31 days, since only differences are asked for."""
+    if re.fullmatch(r"\d{1,10}\.\d{1,9}", text):
+        return float(text)
+    time = re.search(r"(\d{1,2}):(\d\d)(?::(\d\d(?:\.\d{1,9})?))?", text.replace(",", "."))
+    if time is None:
+        return None
+    rest = text[: time.start()]
+    if date := re.search(r"(\d{4})-(\d\d)-(\d\d)", rest):
+        days = int(date[1]) * 372 + int(date[2]) * 31 + int(date[3])
+    else:
+        numbers = re.findall(r"\d{1,2}(?!\d|月|월)", rest)
+        days = int(numbers[-1]) if numbers else 0
+    return days * 86400.0 + int(time[1]) * 3600 + int(time[2]) * 60 + float(time[3] or 0)
+
+
+def _from_json(text: str) -> Line | None:
+    """A record of `journalctl -o json`, or a line of `dmesg --json`; None for anything else."""
+    if text[:1] != "{":
+        key = _KEY.match(text)
+        if key is None:
+            return None
+        try:
+            return Line(str(json.loads(text[key.end() - 1 :].rstrip(" ,\r"))).lstrip())
+        except (ValueError, RecursionError):
+            return None
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or "MESSAGE" not in record:
+        return None
+    message = record["MESSAGE"]
+    if isinstance(message, list):
+        message = bytes(it for it in message if isinstance(it, int) and 0 <= it < 256).decode(errors="replace")
+    line = Line(str(message).lstrip().translate(_CONTROL), host=str(record.get("_HOSTNAME", "")))
+    boot = record.get("_SOURCE_MONOTONIC_TIMESTAMP") or record.get("_SOURCE_BOOTTIME_TIMESTAMP")
+    real = record.get("__REALTIME_TIMESTAMP")
+    if isinstance(boot, str) and boot.isdecimal() and len(boot) < 20:
+        line.time, line.time_s = boot, int(boot) / 1e6
+    elif isinstance(real, str) and real.isdecimal() and len(real) < 20:
+        line.time, line.elapsed_s = real, int(real) / 1e6
+    return line

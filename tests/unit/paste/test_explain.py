@@ -1,0 +1,329 @@
+"""What an explanation says beside the corpus: the command, Python, packed and foreign input, and what is taken out."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import lzma
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import splvm
+from pasteforms import KERNEL
+from places import PROJECT
+from splvm.cli.explain import take_report
+from splvm.dump.postmortem import DumpFrame, DumpReport, DumpThread
+from splvm.evidence.formats.kernlog import scan_kernel_log
+from splvm.evidence.waiting.waitedges import Closes
+from splvm.paste.answer import answer_lines
+from splvm.paste.explanation import Explanation, conclude, explain, explain_streams
+from splvm.paste.known import known_table
+from splvm.paste.reader import Reading
+from splvm.paste.redact import redact
+from splvm.paste.slabs import SORTS, changes, elapsed_s, parse_slabs, sort_rows
+from splvm.scenarios.table import SCENARIOS
+
+DATA = PROJECT / "tests" / "data"
+CASES = {row["name"]: row["text"] for row in tomllib.loads((DATA / "field" / "logs.toml").read_text())["case"]}
+FILES = {row["name"]: row["text"] for row in tomllib.loads((DATA / "field" / "files.toml").read_text())["case"]}
+HUNG = CASES["hung task of 5.10 and later"]
+
+
+def command(*args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    argv = [sys.executable, "-m", "splvm", "explain", *args]
+    done = subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=60)
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return done
+
+
+def test_json_of_the_command() -> None:
+    done = command("-", "--json", stdin=HUNG.encode())
+    assert done.returncode == 0
+    shown = json.loads(done.stdout)
+    assert shown["schema_version"] == 1
+    assert set(shown) == {
+        *(
+            "schema_version",
+            "inputs",
+            "findings",
+            "tasks",
+            "moments",
+            "closes",
+            "known",
+            "missing",
+            "scenarios",
+            "slab",
+        ),
+        *("moved", "hints", "unread"),
+    }
+    (finding,) = shown["findings"]
+    assert (finding["kind"], finding["comm"], finding["pid"], finding["count"]) == ("hung_task", "txg_sync", 790, 1)
+    (moment,) = shown["moments"]
+    assert moment["waits"][0] == {
+        "pid": 790,
+        "comm": "txg_sync",
+        "reason": "zio",
+        "lock": None,
+        "functions": ["zio_wait"],
+        "for": [],
+    }
+    assert shown["tasks"][0]["moment"] == 0
+
+
+def test_statuses_of_the_command(tmp_path: Path) -> None:
+    assert command("-", stdin=b"nothing of the kind\n").returncode == 1
+    assert command("-", stdin=b"").returncode == 1
+    assert command("-", stdin=FILES["a slab file that contradicts itself"].encode()).returncode == 1
+    assert command("-", stdin=CASES["the kernel prints who owns the mutex"].encode()).returncode == 0
+    assert command(str(tmp_path / "none")).returncode == 2
+    assert command(str(tmp_path)).returncode == 2
+    assert command("-", "--json", "--issue").returncode == 2
+    (tmp_path / "core").write_bytes(b"KDUMP   " + bytes(4096))
+    assert b"--vmlinux" in command(str(tmp_path / "core")).stderr
+
+
+def test_python_has_it_and_importing_costs_nothing() -> None:
+    found = splvm.explain(HUNG)
+    assert isinstance(found, splvm.Explanation)
+    assert found.closes is Closes.UNKNOWN
+    slow = "[name for name in sys.modules if name.startswith('splvm.')]"
+    code = f"import sys, splvm; print({slow}); splvm.parse_slab; splvm.judge; splvm.explain"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
+    assert done.stdout.decode().strip() == "[]"
+    with pytest.raises(AttributeError):
+        splvm.explained  # noqa: B018
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, lambda data: data], ids=["gz", "xz", "plain"])
+def test_packed_input(pack: object) -> None:
+    found = explain_streams([("x", io.BytesIO(pack(HUNG.encode())))])  # type: ignore[operator]
+    assert [it.comm for it in found.findings] == ["txg_sync"]
+
+
+def test_packed_input_that_is_cut() -> None:
+    found = explain_streams([("x", io.BytesIO(gzip.compress(HUNG.encode() * 2000)[:-20]))])
+    assert found.findings and "cannot be unpacked" in found.unread[-1].why
+
+
+def test_utf_16() -> None:
+    found = explain_streams([("x", io.BytesIO(("\ufeff" + HUNG).encode("utf-16-le")))])
+    assert [it.comm for it in found.findings] == ["txg_sync"]
+
+
+def test_several_inputs_are_several_moments() -> None:
+    found = explain_streams([("a", io.BytesIO(HUNG.encode())), ("b", io.BytesIO(HUNG.encode()))])
+    assert [it.name for it in found.inputs] == ["a", "a", "b", "b"]
+    assert len(found.moments) == 2
+    assert found.findings[0].count == 2
+
+
+@pytest.mark.parametrize("path", sorted((DATA / "kernlog").glob("*.log")), ids=lambda path: path.stem)
+def test_complaints_of_guests_keep_their_fingerprints(path: Path) -> None:
+    """What a guest's console says is one complaint with the same fingerprint, whoever reads it."""
+    text = path.read_text()
+    strict = {(it.kind.value, it.fingerprint) for it in scan_kernel_log(text)}
+    lenient = {(it.kind, it.fingerprint) for it in explain(text).findings}
+    assert strict <= lenient
+
+
+def test_hung_tasks_of_two_moments_are_not_put_together() -> None:
+    """An hour lies between them, so that they say nothing of each other."""
+    later = CASES["kswapd waits for an object's lock, and who has it for memory"].strip("\n").split("\n")
+    half = next(at for at, line in enumerate(later) if at and line.startswith("INFO: task"))
+    first = "".join(f"[ 1000.000000] {line}\n" for line in later[:half])
+    second = "".join(f"[ 4600.000000] {line}\n" for line in later[half:])
+    found = explain(first + second)
+    assert len(found.moments) == 2
+    assert found.closes is Closes.UNKNOWN
+
+
+def test_hung_tasks_of_two_hosts_are_not_put_together() -> None:
+    lines = CASES["kswapd waits for an object's lock, and who has it for memory"].strip("\n").split("\n")
+    half = next(at for at, line in enumerate(lines) if at and line.startswith("INFO: task"))
+    text = "".join(f"Apr  5 05:53:22 {'a' if at < half else 'b'} kernel: {line}\n" for at, line in enumerate(lines))
+    assert explain(text).closes is Closes.UNKNOWN
+
+
+def test_callers_keep_two_stacks_apart() -> None:
+    """What two CPUs print at once, with CONFIG_PRINTK_CALLER."""
+    cycle = CASES["two owners printed, in a circle"].strip("\n").split("\n")
+    half = next(at for at, line in enumerate(cycle) if "ls:302 blocked" in line)
+    mixed = []
+    for at in range(half):
+        mixed.append(f"[  100.{at:06d}][    T1] {cycle[at]}")
+        if at + half < len(cycle):
+            mixed.append(f"[  100.{at:06d}][    T2] {cycle[at + half]}")
+    found = explain("\n".join(mixed) + "\n")
+    assert found.closes is Closes.CYCLE
+    assert {it.pid: it.frames[-1] for it in found.tasks} == {301: "zfs_remove", 302: "zfs_lookup"}
+
+
+def test_a_dump_that_lost_lines_proves_nothing() -> None:
+    text = CASES["SysRq t with threads that run and sleep"]
+    assert explain(text).closes is Closes.CHAIN
+    assert explain(text.replace("task:dd ", "** 12 printk messages dropped **\ntask:dd ")).closes is Closes.UNKNOWN
+    assert explain(text.replace("Showing busy workqueues and worker pools:\n", "")).closes is Closes.UNKNOWN
+
+
+def test_what_is_not_read_is_named() -> None:
+    found = explain("my pool hangs\nand I do not know why\n" + HUNG)
+    assert [(it.line, it.why) for it in found.unread] == [(1, "2 lines of no kind that is known here")]
+
+
+def test_an_answer_is_in_order_and_printable() -> None:
+    text = CASES["SysRq w: pull request 4111"] + "\x1b[2J\x07WARNING: at a.c:1 x\x1b]0;y\x07\n"
+    lines = list(answer_lines(explain(text)))
+    heads = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert heads == [
+        *("What happened:", "Who waits for whom:", "What is known of this:", "What is missing to be sure:"),
+        "What has this shape here:",
+    ]
+    assert all(line.isprintable() for line in lines if line)
+    assert any(line.startswith("By role it closes") for line in lines) and not any("a deadlock" in it for it in lines)
+
+
+TWO_OWNERS = """\
+[ 10.0] INFO: task one:11 blocked for more than 120 seconds.
+[ 10.0] task:one             state:D stack:0     pid:11    ppid:2      flags:0x00004000
+[ 10.0] Call Trace:
+[ 10.0]  __mutex_lock+0x1a0/0x6f0
+[ 10.0]  zfs_zget+0x60/0x90 [zfs]
+[ 10.0] INFO: task one:11 is blocked on a mutex likely owned by task two:12.
+[ 10.0] INFO: task two:12 blocked for more than 120 seconds.
+[ 10.0] task:two             state:D stack:0     pid:12    ppid:2      flags:0x00004000
+[ 10.0] Call Trace:
+[ 10.0]  __mutex_lock+0x1a0/0x6f0
+[ 10.0]  zfs_zget+0x60/0x90 [zfs]
+"""
+ITS_OWNER = "[ 10.0] INFO: task two:12 is blocked on a mutex likely owned by task one:11.\n"
+
+
+def test_only_the_kernels_own_word_makes_a_cycle_a_deadlock() -> None:
+    """Without owners, two that wait for locks of one kind are no proof of anything."""
+    bare = "".join(line for line in TWO_OWNERS.splitlines(keepends=True) if "likely owned" not in line)
+    assert any("a deadlock" in line for line in answer_lines(explain(TWO_OWNERS + ITS_OWNER)))
+    for text in (bare, TWO_OWNERS):
+        assert not any("a deadlock" in line for line in answer_lines(explain(text)))
+
+
+def test_a_forged_log_is_only_text() -> None:
+    forged = HUNG.replace("txg_sync", "What is known of this:") + "It closes: these threads wait for each other\n"
+    found = explain(forged)
+    assert found.closes is Closes.UNKNOWN
+    assert all(line.startswith(" ") for line in answer_lines(found) if "known of this:" in line and len(line) > 30)
+
+
+# Tables
+
+
+def test_scenarios_of_the_table_are_ours() -> None:
+    table = known_table()
+    assert {row.name for row in table.scenarios} <= set(SCENARIOS)
+    assert all(row.command.split()[:3] == ["splvm", "run", row.name] for row in table.scenarios)
+    assert all(row.issue.startswith("https://github.com/openzfs/") and row.why for row in table.issues)
+    assert all(bool(row.threads) != bool(row.finding) for row in table.issues)
+
+
+# Slab files
+
+
+def test_readings_and_what_changed() -> None:
+    one, two = parse_slabs(FILES["two readings of the slab file, with times"])
+    assert [(it.column, it.before, it.after) for it in changes(one.slab, two.slab)] == [
+        ("alloc", 389120, 409600),
+        ("in use", 19, 20),
+    ]
+    assert elapsed_s(one.time, two.time) == 10.0
+
+
+def test_every_sort() -> None:
+    rows = parse_slabs(FILES["slab file under a label"])[0].slab.caches
+    for name in SORTS:
+        assert {row.name for row in sort_rows(rows, name)} == {"zio_buf_20480", "zio_buf_24576"}
+    assert [row.name for row in sort_rows(rows, "bytes")] == ["zio_buf_20480", "zio_buf_24576"]
+    assert [row.name for row in sort_rows(rows, "dlock")] == ["zio_buf_24576", "zio_buf_20480"]
+
+
+# What is taken out
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("from 192.0.2.7 on", "from <IP address> on"),
+        ("at 2001:db8::1 now", "at <IP address> now"),
+        ("mac 52:54:00:12:34:56", "mac <MAC address>"),
+        ("Pool 'tank' has", "Pool '<pool or dataset>' has"),
+        ("zio pool=tank vdev=/dev/sdb1 error=5", "zio pool=<pool or dataset> vdev=<pool or dataset> error=5"),
+        ("in /srv/jane/src/x.c", "in <path>"),
+        ("wwn-0x5000c500a1b2c3d4", "<WWN>"),
+        ("ata-WDC_WD40EFRX-68N32N0_WD-WCC7K0000000", "<serial number>"),
+        ("jane@example.org wrote", "<e-mail address> wrote"),
+        ("on box today", "on <host> today"),
+        ("[<ffffffffa035194b>] zio_wait+0xfb/0x190 [zfs]", "[<ffffffffa035194b>] zio_wait+0xfb/0x190 [zfs]"),
+        ("at 12:34:56 and 86523.990932", "at 12:34:56 and 86523.990932"),
+    ],
+)
+def test_what_is_taken_out(text: str, left: str) -> None:
+    assert redact(text, ["box"])[0] == left
+
+
+def test_an_issue_names_nobody() -> None:
+    text = KERNEL["rsyslog"]([*CASES["a pool that is suspended"].strip("\n").split("\n")]).replace(" box ", " secret7 ")
+    done = command("-", "--issue", stdin=text.encode())
+    shown = done.stdout.decode()
+    assert done.returncode == 0
+    assert "secret7" not in shown and "tank" not in shown
+    assert "times pool or dataset" in shown
+    assert "### System information" in shown and "zio_wait" in shown
+
+
+# A dump
+
+
+def test_symbols_of_another_build_are_named() -> None:
+    thread = DumpThread(166, "slabprobe/0", "D", (DumpFrame("?", False),), "")
+    problem = "module spl in the guest is another build than other/spl.ko.debug"
+    reading = Reading()
+    take_report(DumpReport("6.1.0", "ab", (), (thread,), (problem,)), "memory.kdump", reading)
+    said = list(answer_lines(conclude(reading)))
+    assert f"  memory.kdump: {problem}" in said
+    assert any("slabprobe/0 (pid 166)" in line for line in said)
+
+
+# The collector
+
+
+def test_the_collector_runs_and_is_read(tmp_path: Path) -> None:
+    script = command("--collector").stdout
+    assert script.startswith(b"#!/bin/sh")
+    if shutil.which("dash"):
+        subprocess.run(["dash", "-n"], input=script, check=True, timeout=30)
+    # As nobody, who may ask the kernel for nothing: what it collects is what it may read.
+    argv = ["setpriv", "--reuid=65534", "--clear-groups", "sh"]
+    tmp_path.chmod(0o777)
+    for parent in tmp_path.parents:
+        if parent.stat().st_mode & 0o001 == 0:
+            argv = ["sh"]
+    if argv == ["sh"]:
+        pytest.skip("nobody may not enter pytest's directory")
+    env = {"SPLVM_COLLECT_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(argv, input=script, capture_output=True, check=True, timeout=120, env=env)
+    out = Path(done.stdout.decode().strip())
+    assert out.parent == tmp_path
+    found = explain(out.read_text(errors="replace"))
+    assert {"collector", "meminfo"} <= {it.kind for it in found.inputs}
+
+
+def test_noise_takes_no_longer_than_a_log() -> None:
+    """Bounded by lines that are looked at, and not by a clock."""
+    noise = b"BUG: x\n" * 1_500_000
+    found = explain_streams([("noise", io.BytesIO(noise))])
+    assert "left out" in found.unread[-1].why
+    assert isinstance(found, Explanation)
