@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from places import PROJECT
 from splvm import __version__
 from splvm.builds.kernels import KERNELS
 from splvm.builds.source import BUILT
@@ -50,7 +51,9 @@ def test_help_of_a_command(command: str) -> None:
 
 
 def test_version() -> None:
-    assert splvm("--version").stdout.decode().strip() == f"splvm {__version__}"
+    told = splvm("--version").stdout.decode().strip()
+    assert re.fullmatch(rf"splvm {re.escape(__version__)}( \([0-9a-f]{{12}}(, edited)?\))?", told)
+    assert ("(" in told) == (PROJECT / ".git").exists()
 
 
 @pytest.mark.parametrize(
