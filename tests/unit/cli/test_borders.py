@@ -280,7 +280,7 @@ def test_importing_goes_on_past_what_is_no_run(whole: Path, tmp_path: Path, caps
     for name in ("a", "c"):
         a_run(runs / name, NOMINAL if name == "a" else HELD)
     for number, content in enumerate(
-        ('{"schema_version": 1, "host": null}', "[", '{"schema_version": 1, "evidence": {"x": 1}}')
+        ('{"schema_version": 1, "host": null}', "[", '{"schema_version": 1, "scenario": "no-such"}')
     ):
         (runs / f"b{number}").mkdir()
         (runs / f"b{number}" / RUN_FILE).write_text(content)
@@ -289,8 +289,12 @@ def test_importing_goes_on_past_what_is_no_run(whole: Path, tmp_path: Path, caps
     tops = [str(runs), str(tmp_path / "nowhere"), str(tmp_path / "file")]
     with contextlib.suppress(typer.Exit):
         app(["history", "import", "--json", "--history", str(tmp_path / "h.sqlite"), *tops], standalone_mode=False)
-    told = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    told = json.loads(said.out)
     assert (told["added"], len(told["damaged"])) == (2, 6)
+    lines = [line for line in said.err.splitlines() if "not added: " in line]
+    assert len(lines) == 6
+    assert all(str(tmp_path) in line for line in lines), "each names what was not added"
     assert {Path(each["directory"]).name for each in told["damaged"] if each["directory"]} == {"b0", "b1", "b2", "d"}
 
 

@@ -234,6 +234,8 @@ def test_history_of_recorded_runs(data: Path, tmp_path: Path) -> None:
         b"held-worker debian-12 no-emergency: the history has no run"
         in splvm("history", "show", cell, store=store).stderr
     )
+    hint = b"splvm history show held-worker,debian-12,no-emergency --parameter window=2"
+    assert hint in splvm("history", "show", cell, store=store).stderr
     (run,) = json.loads(splvm("history", "show", cell, *short, "--json", store=store).stdout)["runs"]
     assert run["verdict"] == "STALLED" and run["duration_s"] > 1 and len(run["fingerprint"]) == 12
     shown = splvm("history", "show", cell, *short, "--figure", "longest_gap_ms", store=store).stdout.decode()
