@@ -19,7 +19,7 @@ from splvm.host.content import input_hash
 from splvm.host.debian import PrivateApt
 from splvm.host.memo import Memo, stamps
 from splvm.host.process import Completed, as_root_args, run
-from splvm.host.store import Artefact, Store, Verify, boot_id
+from splvm.host.store import Artefact, Store, Verify, boot_id, keep_room
 from splvm.host.turns import take_turn
 
 # Change when what is made changes although no input does.
@@ -231,5 +231,6 @@ def _make(tree: Path, apt: PrivateApt, headers: str | Path | None, packages: Seq
         what=f"build root of {apt.suite.name}",
         input=apt.sources_list(),
         error=SetupError,
+        guard=keep_room(tree, f"build root of {apt.suite.name}"),
         hint="`splvm doctor` checks the host; an old package list is renewed with `splvm build --refresh`",
     )

@@ -6,8 +6,9 @@ The database's libraries are only imported where there is one to open: they take
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -72,19 +73,27 @@ def import_runs(
 
     The status is 1 if some could not be read; the others are added.
     """
-    from splvm.campaign.keep import find_runs, read_runs
+    from splvm.campaign.keep import find_runs, keep_batches, read_runs
     from splvm.history.database import History
 
     added, known, damaged = 0, 0, []
+    found, troubles = find_runs(directories)
+    if not found and len(troubles) == 1:
+        raise troubles[0]
+    for trouble in troubles:
+        damaged.append({"directory": "", "reason": trouble.message})
+        note(plain(f"not added: {trouble.message}"))
     with History(history_place(history)) as opened:
-        for directory, run in read_runs(find_runs(directories)):
+        for directory, run in read_runs(found):
             if isinstance(run, EvidenceError):
                 damaged.append({"directory": str(directory), "reason": run.message})
-                note(plain(f"not added: {run.message}"))
+                named = "" if str(directory) in run.message else f"{directory}: "
+                note(plain(f"not added: {named}{run.message}"))
             elif opened.add([run]):
                 added += 1
             else:
                 known += 1
+        keep_batches(directories, opened)
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "added": added, "known": known, "damaged": damaged})
     else:
@@ -98,7 +107,7 @@ def list_cells(history: HistoryOption = None, as_json: JsonOption = False) -> No
     """The cells that have runs, each with the last one."""
     from splvm.history.database import History
 
-    with History(history_place(history)) as opened:
+    with History(history_place(history), create=False) as opened:
         cells = opened.overview()
     if as_json:
         rows = [{**each.cell.to_json(), **asdict(each), "cell": str(each.cell)} for each in cells]
@@ -135,10 +144,12 @@ def show(
     from splvm.history.outputs import run_to_json
 
     wanted = _parse_cell(cell, line, parameter or ())
-    with History(history_place(history)) as opened:
+    with History(history_place(history), create=False) as opened:
         runs = opened.runs(wanted, limit=limit, figures=True)[::-1]
+        near = [] if runs else _near(wanted, [each.cell for each in opened.overview()])
     if not runs:
-        raise EvidenceError(f"{wanted}: the history has no run of it", hint="`splvm history list` has the cells")
+        hint = " or ".join(f"`{_command(each)}`" for each in near) or "`splvm history list` has the cells"
+        raise EvidenceError(f"{wanted}: the history has no run of it", hint=hint)
     if as_json:
         print_json(
             {"schema_version": SCHEMA_VERSION, "cell": wanted.to_json(), "runs": [run_to_json(run) for run in runs]}
@@ -157,15 +168,20 @@ def judge_cells(
 ) -> None:
     """What the last run of each cell says beside those before it: regression, streak, flip, new trouble, slower.
 
-    Figures are looked at over all runs that were as expected. The status is 1 if there is a regression. Trouble of a
-    known issue is none, until the issue expires.
+    Figures are looked at over all runs that were as expected. The status is 1 if there is a regression, or the last
+    matrix has not come to its end. Trouble of a known issue is none, until the issue expires.
     """
     from splvm.history.database import History
-    from splvm.history.judgement import RemarkKind, judge_figures, judge_nights
+    from splvm.history.judgement import Remark, RemarkKind, judge_figures, judge_nights
     from splvm.history.knownissues import read_known
+    from splvm.history.outputs import find_gap
 
     issues, today, told = read_known(known) if known else [], datetime.now(UTC).date(), []
-    with History(history_place(history)) as opened:
+    with History(history_place(history), create=False) as opened:
+        batch = opened.last_batch()
+        gap = find_gap(opened.batch(batch), len(opened.runs(batch=batch, limit=_MOST_EXPORTED))) if batch else None
+        if gap is not None:
+            told.append((f"matrix {gap.batch}", Remark(RemarkKind.INTERRUPTED, gap.text)))
         for each in opened.overview():
             runs = opened.runs(each.cell, limit=limit, figures=True)[::-1]
             told += [(str(each.cell), remark) for remark in (*judge_nights(runs, issues, today), *judge_figures(runs))]
@@ -175,7 +191,7 @@ def judge_cells(
     else:
         rows = [(plain(cell), remark.kind.value, plain(remark.text)) for cell, remark in told]
         make_console().print(listing(("cell", "what", "how"), rows) if rows else "nothing is to be said")
-    if any(remark.kind is RemarkKind.REGRESSION for _, remark in told):
+    if any(remark.kind in (RemarkKind.REGRESSION, RemarkKind.INTERRUPTED) for _, remark in told):
         raise typer.Exit(1)
 
 
@@ -199,25 +215,27 @@ def export(
 ) -> None:
     """Write the runs of a matrix for other programs.
 
-    The verdict of a known issue is `skipped` in JUnit and XFAIL in KTAP; one that says nothing is an error.
+    The verdict of a known issue is `skipped` in JUnit and XFAIL in KTAP; one that says nothing is an error, and so is a
+    matrix that has not come to its end.
     """
     from splvm.history.database import History
     from splvm.history.knownissues import read_known
-    from splvm.history.outputs import tell, to_json, to_junit, to_ktap
+    from splvm.history.outputs import find_gap, tell, to_json, to_junit, to_ktap
 
     issues = read_known(known) if known else []
-    with History(history_place(history)) as opened:
+    with History(history_place(history), create=False) as opened:
         wanted = batch or opened.last_batch()
         runs = opened.runs(batch=wanted, limit=_MOST_EXPORTED, figures=True) if wanted else []
-    if not runs:
+        gap = find_gap(opened.batch(wanted), len(runs))
+    if not runs and gap is None:
         raise EvidenceError(
             f"the history has no matrix {wanted}".rstrip(), hint="`splvm matrix` says at its end what its batch is"
         )
     told = tell(runs, issues, datetime.now(UTC).date())
     text = {
-        Format.JUNIT: lambda: to_junit(told, str(Path.cwd())),
-        Format.KTAP: lambda: to_ktap(told),
-        Format.JSON: lambda: json.dumps(to_json(told), indent=2) + "\n",
+        Format.JUNIT: lambda: to_junit(told, str(Path.cwd()), gap),
+        Format.KTAP: lambda: to_ktap(told, gap),
+        Format.JSON: lambda: json.dumps(to_json(told, gap), indent=2) + "\n",
     }[form]()
     if out is None:
         typer.echo(text, nl=False)
@@ -240,6 +258,29 @@ def _parse_cell(text: str, line: str, parameters: Sequence[str]) -> Cell:
         raise UsageError(f"--parameter {error}", hint="for example --parameter memory=1024") from error
     scenario, kernel, variant, *loads = axes
     return Cell(scenario, kernel, variant, "".join(loads), line, given)
+
+
+# Cells that a hint names.
+_MOST_NEAR = 3
+
+
+def _near(wanted: Cell, cells: Sequence[Cell]) -> list[Cell]:
+    """Cells that differ from one in line and parameters alone, those of its line first; a few of them."""
+    same = [each for each in cells if replace(each, line=wanted.line, parameters=wanted.parameters) == wanted]
+    return sorted(same, key=lambda each: (each.line != wanted.line, each))[:_MOST_NEAR]
+
+
+def _command(cell: Cell) -> str:
+    """What shows the runs of a cell."""
+    from splvm.history.cell import write_parameters
+
+    axes = ",".join(filter(None, (cell.scenario, cell.kernel, cell.variant, cell.loads)))
+    words = ["splvm", "history", "show", axes]
+    if cell.line != PACKAGED:
+        words += ["--line", cell.line]
+    for pair in cell.parameters:
+        words += ["--parameter", write_parameters([pair])]
+    return plain(shlex.join(words))
 
 
 def _row(run: RunRow, figure: str | None) -> tuple[object, ...]:

@@ -22,6 +22,7 @@ from splvm.cli.options import (
     SeedOption,
     SplOption,
     TemplateOption,
+    WindowOption,
     claim_directory,
     count_jobs,
     find_outcome,
@@ -74,7 +75,7 @@ def repro(
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
-    window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
+    window: WindowOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -121,7 +122,7 @@ def repro(
 
 def _tell(series: Series, trial: CampaignRun) -> None:
     """A line for each run as it ends."""
-    note(plain(f"{trial.outcome or 'TROUBLE'} {series} run {trial.number} {trial.reason.splitlines()[0]}"))
+    note(plain(f"{trial.outcome or 'TROUBLE'} {series} run {trial.number} {trial.said}"))
 
 
 def _show(series: list[Series], base: Path) -> None:
@@ -136,7 +137,7 @@ def _show(series: list[Series], base: Path) -> None:
         if each.is_given_up:
             console.print(Text(plain(f"{each} was given up, after {TROUBLES} runs in a row that came to nothing")))
         for trial in each.hit[:1]:
-            console.print(Text(plain(f"first hit of {each}: {trial.reason.splitlines()[0]}")))
+            console.print(Text(plain(f"first hit of {each}: {trial.said}")))
             console.print(Text(f"  again: {_again(trial)}"), soft_wrap=True)
     typer.echo(f"evidence: {base}")
 

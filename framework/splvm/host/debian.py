@@ -15,8 +15,10 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cmp_to_key, partial
+from functools import partial
 from pathlib import Path
+
+from debian.debian_support import Version
 
 from splvm.deadline import Deadline
 from splvm.errors import SetupError
@@ -38,7 +40,7 @@ from splvm.host.content import Input, input_hash
 from splvm.host.memo import Memo, stamps, write_private
 from splvm.host.mirror import Mirror, Suite, ask_host, find_mirror, find_suite
 from splvm.host.process import Completed, find_program, run
-from splvm.host.store import hold_lock
+from splvm.host.store import hold_lock, keep_room
 from splvm.log import LOGGER, note, step
 
 COMPONENTS = "main contrib"
@@ -49,6 +51,8 @@ _KEYRINGS = (
 )
 # Questions to the lists on disk.
 _QUERY_S = 60.0
+# Whatever apt is asked for, of which a package with debug symbols is the largest.
+_APT_S = 1200.0
 # What a query waits for another process that updates them.
 _UPDATE_S = 600.0
 
@@ -168,10 +172,7 @@ class PrivateApt:
             found = list(parse_candidates(self._ask("apt-cache", "show", "--all-versions", package)))
             listed = {candidate.version for candidate in found}
             kept = [candidate for candidate in self._kept(package) if candidate.version not in listed]
-            # apt sorts what is in its lists; the rest is compared with dpkg, a process each, so only if there is any.
-            if kept:
-                found = sorted(found + kept, key=cmp_to_key(_compare_versions), reverse=True)
-            self._known[package] = found
+            self._known[package] = sorted(found + kept, key=lambda each: Version(each.version), reverse=True)
         return list(self._known[package])
 
     def names(self, prefix: str) -> list[str]:
@@ -306,7 +307,8 @@ class PrivateApt:
 
     def _run(self, *argv: str, deadline: Deadline, what: str, cwd: Path | None = None) -> Completed:
         env = {"APT_CONFIG": str(self._home / "apt.conf")}
-        return run(argv, deadline=deadline, what=what, cwd=cwd, env=env, check=False)
+        guard = keep_room(self._home, what)
+        return run(argv, deadline=deadline.sub(_APT_S), what=what, cwd=cwd, env=env, check=False, guard=guard)
 
     def _configuration(self) -> Iterator[str]:
         own = {
@@ -374,11 +376,3 @@ def _as_json(candidate: PackageVersion) -> dict[str, str | int | bool]:
     """What is kept beside a downloaded package, for the day the lists no longer have it."""
     fields = {name: getattr(candidate, name) for name in PackageVersion.__slots__}
     return {**fields, "filename": "", "indexed": False}
-
-
-def _compare_versions(one: PackageVersion, other: PackageVersion) -> int:
-    for operator, result in (("lt", -1), ("gt", 1)):
-        argv = ["dpkg", "--compare-versions", one.version, operator, other.version]
-        if run(argv, deadline=Deadline(_QUERY_S), what="comparing versions", check=False).exit_code == 0:
-            return result
-    return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from experiments import experiment
 from splvm.campaign import matrix as matrix_module
 from splvm.campaign import night as night_module
 from splvm.campaign.campaignrun import CampaignRun
+from splvm.campaign.keep import keep_batches
 from splvm.campaign.matrix import MatrixPlan, read_matrix, run_matrix
 from splvm.campaign.night import Keeper, estimate_s
 from splvm.campaign.plan import Axes, plan_cells, read_axes
@@ -29,6 +31,8 @@ from splvm.history.cell import Cell
 from splvm.history.database import History
 from splvm.history.rows import make_trouble
 from splvm.history.schema import TROUBLE
+from splvm.pytest_fixtures import cells_of
+from splvm.record.writer import RunDirectory
 from splvm.run.buildline import find_line
 from splvm.run.experiment import Experiment
 from splvm.run.prepare import Wish
@@ -124,12 +128,29 @@ def test_a_file_that_is_none(tmp_path: Path, text: str, said: str, hint: str | N
     assert (hint or "") in (error.value.hint or "")
 
 
+@pytest.mark.parametrize("text", ["scenarios = [", "weather = 1", "scenarios = [1]", "repeat = 0"])
+def test_an_error_names_the_option_that_named_the_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "night.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        cells_of(path, "debian-12", "stock")
+    assert error.value.message.startswith(f"--splvm-cells {path}: ")
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_axes(tmp_path / "night.toml")
 
 
 # Going on.
+
+
+def leave_record(job: Job) -> None:
+    """As a run of the job would have left it."""
+    record = RunDirectory(job.out, job.experiment.facts)
+    for name in ("console.log", "qemu.log", "harness.log"):
+        (job.out / name).touch()
+    record.finish({"kind": "ended", "detail": "all steps were taken"})
 
 
 class Lab:
@@ -139,6 +160,8 @@ class Lab:
         self.ran: list[str] = []
         self.stop_after = 1000
         self.outcomes: dict[str, Outcome | str] = {}
+        # What guests are made of.
+        self.facts: dict[str, Any] = {}
         monkeypatch.setattr(matrix_module, "prepare", self.prepare)
 
     def prepare(self, wish: Wish) -> Lab:
@@ -147,14 +170,14 @@ class Lab:
         return self
 
     def experiment(self, scenario: Any, **wishes: Any) -> Experiment:
-        return replace(experiment(), seed=wishes["seed"])
+        return replace(experiment(**self.facts), seed=wishes["seed"])
 
     def run_jobs(self, jobs: Iterable[Job], on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
             if len(self.ran) == self.stop_after:
                 raise KeyboardInterrupt
             self.ran.append(job.title)
-            job.out.mkdir(parents=True)
+            leave_record(job)
             outcome = self.outcomes.get(job.title, Outcome.PROGRESS)
             if not isinstance(outcome, Outcome):
                 on_done(JobResult(job, (), 2.0, outcome))
@@ -202,7 +225,7 @@ def test_a_disk_that_is_full_in_the_middle(lab: Lab, tmp_path: Path, monkeypatch
     write, left = Path.write_text, [6]
 
     def write_text(path: Path, *argv: Any, **options: Any) -> int:
-        left[0] -= 1
+        left[0] -= path.name.startswith("matrix.json")
         if left[0] < 0:
             write(path, "half")
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -218,6 +241,90 @@ def test_a_disk_that_is_full_in_the_middle(lab: Lab, tmp_path: Path, monkeypatch
     again = Lab(monkeypatch)
     runs = run_matrix(plan, tmp_path, runner=again.run_jobs, wish=Wish(), on_run=ignore, done=done)
     assert {(run.cell, run.number) for run in runs} == set(PLAN.todo)
+
+
+@pytest.mark.parametrize("spoil", ["gone", "no run.json", "changed", "another matrix", "moved"])
+def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spoil: str) -> None:
+    out = tmp_path / "o"
+    out.mkdir()
+    run_matrix(PLAN, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    place = out / PLAN.places()[PLAN.todo[3]]
+    match spoil:
+        case "gone":
+            shutil.rmtree(place)
+        case "no run.json":
+            (place / "run.json").unlink()
+        case "changed":
+            (place / "console.log").write_text("nothing happened")
+        case "another matrix":
+            shutil.rmtree(place)
+            job = Job("x", replace(experiment(), facts={"batch": "another"}), place)
+            leave_record(job)
+        case "moved":
+            out = out.rename(tmp_path / "elsewhere")
+    plan, done = read_matrix(out)
+    assert len(done) == (16 if spoil == "moved" else 15)
+    lab.ran = []
+    run_matrix(plan, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
+    assert len(lab.ran) == 16 - len(done)
+    assert len(read_matrix(out)[1]) == 16
+
+
+BUILD: dict[str, Any] = {
+    "kernel": {"release": "6.1.0-28"},
+    "spl": {"content": "a", "modules": {"spl.ko": "1"}},
+    "zfs": {"version": "2.1.11", "git": {"commit": "c", "dirty": ""}},
+}
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"kernel": {"release": "6.1.0-29"}}, "the kernel of debian-\\d\\d, "),
+        ({"spl": {"content": "b"}}, "the source of SPL of debian-\\d\\d, "),
+        ({"zfs": {"version": "2.1.11", "git": {"commit": "d", "dirty": ""}}}, "the source of ZFS of "),
+        ({"zfs": {"version": "2.1.11", "git": {"commit": "c", "dirty": "e"}}}, "the source of ZFS of "),
+        ({}, ""),
+        # The same source, compiled once more, by a store that was emptied.
+        ({"spl": {"content": "a", "modules": {"spl.ko": "2"}}}, ""),
+        # Of a guest without a pool.
+        ({"zfs": None}, ""),
+    ],
+)
+def test_a_matrix_does_not_go_on_with_another_build(lab: Lab, tmp_path: Path, now: dict[str, Any], said: str) -> None:
+    lab.stop_after, lab.facts = 5, BUILD
+    with pytest.raises(KeyboardInterrupt):
+        run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    lab.stop_after, lab.ran, lab.facts = 1000, [], BUILD | now
+    plan, done = read_matrix(tmp_path)
+    if said:
+        with pytest.raises(SetupError, match=f"^{said}.* is not what it was when .* was run; nothing was started"):
+            run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
+        assert not lab.ran and read_matrix(tmp_path)[1] == done
+    else:
+        assert len(run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)) == 16
+
+
+def test_a_matrix_that_was_interrupted_is_one_where_it_is_imported_too(lab: Lab, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    out.mkdir()
+    lab.stop_after = 5
+    with pytest.raises(KeyboardInterrupt):
+        run_matrix(PLAN, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    with History(tmp_path / "history.sqlite") as history:
+        keep_batches([tmp_path], history)
+        begun = history.batch("night")
+        lab.stop_after = 1000
+        run_matrix(PLAN, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=read_matrix(out)[1])
+        keep_batches([tmp_path], history)
+        ended = history.batch("night")
+        shutil.rmtree(out / PLAN.places()[PLAN.todo[0]])
+        (tmp_path / "matrix.json").write_text("[")
+        keep_batches([tmp_path], history)
+        after = history.batch("night")
+    assert begun is not None and (begun.planned, begun.ended) == (16, False)
+    assert ended is not None and ended.ended
+    assert after is not None and after.ended, "it was whole once"
 
 
 def test_what_was_trouble_is_tried_again(lab: Lab, tmp_path: Path) -> None:
@@ -313,7 +420,7 @@ def test_jobs_of_a_cluster_are_its_workers_own(tmp_path: Path) -> None:
 
 def test_a_run_that_came_to_nothing_is_a_row_too(tmp_path: Path) -> None:
     with History(tmp_path / "h.sqlite") as history:
-        keeper = Keeper(history, "night")
+        keeper = Keeper(history, "night", 16)
         for number in (1, 2):
             keeper.take(CampaignRun(PLAN.cells[0], number, None, "no room", None, 3.0), None)
         (one, two) = history.runs(PLAN.cells[0])
@@ -323,7 +430,7 @@ def test_a_run_that_came_to_nothing_is_a_row_too(tmp_path: Path) -> None:
 
 def test_a_history_that_is_away_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with History(tmp_path / "h.sqlite") as history:
-        keeper = Keeper(history, "night")
+        keeper = Keeper(history, "night", 16)
 
         def lost(runs: Any) -> int:
             raise SetupError("the connection is lost")
@@ -342,7 +449,7 @@ def test_a_history_that_is_away_loses_nothing(tmp_path: Path, monkeypatch: pytes
 def test_a_run_whose_files_are_gone_does_not_end_the_matrix(tmp_path: Path) -> None:
     result = JobResult(Job("x", experiment(), tmp_path), ((Verdict(Outcome.PROGRESS, (Reason("r"),)), tmp_path),), 1.0)
     with History(tmp_path / "h.sqlite") as history:
-        Keeper(history, "night").take(CampaignRun(PLAN.cells[0], 1, Outcome.PROGRESS, "r", tmp_path, 1.0), result)
+        Keeper(history, "night", 16).take(CampaignRun(PLAN.cells[0], 1, Outcome.PROGRESS, "r", tmp_path, 1.0), result)
         assert not history.runs()
 
 

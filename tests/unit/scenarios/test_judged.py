@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from simulated import HELD, KINDS, NOMINAL, Knobs, scenario_of, simulate
+from simulated import HELD, KINDS, LOADED, NOMINAL, Knobs, scenario_of, simulate
 from simulated_faults import FAULTS
 from splvm.errors import EvidenceError
 from splvm.evidence.judge import CHECKS, GOODS, MADE, check_rule, judge
@@ -41,7 +41,8 @@ def test_a_rule_of_the_table_is_one_and_can_be_written_down(name: str) -> None:
 def test_every_check_and_every_good_verdict_is_in_some_rule() -> None:
     rules = [scenario.rule for scenario in SCENARIOS.values()]
     used = {it.check for rule in rules for it in (*rule.required, *rule.checks)}
-    assert used | {"crash", "lost", "losses", "loads"} == {*CHECKS, *MADE}
+    # What is looked at in every run, or in some whatever their rule says; older records ask for `pool`.
+    assert used | {"crash", "lost", "losses", "consistent", "loads", "any-load", "pool"} == {*CHECKS, *MADE}
     assert {rule.good for rule in rules} == set(GOODS)
 
 
@@ -128,7 +129,7 @@ WEAK = Rule(clauses("phases window window-end end"), (), "endurance")
 
 
 def test_a_weak_rule_of_ones_own_makes_no_verdict_better() -> None:
-    evidence = with_rule(simulate(HELD, FAULTS["no fallback"]).evidence(), WEAK)
+    evidence = with_rule(simulate(LOADED, FAULTS["no fallback"]).evidence(), WEAK)
     assert judge(evidence, WEAK).outcome is Outcome.HEALTHY
     verdict = judge_evidence(evidence)
     assert verdict.outcome is Outcome.STALLED
@@ -139,7 +140,7 @@ def test_a_weak_rule_of_ones_own_makes_no_verdict_better() -> None:
 
 
 def test_of_two_good_verdicts_the_tables_counts() -> None:
-    verdict = judge_evidence(with_rule(simulate(HELD).evidence(), WEAK))
+    verdict = judge_evidence(with_rule(simulate(LOADED).evidence(), WEAK))
     assert verdict.outcome is Outcome.PROGRESS
     assert "another rule" in verdict.reasons[-1].text
 
@@ -170,3 +171,38 @@ def test_a_directory_is_read_and_judged(tmp_path: Any) -> None:
     run.start_record(tmp_path / "run").finish(run.facts["outcome"])
     evidence, verdict = judge_run(tmp_path / "run")
     assert verdict == judge_evidence(read_evidence(tmp_path / "run")) == judge(evidence, SCENARIOS[NOMINAL].rule)
+
+
+# The bound on the latency
+
+
+def with_bound(evidence: Evidence, bound_ms: object, **facts: Any) -> Evidence:
+    parameters = {**evidence.facts["parameters"], "latency_bound_ms": bound_ms}
+    return replace(evidence, facts={**evidence.facts, "parameters": parameters, **facts})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weaker_bound_gains_no_good_verdict(kind: str) -> None:
+    evidence = simulate(kind).evidence()
+    good = judge_evidence(evidence)
+    own = SCENARIOS[scenario_of(kind)].latency_bound_ms
+    assert judge_evidence(with_bound(evidence, own)).outcome is good.outcome
+    if good.outcome.is_good:
+        verdict = judge_evidence(with_bound(evidence, own + 1))
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert "does not say that it was asked for" in verdict.reasons[0].text
+
+
+def test_a_bound_that_was_asked_for_or_is_nobody_elses() -> None:
+    asked = {"differs": {"latency_bound_ms": "2000"}}
+    assert judge_evidence(with_bound(HELD_RUN, 2000, **asked)).outcome is Outcome.PROGRESS
+    assert judge_evidence(with_bound(HELD_RUN, 3000, **asked)).outcome is Outcome.INCONCLUSIVE
+    newcomer = with_rule(with_bound(HELD_RUN, 2000), RULE, "a newcomer")
+    assert judge_evidence(newcomer).outcome is Outcome.PROGRESS
+
+
+def test_a_bad_verdict_stays_by_a_weaker_bound() -> None:
+    bad = simulate(HELD, FAULTS["no fallback"]).evidence()
+    verdict = judge_evidence(with_bound(bad, 5000))
+    assert verdict.outcome is Outcome.STALLED
+    assert [outcome for outcome, reason in verdict.also if "was asked for" in reason.text] == [Outcome.INCONCLUSIVE]
