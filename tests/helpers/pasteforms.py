@@ -41,7 +41,7 @@ def _json(lines: Sequence[str]) -> str:
 
 
 def _dmesg_json(lines: Sequence[str]) -> str:
-    records = [{"pri": 3, "time": 86523.99 + number, "msg": line} for number, line in enumerate(lines)]
+    records = [{"pri": 3, "time": 86523.99 + number / 1000, "msg": line} for number, line in enumerate(lines)]
     return json.dumps({"dmesg": records}, indent=3) + "\n"
 
 

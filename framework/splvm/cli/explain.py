@@ -19,7 +19,8 @@ from splvm.errors import EvidenceError, UsageError
 from splvm.paste.answer import answer_lines
 from splvm.paste.explanation import conclude
 from splvm.paste.moments import Moment, Thread
-from splvm.paste.reader import MAX_UNREAD, Input, Reader, Reading, Unread
+from splvm.paste.reader import Reader
+from splvm.paste.reading import MAX_UNREAD, Input, Reading, Unread
 from splvm.record.names import CONSOLE_FILE, RUN_FILE, SYSRQ_FILE
 from splvm.report.pasteissue import paste_issue
 

@@ -17,7 +17,8 @@ from splvm.evidence.waiting.waits import WaitReason
 from splvm.paste.findings import OUTAGES, PasteFinding, PasteKind, in_order
 from splvm.paste.known import KnownIssue, KnownScenario, fits, has_shape, known_table
 from splvm.paste.moments import Moment, Thread
-from splvm.paste.reader import Input, Reader, Reading, Unread
+from splvm.paste.reader import Reader
+from splvm.paste.reading import Input, Reading, Unread
 from splvm.paste.slabs import Reading as SlabReading
 from splvm.paste.slabs import never
 

@@ -24,7 +24,7 @@ from splvm.evidence.waiting.waitedges import Closes
 from splvm.paste.answer import answer_lines
 from splvm.paste.explanation import Explanation, conclude, explain, explain_streams
 from splvm.paste.known import known_table
-from splvm.paste.reader import Reading
+from splvm.paste.reading import Reading
 from splvm.paste.redact import redact
 from splvm.paste.slabs import SORTS, changes, elapsed_s, parse_slabs, sort_rows
 from splvm.scenarios.table import SCENARIOS

@@ -1,0 +1,172 @@
+"""What a mail, a page, a chat or a terminal did to the lines of a text, undone; one line may become several.
+
+Owns encodings of mail and HTML, marks of terminals, blanks and quotes that programs put in place of plain ones, and
+lines that were pasted into one. What stands before a message is for prefixes.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+import re
+
+# Characters that are looked at of one line.
+MAX_LINE = 1 << 14
+# Lines of a mail's headers that may stand between the one that says base64 and the data.
+_MAX_HEADERS = 20
+
+_TAGS = re.compile(
+    r"</?(?:a|b|i|u|p|tt|br|li|ol|ul|td|th|tr|em|hr|h[1-6]|div|pre|code|span|font|html|body|head|table|tbody|thead"
+    r"|strong|samp|kbd|meta|title|style|script|blockquote)(?:\s[^<>]{0,400})?/?>",
+    re.IGNORECASE | re.ASCII,
+)
+_BREAKING = re.compile(r"</?(?:br|p|li|tr|div|pre|hr|blockquote)\b[^<>]{0,400}>", re.IGNORECASE | re.ASCII)
+_ENTITY = re.compile(r"&(?:lt|gt|amp|quot|nbsp|#\d{1,5}|#x[0-9a-fA-F]{1,5});")
+_ESCAPED = re.compile(r"=([0-9A-F]{2})")
+_TERMINAL = re.compile(r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4}[@-~]?|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)?|[ -~])?")
+# Blanks of typography, quotes that are curly, marks that nobody sees.
+_PLAIN = {
+    **dict.fromkeys((0xA0, 0x2002, 0x2003, 0x2007, 0x2009, 0x202F, 0x3000), " "),
+    **dict.fromkeys((0x201C, 0x201D, 0x201E, 0xAB, 0xBB), '"'),
+    **dict.fromkeys((0x2018, 0x2019, 0x201A), "'"),
+    **dict.fromkeys((0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0xAD, 0xFEFF), None),
+    0x2028: "\r",
+    0x2029: "\r",
+}
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4}){1,256}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$|[A-Za-z0-9+/]{2,3}={1,2}$")
+_PACKED = (b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh", b"PK\x03\x04")
+
+# What lines of a kernel's log begin with: where several were pasted into one, each stands in its middle.
+_STAMP = re.compile(r"\[ {0,12}\d{1,10}\.\d{6}\]")
+_BEGINS = re.compile(
+    r'(?<=[\s>\]])(?=INFO: task |BUG: |task:\S{1,32} {1,20}state:|"echo 0 >|Call Trace:|</?TASK>|RIP: 0010:|CPU: \d'
+    r"|Modules linked in:|---\[ end)"
+    r"|(?<=[\s>])(?=(?:\? )?[A-Za-z_][\w.]{0,80}\+0x[0-9a-f]{1,8}/0x)(?<!\? )"
+)
+_LONG = 160
+
+
+class Cleaner:
+    """Gives the lines of which a line consists."""
+
+    def __init__(self) -> None:
+        # Whether the text is quoted-printable, and the beginning of a line that goes on in the next one.
+        self.quoted = False
+        self.begun = ""
+        # Lines of headers that may still come before base64 does; None outside of such a part.
+        self.headers: int | None = None
+        self.decoding = False
+        self.decoded = b""
+        # What cannot be read, for the reader to say.
+        self.trouble = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next line belongs to the last one."""
+        return bool(self.begun) or self.headers is not None
+
+    def clean(self, line: str) -> list[str]:
+        if self.headers is not None or "base64" in line:
+            decoded = self.decode(line.rstrip("\r"))
+            if decoded is not None:
+                return [part for each in decoded for part in self.clean_text(each)]
+        return self.clean_text(line)
+
+    def clean_text(self, line: str) -> list[str]:
+        if "=" in line or self.begun:
+            joined = self.unquote(line[:MAX_LINE])
+            if joined is None:
+                return []
+            line = joined
+        if "\x1b" in line:
+            line = _TERMINAL.sub("", line)
+        parts = [line]
+        if "<" in line and ("</" in line or "<br" in line or "<pre" in line or "<p>" in line or "<div" in line):
+            parts = [_TAGS.sub("", part) for part in _BREAKING.sub("\n", line).split("\n")]
+        if "&" in line:
+            # Some pages escape what is escaped.
+            parts = [html.unescape(html.unescape(part)) if _ENTITY.search(part) else part for part in parts]
+        if not all(map(str.isascii, parts)):
+            parts = [part.translate(_PLAIN).replace("0\u00d7", "0x") for part in parts]
+        if any("\r" in part for part in parts):
+            parts = [piece for part in parts for piece in part.split("\r")]
+        if len(line) > _LONG and line.count("\\n") < 3:
+            parts = [piece for part in parts for piece in split_lines(part)]
+        return [part[:MAX_LINE] for part in parts if part]
+
+    def unquote(self, line: str) -> str | None:
+        """A line of quoted-printable (RFC 2045) as it was; None if it goes on."""
+        bare = line.rstrip("\r")
+        if not self.quoted and ("quoted-printable" in bare or "=3D" in bare or _soft(bare)):
+            self.quoted = True
+        if not self.quoted:
+            return line
+        if bare.endswith("=") and not bare.endswith("=="):
+            self.begun = (self.begun + bare[:-1])[:MAX_LINE]
+            return None
+        line, self.begun = (self.begun + bare)[:MAX_LINE], ""
+        if "=" not in line:
+            return line
+        code = line.encode("utf-8", "replace")
+        return re.sub(rb"=([0-9A-F]{2})", lambda it: bytes([int(it[1], 16)]), code).decode(errors="replace")
+
+    def decode(self, line: str) -> list[str] | None:
+        """The lines that a line of a part in base64 (RFC 2045) ends; None if it is no line of such a part."""
+        if self.headers is None:
+            if "ransfer-" not in line or "ncoding: base64" not in line:
+                return None
+            self.headers, self.decoding, self.decoded = _MAX_HEADERS, False, b""
+            return []
+        if _BASE64.match(line) and (self.decoding or len(line) > 20):
+            return self.decode_line(line)
+        if self.decoding:
+            # Padding and a blank line, or the next part's mark, end it.
+            rest, self.headers, self.decoded = self.decoded, None, b""
+            return [rest.decode(errors="replace"), *([line] if line else [])]
+        self.headers -= 1
+        if self.headers < 0:
+            self.headers = None
+        return None
+
+    def decode_line(self, line: str) -> list[str]:
+        try:
+            data = base64.b64decode(line + "=" * (-len(line) % 4))
+        except (binascii.Error, ValueError):
+            return []
+        if not self.decoding and data.startswith(_PACKED):
+            self.trouble = "an attachment that is packed: save it, and give it as a file of its own"
+            self.headers = None
+            return []
+        self.decoding = True
+        *lines, rest = (self.decoded + data).split(b"\n")
+        self.decoded = rest[-MAX_LINE:]
+        return [it.decode(errors="replace").rstrip("\r") for it in lines]
+
+
+def split_lines(line: str) -> list[str]:
+    """The lines of a log that somebody pasted into one; the line itself if it is none of that kind."""
+    if line.count("] ") > 2 and len(stamps := list(_STAMP.finditer(line))) > 2:
+        # The same stands before each stamp as before the first: host and program.
+        before = re.split(r"(\d{1,20})", line[: stamps[0].start()])
+        if len(line) > 2 * stamps[0].end() and stamps[0].start() < 160:
+            pattern = "".join(r"\d{1,20}" if it.isdigit() else re.escape(it).replace(r"\ ", " {1,2}") for it in before)
+            places = [it.start() for it in re.finditer(pattern + _STAMP.pattern, line)]
+            if len(places) > 2:
+                return [line[one:two] for one, two in zip(places, [*places[1:], len(line)], strict=True)]
+    if line.count("+0x") > 2:
+        places = [0, *(it.start() for it in _BEGINS.finditer(line) if it.start())]
+        return [line[one:two] for one, two in zip(places, [*places[1:], len(line)], strict=True)]
+    return [line]
+
+
+def split_escaped(line: str) -> list[str]:
+    """Lines within a string of JSON or of a shell."""
+    if line.count("\\n") < 3:
+        return [line]
+    return [piece for piece in line.replace('\\"', '"').replace("\\t", " ").split("\\n") if piece]
+
+
+def _soft(line: str) -> bool:
+    """Whether the line ends in the middle, as quoted-printable lets lines of 76 characters do."""
+    return 72 <= len(line) <= 76 and line.endswith("=") and not line.endswith("==")
