@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from splvm.evidence.formats.kernlog import FindingKind, LogScanner, Report, Stage, fingerprint_of
@@ -224,7 +225,8 @@ class PasteScanner(LogScanner):
         """The reports that are whole, which are then forgotten."""
         whole = [report for report in self.reports if report is not self.open]
         self.reports = [report for report in self.reports if report is self.open]
-        self.counts = dict.fromkeys(FindingKind, 0)
+        for report in whole:
+            self.counts[report.kind] = 0
         return whole
 
 
@@ -247,12 +249,12 @@ _BY_THREAD = frozenset((FindingKind.HUNG_TASK, FindingKind.SOFT_LOCKUP))
 class Findings:
     """Complaints in the order of the text, each with its count."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropped: Counter[str]) -> None:
         self.found: dict[tuple[str, ...], PasteFinding] = {}
         # By kind and thread: the complaints of it that have a stack.
         self.of_thread: dict[tuple[str, str], list[tuple[str, ...]]] = {}
-        # Complaints of which there was no room to keep one.
-        self.dropped = 0
+        # Complaints that there was no room to keep, by what they are called.
+        self.dropped = dropped
 
     def add(self, finding: PasteFinding) -> None:
         """Count a complaint that is known, or keep it."""
@@ -269,11 +271,11 @@ class Findings:
         elif len(self.found) < MAX_FINDINGS:
             self.found[key] = finding
         else:
-            self.dropped += 1
+            self.dropped["complaints"] += 1
 
     def key_of_thread(self, finding: PasteFinding, who: str) -> tuple[str, ...]:
         """A thread that is stuck is one complaint as long as its stack is the same, or is not shown again."""
-        stacks = self.of_thread.setdefault((finding.kind, who), [])
+        stacks = self.of_thread.get((finding.kind, who), [])
         if finding.kind == FindingKind.SOFT_LOCKUP:
             # It runs, so that each of its stacks is another one.
             return (finding.kind, "", who)
@@ -281,23 +283,29 @@ class Findings:
         if not finding.frames:
             return stacks[0] if stacks else without
         if without in self.found and not self.found[without].frames:
-            stacks[:0] = [without]
+            self.of_thread[finding.kind, who] = [without, *stacks]
             return without
         key = (finding.kind, finding.fingerprint, who)
         for one in stacks:
             if self.found[one].fingerprint == finding.fingerprint:
                 return one
         if len(self.found) < MAX_FINDINGS:
-            stacks.append(key)
+            self.of_thread[finding.kind, who] = [*stacks, key]
         return key
 
     def add_report(self, report: Report, origin: Origin) -> None:
-        it = report.finding()
         comm, pid = origin.comm, origin.pid
-        if match := _TASK_TITLE.match(it.title) or _STUCK.search(it.title):
+        if match := _TASK_TITLE.match(report.title) or _STUCK.search(report.title):
             comm, pid = match["comm"], int(match["pid"])
-        elif not comm and (match := _COMM.match(it.title)):
+            who = f"{comm}:{pid}"
+            known = (report.kind, who) in self.of_thread or (report.kind, "", who) in self.found
+            if len(self.found) >= MAX_FINDINGS and not known:
+                # There is no room for it, so that nobody asks for its fingerprint.
+                self.dropped["complaints"] += 1
+                return
+        elif not comm and (match := _COMM.match(report.title)):
             comm = match["comm"]
+        it = report.finding()
         title = it.title
         if origin.victim and "process " not in title:
             title = f"{title[:MAX_TITLE]}; killed {origin.victim}"

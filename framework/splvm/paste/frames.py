@@ -207,10 +207,24 @@ _LOOSE = (
 )
 
 
+# Prompts, and words of commands that show a stack: a number behind them is a thread's, and they are no name.
+_PROMPT = re.compile(
+    r"(?:>>> |\.\.\. |\(gdb\) |(?:crash|drgn|sdb|kgdb|lldb)[\w.-]{0,20}> |\[?[\w.-]{1,32}@[^$#]{1,80}[$#] |[$#%] )+"
+)
+_COMMANDS = re.compile(
+    r"(?:print\()?(?:\w{1,20}\.)?(?:stack_trace|thread|find_task|crashed_thread|stack|task|set|bt|ps|trace|stacks?|pid|echo|cat|thread apply)"
+    r"\b(?: -[a-zA-Z]{1,8})*(?:[ (]{1,3}(?:prog, ?)?(?:pid[ =:]{1,3})?(?P<pid>\d{1,7}))?\b.{0,60}$"
+)
+
+
 def loose_head(line: str) -> Head | None:
     """Whose stack it is by the line before it; only for stacks that nothing else says it of."""
+    line = line.strip()[:240]
+    line = line[prompt.end() :] if (prompt := _PROMPT.match(line)) else line
+    if command := _COMMANDS.match(line):
+        return Head("stack", int(command["pid"]), "", "?") if command["pid"] else None
     for pattern in _LOOSE:
-        if match := pattern.match(line.strip()[:240]):
+        if match := pattern.match(line):
             found = match.groupdict()
             return Head("stack", int(found["pid"]), found["comm"] or "", found.get("state") or "?")
     return None

@@ -56,8 +56,7 @@ class Log:
         # Where the last report of a hung task began, and whether the first line of one is missing.
         self.hung_ordinal = -10
         self.headless = False
-        # Reports of hung tasks, and whether the kernel said that there are no more.
-        self.hung = 0
+        # Whether the kernel said that it reports no more hung tasks.
         self.silenced = False
         self.last_line = 1
 
@@ -138,8 +137,6 @@ class Log:
         if head.kind == "hung":
             self.complaints.scan(line)
             self.hung_ordinal = self.complaints.ordinal
-            self.hung += 1
-            self.threads.any_hung = True
         self.complaints.name(line, head.comm, head.pid)
         self.threads.take_head(line, head, within_report=self.complaints.choose(line).open is not None)
         if head.kind != "hung":
@@ -243,10 +240,10 @@ class Log:
     def finish(self) -> None:
         """The log is at its end."""
         self.complaints.finish()
-        if self.hung >= USUAL_WARNINGS and not self.silenced:
+        if self.threads.reports >= USUAL_WARNINGS and not self.silenced:
             self.into.findings.add_single(
                 PasteKind.HUNG_TASKS_SILENCED,
-                f"{self.hung} reports of hung tasks: after {USUAL_WARNINGS} the kernel prints no more"
+                f"{self.threads.reports} reports of hung tasks: after {USUAL_WARNINGS} the kernel prints no more"
                 " unless kernel.hung_task_warnings says so",
                 "",
                 None,

@@ -20,7 +20,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("pool or dataset", r"\broot=(?:ZFS=|zfs:)[^\s/]{1,100}/(?:ROOT/)?([^\s/@]{3,100})"),
     ("user", r"/(?:home|Users)/([\w.-]{2,32})"),
     ("user", rf"\b(?:USER|LOGNAME|user|ruser|logname)[=:] ?({_USER})"),
-    ("user", rf"\bfor (?:user )?({_USER}) (?:from|by)\b"),
+    ("user", rf"\bfor (?:user )?({_USER}) from\b"),
     ("user", rf"^\[?({_USER})@{_MACHINE}[:\]~ ]"),
     ("host", rf"^\[?{_USER}@({_MACHINE}?)[: ][^\n]{{0,80}}[#$]"),
     ("host", rf"\bip=[\d.:]{{0,60}}:({_MACHINE}?):"),

@@ -77,6 +77,8 @@ class Reader:
         # Lines that were looked at, and whether they were too many.
         self.looked = 0
         self.tired = False
+        # What there was no room for in the inputs before this one.
+        self.dropped = +reading.dropped
 
     def read(self, stream: BinaryIO) -> None:
         """Read all of it.
@@ -154,6 +156,7 @@ class Reader:
         number, joined = block.number_of(at), 1
         parts = self.cleaner.clean(text)
         whole = len(parts) == 1 and not self.cleaner.waits and not self.cleaner.quoted
+        self.looked += max(0, len(parts) - 1)
         for part in parts:
             records = self.records.take(part)
             if records is not None:
@@ -301,6 +304,8 @@ class Reader:
         if self.used["splvm"]:
             count = count_of(self.used.pop("splvm"))
             self.into.complain(1, f"{count} of an answer of splvm's own, which is no evidence")
+        for what, count in (self.into.dropped - self.dropped).items():
+            self.into.complain(0, f"{count} {what} were not kept: there were too many")
         if not self.used and end > 0:
             self.into.complain(1, "nothing of a kind that is known here")
         for kind, lines in self.used.items():

@@ -36,7 +36,9 @@ class Reading:
     """All that was read."""
 
     inputs: list[Input] = field(default_factory=list)
-    findings: Findings = field(default_factory=Findings)
+    # What there was no room to keep, by what it is.
+    dropped: Counter[str] = field(default_factory=Counter)
+    findings: Findings = field(init=False)
     # Threads in the order of the text, each with its moment.
     threads: list[tuple[Thread, Moment | None]] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
@@ -51,8 +53,9 @@ class Reading:
     names: dict[str, str] = field(default_factory=dict)
     # Stacks of which nothing says whose they are.
     nameless: int = 0
-    # What there was no room to keep, by what it is.
-    dropped: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.findings = Findings(self.dropped)
 
     def complain(self, line: int, why: str) -> None:
         """Note what could not be read."""

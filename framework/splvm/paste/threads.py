@@ -12,6 +12,8 @@ from splvm.paste.moments import MAX_LOCKS, MAX_MOMENTS, MAX_TASKS, USUAL_TIMEOUT
 from splvm.paste.prefixes import Line
 from splvm.paste.reading import Reading
 
+# Reports of hung tasks of one machine whose threads are kept; the kernel prints ten, if nobody asks for more.
+MAX_HUNG = 5000
 # Lines in which two threads may be printed into each other.
 NEAR = 60
 NO_END = "its end is not in the text"
@@ -31,8 +33,8 @@ class Threads:
         self.moment: Moment | None = None
         # Where the list of tasks that comes is from; empty outside of one.
         self.sysrq = ""
-        # Whether a thread hung on this machine, and how long by pid.
-        self.any_hung = False
+        # Reports of hung tasks, and for how many seconds by pid.
+        self.reports = 0
         self.last_hung: dict[int, int] = {}
 
     @property
@@ -67,7 +69,8 @@ class Threads:
 
     def begin(self, line: Line, thread: Thread, head: Head, *, within_report: bool = False) -> None:
         self.open[line.caller] = thread
-        if len(self.into.threads) >= MAX_TASKS:
+        self.reports += thread.kind == "hung"
+        if len(self.into.threads) >= MAX_TASKS or (thread.kind == "hung" and self.reports > MAX_HUNG):
             self.into.dropped["threads"] += 1
             return
         moment = self.moment_for(line, thread, head, within_report=within_report)
@@ -98,7 +101,7 @@ class Threads:
 
     def moment_of_kernel(self, line: Line, thread: Thread, blocked_s: int, *, within_report: bool) -> Moment:
         hung = thread.kind == "hung"
-        source = "hung-task" if hung or within_report or self.any_hung else "tasks"
+        source = "hung-task" if hung or within_report or self.reports else "tasks"
         moment = self.moment
         if moment is None or moment.source != source:
             moment = self.begin_moment(source, line)
