@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from splvm.builds.variants import VARIANTS
+from splvm.cli.inputs import SILENCE_S, open_input
 from splvm.cli.options import (
     JsonOption,
     make_console,
@@ -18,11 +17,11 @@ from splvm.cli.options import (
 )
 from splvm.deadline import Deadline
 from splvm.dump.postmortem import describe_dump, examine_run
-from splvm.errors import EvidenceError, UsageError
+from splvm.errors import DeadlineExceeded, EvidenceError, UsageError
 from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.host.store import Store
 from splvm.log import note
-from splvm.paste.slabs import SORTS, never, parse_slabs
+from splvm.paste.slabs import SORTS, never, parse_slabs, series
 from splvm.record.reader import read_evidence
 from splvm.report.bundle import write_bundle
 from splvm.report.summary import plain, verdict_line
@@ -30,6 +29,9 @@ from splvm.report.tables import change_table, slab_table
 from splvm.run.prepare import PREPARE_BUDGET_S
 from splvm.scenarios.judged import judge_run
 from splvm.scenarios.table import SCENARIOS
+
+# What is read of a slab file.
+MAX_SLAB_BYTES = 64 << 20
 
 
 def judge(
@@ -96,7 +98,7 @@ def examine(
 
 
 def parse_slab(
-    file: Annotated[str, typer.Argument(help="A copy of /proc/spl/kmem/slab, or - for stdin.", metavar="FILE")],
+    file: Annotated[str, typer.Argument(help="A copy of /proc/spl/kmem/slab, a pipe, or - for stdin.", metavar="FILE")],
     as_json: JsonOption = False,
     sort: Annotated[str, typer.Option(help=f"Sort the caches by a column: {', '.join(SORTS)}.", metavar="COLUMN")] = "",
 ) -> None:
@@ -107,7 +109,10 @@ def parse_slab(
     if sort and sort not in SORTS:
         raise UsageError(f"--sort {sort}: no such column; there are {', '.join(SORTS)}")
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        with open_input(file) as stream:
+            data = stream.read(MAX_SLAB_BYTES)
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"reading {file}", SILENCE_S) from error
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
     try:
@@ -121,10 +126,10 @@ def parse_slab(
         console = make_console()
         for reading in readings:
             console.print(slab_table(reading.slab, sort))
-        for one, two in itertools.pairwise(readings):
+        for one, two in series(readings):
             console.print(change_table(one, two))
     against = [it for reading in readings for it in reading.contradictions]
-    against += [it for one, two in itertools.pairwise(readings) for it in never(one.slab, two.slab)]
+    against += [it for one, two in series(readings) for it in never(one.slab, two.slab)]
     for sentence in against:
         note(f"contradiction: {plain(sentence)}")
     if against:

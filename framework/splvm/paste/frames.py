@@ -212,7 +212,8 @@ _PROMPT = re.compile(
     r"(?:>>> |\.\.\. |\(gdb\) |(?:crash|drgn|sdb|kgdb|lldb)[\w.-]{0,20}> |\[?[\w.-]{1,32}@[^$#]{1,80}[$#] |[$#%] )+"
 )
 _COMMANDS = re.compile(
-    r"(?:print\()?(?:\w{1,20}\.)?(?:stack_trace|thread|find_task|crashed_thread|stack|task|set|bt|ps|trace|stacks?|pid|echo|cat|thread apply)"
+    r"(?:print\()?(?:\w{1,20}\.)?"
+    r"(?:stack_trace|find_task|crashed_thread|thread apply|thread|stacks?|task|set|bt|ps|trace|pid|echo|cat)"
     r"\b(?: -[a-zA-Z]{1,8})*(?:[ (]{1,3}(?:prog, ?)?(?:pid[ =:]{1,3})?(?P<pid>\d{1,7}))?\b.{0,60}$"
 )
 

@@ -187,7 +187,8 @@ def _pieces(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
             # What could be unpacked is given before the error.
             data = cast(io.BufferedReader, stream).read1(BLOCK)
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-            trouble, data = EvidenceError(f"it cannot be unpacked any further: {error}"), b""
+            what = error.strerror if isinstance(error, TimeoutError) else f"it cannot be read any further: {error}"
+            trouble, data = EvidenceError(what or "it cannot be read any further"), b""
         if not total and (charset := _charset(data)):
             decoder = codecs.getincrementaldecoder(charset)("replace")
         total += len(data)

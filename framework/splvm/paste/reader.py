@@ -79,6 +79,7 @@ class Reader:
         self.tired = False
         # What there was no room for in the inputs before this one.
         self.dropped = +reading.dropped
+        reading.files.begin(name)
 
     def read(self, stream: BinaryIO) -> None:
         """Read all of it.
@@ -263,9 +264,10 @@ class Reader:
         return ""
 
     def take_file(self, line: Line) -> str:
-        kind = self.into.files.take(line.number, line)
+        kind = self.into.files.take(line.number, line, self.log.before)
         if kind:
             self.log.threads.close()
+            self.log.before = ""
         return kind
 
     # The account
@@ -302,8 +304,8 @@ class Reader:
     def account(self, end: int) -> None:
         """Say what kinds of text the input has, and what is no evidence."""
         if self.used["splvm"]:
-            count = count_of(self.used.pop("splvm"))
-            self.into.complain(1, f"{count} of an answer of splvm's own, which is no evidence")
+            own = count_of(self.used.pop("splvm"))
+            self.into.complain(1, f"{own} of an answer of splvm's own, which is no evidence")
         for what, count in (self.into.dropped - self.dropped).items():
             self.into.complain(0, f"{count} {what} were not kept: there were too many")
         if not self.used and end > 0:
