@@ -1,7 +1,7 @@
 """What a mail, a page, a chat or a terminal did to the lines of a text, undone; one line may become several.
 
-Owns encodings of mail and HTML, marks of terminals, blanks and quotes that programs put in place of plain ones, and
-lines that were pasted into one. What stands before a message is for prefixes.py.
+Owns encodings of mail and HTML, marks of terminals, and blanks and quotes that programs put in place of plain ones.
+Lines that were broken or put together are for wrapping.py, what stands before a message for prefixes.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _TAGS = re.compile(
 _BREAKING = re.compile(r"</?(?:br|p|li|tr|div|pre|hr|blockquote)\b[^<>]{0,400}>", re.IGNORECASE | re.ASCII)
 _ENTITY = re.compile(r"&(?:lt|gt|amp|quot|nbsp|#\d{1,5}|#x[0-9a-fA-F]{1,5});")
 _ESCAPED = re.compile(r"=([0-9A-F]{2})")
-_TERMINAL = re.compile(r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4}[@-~]?|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)?|[ -~])?")
+_TERMINAL = re.compile(r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4}[@-~]?|[]_P^X][^\x07\x1b]{0,256}(?:\x07|\x1b\\)?|[ -~])?")
+_SHOWN = re.compile(r"\^\[\[[0-9;]{0,16}[mK]|\^M$")
+_BREAK = re.compile(r"[\r\x0b\x0c]")
 # Blanks of typography, quotes that are curly, marks that nobody sees.
 _PLAIN = {
     **dict.fromkeys((0xA0, 0x2002, 0x2003, 0x2007, 0x2009, 0x202F, 0x3000), " "),
@@ -36,15 +38,6 @@ _PLAIN = {
 }
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4}){1,256}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$|[A-Za-z0-9+/]{2,3}={1,2}$")
 _PACKED = (b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh", b"PK\x03\x04")
-
-# What lines of a kernel's log begin with: where several were pasted into one, each stands in its middle.
-_STAMP = re.compile(r"\[ {0,12}\d{1,10}\.\d{6}\]")
-_BEGINS = re.compile(
-    r'(?<=[\s>\]])(?=INFO: task |BUG: |task:\S{1,32} {1,20}state:|"echo 0 >|Call Trace:|</?TASK>|RIP: 0010:|CPU: \d'
-    r"|Modules linked in:|---\[ end)"
-    r"|(?<=[\s>])(?=(?:\? )?[A-Za-z_][\w.]{0,80}\+0x[0-9a-f]{1,8}/0x)(?<!\? )"
-)
-_LONG = 160
 
 
 class Cleaner:
@@ -74,6 +67,7 @@ class Cleaner:
         return self.clean_text(line)
 
     def clean_text(self, line: str) -> list[str]:
+        """The same of what is no part in base64."""
         if "=" in line or self.begun:
             joined = self.unquote(line[:MAX_LINE])
             if joined is None:
@@ -81,6 +75,9 @@ class Cleaner:
             line = joined
         if "\x1b" in line:
             line = _TERMINAL.sub("", line)
+        if "^" in line:
+            # As `cat -v` and `less` show them.
+            line = _SHOWN.sub("", line)
         parts = [line]
         if "<" in line and ("</" in line or "<br" in line or "<pre" in line or "<p>" in line or "<div" in line):
             parts = [_TAGS.sub("", part) for part in _BREAKING.sub("\n", line).split("\n")]
@@ -89,11 +86,9 @@ class Cleaner:
             parts = [html.unescape(html.unescape(part)) if _ENTITY.search(part) else part for part in parts]
         if not all(map(str.isascii, parts)):
             parts = [part.translate(_PLAIN).replace("0\u00d7", "0x") for part in parts]
-        if any("\r" in part for part in parts):
-            parts = [piece for part in parts for piece in part.split("\r")]
-        if len(line) > _LONG and line.count("\\n") < 3:
-            parts = [piece for part in parts for piece in split_lines(part)]
-        return [part[:MAX_LINE] for part in parts if part]
+        if any(_BREAK.search(part) for part in parts):
+            parts = [piece for part in parts for piece in _BREAK.split(part)]
+        return [part for part in parts if part]
 
     def unquote(self, line: str) -> str | None:
         """A line of quoted-printable (RFC 2045) as it was; None if it goes on."""
@@ -113,6 +108,7 @@ class Cleaner:
 
     def decode(self, line: str) -> list[str] | None:
         """The lines that a line of a part in base64 (RFC 2045) ends; None if it is no line of such a part."""
+        line = line.lstrip("> ")
         if self.headers is None:
             if "ransfer-" not in line or "ncoding: base64" not in line:
                 return None
@@ -142,29 +138,6 @@ class Cleaner:
         *lines, rest = (self.decoded + data).split(b"\n")
         self.decoded = rest[-MAX_LINE:]
         return [it.decode(errors="replace").rstrip("\r") for it in lines]
-
-
-def split_lines(line: str) -> list[str]:
-    """The lines of a log that somebody pasted into one; the line itself if it is none of that kind."""
-    if line.count("] ") > 2 and len(stamps := list(_STAMP.finditer(line))) > 2:
-        # The same stands before each stamp as before the first: host and program.
-        before = re.split(r"(\d{1,20})", line[: stamps[0].start()])
-        if len(line) > 2 * stamps[0].end() and stamps[0].start() < 160:
-            pattern = "".join(r"\d{1,20}" if it.isdigit() else re.escape(it).replace(r"\ ", " {1,2}") for it in before)
-            places = [it.start() for it in re.finditer(pattern + _STAMP.pattern, line)]
-            if len(places) > 2:
-                return [line[one:two] for one, two in zip(places, [*places[1:], len(line)], strict=True)]
-    if line.count("+0x") > 2:
-        places = [0, *(it.start() for it in _BEGINS.finditer(line) if it.start())]
-        return [line[one:two] for one, two in zip(places, [*places[1:], len(line)], strict=True)]
-    return [line]
-
-
-def split_escaped(line: str) -> list[str]:
-    """Lines within a string of JSON or of a shell."""
-    if line.count("\\n") < 3:
-        return [line]
-    return [piece for piece in line.replace('\\"', '"').replace("\\t", " ").split("\\n") if piece]
 
 
 def _soft(line: str) -> bool:

@@ -96,12 +96,16 @@ def frames_of(message: str) -> tuple[Frame, ...] | None:
             return ()
         if match := _DECODED.match(message):
             return (Frame(match["function"], match["guess"] is not None),)
-    if message[:2] == "[<" and _ADDRESS_ONLY.match(message):
+    if message[:1] == "[" and _ADDRESS_ONLY.match(message):
         return ()
     return None
 
 
-_ADDRESS_ONLY = re.compile(r"\[<[0-9a-fx]{1,18}>\]\s{0,2}(?:0x[0-9a-f]{1,16}(?:/0x[0-9a-f]{1,16})?)?\s*$", re.ASCII)
+_ADDRESS_ONLY = re.compile(
+    r"(?:\[<[0-9a-fx]{1,18}>\]|(?:\[[0-9a-f]{8,16}\] ){2}0x)\s{0,2}(?:(?:0x)?[0-9a-f]{1,16}(?:/0x[0-9a-f]{1,16})?)?"
+    r"(?: \(unreliable\))?\s*$",
+    re.ASCII,
+)
 
 
 def program_counter(message: str) -> str:

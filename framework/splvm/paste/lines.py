@@ -25,6 +25,8 @@ BLOCK = 1 << 20
 # Bytes that a packed input may unpack to.
 MAX_UNPACKED = 4 << 30
 
+# A shorter piece waits for the next one, so that few reports are cut in two.
+LEAST = BLOCK >> 2
 # Bytes of a text that is written backwards and read as a whole.
 MAX_TURNED = 8 << 20
 
@@ -98,8 +100,13 @@ HINTS = (
 # The lines around the head of a stack: in a text that is written backwards they have changed their places.
 _TRACE_HEAD = re.compile(r"Call [Tt]race:|<TASK>")
 _TRACE_HEAD_BYTES = re.compile(rb"Call [Tt]race:|<TASK>")
-_ABOVE = re.compile(r"task:|Call [Tt]race:|Tainted|Comm: |INFO: |BUG: |hung_task_timeout|R[IS]P: |WARNING: ")
-_BELOW = re.compile(r"\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[[\w ()]{1,40}\])?\W{0,4}$|<TASK>")
+_ABOVE = re.compile(
+    r"task:|Call [Tt]race:|Tainted|Comm: |INFO: |BUG: |hung_task_timeout|R[IS]P: |WARNING: "
+    r"| [DRS] .{0,60} 0x[0-9a-f]{8}\s*$|(?:[0-9a-f]{16}\s{1,3}){2}"
+)
+_BELOW = re.compile(
+    r"\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[[\w ()]{1,40}\]| \(unreliable\)){0,2}\W{0,4}$|\(unreliable\)\s*$|<TASK>"
+)
 _REPORT = re.compile(rb"INFO: task |BUG: |Kernel panic - |WARNING: CPU|[sS]ys[rR]q ?: ")
 # Lines at the end of a block that may belong to the next one, where a text is written backwards.
 _MAX_CARRIED = 400
@@ -149,8 +156,10 @@ def read_blocks(stream: BinaryIO) -> Iterator[Block]:
     """
     number, rest, backwards = 1, b"", None
     for data, total in _pieces(stream):
-        data = rest + data
+        data = rest + _plain(data)
         cut = data.rfind(b"\n") + 1 or len(data) * (len(data) >= BLOCK)
+        if len(data) < LEAST and total > 0:
+            cut = 0
         if backwards is None and _TRACE_HEAD_BYTES.search(data):
             backwards = is_backwards(data.decode("utf-8", "replace").split("\n"))
         if backwards:
@@ -237,6 +246,17 @@ def _carried(data: bytes, end: int) -> int:
             return at if begin else end
         at = begin
     return end
+
+
+# What stands for a blank or for a letter, and hides words that are looked for.
+_HIDING = ((b"\xc2\xa0", b" "), (b"&nbsp;", b" "), (b"0\xc3\x97", b"0x"))
+
+
+def _plain(data: bytes) -> bytes:
+    for hidden, plain in _HIDING:
+        if hidden in data:
+            data = data.replace(hidden, plain)
+    return data
 
 
 def _is_dull(data: bytes, end: int) -> bool:

@@ -59,10 +59,12 @@ class Log:
         # Whether the kernel said that it reports no more hung tasks.
         self.silenced = False
         self.last_line = 1
+        # Whether the last line was taken for a report's only because it came where more of it was expected.
+        self.weak = False
 
     def take(self, line: Line) -> str:
         """Take a message of the kernel's."""
-        self.last_line = line.number
+        self.last_line, self.weak = line.number, False
         kind = self.take_stack(line) or self.take_heading(line) or self.take_event(line) or self.take_report(line)
         return kind
 
@@ -235,7 +237,8 @@ class Log:
         if now is not was and now is not None:
             self.threads.close()
             return "log"
-        return "log" if was is not None and now is was and was.stage is Stage.PREAMBLE else ""
+        self.weak = was is not None and now is was and was.stage is Stage.PREAMBLE
+        return "log" if self.weak else ""
 
     def finish(self) -> None:
         """The log is at its end."""

@@ -33,6 +33,7 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("blanks", r"[ \t\u00a0]{1,400}"),
     ("quote", r"(?:>[ \t]?){1,20}"),
     ("table", r"\|[ \t]{1,8}"),
+    ("fence", r"`{3,10}(?:[a-z]{1,10}(?=\s{0,8}$))?"),
     ("boot", rf"\[[ ]{{0,12}}(?P<boot_s>\d{{1,10}}\.\d{{1,9}}){_LAG}\][ ]?"),
     ("delta", r"\[[ ]{0,12}\+(?P<delta_s>\d{1,8}\.\d{1,9})\][ ]?"),
     ("lag", r"\[<[ ]{0,12}(?P<lag_s>\d{1,8}\.\d{1,9})>\][ ]?"),
@@ -42,7 +43,7 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("decoded", rf"(?:kern|user|mail|daemon|auth|syslog|local\d)[ ]{{0,6}}:(?:{_LEVEL})[ ]{{0,6}}:[ ]?"),
     (
         "kmsg",
-        r"\d{1,6},\d{1,20},(?P<kmsg_us>\d{1,20}),[-c+](?:,caller=(?P<kcaller>[TC]\d{1,10}))?[^;\n]{0,80};",
+        r"(?:\d[\w.+~-]{2,63},)?\d{1,6},\d{1,20},(?P<kmsg_us>\d{1,20}),[-c+](?:,caller=(?P<kcaller>[TC]\d{1,10}))?[^;\n]{0,80};",
     ),
     ("weekday", r"[^\W\d_]{2,10}\.?[ ](?=\d{4}-\d\d-\d\d[ T])"),
     (
@@ -68,13 +69,14 @@ FORMS: tuple[tuple[str, str], ...] = (
 _FORMS = {name: re.compile(pattern) for name, pattern in FORMS}
 # Which forms a line may begin with, by its first character: most lines have a few only.
 _ONLY_AFTER_TIME = frozenset(("host", "unit"))
-_UNSTAMPED = frozenset(("blanks", "quote", "table", "number", "file"))
+_UNSTAMPED = frozenset(("blanks", "quote", "table", "fence", "number", "file"))
 _BRACKET = ("boot", "delta", "human", "caller", "lag")
 _BY_FIRST: dict[str, tuple[str, ...]] = {
     "[": _BRACKET,
     "<": ("level",),
     ">": ("quote",),
     "|": ("table",),
+    "`": ("fence",),
     " ": ("blanks",),
     "\t": ("blanks",),
     "\u00a0": ("blanks",),
@@ -82,13 +84,22 @@ _BY_FIRST: dict[str, tuple[str, ...]] = {
 _DIGIT = ("kmsg", "rfc5424", "iso", "syslog", "day first", "clock", "unix", "number", "kernel", "host", "unit", "file")
 _OTHER = ("kernel", "syslog", "decoded", "weekday", "host", "unit", "file")
 # What quotes, `cat -A` and tags leave behind a frame or a mark.
-_TAILS = frozenset("`\"$>'")
-_TAIL = re.compile(r"(?<=[\w\]):>])(?:</[a-z]\w{0,12}>|[`\"'])\s*$|\$$")
+_TAILS = frozenset("`\"$>',}")
+_LIST_ENDS = ("']", '"]')
+_TAIL = re.compile(r"(?<=[\w\]):>.])(?:</[a-z]\w{0,12}>|[`\"',][`\"', \]]{0,6}|\{(?:code|noformat|quote)\})\s*$|\$$")
 
 # What a complaint begins with, wherever in a line it stands.
 _CORE = re.compile(
     r"INFO: task [^\s:]\S{0,40}:\d{1,10} blocked|BUG: (?:kernel|unable|KASAN|soft|KFENCE|workqueue)|Kernel panic - not"
     r"|Call [Tt]race:|(?:sysrq|SysRq ?): Show|PANIC at |VERIFY\d?\(|WARNING: CPU: |task:\S{1,40}\s{1,20}state:[A-Z]"
+)
+# A frame behind a word that says nothing, and words that say that it is none.
+_FRAME = re.compile(
+    r"(?P<junk>[\w|<>*/.-]{1,40}\s{1,4})(?P<frame>(?:\(?\[<?[0-9a-f]{1,18}>?\] {1,2}){0,2}"
+    r"(?:\? )?[A-Za-z_][\w.]{1,80}\+0x[0-9a-f]{1,8}/0x)"
+)
+_NO_JUNK = frozenset(
+    ("at", "lr", "pc", "in", "from", "by", "LR", "NIP", "PC", "is", "of", "to", "->", "=>", "on", "and")
 )
 _END_OF_HUNG = re.compile(r"blocked (?:in I/O wait )?for more than \d{1,9} seconds\.")
 # Words before it are a sentence, and no prefix.
@@ -103,16 +114,24 @@ class Learned:
         self.prefix: re.Pattern[str] | None = None
         self.suffix = ""
 
-    def learn(self, line: str) -> bool:
-        """Whether a complaint stands in the middle of the line, so that what is before it is a prefix."""
-        core = _CORE.search(line[: MAX_LEARNED + 200])
+    def learn(self, line: str, message: str, *, weak: bool = False) -> bool:
+        """Whether a complaint or a frame stands in the middle of the line, so that what is before it is a prefix.
+
+        :param message: the line without the prefixes that are known.
+        :param weak: what stands in the middle of it may be part of a report: only a frame counts.
+        """
+        core = None if weak else _CORE.search(line[: MAX_LEARNED + 200])
+        if core is None and (frame := _FRAME.match(message)) and frame["junk"].strip() not in _NO_JUNK:
+            core = re.compile(re.escape(frame["frame"])).search(line)
         if core is None or not 0 < core.start() <= MAX_LEARNED:
             return False
         before = line[: core.start()]
         if _SENTENCE.search(before) or not before.strip():
             return False
-        parts = re.split(r"(\d{1,20})", before.rstrip(" "))
-        self.prefix = re.compile("".join(r"\d{1,20}" if part.isdigit() else re.escape(part) for part in parts))
+        parts = re.split(r"(\d{1,20}|\s{1,20})", before.rstrip(" "))
+        self.prefix = re.compile(
+            "".join(r"\d{1,20}" if it.isdigit() else r"\s{0,20}" if it.isspace() else re.escape(it) for it in parts)
+        )
         end = _END_OF_HUNG.search(line)
         self.suffix = line[end.end() :].rstrip() if end and len(line) - end.end() < 20 else self.suffix
         return True
@@ -186,7 +205,7 @@ class Stripper:
             if line.program:
                 break
         message = text[at:]
-        if message[-1:] in _TAILS and (tail := _TAIL.search(message)):
+        if (message[-1:] in _TAILS or message[-2:] in _LIST_ENDS) and (tail := _TAIL.search(message)):
             message = message[: tail.start()]
         line.message = message if message.isprintable() else message.translate(_CONTROL)
         return line

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from splvm.errors import EvidenceError
-from splvm.paste.cleaning import Cleaner, split_escaped
+from splvm.paste.cleaning import MAX_LINE, Cleaner
 from splvm.paste.frames import frames_of, head_of
 from splvm.paste.lines import Block, read_blocks
 from splvm.paste.logs import Log
@@ -23,6 +23,7 @@ from splvm.paste.names import note_names
 from splvm.paste.prefixes import Learned, Line, Stripper
 from splvm.paste.reading import Input, Reading
 from splvm.paste.records import Record, RecordReader
+from splvm.paste.wrapping import Joiner, fill_of, is_half, split_escaped, split_lines
 
 # Lines that say nothing and may still stand within a report, and within one of a crash.
 PATIENCE = 60
@@ -36,17 +37,12 @@ _MAX_ASKED = 200
 # of nothing but the beginnings of complaints takes no longer than a log does.
 LEAST_LINES = 100_000
 BYTES_PER_LINE = 30
+# A shorter line is no several ones.
+_LONG = 80
 # What a line of a kind costs besides.
 _COSTS = {"log": 2, "slab": 2}
 # Names of machines kept of a text.
 MAX_HOSTS = 100
-# A line that is longer was not broken by a mailer, and one that would have had room for the next word was not either.
-_WRAPPED = range(64, 133)
-_MAX_JOINED = 4
-_HALF_TASK = re.compile(r"task:\S.{0,64}?\s{1,20}state:[A-Za-z?]", re.ASCII)
-_HALF_HUNG = re.compile(
-    r"INFO: task (?:(?! blocked).){1,60}?:\d{1,10}(?: blocked| blocked for| blocked for more)?\s*$", re.ASCII
-)
 
 
 class Reader:
@@ -56,9 +52,12 @@ class Reader:
         self.name = name
         self.into = reading
         self.cleaner = Cleaner()
+        # For what is within records.
+        self.plain = Cleaner()
         self.records = RecordReader()
         self.stripper = Stripper()
         self.learned = Learned()
+        self.joiner = Joiner()
         # The logs of this input by the name of the machine, and the one that a line without a name is for.
         self.logs: dict[str, Log] = {"": Log(reading)}
         self.log = self.logs[""]
@@ -77,7 +76,8 @@ class Reader:
         # Lines that were looked at, and whether they were too many.
         self.looked = 0
         self.tired = False
-        # What there was no room for in the inputs before this one.
+        # Moments of the inputs before this one, and what there was no room for in them.
+        self.moments_before = len(reading.moments)
         self.dropped = +reading.dropped
         reading.files.begin(name)
 
@@ -132,17 +132,16 @@ class Reader:
         """Where to begin to read for the sake of a line: its record may have begun before it."""
         lines = block.lines
         self.log.before = next((it for it in reversed(lines[max(0, at - 3) : at]) if it.strip()), "")
-        text = lines[at]
-        if "MESSAGE" in text[:24] or '"' in text[:24]:
+        begin = at
+        if "MESSAGE" in lines[at][:24] or '"' in lines[at][:24]:
             for place in range(at - 1, max(-1, at - 60), -1):
-                before = lines[place].strip()
-                if not before or before[0] in "{}[]" or "[s=" in before:
-                    return place + (not before)
-                if len(before) > 4000:
+                before = lines[place][:4000].strip()
+                if not before or ("=" not in before and '"' not in before and before[0] not in "{}[]"):
                     break
-                if "=" not in before and '"' not in before:
+                begin = place
+                if before[0] in "{}[]" or "[s=" in before:
                     break
-        return at
+        return begin
 
     def tire(self, number: int) -> None:
         """Leave out the rest of a block that has too many lines for its size."""
@@ -155,8 +154,10 @@ class Reader:
         """Read a line, and give how many lines of the block it is made of."""
         self.patience -= 1
         number, joined = block.number_of(at), 1
+        if "] " in text and (joined := fill_of(block.lines, at)) > 1:
+            text = " ".join(block.lines[at : at + joined])
         parts = self.cleaner.clean(text)
-        whole = len(parts) == 1 and not self.cleaner.waits and not self.cleaner.quoted
+        whole = joined == len(parts) == 1 and not (self.cleaner.waits or self.cleaner.quoted or block.backwards)
         self.looked += max(0, len(parts) - 1)
         for part in parts:
             records = self.records.take(part)
@@ -165,42 +166,44 @@ class Reader:
                 self.take_records(number, records, block)
                 continue
             self.record_from = 0
-            for piece in split_escaped(part):
+            pieces = [part]
+            if len(part) > _LONG:
+                pieces = [it[:MAX_LINE] for piece in split_escaped(part) for it in split_lines(piece)]
+                self.looked += len(pieces) - 1
+            for piece in pieces:
                 rest = self.learned.strip(piece)
-                line = self.stripper.strip(piece if rest is None else rest)
+                line = self.strip(piece, rest)
                 line.number = number
-                joined = self.join(block, at, text, line) if whole else 1
+                if whole and len(pieces) == 1:
+                    joined = self.joiner.join(block.lines, at, line)
                 self.take_piece(line, piece, block, learn=rest is None)
         if self.cleaner.trouble:
             self.into.complain(number, self.cleaner.trouble)
             self.cleaner.trouble = ""
         return joined
 
-    def join(self, block: Block, at: int, text: str, line: Line) -> int:
-        """Put the rest of a line that a mailer broke behind it; how many lines it is made of."""
-        joined, width = 1, len(text.rstrip())
-        while line.stamped and joined < _MAX_JOINED and at + joined < len(block.lines) and not block.backwards:
-            after = block.lines[at + joined].strip()
-            if not after or width > _WRAPPED.stop or after[:3] == text[:3] or after[:1] in "[<{-":
-                break
-            word = after.split(" ", 1)[0]
-            if width + 1 + len(word) < _WRAPPED.start or not self.goes_on(line, after):
-                break
-            line.message = f"{line.message} {after}".strip()
-            joined, width = joined + 1, len(after)
-        return joined
-
-    def goes_on(self, line: Line, after: str) -> bool:
-        """Whether a line is the rest of the one before, and not one of its own."""
-        if frames_of(after) is not None or head_of(after) is not None or after.startswith(("Call ", "<", "#")):
-            return line.message.strip() in ("", "?")
-        return not Stripper().strip(after).stamped
+    def strip(self, piece: str, rest: str | None) -> Line:
+        """The message of a line, of which `rest` comes behind a prefix that was learned."""
+        if rest is None:
+            return self.stripper.strip(piece)
+        line = self.stripper.strip(rest)
+        if not line.stamped:
+            # What was learned may have in it what is known.
+            known = self.stripper.strip(piece)
+            line.time, line.time_s, line.elapsed_s = known.time, known.time_s, known.elapsed_s
+            line.host, line.caller, line.stamped = known.host, known.caller, known.stamped
+        return line
 
     def take_records(self, number: int, records: list[Record], block: Block) -> None:
         """Take the messages of records that are whole."""
         for record in records:
             outer = self.stripper.strip(record.before) if record.before.strip() else Line("")
-            line = self.stripper.strip(record.message)
+            message = (
+                "".join(self.plain.clean_text(record.message)[:1])
+                if not record.message.isprintable()
+                else record.message
+            )
+            line = self.stripper.strip(message)
             line.number = number
             if line.time_s is None and (record.time or outer.time):
                 line.time = record.time or outer.time
@@ -220,8 +223,9 @@ class Reader:
             self.patience = max(self.patience, 2)
             return
         kind = self.take(line)
-        if not kind and learn and not line.program and self.learned.learn(piece):
-            again = self.stripper.strip(self.learned.strip(piece) or "")
+        weak = self.log.weak
+        if (not kind or weak) and learn and not line.program and self.learned.learn(piece, line.message, weak=weak):
+            again = self.strip(piece, self.learned.strip(piece))
             again.number = line.number
             kind = self.take(again)
         if kind:
@@ -246,6 +250,8 @@ class Reader:
             if "" in self.logs:
                 # Lines without a name are of the first machine that is named.
                 self.logs[host] = self.logs.pop("")
+                for moment in self.into.moments[self.moments_before :]:
+                    moment.host = moment.host or host
             elif len(self.logs) < MAX_HOSTS:
                 self.logs[host] = Log(self.into)
         self.log = self.logs.get(host) or next(reversed(self.logs.values()))
@@ -314,13 +320,6 @@ class Reader:
             self.into.inputs.append(Input(self.name, kind, lines))
         if not self.used:
             self.into.inputs.append(Input(self.name, "unknown", 0))
-
-
-def is_half(message: str) -> bool:
-    """Whether a mailer broke this line before the number of the thread."""
-    if message[:5] == "task:" and _HALF_TASK.match(message):
-        return "pid:" not in message or message.rstrip().endswith("pid:")
-    return message[:10] == "INFO: task" and _HALF_HUNG.match(message) is not None
 
 
 def count_of(lines: int) -> str:

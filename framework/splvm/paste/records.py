@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 # The same thing under the names that different programs give it; the first that is there counts.
 _MESSAGES = ("MESSAGE", "message", "msg", "log", "textPayload", "short_message", "@message", "_raw", "line", "content")
+_OUTPUTS = ("stdout", "stderr")
 _HOSTS = ("_HOSTNAME", "hostname", "host", "node")
 _PROGRAMS = ("SYSLOG_IDENTIFIER", "_COMM", "program", "appname", "ident")
 _BOOT_US = ("_SOURCE_BOOTTIME_TIMESTAMP", "_SOURCE_MONOTONIC_TIMESTAMP", "__MONOTONIC_TIMESTAMP")
@@ -147,7 +148,7 @@ def _records(value: object, before: str, depth: int = 0) -> Iterator[Record]:
             yield from _records(each, before, depth + 1)
     if not isinstance(value, dict):
         return
-    message = next((value[name] for name in _MESSAGES if name in value), None)
+    message = next((value[name] for name in (*_MESSAGES, *_OUTPUTS) if name in value), None)
     if isinstance(message, list) and message and isinstance(message[0], int):
         message = _text_of(message)
     if isinstance(message, str):

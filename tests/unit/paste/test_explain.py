@@ -269,7 +269,7 @@ def test_every_sort() -> None:
         ("snapshot vault/home/jane@daily-1 is", "snapshot <pool or dataset> is"),
         ("root=ZFS=rpool/ROOT/mine ro", "root=ZFS=<pool or dataset> ro"),
         ("vault/vm-disk and vault", "<pool or dataset> and <pool or dataset>"),
-        ("jane ran /home/jane/x and smbd-jane", "<user> ran <path> and smbd-<user>"),
+        ("jane ran /srv/jane/x and smbd-jane", "<user> ran <path> and smbd-<user>"),
         ("on box.example.org and box", "on <host> and <host>"),
         ("nfs: server filer not responding", "nfs: server <host> not responding"),
         ("UUID 2f1a7c3e-0b1d-4c55-9a57-0123456789ab", "UUID <UUID>"),
