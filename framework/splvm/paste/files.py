@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 
 from splvm.paste.prefixes import Line
-from splvm.paste.slabs import SlabReader, label_of
+from splvm.paste.slabs import SlabReader, label_of, time_of
 
 # Kinds that have a head, and what their rows are like.
 _HEADS: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -60,7 +60,8 @@ class FileReader:
         message = line.message
         if "0x" in message or "---" in message or message[:4] == "name" or self.slabs.half:
             label = line.host or (label_of(before) if before else "") or self.source
-            if self.slabs.take(number, message, line.time, label):
+            time = line.time or (time_of(Line(before)) if before else "")
+            if self.slabs.take(number, message, time, label):
                 return "slab"
         if "/proc/spl" in message and _SLAB_COMMAND.match(message):
             return "slab"

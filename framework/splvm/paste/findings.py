@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 from splvm.evidence.formats.kernlog import FindingKind, LogScanner, Report, Stage, fingerprint_of
 
-# Different complaints kept of a text.
+# Different complaints kept of a text, and of one kind, so that each kind has room.
 MAX_FINDINGS = 2000
+MAX_OF_KIND = 1000
 MAX_TITLE = 300
 
 
@@ -182,7 +183,7 @@ MAX_STEP_S, MAX_CRASH_S = 1.0, 10.0
 
 def is_own_answer(message: str) -> bool:
     """Whether splvm printed this, so that it is second-hand."""
-    return message[:3] in _OWN_BEGINS and _OWN.match(message) is not None
+    return message.removeprefix("- ")[:3] in _OWN_BEGINS and _OWN.match(message) is not None
 
 
 class PasteScanner(LogScanner):
@@ -253,8 +254,12 @@ class Findings:
         self.found: dict[tuple[str, ...], PasteFinding] = {}
         # By kind and thread: the complaints of it that have a stack.
         self.of_thread: dict[tuple[str, str], list[tuple[str, ...]]] = {}
+        self.kinds: Counter[str] = Counter()
         # Complaints that there was no room to keep, by what they are called.
         self.dropped = dropped
+
+    def has_room(self, kind: str) -> bool:
+        return self.kinds[kind] < MAX_OF_KIND and len(self.found) < MAX_FINDINGS
 
     def add(self, finding: PasteFinding) -> None:
         """Count a complaint that is known, or keep it."""
@@ -268,8 +273,9 @@ class Findings:
                 # What was reported without a stack has one now.
                 known = replace(known, frames=finding.frames, fingerprint=finding.fingerprint)
             self.found[key] = replace(known, count=known.count + finding.count)
-        elif len(self.found) < MAX_FINDINGS:
+        elif self.has_room(finding.kind):
             self.found[key] = finding
+            self.kinds[finding.kind] += 1
         else:
             self.dropped["complaints"] += 1
 
@@ -289,7 +295,7 @@ class Findings:
         for one in stacks:
             if self.found[one].fingerprint == finding.fingerprint:
                 return one
-        if len(self.found) < MAX_FINDINGS:
+        if self.has_room(finding.kind):
             self.of_thread[finding.kind, who] = [*stacks, key]
         return key
 
@@ -299,7 +305,7 @@ class Findings:
             comm, pid = match["comm"], int(match["pid"])
             who = f"{comm}:{pid}"
             known = (report.kind, who) in self.of_thread or (report.kind, "", who) in self.found
-            if len(self.found) >= MAX_FINDINGS and not known:
+            if not known and not self.has_room(report.kind):
                 # There is no room for it, so that nobody asks for its fingerprint.
                 self.dropped["complaints"] += 1
                 return

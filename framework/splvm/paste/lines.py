@@ -188,13 +188,14 @@ def _pieces(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
     :raises EvidenceError: when it cannot be unpacked.
     """
-    stream = open_packed(stream)
     decoder, total = None, 0
+    packed: BinaryIO | None = None
     trouble: EvidenceError | None = None
     while True:
         try:
             # What could be unpacked is given before the error.
-            data = cast(io.BufferedReader, stream).read1(BLOCK)
+            packed = packed or open_packed(stream)
+            data = cast(io.BufferedReader, packed).read1(BLOCK)
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
             what = error.strerror if isinstance(error, TimeoutError) else f"it cannot be read any further: {error}"
             trouble, data = EvidenceError(what or "it cannot be read any further"), b""

@@ -217,6 +217,8 @@ class Reader:
         if self.half:
             line.message, self.half = f"{self.half} {line.message}", ""
         if not line.message:
+            # A time alone, as date(1) prints it above what comes.
+            self.log.before = piece if line.time else self.log.before
             return
         if is_half(line.message):
             self.half = line.message[:400]

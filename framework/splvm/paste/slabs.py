@@ -70,6 +70,7 @@ class Reading:
 
 # What the columns are called, and a line of nothing but cells: the rest of one that a mailer broke.
 _NAMES = frozenset(["name", "flags", "size", "alloc", "slabsize", "objsize", "total", "max", "emerg", "dlock"])
+_BEGUN = re.compile(r"\s{0,20}[A-Za-z][\w().-]{1,60}\s{1,60}0x[0-9a-f]{3,8}(?:\s{1,30}(?:\d{1,20}|-)){0,1}\s*$")
 _CELLS = re.compile(r"\s{0,20}(?:(?:\d{1,20}|-)(?:\s{1,30}|$)){1,14}\s*$")
 
 
@@ -99,12 +100,15 @@ class SlabReader:
             return False
         if self.half and self.join(line, words, time):
             return True
-        if words[:2] == ["name", "flags"] and "size" in words:
+        if words[:2] == ["name", "flags"] and _NAMES.issuperset(words):
             self.begin(words, time, label)
             self.half, self.half_at = line, number
             return True
         if "---" in words[0] and is_group_line(words):
             self.begin((), time, label)
+            return True
+        if self.layout is not None and len(words) < 4 and _BEGUN.match(line):
+            self.half, self.half_at = line, number
             return True
         if len(words) < 4 or not _may_be_row(words):
             return False
@@ -231,7 +235,7 @@ def parse_slabs(text: str) -> tuple[Reading, ...]:
     for number, line in enumerate(lines, 1):
         for part in cleaner.clean(line):
             it = stripper.strip(part[:4000])
-            time = _time_of(it) or time
+            time = time_of(it) or time
             if reader.take(number, it.message, time, it.host or label):
                 last, label = number, ""
             else:
@@ -251,7 +255,7 @@ def parse_slabs(text: str) -> tuple[Reading, ...]:
     return tuple(reader.readings)
 
 
-def _time_of(line: Line) -> str:
+def time_of(line: Line) -> str:
     """A time that stands before a reading or in the line, as date(1) prints it."""
     if line.time:
         return line.time
