@@ -97,6 +97,7 @@ parameters() {
             { read -r value < "$file"; } 2> /dev/null && echo "$module.${file##*/}=$value"
         done
     done
+    return 0
 }
 
 ask() {

@@ -45,8 +45,9 @@ class FileReader:
     # Tasks of taskqs that ran: the pid of the thread, and the function.
     active: list[tuple[int, str]] = field(default_factory=list)
     section: str = ""
-    # What the input is called, if that names a machine.
+    # What the input is called, if that names a machine, and whether the collector wrote what comes.
     source: str = ""
+    collected: bool = False
 
     def begin(self, name: str) -> None:
         """Another input comes."""
@@ -78,11 +79,13 @@ class FileReader:
             return "dbgmsg"
         if message[:6] == "splvm:" and _SECTION.match(message):
             self.section = ""
+            # What stands between is said by programs that need no explanation.
+            self.collected = not message.startswith("splvm: end collector")
             return "collector"
-        return ""
+        return "collector" if self.collected else ""
 
     def finish(self) -> None:
         """The text is at its end."""
         self.slabs.finish()
         self.slabs.layout = None
-        self.section = ""
+        self.section, self.collected = "", False

@@ -85,7 +85,7 @@ _SINGLE: tuple[tuple[str, str], ...] = (
         r"|error: )"
         r"|(?:sd|scsi|sr|ses|st) [\d:]{3,24}: (?:\[\w{1,12}\] )?.{0,60}?(?:FAILED Result"
         r"|Sense Key : (?:Medium|Hardware|Aborted)|timing out command|rejecting I/O|task abort|Device offlined|reset)"
-        r"|(?:mpt[23]sas|megaraid_sas|aacraid|hpsa|virtio_blk).{0,120}?(?:log_info|abort|reset|fault|offline|timeout)"
+        r"|(?:mpt[23]sas|megaraid_sas|aacraid|hpsa|virtio_blk).{0,120}?(?:log_info|abort|\breset|\bfault|offline|\btimeout)"
         r"|usb [\d.-]{1,20}: (?:USB disconnect|reset \w{1,16}-speed|device not accepting)"
         r"|.{0,40}?zio pool=\S{1,256} vdev=\S{1,256} error=\d{1,4} "
         r"|nvme\d{0,4}(?:n\d{1,4})?: .{0,80}?(?:timeout|aborting|I/O Error|controller is down)",
@@ -161,6 +161,9 @@ def single_finding(message: str) -> str | None:
     if not _has(message, _SINGLE_WORDS):
         return None
     match = _SINGLES.match(message)
+    if match and "message unit reset" in message:
+        # The driver of the adapter says so of each start.
+        return None
     return _SINGLE[int((match.lastgroup or "s0")[1:])][0] if match else None
 
 

@@ -38,6 +38,7 @@ _BLOCKED_ON = re.compile(
     r"| but the .{1,20} is not found)",
     re.ASCII,
 )
+_FORMAT = re.compile(r"%[-0-9.*]{0,6}(?:l{0,2}[duxi]|s|p[A-Z]?)(?![\w%])")
 _HOLDS = re.compile(r"\d{1,3} locks? held by (?P<comm>.{1,60}?)/(?P<pid>\d{1,10})[:.,]?", re.ASCII)
 _HELD = re.compile(r"#\d{1,3}:\s{1,4}(?P<address>[0-9a-f]{8,16})\s{1,4}\((?P<name>[^)]{1,120})\)", re.ASCII)
 
@@ -65,6 +66,9 @@ class Log:
     def take(self, line: Line) -> str:
         """Take a message of the kernel's."""
         self.last_line, self.weak = line.number, False
+        if "%" in line.message and _FORMAT.search(line.message):
+            # The source of a kernel, and no kernel.
+            return ""
         kind = self.take_stack(line) or self.take_heading(line) or self.take_event(line) or self.take_report(line)
         return kind
 

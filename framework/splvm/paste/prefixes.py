@@ -126,7 +126,8 @@ class Learned:
         if core is None or not 0 < core.start() <= MAX_LEARNED:
             return False
         before = line[: core.start()]
-        if _SENTENCE.search(before) or not before.strip():
+        words = before.rstrip("\"'`*(")
+        if _SENTENCE.search(words) or not before.strip() or before.count("(") > before.count(")"):
             return False
         parts = re.split(r"(\d{1,20}|\s{1,20})", before.rstrip(" "))
         self.prefix = re.compile(

@@ -273,7 +273,7 @@ class Reader:
 
     def take_file(self, line: Line) -> str:
         kind = self.into.files.take(line.number, line, self.log.before)
-        if kind:
+        if kind and kind != "collector":
             self.log.threads.close()
             self.log.before = ""
         return kind

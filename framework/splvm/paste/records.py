@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 # The same thing under the names that different programs give it; the first that is there counts.
 _MESSAGES = ("MESSAGE", "message", "msg", "log", "textPayload", "short_message", "@message", "_raw", "line", "content")
-_OUTPUTS = ("stdout", "stderr")
+_OUTPUTS = ("stdout", "stderr", "body")
 _HOSTS = ("_HOSTNAME", "hostname", "host", "node")
 _PROGRAMS = ("SYSLOG_IDENTIFIER", "_COMM", "program", "appname", "ident")
 _BOOT_US = ("_SOURCE_BOOTTIME_TIMESTAMP", "_SOURCE_MONOTONIC_TIMESTAMP", "__MONOTONIC_TIMESTAMP")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import gzip
 import io
+import json
 
 import pytest
 
 from splvm.evidence.waiting.waitedges import Closes
+from splvm.paste import lines
 from splvm.paste.answer import answer_lines
 from splvm.paste.explanation import Explanation, explain, explain_streams
 from splvm.paste.findings import MAX_OF_KIND
@@ -79,9 +81,9 @@ def test_a_report_whose_end_is_not_copied_swallows_nothing(report: str, kind: st
     assert frames["soft_lockup"] == ("super_cache_count",)
 
 
-@pytest.mark.parametrize("lines", range(2, 10))
-def test_wherever_an_oops_is_cut(lines: int) -> None:
-    cut = "".join(OOPS.splitlines(keepends=True)[:lines])
+@pytest.mark.parametrize("count", range(2, 10))
+def test_wherever_an_oops_is_cut(count: int) -> None:
+    cut = "".join(OOPS.splitlines(keepends=True)[:count])
     assert kinds(explain(cut + HANG))[-1] == "hung_task zfs 3000"
     assert [it.count for it in explain(cut + HANG).findings] == [1, 1]
 
@@ -178,8 +180,7 @@ def test_a_program_is_no_kernel() -> None:
 
 @pytest.mark.parametrize("field", ["_TRANSPORT", "SYSLOG_IDENTIFIER"])
 def test_a_program_is_no_kernel_in_a_journal(field: str) -> None:
-    lines = bare(HANG).splitlines()
-    text = "".join(f'{{"{field}": "app", "MESSAGE": "{line}"}}\n' for line in lines)
+    text = "".join(f'{{"{field}": "app", "MESSAGE": "{line}"}}\n' for line in bare(HANG).splitlines())
     assert not explain(text).findings
     assert explain(text.replace('"app"', '"kernel"')).findings
 
@@ -235,14 +236,16 @@ def test_what_is_not_kept_is_said() -> None:
 # Directions, character sets and attachments
 
 
-def test_a_long_log_that_is_written_backwards() -> None:
+def test_a_long_log_that_is_written_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than is turned as a whole: each piece is read from its end, and no report is cut in two."""
-    noise = "".join(f"Apr  5 05:53:{at % 60:02d} box sshd[1]: line {at}\n" for at in range(2000))
-    parts = [by("box", HANG.replace("3000", str(pid))) for pid in range(3000, 3400)]
+    for name, size in (("BLOCK", 1 << 16), ("LEAST", 1 << 14), ("MAX_TURNED", 1 << 17)):
+        monkeypatch.setattr(lines, name, size)
+    noise = "".join(f"Apr  5 05:53:{at % 60:02d} box sshd[1]: line {at}\n" for at in range(200))
+    parts = [by("box", HANG.replace("3000", str(pid))) for pid in range(3000, 3100)]
     text = "".join(noise + "".join(reversed(part)) for part in parts)
-    assert len(text) > 16 << 20
+    assert len(text) > 4 * lines.MAX_TURNED
     found = explain(text)
-    assert len(found.findings) == 401
+    assert len(found.findings) == 101
     assert all(it.frames == ("__mutex_lock", "spa_open_common") for it in found.findings if it.kind == "hung_task")
     assert "backwards" in found.unread[0].why
 
@@ -267,8 +270,49 @@ def test_a_cycle_that_closes_over_records() -> None:
     forged = HANG.replace("zfs:3000", "rm:3001").replace(" 3000", " 3001")
     forged += "[  300.1] INFO: task rm:3001 is blocked on a mutex likely owned by task zfs:3000.\n"
     owner = "[  300.1] INFO: task zfs:3000 is blocked on a mutex likely owned by task rm:3001.\n"
-    lines = [('"kernel"', it) for it in bare(HANG + owner).splitlines()]
-    lines += [('"app"', it) for it in bare(forged).splitlines()]
-    text = "".join(f'{{"_TRANSPORT": {who}, "MESSAGE": "{it}"}}\n' for who, it in lines)
+    both = [('"kernel"', it) for it in bare(HANG + owner).splitlines()]
+    both += [('"app"', it) for it in bare(forged).splitlines()]
+    text = "".join(f'{{"_TRANSPORT": {who}, "MESSAGE": "{it}"}}\n' for who, it in both)
     assert explain(text).closes is Closes.UNKNOWN
     assert explain(text.replace('"app"', '"kernel"')).closes is Closes.CYCLE
+
+
+NO_KERNEL = {
+    "the source of a kernel": r"""
+	pr_err("INFO: task %s:%d blocked for more than %ld seconds.\n", t->comm, t->pid, timeout);
+	printk(KERN_EMERG "BUG: soft lockup - CPU#%d stuck for %us! [%s:%d]\n", cpu, duration, comm, pid);
+	cmn_err(CE_WARN, "Pool '%s' has encountered an uncorrectable I/O failure and has been suspended.", name);
+""",
+    "a manual": 'The kernel prints "INFO: task foo:123 blocked for more than 120 seconds." when a task hangs.\n',
+    "what a program writes": 'write(1, "INFO: task a:1 blocked for more than 120 seconds.\\n", 50) = 50\n',
+    "drivers at the start": """\
+[    1.2] virtio_blk virtio1: 1/0/0 default/read/poll queues
+[    1.8] nvme nvme0: 8/0/0 default/read/poll queues
+[    1.9] mpt3sas_cm0: sending message unit reset !!
+[    1.91] mpt3sas_cm0: message unit reset: SUCCESS
+[    2.0] usb 1-1: new high-speed USB device number 2 using ehci-pci
+[    2.2] EXT4-fs (sda1): mounted filesystem. Opts: errors=remount-ro
+[    2.6] ACPI BIOS Error (bug): Could not resolve symbol
+""",
+    "a runtime": "panic: runtime error: index out of range [5] with length 3\n\ngoroutine 1 [running]:\n",
+    "another runtime": 'Traceback (most recent call last):\n  File "x.py", line 1, in f\nValueError: BUG: x\n',
+    "a configuration": "CONFIG_DETECT_HUNG_TASK=y\nCONFIG_BUG=y\n# CONFIG_DEBUG_VM is not set\n",
+}
+
+
+@pytest.mark.parametrize("name", NO_KERNEL)
+def test_what_only_looks_like_a_complaint(name: str) -> None:
+    found = explain(NO_KERNEL[name])
+    assert not found.findings and not found.tasks
+
+
+def test_a_reset_in_the_middle_of_a_console() -> None:
+    cut = OOPS[:400] + "\0\r\nSeaBIOS (version 1.16)\r\nBooting from Hard Disk...\r\n[    0.0] Linux version 6.1.0\r\n"
+    found = explain(cut + "[    1.0] Run /init as init process\r\n" + HANG)
+    assert kinds(found) == ["oops zpool 2345", "hung_task zfs 3000"]
+
+
+def test_bodies_of_issues() -> None:
+    body = {"number": 1, "body": "It hangs:\r\n```\r\n" + HANG.replace("\n", "\r\n") + "```\r\n"}
+    for text in (json.dumps(body), json.dumps([body, body], indent=2)):
+        assert kinds(explain(text)) == ["hung_task zfs 3000"]
