@@ -26,6 +26,8 @@ _ENTITY = re.compile(r"&(?:lt|gt|amp|quot|nbsp|#\d{1,5}|#x[0-9a-fA-F]{1,5});")
 _ESCAPED = re.compile(r"=([0-9A-F]{2})")
 _TERMINAL = re.compile(r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4}[@-~]?|[]_P^X][^\x07\x1b]{0,256}(?:\x07|\x1b\\)?|[ -~])?")
 _SHOWN = re.compile(r"\^\[\[[0-9;]{0,16}[mK]|\^M$")
+# Most lines have nothing of all that.
+_DIRTY = re.compile(r"[=<&\x1b^\r\x0b\x0c]|[^\x00-\x7f]")
 _BREAK = re.compile(r"[\r\x0b\x0c]")
 # Blanks of typography, quotes that are curly, marks that nobody sees.
 _PLAIN = {
@@ -68,6 +70,8 @@ class Cleaner:
 
     def clean_text(self, line: str) -> list[str]:
         """The same of what is no part in base64."""
+        if not self.begun and not _DIRTY.search(line):
+            return [line] if line else []
         if "=" in line or self.begun:
             joined = self.unquote(line[:MAX_LINE])
             if joined is None:

@@ -82,6 +82,7 @@ _BY_FIRST: dict[str, tuple[str, ...]] = {
     "\u00a0": ("blanks",),
 }
 _DIGIT = ("kmsg", "rfc5424", "iso", "syslog", "day first", "clock", "unix", "number", "kernel", "host", "unit", "file")
+_WITHOUT_COLON = ("host",)
 _OTHER = ("kernel", "syslog", "decoded", "weekday", "host", "unit", "file")
 # What quotes, `cat -A` and tags leave behind a frame or a mark.
 _TAILS = frozenset("`\"$>',}")
@@ -190,6 +191,9 @@ class Stripper:
         while layers < MAX_LAYERS and at < len(text):
             first = text[at]
             names = _BY_FIRST.get(first) or (_DIGIT if first.isdigit() else _OTHER)
+            if names is _OTHER and text.find(":", at) < 0:
+                # No other form does without.
+                names = _WITHOUT_COLON
             for name in names:
                 if name in _ONLY_AFTER_TIME and not timed:
                     continue

@@ -51,8 +51,10 @@ class Joiner:
 
     def join(self, lines: Sequence[str], at: int, line: Line) -> int:
         """Put what belongs to the line at `at` behind its message; how many lines it is made of."""
+        if not line.stamped or at + 1 >= len(lines) or lines[at + 1][:3] == lines[at][:3]:
+            return 1
         joined, width = 1, len(lines[at].rstrip("\r"))
-        while line.stamped and joined < _MAX_JOINED and at + joined < len(lines):
+        while joined < _MAX_JOINED and at + joined < len(lines):
             after = lines[at + joined].strip("\r")
             if not after.strip() or width > _WIDTHS.stop or after[:3] == lines[at][:3] or after[:1] in "[<{-":
                 break
@@ -110,12 +112,8 @@ def fill_of(lines: Sequence[str], at: int) -> int:
 
 def _in_middle(line: str) -> bool:
     """Whether a time of the kernel's stands in the middle of a line, behind what is no prefix."""
-    found = None
-    for found in _STAMP.finditer(line[:_FILLED]):  # noqa: B007
-        pass
-    if found is None or found.start() < 8:
-        return False
-    return Stripper().strip(line[: found.start()]).message.strip() != ""
+    found = _STAMP.search(line, 8, _FILLED)
+    return found is not None and Stripper().strip(line[: found.start()]).message.strip() != ""
 
 
 def split_lines(line: str) -> list[str]:
