@@ -6,6 +6,7 @@ import base64
 import gzip
 import io
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -69,12 +70,15 @@ def bare(text: str) -> str:
     return "".join(line.split("] ", 1)[1] + "\n" for line in text.splitlines())
 
 
+@pytest.mark.parametrize("others", [HANG + LOCKUP, LOCKUP + HANG], ids=["hang first", "lockup first"])
 @pytest.mark.parametrize("stamp", [str, bare], ids=["stamped", "bare"])
 @pytest.mark.parametrize(
     ("report", "kind"), [(OOPS, "oops zpool 2345"), (KASAN, "kasan z_wr_int 903"), (PANIC, "panic mce 77")]
 )
-def test_a_report_whose_end_is_not_copied_swallows_nothing(report: str, kind: str, stamp: object) -> None:
-    found = explain(stamp(report + OTHERS))  # type: ignore[operator]
+def test_a_report_whose_end_is_not_copied_swallows_nothing(
+    report: str, kind: str, stamp: Callable[[str], str], others: str
+) -> None:
+    found = explain(stamp(report + others))
     assert sorted(kinds(found)) == sorted([kind, "hung_task zfs 3000", "soft_lockup arc_prune 533"])
     frames = {it.kind: it.frames for it in found.findings}
     assert frames["hung_task"] == ("__mutex_lock", "spa_open_common")
@@ -91,6 +95,27 @@ def test_wherever_an_oops_is_cut(count: int) -> None:
 def test_a_second_oops_is_another_one() -> None:
     second = OOPS.replace("100.0", "101.0").replace("2345", "99").replace("zpool", "zed").replace("spa_import", "f")
     assert kinds(explain(OOPS + second.replace("[#1]", "[#2]"))) == ["oops zpool 2345", "oops zed 99"]
+
+
+@pytest.mark.parametrize("report", [OOPS, KASAN, PANIC])
+@pytest.mark.parametrize(
+    "other",
+    [
+        "INFO: rcu_sched self-detected stall on CPU",
+        "z_wr_int_3: page allocation failure: order:4, mode:0x40dc0",
+        "java invoked oom-killer: gfp_mask=0x140dca, order=0",
+    ],
+)
+def test_another_complaint_without_a_stack(report: str, other: str) -> None:
+    assert len(explain(bare(report) + other + "\n").findings) == 2
+
+
+def test_a_thread_that_is_announced_ends_an_oops() -> None:
+    cut = "".join(OOPS.splitlines(keepends=True)[:7])
+    found = explain(bare(cut + "".join(HANG.splitlines(keepends=True)[1:])))
+    assert [it.frames for it in found.findings] == [("spa_config_enter", "spa_import")]
+    assert found.moments[-1].source == "tasks"
+    assert [it.frames for it in found.tasks if it.pid == 3000] == [("__mutex_lock", "spa_open_common")]
 
 
 def test_a_list_of_tasks_ends_an_oops() -> None:
@@ -238,14 +263,14 @@ def test_what_is_not_kept_is_said() -> None:
 
 def test_a_long_log_that_is_written_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than is turned as a whole: each piece is read from its end, and no report is cut in two."""
-    for name, size in (("BLOCK", 1 << 16), ("LEAST", 1 << 14), ("MAX_TURNED", 1 << 17)):
+    for name, size in (("BLOCK", 1 << 15), ("LEAST", 1 << 13), ("MAX_TURNED", 1 << 16)):
         monkeypatch.setattr(lines, name, size)
-    noise = "".join(f"Apr  5 05:53:{at % 60:02d} box sshd[1]: line {at}\n" for at in range(200))
-    parts = [by("box", HANG.replace("3000", str(pid))) for pid in range(3000, 3100)]
+    noise = "Apr  5 05:53:59 box sshd[1]: a line of another program\n"
+    parts = [by("box", HANG.replace("3000", str(pid))) for pid in range(3000, 3900)]
     text = "".join(noise + "".join(reversed(part)) for part in parts)
-    assert len(text) > 4 * lines.MAX_TURNED
+    assert len(text) > 3 * lines.MAX_TURNED
     found = explain(text)
-    assert len(found.findings) == 101
+    assert len(found.findings) == 901
     assert all(it.frames == ("__mutex_lock", "spa_open_common") for it in found.findings if it.kind == "hung_task")
     assert "backwards" in found.unread[0].why
 
