@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import quopri
+import textwrap
 from collections.abc import Callable, Sequence
 
 Form = Callable[[Sequence[str]], str]
@@ -24,24 +26,81 @@ def _before(*prefix: str) -> Form:
     return put
 
 
-def _json(lines: Sequence[str]) -> str:
-    return "".join(
-        json.dumps(
-            {
-                "_TRANSPORT": "kernel",
-                "__REALTIME_TIMESTAMP": str(1_693_434_573_000_000 + number),
-                "_SOURCE_MONOTONIC_TIMESTAMP": str(86_523_990_932 + number),
-                "_HOSTNAME": "box",
-                "MESSAGE": line,
-            }
-        )
-        + "\n"
+_JOURNAL = {"_TRANSPORT": "kernel", "SYSLOG_IDENTIFIER": "kernel", "PRIORITY": "3", "_HOSTNAME": "box"}
+
+
+def _journal(lines: Sequence[str]) -> list[dict[str, str]]:
+    """The fields of the records of a journal."""
+    return [
+        {
+            "__REALTIME_TIMESTAMP": str(1_693_434_573_000_000 + number),
+            "_SOURCE_MONOTONIC_TIMESTAMP": str(86_523_990_932 + number),
+            **_JOURNAL,
+            "MESSAGE": line,
+        }
         for number, line in enumerate(lines)
+    ]
+
+
+def _json(lines: Sequence[str]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in _journal(lines))
+
+
+def _json_bytes(lines: Sequence[str]) -> str:
+    """As journalctl prints messages that are no UTF-8 or hold control characters."""
+    records = [{**record, "MESSAGE": list(record["MESSAGE"].encode())} for record in _journal(lines)]
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def _json_bytes_pretty(lines: Sequence[str]) -> str:
+    records = [{**record, "MESSAGE": list(record["MESSAGE"].encode())} for record in _journal(lines)]
+    return "".join(json.dumps(record, indent="\t", separators=(",", " : ")) + "\n" for record in records)
+
+
+def _export(lines: Sequence[str]) -> str:
+    return "".join(
+        "__CURSOR=s=abc;i=1\n" + "".join(f"{key}={value}\n" for key, value in record.items()) + "\n"
+        for record in _journal(lines)
     )
 
 
+def _verbose(lines: Sequence[str]) -> str:
+    head = "Tue 2024-11-12 03:14:07.123456 CET [s=abc;i=1;b=00;m=1;t=2;x=3]\n"
+    fields = (sorted(record.items(), key=lambda it: hash(it[0]) % 7) for record in _journal(lines))
+    return "".join(head + "".join(f"    {key}={value}\n" for key, value in each) for each in fields)
+
+
+def _records(make: Callable[[str], object], *, indent: int | None = None) -> Form:
+    """A record of JSON for each line, as a shipper of logs writes it."""
+    return lambda lines: "".join(json.dumps(make(line), indent=indent) + "\n" for line in lines)
+
+
+def _stamped(lines: Sequence[str]) -> list[str]:
+    return [f"[86523.{number:06d}] {line}" for number, line in enumerate(lines)]
+
+
+def _base64(lines: Sequence[str]) -> str:
+    data = base64.encodebytes("\r\n".join(lines).encode()).decode()
+    head = 'Content-Type: text/plain; name="dmesg.txt"\nContent-Transfer-Encoding: base64\n\n'
+    return f"{head}{data}\n--part--\n"
+
+
+def _terminal(columns: int) -> Form:
+    """As a terminal breaks lines, in the middle of words."""
+
+    def put(lines: Sequence[str]) -> str:
+        long = [f"Aug 30 22:29:33 box.example.org kernel: {line}" for line in _stamped(lines)]
+        return "".join(line[at : at + columns] + "\n" for line in long for at in range(0, len(line), columns))
+
+    return put
+
+
+def _wrapped_behind(prefix: str, width: int) -> Form:
+    return lambda lines: _wrapped(width)([prefix + line for line in lines])
+
+
 def _dmesg_json(lines: Sequence[str]) -> str:
-    records = [{"pri": 3, "time": 86523.99 + number, "msg": line} for number, line in enumerate(lines)]
+    records = [{"pri": 3, "time": 86523.99 + number / 1000, "msg": line} for number, line in enumerate(lines)]
     return json.dumps({"dmesg": records}, indent=3) + "\n"
 
 
@@ -92,6 +151,20 @@ PLAIN: dict[str, Form] = {
     "HTML on one line": _one_line_html,
     "quoted-printable": _quoted_printable,
     "byte order mark": lambda lines: "\ufeff" + "\n".join(lines) + "\n",
+    "HTML with nbsp": lambda lines: (
+        "<pre>" + "<br/>\n".join(html.escape(line).replace(" ", "&nbsp;") for line in lines) + "</pre>\n"
+    ),
+    "base64": _base64,
+    "base64 in a quoted mail": lambda lines: "".join(f"> {line}\n" for line in _base64(lines).split("\n")),
+    "nbsp": lambda lines: "\n".join(lines).replace(" ", "\u00a0") + "\n",
+    "zero width": lambda lines: "\u200b\n".join(lines) + "\n",
+    "curly": lambda lines: "\n".join(lines).replace("0x", "0\u00d7").replace('"', "\u201d") + "\n",
+    "CR": lambda lines: "\r".join(lines) + "\r",
+    "vertical tabs": lambda lines: "\x0b".join(lines),
+    "line separators": lambda lines: "\u2028".join(lines),
+    "cat -v": lambda lines: "".join(f"^[[31m{line}^[[0m^M\n" for line in lines),
+    "chat": lambda lines: "Jane  10:29 PM\n```" + "\n".join(lines) + "```\n",
+    "tracker": lambda lines: "{code:title=dmesg|borderStyle=solid}\n" + "\n".join(lines) + "{code}\n",
     "colours of a terminal": lambda lines: "".join(f"\x1b[0m\x1b[31m{line}\x1b[0m\r\n" for line in lines),
     "prose around": lambda lines: "Hello,\n\nmy pool hangs:\n\n" + "\n".join(lines) + "\n\nThanks, Jane\n",
 }
@@ -128,8 +201,25 @@ KERNEL: dict[str, Form] = {
     "journalctl short-monotonic": _before("[86523.{us}] box kernel: "),
     "journalctl short-unix": _before("1756585773.{us} box kernel: "),
     "journalctl json": _json,
-    "journalctl export": _before("MESSAGE="),
-    "journalctl verbose": _before("    MESSAGE="),
+    "journalctl json, bytes": _json_bytes,
+    "journalctl json, array": lambda lines: json.dumps(_journal(lines), indent=1) + "\n",
+    "journalctl json-pretty": lambda lines: "".join(json.dumps(it, indent="\t") + "\n" for it in _journal(lines)),
+    "journalctl json-pretty, bytes": _json_bytes_pretty,
+    "journalctl export": _export,
+    "journalctl export, messages alone": _before("MESSAGE="),
+    "journalctl verbose": _verbose,
+    "journalctl verbose, messages alone": _before("    MESSAGE="),
+    "journalctl with units": _before("Sat 2025-08-30 22:29:33 CEST box init.scope/kernel[]: "),
+    "RFC 5424": _before("<3>1 2025-08-30T22:29:33.123Z box kernel - - - "),
+    "RFC 3164": _before("<3>Apr  5 05:53:22 box kernel: "),
+    "netconsole with a release": _before("6.1.0-18-amd64,3,{n},86523{us9},-;"),
+    "Docker": _records(lambda line: {"log": line + "\n", "stream": "stderr", "time": "2025-08-30T22:29:33.12Z"}),
+    "shipper": _records(lambda line: {"@timestamp": "2025", "message": line, "host": {"name": "box"}}),
+    "cloud logging": _records(lambda line: {"insertId": "x", "jsonPayload": {"message": line}}),
+    "logfmt": lambda lines: "".join(f"ts=2025 level=err msg={json.dumps(line)} host=box\n" for line in lines),
+    "quotes that nobody escaped": lambda lines: "".join(
+        f'2025-08-30 22:29:33.1\t{{"host":"box","msg":"{line}"}}\n' for line in lines
+    ),
     "rsyslog": _before("Apr  5 05:53:22 box kernel: [86523.{us}] "),
     "rsyslog with a number": _before("Apr  5 05:53:22 box kernel[0]: "),
     "rsyslog iso": _before("2025-08-30T22:29:33.{us}+02:00 box kernel: [86523.{us}] "),
@@ -149,9 +239,70 @@ KERNEL: dict[str, Form] = {
     "indented dmesg": _before("        [86523.{us}] "),
     "table": _before("| [86523.{us}] "),
 }
+# The same of records and programs that are rarer: for some texts, since each costs time.
+RARE: dict[str, Form] = {
+    "a page of search results": lambda lines: json.dumps(
+        {"hits": {"hits": [{"_source": {"message": line, "host": {"name": "box"}}} for line in lines]}}
+    ),
+    "search results, pretty": lambda lines: json.dumps(
+        {"hits": {"hits": [{"_source": {"message": line}} for line in lines]}}, indent=2
+    ),
+    "kubectl": lambda lines: "".join(
+        f"2025-08-30T22:29:33.12Z {json.dumps({'level': 'err', 'msg': line})}\n" for line in lines
+    ),
+    "GELF": _records(lambda line: {"version": "1.1", "host": "box", "short_message": line, "timestamp": 1.5e9}),
+    "raw event": _records(lambda line: {"preview": False, "result": {"_raw": f"Aug 30 22:29:33 h kernel: {line}"}}),
+    "events": lambda lines: json.dumps({"events": [{"timestamp": 1, "message": line} for line in lines]}, indent=4),
+    "escapes within JSON": lambda lines: "".join(
+        json.dumps({"message": f"\x1b[32m{line}\x1b[0m"}) + "\n" for line in _stamped(lines)
+    ),
+    "a list of strings": lambda lines: (
+        '  "stdout_lines": [\n' + ",\n".join(f"    {json.dumps(line)}" for line in _stamped(lines)) + "\n  ]\n"
+    ),
+    "a result": lambda lines: (
+        "ok: [box] => " + json.dumps({"changed": False, "stdout": "\n".join(_stamped(lines)), "rc": 0}) + "\n"
+    ),
+    "a list of Python's": lambda lines: repr(_stamped(lines)) + "\n",
+    "bytes of Python's": lambda lines: repr(("\n".join(_stamped(lines)) + "\n").encode()) + "\n",
+    "YAML": lambda lines: "log:\n" + "".join(f"  - {json.dumps(line)}\n" for line in _stamped(lines)),
+    "CRI": _before("2025-08-30T22:29:33.123456789+02:00 stderr F [86523.{us}] "),
+    "logread": _before("Sat Aug 30 22:29:33 2025 kern.err kernel: [86523.{us}] "),
+    "busybox": _before("Aug 30 22:29:33 box kern.err kernel: [86523.{us}] "),
+    "phone, one maker": _before("<3>[86523.{us}] (3)[790:txg_sync]"),
+    "phone, another maker": _before("[86523.{us}] I[3:       txg_sync:  790] "),
+    "a CPU within the stamp": _before("<3>[86523.{us},0] "),
+    "TAI64N": _before("@4000000068b36f5d0eb5a9f4 [86523.{us}] "),
+    "a builder's time": _before("2025-08-30T22:29:33.123456Z 01O "),
+    "another builder's time": _before("\x1b_bk;t=1693434573123\x07[86523.{us}] "),
+    "a terminal program's time": _before("[2025-08-30 22:29:33] "),
+    "serial over LAN": lambda lines: (
+        "[SOL Session operational.  Use ~? for help]\r\n" + "".join(f"\x00\r{it}\r\n" for it in _stamped(lines))
+    ),
+    "pstore": lambda lines: "Panic#2 Part1\n" + "".join(f"<3>{line}\n" for line in _stamped(lines)),
+    "a virtual machine's console": _before("2025-08-30 22:29:33.123+0000: [86523.{us}] "),
+    "a hypervisor's log": _before("Aug 30 22:29:33 pve1 QEMU[1234]: [86523.{us}] "),
+    "twelve hours": _before("8/30/2025 10:29:33 PM [86523.{us}] "),
+    "pdsh": _before("node17: [86523.{us}] "),
+    "chat with names": _before("22:29 < jane> [86523.{us}] "),
+    "comments": _before("# [86523.{us}] "),
+    "less -N": lambda lines: "".join(f"{at + 5:7d} {line}\n" for at, line in enumerate(_stamped(lines))),
+    "tabs of a table": _before("2025-08-30\t22:29:33\terr\tkern\t[86523.{us}]\t"),
+    "cells of HTML": lambda lines: (
+        "<table>" + "".join(f"<tr><td>1</td><td>{html.escape(it)}</td></tr>" for it in _stamped(lines)) + "</table>"
+    ),
+    "an address": lambda lines: "%0A".join(lines),
+    "one line": lambda lines: " ".join(_stamped(lines)) + "\n",
+    "one line of a journal": lambda lines: " ".join(f"Apr  5 05:53:22 box kernel: {it}" for it in _stamped(lines)),
+    "one line without times": lambda lines: " ".join(lines) + "\n",
+    "a paragraph": lambda lines: textwrap.fill("\n".join(_stamped(lines)), 72),
+    "backwards": lambda lines: "".join(f"Apr  5 05:53:22 box kernel: {line}\n" for line in reversed(lines)),
+    "backwards, with times": lambda lines: "".join(f"{line}\n" for line in reversed(_stamped(lines))),
+    "a terminal of 80 columns": _terminal(80),
+    "a terminal of 60 columns": _terminal(60),
+    "a mailer, behind a prefix": _wrapped_behind("Nov 12 03:14:07 box.example.org kernel: [6042.123456] ", 72),
+}
 # In no table: the prefix is learned from the first complaint behind it, so logs that begin otherwise lose their start.
 LEARNED: dict[str, Form] = {
-    "RFC 5424": _before("<3>1 2025-08-30T22:29:33.123Z box kernel - - - "),
     "docker compose": _before("zfs-1  | [86523.{us}] "),
     "kubernetes": _before("2025-08-30T22:29:33.{us}789Z stdout F [86523.{us}] "),
     "a date in brackets": _before("[2025-08-30 22:29:33] [86523.{us}] "),

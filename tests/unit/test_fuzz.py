@@ -35,6 +35,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import splvm.evidence
+from pasteforms import KERNEL, PLAIN, RARE
 from places import PROJECT
 from simulated import BASE_NS, HELD, LOADED, NOMINAL, POOL, TXG_HEADING, Knobs, simulate
 from simulated_faults import FAULTS
@@ -62,10 +63,14 @@ from splvm.evidence.waiting.tasklists import find_waiting
 from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.guest.console import start_console
 from splvm.paste.answer import answer_lines
+from splvm.paste.cleaning import Cleaner
 from splvm.paste.explanation import explain
 from splvm.paste.moments import MAX_MOMENTS
+from splvm.paste.names import note_names
+from splvm.paste.records import RecordReader
 from splvm.paste.redact import redact
 from splvm.paste.slabs import parse_slabs
+from splvm.paste.wrapping import split_escaped, split_lines
 from splvm.record.names import REGISTERS_FILE, SYSRQ_FILE
 from splvm.record.reader import read_evidence
 from splvm.record.writer import RunDirectory
@@ -299,6 +304,29 @@ def read_paste(text: str) -> None:
     assert paste_issue(found)
 
 
+def read_shipped(text: str) -> None:
+    reader = RecordReader()
+    for line in text.split("\n"):
+        for record in reader.take(line) or ():
+            json.dumps([record.message, record.time, record.host, record.program])
+    reader.finish()
+
+
+def read_cleaned(text: str) -> None:
+    cleaner = Cleaner()
+    for line in text.split("\n"):
+        for part in cleaner.clean(line):
+            assert "".join(split_lines(part)) == part
+            assert split_escaped(part) is not None
+
+
+def read_redacted(text: str) -> None:
+    names: dict[str, str] = {}
+    for line in text.split("\n"):
+        note_names(line, names)
+    redact(text, names, ["smbd-jane"])
+
+
 def read_log(text: str) -> None:
     findings = scan_kernel_log(text)
     assert len(findings) <= MAX_PER_KIND * len(FindingKind)
@@ -498,12 +526,32 @@ def field() -> tuple[str, ...]:
     return tuple(str(row["text"]) for table in tables for row in table["case"])
 
 
+def shipped() -> tuple[str, ...]:
+    """A text of that corpus as mailers and programs that keep logs write it."""
+    lines = field()[0].strip("\n").split("\n")
+    return tuple(form(lines) for form in {**PLAIN, **KERNEL, **RARE}.values())
+
+
 PARSERS: tuple[Parser, ...] = (
     Parser(
         "explain", read_paste, None, field, ("INFO: task a:@ blocked for more than 120 seconds.\n", "[<0>] f+0x1/0x2\n")
     ),
     Parser("parse_slabs", read_slabs, EvidenceError, slab_files, ("--- ", "name flags ", "x 0x1 ", "- 0x1 ")),
-    Parser("redact", redact, None, field, ("10.0.0.@ ", "/srv/a/b ", "a:b:c:")),
+    Parser("redact", read_redacted, None, field, ("10.0.0.@ ", "/srv/a/b ", "a:b:c:", "Pool 'a@' ")),
+    Parser(
+        "RecordReader",
+        read_shipped,
+        None,
+        shipped,
+        ('{"msg":"INFO: task a:@"}', '"MESSAGE" : [', "1,", "MESSAGE=a", 'msg="a" b=@ ', '{"_source":'),
+    ),
+    Parser(
+        "Cleaner",
+        read_cleaned,
+        None,
+        shipped,
+        ("Content-Transfer-Encoding: base64\n\n", "QUJD", "=\n", "[ @.123456] a+0x1/0x2 ", "%0A", "<p>&nbsp;", "\x1b]"),
+    ),
     Parser("FrameReader", read_frames, EvidenceError, streams, ("F @ 1 slab same 1 1 0\n", "F ", "F 1 1 slab ")),
     Parser("Merger", read_merged, None, streams, ("@ ", "18446744073709551615 @ ")),
     Parser("parse_slab", read_slab, EvidenceError, slab_files, ("--- ", "name flags ", "x $ ", "- 0x1 ")),
@@ -827,7 +875,7 @@ def parsers_of(module: ModuleType) -> set[str]:
 
 
 # What reads text that somebody pasted: splvm.paste.
-PASTES = {"explain", "parse_slabs", "redact"}
+PASTES = {"explain", "parse_slabs", "redact", "RecordReader", "Cleaner"}
 
 
 def test_every_parser_has_a_row() -> None:

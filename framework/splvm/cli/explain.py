@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib import resources
@@ -12,6 +11,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
+from splvm.cli.inputs import open_input
 from splvm.cli.options import JsonOption, print_json
 from splvm.deadline import Deadline
 from splvm.dump.postmortem import DumpReport, examine_dump
@@ -19,7 +19,8 @@ from splvm.errors import EvidenceError, UsageError
 from splvm.paste.answer import answer_lines
 from splvm.paste.explanation import conclude
 from splvm.paste.moments import Moment, Thread
-from splvm.paste.reader import MAX_UNREAD, Input, Reader, Reading, Unread
+from splvm.paste.reader import Reader
+from splvm.paste.reading import MAX_UNREAD, Input, Reading, Unread
 from splvm.record.names import CONSOLE_FILE, RUN_FILE, SYSRQ_FILE
 from splvm.report.pasteissue import paste_issue
 
@@ -82,15 +83,13 @@ def read_any(name: str, reading: Reading, vmlinux: Path | None, debug: tuple[Pat
     """
     path = Path(name)
     try:
-        if name == "-":
-            Reader(name, reading).read(sys.stdin.buffer)
-        elif path.is_dir():
+        if path.is_dir():
             for file in run_files(path):
                 with file.open("rb") as stream:
                     Reader(str(file), reading).read(stream)
         else:
             with ExitStack() as stack:
-                stream = stack.enter_context(path.open("rb"))
+                stream = stack.enter_context(open_input(name))
                 if is_dump(stream):
                     read_dump(path, reading, vmlinux, debug)
                 else:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from splvm.builds.variants import VARIANTS
+from splvm.cli.inputs import SILENCE_S, open_input
 from splvm.cli.options import (
     JsonOption,
     make_console,
@@ -18,12 +17,12 @@ from splvm.cli.options import (
 )
 from splvm.deadline import Deadline
 from splvm.dump.postmortem import describe_dump, examine_run
-from splvm.errors import EvidenceError, UsageError
+from splvm.errors import DeadlineExceeded, EvidenceError, UsageError
 from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.host.store import Store
 from splvm.log import note
-from splvm.paste.slabs import SORTS, never, parse_slabs
-from splvm.plainfile import MIB, NotPlainError, describe_size, read_plain
+from splvm.paste.slabs import SORTS, never, parse_slabs, series
+from splvm.plainfile import MIB, describe_size
 from splvm.record.reader import read_evidence
 from splvm.report.bundle import write_bundle
 from splvm.report.summary import plain, verdict_line
@@ -34,6 +33,8 @@ from splvm.scenarios.table import SCENARIOS
 
 # A slab file has some 100 rows; somebody's report may have it several times.
 _MOST_SLAB_BYTES = 4 * MIB
+# For how long a named pipe may say nothing.
+_PIPE_S = 8.0
 
 
 def judge(
@@ -100,7 +101,7 @@ def examine(
 
 
 def parse_slab(
-    file: Annotated[str, typer.Argument(help="A copy of /proc/spl/kmem/slab, or - for stdin.", metavar="FILE")],
+    file: Annotated[str, typer.Argument(help="A copy of /proc/spl/kmem/slab, a pipe, or - for stdin.", metavar="FILE")],
     as_json: JsonOption = False,
     sort: Annotated[str, typer.Option(help=f"Sort the caches by a column: {', '.join(SORTS)}.", metavar="COLUMN")] = "",
 ) -> None:
@@ -111,11 +112,10 @@ def parse_slab(
     if sort and sort not in SORTS:
         raise UsageError(f"--sort {sort}: no such column; there are {', '.join(SORTS)}")
     try:
-        data = sys.stdin.buffer.read(_MOST_SLAB_BYTES + 1) if file == "-" else _read_slab(file)
-    except NotPlainError as error:
-        raise UsageError(
-            f"{file} is {error.strerror}", hint="`splvm parse-slab -` reads what comes by a pipe"
-        ) from error
+        with open_input(file, SILENCE_S if file == "-" else _PIPE_S) as stream:
+            data = stream.read(_MOST_SLAB_BYTES + 1)
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"reading {file}", _PIPE_S) from error
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
     if len(data) > _MOST_SLAB_BYTES:
@@ -131,15 +131,11 @@ def parse_slab(
         console = make_console()
         for reading in readings:
             console.print(slab_table(reading.slab, sort))
-        for one, two in itertools.pairwise(readings):
+        for one, two in series(readings):
             console.print(change_table(one, two))
     against = [it for reading in readings for it in reading.contradictions]
-    against += [it for one, two in itertools.pairwise(readings) for it in never(one.slab, two.slab)]
+    against += [it for one, two in series(readings) for it in never(one.slab, two.slab)]
     for sentence in against:
         note(f"contradiction: {plain(sentence)}")
     if against:
         raise typer.Exit(1)
-
-
-def _read_slab(file: str) -> bytes:
-    return read_plain(Path(file), _MOST_SLAB_BYTES, follow=True)

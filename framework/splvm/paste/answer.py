@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from splvm.evidence.waiting.waitedges import Basis, Closes
 from splvm.paste.explanation import Explanation, MomentShown
 from splvm.paste.findings import PasteFinding
-from splvm.paste.slabs import changes
+from splvm.paste.slabs import changes, elapsed_s, series
 
 _MOVED = {
     "moved": "moved between them: it is slow, or goes round, and does not stand still",
@@ -105,6 +105,7 @@ def _known(row: object) -> str:
 
 
 def _slab(it: Explanation) -> Iterator[str]:
+    before = {id(two): one for one, two in series(it.slab)}
     for number, reading in enumerate(it.slab, 1):
         total = sum(row.size or 0 for row in reading.slab.caches)
         used = [row.name for row in reading.slab.caches if row.emergency.alloc]
@@ -113,12 +114,17 @@ def _slab(it: Explanation) -> Iterator[str]:
         emergency += (
             f"; callers gave up waiting for the slab worker in {', '.join(waited[:MAX_TOLD])}" if waited else ""
         )
+        where = f" of {reading.label}" if reading.label else ""
         when = f" at {reading.time}" if reading.time else ""
-        yield f"reading {number}{when}: {len(reading.slab.caches)} caches, {total} bytes in slabs{emergency}"
+        yield f"reading {number}{where}{when}: {len(reading.slab.caches)} caches, {total} bytes in slabs{emergency}"
         yield from (f"contradiction: {sentence}" for sentence in reading.contradictions)
-        if number > 1:
-            for change in changes(it.slab[number - 2].slab, reading.slab)[:MAX_TOLD]:
-                yield f"{change.cache}: {change.column} {_cell(change.before)} -> {_cell(change.after)}"
+        if (old := before.get(id(reading))) is not None:
+            seconds = elapsed_s(old.time, reading.time)
+            for change in changes(old.slab, reading.slab)[:MAX_TOLD]:
+                rate = ""
+                if seconds and change.before is not None and change.after is not None:
+                    rate = f", {(change.after - change.before) / seconds:+.1f} a second"
+                yield f"{change.cache}: {change.column} {_cell(change.before)} -> {_cell(change.after)}{rate}"
     yield from (f"contradiction: {sentence}" for sentence in it.never)
 
 

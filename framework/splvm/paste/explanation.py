@@ -6,7 +6,6 @@ Owns the answer as data, and its JSON; its words for people are in answer.py.
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -18,9 +17,10 @@ from splvm.evidence.waiting.waits import WaitReason
 from splvm.paste.findings import OUTAGES, PasteFinding, PasteKind, in_order
 from splvm.paste.known import KnownIssue, KnownScenario, fits, has_shape, known_table
 from splvm.paste.moments import NO_OUTAGE, Moment, Outage, Thread, join_stacks
-from splvm.paste.reader import Input, Reader, Reading, Unread
+from splvm.paste.reader import Reader
+from splvm.paste.reading import Input, Reading, Unread
 from splvm.paste.slabs import Reading as SlabReading
-from splvm.paste.slabs import never
+from splvm.paste.slabs import never, series
 
 SCHEMA_VERSION = 1
 # Threads compared between two lists.
@@ -137,8 +137,9 @@ class Explanation:
     unread: tuple[Unread, ...]
     # What the text says of the machine: `kernel`, `architecture`, `zfs`, `distribution`, `distribution version`.
     system: Mapping[str, str]
-    # Names of machines, which no answer shows.
+    # Names of machines, and of people, pools and the like with what they name; no report of a bug shows them.
     hosts: frozenset[str]
+    names: Mapping[str, str]
 
     @property
     def is_empty(self) -> bool:
@@ -237,13 +238,14 @@ def conclude(reading: Reading) -> Explanation:
         missing=(),
         scenarios=tuple(row for row in table.scenarios if any(fits(row.threads, each) for each in stacks)),
         slab=slab,
-        never=tuple(it for one, two in itertools.pairwise(slab) for it in never(one.slab, two.slab)),
+        never=tuple(it for one, two in series(slab) for it in never(one.slab, two.slab)),
         moved=tuple(_compare(kept)),
         hints=tuple(dict.fromkeys((*reading.hints, *_left_locked(findings, moments)))),
         facts=tuple(reading.facts.sentences()),
         unread=(*reading.unread, *(Unread(line, why) for line, why in reading.files.slabs.broken[:MAX_CHANGES])),
         system=dict(reading.system),
         hosts=frozenset(reading.hosts),
+        names=dict(reading.names),
     )
     return _with_missing(draft, reading)
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 
 from splvm.paste.prefixes import Line
-from splvm.paste.slabs import SlabReader
+from splvm.paste.slabs import SlabReader, label_of, time_of
 
 # Kinds that have a head, and what their rows are like.
 _HEADS: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -45,14 +45,25 @@ class FileReader:
     # Tasks of taskqs that ran: the pid of the thread, and the function.
     active: list[tuple[int, str]] = field(default_factory=list)
     section: str = ""
+    # What the input is called, if that names a machine, and whether the collector wrote what comes.
+    source: str = ""
+    collected: bool = False
 
-    def take(self, number: int, line: Line) -> str:
-        """The kind of file that the line is of; empty if it is of none."""
+    def begin(self, name: str) -> None:
+        """Another input comes."""
+        self.source = label_of(name.rpartition("/")[2].partition(".")[0])
+
+    def take(self, number: int, line: Line, before: str = "") -> str:
+        """The kind of file that the line is of; empty if it is of none.
+
+        :param before: the line before it, where nothing was made of that one.
+        """
         message = line.message
-        if ("0x" in message or "---" in message or message[:4] == "name") and self.slabs.take(
-            number, message, line.time
-        ):
-            return "slab"
+        if "0x" in message or "---" in message or message[:4] == "name" or self.slabs.half:
+            label = line.host or (label_of(before) if before else "") or self.source
+            time = line.time or (time_of(Line(before)) if before else "")
+            if self.slabs.take(number, message, time, label):
+                return "slab"
         if "/proc/spl" in message and _SLAB_COMMAND.match(message):
             return "slab"
         if message[:4] in _HEAD_WORDS:
@@ -68,11 +79,13 @@ class FileReader:
             return "dbgmsg"
         if message[:6] == "splvm:" and _SECTION.match(message):
             self.section = ""
+            # What stands between is said by programs that need no explanation.
+            self.collected = not message.startswith("splvm: end collector")
             return "collector"
-        return ""
+        return "collector" if self.collected else ""
 
     def finish(self) -> None:
         """The text is at its end."""
         self.slabs.finish()
         self.slabs.layout = None
-        self.section = ""
+        self.section, self.collected = "", False

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import enum
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from splvm.evidence.formats.kernlog import FindingKind, LogScanner, Report, Stage, fingerprint_of
 
-# Different complaints kept of a text.
+# Different complaints kept of a text, and of one kind, so that each kind has room.
 MAX_FINDINGS = 2000
+MAX_OF_KIND = 1000
 MAX_TITLE = 300
 
 
@@ -68,7 +70,10 @@ _SINGLE: tuple[tuple[str, str], ...] = (
         r".{0,120}?[Pp]ool '[^']{1,256}' has encountered an uncorrectable I/O failure and has been suspended"
         r"|.{0,160}?pool I/O is currently suspended|\s{0,8}state: SUSPENDED|.{0,160}?class=io_failure\b",
     ),
-    (PasteKind.DEADMAN, r".{0,120}?(?:SLOW IO: zio |zio_deadman|vdev_deadman|ereport\.fs\.zfs\.deadman|class=deadman)"),
+    (
+        PasteKind.DEADMAN,
+        r".{0,120}?(?:SLOW IO: zio |slow vdev: |zio_deadman|vdev_deadman|ereport\.fs\.zfs\.deadman|class=deadman)",
+    ),
     (PasteKind.HUNG_TASKS_SILENCED, r".{0,60}?[Ff]uture hung task reports are suppressed"),
     (PasteKind.VMALLOC_SPACE, r".{0,60}?vmap allocation for size \d{1,20} failed"),
     (
@@ -80,7 +85,7 @@ _SINGLE: tuple[tuple[str, str], ...] = (
         r"|error: )"
         r"|(?:sd|scsi|sr|ses|st) [\d:]{3,24}: (?:\[\w{1,12}\] )?.{0,60}?(?:FAILED Result"
         r"|Sense Key : (?:Medium|Hardware|Aborted)|timing out command|rejecting I/O|task abort|Device offlined|reset)"
-        r"|(?:mpt[23]sas|megaraid_sas|aacraid|hpsa|virtio_blk).{0,120}?(?:log_info|abort|reset|fault|offline|timeout)"
+        r"|(?:mpt[23]sas|megaraid_sas|aacraid|hpsa|virtio_blk).{0,120}?(?:log_info|abort|\breset|\bfault|offline|\btimeout)"
         r"|usb [\d.-]{1,20}: (?:USB disconnect|reset \w{1,16}-speed|device not accepting)"
         r"|.{0,40}?zio pool=\S{1,256} vdev=\S{1,256} error=\d{1,4} "
         r"|nvme\d{0,4}(?:n\d{1,4})?: .{0,80}?(?:timeout|aborting|I/O Error|controller is down)",
@@ -89,7 +94,7 @@ _SINGLE: tuple[tuple[str, str], ...] = (
 _SINGLES = re.compile("|".join(f"(?P<s{at}>{pattern})" for at, (_, pattern) in enumerate(_SINGLE)), re.ASCII)
 # A message that is one of these has one of the words; to look for words costs a tenth of the patterns.
 _SINGLE_WORDS = (
-    *("uspended", "SUSPENDED", "uncorrectable", "io_failure", "deadman", "SLOW IO", "hung task reports"),
+    *("uspended", "SUSPENDED", "uncorrectable", "io_failure", "deadman", "SLOW IO", "slow vdev", "hung task reports"),
     *("vmap allocation", "error", "I/O Error", "imeout", "reset", "rejecting", "offline", "abort", "QID", "timed out"),
     *("timing out", "disconnect", "zio pool", "FAILED", "Sense Key", "Emask", "failed command", "COMRESET", "SError"),
     *("log_info", "fault", "link is slow", "not accepting"),
@@ -97,7 +102,16 @@ _SINGLE_WORDS = (
 _REPORT_WORDS = (
     *("BUG", "WARNING", "INFO: ", "anic", "PANIC", "[#", "VERIFY", "ASSERT", "LOCKUP", "Unexpected gfp", "oom-killer"),
     *("ut of memory", "allocation failure", "vmalloc error", "Unable to", "UBSAN", "---[ end", "Linux version "),
-    *("arge kmem_", "SPLError", "Oops", "Internal error", "protection fault", "bad area", "illegal operation"),
+    *(
+        "arge kmem_",
+        "allocation deadlock",
+        "SPLError",
+        "Oops",
+        "Internal error",
+        "protection fault",
+        "bad area",
+        "illegal operation",
+    ),
     *("ivide error", "hogged CPU", "ysrq: ", "SysRq : ", "zfs: "),
 )
 
@@ -120,6 +134,7 @@ _MORE = (
     (FindingKind.WARNING, r"(?:SPL: |SPLError: [\w:().-]{1,80} )?[Ll]arge kmem_\w{1,12}\(\d{1,20}, 0x[0-9a-f]{1,8}\)"),
     # warn_slowpath_common() until 3.11: no CPU and no PID.
     (FindingKind.WARNING, r"WARNING: at \S{1,200}:\d{1,6} \S"),
+    (FindingKind.WARNING, r"(?:SPL: )?Possible memory allocation deadlock: size=\d"),
     # spl_debug_bug() and vcmn_err() of SPL before 0.6.4.
     (FindingKind.PANIC, r"SPLError: \d{1,10}:\d{1,6}:\(\S{1,120}\) (?:SPL PANIC|VERIFY|ASSERT|PANIC)"),
     (FindingKind.PANIC, r"zfs: (?:allocating allocated|freeing free|adding existent|removing nonexistent) segment"),
@@ -146,7 +161,32 @@ def single_finding(message: str) -> str | None:
     if not _has(message, _SINGLE_WORDS):
         return None
     match = _SINGLES.match(message)
+    if match and "message unit reset" in message:
+        # The driver of the adapter says so of each start.
+        return None
     return _SINGLE[int((match.lastgroup or "s0")[1:])][0] if match else None
+
+
+# What splvm itself prints of a finding; see answer.py and splvm.report.pasteissue.
+_OWN = re.compile(
+    r"(?:- )?(?:"
+    + "|".join((*FindingKind, *PasteKind))
+    + r"): .{1,4000}(?:\[[0-9a-f]{12}\]|fingerprint `?[0-9a-f]{12}`?)$"
+    r"|by (?:hung-task|sysrq-[tw]|tasks|stacks|crash|drgn|vmcore), .{1,4000}|It (?:may close|closes|does not close): "
+    r"|(?:What (?:happened|is known of this|is missing to be sure|has this shape here)|Who waits for whom|Not read):$"
+    r"|(?:" + "|".join((*FindingKind, *PasteKind)) + r"): (?:INFO|BUG|WARNING|Kernel panic)"
+)
+_OWN_BEGINS = frozenset(it[:3] for it in (*FindingKind, *PasteKind, "by ", "It ", "What", "Who", "Not", "- "))
+# Kinds that a machine which dies does not print: it went on, and the end of that report is not in the text.
+_NOT_DYING = frozenset(FindingKind) - {FindingKind.OOPS, FindingKind.BUG, FindingKind.PANIC, FindingKind.WARNING}
+_FIRST_OF_CRASH = re.compile(r"BUG: |kernel BUG at|Unable to handle|general protection|Kernel panic - ")
+# Seconds that may lie between two lines of one complaint, and of one crash.
+MAX_STEP_S, MAX_CRASH_S = 1.0, 10.0
+
+
+def is_own_answer(message: str) -> bool:
+    """Whether splvm printed this, so that it is second-hand."""
+    return message.removeprefix("- ")[:3] in _OWN_BEGINS and _OWN.match(message) is not None
 
 
 class PasteScanner(LogScanner):
@@ -157,8 +197,23 @@ class PasteScanner(LogScanner):
             return _MORE[int((match.lastgroup or "m0")[1:])][0]
         return super().kind_of(message)
 
+    def is_over(self, old: Report, new: Report, message: str) -> bool:
+        """Whether a complaint begins where the end of the one before it is not in the text."""
+        if old.time_s is not None and new.time_s is not None:
+            step_s = new.time_s - old.time_s
+            if not -MAX_STEP_S < step_s < (MAX_CRASH_S if old.dying else MAX_STEP_S):
+                return True
+        if not old.dying:
+            return False
+        return new.kind in _NOT_DYING or bool(
+            old.frames and old.stage is not Stage.PREAMBLE and _FIRST_OF_CRASH.match(message)
+        )
+
     def absorbs(self, new: Report, message: str) -> bool:
         old = self.open
+        if old is not None and self.is_over(old, new, message):
+            self.open = None
+            return super().absorbs(new, message)
         if old is not None and new.line - old.line <= 4 and old.kind is new.kind:
             # One failure in two lines; one panic of SPL's in three.
             if new.kind is FindingKind.PAGE_ALLOC_FAILURE and not old.frames:
@@ -174,7 +229,8 @@ class PasteScanner(LogScanner):
         """The reports that are whole, which are then forgotten."""
         whole = [report for report in self.reports if report is not self.open]
         self.reports = [report for report in self.reports if report is self.open]
-        self.counts = dict.fromkeys(FindingKind, 0)
+        for report in whole:
+            self.counts[report.kind] = 0
         return whole
 
 
@@ -186,50 +242,86 @@ class Origin:
     comm: str = ""
     pid: int | None = None
     line: int = 1
+    # Who was killed for it.
+    victim: str = ""
+
+
+# Complaints of a thread, which is stuck for as long as they come.
+_BY_THREAD = frozenset((FindingKind.HUNG_TASK, FindingKind.SOFT_LOCKUP))
 
 
 class Findings:
     """Complaints in the order of the text, each with its count."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropped: Counter[str]) -> None:
         self.found: dict[tuple[str, ...], PasteFinding] = {}
-        # Hung tasks without a stack: who, and the key.
-        self.bare: dict[str, tuple[str, ...]] = {}
-        # Complaints of which there was no room to keep one.
-        self.dropped = 0
+        # By kind and thread: the complaints of it that have a stack.
+        self.of_thread: dict[tuple[str, str], list[tuple[str, ...]]] = {}
+        self.kinds: Counter[str] = Counter()
+        # Complaints that there was no room to keep, by what they are called.
+        self.dropped = dropped
+
+    def has_room(self, kind: str) -> bool:
+        return self.kinds[kind] < MAX_OF_KIND and len(self.found) < MAX_FINDINGS
 
     def add(self, finding: PasteFinding) -> None:
+        """Count a complaint that is known, or keep it."""
         who = finding.comm if finding.pid is None else f"{finding.comm}:{finding.pid}"
-        key: tuple[str, ...] = (finding.kind, finding.fingerprint, who if finding.kind == FindingKind.HUNG_TASK else "")
-        if finding.kind == FindingKind.HUNG_TASK and not finding.frames:
-            # The kernel says again that it is blocked, without a stack.
-            key = next((it for it in self.found if it[0] == finding.kind and it[2] == who), key)
-        if bare := self.bare.pop(who, None) if finding.kind == FindingKind.HUNG_TASK and finding.frames else None:
-            # What was reported without a stack has one now.
-            first = self.found.pop(bare, None)
-            if first is not None:
-                finding = replace(finding, title=first.title, time=first.time, time_s=first.time_s, line=first.line)
-                finding = replace(finding, count=finding.count + first.count)
-        if finding.kind == FindingKind.HUNG_TASK and not finding.frames and key not in self.found:
-            self.bare[who] = key
-        if known := self.found.get(key):
+        key: tuple[str, ...] = (finding.kind, finding.fingerprint, "")
+        if finding.kind in _BY_THREAD:
+            key = self.key_of_thread(finding, who)
+        known = self.found.get(key)
+        if known is not None:
+            if finding.frames and not known.frames:
+                # What was reported without a stack has one now.
+                known = replace(known, frames=finding.frames, fingerprint=finding.fingerprint)
             self.found[key] = replace(known, count=known.count + finding.count)
-        elif len(self.found) < MAX_FINDINGS:
+        elif self.has_room(finding.kind):
             self.found[key] = finding
+            self.kinds[finding.kind] += 1
         else:
-            self.dropped += 1
+            self.dropped["complaints"] += 1
+
+    def key_of_thread(self, finding: PasteFinding, who: str) -> tuple[str, ...]:
+        """A thread that is stuck is one complaint as long as its stack is the same, or is not shown again."""
+        stacks = self.of_thread.get((finding.kind, who), [])
+        if finding.kind == FindingKind.SOFT_LOCKUP:
+            # It runs, so that each of its stacks is another one.
+            return (finding.kind, "", who)
+        without = (finding.kind, "", who)
+        if not finding.frames:
+            return stacks[0] if stacks else without
+        if without in self.found and not self.found[without].frames:
+            self.of_thread[finding.kind, who] = [without, *stacks]
+            return without
+        key = (finding.kind, finding.fingerprint, who)
+        for one in stacks:
+            if self.found[one].fingerprint == finding.fingerprint:
+                return one
+        if self.has_room(finding.kind):
+            self.of_thread[finding.kind, who] = [*stacks, key]
+        return key
 
     def add_report(self, report: Report, origin: Origin) -> None:
-        it = report.finding()
         comm, pid = origin.comm, origin.pid
-        if match := _TASK_TITLE.match(it.title) or _STUCK.search(it.title):
+        if match := _TASK_TITLE.match(report.title) or _STUCK.search(report.title):
             comm, pid = match["comm"], int(match["pid"])
-        elif not comm and (match := _COMM.match(it.title)):
+            who = f"{comm}:{pid}"
+            known = (report.kind, who) in self.of_thread or (report.kind, "", who) in self.found
+            if not known and not self.has_room(report.kind):
+                # There is no room for it, so that nobody asks for its fingerprint.
+                self.dropped["complaints"] += 1
+                return
+        elif not comm and (match := _COMM.match(report.title)):
             comm = match["comm"]
+        it = report.finding()
+        title = it.title
+        if origin.victim and "process " not in title:
+            title = f"{title[:MAX_TITLE]}; killed {origin.victim}"
+        elif origin.victim:
+            comm = origin.victim.split(" (pid ")[0]
         self.add(
-            PasteFinding(
-                it.kind, it.title, comm, pid, origin.time, it.time_s, 1, it.frames, it.fingerprint, origin.line
-            )
+            PasteFinding(it.kind, title, comm, pid, origin.time, it.time_s, 1, it.frames, it.fingerprint, origin.line)
         )
 
     def add_single(self, kind: str, message: str, time: str, time_s: float | None, line: int) -> None:

@@ -96,12 +96,16 @@ def frames_of(message: str) -> tuple[Frame, ...] | None:
             return ()
         if match := _DECODED.match(message):
             return (Frame(match["function"], match["guess"] is not None),)
-    if message[:2] == "[<" and _ADDRESS_ONLY.match(message):
+    if message[:1] == "[" and _ADDRESS_ONLY.match(message):
         return ()
     return None
 
 
-_ADDRESS_ONLY = re.compile(r"\[<[0-9a-fx]{1,18}>\]\s{0,2}(?:0x[0-9a-f]{1,16}(?:/0x[0-9a-f]{1,16})?)?\s*$", re.ASCII)
+_ADDRESS_ONLY = re.compile(
+    r"(?:\[<[0-9a-fx]{1,18}>\]|(?:\[[0-9a-f]{8,16}\] ){2}0x)\s{0,2}(?:(?:0x)?[0-9a-f]{1,16}(?:/0x[0-9a-f]{1,16})?)?"
+    r"(?: \(unreliable\))?\s*$",
+    re.ASCII,
+)
 
 
 def program_counter(message: str) -> str:
@@ -209,12 +213,25 @@ _LOOSE = (
 
 # What people number their stacks by.
 _COUNTED = frozenset(("thread", "stack", "process", "task", "trace", "cpu"))
+# Prompts, and words of commands that show a stack: a number behind them is a thread's, and they are no name.
+_PROMPT = re.compile(
+    r"(?:>>> |\.\.\. |\(gdb\) |(?:crash|drgn|sdb|kgdb|lldb)[\w.-]{0,20}> |\[?[\w.-]{1,32}@[^$#]{1,80}[$#] |[$#%] )+"
+)
+_COMMANDS = re.compile(
+    r"(?:print\()?(?:\w{1,20}\.)?"
+    r"(?:stack_trace|find_task|crashed_thread|thread apply|thread|stacks?|task|set|bt|ps|trace|pid|echo|cat)"
+    r"\b(?: -[a-zA-Z]{1,8})*(?:[ (]{1,3}(?:prog, ?)?(?:pid[ =:]{1,3})?(?P<pid>\d{1,7}))?\b.{0,60}$"
+)
 
 
 def loose_head(line: str) -> Head | None:
     """Whose stack it is by the line before it; only for stacks that nothing else says it of."""
+    line = line.strip()[:240]
+    line = line[prompt.end() :] if (prompt := _PROMPT.match(line)) else line
+    if command := _COMMANDS.match(line):
+        return Head("stack", int(command["pid"]), "", "?") if command["pid"] else None
     for pattern in _LOOSE:
-        if match := pattern.match(line.strip()[:240]):
+        if match := pattern.match(line):
             found = match.groupdict()
             if (found["comm"] or "").lower() in _COUNTED:
                 return Head("stack", None, "", "?")

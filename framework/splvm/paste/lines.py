@@ -1,37 +1,55 @@
 """Lines of an input that may be large, packed or binary: pieces of bounded size, one pass.
 
-Owns decompression, character sets, mail and HTML encodings, and which lines are worth a look. What stands before a
-message is for prefixes.py.
+Owns decompression, character sets, the direction in which a log is written, and which lines are worth a look. What a
+mail or a page did to a line is for cleaning.py, what stands before a message for prefixes.py.
 """
 
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
-import html
 import io
 import lzma
 import re
 import zlib
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from splvm.errors import EvidenceError
 
-# Bytes that are read at once, and characters that are looked at of one line.
+# Bytes that are read at once.
 BLOCK = 1 << 20
-MAX_LINE = 1 << 14
 # Bytes that a packed input may unpack to.
 MAX_UNPACKED = 4 << 30
+
+# A shorter piece waits for the next one, so that few reports are cut in two.
+LEAST = BLOCK >> 2
+# Bytes of a text that is written backwards and read as a whole.
+MAX_TURNED = 8 << 20
 
 _BOMS = ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 # A line that has none of these begins nothing that is known. They are looked for by str.find(), a block at a time:
 # one regular expression with all of them takes thirty times longer.
 HINTS = (
-    *("+0x", "INFO: ", "BUG", "WARNING", "task:", "PC stack", "SysRq", "sysrq", "PANIC", "panic", "Oops", "Unable to"),
+    *(
+        "+0x",
+        "+0\u00d7",
+        "INFO:",
+        "BUG",
+        "WARNING",
+        "task:",
+        "PC stack",
+        "SysRq",
+        "sysrq",
+        "PANIC",
+        "panic",
+        "Oops",
+        "Unable to",
+    ),
     *("[#", "VERIFY", "ASSERT", "LOCKUP", "UBSAN", "Unexpected gfp", "oom-killer", "ut of memory", "---[ end"),
     *("allocation failure", "vmalloc error", "vmap allocation", "Large kmem_", "large kmem_", "Linux version "),
     *("COMMAND:", "/stack", "uncorrectable I/O", "I/O error", "I/O Error", "I/O failure", "rejecting I/O", "timeout, "),
@@ -58,19 +76,40 @@ HINTS = (
         "SUSPENDED",
     ),
     *("slabinfo - version", "MemTotal:", "type data", "birth ", ".c:", "/proc/spl", "arcstats", "nthr", "splvm:"),
-    *("quoted-printable", "=3D", "#0", "#1", "COMRESET", "deadman", "log_info", "SLOW IO", "zio pool=", "ZFS: Loaded"),
+    *(
+        "quoted-printable",
+        "ncoding: base64",
+        '"MESSAGE":[',
+        '"MESSAGE" : [',
+        '"MESSAGE": [',
+        "=3D",
+        "#0",
+        "#1",
+        "COMRESET",
+        "deadman",
+        "log_info",
+        "SLOW IO",
+        "slow vdev",
+        "allocation deadlock",
+        "zio pool=",
+        "ZFS: Loaded",
+    ),
     *("io_failure", "currently suspended", "sas_cm", "megaraid_sas", "FAILED Result", "Sense Key", "failed command"),
     *("protection fault", "bad area", "ivide error", "Internal error", "hogged CPU", "SPLError", "aborting", "QID"),
 )
-_TAGS = re.compile(
-    r"</?(?:a|b|i|u|p|tt|br|li|ol|ul|td|th|tr|em|hr|h[1-6]|div|pre|code|span|font|html|body|head|table|tbody|thead"
-    r"|strong|samp|kbd|meta|title|style|script|blockquote)(?:\s[^<>]{0,400})?/?>",
-    re.IGNORECASE | re.ASCII,
+# The lines around the head of a stack: in a text that is written backwards they have changed their places.
+_TRACE_HEAD = re.compile(r"Call [Tt]race:|<TASK>")
+_TRACE_HEAD_BYTES = re.compile(rb"Call [Tt]race:|<TASK>")
+_ABOVE = re.compile(
+    r"task:|Call [Tt]race:|Tainted|Comm: |INFO: |BUG: |hung_task_timeout|R[IS]P: |WARNING: "
+    r"| [DRS] .{0,60} 0x[0-9a-f]{8}\s*$|(?:[0-9a-f]{16}\s{1,3}){2}"
 )
-_BREAKING = re.compile(r"</?(?:br|p|li|tr|div|pre|hr|blockquote)\b[^<>]{0,400}>", re.IGNORECASE | re.ASCII)
-_ENTITY = re.compile(r"&(?:lt|gt|amp|quot|nbsp|#\d{1,5}|#x[0-9a-fA-F]{1,5});")
-_ESCAPED = re.compile(r"=([0-9A-F]{2})")
-_TERMINAL = re.compile(r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4}[@-~]?|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)?|[ -~])?")
+_BELOW = re.compile(
+    r"\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[[\w ()]{1,40}\]| \(unreliable\)){0,2}\W{0,4}$|\(unreliable\)\s*$|<TASK>"
+)
+_REPORT = re.compile(rb"INFO: task |BUG: |Kernel panic - |WARNING: CPU|[sS]ys[rR]q ?: ")
+# Lines at the end of a block that may belong to the next one, where a text is written backwards.
+_MAX_CARRIED = 400
 
 
 def open_packed(stream: BinaryIO) -> BinaryIO:
@@ -88,11 +127,13 @@ def open_packed(stream: BinaryIO) -> BinaryIO:
 
 @dataclass(slots=True)
 class Block:
-    """Some whole lines."""
+    """Some whole lines, in the order in which they were written."""
 
-    # Of the first one, counted from 1.
+    # Of the first one of the input, counted from 1.
     number: int
     lines: list[str]
+    # Whether the input has the latest line first, as `journalctl -r` does.
+    backwards: bool = False
     # Places of those that may begin something.
     hinted: list[int] = field(default_factory=list)
     # Bytes of the input up to the end of this one.
@@ -103,54 +144,120 @@ class Block:
         found = bisect_left(self.hinted, at)
         return self.hinted[found] if found < len(self.hinted) else len(self.lines)
 
+    def number_of(self, at: int) -> int:
+        """The number that a line has in the input."""
+        return self.number + (len(self.lines) - 1 - at if self.backwards else at)
+
 
 def read_blocks(stream: BinaryIO) -> Iterator[Block]:
     """The input in pieces of whole lines; a line that is longer than a piece is cut.
 
     :raises EvidenceError: when it cannot be unpacked, after what could.
     """
-    stream = open_packed(stream)
-    charset, number, rest, total = "", 1, b"", 0
+    number, rest, backwards = 1, b"", None
+    for data, total in _pieces(stream):
+        data = rest + _plain(data)
+        cut = data.rfind(b"\n") + 1 or len(data) * (len(data) >= BLOCK)
+        if len(data) < LEAST and total > 0:
+            cut = 0
+        if backwards is None and _TRACE_HEAD_BYTES.search(data):
+            backwards = is_backwards(data.decode("utf-8", "replace").split("\n"))
+        if backwards:
+            # A short text is read from its end, a long one in pieces, each from its end.
+            cut = 0 if len(data) < MAX_TURNED else _carried(data, cut)
+        # With a negative count comes the end.
+        cut = len(data) if total < 0 else cut
+        rest = data[cut:]
+        newlines = data.count(b"\n", 0, cut)
+        if cut and not (total > 0 and _is_dull(data, cut)):
+            yield _block(number, data[:cut], bool(backwards), abs(total))
+        number += newlines
+
+
+def _block(number: int, data: bytes, backwards: bool, bytes_read: int) -> Block:
+    text = data.decode("utf-8", "replace")
+    lines = text.removesuffix("\n").split("\n")
+    if backwards:
+        lines.reverse()
+        text = "\n".join(lines)
+    return Block(number, lines, backwards, _hinted(text, lines), bytes_read)
+
+
+def _pieces(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Bytes of UTF-8, and how many of the input were read; negative with what is empty, at the end.
+
+    :raises EvidenceError: when it cannot be unpacked.
+    """
+    decoder, total = None, 0
+    packed: BinaryIO | None = None
+    trouble: EvidenceError | None = None
     while True:
         try:
             # What could be unpacked is given before the error.
-            data = cast(io.BufferedReader, stream).read1(BLOCK)
+            packed = packed or open_packed(stream)
+            data = cast(io.BufferedReader, packed).read1(BLOCK)
         except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-            yield _block(number, rest, charset or "utf-8")
-            raise EvidenceError(f"it cannot be unpacked any further: {error}") from error
-        if not charset:
-            charset = next((name for bom, name in _BOMS if data.startswith(bom)), "utf-8")
+            what = error.strerror if isinstance(error, TimeoutError) else f"it cannot be read any further: {error}"
+            trouble, data = EvidenceError(what or "it cannot be read any further"), b""
+        if not total and (charset := _charset(data)):
+            decoder = codecs.getincrementaldecoder(charset)("replace")
         total += len(data)
         if total > MAX_UNPACKED:
             raise EvidenceError(f"it is longer than {MAX_UNPACKED >> 30} GiB")
-        if charset != "utf-8":
-            data, rest = rest + data, b""
-            odd = len(data) % 2
-            data, rest = data[: len(data) - odd], data[len(data) - odd :]
-            data = data.decode(charset, "replace").encode("utf-8", "replace")
-            if not data:
-                return
-            block = _block(number, data, "utf-8")
-            number += len(block.lines)
-            block.bytes_read = total
-            yield block
-            continue
         if not data:
-            if rest:
-                yield _block(number, rest, charset)
+            yield b"", -max(total, 1)
+            if trouble is not None:
+                raise trouble
             return
-        data = rest + data
-        cut = data.rfind(b"\n") + 1 or len(data) * (len(data) >= BLOCK)
-        rest = data[cut:]
-        if cut:
-            newlines = data.count(b"\n", 0, cut)
-            if _is_dull(data, cut):
-                number += newlines
-                continue
-            block = _block(number, data[:cut], charset)
-            block.bytes_read = total
-            number += newlines
-            yield block
+        yield (decoder.decode(data).encode("utf-8", "replace") if decoder else data), total
+
+
+def _charset(data: bytes) -> str:
+    """What an input is written in; empty for UTF-8, and for what is not text."""
+    for bom, name in _BOMS:
+        if data.startswith(bom):
+            return name
+    head = data[:400]
+    if len(head) > 20 and head[1::2].count(0) > len(head) // 3 and head[::2].count(0) == 0:
+        return "utf-16-le"
+    return ""
+
+
+def is_backwards(lines: Sequence[str]) -> bool:
+    """Whether frames stand above the head of their stack more often than below it."""
+    votes = 0
+    for at, line in enumerate(lines[:-1]):
+        if "race:" in line or "<TASK>" in line:
+            one, two = lines[at - 1] if at else "", lines[at + 1]
+            if _TRACE_HEAD.search(line):
+                votes += bool(_BELOW.search(one) and _ABOVE.search(two)) - bool(
+                    _ABOVE.search(one) and _BELOW.search(two)
+                )
+            if abs(votes) > 20:
+                break
+    return votes > 0
+
+
+def _carried(data: bytes, end: int) -> int:
+    """Where to cut lines that are written backwards, so that a report which begins further on stays whole."""
+    at = end
+    for _ in range(_MAX_CARRIED):
+        begin = data.rfind(b"\n", 0, max(0, at - 1)) + 1
+        if _REPORT.search(data, begin, at) or not begin:
+            return at if begin else end
+        at = begin
+    return end
+
+
+# What stands for a blank or for a letter, and hides words that are looked for.
+_HIDING = ((b"\xc2\xa0", b" "), (b"&nbsp;", b" "), (b"0\xc3\x97", b"0x"))
+
+
+def _plain(data: bytes) -> bytes:
+    for hidden, plain in _HIDING:
+        if hidden in data:
+            data = data.replace(hidden, plain)
+    return data
 
 
 def _is_dull(data: bytes, end: int) -> bool:
@@ -158,14 +265,6 @@ def _is_dull(data: bytes, end: int) -> bool:
 
 
 _HINTS = tuple(hint.encode() for hint in HINTS)
-
-
-def _block(number: int, data: bytes, charset: str) -> Block:
-    text = data.decode(charset, "replace")
-    lines = text.split("\n")
-    if lines and not lines[-1]:
-        lines.pop()
-    return Block(number, lines, _hinted(text, lines))
 
 
 def _hinted(text: str, lines: list[str]) -> list[int]:
@@ -189,57 +288,3 @@ def _hinted(text: str, lines: list[str]) -> list[int]:
         if not found or found[-1] != line:
             found.append(line)
     return found
-
-
-class Cleaner:
-    """Takes away what a mail, a page or a terminal did to a line; one line may become several."""
-
-    def __init__(self) -> None:
-        # Whether the text is quoted-printable, and the beginning of a line that goes on in the next one.
-        self.quoted = False
-        self.begun = ""
-
-    @property
-    def waits(self) -> bool:
-        """Whether the next line belongs to the last one."""
-        return bool(self.begun)
-
-    def clean(self, line: str) -> list[str]:
-        line = line[:MAX_LINE]
-        if "=" in line or self.begun:
-            joined = self.unquote(line)
-            if joined is None:
-                return []
-            line = joined
-        if "\x1b" in line:
-            line = _TERMINAL.sub("", line)
-        parts = [line]
-        if "<" in line and ("</" in line or "<br" in line or "<pre" in line or "<p>" in line or "<div" in line):
-            parts = [_TAGS.sub("", part) for part in _BREAKING.sub("\n", line).split("\n")]
-        if "&" in line:
-            # Some pages escape what is escaped.
-            parts = [html.unescape(html.unescape(part)) if _ENTITY.search(part) else part for part in parts]
-        if line.count("\\n") >= 3:
-            # Lines within a string of JSON or of a shell.
-            parts = [piece for part in parts for piece in part.replace('\\"', '"').replace("\\t", " ").split("\\n")]
-        if "\r" in line:
-            parts = [piece for part in parts for piece in part.split("\r")]
-        return [part for part in parts if part]
-
-    def unquote(self, line: str) -> str | None:
-        """A line of quoted-printable (RFC 2045) as it was; None if it goes on."""
-        bare = line.rstrip("\r")
-        if not self.quoted and ("quoted-printable" in bare or "=3D" in bare or _soft(bare)):
-            self.quoted = True
-        if not self.quoted:
-            return line
-        if bare.endswith("=") and not bare.endswith("=="):
-            self.begun = (self.begun + bare[:-1])[:MAX_LINE]
-            return None
-        line, self.begun = (self.begun + bare)[:MAX_LINE], ""
-        return _ESCAPED.sub(lambda code: chr(int(code[1], 16)) if int(code[1], 16) < 128 else "?", line)
-
-
-def _soft(line: str) -> bool:
-    """Whether the line ends in the middle, as quoted-printable lets lines of 76 characters do."""
-    return 72 <= len(line) <= 76 and line.endswith("=") and not line.endswith("==")

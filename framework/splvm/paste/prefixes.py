@@ -7,7 +7,6 @@ Documentation/networking/netconsole.rst of Linux.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 
@@ -22,11 +21,19 @@ _ZONE = r"(?:Z|[ ]?[+-]\d\d:?\d\d|[ ][A-Z]{3,5}(?=[ ]))"
 _LAG = r"(?:[ ]{1,4}<[ ]{0,12}[\d.]{1,24}>)?"
 _LEVEL = "emerg|alert|crit|err|warn|notice|info|debug"
 
+# Programs that hand on what the kernel said.
+RELAYS = re.compile(
+    r"kernel|vmunix|klogd|k?msg|dmesg|netconsole|console|logger|printk|serial|pstore|systemd-pstore|crash|kdump\S*|-|tty\w+"
+    r"|ipmi\S*|conserver|conman|qemu\S*|libvirt\S*|containerd?|docker\S*|cat|root|sudo|bash|sh|vmcore-dmesg",
+    re.IGNORECASE,
+)
+
 # Each form with a pattern; groups that are called alike mean the same. The first that fits counts.
 FORMS: tuple[tuple[str, str], ...] = (
     ("blanks", r"[ \t\u00a0]{1,400}"),
     ("quote", r"(?:>[ \t]?){1,20}"),
     ("table", r"\|[ \t]{1,8}"),
+    ("fence", r"`{3,10}(?:[a-z]{1,10}(?=\s{0,8}$))?"),
     ("boot", rf"\[[ ]{{0,12}}(?P<boot_s>\d{{1,10}}\.\d{{1,9}}){_LAG}\][ ]?"),
     ("delta", r"\[[ ]{0,12}\+(?P<delta_s>\d{1,8}\.\d{1,9})\][ ]?"),
     ("lag", r"\[<[ ]{0,12}(?P<lag_s>\d{1,8}\.\d{1,9})>\][ ]?"),
@@ -36,49 +43,64 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("decoded", rf"(?:kern|user|mail|daemon|auth|syslog|local\d)[ ]{{0,6}}:(?:{_LEVEL})[ ]{{0,6}}:[ ]?"),
     (
         "kmsg",
-        r"\d{1,6},\d{1,20},(?P<kmsg_us>\d{1,20}),[-c+](?:,caller=(?P<kcaller>[TC]\d{1,10}))?[^;\n]{0,80};",
+        r"(?:\d[\w.+~-]{2,63},)?\d{1,6},\d{1,20},(?P<kmsg_us>\d{1,20}),[-c+](?:,caller=(?P<kcaller>[TC]\d{1,10}))?[^;\n]{0,80};",
     ),
     ("weekday", r"[^\W\d_]{2,10}\.?[ ](?=\d{4}-\d\d-\d\d[ T])"),
+    (
+        "rfc5424",
+        rf"1[ ](?P<when>\d{{4}}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?{_ZONE}?|-)[ ](?P<origin>\S{{1,255}})"
+        r"[ ](?P<app>\S{1,48})[ ]\S{1,128}[ ]\S{1,32}[ ](?:-|(?:\[[^\]\n]{0,400}\]){1,8})[ ]?",
+    ),
     ("iso", rf"(?P<iso>\d{{4}}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?{_ZONE}?)[ ]{{0,2}}"),
     ("syslog", rf"(?P<syslog>{_WORD}[ ]{{1,2}}\d{{1,2}}日?(?:[ ]\d{{4}})?,?[ ]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?)[ ]"),
     ("day first", rf"(?P<day_first>\d{{1,2}}\.?[ ]{_WORD}(?:[ ]\d{{4}})?,?[ ]\d\d:\d\d:\d\d(?:[.,]\d{{1,9}})?)[ ]"),
     ("clock", r"(?P<clock>\d\d:\d\d:\d\d(?:[.,]\d{1,9})?)[ ]"),
     ("unix", r"(?P<unix_s>\d{10}\.\d{3,9})[ ]"),
-    ("kernel", r"(?:(?P<host>[\w.:-]{1,64})[ ])?kernel(?:\[\d{1,7}\])?:(?:[ ]|$)"),
+    ("kernel", r"(?:(?P<host>[\w.:-]{1,64})[ ])?(?:\S{1,40}/)?kernel(?:\[\d{0,7}\])?:(?:[ ]|$|(?=[A-Za-z]))"),
     ("host", r"(?P<bare_host>[\w.:-]{1,64})[ ](?=\[[ ]{0,12}\d{1,10}\.\d{6}\])"),
-    ("unit", r"(?P<unit_host>[\w.-]{1,64})[ ](?=[\w.@-]{1,40}(?:\[\d{1,7}\])?:[ ])"),
+    (
+        "unit",
+        r"(?P<unit_host>[\w.:-]{1,64})[ ](?:(?=(?:BUG|WARNING|INFO|PANIC|watchdog|rcu|Oops|SPL|ZFS|usb [\d.-]+): )"
+        r"|(?P<program>[\w.@/()-]{1,60})(?:\[\d{0,7}\])?:[ ])",
+    ),
     ("number", r"\d{1,6}(?:[:|)]|\t)[ \t]{0,4}(?=\[|<|INFO: |Call |task:|[A-Z][a-z]{2}[ ])"),
     ("file", r"[\w./-]{0,120}(?:log|messages|dmesg|kmsg)[\w.-]{0,40}[:-](?:\d{1,8}[:-])?(?=\S)"),
-    ("export", r"MESSAGE="),
 )
 _FORMS = {name: re.compile(pattern) for name, pattern in FORMS}
 # Which forms a line may begin with, by its first character: most lines have a few only.
 _ONLY_AFTER_TIME = frozenset(("host", "unit"))
+_UNSTAMPED = frozenset(("blanks", "quote", "table", "fence", "number", "file"))
 _BRACKET = ("boot", "delta", "human", "caller", "lag")
 _BY_FIRST: dict[str, tuple[str, ...]] = {
     "[": _BRACKET,
     "<": ("level",),
     ">": ("quote",),
     "|": ("table",),
+    "`": ("fence",),
     " ": ("blanks",),
     "\t": ("blanks",),
     "\u00a0": ("blanks",),
 }
-_DIGIT = ("kmsg", "iso", "syslog", "day first", "clock", "unix", "number", "kernel", "host", "unit", "file")
-_OTHER = ("kernel", "syslog", "decoded", "weekday", "host", "unit", "export", "file")
-_STRUCTURE = re.compile(
-    r'\s{0,40}"(?:pri|fac|caller|dmesg|time)"\s{0,4}:\s{0,40}(?:(\d{1,10}\.\d{1,9})|"[^"]{0,20}"|\d{1,6}|\[),?\s*$'
-)
+_DIGIT = ("kmsg", "rfc5424", "iso", "syslog", "day first", "clock", "unix", "number", "kernel", "host", "unit", "file")
+_WITHOUT_COLON = ("host",)
+_OTHER = ("kernel", "syslog", "decoded", "weekday", "host", "unit", "file")
 # What quotes, `cat -A` and tags leave behind a frame or a mark.
-_TAILS = frozenset("`\"$>'")
-_TAIL = re.compile(r"(?<=[\w\]):>])(?:</[a-z]\w{0,12}>|[`\"$'])\s*$")
-_KEY = re.compile(r'\s{0,40}"msg"\s{0,4}:\s{0,4}"')
-
+_TAILS = frozenset("`\"$>',}")
+_LIST_ENDS = ("']", '"]')
+_TAIL = re.compile(r"(?<=[\w\]):>.])(?:</[a-z]\w{0,12}>|[`\"',][`\"', \]]{0,6}|\{(?:code|noformat|quote)\})\s*$|\$$")
 
 # What a complaint begins with, wherever in a line it stands.
 _CORE = re.compile(
     r"INFO: task [^\s:]\S{0,40}:\d{1,10} blocked|BUG: (?:kernel|unable|KASAN|soft|KFENCE|workqueue)|Kernel panic - not"
     r"|Call [Tt]race:|(?:sysrq|SysRq ?): Show|PANIC at |VERIFY\d?\(|WARNING: CPU: |task:\S{1,40}\s{1,20}state:[A-Z]"
+)
+# A frame behind a word that says nothing, and words that say that it is none.
+_FRAME = re.compile(
+    r"(?P<junk>[\w|<>*/.-]{1,40}\s{1,4})(?P<frame>(?:\(?\[<?[0-9a-f]{1,18}>?\] {1,2}){0,2}"
+    r"(?:\? )?[A-Za-z_][\w.]{1,80}\+0x[0-9a-f]{1,8}/0x)"
+)
+_NO_JUNK = frozenset(
+    ("at", "lr", "pc", "in", "from", "by", "LR", "NIP", "PC", "is", "of", "to", "->", "=>", "on", "and")
 )
 _END_OF_HUNG = re.compile(r"blocked (?:in I/O wait )?for more than \d{1,9} seconds\.")
 # Words before it are a sentence, and no prefix.
@@ -93,16 +115,25 @@ class Learned:
         self.prefix: re.Pattern[str] | None = None
         self.suffix = ""
 
-    def learn(self, line: str) -> bool:
-        """Whether a complaint stands in the middle of the line, so that what is before it is a prefix."""
-        core = _CORE.search(line[: MAX_LEARNED + 200])
+    def learn(self, line: str, message: str, *, weak: bool = False) -> bool:
+        """Whether a complaint or a frame stands in the middle of the line, so that what is before it is a prefix.
+
+        :param message: the line without the prefixes that are known.
+        :param weak: what stands in the middle of it may be part of a report: only a frame counts.
+        """
+        core = None if weak else _CORE.search(line[: MAX_LEARNED + 200])
+        if core is None and (frame := _FRAME.match(message)) and frame["junk"].strip() not in _NO_JUNK:
+            core = re.compile(re.escape(frame["frame"])).search(line)
         if core is None or not 0 < core.start() <= MAX_LEARNED:
             return False
         before = line[: core.start()]
-        if _SENTENCE.search(before) or not before.strip():
+        words = before.rstrip("\"'`*(")
+        if _SENTENCE.search(words) or not before.strip() or before.count("(") > before.count(")"):
             return False
-        parts = re.split(r"(\d{1,20})", before.rstrip(" "))
-        self.prefix = re.compile("".join(r"\d{1,20}" if part.isdigit() else re.escape(part) for part in parts))
+        parts = re.split(r"(\d{1,20}|\s{1,20})", before.rstrip(" "))
+        self.prefix = re.compile(
+            "".join(r"\d{1,20}" if it.isdigit() else r"\s{0,20}" if it.isspace() else re.escape(it) for it in parts)
+        )
         end = _END_OF_HUNG.search(line)
         self.suffix = line[end.end() :].rstrip() if end and len(line) - end.end() < 20 else self.suffix
         return True
@@ -128,6 +159,12 @@ class Line:
     host: str = ""
     # Which thread or CPU printed it, if the log says so.
     caller: str | None = None
+    # Who wrote it, where the log says that it was not the kernel.
+    program: str = ""
+    # Of the line of the text, counted from 1.
+    number: int = 0
+    # Whether a log put something before it, and not only whoever indented or quoted it.
+    stamped: bool = False
     # Seconds since some line before, where the log has only differences.
     elapsed_s: float | None = None
 
@@ -146,25 +183,17 @@ class Stripper:
         self.elapsed_s = 0.0
         # The last whole time, from which differences count.
         self.human = ""
-        # The time of a record of `dmesg --json`, which stands before its message.
-        self.record_s: float | None = None
 
     def strip(self, text: str) -> Line:
         """The message of a line without what stands before it."""
-        if text[:1] == "{" or '"msg"' in text:
-            line = _from_json(text)
-            if line is not None:
-                if self.record_s is not None and line.time_s is None:
-                    line.time, line.time_s = str(self.record_s), self.record_s
-                return line
-        if '"' in text[:24] and (structure := _STRUCTURE.match(text)):
-            self.record_s = float(structure[1]) if structure[1] else self.record_s
-            return Line("")
         line = Line("")
         at, layers, timed = 0, 0, False
         while layers < MAX_LAYERS and at < len(text):
             first = text[at]
             names = _BY_FIRST.get(first) or (_DIGIT if first.isdigit() else _OTHER)
+            if names is _OTHER and text.find(":", at) < 0:
+                # No other form does without.
+                names = _WITHOUT_COLON
             for name in names:
                 if name in _ONLY_AFTER_TIME and not timed:
                     continue
@@ -177,10 +206,11 @@ class Stripper:
             timed = name in ("syslog", "day first") or (name == "iso" and "," not in match[0])
             at = match.end()
             layers += 1
-            if name == "unit":
+            line.stamped = line.stamped or name not in _UNSTAMPED
+            if line.program:
                 break
         message = text[at:]
-        if message[-1:] in _TAILS and (tail := _TAIL.search(message)):
+        if (message[-1:] in _TAILS or message[-2:] in _LIST_ENDS) and (tail := _TAIL.search(message)):
             message = message[: tail.start()]
         line.message = message if message.isprintable() else message.translate(_CONTROL)
         return line
@@ -209,8 +239,15 @@ class Stripper:
                 line.caller = match["caller"]
             case "kernel":
                 line.host = match["host"] or line.host
-            case "host" | "unit":
+            case "host":
                 line.host = match[1]
+            case "unit" | "rfc5424":
+                line.time = line.time or match["when"] if name == "rfc5424" else line.time
+                line.host = match["origin" if name == "rfc5424" else "unit_host"]
+                program = match["app" if name == "rfc5424" else "program"] or ""
+                # What a program passes on has the kernel's own time before it.
+                passed_on = RELAYS.fullmatch(program) or _FORMS["boot"].match(match.string, match.end())
+                line.program = "" if passed_on else program
 
 
 def clock_of(text: str) -> float | None:
@@ -227,32 +264,3 @@ def clock_of(text: str) -> float | None:
         numbers = re.findall(r"\d{1,2}(?!\d|月|월)", rest)
         days = int(numbers[-1]) if numbers else 0
     return days * 86400.0 + int(time[1]) * 3600 + int(time[2]) * 60 + float(time[3] or 0)
-
-
-def _from_json(text: str) -> Line | None:
-    """A record of `journalctl -o json`, or a line of `dmesg --json`; None for anything else."""
-    if text[:1] != "{":
-        key = _KEY.match(text)
-        if key is None:
-            return None
-        try:
-            return Line(str(json.loads(text[key.end() - 1 :].rstrip(" ,\r"))).lstrip())
-        except (ValueError, RecursionError):
-            return None
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(record, dict) or "MESSAGE" not in record:
-        return None
-    message = record["MESSAGE"]
-    if isinstance(message, list):
-        message = bytes(it for it in message if isinstance(it, int) and 0 <= it < 256).decode(errors="replace")
-    line = Line(str(message).lstrip().translate(_CONTROL), host=str(record.get("_HOSTNAME", "")))
-    boot = record.get("_SOURCE_MONOTONIC_TIMESTAMP") or record.get("_SOURCE_BOOTTIME_TIMESTAMP")
-    real = record.get("__REALTIME_TIMESTAMP")
-    if isinstance(boot, str) and boot.isdecimal() and len(boot) < 20:
-        line.time, line.time_s = boot, int(boot) / 1e6
-    elif isinstance(real, str) and real.isdecimal() and len(real) < 20:
-        line.time, line.elapsed_s = real, int(real) / 1e6
-    return line

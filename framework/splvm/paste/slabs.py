@@ -6,7 +6,7 @@ The lenient reader. Rows are read by the parser of `splvm.evidence.formats.slab`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from splvm.errors import EvidenceError
@@ -23,6 +23,7 @@ from splvm.evidence.formats.slab import (
     row_of,
 )
 from splvm.evidence.formats.stream import excerpt
+from splvm.paste.cleaning import Cleaner
 from splvm.paste.prefixes import Line, Stripper, clock_of
 
 # Readings kept of a text, and caches of one.
@@ -50,6 +51,8 @@ class Reading:
     time: str
     # Of its first line.
     line: int
+    # What the text calls the machine or the file that it is of; empty if it says nothing.
+    label: str = ""
 
     @property
     def contradictions(self) -> tuple[str, ...]:
@@ -57,7 +60,18 @@ class Reading:
         return tuple(sentence for row in self.slab.caches for sentence in contradictions(row))
 
     def to_json(self) -> dict[str, object]:
-        return {**self.slab.to_json(), "time": self.time or None, "contradictions": list(self.contradictions)}
+        return {
+            **self.slab.to_json(),
+            "time": self.time or None,
+            "label": self.label or None,
+            "contradictions": list(self.contradictions),
+        }
+
+
+# What the columns are called, and a line of nothing but cells: the rest of one that a mailer broke.
+_NAMES = frozenset(["name", "flags", "size", "alloc", "slabsize", "objsize", "total", "max", "emerg", "dlock"])
+_BEGUN = re.compile(r"\s{0,20}[A-Za-z][\w().-]{1,60}\s{1,60}0x[0-9a-f]{3,8}(?:\s{1,30}(?:\d{1,20}|-)){0,1}\s*$")
+_CELLS = re.compile(r"\s{0,20}(?:(?:\d{1,20}|-)(?:\s{1,30}|$)){1,14}\s*$")
 
 
 @dataclass(slots=True)
@@ -70,42 +84,82 @@ class SlabReader:
     layout: Layout | None = None
     rows: dict[str, CacheRow] = field(default_factory=dict)
     time: str = ""
+    label: str = ""
     # Of the reading whose head was read and whose rows come.
     next_time: str = ""
+    next_label: str = ""
     begun: int = 0
+    # A line that may go on in the next one, and its number; names of columns, or cells.
+    half: str = ""
+    half_at: int = 0
 
-    def take(self, number: int, line: str, time: str = "") -> bool:
+    def take(self, number: int, line: str, time: str = "", label: str = "") -> bool:
         """Whether the line belongs to a slab file."""
         words = line.split()
         if not words or len(line) > 1000:
             return False
-        if words[:2] == ["name", "flags"] and "slabsize" in words:
-            self.begin(layout_of(words), time)
+        if self.half and self.join(line, words, time):
+            return True
+        if words[:2] == ["name", "flags"] and _NAMES.issuperset(words):
+            self.begin(words, time, label)
+            self.half, self.half_at = line, number
             return True
         if "---" in words[0] and is_group_line(words):
-            self.begin(None, time)
+            self.begin((), time, label)
+            return True
+        if self.layout is not None and len(words) < 4 and _BEGUN.match(line):
+            self.half, self.half_at = line, number
             return True
         if len(words) < 4 or not _may_be_row(words):
             return False
         for layout in (self.layout,) if self.layout else (Layout.NOVEMBER_2012, Layout.AUGUST_2012, Layout.BEFORE):
             if layout is not None and is_row(line, layout):
-                return self.add(number, line, layout, time)
+                return self.add(number, line, layout, time, label)
         if self.layout is None and not self.rows:
             return False
         if _MAYBE.match(line):
-            self.broken.append((number, f"a row that is cut: {excerpt(line)}"))
+            self.half, self.half_at = line, number
             return True
         return False
 
-    def begin(self, layout: Layout | None, time: str) -> None:
+    def join(self, line: str, words: Sequence[str], time: str) -> bool:
+        """Put a line behind the one that it goes on from; a row whose rest does not come is cut."""
+        half, at = self.half, self.half_at
+        names = half.split()
+        if names[:2] == ["name", "flags"]:
+            self.half = ""
+            if not _NAMES.issuperset(words) or words[0] == "name":
+                return False
+            self.begin([*names, *words], time, "")
+            self.half = f"{half} {line}"
+            return True
+        if not _CELLS.match(line) or self.layout is None:
+            self.cut()
+            return False
+        self.half = f"{half.rstrip()} {line.strip()}"
+        if is_row(self.half, self.layout):
+            row, self.half = self.half, ""
+            return self.add(at, row, self.layout, time, "")
+        return True
+
+    def cut(self) -> None:
+        """What was begun does not go on."""
+        if self.half and self.half.split()[:2] != ["name", "flags"]:
+            self.broken.append((self.half_at, f"a row that is cut: {excerpt(self.half)}"))
+        self.half = ""
+
+    def begin(self, names: Sequence[str], time: str, label: str) -> None:
         """Column names stand before each reading, and now and then in the middle of one."""
+        layout = layout_of(names) if names else None
         if layout is not None:
-            if self.layout not in (None, layout):
+            if self.layout not in (None, layout) and self.rows:
                 self.finish()
             self.layout = layout
-        self.next_time = time or self.next_time
+        if label and label != self.label:
+            self.finish()
+        self.next_time, self.next_label = time or self.next_time, label or self.next_label
 
-    def add(self, number: int, line: str, layout: Layout, time: str) -> bool:
+    def add(self, number: int, line: str, layout: Layout, time: str, label: str) -> bool:
         try:
             row = row_of(line, layout, number)
         except EvidenceError as error:
@@ -115,6 +169,7 @@ class SlabReader:
             self.finish()
         if not self.rows:
             self.begun, self.time = number, time or self.next_time
+            self.label = label or self.next_label
         self.layout = layout
         if len(self.rows) < MAX_CACHES:
             self.rows[row.name] = row
@@ -122,10 +177,45 @@ class SlabReader:
 
     def finish(self) -> None:
         """What comes next is another reading."""
+        self.cut()
         if self.rows and self.layout is not None and len(self.readings) < MAX_READINGS:
             slab = SlabFile(self.layout, tuple(self.rows.values()))
-            self.readings.append(Reading(slab, self.time, self.begun))
+            self.readings.append(Reading(slab, self.time, self.begun, self.label))
         self.rows, self.time = {}, ""
+
+
+# Labels that tell readings of one machine apart, and those that tell machines apart.
+_SERIES = re.compile(
+    r"before|after|now|then|later|again|start|end|first|last|second|third|slab|kmem|reading|sample|run|idle|load|txg|proc"
+    r"|spl|cat|date|time|here|output|today|yesterday|mon|tue|wed|thu|fri|sat|sun|\d{4}",
+    re.IGNORECASE,
+)
+_LABELS = (
+    re.compile(r"\[?[a-z_][\w-]{0,31}@(?P<label>[A-Za-z][\w.-]{1,63})[: ][^\n]{0,160}[#$%]"),
+    re.compile(r"==> ?(?:\S{0,100}/)?(?P<label>[A-Za-z][\w-]{1,62})[\w.]{0,20} ?<=="),
+    re.compile(
+        r"\W{0,8}(?:(?:[Hh]ost|[Nn]ode|[Mm]achine|[Ss]erver)(?:name)?[ :=]{1,3})?(?P<label>[A-Za-z][\w.-]{1,62})"
+        r"\W{0,8}$"
+    ),
+)
+
+
+def label_of(text: str) -> str:
+    """The machine that a line above a slab file names: a prompt, a heading, a file's name; empty if it names none."""
+    for pattern in _LABELS:
+        if len(text) < 300 and (match := pattern.match(text.strip())):
+            return "" if _SERIES.match(match["label"]) else match["label"]
+    return ""
+
+
+def series(readings: Sequence[Reading]) -> Iterator[tuple[Reading, Reading]]:
+    """Each reading with the one before it of the same machine, as far as labels say."""
+    last: dict[str, Reading] = {}
+    for reading in readings:
+        before = last.get(reading.label) or (last.get("") if reading.label else next(iter(last.values()), None))
+        if before is not None:
+            yield before, reading
+        last[reading.label] = reading
 
 
 def _may_be_row(words: Sequence[str]) -> bool:
@@ -141,12 +231,15 @@ def parse_slabs(text: str) -> tuple[Reading, ...]:
     """
     reader = SlabReader()
     lines = text.removeprefix("\ufeff").split("\n")
-    last, stripper, time = 0, Stripper(), ""
+    last, stripper, cleaner, time, label = 0, Stripper(), Cleaner(), "", ""
     for number, line in enumerate(lines, 1):
-        it = stripper.strip(line[:4000].rstrip("\r"))
-        time = _time_of(it) or time
-        if reader.take(number, it.message, time):
-            last = number
+        for part in cleaner.clean(line):
+            it = stripper.strip(part[:4000])
+            time = time_of(it) or time
+            if reader.take(number, it.message, time, it.host or label):
+                last, label = number, ""
+            else:
+                label = label_of(part) or label
     if lines[-1].strip() and last == len(lines) and reader.rows and "  " in lines[-1].strip():
         aligned = any("alloc   max" in line for line in lines)
         if aligned and last_cell_width(lines[-1]) < 5:
@@ -162,7 +255,7 @@ def parse_slabs(text: str) -> tuple[Reading, ...]:
     return tuple(reader.readings)
 
 
-def _time_of(line: Line) -> str:
+def time_of(line: Line) -> str:
     """A time that stands before a reading or in the line, as date(1) prints it."""
     if line.time:
         return line.time

@@ -23,8 +23,10 @@ _WHOLE = "the text that was pasted"
 def paste_issue(explanation: Explanation) -> str:
     """The whole text; what the paste does not say stays empty, and what was taken out of it is told first."""
     body = "\n\n".join(fitting(part for part in _parts(explanation) if part)) + "\n"
-    body, taken = redact(body, explanation.hosts)
-    what = ", ".join(f"{count} times {name}" for name, count in sorted(taken.items()))
+    comms = {it.comm for it in explanation.tasks} | {it.comm for it in explanation.findings}
+    names = {**dict.fromkeys(explanation.hosts, "host"), **explanation.names}
+    body, taken = redact(body, names, comms)
+    what = ", ".join(f"{name} ({'once' if count == 1 else f'{count} times'})" for name, count in sorted(taken.items()))
     note = f"Taken out of this text: {what}." if what else "Nothing had to be taken out of this text."
     return f"> {note} Kernel addresses are left in. Look through it before you publish it.\n\n{body}"
 

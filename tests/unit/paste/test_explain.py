@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import lzma
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -24,8 +23,8 @@ from splvm.evidence.waiting.waitedges import Closes
 from splvm.paste.answer import answer_lines
 from splvm.paste.explanation import Explanation, conclude, explain, explain_streams
 from splvm.paste.known import known_table
-from splvm.paste.reader import Reading
-from splvm.paste.redact import redact
+from splvm.paste.reading import Reading
+from splvm.paste.redact import public_comm, redact
 from splvm.paste.slabs import SORTS, changes, elapsed_s, parse_slabs, sort_rows
 from splvm.scenarios.table import SCENARIOS
 
@@ -108,7 +107,7 @@ def test_packed_input(pack: object) -> None:
 
 def test_packed_input_that_is_cut() -> None:
     found = explain_streams([("x", io.BytesIO(gzip.compress(HUNG.encode() * 2000)[:-20]))])
-    assert found.findings and "cannot be unpacked" in found.unread[-1].why
+    assert found.findings and "cannot be read any further" in found.unread[-1].why
 
 
 def test_utf_16() -> None:
@@ -262,7 +261,19 @@ def test_every_sort() -> None:
         ("at 2001:db8::1 now", "at <IP address> now"),
         ("mac 52:54:00:12:34:56", "mac <MAC address>"),
         ("Pool 'tank' has", "Pool '<pool or dataset>' has"),
-        ("zio pool=tank vdev=/dev/sdb1 error=5", "zio pool=<pool or dataset> vdev=<pool or dataset> error=5"),
+        ("zio pool=tank vdev=/dev/sdb1 error=5", "zio pool=<pool or dataset> vdev=/dev/sdb1 error=5"),
+        ("vdev=/dev/disk/by-id/ata-WDC_WD40-ABC123-part1 error=5", "vdev=<device> error=5"),
+        ("sd 0:0:0:0: [sda] and nvme 0000:03:00.0", "sd 0:0:0:0: [sda] and nvme 0000:03:00.0"),
+        ("fe80::5054:ff:fe12:3456%eth0 and 10.0.0.7:22", "<IP address> and <IP address>"),
+        ("6.1.0-18-amd64 #1 Debian 6.1.76-1", "6.1.0-18-amd64 #1 Debian 6.1.76-1"),
+        ("SerialNumber: 0123456789AB", "SerialNumber: <serial number>"),
+        ("snapshot vault/home/jane@daily-1 is", "snapshot <pool or dataset> is"),
+        ("root=ZFS=rpool/ROOT/mine ro", "root=ZFS=<pool or dataset> ro"),
+        ("vault/vm-disk and vault", "<pool or dataset> and <pool or dataset>"),
+        ("jane ran /srv/jane/x and smbd-jane", "<user> ran <path> and smbd-<user>"),
+        ("on box.example.org and box", "on <host> and <host>"),
+        ("nfs: server filer not responding", "nfs: server <host> not responding"),
+        ("UUID 2f1a7c3e-0b1d-4c55-9a57-0123456789ab", "UUID <UUID>"),
         ("in /srv/jane/src/x.c", "in <path>"),
         ("wwn-0x5000c500a1b2c3d4", "<WWN>"),
         ("ata-WDC_WD40EFRX-68N32N0_WD-WCC7K0000000", "<serial number>"),
@@ -273,7 +284,22 @@ def test_every_sort() -> None:
     ],
 )
 def test_what_is_taken_out(text: str, left: str) -> None:
-    assert redact(text, ["box"])[0] == left
+    names = {"box.example.org": "host", "jane": "user", "vault": "pool or dataset"}
+    assert redact(text, names)[0] == left
+
+
+def test_the_name_of_a_thread_may_have_the_name_of_somebody_in_it() -> None:
+    kept = ["kworker/u16:3", "z_wr_iss_h-12", "txg_sync", "jbd2/sda1-8", "systemd-journal", "smbd-12"]
+    assert [public_comm(comm) for comm in kept] == kept
+    assert [public_comm(it) for it in ("smbd-jane", "imap:jane", "sshd@jane")] == [
+        "smbd-<name>",
+        "imap:<name>",
+        "sshd@<name>",
+    ]
+    assert redact("INFO: task smbd-jane:30", {}, ["smbd-jane"]) == (
+        "INFO: task smbd-<name>:30",
+        {"part of a thread's name": 1},
+    )
 
 
 def test_an_issue_names_nobody() -> None:
@@ -282,7 +308,7 @@ def test_an_issue_names_nobody() -> None:
     shown = done.stdout.decode()
     assert done.returncode == 0
     assert "secret7" not in shown and "tank" not in shown
-    assert "times pool or dataset" in shown
+    assert "pool or dataset (" in shown
     assert "### System information" in shown and "zio_wait" in shown
 
 
@@ -299,33 +325,13 @@ def test_symbols_of_another_build_are_named() -> None:
     assert any("slabprobe/0 (pid 166)" in line for line in said)
 
 
-# The collector
-
-
-def test_the_collector_runs_and_is_read(tmp_path: Path) -> None:
-    script = command("--collector").stdout
-    assert script.startswith(b"#!/bin/sh")
-    if shutil.which("dash"):
-        subprocess.run(["dash", "-n"], input=script, check=True, timeout=30)
-    # As nobody, who may ask the kernel for nothing: what it collects is what it may read.
-    argv = ["setpriv", "--reuid=65534", "--clear-groups", "sh"]
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents:
-        if parent.stat().st_mode & 0o001 == 0:
-            argv = ["sh"]
-    if argv == ["sh"]:
-        pytest.skip("nobody may not enter pytest's directory")
-    env = {"SPLVM_COLLECT_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(argv, input=script, capture_output=True, check=True, timeout=120, env=env)
-    out = Path(done.stdout.decode().strip())
-    assert out.parent == tmp_path
-    found = explain(out.read_text(errors="replace"))
-    assert {"collector", "meminfo"} <= {it.kind for it in found.inputs}
+def test_the_collector_is_printed() -> None:
+    assert command("--collector").stdout.startswith(b"#!/bin/sh\n")
 
 
 def test_noise_takes_no_longer_than_a_log() -> None:
     """Bounded by lines that are looked at, and not by a clock."""
-    noise = b"BUG: x\n" * 1_500_000
+    noise = b"BUG: x\n" * 400_000
     found = explain_streams([("noise", io.BytesIO(noise))])
     assert "left out" in found.unread[-1].why
     assert isinstance(found, Explanation)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pasteforms import KERNEL, LEARNED, PLAIN, WRAPPED, Form
+from pasteforms import KERNEL, LEARNED, PLAIN, RARE, WRAPPED, Form
 from places import PROJECT
 from splvm.paste.explanation import Explanation, explain
 
@@ -24,6 +24,8 @@ def load(name: str) -> dict[str, Mapping[str, Any]]:
 
 LOGS, FILES = load("logs.toml"), load("files.toml")
 FORMS: dict[str, Form] = {**PLAIN, **KERNEL}
+# Texts that may lose blanks and what the kernel says over several lines, and that a prefix can be learned from.
+HUNG = [name for name in LOGS if "hung task" in name]
 
 
 def lines_of(case: Mapping[str, Any]) -> list[str]:
@@ -66,28 +68,46 @@ def check(case: Mapping[str, Any], found: Explanation) -> None:
     }
 
 
-@pytest.mark.parametrize("form", FORMS)
+def check_forms(case: Mapping[str, Any], forms: Mapping[str, Form]) -> None:
+    """Check a text in each form, and that its complaints have the same fingerprints in all that keep its lines.
+
+    All forms that fail are named, with what is wrong in each.
+    """
+    wrong: list[str] = []
+    prints: list[str] | None = None
+    for name, form in forms.items():
+        found = explain(form(lines_of(case)))
+        those = sorted(it.fingerprint for it in found.findings)
+        prints = those if prints is None else prints
+        try:
+            check(case, found)
+            if name not in WRAPPED and those != prints:
+                raise AssertionError(f"fingerprints {those}, not {prints}")
+        except (AssertionError, KeyError) as error:
+            wrong.append(f"{name}: {str(error).strip()}")
+    if wrong:
+        pytest.fail(
+            f"{case['name']!r} is not read in {len(wrong)} of {len(forms)} forms:\n" + "\n".join(wrong), pytrace=False
+        )
+
+
 @pytest.mark.parametrize("name", LOGS)
-def test_a_log(name: str, form: str) -> None:
-    check(LOGS[name], explain(FORMS[form](lines_of(LOGS[name]))))
+def test_a_log(name: str) -> None:
+    hung = name in HUNG
+    check_forms(LOGS[name], {**FORMS, **({**WRAPPED, **LEARNED, **RARE} if hung else {})})
 
 
-@pytest.mark.parametrize("form", PLAIN)
 @pytest.mark.parametrize("name", FILES)
-def test_another_file(name: str, form: str) -> None:
-    check(FILES[name], explain(PLAIN[form](lines_of(FILES[name]))))
+def test_another_file(name: str) -> None:
+    check_forms(FILES[name], PLAIN)
 
 
-@pytest.mark.parametrize("form", WRAPPED)
-@pytest.mark.parametrize("name", [name for name, case in LOGS.items() if "hung task" in name])
-def test_a_log_that_was_wrapped(name: str, form: str) -> None:
-    check(LOGS[name], explain(WRAPPED[form](lines_of(LOGS[name]))))
-
-
-@pytest.mark.parametrize("form", LEARNED)
-@pytest.mark.parametrize("name", [name for name, case in LOGS.items() if "hung task" in name])
-def test_a_prefix_that_nobody_thought_of(name: str, form: str) -> None:
-    check(LOGS[name], explain(LEARNED[form](lines_of(LOGS[name]))))
+def test_a_form_that_is_not_read_is_named() -> None:
+    """The test above notices: a form that loses the numbers of threads is said, with what is missing."""
+    case = LOGS["hung task of 5.10 and later"]
+    forms = {"as it is": FORMS["as it is"], "without numbers": lambda lines: "\n".join(lines).replace("790", "")}
+    with pytest.raises(pytest.fail.Exception, match=r"(?s)not read in 1 of 2 forms:\nwithout numbers: .*hung_task"):
+        check_forms(case, forms)
 
 
 def test_a_sentence_is_no_prefix() -> None:
@@ -95,12 +115,7 @@ def test_a_sentence_is_no_prefix() -> None:
     assert who(explain(text + "\n".join(lines_of(LOGS["hung task of 5.10 and later"])))) == ["hung_task txg_sync 790"]
 
 
-@pytest.mark.parametrize("name", LOGS)
-def test_a_complaint_is_the_same_behind_every_prefix(name: str) -> None:
-    found = {form: [it.fingerprint for it in explain(FORMS[form](lines_of(LOGS[name]))).findings] for form in FORMS}
-    assert {form: sorted(each) for form, each in found.items()} == dict.fromkeys(found, sorted(found["as it is"]))
-
-
 def test_the_corpus_is_large_enough() -> None:
     assert len(LOGS) + len(FILES) >= 60
     assert len(KERNEL) >= 40
+    assert len(HUNG) >= 4

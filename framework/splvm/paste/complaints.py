@@ -1,0 +1,127 @@
+"""Complaints of one machine's kernel, as its log goes on: which lines belong to one, and who it is about.
+
+Owns where a report ends in a text that may be cut anywhere. What a complaint looks like is for findings.py.
+"""
+
+from __future__ import annotations
+
+import re
+
+from splvm.evidence.formats.kernlog import FindingKind, Stage
+from splvm.paste.findings import Origin, PasteScanner
+from splvm.paste.prefixes import Line
+from splvm.paste.reading import Reading
+
+# Lines that say nothing between two frames of one stack.
+MAX_GAP = 8
+# Callers of one machine whose reports are kept apart.
+MAX_CALLERS = 64
+
+# Stacks of a report that are not of who complains: mm/kasan/report.c.
+ANOTHER = re.compile(
+    r"(?:Allocated|Freed) by task |Last potentially related|The buggy address|Uninit was |Second to last"
+)
+# Who a report is about, where a line of it says so: mm/kasan/report.c, kernel/sched/core.c.
+_ABOUT = re.compile(
+    r"(?:Read|Write|Access|Free) .{0,80} by task (?P<comm>.{1,60}?)/(?P<pid>\d{1,10})$"
+    r"|in_atomic\(\): .{0,80} pid: (?P<pid2>\d{1,10}), name: (?P<comm2>.{1,60}?)$"
+    r"|BUG: scheduling while atomic: (?P<comm3>.{1,60}?)/(?P<pid3>\d{1,10})/0x"
+)
+_ABOUT_WORDS = ("by task ", " name: ", "while atomic")
+_VICTIM = re.compile(r".{0,120}?Kill(?:ed)? process (?P<pid>\d{1,10}),? \((?P<comm>.{1,60}?)\)")
+
+
+class Complaints:
+    """Gives the scanner of the kernel's log its lines, and the findings what it makes of them."""
+
+    def __init__(self, into: Reading) -> None:
+        self.into = into
+        self.scanner = PasteScanner()
+        # Reports that a thread or CPU prints while another one prints one, by its name.
+        self.others: dict[str, PasteScanner] = {}
+        self.origins: dict[int, Origin] = {}
+        # Messages that a scanner got, and lines since the last frame.
+        self.ordinal = 0
+        self.gap = 0
+
+    def choose(self, line: Line) -> PasteScanner:
+        """The scanner that a line is for: one for each that prints, where the log says who does."""
+        main = self.scanner
+        caller = line.caller
+        if caller is None or main.open is None or main.open.caller in (None, caller):
+            return main
+        other = self.others.get(caller)
+        if other is not None and other.open is not None:
+            return other
+        if main.kind_of(line.message) is None:
+            return main
+        if other is None and len(self.others) < MAX_CALLERS:
+            other = self.others[caller] = PasteScanner()
+        return other or main
+
+    def scan(self, line: Line, message: str = "") -> None:
+        """Give the scanner of complaints a line in the form that it knows."""
+        # Distances count in messages: what stands between two of them depends on who pasted it.
+        self.ordinal += 1
+        scanner = self.choose(line)
+        scanner.read_message(self.ordinal, line.time_s, line.caller, message or line.message, True)
+        report = scanner.open
+        if report is not None and report.line == self.ordinal:
+            self.origins[self.ordinal] = Origin(line.time, line=line.number)
+        if len(scanner.reports) > 1:
+            self.drain(scanner)
+
+    def drain(self, scanner: PasteScanner) -> None:
+        for report in scanner.drain():
+            self.into.findings.add_report(report, self.origins.pop(report.line, Origin()))
+        if len(self.origins) > 200:
+            self.origins = {at: origin for at, origin in self.origins.items() if at + 1000 > self.ordinal}
+
+    def take_about(self, line: Line) -> bool:
+        """Whether a line says who the open report is about, or whom it cost."""
+        message = line.message
+        if "process " in message and (victim := _VICTIM.match(message)):
+            self.scan(line)
+            reports = self.scanner.reports
+            if reports and reports[-1].kind is FindingKind.OOM_KILL:
+                origin = self.origins.setdefault(reports[-1].line, Origin(line.time, line=line.number))
+                origin.victim = f"{victim['comm']} (pid {victim['pid']})"
+            return True
+        if not any(word in message for word in _ABOUT_WORDS) or not (match := _ABOUT.match(message)):
+            return False
+        self.scan(line)
+        if self.choose(line).open is not None:
+            comm, pid = (
+                match["comm"] or match["comm2"] or match["comm3"],
+                match["pid"] or match["pid2"] or match["pid3"],
+            )
+            self.name(line, comm, int(pid))
+        return True
+
+    def name(self, line: Line, comm: str, pid: int | None) -> None:
+        """Say who the open report is about, if nothing said it before."""
+        report = self.choose(line).open
+        if report is not None and report.stage is Stage.PREAMBLE and (origin := self.origins.get(report.line)):
+            origin.comm, origin.pid = origin.comm or comm, pid if origin.pid is None else origin.pid
+
+    @property
+    def open_is_preamble(self) -> bool:
+        return self.scanner.open is not None and self.scanner.open.stage is Stage.PREAMBLE
+
+    def end_stack(self, line: Line) -> None:
+        """What comes from here on is no part of the report's stack."""
+        report = self.choose(line).open
+        if report is not None and report.stage is Stage.TRACE:
+            self.scan(line, "-")
+
+    def close(self, line: Line | None = None) -> None:
+        """What comes from here on is no part of any report."""
+        self.gap = 0
+        scanner = self.scanner if line is None else self.choose(line)
+        scanner.open = None
+
+    def finish(self) -> None:
+        """The log is at its end."""
+        for scanner in (self.scanner, *self.others.values()):
+            scanner.open = None
+            self.drain(scanner)
