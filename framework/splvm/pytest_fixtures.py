@@ -68,7 +68,7 @@ def cells_of(path: Path | None, kernel: str, variant: str) -> list[tuple[Cell, i
         every kernel.
     :raises UsageError: when the file is none.
     """
-    axes = read_axes(path) if path else Axes()
+    axes = read_axes(path, "--splvm-cells") if path else Axes()
     cells = plan_cells(axes.over(Axes(scenarios=ANYWHERE, kernels=(kernel,), variants=(variant,))))
     numbers = range(1, axes.repeat + 1) if axes.repeat and axes.repeat > 1 else [None]
     return [(cell, number) for cell in cells for number in numbers]

@@ -140,3 +140,16 @@ def test_the_units_are_some() -> None:
     service, timer = parsed
     assert service["Service"]["Type"] == "oneshot" and service["Service"]["WorkingDirectory"].startswith("/")
     assert timer["Timer"]["OnCalendar"] and timer["Install"]["WantedBy"] == "timers.target"
+
+
+def test_the_variants_that_came_with_the_page_have_a_row() -> None:
+    text = (PROJECT / "docs" / "running.md").read_text()
+    section = text.partition("## Variants")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
+    assert set(re.findall(r"`([a-z-]+)`", " ".join(rows))) >= {
+        "stock",
+        "no-emergency",
+        "unscoped",
+        "sync-grow",
+        "list-walk",
+    }

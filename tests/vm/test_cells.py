@@ -68,7 +68,7 @@ def test_a_file_that_is_none(project_of_a_user: pytest.Pytester) -> None:
     (project_of_a_user.path / "night.toml").write_text("scenarios = [nominal]")
     result = project_of_a_user.runpytest_subprocess("--splvm-cells", "night.toml")
     assert result.ret != 0
-    assert "--file night.toml: Invalid value (at line 1, column 14)" in result.stdout.str() + result.stderr.str()
+    assert "--splvm-cells night.toml: Invalid value (at line 1, column 14)" in result.stdout.str() + result.stderr.str()
 
 
 @pytest.mark.splvm_vm

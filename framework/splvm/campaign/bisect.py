@@ -32,15 +32,18 @@ from splvm.evidence.verdict import Outcome
 from splvm.host.content import file_hash
 from splvm.log import note, step
 from splvm.ownpath import absolute, name_path, own_path
-from splvm.record.jsonfile import write_json
+from splvm.plainfile import MIB, read_plain
+from splvm.record.jsonfile import make_typed, write_json
 from splvm.run.experiment import Experiment
-from splvm.run.loads import parse_loads
+from splvm.run.loads import MOST_SEED, parse_loads
 from splvm.run.prepare import PREPARE_BUDGET_S, Wish, prepare
 from splvm.scenarios.table import find_scenario
 
 SCHEMA_VERSION = 2
 
 _FILE = "bisect.json"
+_MOST_BYTES = 128 * MIB
+_MOST_RUNS = 100_000
 
 
 class ChangeKind(StrEnum):
@@ -90,15 +93,37 @@ class BisectPlan:
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> BisectPlan:
-        """:raises LookupError, ValueError, TypeError: when it is no such plan."""
-        wish = {**told["wish"], "patches": tuple(map(Path, told["wish"]["patches"]))}
+        """:raises LookupError, ValueError, TypeError, ArithmeticError: when it is no such plan."""
+        patches = told["wish"]["patches"]
+        if not isinstance(patches, list):
+            raise TypeError(f"patches is {patches!r}")
+        wish = {**told["wish"], "patches": tuple(map(Path, patches))}
         changes: dict[str, Any] = {
             "kind": ChangeKind(told["kind"]),
-            "candidates": tuple(Candidate(**each) for each in told["candidates"]),
-            "wish": Wish(**wish),
+            "candidates": tuple(make_typed(Candidate, each) for each in told["candidates"]),
+            "wish": make_typed(Wish, wish),
             "hits": frozenset(map(Outcome, told["hits"])),
         }
-        return cls(**{**told, **changes})
+        plan = make_typed(cls, {**told, **changes})
+        plan._check()
+        return plan
+
+    def _check(self) -> None:
+        """:raises ValueError: when no command asks for such a thing."""
+        bounds = (
+            ("confidence", self.confidence, 0.5, 1),
+            ("most_runs", self.most_runs, 2, _MOST_RUNS),
+            ("seed", self.seed, 0, MOST_SEED),
+            ("window_s", 1 if self.window_s is None else self.window_s, 1, 3600),
+            ("ram_mib", self.wish.ram_mib, 1, 1 << 20),
+        )
+        for name, value, least, most in bounds:
+            if not least <= value <= most:
+                raise ValueError(f"{name} is {value}")
+        if not any(each.changes for each in self.candidates[1:]) or not self.hits:
+            raise ValueError("nothing is to be found")
+        if self.kind is ChangeKind.COMMITS and not own_path(self.wish.spl):
+            raise ValueError(f"{self.wish.spl!r} has no commits")
 
 
 def find_commits(tree: str, good: str, bad: str, *, pool: bool) -> tuple[Candidate, ...]:
@@ -368,7 +393,7 @@ def read_bisection(out: Path) -> Bisection:
     """
     path = out / _FILE
     try:
-        told = json.loads(path.read_bytes())
+        told = json.loads(read_plain(path, _MOST_BYTES, follow=True))
         if told["schema_version"] != SCHEMA_VERSION:
             raise EvidenceError(
                 f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}; "
@@ -379,13 +404,16 @@ def read_bisection(out: Path) -> Bisection:
         tries = [CampaignRun.from_json(row) for row in told["runs"]]
         skipped, builds = ({int(number): str(value) for number, value in told[name].items()} for name in _TOLD)
         numbers = {each.candidate for each in tries} | {*skipped, *builds}
-        if len(plan.candidates) < 2 or not numbers <= set(range(len(plan.candidates))):
+        last = len(plan.candidates) - 1
+        if not numbers <= set(range(last + 1)):
             raise ValueError("a run of no candidate")
+        if {0, last} & set(skipped) or (0 in builds and builds[0] == builds.get(last)):
+            raise ValueError("an end that is none")
     except FileNotFoundError:
         raise EvidenceError(f"{out} has no {_FILE}", hint="give the directory that `splvm bisect` named") from None
     except OSError as error:
         raise EvidenceError(f"{path}: {error.strerror}") from error
-    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
         raise EvidenceError(f"{path} is damaged: {error}", hint="begin anew") from error
     for patch in plan.candidates:
         if patch.sha256 and (not Path(patch.id).is_file() or file_hash(patch.id) != patch.sha256):

@@ -44,6 +44,11 @@ class CampaignRun:
         """Whether the verdict is one of those that were expected."""
         return self.outcome in self.expected
 
+    @property
+    def said(self) -> str:
+        """The first line of its reason."""
+        return next(iter(self.reason.splitlines()), "")
+
     @classmethod
     def of(cls, cell: Cell, number: int, experiment: Experiment, result: JobResult, candidate: int = 0) -> CampaignRun:
         """What came of a job.

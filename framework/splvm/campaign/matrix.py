@@ -23,7 +23,7 @@ from typing import Any
 
 from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.processes import Job, JobResult, OnDone
-from splvm.errors import EvidenceError, HarnessError
+from splvm.errors import EvidenceError, HarnessError, SetupError
 from splvm.history.cell import Cell
 from splvm.log import note, step
 from splvm.plainfile import MIB, read_plain
@@ -182,6 +182,7 @@ def run_matrix(
     :param wish: what all cells have in common.
     :param on_run: called with each run as it ends.
     :param done: what there is of it already. What was trouble is tried again.
+    :raises SetupError: when a build is another one than that of the runs that are done.
     """
     runs = [run for run in done if run.outcome is not None]
     about = plan.to_json()
@@ -202,6 +203,7 @@ def run_matrix(
     places = plan.places()
     ready: dict[Path, tuple[Cell, int, Experiment]] = {}
     experiments = dict(_prepare_all(dict.fromkeys(cell for cell, _ in todo), wish, plan))
+    _check_builds(runs, experiments, out, places)
     for cell, number in todo:
         experiment = experiments[cell]
         if isinstance(experiment, HarnessError):
@@ -240,6 +242,42 @@ def _prepare_all(
         except HarnessError as error:
             prepared.setdefault(key, error)
             yield cell, error
+
+
+def _check_builds(
+    done: Iterable[CampaignRun],
+    experiments: Mapping[Cell, Experiment | HarnessError],
+    out: Path,
+    places: Mapping[tuple[Cell, int], Path],
+) -> None:
+    """See that what is run next is what was run so far: a tree may have been edited, or a package be a newer one.
+
+    :raises SetupError: when it is not.
+    """
+    now: dict[tuple[str, str, str], object] = {}
+    for cell, experiment in experiments.items():
+        if not isinstance(experiment, HarnessError):
+            now |= {(cell.kernel, cell.variant, part): value for part, value in _parts(experiment.facts)}
+    for run in done if now else ():
+        place = places.get((run.cell, run.number))
+        if place is None or run.directory is None:
+            continue
+        for part, value in _parts(read_facts((out / place).with_name(run.directory.name))):
+            if now.get((run.cell.kernel, run.cell.variant, part), value) != value:
+                raise SetupError(
+                    f"{part} of {run.cell.kernel}, {run.cell.variant} is not what it was when {run.cell} was run; "
+                    "nothing was started",
+                    hint=f"put it back as it was, or begin anew: `splvm history import {out}` keeps what has run",
+                )
+
+
+def _parts(facts: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """What a guest is made of, by what was compiled and not by what came of it."""
+    kernel, spl, zfs = (facts.get(name) or {} for name in ("kernel", "spl", "zfs"))
+    told = (("the kernel", kernel.get("release")), ("the source of SPL", spl.get("content")))
+    git = zfs.get("git") or {}
+    of_zfs = [zfs.get("version"), git.get("commit"), git.get("dirty")] if zfs else None
+    yield from ((name, value) for name, value in (*told, ("the source of ZFS", of_zfs)) if value)
 
 
 def grid(runs: Sequence[CampaignRun]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

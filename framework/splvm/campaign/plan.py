@@ -58,23 +58,24 @@ def _items(axes: Axes) -> list[tuple[str, Any]]:
     return [(field.name, getattr(axes, field.name)) for field in fields(axes)]
 
 
-def read_axes(path: Path) -> Axes:
+def read_axes(path: Path, option: str = "--file") -> Axes:
     """The axes in a file.
 
+    :param option: that names it, for messages.
     :raises UsageError: when it cannot be read, or is not what this module's head says; with the place.
     """
-    content = read_toml("--file", path)
+    content = read_toml(option, path)
     known = [field.name for field in fields(Axes)]
     for name, value in content.items():
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
-            raise UsageError(f"--file {path}: there is no {name!r}", hint=hint)
+            raise UsageError(f"{option} {path}: there is no {name!r}", hint=hint)
         if name == "repeat":
             if type(value) is not int or not 1 <= value <= _MOST_REPEATS:
-                raise UsageError(f"--file {path}: repeat = {value!r}: it is a number from 1 to {_MOST_REPEATS}")
+                raise UsageError(f"{option} {path}: repeat = {value!r}: it is a number from 1 to {_MOST_REPEATS}")
         elif not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise UsageError(f"--file {path}: {name} = {value!r}: it is a list of strings")
+            raise UsageError(f"{option} {path}: {name} = {value!r}: it is a list of strings")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}
     return Axes(**values)
 

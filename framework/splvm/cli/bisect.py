@@ -166,7 +166,7 @@ def _tell(search: Bisection, each: CampaignRun) -> None:
     name = search.name(likeliest.first)
     note(
         plain(
-            f"{each.outcome or 'TROUBLE'} {search.name(each.candidate)} {each.reason.splitlines()[0]} "
+            f"{each.outcome or 'TROUBLE'} {search.name(each.candidate)} {each.said} "
             f"[run {len(search.tries)}, likeliest: {name}, {likeliest.probability:.0%}]"
         )
     )
@@ -189,7 +189,7 @@ def _show(search: Bisection) -> None:
     answer = search.answer
     for label, each in search.evidence():
         console.print(Text(plain(f"{label}: {search.name(each.candidate)}")))
-        console.print(Text(plain(f"  {each.outcome} {each.reason.splitlines()[0]}")))
+        console.print(Text(plain(f"  {each.outcome} {each.said}")))
         console.print(Text(f"  {each.directory}"), soft_wrap=True)
     typer.echo(f"evidence: {search.out}")
     typer.echo(_last_line(search, answer))

@@ -6,8 +6,9 @@ The database's libraries are only imported where there is one to open: they take
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -86,7 +87,8 @@ def import_runs(
         for directory, run in read_runs(found):
             if isinstance(run, EvidenceError):
                 damaged.append({"directory": str(directory), "reason": run.message})
-                note(plain(f"not added: {run.message}"))
+                named = "" if str(directory) in run.message else f"{directory}: "
+                note(plain(f"not added: {named}{run.message}"))
             elif opened.add([run]):
                 added += 1
             else:
@@ -105,7 +107,7 @@ def list_cells(history: HistoryOption = None, as_json: JsonOption = False) -> No
     """The cells that have runs, each with the last one."""
     from splvm.history.database import History
 
-    with History(history_place(history)) as opened:
+    with History(history_place(history), create=False) as opened:
         cells = opened.overview()
     if as_json:
         rows = [{**each.cell.to_json(), **asdict(each), "cell": str(each.cell)} for each in cells]
@@ -142,10 +144,12 @@ def show(
     from splvm.history.outputs import run_to_json
 
     wanted = _parse_cell(cell, line, parameter or ())
-    with History(history_place(history)) as opened:
+    with History(history_place(history), create=False) as opened:
         runs = opened.runs(wanted, limit=limit, figures=True)[::-1]
+        near = [] if runs else _near(wanted, [each.cell for each in opened.overview()])
     if not runs:
-        raise EvidenceError(f"{wanted}: the history has no run of it", hint="`splvm history list` has the cells")
+        hint = " or ".join(f"`{_command(each)}`" for each in near) or "`splvm history list` has the cells"
+        raise EvidenceError(f"{wanted}: the history has no run of it", hint=hint)
     if as_json:
         print_json(
             {"schema_version": SCHEMA_VERSION, "cell": wanted.to_json(), "runs": [run_to_json(run) for run in runs]}
@@ -173,7 +177,7 @@ def judge_cells(
     from splvm.history.outputs import find_gap
 
     issues, today, told = read_known(known) if known else [], datetime.now(UTC).date(), []
-    with History(history_place(history)) as opened:
+    with History(history_place(history), create=False) as opened:
         batch = opened.last_batch()
         gap = find_gap(opened.batch(batch), len(opened.runs(batch=batch, limit=_MOST_EXPORTED))) if batch else None
         if gap is not None:
@@ -219,7 +223,7 @@ def export(
     from splvm.history.outputs import find_gap, tell, to_json, to_junit, to_ktap
 
     issues = read_known(known) if known else []
-    with History(history_place(history)) as opened:
+    with History(history_place(history), create=False) as opened:
         wanted = batch or opened.last_batch()
         runs = opened.runs(batch=wanted, limit=_MOST_EXPORTED, figures=True) if wanted else []
         gap = find_gap(opened.batch(wanted), len(runs))
@@ -254,6 +258,29 @@ def _parse_cell(text: str, line: str, parameters: Sequence[str]) -> Cell:
         raise UsageError(f"--parameter {error}", hint="for example --parameter memory=1024") from error
     scenario, kernel, variant, *loads = axes
     return Cell(scenario, kernel, variant, "".join(loads), line, given)
+
+
+# Cells that a hint names.
+_MOST_NEAR = 3
+
+
+def _near(wanted: Cell, cells: Sequence[Cell]) -> list[Cell]:
+    """Cells that differ from one in line and parameters alone, those of its line first; a few of them."""
+    same = [each for each in cells if replace(each, line=wanted.line, parameters=wanted.parameters) == wanted]
+    return sorted(same, key=lambda each: (each.line != wanted.line, each))[:_MOST_NEAR]
+
+
+def _command(cell: Cell) -> str:
+    """What shows the runs of a cell."""
+    from splvm.history.cell import write_parameters
+
+    axes = ",".join(filter(None, (cell.scenario, cell.kernel, cell.variant, cell.loads)))
+    words = ["splvm", "history", "show", axes]
+    if cell.line != PACKAGED:
+        words += ["--line", cell.line]
+    for pair in cell.parameters:
+        words += ["--parameter", write_parameters([pair])]
+    return plain(shlex.join(words))
 
 
 def _row(run: RunRow, figure: str | None) -> tuple[object, ...]:

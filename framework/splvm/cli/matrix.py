@@ -241,7 +241,6 @@ def _teller(total: int, estimate_s: float, show: Callable[[int, str], None]) -> 
         left = (total - count) * (spent + estimate_s / total) / (count + 1)
         show(count, f"{odd} not as expected, {_span(left)} left")
         mark = "as expected" if run.as_expected else "NOT EXPECTED"
-        first = run.reason.splitlines()[0] if run.reason else ""
-        note(plain(f"{run.outcome or 'TROUBLE'} ({mark}) {run.cell} {first} [{count}/{total}, {_span(left)} left]"))
+        note(plain(f"{run.outcome or 'TROUBLE'} ({mark}) {run.cell} {run.said} [{count}/{total}, {_span(left)} left]"))
 
     return tell

@@ -45,7 +45,7 @@ def report(
         return f"{cell.on(honours=True)}, as {cell.why}" if cell is not None else ""
 
     issues = read_known(known) if known else []
-    with History(history_place(history)) as opened:
+    with History(history_place(history), create=False) as opened:
         built = write_site(
             opened, out, read_evidence, explain=explain, batch=batch, since_days=since, most_runs=runs, known=issues
         )

@@ -122,7 +122,7 @@ def repro(
 
 def _tell(series: Series, trial: CampaignRun) -> None:
     """A line for each run as it ends."""
-    note(plain(f"{trial.outcome or 'TROUBLE'} {series} run {trial.number} {trial.reason.splitlines()[0]}"))
+    note(plain(f"{trial.outcome or 'TROUBLE'} {series} run {trial.number} {trial.said}"))
 
 
 def _show(series: list[Series], base: Path) -> None:
@@ -137,7 +137,7 @@ def _show(series: list[Series], base: Path) -> None:
         if each.is_given_up:
             console.print(Text(plain(f"{each} was given up, after {TROUBLES} runs in a row that came to nothing")))
         for trial in each.hit[:1]:
-            console.print(Text(plain(f"first hit of {each}: {trial.reason.splitlines()[0]}")))
+            console.print(Text(plain(f"first hit of {each}: {trial.said}")))
             console.print(Text(f"  again: {_again(trial)}"), soft_wrap=True)
     typer.echo(f"evidence: {base}")
 

@@ -10,13 +10,13 @@ import os
 import socket
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic.command import upgrade
 from alembic.config import Config
@@ -30,6 +30,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from splvm.errors import SetupError, UsageError
 from splvm.history.cell import Cell, read_parameters
+from splvm.history.damage import find_fault
 from splvm.history.schema import Batch, Figure, RunRow
 
 # How long a writer waits for its turn.
@@ -40,6 +41,21 @@ _ANSWER_S = 120.0
 _CONNECT_ARGS: dict[str, dict[str, Any]] = {
     name: {"connect_timeout": _CONNECT_S} for name in ("postgresql", "mysql", "mariadb")
 }
+# What to do about what SQLite says.
+_HINTS = (
+    ("not a database", "this file is something else, and was left as it is; name a history with --history"),
+    (
+        "malformed",
+        "it is damaged; name another one with --history: `splvm history import DIR` adds runs to it",
+    ),
+    ("unable to open", "is it a file, and may it be opened?"),
+    ("readonly", "may it be written?"),
+    ("locked", "another program has written to it for long"),
+    ("Could not decode", "somebody has edited it: a text in it is not UTF-8; name another one with --history"),
+)
+_WORDS = {"runs": "run", "figures": "a figure", "batches": "matrix"}
+Found = TypeVar("Found", RunRow, Figure, Batch)
+
 # Ids that one question asks for: SQLite has a limit for what a statement takes.
 _AT_ONCE = 500
 _AXES = (RunRow.scenario, RunRow.kernel, RunRow.variant, RunRow.loads, RunRow.line, RunRow.parameters)
@@ -72,13 +88,16 @@ class Recent:
 class History:
     """A history that is open.
 
-    :param where: a file of SQLite, made if it is not there, or a URL as SQLAlchemy takes it.
-    :raises UsageError: when that is no such URL.
+    :param where: a file of SQLite, or a URL as SQLAlchemy takes it.
+    :param create: whether a file that is not there is made.
+    :raises UsageError: when that is no such URL, or there is no such file.
     :raises SetupError: when it cannot be opened, or a newer version of splvm has written it.
+
+    Questions raise SetupError also where a row that they read is damaged, and name it.
     """
 
-    def __init__(self, where: str | Path) -> None:
-        self._engine = _make_engine(where)
+    def __init__(self, where: str | Path, *, create: bool = True) -> None:
+        self._engine = _make_engine(where, create=create)
         self._patience = Patience()
         if self._engine.dialect.name != "sqlite":
             event.listen(self._engine, "connect", lambda connection, _: self._patience.follow(connection))
@@ -140,9 +159,11 @@ class History:
         if figures:
             query = query.options(selectinload(RunRow.figures))
         with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
-            found = list(session.scalars(query))
+            found = [self._whole(run) for run in session.scalars(query)]
             session.expunge_all()
-            return found
+        for figure in (each for run in found if figures for each in run.figures):
+            self._whole(figure)
+        return found
 
     def keep_batch(self, batch: str, planned: int, *, ended: bool) -> None:
         """Say what a matrix was to run, and whether it came to its end; what was said before is replaced.
@@ -151,20 +172,27 @@ class History:
         """
         with self._trouble(), Session(self._engine.execution_options(writes=True)) as session, session.begin():
             known = session.get(Batch, batch)
+            if known is not None:
+                self._whole(known)
             started = known.started if known is not None else datetime.now(UTC).replace(tzinfo=None)
             session.merge(Batch(id=batch, started=started, planned=planned, ended=ended))
 
     def batch(self, batch: str) -> Batch | None:
         """What is known of a matrix; None for one of before such rows."""
         with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
-            return session.get(Batch, batch)
+            found = session.get(Batch, batch)
+            return self._whole(found) if found is not None else None
 
     def last_batch(self) -> str:
         """The matrix that is the newest, or has the newest run; empty if there is none."""
         by_run = select(RunRow.batch, RunRow.started).where(RunRow.batch != "").order_by(RunRow.started.desc()).limit(1)
         by_start = select(Batch.id, Batch.started).order_by(Batch.started.desc()).limit(1)
         with self._trouble(), self._engine.connect() as connection:
-            found = [(started, batch) for query in (by_run, by_start) for batch, started in connection.execute(query)]
+            found = []
+            for query, table, name in ((by_run, "runs", "batch"), (by_start, "batches", "id")):
+                for batch, started in connection.execute(query):
+                    self._check(table, {name: batch, "started": started}, f"of matrix {batch}")
+                    found.append((started, batch))
             return max(found)[1] if found else ""
 
     def trend(self, cell: Cell, figure: str, limit: int = 1000) -> list[tuple[RunRow, float]]:
@@ -177,9 +205,11 @@ class History:
             .limit(limit)
         )
         with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
-            found = [(run, value) for run, value in session.execute(query)]
+            found = [(self._whole(run), value) for run, value in session.execute(query)]
             session.expunge_all()
-            return found[::-1]
+        for run, value in found:
+            self._check("figures", {"run_id": run.id, "name": figure, "value": value}, f"of run {run.id}")
+        return found[::-1]
 
     def overview(self) -> list[Last]:
         """Each cell with its last run, sorted by cell."""
@@ -187,17 +217,21 @@ class History:
         count = func.count().over(partition_by=_AXES).label("runs")
         ranked = select(*_AXES, RunRow.started, RunRow.verdict, RunRow.as_expected, newest, count).subquery()
         query = select(ranked).where(ranked.c.newest == 1).order_by(*(ranked.c[axis.key] for axis in _AXES))
+        columns = [*(axis.key for axis in _AXES), "started", "verdict", "as_expected"]
         with self._trouble(), self._engine.connect() as connection:
-            return [
-                Last(
-                    Cell(row.scenario, row.kernel, row.variant, row.loads, row.line, read_parameters(row.parameters)),
-                    row.runs,
-                    row.started,
-                    row.verdict,
-                    row.as_expected,
-                )
-                for row in connection.execute(query)
-            ]
+            rows = connection.execute(query).all()
+        for row in rows:
+            self._check("runs", {name: getattr(row, name) for name in columns}, f"the last one of {row.scenario}")
+        return [
+            Last(
+                Cell(row.scenario, row.kernel, row.variant, row.loads, row.line, read_parameters(row.parameters)),
+                row.runs,
+                row.started,
+                row.verdict,
+                row.as_expected,
+            )
+            for row in rows
+        ]
 
     def recent(self, count: int, names: Sequence[str] = (), *, until: datetime | None = None) -> list[Recent]:
         """The last runs of every cell, sorted by cell: for all cells at once what `runs` gives for one.
@@ -215,9 +249,11 @@ class History:
         cells: dict[Cell, tuple[int, list[RunRow]]] = {}
         with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
             for run, of_cell in session.execute(query):
-                cells.setdefault(run.cell, (of_cell, []))[1].append(run)
+                cells.setdefault(self._whole(run).cell, (of_cell, []))[1].append(run)
             _read_figures(session, [run for _, runs in cells.values() for run in runs], names)
             session.expunge_all()
+        for figure in (each for _, runs in cells.values() for run in runs for each in run.figures):
+            self._whole(figure)
         return [Recent(cell, of_cell, tuple(runs)) for cell, (of_cell, runs) in cells.items()]
 
     def _add(self, runs: Sequence[RunRow]) -> int:
@@ -268,6 +304,25 @@ class History:
                     hint="name another history with --history; `splvm history import DIR` adds runs to it again",
                 ) from error
 
+    def _whole(self, row: Found | None) -> Found:
+        """:raises SetupError: when it is damaged; a row without a key is none for the library."""
+        if row is None:
+            raise self._damage("a row has no id")
+        table, values = row.__tablename__, _row(row)
+        name = f"of run {values['run_id']}, {values['name']}" if table == "figures" else str(values["id"])
+        self._check(table, values, name)
+        return row
+
+    def _check(self, table: str, values: Mapping[str, object], name: str) -> None:
+        if fault := find_fault(table, values):
+            raise self._damage(f"{_WORDS[table]} {name}: {fault}")
+
+    def _damage(self, what: str) -> SetupError:
+        return SetupError(
+            f"history {self._name} is damaged: {' '.join(what.split())}",
+            hint="delete this row, or name another history with --history; `splvm history import DIR` adds runs again",
+        )
+
     @property
     def _name(self) -> str:
         return self._engine.url.render_as_string(hide_password=True)
@@ -280,7 +335,8 @@ class History:
         except SQLAlchemyError as error:
             said = error.orig if isinstance(error, DBAPIError) else error
             lines = str(said).splitlines() or [type(error).__name__]
-            raise SetupError(f"history {self._name}: {lines[0]}", hint="is it there, with room?") from error
+            hint = next((hint for words, hint in _HINTS if words in str(said)), "is it there, with room?")
+            raise SetupError(f"history {self._name}: {lines[0]}", hint=hint) from error
 
 
 class Patience:
@@ -337,17 +393,23 @@ def _read_figures(session: Session, runs: Sequence[RunRow], names: Sequence[str]
         set_committed_value(run, "figures", found[run.id])
 
 
-def _row(each: RunRow | Figure) -> dict[str, Any]:
+def _row(each: RunRow | Figure | Batch) -> dict[str, Any]:
     return {column.key: getattr(each, column.key) for column in each.__table__.columns}
 
 
-def _make_engine(where: str | Path) -> Engine:
+def _make_engine(where: str | Path, *, create: bool = True) -> Engine:
     try:
         url = (
             make_url(where) if isinstance(where, str) and "://" in where else URL.create("sqlite", database=str(where))
         )
         if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
-            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+            path = Path(url.database)
+            if not create and not url.database.startswith("file:") and (not path.exists() or _is_empty(path)):
+                raise UsageError(
+                    f"there is no history at {url.database}",
+                    hint="`splvm matrix` and `splvm history import DIR` make one; --history names another",
+                )
+            path.parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(url, connect_args=_CONNECT_ARGS.get(url.get_backend_name(), {}))
     except (ArgumentError, NoSuchModuleError) as error:
         raise UsageError(f"--history: {error}", hint="give a file, or a URL as SQLAlchemy takes it") from error
@@ -359,6 +421,10 @@ def _make_engine(where: str | Path) -> Engine:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size == 0
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import JSON, DateTime, Double, ForeignKey, Index, String, Text
+from sqlalchemy import JSON, Boolean, DateTime, Dialect, Double, ForeignKey, Index, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeDecorator
 
 from splvm.evidence.verdict import Outcome
 from splvm.history.cell import Cell, read_parameters
@@ -17,10 +21,56 @@ TROUBLE = "TROUBLE"
 _SAYS_NOTHING = frozenset({TROUBLE, *(outcome.value for outcome in Outcome if outcome.says_nothing)})
 
 
+class _AsItIs(TypeDecorator[Any]):
+    """A type whose values are given as they are where they are no such values."""
+
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        read = self.impl_instance.result_processor(dialect, coltype)
+        return None if read is None else lambda value: self._read(read, value)
+
+    def _read(self, read: Callable[[Any], Any], value: Any) -> Any:
+        with suppress(ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
+            return read(value)
+        return value
+
+
+class Moment(_AsItIs):
+    """A date with a time."""
+
+    impl = DateTime
+    cache_ok = True
+
+
+class Listing(_AsItIs):
+    """A list or a mapping, as JSON."""
+
+    impl = JSON
+    cache_ok = True
+
+
+class Flag(_AsItIs):
+    """Yes or no. Where a database has numbers for that, other numbers are neither."""
+
+    impl = Boolean
+    cache_ok = True
+
+    def _read(self, read: Callable[[Any], Any], value: Any) -> Any:
+        return read(value) if type(value) in (int, bool) and value in (0, 1) else value
+
+
 class Base(DeclarativeBase):
     """Of all tables."""
 
-    type_annotation_map = {str: Text, list[str]: JSON, dict[str, str]: JSON, datetime: DateTime, float: Double}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012
+        str: Text,
+        list[str]: Listing,
+        dict[str, str]: Listing,
+        datetime: Moment,
+        bool: Flag,
+        float: Double,
+    }
 
 
 class Batch(Base):

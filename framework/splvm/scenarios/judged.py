@@ -4,10 +4,13 @@ A record that was made by hand, or by another version of splvm, may have a rule 
 that the table knows the worse of both verdicts counts; nobody gets a better one by a rule of his own. Of a scenario
 that it does not know there is the record's own rule alone, and `check_rule()` sees to it that a good verdict has at
 least what it rests on.
+
+The same holds for the bound on the latency, which is no part of a rule.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +46,8 @@ def judge_evidence(evidence: Evidence) -> Verdict:
         return verdict_on_damage(evidence)
     own = _own_rule(evidence) if "rule" in evidence.facts else ours
     verdicts = [judge(evidence, rule) for rule in dict.fromkeys((ours, own)) if rule is not None]
-    return verdicts[0] if len(verdicts) == 1 else _worse(*verdicts)
+    verdict = verdicts[0] if len(verdicts) == 1 else _worse(*verdicts)
+    return _by_bound(evidence, verdict)
 
 
 def _own_rule(evidence: Evidence) -> Rule:
@@ -65,3 +69,27 @@ def _worse(ours: Verdict, own: Verdict) -> Verdict:
         f"by the {'record' if is_worse else 'table'}'s: {other.outcome} by the other"
     )
     return replace(verdict, reasons=(*verdict.reasons, Reason(text)))
+
+
+def _by_bound(evidence: Evidence, verdict: Verdict) -> Verdict:
+    """A verdict by a bound that is weaker than the scenario's own, and that nobody has asked for, is no good one.
+
+    What was asked for stands in `differs` of run.json.
+    """
+    scenario = SCENARIOS.get(str(evidence.facts.get("scenario")))
+    parameters, differs = (evidence.facts.get(name) for name in ("parameters", "differs"))
+    # Where it is missing, the check whether the record is consistent complains.
+    bound_ms = parameters.get("latency_bound_ms") if isinstance(parameters, Mapping) else None
+    if scenario is None or not isinstance(bound_ms, int | float) or bound_ms <= scenario.latency_bound_ms:
+        return verdict
+    if isinstance(differs, Mapping) and differs.get("latency_bound_ms") == str(bound_ms):
+        return verdict
+    reason = Reason(
+        f"run.json has a bound of {bound_ms:g} ms on the latency and does not say that it was asked for; "
+        f"that of {scenario.name} is {scenario.latency_bound_ms} ms"
+    )
+    if verdict.outcome.is_good:
+        return replace(verdict, outcome=Outcome.INCONCLUSIVE, reasons=(reason,))
+    if verdict.outcome is Outcome.INCONCLUSIVE:
+        return replace(verdict, reasons=(*verdict.reasons, reason))
+    return replace(verdict, also=(*verdict.also, (Outcome.INCONCLUSIVE, reason)))

@@ -31,6 +31,7 @@ from splvm.history.cell import Cell
 from splvm.history.database import History
 from splvm.history.rows import make_trouble
 from splvm.history.schema import TROUBLE
+from splvm.pytest_fixtures import cells_of
 from splvm.record.writer import RunDirectory
 from splvm.run.buildline import find_line
 from splvm.run.experiment import Experiment
@@ -127,6 +128,15 @@ def test_a_file_that_is_none(tmp_path: Path, text: str, said: str, hint: str | N
     assert (hint or "") in (error.value.hint or "")
 
 
+@pytest.mark.parametrize("text", ["scenarios = [", "weather = 1", "scenarios = [1]", "repeat = 0"])
+def test_an_error_names_the_option_that_named_the_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "night.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        cells_of(path, "debian-12", "stock")
+    assert error.value.message.startswith(f"--splvm-cells {path}: ")
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_axes(tmp_path / "night.toml")
@@ -150,6 +160,8 @@ class Lab:
         self.ran: list[str] = []
         self.stop_after = 1000
         self.outcomes: dict[str, Outcome | str] = {}
+        # What guests are made of.
+        self.facts: dict[str, Any] = {}
         monkeypatch.setattr(matrix_module, "prepare", self.prepare)
 
     def prepare(self, wish: Wish) -> Lab:
@@ -158,7 +170,7 @@ class Lab:
         return self
 
     def experiment(self, scenario: Any, **wishes: Any) -> Experiment:
-        return replace(experiment(), seed=wishes["seed"])
+        return replace(experiment(**self.facts), seed=wishes["seed"])
 
     def run_jobs(self, jobs: Iterable[Job], on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
@@ -256,6 +268,41 @@ def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spo
     run_matrix(plan, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
     assert len(lab.ran) == 16 - len(done)
     assert len(read_matrix(out)[1]) == 16
+
+
+BUILD: dict[str, Any] = {
+    "kernel": {"release": "6.1.0-28"},
+    "spl": {"content": "a", "modules": {"spl.ko": "1"}},
+    "zfs": {"version": "2.1.11", "git": {"commit": "c", "dirty": ""}},
+}
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"kernel": {"release": "6.1.0-29"}}, "the kernel of debian-\\d\\d, "),
+        ({"spl": {"content": "b"}}, "the source of SPL of debian-\\d\\d, "),
+        ({"zfs": {"version": "2.1.11", "git": {"commit": "d", "dirty": ""}}}, "the source of ZFS of "),
+        ({"zfs": {"version": "2.1.11", "git": {"commit": "c", "dirty": "e"}}}, "the source of ZFS of "),
+        ({}, ""),
+        # The same source, compiled once more, by a store that was emptied.
+        ({"spl": {"content": "a", "modules": {"spl.ko": "2"}}}, ""),
+        # Of a guest without a pool.
+        ({"zfs": None}, ""),
+    ],
+)
+def test_a_matrix_does_not_go_on_with_another_build(lab: Lab, tmp_path: Path, now: dict[str, Any], said: str) -> None:
+    lab.stop_after, lab.facts = 5, BUILD
+    with pytest.raises(KeyboardInterrupt):
+        run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    lab.stop_after, lab.ran, lab.facts = 1000, [], BUILD | now
+    plan, done = read_matrix(tmp_path)
+    if said:
+        with pytest.raises(SetupError, match=f"^{said}.* is not what it was when .* was run; nothing was started"):
+            run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
+        assert not lab.ran and read_matrix(tmp_path)[1] == done
+    else:
+        assert len(run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)) == 16
 
 
 def test_a_matrix_that_was_interrupted_is_one_where_it_is_imported_too(lab: Lab, tmp_path: Path) -> None:

@@ -24,9 +24,12 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from places import PROJECT
 from simulated import GOOD, HELD, NOMINAL, simulate
+from splvm.campaign.bisect import BisectPlan, Candidate, ChangeKind, read_bisection
 from splvm.campaign.keep import find_runs, keep_result, read_run
 from splvm.campaign.matrix import MatrixPlan, read_matrix
+from splvm.campaign.repro import HITS
 from splvm.cli import app
+from splvm.cli.bisect import _is_found, _show, _tell
 from splvm.cli.guests import worst
 from splvm.cli.options import summary_of
 from splvm.errors import EvidenceError, HarnessError, UsageError
@@ -41,6 +44,7 @@ from splvm.record.reader import is_being_written, read_facts
 from splvm.record.seal import _hash
 from splvm.record.writer import RunDirectory
 from splvm.report.summary import verdict_line
+from splvm.run.prepare import Wish
 from splvm.scenarios.judged import judge_run
 
 SECRET = "this is of another file of this host"
@@ -340,7 +344,7 @@ def test_importing_goes_on_past_what_is_no_run(whole: Path, tmp_path: Path, caps
     for name in ("a", "c"):
         a_run(runs / name, NOMINAL if name == "a" else HELD)
     for number, content in enumerate(
-        ('{"schema_version": 1, "host": null}', "[", '{"schema_version": 1, "evidence": {"x": 1}}')
+        ('{"schema_version": 1, "host": null}', "[", '{"schema_version": 1, "scenario": "no-such"}')
     ):
         (runs / f"b{number}").mkdir()
         (runs / f"b{number}" / RUN_FILE).write_text(content)
@@ -349,8 +353,12 @@ def test_importing_goes_on_past_what_is_no_run(whole: Path, tmp_path: Path, caps
     tops = [str(runs), str(tmp_path / "nowhere"), str(tmp_path / "file")]
     with contextlib.suppress(typer.Exit):
         app(["history", "import", "--json", "--history", str(tmp_path / "h.sqlite"), *tops], standalone_mode=False)
-    told = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    told = json.loads(said.out)
     assert (told["added"], len(told["damaged"])) == (2, 6)
+    lines = [line for line in said.err.splitlines() if "not added: " in line]
+    assert len(lines) == 6
+    assert all(str(tmp_path) in line for line in lines), "each names what was not added"
     assert {Path(each["directory"]).name for each in told["damaged"] if each["directory"]} == {"b0", "b1", "b2", "d"}
 
 
@@ -624,3 +632,115 @@ def test_a_damaged_matrix_is_one_error(tmp_path_factory: pytest.TempPathFactory,
     out = tmp_path_factory.mktemp("matrix")
     read_changed(out, told)
     shutil.rmtree(out)
+
+
+# bisect.json
+
+
+def a_bisection() -> dict[str, Any]:
+    """Of three kernels, after a run of each end."""
+    candidates = tuple(Candidate(name, name) for name in ("debian-11", "debian-12", "debian-13"))
+    plan = BisectPlan("held-worker", ChangeKind.KERNELS, candidates, Wish(), HITS, 0.95, 2, 1).to_json()
+    runs = []
+    for candidate, verdict in ((0, "PROGRESS"), (2, "STALLED")):
+        cell = Cell("held-worker", candidates[candidate].id, "stock").to_json()
+        run = {**cell, "number": 1, "verdict": verdict, "expected": ["PROGRESS"], "reason": "why", "onset_s": 1.0}
+        runs.append(run | {"directory": "x", "seconds": 1.0, "candidate": candidate, "machine": "", "lost": []})
+    told = {"schema_version": 2, "plan": plan, "runs": runs}
+    return {**told, "skipped": {"1": "why"}, "builds": {"0": "a", "2": "b"}, "answer": None, "likeliest": {}}
+
+
+def parts_of_bisection(told: dict[str, Any]) -> list[dict[str, Any]]:
+    plan = told["plan"]
+    return [told, plan, plan["wish"], *plan["candidates"], *told["runs"], told["skipped"], told["builds"]]
+
+
+def go_on_with(out: Path, told: dict[str, Any]) -> bool:
+    """What the command does with it, but for runs; whether it was taken."""
+    out.mkdir(exist_ok=True)
+    (out / "bisect.json").write_text(json.dumps(told))
+    try:
+        search = read_bisection(out)
+    except HarnessError as error:
+        assert error.message
+        return False
+    json.dumps(search.to_json())
+    for run in search.tries:
+        _tell(search, run)
+    _show(search)
+    _is_found(search)
+    return True
+
+
+def test_a_bisection_that_is_whole_is_taken(tmp_path: Path) -> None:
+    assert go_on_with(tmp_path / "bisection", a_bisection())
+
+
+@pytest.mark.parametrize("value", [*_ODD, float("inf"), float("nan"), 1e30, 10**400, "0", ["PROGRESS", 1], {"7": ""}])
+def test_each_place_of_a_bisection_with_another_value(tmp_path: Path, value: Any) -> None:
+    for number, part in enumerate(parts_of_bisection(a_bisection())):
+        for key in part:
+            told = a_bisection()
+            parts_of_bisection(told)[number][key] = value
+            go_on_with(tmp_path / "bisection", told)
+            told = a_bisection()
+            del parts_of_bisection(told)[number][key]
+            go_on_with(tmp_path / "bisection", told)
+
+
+_TYPED = {"plan": ("scenario", "load", "confidence", "most_runs", "seed", "window_s"), "wish": tuple(Wish.__slots__)}
+_TYPED["candidates"] = tuple(Candidate.__slots__)
+
+
+@pytest.mark.parametrize(("part", "name"), [(part, name) for part, names in _TYPED.items() for name in names])
+def test_a_plan_of_other_types_is_damaged(tmp_path: Path, part: str, name: str) -> None:
+    """What nothing looked at here would end in the middle of a search."""
+    odd: tuple[Any, ...] = ({}, [0], -1, 1e300, True)
+    for value in odd:
+        told = a_bisection()
+        place = told["plan"] if part == "plan" else told["plan"][part]
+        (place[1] if part == "candidates" else place)[name] = value
+        if not (value is True and name in ("changes", "refresh", "clones")):
+            assert not go_on_with(tmp_path / "bisection", told), value
+
+
+@pytest.mark.parametrize("change", ["no hits", "no changes", "ends skipped", "ends alike", "no tree", "one candidate"])
+def test_a_bisection_that_no_command_begins_is_damaged(tmp_path: Path, change: str) -> None:
+    told = a_bisection()
+    plan = told["plan"]
+    match change:
+        case "no hits":
+            plan["hits"] = []
+        case "no changes":
+            plan["candidates"] = [{**each, "changes": False} for each in plan["candidates"]]
+        case "ends skipped":
+            told["skipped"] = {"2": "why"}
+        case "ends alike":
+            told["builds"] = {"0": "a", "2": "a"}
+        case "no tree":
+            plan["kind"] = "commits"
+        case "one candidate":
+            plan["candidates"], told["runs"] = plan["candidates"][:1], told["runs"][:1]
+    assert not go_on_with(tmp_path / "bisection", told)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_damaged_bisection_is_one_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    told = a_bisection()
+    part = data.draw(st.sampled_from(parts_of_bisection(told)))
+    part[data.draw(st.sampled_from(sorted(part)))] = data.draw(_JSON)
+    out = tmp_path_factory.mktemp("bisection")
+    go_on_with(out, told)
+    shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "holes", "socket"])
+@pytest.mark.parametrize(("command", "name"), [("matrix", "matrix.json"), ("bisect", "bisect.json")])
+def test_a_state_that_is_no_plain_file(tmp_path: Path, command: str, name: str, kind: str) -> None:
+    KINDS[kind](tmp_path / name)
+    signal.alarm(60)
+    try:
+        assert end_of([command, "--resume", str(tmp_path)]) == 1
+    finally:
+        signal.alarm(0)

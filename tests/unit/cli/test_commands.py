@@ -238,6 +238,8 @@ def test_history_of_recorded_runs(commandline: CommandLine, data: Path, tmp_path
         "held-worker debian-12 no-emergency: the history has no run"
         in commandline("history", "show", cell, store=store).stderr
     )
+    hint = "splvm history show held-worker,debian-12,no-emergency --parameter window=2"
+    assert hint in commandline("history", "show", cell, store=store).stderr
     (run,) = json.loads(commandline("history", "show", cell, *short, "--json", store=store).stdout)["runs"]
     assert run["verdict"] == "STALLED" and run["duration_s"] > 1 and len(run["fingerprint"]) == 12
     shown = commandline("history", "show", cell, *short, "--figure", "longest_gap_ms", store=store).stdout
@@ -246,6 +248,6 @@ def test_history_of_recorded_runs(commandline: CommandLine, data: Path, tmp_path
     assert judged.returncode == 0, "a single bad run is no regression, and it was expected"
     assert {remark["kind"] for remark in json.loads(judged.stdout)["remarks"]} <= {"new fingerprint"}
     assert commandline("history", "show", "a,b,c", store=store).returncode == 1
-    assert commandline("history", "show", "a,", store=store).returncode == 2
+    assert commandline("history", "show", "a,b", store=store).returncode == 2
     assert commandline("history", "show", "a,b,c", "--parameter", "window", store=store).returncode == 2
     assert commandline("history", "import", str(tmp_path / "none"), store=store).returncode == 1

@@ -483,9 +483,10 @@ def test_the_bound_is_that_of_the_run() -> None:
 # The kernel's own words
 
 FATAL = {"bug", "kasan", "lockdep", "oops", "oops-gpf", "panic", "soft-lockup", "spl-panic"}
+FATAL |= {"double-fault", "spl-panic-0.6", "spl-panic-prefixed"}
 
 
-@pytest.mark.parametrize("log", sorted((DATA / "kernlog").glob("*.log")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("log", sorted((DATA / "kernlog").rglob("*.log")), ids=lambda path: path.stem)
 def test_recorded_kernel_logs(log: Path) -> None:
     verdict = judge(replace(evidence_of(HELD), console=CONSOLE + log.read_text().replace("Linux version", "Linux")))
     if log.stem in FATAL:

@@ -171,3 +171,38 @@ def test_a_directory_is_read_and_judged(tmp_path: Any) -> None:
     run.start_record(tmp_path / "run").finish(run.facts["outcome"])
     evidence, verdict = judge_run(tmp_path / "run")
     assert verdict == judge_evidence(read_evidence(tmp_path / "run")) == judge(evidence, SCENARIOS[NOMINAL].rule)
+
+
+# The bound on the latency
+
+
+def with_bound(evidence: Evidence, bound_ms: object, **facts: Any) -> Evidence:
+    parameters = {**evidence.facts["parameters"], "latency_bound_ms": bound_ms}
+    return replace(evidence, facts={**evidence.facts, "parameters": parameters, **facts})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weaker_bound_gains_no_good_verdict(kind: str) -> None:
+    evidence = simulate(kind).evidence()
+    good = judge_evidence(evidence)
+    own = SCENARIOS[scenario_of(kind)].latency_bound_ms
+    assert judge_evidence(with_bound(evidence, own)).outcome is good.outcome
+    if good.outcome.is_good:
+        verdict = judge_evidence(with_bound(evidence, own + 1))
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert "does not say that it was asked for" in verdict.reasons[0].text
+
+
+def test_a_bound_that_was_asked_for_or_is_nobody_elses() -> None:
+    asked = {"differs": {"latency_bound_ms": "2000"}}
+    assert judge_evidence(with_bound(HELD_RUN, 2000, **asked)).outcome is Outcome.PROGRESS
+    assert judge_evidence(with_bound(HELD_RUN, 3000, **asked)).outcome is Outcome.INCONCLUSIVE
+    newcomer = with_rule(with_bound(HELD_RUN, 2000), RULE, "a newcomer")
+    assert judge_evidence(newcomer).outcome is Outcome.PROGRESS
+
+
+def test_a_bad_verdict_stays_by_a_weaker_bound() -> None:
+    bad = simulate(HELD, FAULTS["no fallback"]).evidence()
+    verdict = judge_evidence(with_bound(bad, 5000))
+    assert verdict.outcome is Outcome.STALLED
+    assert [outcome for outcome, reason in verdict.also if "was asked for" in reason.text] == [Outcome.INCONCLUSIVE]

@@ -274,7 +274,7 @@ def test_text_of_a_guest_is_text(runs: list[RunRow], tmp_path: Path) -> None:
     row = {column.key: getattr(runs[0], column.key) for column in RunRow.__table__.columns}
     names = ("scenario", "kernel", "variant", "loads", "release", "spl_version", "reason", "command", "qemu", "batch")
     row |= {**dict.fromkeys(names, HOSTILE), "patches": [HOSTILE], "modules": {HOSTILE: HOSTILE, "spl.ko": HOSTILE}}
-    hostile = [RunRow(**row), a_run(2, HOSTILE), a_run(3, expected=[HOSTILE])]
+    hostile = [RunRow(**row), a_run(2, "STALLED"), a_run(3, expected=[HOSTILE])]
     hostile[1].kernel = hostile[2].kernel = hostile[2].variant = HOSTILE
     out = tmp_path / "site"
     pages = write(hostile, out, read=lambda path: hostile_evidence(read_evidence(path)), explain=lambda *_: HOSTILE)

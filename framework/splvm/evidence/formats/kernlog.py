@@ -3,7 +3,10 @@
 Owns what the kernel's complaints look like and which of them belong together: one crash is one
 finding, however many lines it takes. What a finding means for a verdict is not decided here.
 
-Work is linear: each line is looked at once, patterns are anchored and their repeats bounded.
+A console is read twice at once (kernlines.py). What the strict reading finds stands. The wide reading adds what the
+strict one has nothing of, and takes nothing away.
+
+Work is linear: each line is looked at once in each reading, and the repeats of patterns are bounded.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ import enum
 import functools
 import hashlib
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from splvm.evidence.formats.kernlines import MAX_LINE_CHARS, split_stamp, split_wide
 from splvm.evidence.formats.stacks import FUNCTION, SCHEDULER, without_top
 
 # Findings kept of each kind. The first of a kind is never lost, and a guest that complains in a
@@ -22,8 +27,6 @@ MAX_PER_KIND = 200
 MAX_TITLE_CHARS = 300
 MAX_FRAMES = 64
 
-# What is looked at of a line.
-MAX_LINE_CHARS = 2048
 # Lines that a report may take before its call trace begins. The longest reports are those of
 # lockdep, which prints the whole chain of locks first.
 _MAX_PREAMBLE = 60
@@ -161,10 +164,66 @@ _TRIGGERS: tuple[tuple[FindingKind, str], ...] = (
     (FindingKind.BUG, r"kernel BUG at |BUG: |BUG \S{1,80} \("),
 )
 _TRIGGER = re.compile("|".join(f"(?P<t{at}>{pattern})" for at, (_, pattern) in enumerate(_TRIGGERS)), re.ASCII)
-# Whatever _TRIGGER or _END can match contains one of these; most lines contain none.
+# What says so much that it is a complaint wherever it stands in a line, and what only the wide reading knows. Sources
+# besides those above: lib/refcount.c, lib/list_debug.c, mm/usercopy.c, lib/string_helpers.c, arch/x86/kernel/cfi.c,
+# kernel/sched/core.c, kernel/locking/spinlock_debug.c, mm/memory.c, kernel/fork.c; of SPL before 0.6.4 spl_debug_bug()
+# and spl_debug_msg() (spl-debug.c).
+_REFCOUNT = r"refcount_t: (?:saturated|addition on 0|underflow|decrement hit 0|unknown saturation|increment on 0|hit )"
+_WIDER: tuple[tuple[FindingKind, str], ...] = (
+    # What WARN() says: its own line, "WARNING: CPU: ...", follows, or is lost.
+    (FindingKind.WARNING, rf"{_REFCOUNT}|list_(?:add|del) (?:double add|corruption)|CFI failure at "),
+    (FindingKind.WARNING, r"BUG: KCSAN: |UBSAN: .{1,200}? (?:in|at) \S|WARNING: CPU: \d{1,5} PID: \d{1,10} at "),
+    (FindingKind.WARNING, r"WARNING: \S{1,200}:\d{1,6} at [\w.]{1,200}\+0x"),
+    (FindingKind.LOCKDEP, rf"(?:WARNING|BUG|INFO): (?:{_LOCKDEP_TITLES})|INFO: trying to register non-static key"),
+    (FindingKind.KASAN, r"BUG: (?:KASAN|KFENCE|KMSAN): "),
+    (FindingKind.SOFT_LOCKUP, r"BUG: soft lockup - "),
+    (FindingKind.HARD_LOCKUP, r"Watchdog detected hard LOCKUP"),
+    (FindingKind.WORKQUEUE_LOCKUP, r"BUG: workqueue lockup "),
+    (FindingKind.RCU_STALL, r"INFO: \w{1,40} (?:self-detected stall on|detected (?:expedited )?stalls? on)"),
+    (FindingKind.HUNG_TASK, r"INFO: task [^\n]{1,60}:\d{1,10} blocked (?:in I/O wait )?for more than "),
+    (FindingKind.UNEXPECTED_GFP, r"Unexpected gfp: 0x"),
+    (
+        FindingKind.PAGE_ALLOC_FAILURE,
+        r"page allocation failure: order:|vmalloc: allocation failure|vmalloc error: size ",
+    ),
+    (FindingKind.PAGE_ALLOC_FAILURE, r"SLUB: Unable to allocate memory on "),
+    (FindingKind.OOM_KILL, r"invoked oom-killer: |ut of memory(?: \([^()]{1,60}\))?: Kill(?:ed)? process "),
+    (FindingKind.PANIC, r"Kernel panic - not syncing|PANIC at \S{1,200}:\d{1,6}:\w|PANIC: double fault|SPL PANIC"),
+    (FindingKind.PANIC, r"(?:zfs|ZFS|spl|SPL): PANIC: "),
+    (FindingKind.PANIC, r"SPLError: \d{1,10}:\d{1,10}:\([^()]{1,120}\(\)\) (?:SPL )?PANIC"),
+    # Up to the next word of that kind, so that each character is looked at once.
+    (
+        FindingKind.PANIC,
+        r"(?:VERIFY|ASSERT)[A-Z0-9_]{0,20}\((?:[^VA]|V(?!ERIFY)|A(?!SSERT)){1,1500}?\) failed",
+    ),
+    (FindingKind.OOPS, r"BUG: (?:unable to handle |kernel NULL pointer dereference)|Unable to handle kernel "),
+    (
+        FindingKind.OOPS,
+        r"Oops: (?=[^\n]{0,200}\[#\d)"
+        r"|(?:general protection fault|divide error|invalid opcode|double fault|stack segment)"
+        r"(?=[^\n]{0,120}: [0-9a-f]{4,16} \[#\d)",
+    ),
+    (FindingKind.BUG, r"kernel BUG at |BUG: (?:\w{2,8} )?stack guard page was hit|BUG kmalloc-\S{1,40} \("),
+    (FindingKind.BUG, r"BUG: (?:sleeping function called from|scheduling while atomic|Bad (?:page|rss-counter) )"),
+    (FindingKind.BUG, r"BUG: (?:non-zero pgtables_bytes|(?:spin|rw)lock |using \S{1,60} in preemptible)"),
+    (FindingKind.BUG, r"BUG: (?:workqueue leaked|atomic counter underflow|recent printk)"),
+    (FindingKind.BUG, r"usercopy: Kernel memory |detected buffer overflow in |Corrupted page table at "),
+)
+# What each of them begins with: to look for all of these costs a tenth.
+_PLACES = re.compile(
+    r"refcount_t: |list_add |list_del |CFI failure at |BUG |BUG: |UBSAN: |WARNING: |INFO: |Watchdog detected hard"
+    r"|Unexpected gfp: |page allocation failure: |vmalloc: |vmalloc error: |SLUB: |invoked oom-killer: |ut of memory"
+    r"|Kernel panic - |PANIC at |PANIC: double|SPL PANIC|zfs: PANIC|ZFS: PANIC|spl: PANIC|SPL: PANIC|SPLError: |VERIFY"
+    r"|ASSERT|Unable to handle|Oops: |general protection|divide error|invalid opcode|double fault|stack segment"
+    r"|kernel BUG at |usercopy: |detected buffer |Corrupted page"
+)
+_WIDE = re.compile("|".join(f"(?P<t{at}>{pattern})" for at, (_, pattern) in enumerate(_WIDER)), re.ASCII)
+_WARNED = re.compile(_WIDER[0][1], re.ASCII)
+# Whatever _TRIGGER, _WIDE or _END can match contains one of these; most lines contain none.
 _HINT = re.compile(
     r"BUG|WARNING|INFO: |Kernel panic|PANIC|\[#\d|VERIFY|ASSERT|LOCKUP|Unexpected gfp|oom-killer|ut of memory"
-    r"|allocation failure|vmalloc error|Unable to|UBSAN|---\[ end|Linux version "
+    r"|allocation failure|vmalloc error|Unable to|UBSAN|---\[ end|Linux version |refcount_t: |list_(?:add|del) |Oops: "
+    r"|CFI failure|usercopy: |detected buffer overflow|Corrupted page"
 )
 _BENIGN = re.compile("|".join(f"(?:{pattern})" for pattern, _ in BENIGN))
 # After these nothing works any more: the die message ("Oops: 0000 [#1]") and panic() itself.
@@ -180,11 +239,6 @@ _END = "---[ end "
 _BREAK = re.compile(r"sysrq: |SysRq : ")
 # The first line of another boot: nothing after it follows from anything before it.
 _BOOT = "Linux version "
-
-STAMP = re.compile(r"\[ {0,12}(\d{1,10}\.\d{6})\](?:\[ {0,12}([TC]\d{1,10})\])? ?", re.ASCII)
-_LEVEL = re.compile(r"<\d{1,3}>", re.ASCII)
-_ESCAPE = re.compile(r"\x1b(?:\[[0-?]{0,32}[ -/]{0,4}[@-~]?|\][^\x07\x1b]{0,256}(?:\x07|\x1b\\)?|[ -~])?")
-_CONTROL = dict.fromkeys((*range(9), *range(10, 32), 127))
 
 CALL_TRACE = re.compile(r"\s{0,8}Call [Tt]race:")
 FRAME = re.compile(rf"\s{{0,8}}(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}})?(?P<guess>\? )?{FUNCTION}", re.ASCII)
@@ -209,17 +263,21 @@ def scan_kernel_log(text: str) -> tuple[Finding, ...]:
     """Find what the kernel complained of, in the order of the log.
 
     Lines may have time stamps, caller ids (CONFIG_PRINTK_CALLER), levels, console escape
-    sequences, carriage returns and NULs, or none of them. Of each kind at most `MAX_PER_KIND`
-    findings are given, the first ones. Nothing is raised, whatever the text is.
+    sequences, carriage returns and NULs, or none of them, and text of userland before them. Of
+    each kind at most `MAX_PER_KIND` findings are given in each reading, the first ones. Nothing is
+    raised, whatever the text is.
     """
-    scanner = LogScanner()
+    strict, wide = LogScanner(), WideScanner()
     for number, line in enumerate(text.replace("\0", "").split("\n"), 1):
         # Nearly all lines end here, and a log may have millions of them.
         hinted = _HINT.search(line) is not None
-        if hinted or scanner.open is not None:
+        if hinted or strict.open is not None or wide.open is not None:
             for part in filter(None, line.split("\r")):
-                scanner.read(number, part[:MAX_LINE_CHARS], hinted)
-    return tuple(report.finding() for report in scanner.reports)
+                strict.read(number, part[:MAX_LINE_CHARS], hinted)
+                wide.read(number, part if hinted else part[:MAX_LINE_CHARS], hinted)
+    found = [report.finding() for report in strict.reports]
+    added = [report.finding() for report in wide.beyond(found)]
+    return tuple(sorted(found + added, key=lambda finding: finding.line))
 
 
 class Stage(enum.Enum):
@@ -390,23 +448,67 @@ class LogScanner:
         self.count(warning)
 
     def is_consequence(self, message: str) -> bool:
+        """Whether a panic only carries out what was reported before it."""
         if _ON_WARN.search(message):
             return self.latest is not None and self.latest.kind.fatal
         return self.crash is not None and _CONSEQUENCE.search(message) is not None
 
 
-def split_stamp(line: str) -> tuple[float | None, str | None, str]:
-    """A line's time stamp, caller id and message."""
-    if "\x1b" in line:
-        line = _ESCAPE.sub("", line)
-    if not line.isprintable():
-        line = line.translate(_CONTROL)
-    # What userland wrote without a line end stands before the stamp.
-    stamp = STAMP.search(line)
-    if stamp is not None:
-        return float(stamp[1]), stamp[2], line[stamp.end() :]
-    level = _LEVEL.match(line)
-    return None, None, line[level.end() :] if level else line
+def _begun(line: str, start: int, end: int) -> int:
+    """Where that ends with which a complaint begins at `start`; `start` if none does."""
+    trigger = _TRIGGER.match(line, start, min(end, start + MAX_LINE_CHARS))
+    return trigger.end() if trigger else start
+
+
+def _begins(line: str, start: int, end: int) -> Iterator[int]:
+    """Where complaints begin that may stand anywhere."""
+    for place in _PLACES.finditer(line, start, end):
+        if _WIDE.match(line, place.start(), end):
+            yield place.start()
+
+
+class WideScanner(LogScanner):
+    """Reads the same log by the wide reading."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Reports by the lines that are a part of them and would else have begun one of their own.
+        self.more: dict[int, list[Report]] = {}
+
+    def read(self, number: int, line: str, hinted: bool) -> None:
+        for time_s, caller, message in split_wide(line, _begun, _begins):
+            self.read_message(number, time_s, caller, message, hinted)
+
+    def kind_of(self, message: str) -> FindingKind | None:
+        trigger = _WIDE.match(message) if (kind := super().kind_of(message)) is None else None
+        return _WIDER[int((trigger.lastgroup or "t0")[1:])][0] if trigger else kind
+
+    def absorbs(self, new: Report, message: str) -> bool:
+        old = self.open
+        whole = super().absorbs(new, message) or (old is not None and self.is_one_warning(old, new))
+        if whole and (owner := old or self.crash or self.latest) is not None:
+            self.more.setdefault(new.line, []).append(owner)
+        return whole
+
+    @staticmethod
+    def is_one_warning(old: Report, new: Report) -> bool:
+        """Whether one of them is what WARN() says and the other one WARN()'s own line."""
+        near = old.stage is Stage.PREAMBLE and new.line - old.line <= _MAX_STEP
+        told = {_WARNED.match(report.title) is not None for report in (old, new)}
+        return near and {old.kind, new.kind} == {FindingKind.WARNING} and told == {True, False}
+
+    def beyond(self, found: Sequence[Finding]) -> Iterator[Report]:
+        """The reports of which no finding is a part that weighs as much."""
+        weights: dict[int, bool] = {}
+        for finding in found:
+            for report in self.more.get(finding.line, ()):
+                weights[id(report)] = weights.get(id(report), False) or finding.fatal
+        there = {(finding.line, finding.kind) for finding in found}
+        for report in self.reports:
+            known = (report.line, report.kind) in there or weights.get(id(report)) in (True, report.kind.fatal)
+            there.add((report.line, report.kind))
+            if not known:
+                yield report
 
 
 def _title(message: str) -> str:

@@ -14,16 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from splvm.evidence.formats.kernlog import (
-    CALL_TRACE,
-    FRAME,
-    MAX_FRAMES,
-    MAX_LINE_CHARS,
-    RIP,
-    STACK_MARK,
-    STAMP,
-    split_stamp,
-)
+from splvm.evidence.formats.kernlines import MAX_LINE_CHARS, STAMP, split_stamp
+from splvm.evidence.formats.kernlog import CALL_TRACE, FRAME, MAX_FRAMES, RIP, STACK_MARK
 from splvm.evidence.formats.stacks import TaskStack
 
 # Dumps kept of a text, the latest ones.
