@@ -129,7 +129,10 @@ def check_facts(facts: object) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise EvidenceError("it is not the record of a run")
     _check_size(facts)
-    from_json(facts, Facts)
+    try:
+        from_json(facts, Facts)
+    except ValueError as error:
+        raise EvidenceError(str(error)) from error
     return facts
 
 

@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from splvm.errors import EvidenceError
-
 T = TypeVar("T")
 
 
@@ -23,17 +21,17 @@ def to_json(value: object) -> Any:
 def from_json(told: object, kind: type[T]) -> T:
     """A value of a type from what the json module read. Keys that the type does not have are left out.
 
-    :raises EvidenceError: when it is none, with the first place that is wrong.
+    :raises ValueError: when it is none, with the first place that is wrong.
     """
     try:
         return msgspec.convert(told, kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at `$")
         at = place.removesuffix("`").removeprefix(".")
-        raise EvidenceError(f"{at}: {what[:1].lower()}{what[1:]}" if at else what) from error
+        raise ValueError(f"{at}: {what[:1].lower()}{what[1:]}" if at else what) from error
     except UnicodeEncodeError as error:
         # Of bytes that were no UTF-8 (surrogateescape); where a text belongs they are as good as others.
-        raise EvidenceError("a text in it stands where something else belongs") from error
+        raise ValueError("a text in it stands where something else belongs") from error
 
 
 def _encode(value: object) -> object:
@@ -43,6 +41,6 @@ def _encode(value: object) -> object:
 
 
 def _decode(kind: type, told: object) -> object:
-    if kind is Path and isinstance(told, str) and "\0" not in told:
+    if kind is Path and isinstance(told, str) and told and "\0" not in told:
         return Path(told)
     raise ValueError(f"Expected a path, got {type(told).__name__}")
