@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -33,7 +33,8 @@ from splvm.host.content import file_hash
 from splvm.log import note, step
 from splvm.ownpath import absolute, name_path, own_path
 from splvm.plainfile import MIB, read_plain
-from splvm.record.jsonfile import make_typed, write_json
+from splvm.record.jsonfile import write_json
+from splvm.record.typedjson import from_json, to_json
 from splvm.run.experiment import Experiment
 from splvm.run.loads import MOST_SEED, parse_loads
 from splvm.run.prepare import PREPARE_BUDGET_S, Wish, prepare
@@ -88,23 +89,12 @@ class BisectPlan:
 
     def to_json(self) -> dict[str, Any]:
         """As bisect.json has it."""
-        told = {**asdict(self), "hits": sorted(self.hits)}
-        return json.loads(json.dumps(told, default=str))  # type: ignore[no-any-return]
+        return {**to_json(self), "hits": sorted(self.hits)}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> BisectPlan:
-        """:raises LookupError, ValueError, TypeError, ArithmeticError: when it is no such plan."""
-        patches = told["wish"]["patches"]
-        if not isinstance(patches, list):
-            raise TypeError(f"patches is {patches!r}")
-        wish = {**told["wish"], "patches": tuple(map(Path, patches))}
-        changes: dict[str, Any] = {
-            "kind": ChangeKind(told["kind"]),
-            "candidates": tuple(make_typed(Candidate, each) for each in told["candidates"]),
-            "wish": make_typed(Wish, wish),
-            "hits": frozenset(map(Outcome, told["hits"])),
-        }
-        plan = make_typed(cls, {**told, **changes})
+    def from_json(cls, told: object) -> BisectPlan:
+        """:raises ValueError: when it is no such plan."""
+        plan = from_json(told, cls)
         plan._check()
         return plan
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from splvm.campaign.processes import JobResult
 from splvm.evidence.verdict import Outcome
 from splvm.history.cell import Cell
 from splvm.record.cellfacts import UNKNOWN
+from splvm.record.typedjson import from_json
 from splvm.run.experiment import Experiment, differing_parameters
 
 
@@ -81,21 +81,35 @@ class CampaignRun:
         }
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> CampaignRun:
-        """:raises LookupError, ValueError, TypeError: when it is no such row."""
+    def from_json(cls, told: object) -> CampaignRun:
+        """:raises ValueError: when it is no such row."""
+        row = from_json(told, _Row)
         return cls(
-            Cell.from_json(row),
-            int(row["number"]),
-            Outcome(row["verdict"]) if row["verdict"] else None,
-            str(row["reason"]),
-            Path(row["directory"]) if row["directory"] else None,
-            float(row["seconds"]),
-            frozenset(map(Outcome, row["expected"])),
-            None if row["onset_s"] is None else float(row["onset_s"]),
-            int(row["candidate"]),
-            str(row["machine"]),
-            tuple(map(str, row["lost"])),
+            Cell.from_json(told),
+            row["number"],
+            row["verdict"],
+            row["reason"],
+            row["directory"],
+            row["seconds"],
+            frozenset(row["expected"]),
+            row["onset_s"],
+            row["candidate"],
+            row["machine"],
+            row["lost"],
         )
+
+
+class _Row(TypedDict):
+    number: int
+    verdict: Outcome | None
+    expected: list[Outcome]
+    reason: str
+    onset_s: float | None
+    directory: Path | None
+    seconds: float
+    candidate: int
+    machine: str
+    lost: tuple[str, ...]
 
 
 def cell_of(experiment: Experiment) -> Cell:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.processes import Job, JobResult, OnDone
@@ -30,6 +30,7 @@ from splvm.plainfile import MIB, read_plain
 from splvm.record.cellfacts import PACKAGED
 from splvm.record.jsonfile import write_json
 from splvm.record.reader import read_damage, read_facts
+from splvm.record.typedjson import from_json
 from splvm.run.experiment import Experiment, attempt_directory
 from splvm.run.loads import MOST_SEED, parse_loads
 from splvm.run.prepare import Prepared, Wish, prepare
@@ -41,6 +42,15 @@ MATRIX_FILE = "matrix.json"
 # A hundred thousand runs.
 _MOST_RUNS = 100_000
 _MOST_BYTES = 128 * MIB
+
+
+class _PlanRow(TypedDict):
+    batch: str
+    cells: list[dict[str, Any]]
+    repeat: int
+    seed: int
+    spl: str
+    patches: tuple[Path, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +88,13 @@ class MatrixPlan:
         }
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> MatrixPlan:
-        """:raises LookupError, ValueError, TypeError: when it is no such plan."""
-        cells = tuple(Cell.from_json(cell) for cell in told["cells"])
-        numbers = (int(told["repeat"]), int(told["seed"]))
-        if not 1 <= numbers[0] <= _MOST_RUNS or not 0 <= numbers[1] <= MOST_SEED - numbers[0]:
-            raise ValueError(f"repeat and seed are {numbers}")
-        return cls(str(told["batch"]), cells, *numbers, str(told["spl"]), tuple(map(Path, told["patches"])))
+    def from_json(cls, told: object) -> MatrixPlan:
+        """:raises ValueError: when it is no such plan."""
+        row = from_json(told, _PlanRow)
+        if not 1 <= row["repeat"] <= _MOST_RUNS or not 0 <= row["seed"] <= MOST_SEED - row["repeat"]:
+            raise ValueError(f"repeat and seed are {row['repeat']} and {row['seed']}")
+        cells = tuple(Cell.from_json(cell) for cell in row["cells"])
+        return cls(row["batch"], cells, row["repeat"], row["seed"], row["spl"], row["patches"])
 
     @property
     def todo(self) -> list[tuple[Cell, int]]:

@@ -6,16 +6,27 @@ of runs, dumps and templates are not: they do not change what is done to a guest
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote, unquote
 
 from splvm.record.cellfacts import PACKAGED, UNKNOWN
+from splvm.record.typedjson import from_json
 
 # What stands for itself in a name or a value; all else would be taken for what divides them.
 _SAFE = "./+:@~"
-_TEXTS = ("scenario", "kernel", "variant", "loads", "line")
+
+
+class CellRow(TypedDict):
+    """A cell as files have it."""
+
+    scenario: str
+    kernel: str
+    variant: str
+    loads: str
+    line: str
+    parameters: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -70,11 +81,11 @@ class Cell:
         return {**self.columns(), "parameters": dict(self.parameters)}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Cell:
-        """:raises LookupError, ValueError, TypeError: when it is no such mapping."""
-        scenario, kernel, variant, loads, line = (str(told[name]) for name in _TEXTS)
-        parameters = tuple((str(name), str(value)) for name, value in dict(told["parameters"]).items())
-        return cls(scenario, kernel, variant, loads, line, parameters)
+    def from_json(cls, told: object) -> Cell:
+        """:raises ValueError: when it is no such mapping."""
+        row = from_json(told, CellRow)
+        words = (row["scenario"], row["kernel"], row["variant"], row["loads"], row["line"])
+        return cls(*words, tuple(row["parameters"].items()))
 
 
 def write_parameters(parameters: Iterable[tuple[str, str]]) -> str:

@@ -7,114 +7,118 @@ one error, whoever would have used it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, TypedDict
+
+import msgspec
 
 from splvm.errors import EvidenceError
+from splvm.record.typedjson import from_json
 
 # How deep run.json may be, and how many values it may have: far more than any run's.
 _MOST_DEPTH = 30
 _MOST_VALUES = 200_000
 _MOST_NUMBER = 1e15
 
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+class Named(TypedDict):
+    """One of a list, such as a load or a patch."""
+
+    name: str
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+class _Sized(TypedDict):
+    bytes: Count
 
 
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping)
+class Digest(_Sized, total=False):
+    """What is recorded of a file."""
+
+    sha256: str | None
 
 
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+class Parameters(TypedDict, total=False):
+    """What was done to the guest."""
+
+    window_s: float
+    latency_bound_ms: float
+    rate_hz: float
+    ram_mib: Count
+    cpus: Count
+    load: str | None
+    workload: dict[str, Any]
 
 
-def _is_named(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, Mapping) and _is_text(each.get("name")) for each in value)
+class KernelFacts(TypedDict, total=False):
+    """Of the guest's kernel."""
+
+    id: str
+    release: str
+    package: str
 
 
-def _is_table(value: object) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(each, str) for each in value.values())
+class SplFacts(TypedDict, total=False):
+    """Of SPL's sources and modules."""
+
+    source: str
+    version: str
+    variant: str
+    content: str | None
+    patches: list[Named]
+    modules: dict[str, str]
 
 
-def _is_digest(value: object) -> bool:
-    if not isinstance(value, Mapping) or not _is_count(value.get("bytes")):
-        return False
-    return value.get("sha256") is None or isinstance(value.get("sha256"), str)
+class Version(TypedDict, total=False):
+    """Of QEMU."""
+
+    version: str
 
 
-def _is_digests(value: object) -> bool:
-    return isinstance(value, Mapping) and all(map(_is_digest, value.values()))
+class Accelerator(TypedDict, total=False):
+    """What QEMU ran the guest with."""
+
+    name: str
 
 
-# Whether a value is one, and what it is called.
-_Shape = tuple[Callable[[object], bool], str]
-_TEXT: _Shape = (_is_text, "a text")
-_NUMBER: _Shape = (_is_number, "a number")
-_COUNT: _Shape = (_is_count, "a whole number from 0 on")
-_MAPPING: _Shape = (_is_mapping, "a mapping")
-_TEXTS: _Shape = (_is_texts, "a list of texts")
-_NAMED: _Shape = (_is_named, "a list of mappings, each with a name")
-_TABLE: _Shape = (_is_table, "a mapping to texts")
-_DIGESTS: _Shape = (_is_digests, "bytes and sha256 of each file")
+class Host(TypedDict, total=False):
+    """The machine that QEMU ran on."""
 
-# What is used of run.json. `None` at one of these places is a value of its own.
-SHAPES: Mapping[str, _Shape] = {
-    "scenario": _TEXT,
-    "expected": _TEXTS,
-    "rule": _MAPPING,
-    "started": _TEXT,
-    "batch": _TEXT,
-    "argv": _TEXTS,
-    "splvm": _TEXT,
-    "seal": _TEXT,
-    "boots": _COUNT,
-    "line": _TEXT,
-    "differs": _MAPPING,
-    "parameters": _MAPPING,
-    "parameters.window_s": _NUMBER,
-    "parameters.latency_bound_ms": _NUMBER,
-    "parameters.rate_hz": _NUMBER,
-    "parameters.ram_mib": _COUNT,
-    "parameters.cpus": _COUNT,
-    "parameters.load": _TEXT,
-    "parameters.workload": _MAPPING,
-    "loads": _NAMED,
-    "kernel": _MAPPING,
-    "kernel.id": _TEXT,
-    "kernel.release": _TEXT,
-    "kernel.package": _TEXT,
-    "spl": _MAPPING,
-    "spl.source": _TEXT,
-    "spl.version": _TEXT,
-    "spl.variant": _TEXT,
-    "spl.content": _TEXT,
-    "spl.patches": _NAMED,
-    "spl.modules": _TABLE,
-    "qemu": _MAPPING,
-    "qemu.version": _TEXT,
-    "accelerator": _MAPPING,
-    "accelerator.name": _TEXT,
-    "host": _MAPPING,
-    "host.cores": _COUNT,
-    "host.system": _TEXT,
-    "outcome": _MAPPING,
-    "outcome.kind": _TEXT,
-    "outcome.console_bytes": _COUNT,
-    "evidence": _DIGESTS,
-}
+    cores: Count | None
+    system: str
 
-# Where null is what was recorded: there was nothing of the kind.
-NULLABLE = frozenset({"rule", "spl.content", "parameters.load", "host.cores"})
+
+class Ending(TypedDict, total=False):
+    """How the run ended."""
+
+    kind: str
+    console_bytes: Count
+
+
+class Facts(TypedDict, total=False):
+    """run.json. Null stands where there was nothing of the kind, and only where it is allowed here."""
+
+    scenario: str
+    expected: list[str]
+    rule: dict[str, Any] | None
+    started: str
+    batch: str
+    argv: list[str]
+    splvm: str
+    seal: str
+    boots: Count
+    line: str
+    differs: dict[str, Any]
+    parameters: Parameters
+    loads: list[Named]
+    kernel: KernelFacts
+    spl: SplFacts
+    qemu: Version
+    accelerator: Accelerator
+    host: Host
+    outcome: Ending
+    evidence: dict[str, Digest]
 
 
 def check_facts(facts: object) -> dict[str, Any]:
@@ -125,16 +129,11 @@ def check_facts(facts: object) -> dict[str, Any]:
     if not isinstance(facts, dict):
         raise EvidenceError("it is not the record of a run")
     _check_size(facts)
-    for place, (test, what) in SHAPES.items():
-        value: Any = facts
-        for key in place.split("."):
-            value = value.get(key, _ABSENT) if isinstance(value, Mapping) else _ABSENT
-        if value is not _ABSENT and not test(value) and not (value is None and place in NULLABLE):
-            raise EvidenceError(f"{place} is {_shown(value)}, and not {what}")
+    try:
+        from_json(facts, Facts)
+    except ValueError as error:
+        raise EvidenceError(str(error)) from error
     return facts
-
-
-_ABSENT = object()
 
 
 def _check_size(facts: Mapping[str, Any]) -> None:

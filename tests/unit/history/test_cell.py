@@ -244,5 +244,5 @@ def test_a_run_of_a_campaign_is_written_and_read(
     assert CampaignRun.from_json(run.to_json()) == run
     for name in run.to_json():
         if name != "as_expected":
-            with pytest.raises(KeyError):
+            with pytest.raises(ValueError, match="missing required field"):
                 CampaignRun.from_json({key: value for key, value in run.to_json().items() if key != name})
