@@ -286,3 +286,5 @@ def _keep(src: Path, tree: Path) -> None:
             target = headers / path.relative_to(src)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
+    # Whoever modules are built as has to read them, whatever the caller's umask is.
+    run(["chmod", "-R", "go+rX", headers], deadline=Deadline(60), what="permissions of the headers")

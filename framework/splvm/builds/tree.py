@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from splvm.builds.foreign import find_escape, plain_file
 from splvm.builds.module import fresh_log, sha256_of
@@ -232,29 +233,41 @@ def apply_patch(patch: Path, src: Path, log: Path, deadline: Deadline) -> list[s
     """Apply one patch, semantic or plain, to a private copy of an OpenZFS tree.
 
     A patch is a program: a semantic one may hold Python and OCaml, a plain one a script for ed. So spatch and patch are
-    the host's own, and see nothing of the host but their like, the tree, and what is beside the patch.
+    the host's own, and see nothing of the host but their like.
+
+    :param src: in scratch, where the patch gets a place beside it.
 
     :returns: the files that it touches, from the top of the tree.
     :raises BuildError: when it does not apply, or matches nothing.
     """
-    place = Place(None, src, patch.absolute().parent)
-    inside = f"/usr/src/{patch.name}"
-    if patch.suffix == ".cocci":
-        files = sorted(str(path.relative_to(src)) for path in (src / SPL_DIR).glob("*.c"))
-        before = {name: sha256_of(plain_file(src, name)) for name in files}
-        argv = ["spatch", "--very-quiet", "--sp-file", inside, "--in-place", *files]
-        run(
-            confine_args(place, argv), deadline=deadline, what=f"semantic patch {patch.name}", log=log, error=BuildError
-        )
-        changed = [name for name, digest in before.items() if sha256_of(plain_file(src, name)) != digest]
-        if not changed:
-            raise BuildError(f"semantic patch {patch.name}", "it matches nothing in the sources of SPL", log)
-        return changed
-    argv = ["patch", "--strip=1", "--batch", "--forward", "--no-backup-if-mismatch", "--input", inside]
-    done = run(confine_args(place, argv), deadline=deadline, what=f"patch {patch.name}", log=log, error=BuildError)
+    # A directory with nothing else in it, which whoever the patch runs as can read.
+    with TemporaryDirectory(dir=src.parent, prefix="patch-") as beside:
+        Path(beside).chmod(0o755)
+        shutil.copyfile(patch, Path(beside, patch.name))
+        Path(beside, patch.name).chmod(0o644)
+        apply = _apply_semantic if patch.suffix == ".cocci" else _apply_plain
+        return apply(patch.name, Place(None, src, Path(beside)), log, deadline)
+
+
+def _apply_semantic(name: str, place: Place, log: Path, deadline: Deadline) -> list[str]:
+    what, src = f"semantic patch {name}", place.work
+    files = sorted(str(path.relative_to(src)) for path in (src / SPL_DIR).glob("*.c"))
+    before = {file: sha256_of(plain_file(src, file)) for file in files}
+    argv = ["spatch", "--very-quiet", "--sp-file", f"/usr/src/{name}", "--in-place", *files]
+    run(confine_args(place, argv), deadline=deadline, what=what, log=log, error=BuildError)
+    changed = [file for file, digest in before.items() if sha256_of(plain_file(src, file)) != digest]
+    if not changed:
+        raise BuildError(what, "it matches nothing in the sources of SPL", log)
+    return changed
+
+
+def _apply_plain(name: str, place: Place, log: Path, deadline: Deadline) -> list[str]:
+    what = f"patch {name}"
+    argv = ["patch", "--strip=1", "--batch", "--forward", "--no-backup-if-mismatch", "--input", f"/usr/src/{name}"]
+    done = run(confine_args(place, argv), deadline=deadline, what=what, log=log, error=BuildError)
     touched = parse_patched(done.stdout)
     if not touched:
-        raise BuildError(f"patch {patch.name}", "there is no hunk in it", log)
+        raise BuildError(what, "there is no hunk in it", log)
     return touched
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,9 @@ from splvm.log import LOGGER
 # Systems") nor shadow (SUB_UID_MAX in login.defs(5)) gives them to anybody.
 FIRST_ID = 0x70000000
 _IDS = 65536
+
+# Ubuntu's, since 23.10.
+_APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 
 # A trial takes some 50 ms.
 _TRIAL_S = 30.0
@@ -45,8 +48,8 @@ class Place:
 
     # Its root directory, which it cannot write to. None: the host's programs and libraries.
     root: Path | None
-    # Its /build: the only directory that it can write to and that stays. None for none.
-    work: Path | None
+    # Its /build: the only directory that it can write to and that stays.
+    work: Path
     # Its /usr/src, which it cannot write to.
     headers: Path | None = None
     # Directory of a cache of what was compiled; None for none.
@@ -59,14 +62,14 @@ def confine_args(place: Place, argv: Sequence[str]) -> list[str]:
     :raises SetupError: when it needs root here, and root cannot be had.
     """
     if trouble := find_trouble():
-        warn_once(f"builds are not confined to a user namespace on this host, and need root: {trouble}")
+        warn_once(f"builds run as root, or by sudo, and not in a user namespace: {trouble}")
     return _confine_args(place, argv, confined=not trouble)
 
 
 @cache
 def find_trouble() -> str:
     """Why commands cannot be confined to a user namespace here, one line; empty if they can."""
-    return _try(_confine_args(Place(None, None), ["true"], confined=True), "trying user namespaces")
+    return _try(_confine_args(None, ["true"], confined=True), "trying user namespaces")
 
 
 @cache
@@ -117,7 +120,20 @@ def make_args(many_ids: Sequence[str], argv: Sequence[str]) -> list[str]:
     return [*many_ids, *apart, "sh", "-c", script, "sh", *argv]
 
 
-def _confine_args(place: Place, argv: Sequence[str], *, confined: bool) -> list[str]:
+def find_hint() -> str:
+    """What to do about the trouble, empty if there is none."""
+    if not find_making_trouble():
+        return ""
+    if find_trouble():
+        with suppress(OSError):
+            if _APPARMOR.read_text(encoding="ascii").strip() == "1":
+                return "`sysctl kernel.apparmor_restrict_unprivileged_userns=0` allows user namespaces"
+        return "user namespaces have to be allowed: by user.max_user_namespaces, and in a container by its runtime"
+    return "a user needs ids of its own: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`"
+
+
+def _confine_args(place: Place | None, argv: Sequence[str], *, confined: bool) -> list[str]:
+    """:param place: None for one that has the host's programs and keeps nothing."""
     before: Sequence[str] = ()
     owner = ""
     inside: Sequence[str] = (*_NO_MORE, *_NO_RIGHTS)
@@ -130,9 +146,11 @@ def _confine_args(place: Place, argv: Sequence[str], *, confined: bool) -> list[
     else:
         before = _OWN_USER
     enter = str(find_images() / "build" / "enter.sh")
+    paths = (place.root, place.work, place.headers, place.ccache) if place else (None,) * 4
+    root, work, headers, ccache = (str(path or "") for path in paths)
     return [
         *(*before, *_NAMESPACES, "--", "sh", enter),
-        *(str(place.root or ""), str(place.work or ""), owner, str(place.headers or ""), str(place.ccache or "")),
+        *(root, work, owner, headers, ccache),
         *(*inside, "sh", "-c", 'cd /build && exec "$@"', "sh", *argv),
     ]
 
