@@ -6,6 +6,7 @@ All harm is to what the test itself has made: files, a process, a listener.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -70,7 +71,8 @@ class Host:
         with suppress(PermissionError):
             if Path("/etc/shadow").read_text().splitlines()[-1] in said:
                 found.add("/etc/shadow was read")
-        if {*_interfaces(said)} - {"lo"}:
+        # make has them in one line.
+        if {*re.findall(r"\binterface (\w+)", said)} - {"lo"}:
             found.add("there is a network")
         if self.mine.read_text() != "of another build\n":
             found.add("an artefact was changed")
@@ -133,10 +135,3 @@ def find_sleepers(seconds: str) -> list[int]:
 def wait_for_sleepers(seconds: str, *, there: bool, deadline: Deadline) -> None:
     """Wait until there is such a process, or none any more."""
     poll(lambda: (bool(find_sleepers(seconds)) == there) or None, deadline=deadline, what=f"sleep {seconds}")
-
-
-def _interfaces(said: str) -> Iterator[str]:
-    for line in said.splitlines():
-        kind, _, name = line.partition(" ")
-        if kind == "interface":
-            yield name
