@@ -57,7 +57,7 @@ class Host:
             f"mount -o remount,rw,bind / && echo harm >/{self.token}",
             f"unshare -Urm sh -c 'umount -l /build; mount -o remount,rw,bind /; echo harm >/usr/{self.token}'",
             # Whoever may change its root directory gets out of one by it (chroot(2)).
-            'mkdir -p .x; perl -e \'chroot ".x" or exit; chdir ".." for 1..30; chroot "."; exec @ARGV\' '
+            'cd /build; mkdir -p .x; perl -e \'chroot ".x" or exit; chdir ".." for 1..30; chroot "."; exec @ARGV\' '
             f"sh -c 'cat {top}/secret; echo harm >{top}/artefact; echo harm >{top}/written'",
             f"setsid sleep {self._sleep} >/dev/null 2>&1 </dev/null &",
         )

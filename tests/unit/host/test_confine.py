@@ -68,7 +68,8 @@ def test_a_semantic_patch_with_a_program(host: Host, tmp_path: Path) -> None:
     source.write_text(SPL)
     patch = tmp_path / "patches" / "x.cocci"
     patch.parent.mkdir()
-    patch.write_text(COCCI.format(script=f"{host.script}echo it has run"))
+    (tmp_path / "src" / "harm.sh").write_text(f"{host.script}echo it has run")
+    patch.write_text(COCCI.format(script="sh harm.sh"))
     assert apply_patch(patch, tmp_path / "src", log, Deadline(60)) == [f"{SPL_DIR}/spl-x.c"]
     assert "it has run" in log.read_text()
     assert host.harm(log.read_text()) == set()
