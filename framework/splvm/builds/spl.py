@@ -302,7 +302,7 @@ def _build_spl_ko(
             with keep_tree(store, tree_key, src.parent) if keep else nullcontext(src.parent) as work:
                 what = f"spl.ko ({source.version})"
                 make_module(root, work, "/build/src/module", ["SPL_SRC=/build/src"], log, deadline, what)
-                _take_spl_ko(root, work, tree, log, deadline)
+                _take_spl_ko(store, root, work, tree, log, deadline)
 
     names = ", ".join(p.name for p in patches)
     what = f"spl.ko of {source.version} for {root.release}" + (f" with {names}" if names else "")
@@ -340,14 +340,15 @@ def _gather(
         apply_patch(patch, src, log, deadline)
 
 
-def _take_spl_ko(root: BuildRoot, work: Path, tree: Path, log: Path, deadline: Deadline) -> None:
+def _take_spl_ko(store: Store, root: BuildRoot, work: Path, tree: Path, log: Path, deadline: Deadline) -> None:
     """Put into `tree` what was built in `work`; what make goes by stays as make left it."""
-    copy = ["sh", "-c", "rm -rf out && mkdir out && cp -p src/module/spl.ko out"]
-    root.run(copy, work=work, deadline=deadline, what="copying spl.ko", log=log)
-    module = Path("out", "spl.ko")
-    strip_module(root, work, module, log, deadline)
-    for name in (module, debug_file(module), Path("src", "module", "Module.symvers")):
-        take_file(work, name, tree)
+    module = Path("spl.ko")
+    with store.temporary() as out:
+        take_file(work, "src/module/spl.ko", out)
+        strip_module(root, out, module, log, deadline)
+        for name in (module, debug_file(module)):
+            take_file(out, name, tree)
+    take_file(work, "src/module/Module.symvers", tree)
     take_directory(work, "src/include", tree / "include")
 
 

@@ -133,9 +133,9 @@ def _build_modules(store: Store, root: BuildRoot, spl: SplBuild, deadline: Deadl
             variables = ["CONFIG_ZFS=m"]
             make_module(root, work, "/build/src/module", variables, log, deadline, f"zfs.ko ({spl.source.version})")
             made = sorted(path for path in (src / "module").rglob("*.ko") if path.stem != "spl")
-            for path in made:
-                name = str(path.relative_to(work))
-                root.run(["strip", "--strip-debug", name], work=work, deadline=deadline, what="strip", log=log)
+            names = [str(path.relative_to(work)) for path in made]
+            root.run(["strip", "--strip-debug", *names], work=work, deadline=deadline, what="strip", log=log)
+            for name in names:
                 take_file(work, name, tree)
 
     what = f"zfs.ko of {spl.source.version} for {root.release} (two minutes or more, once)"
