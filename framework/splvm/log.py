@@ -31,8 +31,8 @@ _LEVELS = {-1: logging.WARNING, 0: logging.INFO, 1: logging.DEBUG}
 
 
 def note(text: str) -> None:
-    """Tell the user something in one line."""
-    LOGGER.info(text)
+    """Tell the user something in one line. What cannot be printed is escaped, since log files are UTF-8."""
+    LOGGER.info("%s", _printable(text))
 
 
 @contextmanager

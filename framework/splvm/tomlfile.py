@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from splvm.errors import UsageError
+from splvm.plainfile import MIB, read_plain
+
+# More than anybody writes by hand.
+_MOST_BYTES = 4 * MIB
 
 
 def read_toml(option: str, path: Path) -> dict[str, Any]:
@@ -16,8 +20,8 @@ def read_toml(option: str, path: Path) -> dict[str, Any]:
     :raises UsageError: when it cannot be read, or is no TOML; with the place.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_plain(path, _MOST_BYTES, follow=True).decode())
     except OSError as error:
         raise UsageError(f"{option} {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{option} {path}: {error}", hint="it is TOML: https://toml.io/") from error

@@ -46,14 +46,20 @@ def running(argv: list[str], log: Path, **env: str) -> Iterator[subprocess.Popen
 
 
 @contextmanager
-def cluster(top: Path, workers: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[str, dict[str, Member]]]:
+def cluster(
+    top: Path, workers: Mapping[str, Mapping[str, str]], keys: Path | None = None
+) -> Iterator[tuple[str, dict[str, Member]]]:
     """Its address as `--on` takes it, and its workers by name.
 
     :param workers: what is in the environment of each.
+    :param keys: of its members, for TLS.
     """
     about = top / "scheduler.json"
     argv = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
     argv += ["--scheduler-file", str(about), "--no-dashboard"]
+    if keys is not None:
+        argv += ["--protocol", "tls", "--tls-ca-file", str(keys / "ca.pem")]
+        argv += ["--tls-cert", str(keys / "scheduler.pem"), "--tls-key", str(keys / "scheduler.key")]
     with ExitStack() as stack:
         stack.enter_context(running(argv, top / "scheduler.log"))
         poll(lambda: about.is_file() or None, Deadline(LIMIT_S), "a scheduler")
@@ -61,7 +67,16 @@ def cluster(top: Path, workers: Mapping[str, Mapping[str, str]]) -> Iterator[tup
         members = {}
         for name, env in workers.items():
             store, log = top / name, top / f"{name}.log"
-            words = [sys.executable, "-m", "splvm", "worker", address, "--jobs", "1"]
+            words = [
+                sys.executable,
+                "-m",
+                "splvm",
+                "worker",
+                address,
+                "--jobs",
+                "1",
+                *(["--keys", str(keys)] if keys else []),
+            ]
             process = stack.enter_context(running(words, log, **{"SPLVM_CACHE": str(store), **env}))
             members[name] = Member(process, log, store)
         for member in members.values():

@@ -65,6 +65,9 @@ POOL = "zfs-held-worker"
 ZVOL, DISK, ARC, ROOM = "zvol-swap", "disk-swap", "zfs-arc-mlock", "zfs-arc-room"
 MAPPED, EXT4 = "zfs-mmap", "ext4-mmap"
 
+# Commits that whoever is caught in the trap waits for.
+COMMITS = 300
+
 # What the thread of LONG keeps at most, besides those that it gives back while that is timed.
 KEEP = 100
 TIMED = 12
@@ -734,11 +737,11 @@ class _Simulation:
     def read_source(self, source: str, render: Any) -> None:
         if self.within(self.knobs.unread.get(source)):
             return
+        self.now_ns += 100_000
         text = str(render())
         span, other = self.knobs.garbled.get(source, (None, ""))
         if self.within(span):
             text = other
-        self.now_ns += 100_000
         self.frame(source, text)
         self.now_ns += 100_000
 
@@ -797,7 +800,8 @@ class _Simulation:
             lines.append(self.probe_line("fail", **faults).replace("fail ", f"fail place={self.place} ", 1))
         config = {"threads": self.count, "objects": OBJECTS, "size": SIZE, "pause_us": 5000}
         config["reap_rounds"] = self.reap_rounds
-        lines.append(self.probe_line("config", **config, **({"keep": KEEP} if self.is_long else {})))
+        commits = {"commits": COMMITS} if self.is_cycle else {}
+        lines.append(self.probe_line("config", **config, **({"keep": KEEP} if self.is_long else {}), **commits))
         reached = {state: sum(t.reached == state for t in self.threads) for state in ("parked", "stopped")}
         lines.append(self.probe_line("run", **reached).replace("run ", f"run state={self.wanted} ", 1))
         lines.append(

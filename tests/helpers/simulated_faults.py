@@ -55,6 +55,7 @@ def _probe(span: Span, cell: str, by: int) -> Knobs:
 
 FAULTS: Mapping[str, Knobs] = {
     # --- the guest
+    "console of another kernel": Knobs(console="[    0.000000] Linux version 5.10.0-46 (builder@example)\n"),
     "oops": Knobs(console=_OOPS),
     "lost": Knobs(outcome=("lost", "the agent was silent for 20 s; QEMU is still running"), cut=_HALF),
     "lost before the first reading": Knobs(outcome=("lost", "the connection was closed"), cut=Span("")),
@@ -81,6 +82,7 @@ FAULTS: Mapping[str, Knobs] = {
     "worker's switches go on": Knobs(worker=(_HALF, worker_text(switches=(WORKER_SWITCHES + 1, 0)))),
     "worker's involuntary switches go on": Knobs(worker=(_HALF, worker_text(switches=(WORKER_SWITCHES, 1)))),
     "worker moved while it was read": Knobs(worker=(_MOMENT, worker_text(rest=" moved=1"))),
+    "another worker is held as well": _probe(_WINDOW, "hold.pid", 118),
     "worker not in the list": Knobs(worker=(_HALF, "")),
     "worker not needed": Knobs(ample_slabs=True),
     # --- the trap
@@ -129,6 +131,7 @@ FAULTS: Mapping[str, Knobs] = {
     "txgs garbled": Knobs(garbled={"txgs": (_MOMENT, "txg birth\n")}),
     "pool suspended": Knobs(garbled={"poolstate": (_HALF, "SUSPENDED\n")}),
     "nothing is written to the pool": Knobs(unwritten=_HALF),
+    "pool's state not looked at": Knobs(unread={"poolstate": _WINDOW}),
     "no load is named": Knobs(unloaded=True),
     "eater killed": Knobs(
         skews=(Skew("load", {"worker lowmem 0.alive": -1, "worker lowmem 0.signal": 9}, _HALF),),
@@ -143,6 +146,7 @@ FAULTS: Mapping[str, Knobs] = {
     "frees cost more the more is kept": _probe(_WINDOW, "kept 100.median_ns", 70_000),
     "frees are hardly timed": _probe(_WINDOW, "kept 100.batches", -56),
     "fewer objects are kept": _probe(_AT_REST, "config.keep", 20),
+    "growth goes on while the worker is stuck": _probe(_HALF, "growth.done", 1),
     # --- progress
     "no fallback": Knobs(fallback=False),
     "thread 1 stands still": Knobs(waiting={1: Span("window", 1.0)}),

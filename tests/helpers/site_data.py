@@ -22,7 +22,7 @@ def recorded_runs(data: Path, target: Path) -> list[RunRow]:
     for archive in sorted((data / "runs").glob("*.tar.xz")):
         with tarfile.open(archive) as opened:
             opened.extractall(target, filter="data")
-    found = [run for _, run in read_runs(find_runs([target])) if isinstance(run, RunRow)]
+    found = [run for _, run in read_runs(find_runs([target])[0]) if isinstance(run, RunRow)]
     return sorted(found, key=lambda run: Path(run.directory).name != "progress")
 
 

@@ -24,6 +24,7 @@ BASE: Mapping[str, str] = {
     "splvm.log": "steps and notes for people",
     "splvm.assets": "where the files for the guest are",
     "splvm.tomlfile": "files that a user writes",
+    "splvm.plainfile": "files of others are opened one way",
     "splvm.ownpath": "names of what is the user's own",
 }
 
@@ -41,7 +42,11 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
     "splvm.log": {},
     "splvm.assets": {},
     "splvm.deadline": {"splvm.errors": "a budget that is used up is an error of the tree"},
-    "splvm.tomlfile": {"splvm.errors": "what is wrong with a file is told by its place"},
+    "splvm.plainfile": {},
+    "splvm.tomlfile": {
+        "splvm.errors": "what is wrong with a file is told by its place",
+        "splvm.plainfile": "it may be any file of the host",
+    },
     "splvm.ownpath": {},
     "splvm.evidence.formats": {"splvm.errors": "text that cannot be read"},
     "splvm.evidence.verdict": {},

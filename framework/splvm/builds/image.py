@@ -107,6 +107,8 @@ def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline)
         log = store.root / "logs" / f"image-{kernel.release}.log"
         log.parent.mkdir(exist_ok=True)
         with store.temporary() as work:
+            # The private host key of all guests is put together here.
+            work.chmod(0o700)
             stage = work / "stage"
             for name in _DIRECTORIES:
                 (stage / name).mkdir(parents=True)

@@ -26,7 +26,7 @@ from splvm.host.content import input_hash
 from splvm.host.debian import PrivateApt
 from splvm.host.memo import Memo, stamps
 from splvm.host.process import Completed, as_root_args, run
-from splvm.host.store import Artefact, Store, Verify, boot_id
+from splvm.host.store import Artefact, Store, Verify, boot_id, keep_room
 from splvm.host.turns import take_turn
 
 # Change when what is made changes although no input does.
@@ -139,7 +139,16 @@ class BuildRoot:
         place = Place(self.artefact.path, work, self.own_headers, self._open_ccache() if cached else None)
         inside = confine_args(place, argv)
         with take_turn(Store.default_root() / "locks", alone=False, deadline=deadline.sub(TURN_S)):
-            return run(inside, deadline=deadline, what=what, log=log, error=BuildError, hint=hint, watch=watch)
+            return run(
+                inside,
+                deadline=deadline,
+                what=what,
+                log=log,
+                error=BuildError,
+                hint=hint,
+                watch=watch,
+                guard=keep_room(work, what),
+            )
 
     def apart(self) -> BuildRoot:
         """The same for code of the user's: nothing that it puts into ccache is found by a build of Debian's source."""
@@ -243,6 +252,7 @@ def _make(tree: Path, apt: PrivateApt, headers: str | Path | None, packages: Seq
                 what=what,
                 input=apt.sources_list(),
                 error=SetupError,
+                guard=keep_room(tree, what),
                 hint="`splvm doctor` checks the host; an old package list is renewed with `splvm build --refresh`",
             )
         # All of it belongs to the caller, who can remove it then. No program needs a device of it, or to be another.

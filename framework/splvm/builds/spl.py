@@ -45,6 +45,7 @@ from splvm.host.process import run
 from splvm.host.store import Artefact, Store
 from splvm.log import note
 from splvm.ownpath import absolute, name_path, own_path
+from splvm.plainfile import MIB, read_plain
 
 RECIPE = 2
 
@@ -123,6 +124,10 @@ class SplBuild:
         }
 
 
+# All of OpenZFS has some 15 MB.
+_MOST_PATCH_BYTES = 32 * MIB
+
+
 def check_inputs(name: str, patches: Sequence[Path]) -> Path | None:
     """Look at what the user named before anything is fetched for it.
 
@@ -134,6 +139,13 @@ def check_inputs(name: str, patches: Sequence[Path]) -> Path | None:
     for patch in patches:
         if patch.suffix not in (".cocci", ".patch", ".diff") or not patch.is_file():
             raise UsageError(f"--spl-patch {patch}: not a file that ends in .cocci, .patch or .diff")
+        try:
+            content = read_plain(patch, _MOST_PATCH_BYTES, follow=True)
+        except OSError as error:
+            raise UsageError(f"--spl-patch {patch}: {error.strerror}") from error
+        if not content.strip():
+            # It would change nothing, and the run would count as one with it.
+            raise UsageError(f"--spl-patch {patch}: there is nothing in it")
     if name == "debian":
         return None
     directory = own_path(name)

@@ -8,19 +8,23 @@ QEMU, splvm, system), and its memory. So a machine that is not like this one nev
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import queue
+import shutil
+import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from distributed import Client, Worker, get_worker
 
+from splvm.campaign.clusterkeys import find_security
 from splvm.campaign.parcel import (
     Delivery,
     Machine,
@@ -34,10 +38,12 @@ from splvm.campaign.parcel import (
 )
 from splvm.campaign.processes import GUEST_MIB, Job, JobResult, OnDone
 from splvm.errors import EvidenceError, SetupError, UsageError
+from splvm.history.rows import identity
 from splvm.host.store import Store
 from splvm.log import note
+from splvm.record.reader import read_facts
 from splvm.report.summary import plain
-from splvm.run.experiment import attempt_directory
+from splvm.run.experiment import Experiment, attempt_directory, differing_facts
 from splvm.scenarios.judged import judge_run
 
 FORM = "dask://HOST:PORT"
@@ -48,39 +54,84 @@ _LOOK_S = 2.0
 _EMPTY_S = 60.0
 # How often a worker is given files that it lacks.
 _MOST_SENT = 3
-# It has types in part only.
+# They have types in part only.
 _CLIENT: Any = Client
+_WORKER: Any = Worker
 _MEMORY, _KVM = "MEMORY", "KVM"
 
 
-def parse_address(text: str) -> str:
+def parse_address(text: str, *, trust_network: bool = False) -> str:
     """Dask's own address.
 
-    :raises UsageError: when it is none.
+    :param trust_network: take `dask://` also where others may be on the way: whoever is can run programs at both ends.
+    :raises UsageError: when it is none, or is not to be trusted.
     """
     kind, _, place = text.partition("://")
     host, _, port = place.rpartition(":")
-    if kind not in ("dask", "tls") or not host or not port.isdigit():
-        raise UsageError(f"{text}: not a cluster; it is {FORM}", hint="tls:// takes Dask's own configuration for TLS")
+    if kind not in ("dask", "tls") or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"{text}: not a cluster; it is {FORM} or tls://HOST:PORT")
+    if kind == "dask" and not trust_network and not is_loopback(host):
+        raise UsageError(
+            f"{text}: whoever can reach a worker or the scheduler of dask:// can run programs there as its user",
+            hint="tls:// with the keys of `splvm cluster keys DIR`, or --trust-network on a network of its own",
+        )
     return f"{'tcp' if kind == 'dask' else 'tls'}://{place}"
 
 
-def work(address: str, guests: int, on_ready: Callable[[str], None] = lambda _: None) -> None:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this one, by an address that is reached from nowhere else. Asks no name server."""
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return False
+
+
+def own_address(address: str) -> str:
+    """The address of this machine that it reaches a scheduler from.
+
+    :param address: as `parse_address` returns it.
+    :raises SetupError: when there is no way to it.
+    """
+    host, _, port = address.partition("://")[2].rpartition(":")
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        # Of a datagram's socket this sends nothing, and asks the routing table (udp(7)).
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(where)
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise SetupError(f"{address}: {error.strerror or error}", hint="is the scheduler's host right?") from error
+
+
+class _QuietWorker(_WORKER):  # type: ignore[misc]
+    """A worker that listens where the scheduler reaches it, and nowhere else: Dask's has a web server beside that."""
+
+    def start_http_server(self, *_: object, **__: object) -> None:
+        pass
+
+
+def work(address: str, guests: int, on_ready: Callable[[str], None] = lambda _: None, keys: Path | None = None) -> None:
     """Be a worker of a cluster until its scheduler is gone, or this process is ended.
 
     :param address: as `parse_address` returns it.
     :param guests: at once.
     :param on_ready: called with the worker's own address.
+    :param keys: a directory as `make_keys` makes it, for TLS; by default Dask's own configuration names them.
+    :raises UsageError: when there are no keys, and there have to be.
     :raises SetupError: when there is no such scheduler.
     """
+    own, security = own_address(address), find_security(keys, "worker")
     machine = describe_machine()
     resources = {machine.resource: float(guests), _MEMORY: float(machine.memory_mib)}
     if machine.kvm:
         resources[_KVM] = float(guests)
 
     async def serve(scratch: Path) -> None:
-        worker: Any = Worker(
+        worker: Any = _QuietWorker(
             address,
+            host=own,
+            security=security,
             nthreads=guests,
             resources=resources,
             dashboard=False,
@@ -97,6 +148,8 @@ def work(address: str, guests: int, on_ready: Callable[[str], None] = lambda _: 
     try:
         with Store.default().temporary() as scratch:
             asyncio.run(serve(scratch))
+    except TypeError as error:
+        raise UsageError(f"{address}: {error}", hint="--keys DIR names the keys of this cluster") from error
     except (OSError, TimeoutError, asyncio.CancelledError) as error:
         raise SetupError(f"{address}: {error or 'no scheduler answers'}", hint="start one: dask scheduler") from error
 
@@ -106,11 +159,13 @@ class _Sent:
     """A job that is on its way."""
 
     job: Job
+    # What the worker is asked to run: the job's experiment, with the id of this job among its facts.
+    asked: Experiment
     parcel: Parcel
     # Where its files are here.
     files: Mapping[str, Path]
-    # Told by whoever begins it.
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    # Told by whoever begins it, and by the records of its runs.
+    id: str
     start: float = field(default_factory=time.monotonic)
     future: Any = None
     # Workers that said they lack files, each as often as it did.
@@ -121,16 +176,21 @@ class Cluster:
     """A cluster, and what runs on it.
 
     :param address: as `parse_address` returns it.
+    :param keys: as `work` takes them.
+    :raises UsageError: when there are no keys, and there have to be.
     :raises SetupError: when nothing answers, or no worker is like this machine; with the reason for each.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, keys: Path | None = None) -> None:
         self._address = address
+        security = find_security(keys, "client")
         self._machine = describe_machine()
         # Where those that run something say so.
         self._topic = f"splvm-{uuid.uuid4().hex}"
         try:
-            self._client = _CLIENT(address, timeout=_CONNECT_S, set_as_default=False, name="splvm")
+            self._client = _CLIENT(address, timeout=_CONNECT_S, set_as_default=False, name="splvm", security=security)
+        except TypeError as error:
+            raise UsageError(f"{address}: {error}", hint="--keys DIR names the keys of this cluster") from error
         except (OSError, TimeoutError, ValueError) as error:
             raise SetupError(f"{address}: no scheduler answers", hint="start one: dask scheduler") from error
         try:
@@ -160,7 +220,7 @@ class Cluster:
         running: dict[str, _Sent] = {}
         try:
             for job in jobs:
-                self._submit(_Sent(job, *make_parcel(job)), running, ended)
+                self._submit(_pack_job(job), running, ended)
             while running:
                 for key in self._wait(running, ended):
                     sent = running.pop(key)
@@ -240,9 +300,13 @@ class Cluster:
             return JobResult(job, (), seconds, trouble, "is there room in its store?", delivery.worker, lost)
         if not delivery.runs:
             return JobResult(job, (), delivery.seconds, delivery.trouble, delivery.hint, *ran)
+        if delivery.runs > job.attempts:
+            trouble = f"{delivery.worker} says that it ran {delivery.runs} times, of {job.attempts}"
+            return JobResult(job, (), delivery.seconds, trouble, delivery.hint, *ran)
         try:
             directories = [attempt_directory(job.out, number) for number in range(1, delivery.runs + 1)]
             unpack_runs(delivery.archive, directories)
+            check_runs(sent.asked, directories)
             runs = tuple((judge_run(each)[1], each) for each in directories)
         except EvidenceError as error:
             return JobResult(job, (), delivery.seconds, f"{delivery.worker}: {error.message}", error.hint, *ran)
@@ -289,6 +353,32 @@ class Cluster:
             raise SetupError(message, hint=f"on each machine: splvm worker {FORM}")
         for line in lines:
             note(plain(line))
+
+
+def _pack_job(job: Job) -> _Sent:
+    number = uuid.uuid4().hex
+    asked = replace(job.experiment, facts={**job.experiment.facts, "job": number})
+    return _Sent(job, asked, *make_parcel(replace(job, experiment=asked)), number)
+
+
+def check_runs(asked: Experiment, directories: Sequence[Path]) -> None:
+    """See whether these are runs of what was asked for, and no other's or one twice; else none of them is kept.
+
+    A worker is trusted with what it measures. That it answers what it was asked is looked at.
+
+    :raises EvidenceError: when one is not.
+    """
+    try:
+        told = [read_facts(directory) for directory in directories]
+        for facts in told:
+            if others := differing_facts(asked, facts):
+                raise EvidenceError(f"what came back is another run: {', '.join(others)} in run.json")
+        if len({identity(facts) for facts in told}) < len(told):
+            raise EvidenceError("what came back is one run twice")
+    except EvidenceError:
+        for directory in directories:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
 
 
 def _is_room(needs: Mapping[str, float], workers: Iterable[Mapping[str, float]]) -> bool:

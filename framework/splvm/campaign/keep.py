@@ -2,41 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from splvm.campaign.matrix import MATRIX_FILE, read_matrix
 from splvm.errors import EvidenceError
 from splvm.evidence.verdict import Verdict
+from splvm.history.database import History
 from splvm.history.rows import make_run
 from splvm.history.schema import RunRow
+from splvm.log import note
 from splvm.record.names import RUN_FILE
-from splvm.record.reader import last_record_s, read_console, read_facts
+from splvm.record.reader import is_being_written, last_record_s, read_console, read_damage, read_facts
 from splvm.report.issue import reproducer
+from splvm.report.summary import plain
 from splvm.scenarios.judged import judge_run
 
 
-def find_runs(tops: Iterable[Path]) -> list[Path]:
-    """The directories of runs at and below `tops`, each once, sorted.
-
-    :raises EvidenceError: when there is none at or below one of them.
-    """
+def find_runs(tops: Iterable[Path]) -> tuple[list[Path], list[EvidenceError]]:
+    """The directories of runs at and below `tops`, each once, sorted; and what keeps others from being looked for."""
     found: set[Path] = set()
+    troubles: list[EvidenceError] = []
     for top in tops:
-        here = {path.parent.absolute() for path in top.rglob(RUN_FILE)}
-        if not here:
-            raise EvidenceError(f"{top}: no run is there or below", hint="give directories that `splvm` named")
+        # A link could lead to what was looked at already, or out of it.
+        failed: list[OSError] = []
+        here = {
+            Path(at).absolute()
+            for at, below, files in os.walk(top, onerror=failed.append)
+            if RUN_FILE in (*below, *files)
+        }
+        troubles += [EvidenceError(f"{error.filename or top}: {error.strerror}") for error in failed]
+        if not here and not failed:
+            troubles.append(
+                EvidenceError(f"{top}: no run is there or below", hint="give directories that `splvm` named")
+            )
         found |= here
-    return sorted(found)
+    return sorted(found), troubles
+
+
+def keep_batches(tops: Iterable[Path], history: History) -> None:
+    """Say of the matrices at and below `tops` what they were to run, and whether they came to their end.
+
+    What the history knows already of one that is not whole here is left as it is. A matrix.json that cannot be read
+    tells nothing.
+    """
+    for path in sorted({path for top in tops for path in top.rglob(MATRIX_FILE)}):
+        try:
+            plan, done = read_matrix(path.parent)
+        except EvidenceError as error:
+            note(plain(error.message))
+            continue
+        ended = {(run.cell, run.number) for run in done} >= set(plan.todo)
+        if ended or history.batch(plan.batch) is None:
+            history.keep_batch(plan.batch, len(plan.todo), ended=ended)
 
 
 def read_run(directory: Path) -> RunRow:
     """A run as the history has it. Its verdict is given anew, from its evidence.
 
-    :raises EvidenceError: when what is there cannot be read.
+    :raises EvidenceError: when what is there cannot be read, or is not over.
     """
+    if is_being_written(directory):
+        # What it says now is not what it will have shown, and the history would have both.
+        raise EvidenceError(f"{directory}: the run is not over", hint="import it when it is")
     evidence, verdict = judge_run(directory)
-    return _row(directory, evidence.facts, verdict, evidence.console)
+    return _row(directory, evidence.facts, verdict, evidence.console, evidence.damage)
 
 
 def keep_result(directory: Path, verdict: Verdict) -> RunRow:
@@ -44,10 +76,15 @@ def keep_result(directory: Path, verdict: Verdict) -> RunRow:
 
     :raises EvidenceError: when its files cannot be read.
     """
-    return _row(directory, read_facts(directory), verdict, read_console(directory))
+    facts = read_facts(directory)
+    try:
+        damage = read_damage(directory, facts)
+    except OSError as error:
+        raise EvidenceError(f"{directory} cannot be read: {error}") from error
+    return _row(directory, facts, verdict, read_console(directory), damage)
 
 
-def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: str) -> RunRow:
+def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: str, damage: Sequence[str]) -> RunRow:
     return make_run(
         facts,
         verdict,
@@ -55,6 +92,7 @@ def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: s
         directory=str(directory.absolute()),
         command=reproducer(facts),
         duration_s=last_record_s(directory),
+        damage=damage,
     )
 
 

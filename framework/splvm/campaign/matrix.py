@@ -25,9 +25,11 @@ from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.processes import Job, JobResult, OnDone
 from splvm.errors import EvidenceError, HarnessError
 from splvm.history.cell import Cell
-from splvm.log import step
+from splvm.log import note, step
+from splvm.plainfile import MIB, read_plain
 from splvm.record.cellfacts import PACKAGED
 from splvm.record.jsonfile import write_json
+from splvm.record.reader import read_damage, read_facts
 from splvm.run.experiment import Experiment, attempt_directory
 from splvm.run.loads import MOST_SEED, parse_loads
 from splvm.run.prepare import Prepared, Wish, prepare
@@ -35,7 +37,10 @@ from splvm.scenarios.table import find_scenario
 
 SCHEMA_VERSION = 3
 
-_FILE = "matrix.json"
+MATRIX_FILE = "matrix.json"
+# A hundred thousand runs.
+_MOST_RUNS = 100_000
+_MOST_BYTES = 128 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,8 @@ class MatrixPlan:
         """:raises LookupError, ValueError, TypeError: when it is no such plan."""
         cells = tuple(Cell.from_json(cell) for cell in told["cells"])
         numbers = (int(told["repeat"]), int(told["seed"]))
+        if not 1 <= numbers[0] <= _MOST_RUNS or not 0 <= numbers[1] <= MOST_SEED - numbers[0]:
+            raise ValueError(f"repeat and seed are {numbers}")
         return cls(str(told["batch"]), cells, *numbers, str(told["spl"]), tuple(map(Path, told["patches"])))
 
     @property
@@ -106,26 +113,57 @@ OnRun = Callable[[CampaignRun, JobResult | None], None]
 
 
 def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
-    """Plan and runs of a matrix that was begun.
+    """Plan and runs of a matrix that was begun; a run whose evidence is gone, or not what it was, is none of them.
 
     :raises EvidenceError: when there is none, or its file is damaged.
     """
-    path = out / _FILE
+    path = out / MATRIX_FILE
     try:
-        told = json.loads(path.read_bytes())
+        told = json.loads(read_plain(path, _MOST_BYTES, follow=True))
         if told["schema_version"] != SCHEMA_VERSION:
             raise EvidenceError(
                 f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}; "
                 "nothing was started",
                 hint=f"begin anew; `splvm history import {out}` keeps what has run",
             )
-        return MatrixPlan.from_json(told["plan"]), [CampaignRun.from_json(row) for row in told["runs"]]
+        plan, runs = MatrixPlan.from_json(told["plan"]), [CampaignRun.from_json(row) for row in told["runs"]]
     except FileNotFoundError:
-        raise EvidenceError(f"{out} has no {_FILE}", hint="give the directory that `splvm matrix` named") from None
+        raise EvidenceError(
+            f"{out} has no {MATRIX_FILE}", hint="give the directory that `splvm matrix` named"
+        ) from None
     except OSError as error:
         raise EvidenceError(f"{path}: {error.strerror}") from error
-    except (LookupError, ValueError, TypeError, RecursionError) as error:
+    except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
         raise EvidenceError(f"{path} is damaged: {error}", hint="begin anew") from error
+    places, kept = plan.places(), []
+    for run in runs:
+        trouble = _find_trouble(run, out, places, plan.batch)
+        if trouble:
+            note(f"{run.cell}, run {run.number}: not believed, {trouble}")
+        else:
+            kept.append(run)
+    return plan, kept
+
+
+def _find_trouble(run: CampaignRun, out: Path, places: Mapping[tuple[Cell, int], Path], batch: str) -> str:
+    """What keeps a run from being believed; empty if nothing does. One that came to no verdict has nothing to show."""
+    if run.outcome is None:
+        return ""
+    place = places.get((run.cell, run.number))
+    if place is None or run.directory is None:
+        return "it is not in the plan"
+    # Its directory was named from wherever that was; an attempt has another name than the first.
+    directory = (out / place).with_name(run.directory.name)
+    try:
+        facts = read_facts(directory)
+        damage = read_damage(directory, facts)
+    except EvidenceError as error:
+        return error.message
+    except OSError as error:
+        return f"{directory}: {error.strerror}"
+    if facts.get("batch") != batch:
+        return f"{directory} is of another matrix"
+    return f"{directory}: {damage[0]}" if damage else ""
 
 
 def missing(plan: MatrixPlan, done: Iterable[CampaignRun]) -> list[tuple[Cell, int]]:
@@ -150,7 +188,7 @@ def run_matrix(
 
     def keep() -> None:
         rows = [run.to_json() for run in runs]
-        write_json(out / _FILE, {"schema_version": SCHEMA_VERSION, "plan": about, "runs": rows})
+        write_json(out / MATRIX_FILE, {"schema_version": SCHEMA_VERSION, "plan": about, "runs": rows})
 
     def take(run: CampaignRun, result: JobResult | None = None) -> None:
         runs.append(run)

@@ -37,13 +37,19 @@ def as_kept(cell: Cell) -> Cell:
 class Keeper:
     """Adds runs to a history.
 
-    :param history: open.
+    :param history: open. It says from now on that the matrix is under way.
+    :param planned: runs that the matrix has in all.
     """
 
-    def __init__(self, history: History, batch: str) -> None:
+    def __init__(self, history: History, batch: str, planned: int) -> None:
         self._history = history
         self._batch = batch
+        self._planned = planned
         self._waiting: list[RunRow] = []
+        try:
+            history.keep_batch(batch, planned, ended=False)
+        except HarnessError as error:
+            note(plain(f"not in the history yet: {error.message}"))
 
     def take(self, run: CampaignRun, result: JobResult | None) -> None:
         """Add one that has ended, with those before it that said nothing because the host starved their guests."""
@@ -65,6 +71,14 @@ class Keeper:
         if result is not None and result.runs:
             return lost + [keep_result(directory, verdict) for verdict, directory in result.runs]
         return [*lost, make_trouble(cell, self._batch, run.number, run.reason, at=now, duration_s=run.seconds)]
+
+    def end(self) -> None:
+        """All runs have ended: add what is still to be added, and say so.
+
+        :raises SetupError: when the database says no.
+        """
+        self.flush()
+        self._history.keep_batch(self._batch, self._planned, ended=True)
 
     def flush(self) -> None:
         """Add what is still to be added.

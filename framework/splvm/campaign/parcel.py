@@ -8,15 +8,18 @@ run; whoever sent it judges that anew.
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import io
 import os
 import platform
+import shutil
 import tarfile
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from splvm.campaign.processes import RESERVE_MIB, Job, JobResult, run_jobs
 from splvm.deadline import Deadline
@@ -34,6 +37,9 @@ T = TypeVar("T")
 _MARK = "splvm-parcel"
 # Of what comes back, unpacked: far more than a run leaves, dumps apart, which stay where they are.
 _MOST_BYTES = 256 * 1024 * 1024
+_MOST_MEMBERS = 1000
+# Of directories below a run's own.
+_MOST_LEVELS = 8
 
 # Seconds until it is known whether KVM can be used; the answer is kept.
 _PROBE_S = 60.0
@@ -217,19 +223,65 @@ def _pack(directories: Iterable[Path]) -> bytes:
 def unpack_runs(archive: bytes, places: Sequence[Path]) -> None:
     """Put the directories of runs where they would be had they been run here.
 
-    :param places: these are, beside each other.
+    Each is written into a fresh directory of its own and then renamed, so nothing that is there already is touched. It
+    holds plain files and directories alone, whatever the archive says.
+
+    :param places: these are, beside each other; nothing may be there.
     :raises EvidenceError: when it is no such archive, or too large.
     """
+    scratch = {place.name: place.with_name(f".{uuid.uuid4().hex}.new") for place in places}
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as opened:
-            members: list[Any] = opened.getmembers()
-            if sum(member.size for member in members) > _MOST_BYTES:
-                raise EvidenceError(f"what came back is larger than {_MOST_BYTES} bytes")
-            tops = {member.name.split("/")[0] for member in members}
-            if tops != {place.name for place in places}:
-                raise EvidenceError(f"what came back is of other runs: {', '.join(sorted(tops))}"[:200])
-            top = places[0].parent
-            top.mkdir(parents=True, exist_ok=True)
-            opened.extractall(top, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise EvidenceError(f"what came back cannot be unpacked: {error}") from error
+        plain = _decompress(archive)
+        for path in scratch.values():
+            path.mkdir(parents=True)
+        with tarfile.open(fileobj=io.BytesIO(plain), mode="r:") as opened:
+            seen = {_unpack_member(opened, member, scratch) for member in _members(opened)}
+        if seen != set(scratch):
+            raise EvidenceError(f"what came back is of other runs: {', '.join(sorted(seen))}"[:200])
+        for place in places:
+            scratch[place.name].rename(place)
+    except _UNPACKING as error:
+        raise EvidenceError(f"what came back cannot be unpacked: {str(error)[:200]!r}") from error
+    finally:
+        for path in scratch.values():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+# What the libraries raise for bytes that are no archive, and the system for names that it does not take.
+_UNPACKING = (tarfile.TarError, zlib.error, OSError, EOFError, ValueError, LookupError, ArithmeticError, RecursionError)
+
+
+def _decompress(archive: bytes) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(archive)) as packed:
+        plain = packed.read(_MOST_BYTES + 1)
+    if len(plain) > _MOST_BYTES:
+        raise EvidenceError(f"what came back is larger than {_MOST_BYTES} bytes")
+    return plain
+
+
+def _members(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    for number, member in enumerate(opened):
+        if number == _MOST_MEMBERS:
+            raise EvidenceError(f"what came back has more than {_MOST_MEMBERS} files")
+        yield member
+
+
+def _unpack_member(opened: tarfile.TarFile, member: tarfile.TarInfo, scratch: Mapping[str, Path]) -> str:
+    """Write one, and return the name of its run."""
+    top, *rest = member.name.split("/")
+    odd = not all(name and name not in (".", "..") and "\0" not in name for name in (top, *rest))
+    if odd or len(rest) > _MOST_LEVELS:
+        raise EvidenceError(f"what came back has a name that no run has: {member.name[:80]!r}")
+    if top not in scratch:
+        raise EvidenceError(f"what came back is of other runs: {top[:80]!r}")
+    path = scratch[top].joinpath(*rest)
+    if member.isdir():
+        path.mkdir(exist_ok=not rest, parents=True)
+        return top
+    content = opened.extractfile(member) if member.isreg() and not member.issparse() and rest else None
+    if content is None:
+        raise EvidenceError(f"what came back has something else than plain files: {member.name[:80]!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with content, path.open("xb") as file:
+        shutil.copyfileobj(content, file)
+    return top

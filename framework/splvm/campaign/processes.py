@@ -6,6 +6,7 @@ Owns those processes. They end with `run_jobs`, however that ends, and before th
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -16,6 +17,7 @@ from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from threading import Thread
 from types import FrameType
@@ -114,7 +116,7 @@ def run_jobs(jobs: Iterable[Job], at_once: int, on_done: OnDone) -> None:
         while True:
             for job in islice(waiting, at_once - len(running)):
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(job, theirs), daemon=False)
+                process = context.Process(target=_child, args=(job, theirs, get_temp_dir()), daemon=False)
                 with theirs:
                     process.start()
                 running[ours] = _Running(job, process)
@@ -183,17 +185,20 @@ def _run(job: Job) -> JobResult:
     return JobResult(job, runs, time.monotonic() - start)
 
 
-def _child(job: Job, pipe: Connection) -> None:
-    """Main function of a job's process."""
+def _child(job: Job, pipe: Connection, scratch: str) -> None:
+    """Main function of a job's process.
+
+    :param scratch: directory with the fork server's socket, which the process that made it removes if it can.
+    """
     # Ctrl-C goes to all processes of the terminal: this one is ended by the one that started it, in order, and once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
-    Thread(target=_follow_parent, name="parent", daemon=True).start()
+    Thread(target=_follow_parent, args=(scratch,), name="parent", daemon=True).start()
     setup_logging(-1)
     pipe.send(_run(job))
 
 
-def _follow_parent() -> None:
+def _follow_parent(scratch: str) -> None:
     """End this process when the one that started it was killed.
 
     PR_SET_PDEATHSIG is of no use here: the parent by birth is the fork server, which outlives the other one for as long
@@ -202,6 +207,7 @@ def _follow_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
+        shutil.rmtree(scratch, ignore_errors=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -82,26 +82,19 @@ class Search:
     def answer(self, confidence: float) -> Answer | None:
         """The hypotheses that are believed to be true together, if that is `confidence` or more.
 
-        Several only if what is between them cannot be asked. None as well before the bad end was bad often enough to
-        tell how often it is, and the good end was asked once; unless it seems that the bad end never is bad.
+        Several only if what is between them cannot be asked. None as well before the good end was asked, however likely
+        it is beforehand, and before the bad end was bad often enough to tell how often it is, unless it seems that it
+        never is.
         """
         posterior = self.posterior()
         groups = self._groups()
         weights = [float(posterior[group].sum()) for group in groups]
         best = int(numpy.argmax(weights))
         first, last = groups[best][0], groups[best][-1]
-        if weights[best] < confidence or (first < self.count and not self._ends_are_known):
+        if weights[best] < confidence or (sum(self.bad) < _LEAST_BAD and first < self.count) or self._owes_good_end:
             return None
         changed = [k for k in groups[best] if k not in self._unchanged]
         return Answer(changed[0], changed[-1], weights[best]) if changed else Answer(first, last, weights[best])
-
-    @property
-    def _ends_are_known(self) -> bool:
-        """Whether both ends were asked as often as it takes. With few candidates the prior alone would be an answer."""
-        return sum(self.bad) >= _LEAST_BAD and (self._is_asked(0) or 0 in self._untestable)
-
-    def _is_asked(self, candidate: int) -> bool:
-        return self.good[candidate] + self.bad[candidate] > 0
 
     def likeliest(self) -> Answer:
         """The hypotheses that are believed most, however much that is."""
@@ -132,10 +125,16 @@ class Search:
         # How often the bad end is bad says what everything else means.
         if sum(self.bad) < _LEAST_BAD and self.posterior()[-1] < 0.5:
             return testable[-1]
-        if testable[0] == 0 and not self._is_asked(0) and sum(self.bad) >= _LEAST_BAD:
+        if self._owes_good_end:
             return 0
         looked_at = self._spread(testable)
         return looked_at[int(self._gains(looked_at).argmax())]
+
+    @property
+    def _owes_good_end(self) -> bool:
+        """Whether the good end can be asked, and neither it was nor one that is the same build."""
+        differ = next((k for k in range(1, self.count + 1) if k not in self._unchanged), self.count)
+        return 0 not in self._untestable and not any(self.bad[:differ] + self.good[:differ])
 
     def _spread(self, testable: Sequence[int]) -> list[int]:
         if len(testable) <= _LOOKED_AT:

@@ -9,20 +9,38 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from splvm import __version__
 from splvm.cli import bisect, cluster, explain, guests, history, inventory, matrix, recorded, report, repro, watch
 from splvm.cli.options import show_error, without_empty_directories
-from splvm.errors import HarnessError
-from splvm.log import setup_logging
+from splvm.errors import HarnessError, UsageError
+from splvm.log import LOGGER, setup_logging
+
+
+class Commands(TyperGroup):
+    """The commands. No option and no argument of one may be empty: that would be as if it were not given."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        command = next((arg for arg in args if not arg.startswith("-")), "")
+        for before, arg in pairwise(("", *args)):
+            name, sign, value = arg.partition("=") if arg.startswith("--") else (before, "=", arg)
+            # Those of `test` are pytest's.
+            if sign and not value.strip() and command != "test":
+                raise UsageError(f"{name if name.startswith('-') else 'an argument'}: it is empty")
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="splvm",
+    cls=Commands,
     help="Prove or refute that SPL makes forward progress while its slab worker is stuck.",
     no_args_is_help=True,
     add_completion=False,
@@ -75,6 +93,7 @@ _SETTINGS: Mapping[str, dict[str, Any]] = {"test": {"allow_extra_args": True, "i
 for _name, _command in COMMANDS.items():
     app.command(_name, context_settings=_SETTINGS.get(_name))(without_empty_directories(_command))
 app.add_typer(history.app, name="history")
+app.add_typer(cluster.app, name="cluster")
 
 
 def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
@@ -97,8 +116,9 @@ def main() -> NoReturn:
         show_error(error)
         sys.exit(error.exit_status)
     except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        show_error(HarnessError(f"{error.filename or 'a file'}: {error.strerror}", hint="is there room?"))
+        # Whoever knows what it means has said so before; this one names a file of the user's, or the disk.
+        hint = "is there room?" if error.errno in _DISK else "can it be read and written?"
+        LOGGER.debug("%s", traceback.format_exc())
+        show_error(HarnessError(f"{error.filename or 'a file'}: {error.strerror or error}", hint=hint))
         sys.exit(HarnessError.exit_status)
     raise AssertionError("a typer application exits")

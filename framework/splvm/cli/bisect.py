@@ -11,6 +11,7 @@ from rich.text import Text
 from splvm.builds.variants import VARIANTS, find_variant
 from splvm.campaign.repro import HITS
 from splvm.cli.options import (
+    MOST_RUNS,
     AccelOption,
     JobsOption,
     JsonOption,
@@ -20,9 +21,11 @@ from splvm.cli.options import (
     SeedOption,
     SplOption,
     TemplateOption,
+    WindowOption,
     claim_directory,
     count_jobs,
     find_outcome,
+    finite,
     kernel_names,
     make_console,
     make_wish,
@@ -69,10 +72,11 @@ def bisect(
         str, typer.Option(help="Verdicts that count as bad, separated by commas.", metavar="VERDICTS")
     ] = ",".join(sorted(HITS)),
     confidence: Annotated[
-        float, typer.Option(help="How probable the answer has to be.", min=0.5, max=0.9999, metavar="P")
+        float,
+        typer.Option(help="How probable the answer has to be.", min=0.5, max=0.9999, callback=finite, metavar="P"),
     ] = 0.95,
     most_runs: Annotated[
-        int, typer.Option(help="End after so many runs in any case.", min=2, metavar="N")
+        int, typer.Option(help="End after so many runs in any case.", min=2, max=MOST_RUNS, metavar="N")
     ] = _MOST_RUNS,
     resume: Annotated[Path | None, typer.Option(help="Go on with one that was interrupted.", metavar="DIR")] = None,
     load: LoadOption = None,
@@ -81,7 +85,7 @@ def bisect(
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
-    window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
+    window: WindowOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +27,7 @@ from splvm.cli.options import (
     SplOption,
     TemplateOption,
     VariantOption,
+    WindowOption,
     claim_directory,
     count_jobs,
     directory_id,
@@ -36,7 +38,7 @@ from splvm.cli.options import (
     show_verdict,
 )
 from splvm.errors import UsageError
-from splvm.evidence.verdict import Verdict
+from splvm.evidence.verdict import Outcome, Verdict
 from splvm.host.capabilities import check_programs
 from splvm.host.store import Store
 from splvm.log import note, step
@@ -109,7 +111,7 @@ def run(
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
-    window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
+    window: WindowOption = None,
     rate: Annotated[int, typer.Option(help="Samples a second.", min=1, max=100)] = 20,
     threads: Annotated[
         int | None, typer.Option(help="Critical threads; by default the scenario's.", min=1, max=64)
@@ -136,7 +138,7 @@ def run(
     packaged stock is bad too. --expect overrides that.
     """
     chosen = find_scenario(scenario)
-    expected = frozenset({find_outcome(expect)}) if expect else None
+    expected = frozenset({find_outcome(expect)}) if expect is not None else None
     loads = parse_loads(load or ())
     workload = _workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
     wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
@@ -165,10 +167,16 @@ def run(
     if repeat > 1:
         make_console().print(tally_table([verdict for verdict, _ in results], experiment.expected))
     odd = [result for result in results if result[0].outcome not in experiment.expected]
-    verdict, directory = (odd or results)[-1]
+    verdict, directory = worst(odd) if odd else results[-1]
     typer.echo(verdict_line(verdict, read_facts(directory)))
     if odd:
         raise typer.Exit(1)
+
+
+def worst(results: Sequence[tuple[Verdict, Path]]) -> tuple[Verdict, Path]:
+    """The run with the worst verdict, of several the first."""
+    order = list(Outcome)
+    return min(results, key=lambda result: order.index(result[0].outcome))
 
 
 def _workload(scenario: Scenario, window_s: float | None, **given: int | None) -> Workload:

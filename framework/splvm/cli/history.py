@@ -72,12 +72,18 @@ def import_runs(
 
     The status is 1 if some could not be read; the others are added.
     """
-    from splvm.campaign.keep import find_runs, read_runs
+    from splvm.campaign.keep import find_runs, keep_batches, read_runs
     from splvm.history.database import History
 
     added, known, damaged = 0, 0, []
+    found, troubles = find_runs(directories)
+    if not found and len(troubles) == 1:
+        raise troubles[0]
+    for trouble in troubles:
+        damaged.append({"directory": "", "reason": trouble.message})
+        note(plain(f"not added: {trouble.message}"))
     with History(history_place(history)) as opened:
-        for directory, run in read_runs(find_runs(directories)):
+        for directory, run in read_runs(found):
             if isinstance(run, EvidenceError):
                 damaged.append({"directory": str(directory), "reason": run.message})
                 note(plain(f"not added: {run.message}"))
@@ -85,6 +91,7 @@ def import_runs(
                 added += 1
             else:
                 known += 1
+        keep_batches(directories, opened)
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "added": added, "known": known, "damaged": damaged})
     else:
@@ -157,15 +164,20 @@ def judge_cells(
 ) -> None:
     """What the last run of each cell says beside those before it: regression, streak, flip, new trouble, slower.
 
-    Figures are looked at over all runs that were as expected. The status is 1 if there is a regression. Trouble of a
-    known issue is none, until the issue expires.
+    Figures are looked at over all runs that were as expected. The status is 1 if there is a regression, or the last
+    matrix has not come to its end. Trouble of a known issue is none, until the issue expires.
     """
     from splvm.history.database import History
-    from splvm.history.judgement import RemarkKind, judge_figures, judge_nights
+    from splvm.history.judgement import Remark, RemarkKind, judge_figures, judge_nights
     from splvm.history.knownissues import read_known
+    from splvm.history.outputs import find_gap
 
     issues, today, told = read_known(known) if known else [], datetime.now(UTC).date(), []
     with History(history_place(history)) as opened:
+        batch = opened.last_batch()
+        gap = find_gap(opened.batch(batch), len(opened.runs(batch=batch, limit=_MOST_EXPORTED))) if batch else None
+        if gap is not None:
+            told.append((f"matrix {gap.batch}", Remark(RemarkKind.INTERRUPTED, gap.text)))
         for each in opened.overview():
             runs = opened.runs(each.cell, limit=limit, figures=True)[::-1]
             told += [(str(each.cell), remark) for remark in (*judge_nights(runs, issues, today), *judge_figures(runs))]
@@ -175,7 +187,7 @@ def judge_cells(
     else:
         rows = [(plain(cell), remark.kind.value, plain(remark.text)) for cell, remark in told]
         make_console().print(listing(("cell", "what", "how"), rows) if rows else "nothing is to be said")
-    if any(remark.kind is RemarkKind.REGRESSION for _, remark in told):
+    if any(remark.kind in (RemarkKind.REGRESSION, RemarkKind.INTERRUPTED) for _, remark in told):
         raise typer.Exit(1)
 
 
@@ -199,25 +211,27 @@ def export(
 ) -> None:
     """Write the runs of a matrix for other programs.
 
-    The verdict of a known issue is `skipped` in JUnit and XFAIL in KTAP; one that says nothing is an error.
+    The verdict of a known issue is `skipped` in JUnit and XFAIL in KTAP; one that says nothing is an error, and so is a
+    matrix that has not come to its end.
     """
     from splvm.history.database import History
     from splvm.history.knownissues import read_known
-    from splvm.history.outputs import tell, to_json, to_junit, to_ktap
+    from splvm.history.outputs import find_gap, tell, to_json, to_junit, to_ktap
 
     issues = read_known(known) if known else []
     with History(history_place(history)) as opened:
         wanted = batch or opened.last_batch()
         runs = opened.runs(batch=wanted, limit=_MOST_EXPORTED, figures=True) if wanted else []
-    if not runs:
+        gap = find_gap(opened.batch(wanted), len(runs))
+    if not runs and gap is None:
         raise EvidenceError(
             f"the history has no matrix {wanted}".rstrip(), hint="`splvm matrix` says at its end what its batch is"
         )
     told = tell(runs, issues, datetime.now(UTC).date())
     text = {
-        Format.JUNIT: lambda: to_junit(told, str(Path.cwd())),
-        Format.KTAP: lambda: to_ktap(told),
-        Format.JSON: lambda: json.dumps(to_json(told), indent=2) + "\n",
+        Format.JUNIT: lambda: to_junit(told, str(Path.cwd()), gap),
+        Format.KTAP: lambda: to_ktap(told, gap),
+        Format.JSON: lambda: json.dumps(to_json(told, gap), indent=2) + "\n",
     }[form]()
     if out is None:
         typer.echo(text, nl=False)

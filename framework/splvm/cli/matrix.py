@@ -20,13 +20,16 @@ from splvm.campaign.plan import Axes, plan_cells, read_axes
 from splvm.campaign.processes import JobResult, run_jobs
 from splvm.cli.history import HistoryOption, history_place
 from splvm.cli.options import (
+    MOST_RUNS,
     AccelOption,
     JobsOption,
     JsonOption,
+    KeysOption,
     LabelOption,
     PatchOption,
     SplOption,
     TemplateOption,
+    TrustOption,
     claim_directory,
     count_jobs,
     kernel_names,
@@ -77,7 +80,9 @@ def matrix(
     file: Annotated[
         Path | None, typer.Option(help="A TOML file with all that; options come before it.", metavar="FILE")
     ] = None,
-    repeat: Annotated[int | None, typer.Option(help="Runs of each cell; each one counts.", min=1, metavar="N")] = None,
+    repeat: Annotated[
+        int | None, typer.Option(help="Runs of each cell; each one counts.", min=1, max=MOST_RUNS, metavar="N")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show the cells and how long they will take, and end.")] = False,
     resume: Annotated[
         Path | None,
@@ -86,8 +91,13 @@ def matrix(
     jobs: JobsOption = "auto",
     on: Annotated[
         str | None,
-        typer.Option(help="A cluster to run on, as dask://HOST:PORT; by default this machine.", metavar="CLUSTER"),
+        typer.Option(
+            help="A cluster to run on, as dask://HOST:PORT or tls://HOST:PORT; by default this machine.",
+            metavar="CLUSTER",
+        ),
     ] = None,
+    keys: KeysOption = None,
+    trust_network: TrustOption = False,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
     history: HistoryOption = None,
@@ -125,7 +135,7 @@ def matrix(
     from splvm.campaign.night import Keeper, estimate_s
     from splvm.history.database import History
 
-    with _place(on, jobs, wish) as (at_once, runner), History(history_place(history)) as opened:
+    with _place(on, jobs, wish, keys, trust_network) as (at_once, runner), History(history_place(history)) as opened:
         seconds, known = estimate_s([cell for cell, _ in todo], opened, at_once)
         of = f"by the last runs of {known} of them" if known else "a guess, for none of them was ever run"
         note(f"{len(chosen.cells)} cells, {len(todo)} runs to come, {at_once} at once: about {_span(seconds)}, {of}")
@@ -133,7 +143,7 @@ def matrix(
             _show_plan(chosen, todo, seconds, as_json=as_json)
             return
         base = resume or claim_directory(out, "matrix")
-        keeper, start = Keeper(opened, chosen.batch), time.monotonic()
+        keeper, start = Keeper(opened, chosen.batch, len(chosen.todo)), time.monotonic()
         with progress(len(todo), "runs") as show:
             tell = _teller(len(todo), seconds, show)
 
@@ -148,7 +158,7 @@ def matrix(
                 raise SetupError(error.message, hint=hint) from error
         _show_runs(chosen, base, runs, time.monotonic() - start, as_json=as_json)
         try:
-            keeper.flush()
+            keeper.end()
         except HarnessError as error:
             raise SetupError(error.message, hint=f"`splvm history import {base}` adds what is missing") from error
     if not all(run.as_expected for run in runs):
@@ -156,7 +166,9 @@ def matrix(
 
 
 @contextmanager
-def _place(on: str | None, jobs: str, wish: Wish) -> Iterator[tuple[int, Runner]]:
+def _place(
+    on: str | None, jobs: str, wish: Wish, keys: Path | None, trust_network: bool
+) -> Iterator[tuple[int, Runner]]:
     """Where runs are run: how many at once, and what runs them."""
     if on is None:
         at_once = count_jobs(jobs, wish.ram_mib)
@@ -166,7 +178,7 @@ def _place(on: str | None, jobs: str, wish: Wish) -> Iterator[tuple[int, Runner]
         raise UsageError("--jobs is of this machine; on a cluster each worker has its own")
     from splvm.campaign.cluster import Cluster, parse_address
 
-    with Cluster(parse_address(on)) as cluster:
+    with Cluster(parse_address(on, trust_network=trust_network), keys) as cluster:
         yield cluster.guests, cluster.run
 
 

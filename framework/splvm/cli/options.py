@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import os
 import re
 import secrets
 import sys
@@ -32,6 +34,17 @@ from splvm.run.expected import remark_on
 from splvm.run.loads import MOST_SEED
 from splvm.run.prepare import Wish, find_any_kernel, spec_of
 
+# Runs that one command makes at most.
+MOST_RUNS = 100_000
+
+
+def finite(value: float | None) -> float | None:
+    """A comparison with `nan` holds for no bound."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("it is not a number")
+    return value
+
+
 KernelOption = Annotated[
     str,
     typer.Option(help=f"Kernel: {', '.join(KERNELS)}, {BUILT_KERNEL}, or your own as {OWN_KERNEL}.", metavar="ID"),
@@ -53,12 +66,12 @@ LabelOption = Annotated[
     ),
 ]
 AccelOption = Annotated[str, typer.Option(help="auto, kvm or tcg.", metavar="NAME")]
-MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, metavar="MIB")]
+MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, max=1 << 20, metavar="MIB")]
 TemplateOption = Annotated[
     bool,
     typer.Option("--template/--no-template", help="Clone guests from a template that is booted once, or boot each."),
 ]
-RepeatOption = Annotated[int, typer.Option(help="Runs; each one counts.", min=1, metavar="N")]
+RepeatOption = Annotated[int, typer.Option(help="Runs; each one counts.", min=1, max=MOST_RUNS, metavar="N")]
 JobsOption = Annotated[
     str, typer.Option(help="Runs at once: a number, or `auto` for as many as cores and memory allow.", metavar="N")
 ]
@@ -73,7 +86,19 @@ SeedOption = Annotated[
     int | None,
     typer.Option(help="Of a load's random numbers; by default another one each time.", min=0, max=MOST_SEED),
 ]
+KeysOption = Annotated[
+    Path | None,
+    typer.Option(help="Keys for tls://, as `splvm cluster keys DIR` makes them.", metavar="DIR"),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-network", help="Take dask:// beyond this machine: nobody else can reach that network."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+WindowOption = Annotated[
+    float | None,
+    typer.Option(help="Length of the window in seconds of guest time.", min=1, max=3600, callback=finite),
+]
 RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch package lists anew first.")]
 
 
@@ -137,11 +162,15 @@ def claim_directory(out: Path | None, name: str) -> Path:
     :raises UsageError: when `out` has something in it already.
     """
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UsageError(f"--out {out}: there is something already", hint="name a directory that is new or empty")
-        if not out.exists():
-            out.mkdir(parents=True)
-            _CLAIMED.append(out)
+        try:
+            if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
+                hint = "name a directory that is new or empty"
+                raise UsageError(f"--out {out}: there is something already", hint=hint)
+            if not out.exists():
+                out.mkdir(parents=True)
+                _CLAIMED.append(out)
+        except OSError as error:
+            raise UsageError(f"--out {out}: {error.strerror}") from error
         return out
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     for number in range(1000):

@@ -23,6 +23,7 @@ from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.host.store import Store
 from splvm.log import note
 from splvm.paste.slabs import SORTS, never, parse_slabs
+from splvm.plainfile import MIB, NotPlainError, describe_size, read_plain
 from splvm.record.reader import read_evidence
 from splvm.report.bundle import write_bundle
 from splvm.report.summary import plain, verdict_line
@@ -30,6 +31,9 @@ from splvm.report.tables import change_table, slab_table
 from splvm.run.prepare import PREPARE_BUDGET_S
 from splvm.scenarios.judged import judge_run
 from splvm.scenarios.table import SCENARIOS
+
+# A slab file has some 100 rows; somebody's report may have it several times.
+_MOST_SLAB_BYTES = 4 * MIB
 
 
 def judge(
@@ -107,9 +111,15 @@ def parse_slab(
     if sort and sort not in SORTS:
         raise UsageError(f"--sort {sort}: no such column; there are {', '.join(SORTS)}")
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        data = sys.stdin.buffer.read(_MOST_SLAB_BYTES + 1) if file == "-" else _read_slab(file)
+    except NotPlainError as error:
+        raise UsageError(
+            f"{file} is {error.strerror}", hint="`splvm parse-slab -` reads what comes by a pipe"
+        ) from error
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
+    if len(data) > _MOST_SLAB_BYTES:
+        raise UsageError(f"{file} is larger than {describe_size(_MOST_SLAB_BYTES)}")
     try:
         readings = parse_slabs(data.decode(errors="replace"))
     except EvidenceError as error:
@@ -129,3 +139,7 @@ def parse_slab(
         note(f"contradiction: {plain(sentence)}")
     if against:
         raise typer.Exit(1)
+
+
+def _read_slab(file: str) -> bytes:
+    return read_plain(Path(file), _MOST_SLAB_BYTES, follow=True)

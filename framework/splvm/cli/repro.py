@@ -22,6 +22,7 @@ from splvm.cli.options import (
     SeedOption,
     SplOption,
     TemplateOption,
+    WindowOption,
     claim_directory,
     count_jobs,
     find_outcome,
@@ -74,7 +75,7 @@ def repro(
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
-    window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
+    window: WindowOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -20,6 +20,7 @@ from splvm.cli.options import (
     SplOption,
     TemplateOption,
     VariantOption,
+    WindowOption,
     claim_directory,
     directory_id,
     find_outcome,
@@ -49,7 +50,7 @@ def watch(
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
-    window: Annotated[float | None, typer.Option(help="Length of the window in seconds of guest time.", min=1)] = None,
+    window: WindowOption = None,
     expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
@@ -60,7 +61,7 @@ def watch(
     stock is bad too), 1 for another one, 3 if there was none. --expect overrides that.
     """
     chosen = find_scenario(scenario)
-    expected = frozenset({find_outcome(expect)}) if expect else None
+    expected = frozenset({find_outcome(expect)}) if expect is not None else None
     wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
     find_variant(variant)
     own_tree = check_inputs(spl, wish.patches)

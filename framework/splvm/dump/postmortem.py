@@ -23,8 +23,9 @@ from splvm.evidence.formats.stacks import UNKNOWN_FUNCTION, TaskStack
 from splvm.host.process import run
 from splvm.host.store import Store
 from splvm.log import step
+from splvm.plainfile import NotPlainError, open_plain
 from splvm.record.names import DUMP_FILE
-from splvm.record.reader import read_evidence
+from splvm.record.reader import read_facts
 
 # Seconds a dump of 512 MiB with some 60 threads takes are 2; this is for a large one on a busy host.
 EXAMINE_BUDGET_S = 120.0
@@ -145,11 +146,15 @@ def examine_run(directory: Path, store: Store, deadline: Deadline) -> DumpReport
     :raises EvidenceError: when there is no run, or it kept no dump.
     :raises SetupError: as `examine_dump`.
     """
-    facts = read_evidence(directory).facts
+    facts = read_facts(directory)
     dump = directory / DUMP_FILE
-    if not dump.is_file():
+    try:
+        open_plain(dump).close()
+    except NotPlainError as error:
+        raise EvidenceError(f"{dump} is {error.strerror}, so it was not read") from None
+    except OSError:
         hint = "`splvm run --dump trouble` keeps one when a guest stalls or is lost"
-        raise EvidenceError(f"{directory} has no {DUMP_FILE}", hint=hint)
+        raise EvidenceError(f"{directory} has no {DUMP_FILE}", hint=hint) from None
     try:
         release, version = str(facts["kernel"]["release"]), str(facts["kernel"]["package"]).split()[-1]
         wanted = dict(facts["spl"]["modules"])

@@ -10,7 +10,7 @@ from splvm.evidence.checks.loadlevel import load_figures
 from splvm.evidence.checks.longlived import cost_ns
 from splvm.evidence.formats.histogram import difference, distribution
 from splvm.evidence.formats.slab import CacheRow
-from splvm.evidence.timeline import Evidence, Sample, Timeline, between, cache_rows
+from splvm.evidence.timeline import Evidence, Sample, Timeline, between, cache_rows, hold_of
 
 # Points of a series: enough for a plot in a terminal or on a page.
 SERIES_POINTS = 60
@@ -85,11 +85,11 @@ def _service(timeline: Timeline, start: int, end: int) -> dict[str, Any]:
 def _worker(timeline: Timeline, start: int, end: int) -> dict[str, Any]:
     """Who was held by the lever or caught in the trap, and what it looked like."""
     probes = between(timeline.probe, start, end)
-    held = [s.value.hold for s in probes if s.value.hold.held]
+    held = hold_of(timeline, start, end)
     caught = [s.value.trap for s in probes if s.value.trap.waiting]
-    if not held and not caught:
+    if held is None and not caught:
         return {}
-    stuck = held[-1] if held else caught[-1]
+    stuck = held or caught[-1]
     readings = [t for s in between(timeline.tasks, start, end) for t in s.value if t.pid == stuck.pid]
     figures: dict[str, Any] = {"pid": stuck.pid, "how": "held" if held else "caught", "readings": len(readings)}
     if readings:

@@ -20,6 +20,7 @@ from splvm.evidence.checks.accounting import (
     check_rows,
 )
 from splvm.evidence.checks.case import CACHE, Case, Check, Complaint
+from splvm.evidence.checks.consistent import check_consistent
 from splvm.evidence.checks.ending import check_crash, check_losses, check_lost, check_phases
 from splvm.evidence.checks.good import (
     good_endurance,
@@ -34,7 +35,14 @@ from splvm.evidence.checks.good import (
 )
 from splvm.evidence.checks.injected import check_injected
 from splvm.evidence.checks.large import check_fragmented, check_made, check_order
-from splvm.evidence.checks.loadlevel import because_loads, check_loads, check_pool, wanted
+from splvm.evidence.checks.loadlevel import (
+    because_loads,
+    check_any_load,
+    check_loaded,
+    check_loads,
+    check_pool,
+    wanted,
+)
 from splvm.evidence.checks.longlived import check_costs, check_kept
 from splvm.evidence.checks.magazines import check_magazines
 from splvm.evidence.checks.onset import onset_s
@@ -69,6 +77,7 @@ CHECKS: Mapping[str, Check] = {
     "crash": check_crash,
     "lost": check_lost,
     "losses": check_losses,
+    "consistent": check_consistent,
     "stuck": check_stuck,
     "needed": check_needed,
     "order": check_order,
@@ -95,11 +104,16 @@ CHECKS: Mapping[str, Check] = {
     "costs": check_costs,
     "kept": check_kept,
     "pool": check_pool,
+    "any-load": check_any_load,
     "loads": check_loads,
 }
 
 # Those that take words: what makes a check of them.
-MADE: Mapping[str, Callable[..., Check]] = {"phases": check_phases, "woken": _make_woken}
+MADE: Mapping[str, Callable[..., Check]] = {
+    "phases": check_phases,
+    "woken": _make_woken,
+    "loaded": check_loaded,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +125,8 @@ class Good:
     phases: frozenset[str]
     # Names of checks that did not complain.
     checks: frozenset[str]
+    # What is looked at besides, whatever the rule says: records that have the rule already do not name it.
+    also: tuple[Clause, ...] = ()
 
 
 _WINDOW = {"window", "window-end", "end"}
@@ -121,8 +137,8 @@ _STUCK = _WENT_ON | {"stuck", "needed", "order", "recovered"}
 _TRAPPED = _WENT_ON | {"trap", "commits", "caught", "carried", "resolved", "recovered"}
 
 
-def _good(verdict: Callable[[Case], Verdict], phases: Iterable[str], checks: Iterable[str]) -> Good:
-    return Good(verdict, frozenset(phases), frozenset(checks))
+def _good(verdict: Callable[[Case], Verdict], phases: Iterable[str], checks: Iterable[str], *also: str) -> Good:
+    return Good(verdict, frozenset(phases), frozenset(checks), clauses(*also))
 
 
 # Good verdicts by the name that a rule has for them.
@@ -135,12 +151,14 @@ GOODS: Mapping[str, Good] = {
     "retries": _good(good_retries, _RELEASED | {"fail"}, _WENT_ON | {"injected", "recovered"}),
     "survival": _good(good_survival, _RELEASED | {"trap", "resolve"}, _TRAPPED),
     "survival-low": _good(good_survival_low, _RELEASED | {"trap", "resolve"}, _TRAPPED | {"low"}),
-    "endurance": _good(good_endurance, _WINDOW, ()),
+    "endurance": _good(good_endurance, _WINDOW, (), "any-load"),
 }
 
-# What is looked at in every run, whatever its rule; the loads once the window is over.
+# What is looked at in every run, whatever its rule; the loads once the window is over, and last whether its record
+# agrees with itself.
 ALWAYS = clauses("crash", "lost", "losses")
 IN_WINDOW = clauses("loads")
+LAST = clauses("consistent")
 
 # Times that verdicts rest on, by the marks around them.
 _LOOKED_AT = (("window", "window-end"), ("recovered", "final"))
@@ -193,6 +211,7 @@ def judge(evidence: Evidence, rule: Rule) -> Verdict:
     if evidence.damage:
         return verdict_on_damage(evidence)
     timeline = evidence.timeline
+    # Where it is missing, `consistent` complains.
     parameters = evidence.facts.get("parameters", {})
     bound_ms = parameters.get("latency_bound_ms", 1000) if isinstance(parameters, Mapping) else None
     if not isinstance(bound_ms, int | float) or not 0 < bound_ms < 1e9:
@@ -202,6 +221,7 @@ def judge(evidence: Evidence, rule: Rule) -> Verdict:
     complaints = [*_complain(case, (*ALWAYS, *rule.required, *loaded))]
     if "window" in case.marks and "window-end" in case.marks:
         complaints += _complain(case, (*rule.checks, *IN_WINDOW))
+    complaints += _complain(case, (*GOODS[rule.good].also, *LAST))
     figures = describe(evidence, CACHE)
     hunger = _hunger(case, complaints)
     if not complaints:

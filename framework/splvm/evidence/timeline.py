@@ -11,10 +11,10 @@ from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 from splvm.evidence.formats.loadstatus import LoadStatus
-from splvm.evidence.formats.probestatus import ProbeStatus
+from splvm.evidence.formats.probestatus import Hold, ProbeStatus
 from splvm.evidence.formats.slab import CacheRow, SlabFile
 from splvm.evidence.formats.stacks import Task
-from splvm.evidence.formats.stream import What
+from splvm.evidence.formats.stream import Frame, What
 from splvm.evidence.formats.txgs import Txgs
 from splvm.evidence.sources import SourceReader, count_of, read_frame
 
@@ -120,6 +120,20 @@ def between(samples: Sequence[Sample[T]], start_ns: int, end_ns: int) -> tuple[S
     return tuple(s for s in samples if start_ns <= s.start_ns and s.end_ns <= end_ns)
 
 
+def hold_of(timeline: Timeline, start: int, end: int) -> Hold | None:
+    """The worker that was held when the window began, or else the first one in it, or the last one before.
+
+    SPL may make another worker meanwhile, for another cache, which is then held as well; the probe names the last one.
+    It may be held between the window's beginning and the first reading in it, so the reading before comes first.
+
+    :param start: beginning of the window, ns on the guest's clock. :param end: its end.
+    """
+    readings = [(s.start_ns, s.value.hold) for s in timeline.probe if s.start_ns <= end]
+    before = [hold for at, hold in readings if at < start]
+    within = [hold for at, hold in readings if at >= start]
+    return next((hold for hold in (*before[-1:], *within, *reversed(before)) if hold.held), None)
+
+
 def cache_rows(timeline: Timeline, name: str) -> list[Sample[CacheRow]]:
     """The rows of one cache, in order. A reading that has none, or several of that name, is left out."""
     rows = []
@@ -148,6 +162,8 @@ class _Builder:
         self.phases: dict[str, float] = {}
         self.looks: list[Look] = []
         self.ended = False
+        # The frame before, by source.
+        self.before: dict[str, Frame] = {}
 
     def build(self, records: Iterable[Mapping[str, Any]]) -> Timeline:
         for number, record in enumerate(records, 1):
@@ -191,8 +207,9 @@ class _Builder:
 
     def _take_frame(self, record: Mapping[str, Any]) -> None:
         frame, path = read_frame(record), str(record["path"])
+        self._check_order(frame)
         if frame.source == "agent":
-            self._take_agent(frame.text)
+            self._take_agent(frame)
         elif frame.what is What.BLOCKED:
             self.blocked.append(Sample(frame.seq, frame.start_ns, frame.end_ns, path, frame.source))
         said, losses = self.reader.take(frame)
@@ -201,13 +218,25 @@ class _Builder:
             sample = Sample(frame.seq, frame.start_ns, frame.end_ns, path, said.value)
             self.samples.setdefault(frame.source, []).append(sample)
 
-    def _take_agent(self, text: str) -> None:
-        words = dict(word.split("=", 1) for word in text.split() if "=" in word)
-        if text.startswith("end "):
+    def _take_agent(self, frame: Frame) -> None:
+        words = dict(word.split("=", 1) for word in frame.text.split() if "=" in word)
+        if frame.text.startswith("end "):
             self.ended = True
             dropped = count_of(words["dropped"])
             if dropped:
                 self.losses.append(f"the agent dropped {dropped} frames")
+            if (told := count_of(words["frames"])) != frame.seq:
+                self.losses.append(f"the agent says that it made {told} frames, and its last has number {frame.seq}")
+
+    def _check_order(self, frame: Frame) -> None:
+        """Nothing comes after the end, and each source is read at one tick after the other, on a clock that goes on."""
+        before = self.before.get(frame.source, frame)
+        self.before[frame.source] = frame
+        goes_on = (before.tick, before.start_ns, before.end_ns), (frame.tick, frame.start_ns, frame.end_ns)
+        if self.ended:
+            self.losses.append(f"frame {frame.seq} comes after the end of the agent's stream")
+        elif frame.end_ns < frame.start_ns or any(then > now for then, now in zip(*goes_on, strict=True)):
+            self.losses.append(f"frame {frame.seq}: {frame.source} goes back in time")
 
 
 def _look(record: Mapping[str, Any]) -> Look:

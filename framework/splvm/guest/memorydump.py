@@ -128,6 +128,8 @@ def _start_dump(qmp: Qmp, deadline: Deadline) -> Iterator[int]:
 def _copy(pipe: int, target: Path, deadline: Deadline, limit_bytes: int, what: str) -> int:
     """Everything from the pipe to a file; returns its size in bytes."""
     size = 0
+    # The guest's private keys are in its memory.
+    target.touch(mode=0o600)
     with target.open("wb") as file, selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         while True:

@@ -6,10 +6,14 @@ turns. A run is added whole or not at all, in one transaction: a process that di
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,10 +30,16 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from splvm.errors import SetupError, UsageError
 from splvm.history.cell import Cell, read_parameters
-from splvm.history.schema import Figure, RunRow
+from splvm.history.schema import Batch, Figure, RunRow
 
 # How long a writer waits for its turn.
 _BUSY_MS = 30_000
+# How long a server may take to let one in, and to answer: a history of years is asked for all its cells in seconds.
+_CONNECT_S = 10
+_ANSWER_S = 120.0
+_CONNECT_ARGS: dict[str, dict[str, Any]] = {
+    name: {"connect_timeout": _CONNECT_S} for name in ("postgresql", "mysql", "mariadb")
+}
 # Ids that one question asks for: SQLite has a limit for what a statement takes.
 _AT_ONCE = 500
 _AXES = (RunRow.scenario, RunRow.kernel, RunRow.variant, RunRow.loads, RunRow.line, RunRow.parameters)
@@ -69,6 +79,9 @@ class History:
 
     def __init__(self, where: str | Path) -> None:
         self._engine = _make_engine(where)
+        self._patience = Patience()
+        if self._engine.dialect.name != "sqlite":
+            event.listen(self._engine, "connect", lambda connection, _: self._patience.follow(connection))
         try:
             with self._trouble():
                 self._migrate()
@@ -131,11 +144,28 @@ class History:
             session.expunge_all()
             return found
 
+    def keep_batch(self, batch: str, planned: int, *, ended: bool) -> None:
+        """Say what a matrix was to run, and whether it came to its end; what was said before is replaced.
+
+        :raises SetupError: when the database says no.
+        """
+        with self._trouble(), Session(self._engine.execution_options(writes=True)) as session, session.begin():
+            known = session.get(Batch, batch)
+            started = known.started if known is not None else datetime.now(UTC).replace(tzinfo=None)
+            session.merge(Batch(id=batch, started=started, planned=planned, ended=ended))
+
+    def batch(self, batch: str) -> Batch | None:
+        """What is known of a matrix; None for one of before such rows."""
+        with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
+            return session.get(Batch, batch)
+
     def last_batch(self) -> str:
-        """The matrix whose run is the newest; empty if there is none."""
-        query = select(RunRow.batch).where(RunRow.batch != "").order_by(RunRow.started.desc()).limit(1)
+        """The matrix that is the newest, or has the newest run; empty if there is none."""
+        by_run = select(RunRow.batch, RunRow.started).where(RunRow.batch != "").order_by(RunRow.started.desc()).limit(1)
+        by_start = select(Batch.id, Batch.started).order_by(Batch.started.desc()).limit(1)
         with self._trouble(), self._engine.connect() as connection:
-            return connection.scalar(query) or ""
+            found = [(started, batch) for query in (by_run, by_start) for batch, started in connection.execute(query)]
+            return max(found)[1] if found else ""
 
     def trend(self, cell: Cell, figure: str, limit: int = 1000) -> list[tuple[RunRow, float]]:
         """A figure of one cell over its last runs, the oldest first; runs without it are left out."""
@@ -245,11 +275,41 @@ class History:
     @contextmanager
     def _trouble(self) -> Iterator[None]:
         try:
-            yield
+            with self._patience.within(_ANSWER_S):
+                yield
         except SQLAlchemyError as error:
             said = error.orig if isinstance(error, DBAPIError) else error
             lines = str(said).splitlines() or [type(error).__name__]
             raise SetupError(f"history {self._name}: {lines[0]}", hint="is it there, with room?") from error
+
+
+class Patience:
+    """Ends connections to a server that stands still: its host answers for it, and drivers wait for ever."""
+
+    def __init__(self) -> None:
+        self._connections: list[weakref.ref[Any]] = []
+
+    def follow(self, connection: Any) -> None:
+        """Count a driver's connection among those that may be ended."""
+        with suppress(TypeError):
+            self._connections.append(weakref.ref(connection))
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """What is asked in the block has to be answered within so many seconds; after that its connections end."""
+        timer = threading.Timer(seconds, self._end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end(self) -> None:
+        for connection in filter(None, (each() for each in self._connections)):
+            # The driver keeps its own descriptor, and finds the end of the stream there.
+            with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
 
 
 def _is_of(cell: Cell) -> Iterator[ColumnElement[bool]]:
@@ -288,7 +348,7 @@ def _make_engine(where: str | Path) -> Engine:
         )
         if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url)
+        engine = create_engine(url, connect_args=_CONNECT_ARGS.get(url.get_backend_name(), {}))
     except (ArgumentError, NoSuchModuleError) as error:
         raise UsageError(f"--history: {error}", hint="give a file, or a URL as SQLAlchemy takes it") from error
     except ModuleNotFoundError as error:

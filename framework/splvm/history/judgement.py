@@ -41,6 +41,8 @@ class RemarkKind(StrEnum):
     KNOWN = "known issue"
     # It was, until a day that is over.
     EXPIRED = "expired issue"
+    # The last matrix has not come to its end, so what is said rests on a part of it.
+    INTERRUPTED = "interrupted"
     # A figure of runs that were as expected became larger or smaller for good.
     CHANGE = "change"
 

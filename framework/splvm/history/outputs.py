@@ -14,18 +14,18 @@ import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from itertools import groupby
 from typing import Any
 
 from splvm.history.cell import Cell
 from splvm.history.knownissues import KnownIssue, find_known
-from splvm.history.schema import RunRow
+from splvm.history.schema import Batch, RunRow
 from splvm.record.cellfacts import PACKAGED
 from splvm.record.names import CONSOLE_FILE, RUN_FILE, SAMPLES_FILE, VERDICT_FILE
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # What XML 1.0 cannot have, also not escaped, and what a terminal would obey.
 _NOT_XML = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -34,6 +34,28 @@ _PROPERTIES = (
     "verdict", "kernel", "release", "variant", "loads", "parameters", "spl_version", "spl_source", "accelerator",
     "qemu", "host", "fingerprint", "command", "directory",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What a matrix that did not come to its end lacks."""
+
+    batch: str
+    # Runs that it was to have.
+    planned: int
+    # Runs that the history has of it; those that were done again are among them.
+    there: int
+
+    @property
+    def text(self) -> str:
+        return (
+            f"the matrix {self.batch} has not come to its end: {self.planned} runs planned, {self.there} in the history"
+        )
+
+
+def find_gap(batch: Batch | None, there: int) -> Gap | None:
+    """What is missing of a matrix; None of one that is whole, or of which nobody knows."""
+    return Gap(batch.id, batch.planned, there) if batch is not None and not batch.ended else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +96,13 @@ def _by_scenario(told: Iterable[Told]) -> Iterator[tuple[str, list[Told]]]:
         yield scenario, list(group)
 
 
-def to_junit(told: Sequence[Told], base: str) -> str:
+def to_junit(told: Sequence[Told], base: str, gap: Gap | None = None) -> str:
     """A suite for each scenario, a case for each run: what pytest writes, and what CI services read.
 
     Evidence is a property, and an attachment in the form that Jenkins and GitLab know.
 
     :param base: the directory that CI services take paths to be from.
+    :param gap: is an error of a suite of its own.
     """
     top = ET.Element("testsuites", name="splvm")
     for scenario, cases in _by_scenario(told):
@@ -88,6 +111,14 @@ def to_junit(told: Sequence[Told], base: str) -> str:
             _add_case(suite, each, base)
         _count(suite, cases)
     _count(top, told)
+    if gap is not None:
+        suite = ET.SubElement(
+            top, "testsuite", name="matrix", tests="1", failures="0", errors="1", skipped="0", time="0"
+        )
+        case = ET.SubElement(suite, "testcase", classname="splvm.matrix", name="came to its end", time="0")
+        ET.SubElement(case, "error", type="INTERRUPTED", message=_xml(gap.text)).text = _xml(gap.text)
+        for name in ("tests", "errors"):
+            top.set(name, str(int(top.get(name, "0")) + 1))
     ET.indent(top)
     return ET.tostring(top, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -137,10 +168,14 @@ def _xml(text: str) -> str:
     return _NOT_XML.sub("\ufffd", text)
 
 
-def to_ktap(told: Sequence[Told]) -> str:
-    """A test for each scenario, with its runs as subtests, in version 1 of KTAP (Documentation/dev-tools/ktap.rst)."""
+def to_ktap(told: Sequence[Told], gap: Gap | None = None) -> str:
+    """A test for each scenario, with its runs as subtests, in version 1 of KTAP (Documentation/dev-tools/ktap.rst).
+
+    :param gap: is a test of its own, the last, that has not come to a result.
+    """
     suites = list(_by_scenario(told))
-    lines = ["KTAP version 1", f"1..{len(suites)}" if suites else "1..0 # SKIP no run"]
+    total = len(suites) + (gap is not None)
+    lines = ["KTAP version 1", f"1..{total}" if total else "1..0 # SKIP no run"]
     for number, (scenario, cases) in enumerate(suites, 1):
         lines += ["  KTAP version 1", f"  # Subtest: {_ktap(scenario)}", f"  1..{len(cases)}"]
         for count, each in enumerate(cases, 1):
@@ -148,6 +183,8 @@ def to_ktap(told: Sequence[Told]) -> str:
             lines.append(f"  {_result(each)} {count} {_ktap(each.name)}{_directive(each)}")
         good = all(each.run.as_expected or each.issue for each in cases)
         lines.append(f"{'ok' if good else 'not ok'} {number} {_ktap(scenario)}")
+    if gap is not None:
+        lines += [f"# {_ktap(gap.text)}", f"not ok {total} matrix # ERROR INTERRUPTED"]
     return "\n".join(lines) + "\n"
 
 
@@ -171,9 +208,10 @@ def _known(issue: KnownIssue) -> str:
     return f"known issue {issue.link} until {issue.expires}"
 
 
-def to_json(told: Sequence[Told]) -> Mapping[str, Any]:
+def to_json(told: Sequence[Told], gap: Gap | None = None) -> Mapping[str, Any]:
     """Everything there is, as docs/runs.schema.json describes it."""
-    return {"schema_version": SCHEMA_VERSION, "runs": [_whole(each) for each in told]}
+    missing = asdict(gap) if gap is not None else None
+    return {"schema_version": SCHEMA_VERSION, "interrupted": missing, "runs": [_whole(each) for each in told]}
 
 
 def run_to_json(run: RunRow) -> dict[str, Any]:

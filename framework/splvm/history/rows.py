@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,17 +29,25 @@ _SEAL = re.compile("[0-9a-f]{64}")
 
 
 def make_run(
-    facts: Mapping[str, Any], verdict: Verdict, console: str, *, directory: str, command: str, duration_s: float | None
+    facts: Mapping[str, Any],
+    verdict: Verdict,
+    console: str,
+    *,
+    directory: str,
+    command: str,
+    duration_s: float | None,
+    damage: Sequence[str] = (),
 ) -> RunRow:
     """The row of a run, with its figures.
 
     :param facts: its run.json.
     :param console: what its guest said.
     :param command: what makes such a run again.
+    :param damage: what its files lack, or what was changed in them.
     :raises EvidenceError: when `facts` do not say when it began.
     """
     expected = sorted(_names(facts.get("expected")))
-    run_id = identity(facts)
+    run_id = identity(facts, damage)
     modules = _at(facts, "spl", "modules")
     line, parameters = _place(facts)
     return RunRow(
@@ -162,12 +170,18 @@ def finite(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def identity(facts: Mapping[str, Any]) -> str:
+def identity(facts: Mapping[str, Any], damage: Sequence[str] = ()) -> str:
+    """The seal of a run that is whole: the same wherever its directory is. A damaged copy has another one.
+
+    :param facts: its run.json.
+    :param damage: what `find_damage` found.
+    """
     seal = facts.get("seal")
-    if isinstance(seal, str) and _SEAL.fullmatch(seal):
+    if isinstance(seal, str) and _SEAL.fullmatch(seal) and is_sealed_whole(facts) and not damage:
         return seal
-    # It was cut off. What it says is all there is, and will not change any more.
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    # What was cut off has no seal. What it says is all there is, and will not change any more.
+    basis = [facts, *damage] if "seal" in facts else facts
+    return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()
 
 
 def _started(facts: Mapping[str, Any]) -> datetime:

@@ -23,6 +23,20 @@ class Base(DeclarativeBase):
     type_annotation_map = {str: Text, list[str]: JSON, dict[str, str]: JSON, datetime: DateTime, float: Double}  # noqa: RUF012
 
 
+class Batch(Base):
+    """A matrix. One of before there were these rows has none, and nobody knows whether it is whole."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    # When it was begun, UTC, without a zone.
+    started: Mapped[datetime]
+    # Runs that it was to have, one that is done again counted once.
+    planned: Mapped[int]
+    # Whether all of them were run, to a verdict or to trouble.
+    ended: Mapped[bool]
+
+
 class Figure(Base):
     """One number of a run's verdict."""
 

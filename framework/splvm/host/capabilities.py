@@ -124,6 +124,7 @@ def inspect_host(store_root: Path | None = None) -> HostReport:
         ("kvm", False, _check_kvm),
         ("mirror", True, lambda: Check("mirror", True, find_mirror().main)),
         ("disk", True, lambda: _check_disk(root)),
+        ("store", True, lambda: _check_store(root)),
         ("memory", True, _check_memory),
         ("load", False, _check_load),
     ]
@@ -415,6 +416,15 @@ def _check_disk(root: Path) -> Check:
     ok = free_gib >= MIN_FREE_GIB
     hint = "" if ok else f"{MIN_FREE_GIB} GiB are needed: make room, or point SPLVM_CACHE to another disk"
     return Check("disk", ok, f"{free_gib:.1f} GiB free for {root}", hint)
+
+
+def _check_store(root: Path) -> Check:
+    """Whether an artefact could be made: by making a directory in it as one is begun."""
+    if not os.path.lexists(root):
+        return Check("store", True, f"{root} will be made")
+    with Store(root).temporary() as scratch:
+        (scratch / "file").write_text("content")
+    return Check("store", True, f"{root} can be used")
 
 
 def _check_memory() -> Check:

@@ -38,7 +38,7 @@ from splvm.host.content import Input, input_hash
 from splvm.host.memo import Memo, stamps, write_private
 from splvm.host.mirror import Mirror, Suite, ask_host, find_mirror, find_suite
 from splvm.host.process import Completed, find_program, run
-from splvm.host.store import hold_lock
+from splvm.host.store import hold_lock, keep_room
 from splvm.log import LOGGER, note, step
 
 COMPONENTS = "main contrib"
@@ -49,6 +49,8 @@ _KEYRINGS = (
 )
 # Questions to the lists on disk.
 _QUERY_S = 60.0
+# Whatever apt is asked for, of which a package with debug symbols is the largest.
+_APT_S = 1200.0
 # What a query waits for another process that updates them.
 _UPDATE_S = 600.0
 
@@ -306,7 +308,8 @@ class PrivateApt:
 
     def _run(self, *argv: str, deadline: Deadline, what: str, cwd: Path | None = None) -> Completed:
         env = {"APT_CONFIG": str(self._home / "apt.conf")}
-        return run(argv, deadline=deadline, what=what, cwd=cwd, env=env, check=False)
+        guard = keep_room(self._home, what)
+        return run(argv, deadline=deadline.sub(_APT_S), what=what, cwd=cwd, env=env, check=False, guard=guard)
 
     def _configuration(self) -> Iterator[str]:
         own = {

@@ -64,6 +64,7 @@ def run(
     error: type[SetupError] = SetupError,
     hint: str | None = None,
     watch: Callable[[bytes], None] | None = None,
+    guard: Callable[[], None] | None = None,
 ) -> Completed:
     """Run a command to its end.
 
@@ -77,6 +78,7 @@ def run(
     :param error: `SetupError` or `BuildError`.
     :param hint: advice that goes with a failure.
     :param watch: is called with each piece of output as it comes, cut anywhere.
+    :param guard: is called all the time, at least twice a second; what it raises ends the command.
     :raises SetupError: (or `error`) when the program is missing or fails, with its own last lines.
     :raises DeadlineExceeded: when it did not end in time; it has been killed.
     """
@@ -87,7 +89,7 @@ def run(
         with start_process(
             words, cwd=cwd, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
-            output = _collect(process, deadline, what, log, watch)
+            output = _collect(process, deadline, what, log, watch, guard)
     done = Completed(output.stdout_text(), process.returncode, output.tail_text())
     if check and done.exit_code != 0:
         raise _failure(error, what, words, done, log, hint)
@@ -256,6 +258,7 @@ def _collect(
     what: str,
     log: Path | None,
     watch: Callable[[bytes], None] | None,
+    guard: Callable[[], None] | None,
 ) -> _Output:
     """Read both pipes until the process has ended."""
     assert process.stdout is not None and process.stderr is not None
@@ -274,6 +277,8 @@ def _collect(
             while running:
                 # Python may see a signal just before it blocks, and would then act on it only once this returns.
                 ready = selector.select(min(deadline.remaining_s, _SIGNAL_DELAY_S))
+                if guard is not None:
+                    guard()
                 if deadline.expired:
                     last = output.tail_text().splitlines()
                     raise DeadlineExceeded(what, deadline.seconds, last[-1] if last else "")

@@ -58,6 +58,10 @@ _KEEP_DAMAGED_S = 7 * 86400.0
 # Scratch whose owner cannot be looked up (another boot, another PID namespace or another host with the same directory).
 _KEEP_FOREIGN_S = 86400.0
 _REMOVE_S = 300.0
+# What a file system keeps for itself may be as much.
+_LEAST_ROOM_BYTES = 8 << 20
+# Kinds that hold private keys: of the guests themselves, in their image, and in the memory of a guest that runs.
+_PRIVATE = ("ssh-keys", "image", "template")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class Store:
         with _explained(self.root):
             for name in _OWN:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
+            for kind in _PRIVATE:
+                self._close_to_others(self.root / kind)
         self._sweep()
 
     @classmethod
@@ -128,6 +134,8 @@ class Store:
                     return Artefact(home / "tree", kind, key)
                 self._set_aside(home, kind, key, what, damage)
             with step(what), self.temporary() as scratch, _disk_full_explained(self.root):
+                if kind in _PRIVATE:
+                    scratch.chmod(0o700)
                 tree = scratch / "tree"
                 tree.mkdir()
                 build(tree)
@@ -228,6 +236,13 @@ class Store:
             # A build root, which belongs to root.
             run([*as_root_args(), *argv], deadline=deadline, what=what)
 
+    @staticmethod
+    def _close_to_others(path: Path) -> None:
+        """Make a directory that only its owner can enter, or make it so: that of an older store is open."""
+        path.mkdir(mode=0o700, exist_ok=True)
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(0o700)
+
     def _home(self, kind: str, key: str) -> Path:
         if not _KIND.fullmatch(kind) or kind in _RESERVED or not _KEY.fullmatch(key):
             raise ValueError(f"not the name of an artefact: {kind!r} {key!r}")
@@ -288,6 +303,24 @@ def hold_lock(path: Path, deadline: Deadline, what: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def keep_room(path: Path, what: str) -> Callable[[], None]:
+    """A guard for a command that writes to a file system: some programs try for ever when that is full.
+
+    :param what: the step, for the error.
+    :returns: a function that raises SetupError once there is next to no room.
+    """
+
+    def guard() -> None:
+        free = shutil.disk_usage(path).free
+        if free < _LEAST_ROOM_BYTES:
+            raise SetupError(
+                f"{what}: the disk is full ({free >> 20} MiB free in {path})",
+                hint="make room, or point SPLVM_CACHE to another disk",
+            )
+
+    return guard
 
 
 def _used_at(home: Path) -> float:

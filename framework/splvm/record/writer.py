@@ -6,10 +6,12 @@ off.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from splvm.evidence.formats.stream import Frame
 from splvm.evidence.verdict import Verdict
 from splvm.record.jsonfile import ESCAPES, write_json
 from splvm.record.names import RUN_FILE, SAMPLES_FILE, SCHEMA_VERSION, VERDICT_FILE
-from splvm.record.reader import read_records
+from splvm.record.reader import find_digests, read_records
 from splvm.record.seal import seal
 
 
@@ -38,6 +40,9 @@ class RunDirectory:
         self._lock = threading.Lock()
         self._failure: OSError | None = None
         self._samples = (path / SAMPLES_FILE).open("w", encoding="utf-8", errors=ESCAPES)
+        # Says that it is not over, as long as this process lives; not every file system can.
+        with suppress(OSError):
+            fcntl.flock(self._samples, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._write_facts()
         self._record({"kind": "start", "schema_version": SCHEMA_VERSION})
 
@@ -88,7 +93,7 @@ class RunDirectory:
         with self._lock:
             self._keep_failure(self._samples.close)
         self.check()
-        self.facts = seal(self.facts, self.path, outcome)
+        self.facts = seal(self.facts, find_digests(self.path, None), outcome)
         self._write_facts()
 
     def write_verdict(self, verdict: Verdict) -> None:

@@ -26,7 +26,9 @@ from splvm.evidence.sources import SourceReader, read_frame
 from splvm.evidence.timeline import OTHERS, Evidence, Sample, Timeline
 from splvm.evidence.verdict import Verdict
 from splvm.evidence.waiting.tasklists import find_waiting
-from splvm.record.names import CONSOLE_FILE, DUMP_FILE, RUN_FILE, SAMPLES_FILE, SYSRQ_FILE, VERDICT_FILE
+from splvm.plainfile import MIB, describe_kind, describe_size, open_plain
+from splvm.record.names import DUMP_FILE, EVIDENCE_FILES, SAMPLES_FILE, VERDICT_FILE
+from splvm.record.reader import most_bytes, read_file
 from splvm.report.issue import Contents, issue_text, last_in_window
 from splvm.report.markdown import clean
 from splvm.scenarios.judged import judge_evidence
@@ -34,7 +36,9 @@ from splvm.scenarios.judged import judge_evidence
 SUFFIX = ".tar.gz"
 ISSUE_SUFFIX = ".issue.md"
 
-# The guest's memory: large, and it may hold anything.
+# Of the run's directory, the dump apart, which has to be asked for.
+_MOST_PACKED_BYTES = 128 * MIB
+_MOST_FILES = 1000
 
 # Times in the header of a member have 33 bits.
 _MAX_MTIME = (1 << 33) - 1
@@ -77,8 +81,7 @@ def write_bundle(
     _check_target(archive, issue, force=force)
     with _reading(directory):
         files, left_out = _list_files(directory, {archive, issue}, with_dump=with_dump)
-        evidence = _without_foreign(evidence, files, left_out)
-        samples = _read(files[SAMPLES_FILE]) if SAMPLES_FILE in files else b""
+        samples = read_file(directory, SAMPLES_FILE) if SAMPLES_FILE in files else b""
     records = whole_records(samples)
     if evidence.damage:
         # No verdict rests on it, so what is whole may be shown also where the file as a whole cannot be read.
@@ -206,7 +209,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
 def _bundle_paths(directory: Path, out: Path | None) -> tuple[str, Path, Path]:
     """Name of the run, the archive, and the issue's text."""
     if directory.name in ("", ".."):
-        directory = directory.resolve()
+        directory = Path(os.path.realpath(directory))
     name = directory.name or "run"
     archive = out if out is not None else directory.with_name(name + SUFFIX)
     stem = archive.name.removesuffix(SUFFIX)
@@ -219,18 +222,28 @@ def _list_files(directory: Path, outputs: set[Path], *, with_dump: bool) -> tupl
     """What is to be packed, by its name in the archive, and why the rest is not."""
     files: dict[str, Path] = {}
     left_out: dict[str, str] = {}
-    own = {path.parent.resolve() / path.name for path in outputs}
+    room = _MOST_PACKED_BYTES
+    own = {Path(os.path.realpath(path.parent), path.name) for path in outputs}
     for top, directories, names in os.walk(directory, onerror=_raise):
-        for entry in (*directories, *names):
+        # What a verdict rests on has its room first.
+        for entry in sorted((*directories, *names), key=lambda entry: entry not in EVIDENCE_FILES):
             path = Path(top, entry)
             name = path.relative_to(directory).as_posix()
-            mode = path.lstat().st_mode
-            if stat.S_ISLNK(mode):
-                left_out[name] = "a symbolic link"
-            elif stat.S_ISREG(mode) and path.parent.resolve() / entry not in own:
-                files[name] = path
-            elif not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-                left_out[name] = "not a regular file"
+            info = path.lstat()
+            if stat.S_ISDIR(info.st_mode) or Path(os.path.realpath(path.parent), entry) in own:
+                continue
+            trouble = describe_kind(info.st_mode)
+            if not trouble and name != DUMP_FILE:
+                most = min(room, most_bytes(name))
+                trouble = f"larger than {describe_size(most)}" if info.st_size > most else ""
+                trouble = trouble if len(files) < _MOST_FILES else f"there are more than {_MOST_FILES} files"
+            if trouble:
+                left_out[name] = trouble
+                if len(left_out) > _MOST_FILES:
+                    raise EvidenceError(f"{directory} has more files than any run's")
+                continue
+            files[name] = path
+            room -= info.st_size if name != DUMP_FILE else 0
     if DUMP_FILE in files and not with_dump:
         del files[DUMP_FILE]
         left_out[DUMP_FILE] = "the guest's memory; `splvm bundle --with-dump` packs it too"
@@ -241,41 +254,12 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _without_foreign(evidence: Evidence, files: Mapping[str, Path], left_out: Mapping[str, str]) -> Evidence:
-    """The evidence without what was read through a link: that may be any file of this host.
-
-    :raises EvidenceError: when run.json itself was.
-    """
-    if RUN_FILE not in files:
-        raise EvidenceError("run.json is not a regular file: what is behind it may be none of this run")
-    read = (SAMPLES_FILE, CONSOLE_FILE, SYSRQ_FILE)
-    damage = tuple(f"{name}: {left_out[name]}, so it was not read" for name in read if name in left_out)
-    return replace(
-        evidence,
-        timeline=Timeline() if SAMPLES_FILE in left_out else evidence.timeline,
-        console="" if CONSOLE_FILE in left_out else evidence.console,
-        sysrq="" if SYSRQ_FILE in left_out else evidence.sysrq,
-        damage=evidence.damage + damage,
-    )
-
-
 @contextmanager
 def _reading(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise EvidenceError(f"{directory} cannot be read: {error}") from error
-
-
-def _open(path: Path) -> BinaryIO:
-    """Open what was a regular file a moment ago; not if it has become a link or a pipe since."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    return os.fdopen(descriptor, "rb")
-
-
-def _read(path: Path) -> bytes:
-    with _open(path) as file:
-        return file.read()
 
 
 # Writing
@@ -323,7 +307,7 @@ def _write_archive(file: BinaryIO, name: str, members: Mapping[str, bytes | Path
                 _add(tar, f"{name}/{member}", io.BytesIO(content), len(content), mtime)
                 continue
             with _reading(content):
-                source = _open(content)
+                source = open_plain(content)
             with source:
                 _add(tar, f"{name}/{member}", source, os.fstat(source.fileno()).st_size, mtime)
 

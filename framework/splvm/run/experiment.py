@@ -6,6 +6,7 @@ rest on something that was not recorded.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -167,6 +168,16 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         **host_facts(),
     }
+
+
+# What a run's record says of the host that ran it, and not of what was asked for.
+_OF_THE_HOST = ("started", "host")
+
+
+def differing_facts(experiment: Experiment, facts: Mapping[str, Any]) -> list[str]:
+    """What a record's run.json says otherwise than a run of this experiment would, by name; nothing if it is one."""
+    asked: dict[str, Any] = json.loads(json.dumps(_facts(experiment)))
+    return [name for name, value in asked.items() if name not in _OF_THE_HOST and facts.get(name) != value]
 
 
 def _done_to_guest(experiment: Experiment) -> dict[str, Any]:

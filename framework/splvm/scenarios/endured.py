@@ -23,8 +23,11 @@ def _endured(window_s: float) -> tuple[Step, ...]:
 
 
 _PHASES = "phases window window-end end"
-_ENDURED = Rule(required=clauses(_PHASES), checks=(), good="endurance")
-_ON_POOL = Rule(required=clauses(_PHASES, "pool"), checks=(), good="endurance")
+
+
+def _under(*loads: str) -> Rule:
+    return Rule(required=clauses(_PHASES, f"loaded {' '.join(loads)}"), checks=(), good="endurance")
+
 
 SCENARIOS = (
     Scenario(
@@ -33,7 +36,7 @@ SCENARIOS = (
         steps=_endured,
         window_s=10.0,
         load="zfs-mmap,lowmem:available_mib=64",
-        rule=_ON_POOL,
+        rule=_under("zfs-mmap", "lowmem"),
         expects=Expectation(
             Outcome.HEALTHY,
             "pages of a mapping are written back by copies into ZFS's cache, which finds the memory for them",
@@ -45,7 +48,7 @@ SCENARIOS = (
         steps=_endured,
         window_s=10.0,
         load="writeback,lowmem:available_mib=64",
-        rule=_ENDURED,
+        rule=_under("writeback", "lowmem"),
         expects=Expectation(Outcome.HEALTHY, "ext4 writes back the very pages that are mapped"),
     ),
     Scenario(
@@ -55,7 +58,7 @@ SCENARIOS = (
         window_s=20.0,
         load="zvol-swap",
         least_mib=640,
-        rule=_ON_POOL,
+        rule=_under("zvol-swap"),
         expects=Expectation(
             Outcome.STALLED,
             "openzfs #7734: reclaim waits for a bio that only the zvol's thread can end, which waits in reclaim itself",
@@ -68,7 +71,7 @@ SCENARIOS = (
         window_s=20.0,
         load="disk-swap",
         least_mib=640,
-        rule=_ENDURED,
+        rule=_under("disk-swap"),
         expects=Expectation(Outcome.HEALTHY, "whoever swaps to a disk needs no memory but what is set aside for that"),
     ),
     Scenario(
@@ -78,7 +81,7 @@ SCENARIOS = (
         window_s=10.0,
         load="arc-mlock",
         least_mib=1024,
-        rule=_ON_POOL,
+        rule=_under("arc-mlock"),
         expects=Expectation(
             Outcome.HEALTHY,
             "ZFS's cache gives back what is asked of it, also within reclaim; openzfs #4319 says otherwise",
@@ -91,7 +94,7 @@ SCENARIOS = (
         window_s=10.0,
         load="arc-mlock:grab_mib=300",
         least_mib=1024,
-        rule=_ON_POOL,
+        rule=_under("arc-mlock"),
         expects=Expectation(Outcome.HEALTHY, "there is room for the cache and for what is locked beside it"),
     ),
 )

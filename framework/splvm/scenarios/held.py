@@ -46,7 +46,7 @@ SCENARIOS = (
         steps=held_worker,
         window_s=5.0,
         load="zfs",
-        rule=Rule(required=clauses(f"phases {HELD_PHASES}", "pool"), checks=HELD, good="progress"),
+        rule=Rule(required=clauses(f"phases {HELD_PHASES}", "loaded zfs"), checks=HELD, good="progress"),
         expects={
             "stock": Expectation(
                 Outcome.PROGRESS, "buffers for records of 128 KiB come as emergency objects, so writers and txgs go on"

@@ -6,9 +6,11 @@ Who comes first takes most; what no longer fits is said with its place on the ho
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from splvm.plainfile import NotPlainError, TooLargeError, read_plain
 from splvm.record.names import CONSOLE_FILE, HARNESS_FILE, RUN_FILE, SAMPLES_FILE, SYSRQ_FILE, VERDICT_FILE
 
 # Files that are offered, the most telling first.
@@ -61,25 +63,28 @@ class Copies:
     left_out: tuple[str, ...] = ()
 
 
-def copy_files(run: Path, target: Path, budget: Budget) -> Copies:
+def copy_files(run: Path, target: Path, budget: Budget, made: Mapping[str, bytes]) -> Copies:
     """Copy a run's small files as far as there is room.
 
     :param run: its directory.
     :param target: where to; made if there is anything to be put in.
+    :param made: what takes the place of files that no verdict rests on.
+    :raises OSError: when one cannot be read.
     """
     there, left_out = [], []
     for name in FILES:
-        source = run / name
-        if source.is_symlink() or not source.is_file():
+        try:
+            content = made[name] if name in made else read_plain(run / name, MOST_BYTES)
+        except TooLargeError:
+            left_out.append(str(run / name))
             continue
-        if source.stat().st_size > MOST_BYTES:
-            left_out.append(str(source))
+        except (FileNotFoundError, NotPlainError):
             continue
-        content, packed = source.read_bytes(), name
+        packed = name
         if len(content) > _PLAIN_BYTES:
             content, packed = gzip.compress(content, 6, mtime=0), f"{name}.gz"
         if len(content) > budget.left:
-            left_out.append(str(source))
+            left_out.append(str(run / name))
             continue
         target.mkdir(parents=True, exist_ok=True)
         (target / packed).write_bytes(content)

@@ -32,7 +32,7 @@ def start_site(out: Path) -> Iterator[Path]:
     :raises UsageError: when there is something at `out` that is no site.
     :raises SetupError: when it cannot be written.
     """
-    out = out.absolute().resolve()
+    out = real_path(out)
     check_place(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +47,11 @@ def start_site(out: Path) -> Iterator[Path]:
             _put(site, out)
     except OSError as error:
         raise SetupError(f"--out {out}: {error}", hint="free some space, or name another directory") from error
+
+
+def real_path(out: Path) -> Path:
+    """The whole path without links; where links go in a circle, as far as it goes."""
+    return Path(os.path.realpath(out))
 
 
 def check_place(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from splvm.evidence.verdict import Verdict
 from splvm.history.rows import identity
 from splvm.history.schema import RunRow
 from splvm.record.cellfacts import PACKAGED
+from splvm.record.names import VERDICT_FILE
 from splvm.scenarios.judged import judge_evidence
 from splvm.site import plots, series
 from splvm.site.artefacts import Budget, Copies, copy_files
@@ -51,10 +53,12 @@ def show_run(run: RunRow, read: ReadEvidence, target: Path, budget: Budget) -> S
         return f"Its directory is gone: {printable(run.directory)}"
     try:
         evidence = read(directory)
-        if identity(evidence.facts) != run.id:
+        if identity(evidence.facts, evidence.damage) != run.id:
             return f"Another run is in its directory now: {printable(run.directory)}"
         verdict = judge_evidence(evidence)
-        copies = copy_files(directory, target, budget)
+        # Anybody may have changed the one beside the record; nothing shows that.
+        anew = json.dumps(verdict.to_json(), indent=2).encode()
+        copies = copy_files(directory, target, budget, {VERDICT_FILE: anew})
     except (EvidenceError, OSError) as error:
         return f"Its directory cannot be read: {printable(str(error), 500)}"
     timeline = evidence.timeline

@@ -23,7 +23,7 @@ from splvm.site.artefacts import Budget
 from splvm.site.choice import CELL_RUNS, CellNews, Choice, choose
 from splvm.site.looks import ORDER, cell_page, printable, run_pages, symbol, told, tone
 from splvm.site.overview import make_matrix
-from splvm.site.place import check_place, start_site
+from splvm.site.place import check_place, real_path, start_site
 from splvm.site.runpage import ReadEvidence, facts_of, show_run
 from splvm.site.trends import FIGURES
 
@@ -63,7 +63,7 @@ def write_site(
     :raises EvidenceError: when there is no such run.
     :raises SetupError: when the history cannot be read, or the site not be written.
     """
-    check_place(out.absolute().resolve())
+    check_place(real_path(out))
     with step("reading the history"):
         choice = choose(history, batch=batch, since_days=since_days, most=most_runs, known=known)
     with start_site(out) as site:

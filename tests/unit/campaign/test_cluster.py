@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import shutil
 import signal
+import socket
+import stat
 import tarfile
+import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cluster_processes import another_qemu, cluster
 from experiments import experiment
 from splvm.campaign import cluster as module
-from splvm.campaign.cluster import Cluster, parse_address
+from splvm.campaign.cluster import Cluster, _pack_job, check_runs, parse_address
+from splvm.campaign.clusterkeys import find_security, make_keys
 from splvm.campaign.parcel import (
     _pack,
     describe_machine,
@@ -32,7 +40,10 @@ from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.guest.guestplan import GuestPlan
 from splvm.guest.ssh import SshKeys
 from splvm.host.content import file_hash
-from splvm.run.experiment import Experiment
+from splvm.record.writer import RunDirectory
+from splvm.run.experiment import Experiment, _facts
+from splvm.run.loads import parse_loads
+from splvm.scenarios.table import SCENARIOS
 
 
 @pytest.fixture
@@ -53,7 +64,8 @@ def whole(tmp_path: Path) -> Experiment:
 
 
 @pytest.mark.parametrize(
-    ("text", "address"), [("dask://h:1", "tcp://h:1"), ("tls://h:2", "tls://h:2"), ("dask://[::1]:3", "tcp://[::1]:3")]
+    ("text", "address"),
+    [("dask://localhost:1", "tcp://localhost:1"), ("tls://h:2", "tls://h:2"), ("dask://[::1]:3", "tcp://[::1]:3")],
 )
 def test_addresses(text: str, address: str) -> None:
     assert parse_address(text) == address
@@ -126,13 +138,20 @@ def test_runs_come_back_to_where_they_would_have_been(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "said"),
     [
-        ("../evil", tarfile.REGTYPE, "is of other runs"),
-        ("/etc/evil", tarfile.REGTYPE, "is of other runs"),
+        ("../evil", tarfile.REGTYPE, "no run has"),
+        ("/etc/evil", tarfile.REGTYPE, "no run has"),
         ("other/run.json", tarfile.REGTYPE, "is of other runs"),
         ("x-stock/run.json", tarfile.REGTYPE, "is of other runs"),
-        ("x/../../evil", tarfile.REGTYPE, "cannot be unpacked"),
-        ("x/link", tarfile.SYMTYPE, "cannot be unpacked"),
-        ("x/fifo", tarfile.FIFOTYPE, "cannot be unpacked"),
+        ("x/../../evil", tarfile.REGTYPE, "no run has"),
+        ("x/../matrix.json", tarfile.REGTYPE, "no run has"),
+        ("x/" + "a/" * 500 + "evil", tarfile.REGTYPE, "no run has"),
+        ("x/" + "a" * 300, tarfile.REGTYPE, "cannot be unpacked"),
+        ("x", tarfile.REGTYPE, "than plain files"),
+        ("x/link", tarfile.SYMTYPE, "than plain files"),
+        ("x/link", tarfile.LNKTYPE, "than plain files"),
+        ("x/fifo", tarfile.FIFOTYPE, "than plain files"),
+        ("x/device", tarfile.CHRTYPE, "than plain files"),
+        ("x/holes", tarfile.GNUTYPE_SPARSE, "than plain files|cannot be unpacked"),
     ],
 )
 def test_what_comes_back_stays_in_its_place(tmp_path: Path, name: str, kind: bytes, said: str) -> None:
@@ -153,6 +172,178 @@ def test_what_comes_back_damaged_or_too_large(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("splvm.campaign.parcel._MOST_BYTES", 1)
     with pytest.raises(EvidenceError, match="larger than 1 bytes"):
         unpack_runs(_pack([a_run(tmp_path / "y" / "x")]), [tmp_path / "here" / "x"])
+
+
+def a_record(asked: Experiment, directory: Path, **changes: Any) -> Path:
+    """As a run of an experiment leaves it."""
+    record = RunDirectory(directory, {**_facts(asked), **changes})
+    record.add_facts({"boots": 1})
+    record.finish({"kind": "ended", "detail": "all steps were taken"})
+    return directory
+
+
+ASKED = _pack_job(
+    Job(
+        "title",
+        replace(
+            experiment(kernel={"id": "debian-12"}, spl={"variant": "stock", "modules": {"spl.ko": "a"}}, batch="night"),
+            loads=tuple(parse_loads(["writeback"])),
+        ),
+        Path("out"),
+    )
+).asked
+
+
+def test_runs_that_were_asked_for_are_taken(tmp_path: Path) -> None:
+    directories = [a_record(ASKED, tmp_path / name, started=name) for name in ("x", "x-2")]
+    check_runs(ASKED, directories)
+    assert all(directory.is_dir() for directory in directories)
+
+
+OTHERS = {
+    "scenario": replace(ASKED, scenario=SCENARIOS["nominal"]),
+    "kernel": replace(ASKED, facts={**ASKED.facts, "kernel": {"id": "debian-11"}}),
+    "spl": replace(ASKED, facts={**ASKED.facts, "spl": {"variant": "stock", "modules": {"spl.ko": "b"}}}),
+    "loads": replace(ASKED, loads=()),
+    "parameters": ASKED.nth(2),
+    "batch": replace(ASKED, facts={**ASKED.facts, "batch": "day"}),
+    "job": _pack_job(Job("title", ASKED, Path("out"))).asked,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_run_than_was_asked_for_is_refused(tmp_path: Path, name: str) -> None:
+    """Also one of the same cell: each job has an id of its own."""
+    directories = [a_record(ASKED, tmp_path / "x"), a_record(OTHERS[name], tmp_path / "x-2")]
+    with pytest.raises(EvidenceError, match=rf"what came back is another run: .*\b{name}\b.* in run\.json"):
+        check_runs(ASKED, directories)
+    assert not any(directory.exists() for directory in directories)
+
+
+def test_one_run_twice_is_refused(tmp_path: Path) -> None:
+    first = a_record(ASKED, tmp_path / "x")
+    shutil.copytree(first, tmp_path / "x-2")
+    with pytest.raises(EvidenceError, match="what came back is one run twice"):
+        check_runs(ASKED, [first, tmp_path / "x-2"])
+
+
+_NAMES = st.sampled_from(
+    [
+        *(
+            "x",
+            "x-2",
+            "x/run.json",
+            "x/link",
+            "x/link/run.json",
+            "x/../matrix.json",
+            "../matrix.json",
+            "x/../x-2/run.json",
+        ),
+        *("matrix.json", "/x", "x/./run.json", "x//run.json", "x/" + "d/" * 40, "x/" + "n" * 300, "y/run.json", ""),
+    ]
+)
+_TYPES = st.sampled_from([*map(bytes, tarfile.SUPPORTED_TYPES), b"7", b"Z"])
+_MEMBERS = st.lists(
+    st.tuples(_NAMES, _TYPES, st.sampled_from(["", "x", "..", "/etc/passwd", "../matrix.json"])), max_size=5
+)
+_EDITS = st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=2)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(members=_MEMBERS, edits=_EDITS, cut=st.none() | st.integers(0, 400), within=st.booleans())
+def test_no_archive_gets_out_of_its_place(
+    members: list[tuple[str, bytes, str]], edits: list[tuple[int, int]], cut: int | None, within: bool
+) -> None:
+    """Whatever a worker sends: it becomes the run's directory of plain files, or one error; all else is as it was."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, kind, link in [("x", tarfile.DIRTYPE, ""), *members]:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, link
+            member.size = 4 if kind == tarfile.REGTYPE else 0
+            archive.addfile(member, io.BytesIO(b"evil"))
+    packed = gzip.compress(_edited(plain.getvalue(), edits if within else []), 1)
+    packed = _edited(packed, [] if within else edits)[:cut]
+    with tempfile.TemporaryDirectory() as scratch:
+        top = Path(scratch)
+        (top / "there" / "x-2").mkdir(parents=True)
+        for path in (top / "there" / "matrix.json", top / "there" / "x-2" / "run.json", top / "matrix.json"):
+            path.write_text("mine")
+        with suppress(EvidenceError):
+            unpack_runs(packed, [top / "there" / "x"])
+        found = {path.relative_to(top).as_posix(): path for path in top.rglob("*")}
+        ours = {"there", "there/matrix.json", "there/x-2", "there/x-2/run.json", "matrix.json"}
+        assert all(name in ours or name == "there/x" or name.startswith("there/x/") for name in found)
+        assert all(found[name].is_dir() or found[name].read_text() == "mine" for name in ours)
+        assert all(stat.S_ISREG(mode) or stat.S_ISDIR(mode) for mode in (p.lstat().st_mode for p in found.values()))
+
+
+def _edited(data: bytes, edits: list[tuple[int, int]]) -> bytes:
+    changed = bytearray(data)
+    for at, value in edits:
+        if changed:
+            changed[at % len(changed)] = value
+    return bytes(changed)
+
+
+def test_an_archive_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    zeros = gzip.compress(bytes(1 << 20), 9)
+    with pytest.raises(EvidenceError, match="larger than"):
+        unpack_runs(zeros * 300, [tmp_path / "x"])
+    assert not list(tmp_path.iterdir())
+
+
+# Who can reach whom.
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "example.org", "0.0.0.0", "[::]", "127.0.0.1.example.org", "128.0.0.1"])
+def test_beyond_this_machine_a_network_is_trusted_by_name_only(host: str) -> None:
+    with pytest.raises(UsageError, match="can run programs there"):
+        parse_address(f"dask://{host}:8786")
+    assert parse_address(f"dask://{host}:8786", trust_network=True) == f"tcp://{host}:8786"
+    assert parse_address(f"tls://{host}:8786") == f"tls://{host}:8786"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "[::1]"])
+def test_this_machine_is_trusted(host: str) -> None:
+    assert parse_address(f"dask://{host}:8786") == f"tcp://{host}:8786"
+
+
+def test_a_worker_listens_where_its_scheduler_is_and_nowhere_else(tmp_path: Path, store: Path) -> None:
+    with cluster(tmp_path, {"one": {}}) as (_, members):
+        (member,) = members.values()
+        assert listening(member.process.pid) == [("127.0.0.1", int(member.wait().rpartition(":")[2]))]
+
+
+def listening(pid: int) -> list[tuple[str, int]]:
+    """Address and port of each socket that a process listens on (proc_pid_net(5): hexadecimal)."""
+    own = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    found = []
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:
+                place, _, port = fields[1].partition(":")
+                words = b"".join(bytes.fromhex(place[at : at + 8])[::-1] for at in range(0, len(place), 8))
+                found.append((socket.inet_ntop(family, words), int(port, 16)))
+    return found
+
+
+def test_keys_are_their_owners_alone_and_nothing_gets_in_without(tmp_path: Path, store: Path) -> None:
+    keys = tmp_path / "keys"
+    make_keys(keys)
+    assert {path.stat().st_mode & 0o077 for path in (keys, *keys.iterdir())} == {0}
+    with pytest.raises(UsageError, match="something already"):
+        make_keys(keys)
+    with pytest.raises(UsageError, match=r"there is no ca\.pem"):
+        find_security(tmp_path, "worker")
+    make_keys(tmp_path / "others")
+    with cluster(tmp_path, {"one": {}}, keys=keys) as (address, _):
+        with Cluster(parse_address(address), keys) as opened:
+            assert opened.guests == 1
+        for stranger in (tmp_path / "others", None):
+            with pytest.raises((SetupError, UsageError)):
+                Cluster(parse_address(address), stranger)
 
 
 # Machines.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from experiments import experiment
 from splvm.campaign import matrix as matrix_module
 from splvm.campaign import night as night_module
 from splvm.campaign.campaignrun import CampaignRun
+from splvm.campaign.keep import keep_batches
 from splvm.campaign.matrix import MatrixPlan, read_matrix, run_matrix
 from splvm.campaign.night import Keeper, estimate_s
 from splvm.campaign.plan import Axes, plan_cells, read_axes
@@ -29,6 +31,7 @@ from splvm.history.cell import Cell
 from splvm.history.database import History
 from splvm.history.rows import make_trouble
 from splvm.history.schema import TROUBLE
+from splvm.record.writer import RunDirectory
 from splvm.run.buildline import find_line
 from splvm.run.experiment import Experiment
 from splvm.run.prepare import Wish
@@ -132,6 +135,14 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 # Going on.
 
 
+def leave_record(job: Job) -> None:
+    """As a run of the job would have left it."""
+    record = RunDirectory(job.out, job.experiment.facts)
+    for name in ("console.log", "qemu.log", "harness.log"):
+        (job.out / name).touch()
+    record.finish({"kind": "ended", "detail": "all steps were taken"})
+
+
 class Lab:
     """In the place of guests: says what each cell comes to, and can be interrupted."""
 
@@ -154,7 +165,7 @@ class Lab:
             if len(self.ran) == self.stop_after:
                 raise KeyboardInterrupt
             self.ran.append(job.title)
-            job.out.mkdir(parents=True)
+            leave_record(job)
             outcome = self.outcomes.get(job.title, Outcome.PROGRESS)
             if not isinstance(outcome, Outcome):
                 on_done(JobResult(job, (), 2.0, outcome))
@@ -202,7 +213,7 @@ def test_a_disk_that_is_full_in_the_middle(lab: Lab, tmp_path: Path, monkeypatch
     write, left = Path.write_text, [6]
 
     def write_text(path: Path, *argv: Any, **options: Any) -> int:
-        left[0] -= 1
+        left[0] -= path.name.startswith("matrix.json")
         if left[0] < 0:
             write(path, "half")
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -218,6 +229,55 @@ def test_a_disk_that_is_full_in_the_middle(lab: Lab, tmp_path: Path, monkeypatch
     again = Lab(monkeypatch)
     runs = run_matrix(plan, tmp_path, runner=again.run_jobs, wish=Wish(), on_run=ignore, done=done)
     assert {(run.cell, run.number) for run in runs} == set(PLAN.todo)
+
+
+@pytest.mark.parametrize("spoil", ["gone", "no run.json", "changed", "another matrix", "moved"])
+def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spoil: str) -> None:
+    out = tmp_path / "o"
+    out.mkdir()
+    run_matrix(PLAN, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    place = out / PLAN.places()[PLAN.todo[3]]
+    match spoil:
+        case "gone":
+            shutil.rmtree(place)
+        case "no run.json":
+            (place / "run.json").unlink()
+        case "changed":
+            (place / "console.log").write_text("nothing happened")
+        case "another matrix":
+            shutil.rmtree(place)
+            job = Job("x", replace(experiment(), facts={"batch": "another"}), place)
+            leave_record(job)
+        case "moved":
+            out = out.rename(tmp_path / "elsewhere")
+    plan, done = read_matrix(out)
+    assert len(done) == (16 if spoil == "moved" else 15)
+    lab.ran = []
+    run_matrix(plan, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
+    assert len(lab.ran) == 16 - len(done)
+    assert len(read_matrix(out)[1]) == 16
+
+
+def test_a_matrix_that_was_interrupted_is_one_where_it_is_imported_too(lab: Lab, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    out.mkdir()
+    lab.stop_after = 5
+    with pytest.raises(KeyboardInterrupt):
+        run_matrix(PLAN, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    with History(tmp_path / "history.sqlite") as history:
+        keep_batches([tmp_path], history)
+        begun = history.batch("night")
+        lab.stop_after = 1000
+        run_matrix(PLAN, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=read_matrix(out)[1])
+        keep_batches([tmp_path], history)
+        ended = history.batch("night")
+        shutil.rmtree(out / PLAN.places()[PLAN.todo[0]])
+        (tmp_path / "matrix.json").write_text("[")
+        keep_batches([tmp_path], history)
+        after = history.batch("night")
+    assert begun is not None and (begun.planned, begun.ended) == (16, False)
+    assert ended is not None and ended.ended
+    assert after is not None and after.ended, "it was whole once"
 
 
 def test_what_was_trouble_is_tried_again(lab: Lab, tmp_path: Path) -> None:
@@ -313,7 +373,7 @@ def test_jobs_of_a_cluster_are_its_workers_own(tmp_path: Path) -> None:
 
 def test_a_run_that_came_to_nothing_is_a_row_too(tmp_path: Path) -> None:
     with History(tmp_path / "h.sqlite") as history:
-        keeper = Keeper(history, "night")
+        keeper = Keeper(history, "night", 16)
         for number in (1, 2):
             keeper.take(CampaignRun(PLAN.cells[0], number, None, "no room", None, 3.0), None)
         (one, two) = history.runs(PLAN.cells[0])
@@ -323,7 +383,7 @@ def test_a_run_that_came_to_nothing_is_a_row_too(tmp_path: Path) -> None:
 
 def test_a_history_that_is_away_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with History(tmp_path / "h.sqlite") as history:
-        keeper = Keeper(history, "night")
+        keeper = Keeper(history, "night", 16)
 
         def lost(runs: Any) -> int:
             raise SetupError("the connection is lost")
@@ -342,7 +402,7 @@ def test_a_history_that_is_away_loses_nothing(tmp_path: Path, monkeypatch: pytes
 def test_a_run_whose_files_are_gone_does_not_end_the_matrix(tmp_path: Path) -> None:
     result = JobResult(Job("x", experiment(), tmp_path), ((Verdict(Outcome.PROGRESS, (Reason("r"),)), tmp_path),), 1.0)
     with History(tmp_path / "h.sqlite") as history:
-        Keeper(history, "night").take(CampaignRun(PLAN.cells[0], 1, Outcome.PROGRESS, "r", tmp_path, 1.0), result)
+        Keeper(history, "night", 16).take(CampaignRun(PLAN.cells[0], 1, Outcome.PROGRESS, "r", tmp_path, 1.0), result)
         assert not history.runs()
 
 

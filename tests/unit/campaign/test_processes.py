@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -107,15 +108,19 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, number: int
     qemu.chmod(0o755)
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(tests=str(PROJECT / "tests" / "helpers"), qemu=str(qemu), out=str(out)))
-    with subprocess.Popen([sys.executable, program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        pids: list[int] = []
-        while len(pids) < 4:
-            pids += map(int, fifo.read_text().split())
-        process.send_signal(number)
-    watches = [os.pidfd_open(pid) for pid in pids if Path(f"/proc/{pid}").exists()]
-    for watch in watches:
-        assert select.select([watch], [], [], 60)[0], "a process is still there a minute later"
-        os.close(watch)
+    # Names of sockets are short.
+    with tempfile.TemporaryDirectory(prefix="t") as temporary:
+        env, silent = {**os.environ, "TMPDIR": temporary}, subprocess.DEVNULL
+        with subprocess.Popen([sys.executable, program], stdout=silent, stderr=silent, env=env) as process:
+            pids: list[int] = []
+            while len(pids) < 4:
+                pids += map(int, fifo.read_text().split())
+            process.send_signal(number)
+        watches = [os.pidfd_open(pid) for pid in pids if Path(f"/proc/{pid}").exists()]
+        for watch in watches:
+            assert select.select([watch], [], [], 60)[0], "a process is still there a minute later"
+            os.close(watch)
+        assert not list(Path(temporary).glob("pymp-*"))
     for name in "ab":
         assert json.loads(Path(f"{out}{name}/run.json").read_text())["outcome"]["kind"] == "interrupted"
 

@@ -31,7 +31,7 @@ def flaky(first_bad: int, rate: float, seed: int, background: float = 0.0) -> Or
 
 @pytest.mark.parametrize("count", [2, 3, 8, 64, 1000])
 def test_a_sure_oracle_is_asked_about_as_often_as_by_halving(count: int) -> None:
-    """Both ends once or twice, halves, and both neighbours once more; the good end always."""
+    """Both ends twice or thrice, halves, and both neighbours once more."""
     for first_bad in {1, 2, count // 3, count // 2, count - 2, count - 1} & set(range(1, count)):
         answer, asked = ask(Search(count), flaky(first_bad, 1.0, 0))
         assert answer is not None and (answer.first, answer.last) == (first_bad, first_bad)
@@ -80,6 +80,33 @@ def test_a_good_end_that_is_bad() -> None:
     answer, asked = ask(Search(64), lambda _: True)
     assert answer is not None and (answer.first, answer.last) == (0, 0)
     assert asked < 25
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 8, 64])
+def test_a_good_end_is_asked_before_anything_is_said(count: int) -> None:
+    """Also where the prior alone would be sure: with few candidates it nearly is."""
+    for oracle in (lambda _: True, lambda _: False, *(flaky(k, 1.0, 0) for k in range(1, count))):
+        search = Search(count)
+        while search.answer(0.5) is None:
+            candidate = search.choose()
+            search.observe(candidate, oracle(candidate))
+        assert search.bad[0] + search.good[0]
+    answer, _ = ask(Search(count), lambda _: True)
+    assert answer is not None and (answer.first, answer.last) == (0, 0)
+
+
+def test_one_that_is_the_same_build_speaks_for_the_good_end() -> None:
+    search = Search(3)
+    search.same(0, 1)
+    for candidate, is_bad in ((2, True), (2, True), (1, False)):
+        assert search.answer(0.5) is None
+        search.observe(candidate, is_bad)
+    assert search.answer(0.5) is not None
+    search = Search(3)
+    search.same(0, 2)
+    search.skip(0)
+    search.observe(2, False)
+    assert search.choose() != 0
 
 
 def test_a_bad_end_that_is_good() -> None:

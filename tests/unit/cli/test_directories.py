@@ -28,7 +28,7 @@ def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("out", [(), ("--out", "there/deep")])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_failed_build_leaves_no_directory(command: tuple[str, ...], out: tuple[str, ...], tmp_path: Path) -> None:
-    Path("x.cocci").touch()
+    Path("x.cocci").write_text("@@ @@\n- a\n")
     more = ("--spl-patch", "x.cocci") if command[0] == "watch" else ()
     assert isinstance(CliRunner().invoke(app, [*command, *more, *out]).exception, BuildError)
     assert not list(tmp_path.glob("runs/*")) and not list(tmp_path.glob("there/*"))

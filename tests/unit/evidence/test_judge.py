@@ -19,6 +19,7 @@ import splvm.evidence.judge as judge_module
 from judge_rows import HARMLESS, ROWS, STARVED, Row
 from places import PROJECT
 from simulated import (
+    CONSOLE,
     CYCLE,
     DECLINED,
     FRAGMENTED,
@@ -34,6 +35,7 @@ from simulated import (
     SIZE,
     SLAB_HEADER,
     SPARE,
+    WORKER_PID,
     Knobs,
     Record,
     kernel_row,
@@ -46,7 +48,7 @@ from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import Case
 from splvm.evidence.checks.large import order_of
 from splvm.evidence.formats.slab import parse_slab
-from splvm.evidence.judge import ALWAYS
+from splvm.evidence.judge import ALWAYS, LAST
 from splvm.evidence.judge import judge as judge_by
 from splvm.evidence.rule import Clause, Rule
 from splvm.evidence.timeline import Evidence, Sample, Timeline
@@ -74,8 +76,7 @@ def verdict_of(scenario: str, *faults: str) -> Verdict:
 
 
 def judge_records(scenario: str, records: list[Record]) -> Verdict:
-    facts = simulate(scenario).facts
-    return judge(Evidence(facts, Timeline.from_records(records), ""))
+    return judge(Evidence(simulate(scenario).facts, Timeline.from_records(records), CONSOLE))
 
 
 # Good runs
@@ -127,12 +128,14 @@ def test_threads_that_share_a_magazine_may_find_it_empty() -> None:
     assert judge_records(NOMINAL, records).outcome is Outcome.HEALTHY
 
 
-def test_threads_that_share_a_magazine_still_have_batches_of_it() -> None:
+def test_threads_that_share_a_magazine_are_served_in_batches_too() -> None:
+    """What another thread took is no excuse for a batch of one."""
     records = simulate(NOMINAL, FAULTS["magazines of one"]).records
     for record in frames(records, "probe"):
         record["text"] = record["text"].replace("cpus=2", "cpus=1")
     verdict = judge_records(NOMINAL, records)
-    assert verdict.outcome is Outcome.SLOW and "allocations found one there" in verdict.reasons[0].text
+    assert verdict.outcome is Outcome.SLOW
+    assert "allocations found one there" in verdict.reasons[0].text
 
 
 def test_figures_of_the_window_tell_how_long_and_where_from() -> None:
@@ -343,7 +346,7 @@ def test_reasons_name_readings_that_are_there() -> None:
 RULED = [
     (name, at)
     for name, scenario in TABLE.items()
-    for at in range(len((*ALWAYS, *scenario.rule.required, *scenario.rule.checks)))
+    for at in range(len((*ALWAYS, *scenario.rule.required, *scenario.rule.checks, *LAST)))
 ]
 
 
@@ -351,9 +354,10 @@ RULED = [
 def test_every_check_is_needed(scenario: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without it, at least one run would get another verdict or another first reason."""
     rule = TABLE[scenario].rule
-    left = (*ALWAYS, *rule.required, *rule.checks)[at]
+    left = (*ALWAYS, *rule.required, *rule.checks, *LAST)[at]
     verdicts = whole_verdicts(scenario)
     monkeypatch.setattr(judge_module, "ALWAYS", tuple(it for it in ALWAYS if it != left))
+    monkeypatch.setattr(judge_module, "LAST", tuple(it for it in LAST if it != left))
     less = without(rule, left)
     assert any(first_reason(evidence, less) != whole for evidence, whole in verdicts)
 
@@ -463,6 +467,12 @@ def test_a_starved_guest_is_excused_for_being_slow_only(outcome: Outcome, starve
     assert verdict.is_starved == (verdict.outcome is Outcome.INCONCLUSIVE)
 
 
+def test_the_worker_is_the_one_that_was_held_when_the_window_began() -> None:
+    """Seen beside a pool: the probe named another cache's worker before the agent had it in its list of tasks."""
+    verdict = verdict_of(HELD, "another worker is held as well")
+    assert (verdict.outcome, verdict.figures["worker"]["pid"]) == (Outcome.PROGRESS, WORKER_PID)
+
+
 def test_the_bound_is_that_of_the_run() -> None:
     evidence = evidence_of(HELD, "thread 1 waits too long once")
     for bound_ms, outcome in ((749, Outcome.SLOW), (750, Outcome.PROGRESS)):
@@ -477,7 +487,7 @@ FATAL = {"bug", "kasan", "lockdep", "oops", "oops-gpf", "panic", "soft-lockup", 
 
 @pytest.mark.parametrize("log", sorted((DATA / "kernlog").glob("*.log")), ids=lambda path: path.stem)
 def test_recorded_kernel_logs(log: Path) -> None:
-    verdict = judge(replace(evidence_of(HELD), console=log.read_text()))
+    verdict = judge(replace(evidence_of(HELD), console=CONSOLE + log.read_text().replace("Linux version", "Linux")))
     if log.stem in FATAL:
         assert verdict.outcome is Outcome.CRASHED
         assert re.match(r"[A-Z]+: .+ \(console\.log line \d+\)$", verdict.reasons[0].text)

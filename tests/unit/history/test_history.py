@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import tarfile
@@ -20,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, func, insert, select
 
-from splvm.campaign.keep import read_run
+from splvm.campaign.keep import keep_result, read_run
 from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.history.cell import Cell
@@ -95,6 +97,38 @@ def test_the_same_run_is_there_once(tmp_path: Path, recorded: dict[str, Any]) ->
         assert history.add([row(recorded, facts=cut_off)]) == 1
         assert history.add([row(recorded, facts=cut_off)]) == 0
         assert len(history.runs()) == 2
+
+
+def test_a_damaged_copy_is_not_the_run(tmp_path: Path, recorded: dict[str, Any]) -> None:
+    """Whatever of it was changed, the original is new after it, and the copy after that is known."""
+    original = tmp_path / "runs" / "stalled"
+    facts = json.loads((original / "run.json").read_text())
+    damaged = {
+        "run.json": json.dumps({**facts, "expected": ["PROGRESS"]}),
+        "console.log": "nothing happened\n",
+        "samples.jsonl": "",
+    }
+    with History(tmp_path / "history.sqlite") as history:
+        for name, text in damaged.items():
+            copy = shutil.copytree(original, tmp_path / "copies" / name)
+            (copy / name).write_text(text)
+            assert history.add([read_run(copy)]) == 1
+            assert history.add([read_run(copy), keep_result(copy, recorded["verdict"])]) == 0
+        assert history.add([read_run(original)]) == 1
+        assert history.add([keep_result(original, recorded["verdict"])]) == 0
+        assert {run.verdict for run in history.runs()} == {"STALLED", "INCONCLUSIVE"}
+
+
+def test_a_matrix_is_known_until_its_end(tmp_path: Path) -> None:
+    with History(tmp_path / "history.sqlite") as history:
+        assert history.last_batch() == "" and history.batch("night") is None
+        history.keep_batch("night", 4, ended=False)
+        assert history.last_batch() == "night", "before it has a run"
+        begun = history.batch("night")
+        history.keep_batch("night", 4, ended=True)
+        ended = history.batch("night")
+    assert begun is not None and (begun.planned, begun.ended) == (4, False)
+    assert ended is not None and (ended.planned, ended.ended, ended.started) == (4, True, begun.started)
 
 
 def test_a_fingerprint_is_of_the_trouble_and_not_of_the_day(data: Path, recorded: dict[str, Any]) -> None:

@@ -19,8 +19,8 @@ from splvm.cli import app
 from splvm.errors import UsageError
 from splvm.history.database import History
 from splvm.history.knownissues import KnownIssue, find_known, read_known
-from splvm.history.outputs import Told, tell, to_json, to_junit, to_ktap
-from splvm.history.schema import TROUBLE, Figure, RunRow
+from splvm.history.outputs import Gap, Told, find_gap, tell, to_json, to_junit, to_ktap
+from splvm.history.schema import TROUBLE, Batch, Figure, RunRow
 from splvm.record.cellfacts import PACKAGED
 
 TODAY = date(2026, 6, 1)
@@ -213,6 +213,31 @@ def test_json_is_as_its_schema_says(project: Path) -> None:
         jsonschema.validate(whole, schema)
 
 
+GAP = Gap("20260101T000000-abc", 9, 6)
+SAID = "the matrix 20260101T000000-abc has not come to its end: 9 runs planned, 6 in the history"
+
+
+def test_a_matrix_that_was_interrupted_is_not_exported_as_whole(project: Path, tmp_path: Path) -> None:
+    """Also if all that was run is good, or nothing was."""
+    for runs, errors in (([a_run(1), a_run(2)], 0), ([], 0), (night(), 2)):
+        all_told = tell(runs, [], TODAY)
+        results = list(check_ktap(to_ktap(all_told, GAP).splitlines()))
+        suites = len({run.scenario for run in runs})
+        assert to_ktap(all_told, GAP).splitlines()[1] == f"1..{suites + 1}"
+        last = [f"# {SAID}", f"not ok {suites + 1} matrix # ERROR INTERRUPTED"]
+        assert to_ktap(all_told, GAP).splitlines()[-2:] == last
+        assert len(results) >= len(runs)
+        xml = read_junit(to_junit(all_told, "/x", GAP), tmp_path / "x.xml")
+        assert (xml.tests, xml.errors) == (len(runs) + 1, errors + 1)
+        whole = json.loads(json.dumps(to_json(all_told, GAP)))
+        jsonschema.validate(whole, json.loads((project / "docs" / "runs.schema.json").read_text()))
+        assert whole["interrupted"] == {"batch": GAP.batch, "planned": 9, "there": 6}
+    at = datetime(2026, 1, 1)
+    assert find_gap(None, 3) is None
+    assert find_gap(Batch(id="x", started=at, planned=4, ended=True), 4) is None
+    assert find_gap(Batch(id="x", started=at, planned=4, ended=False), 4) == Gap("x", 4, 4)
+
+
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     names = ("reason", "release", "kernel", "variant", "loads", "scenario", "command", "spl_version")
     runs = [a_run(1, verdict="STALLED", **dict.fromkeys(names, HOSTILE)), a_run(2)]
@@ -289,6 +314,24 @@ def test_the_last_matrix_is_exported(history: str, tmp_path: Path) -> None:
     assert CliRunner().invoke(app, argv).exit_code == 0
     xml = junitparser.JUnitXml.fromfile(str(out))
     assert (xml.tests, xml.skipped) == (6, 1)
+
+
+def test_the_last_matrix_that_was_interrupted_is_told(history: str) -> None:
+    """The export and the judgement both say so, until it has come to its end."""
+    with History(history) as opened:
+        opened.keep_batch("later", 2, ended=False)
+    export = ["history", "export", "--history", history, "--format", "ktap"]
+    judgement = ["history", "judge", "--history", history]
+    assert "not ok 2 matrix # ERROR INTERRUPTED" in CliRunner().invoke(app, export).stdout
+    judged = CliRunner().invoke(app, [*judgement, "--json"])
+    assert judged.exit_code == 1
+    assert [each["kind"] for each in json.loads(judged.stdout)["remarks"] if each["cell"] == "matrix later"] == [
+        "interrupted"
+    ]
+    with History(history) as opened:
+        opened.keep_batch("later", 2, ended=True)
+    assert "INTERRUPTED" not in CliRunner().invoke(app, export).stdout
+    assert "interrupted" not in CliRunner().invoke(app, [*judgement, "--json"]).stdout
 
 
 def test_a_matrix_that_is_not_there(history: str) -> None:

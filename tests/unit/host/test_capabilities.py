@@ -40,7 +40,7 @@ def checks(report: HostReport) -> dict[str, Check]:
 def test_report_names_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPLVM_MIRROR", "http://a.example/debian")
     found = checks(inspect_host(tmp_path / "not" / "there" / "yet"))
-    names = "machine python programs builds qemu kvm mirror disk memory load"
+    names = "machine python programs builds qemu kvm mirror disk store memory load"
     assert " ".join(found) == names
     assert found["mirror"] == Check("mirror", True, "http://a.example/debian")
     assert (found["python"].ok, found["memory"].detail.endswith("MiB available")) == (True, True)

@@ -17,6 +17,7 @@ from splvm.deadline import Deadline
 from splvm.errors import BuildError, DeadlineExceeded, SetupError
 from splvm.host import process
 from splvm.host.process import TAIL_LINES, as_root_args, find_program, run, start_process, wait_until_exited
+from splvm.host.store import keep_room
 
 ROOT = PROJECT
 
@@ -155,6 +156,26 @@ def test_deadline_kills_the_whole_group(tmp_path: Path) -> None:
 def test_deadline_holds_for_a_process_that_never_falls_silent() -> None:
     with pytest.raises(DeadlineExceeded):
         run(["sh", "-c", "exec timeout 20 yes >&2"], deadline=Deadline(0.3), what="x")
+
+
+@pytest.mark.parametrize("script", ["exec sleep 1000", "exec timeout 100 yes >&2"])
+def test_a_guard_ends_a_command(script: str) -> None:
+    calls: list[int] = []
+
+    def guard() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise SetupError("the disk is full")
+
+    with pytest.raises(SetupError, match="the disk is full"):
+        run(["sh", "-c", script], deadline=Deadline(60), what="x", guard=guard)
+
+
+def test_a_disk_without_room_is_no_place_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_room(tmp_path, "x")()
+    monkeypatch.setattr("splvm.host.store._LEAST_ROOM_BYTES", 1 << 80)
+    with pytest.raises(SetupError, match=r"x: the disk is full .* MiB free"):
+        keep_room(tmp_path, "x")()
 
 
 def test_leftovers_do_not_delay_and_are_killed() -> None:

@@ -18,7 +18,7 @@ from splvm.errors import EvidenceError, SetupError
 from splvm.evidence.formats.stream import Frame, What
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.names import EVIDENCE_FILES, SCHEMA_VERSION
-from splvm.record.reader import read_evidence
+from splvm.record.reader import find_digests, read_evidence, read_records
 from splvm.record.writer import RunDirectory
 from splvm.scenarios.judged import judge_evidence as judge
 
@@ -313,7 +313,7 @@ def test_a_directory_in_place_of_a_file(directory: Path, name: str) -> None:
     (directory / name).mkdir()
     verdict = judged(directory)
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert verdict.reasons[0].text == f"the record is damaged: {name}: missing"
+    assert verdict.reasons[0].text == f"the record is damaged: {name}: a directory, so it was not read"
 
 
 @pytest.mark.parametrize("name", EVIDENCE_FILES)
@@ -353,11 +353,9 @@ def test_the_facts_cut_short(directory: Path) -> None:
 
 CHANGES: tuple[tuple[str, Any], ...] = (
     ("parameters", {"latency_bound_ms": 60_000}),
-    ("parameters", None),
     ("scenario", NOMINAL),
     ("outcome", {"kind": "ended", "detail": "all is well"}),
     ("kernel", {"id": "debian-13"}),
-    ("seal", None),
     ("seal", "0" * 64),
     ("more", 1),
 )
@@ -373,12 +371,9 @@ def test_facts_that_were_changed(directory: Path, key: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["outcome", "evidence"])
-@pytest.mark.parametrize("value", ["gone", None, [], "ended"])
-def test_facts_without_an_end(directory: Path, key: str, value: Any) -> None:
+def test_facts_without_an_end(directory: Path, key: str) -> None:
     facts = json.loads((directory / "run.json").read_text())
-    facts[key] = value
-    if value == "gone":
-        del facts[key]
+    del facts[key]
     (directory / "run.json").write_text(json.dumps(facts))
     verdict = judged(directory)
     assert verdict.outcome is Outcome.INCONCLUSIVE
@@ -421,7 +416,7 @@ def test_a_file(tmp_path: Path) -> None:
 def test_a_record_that_cannot_be_read(directory: Path) -> None:
     (directory / "run.json").unlink()
     (directory / "run.json").symlink_to("run.json")
-    with pytest.raises(EvidenceError, match=r"run cannot be read: .*symbolic links"):
+    with pytest.raises(EvidenceError, match=r"run\.json is a symbolic link, so it was not read"):
         read_evidence(directory)
 
 
@@ -453,3 +448,24 @@ def test_a_record_of_another_version(directory: Path, version: object) -> None:
         EvidenceError, match=rf"has schema version {version!r}, this program reads 1\nhint: judge it with"
     ):
         read_evidence(directory)
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}\n" * 500_001, b'{"a":"' + b"x" * (8 << 20) + b'"}\n'], ids=["records", "a line"]
+)
+def test_more_than_any_run_records(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "samples.jsonl").write_bytes(content)
+    with pytest.raises(EvidenceError, match="larger than any record of a run"):
+        read_records(tmp_path / "samples.jsonl")
+
+
+def test_a_large_dump_is_known_by_its_size(small: Path, tmp_path: Path) -> None:
+    """Nothing rests on it, and hashing gigabytes takes longer than judging all the rest."""
+    path = shutil.copytree(small, tmp_path / "run")
+    with (path / "memory.kdump").open("wb") as file:
+        file.truncate(3 << 30)
+    facts = json.loads((path / "run.json").read_text())
+    recorded = {**facts["evidence"], "memory.kdump": {"bytes": 3 << 30, "sha256": "of something"}}
+    assert find_digests(path, recorded) == recorded
+    recorded["memory.kdump"]["bytes"] += 1
+    assert find_digests(path, recorded)["memory.kdump"] == {"bytes": 3 << 30, "sha256": None}

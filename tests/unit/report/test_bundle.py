@@ -471,8 +471,8 @@ def test_members(recorded: Path, tmp_path: Path) -> None:
     assert start <= infos[0].mtime < start + 60
 
 
-@pytest.mark.parametrize("started", [None, 7, "", "soon", "1960-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00"])
-def test_a_run_of_which_nobody_knows_when_it_was(tmp_path: Path, started: object) -> None:
+@pytest.mark.parametrize("started", ["", "soon", "1960-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00"])
+def test_a_run_of_which_nobody_knows_when_it_was(tmp_path: Path, started: str) -> None:
     path = record_run(tmp_path / "run", simulate(NOMINAL), {"started": started})
     with tarfile.open(pack(path).archive) as archive:
         assert {info.mtime for info in archive} == {0}
@@ -534,7 +534,7 @@ def test_nothing_from_elsewhere_is_packed(directory: Path, tmp_path: Path) -> No
 def test_run_json_from_elsewhere_is_no_run(directory: Path, tmp_path: Path) -> None:
     (directory / "run.json").rename(tmp_path / "other.json")
     (directory / "run.json").symlink_to(tmp_path / "other.json")
-    with pytest.raises(EvidenceError, match=r"run\.json is not a regular file"):
+    with pytest.raises(EvidenceError, match=r"run\.json is a symbolic link"):
         pack(directory)
     assert beside(directory) == {"other.json"}
 
@@ -545,7 +545,7 @@ def test_a_pipe_is_left_out(directory: Path) -> None:
     os.mkfifo(directory / "harness.log")
     bundle = pack(directory)
     assert not {"pipe", "harness.log"} & set(members(bundle))
-    assert "- `pipe`: not a regular file" in bundle.issue.read_text()
+    assert "- `pipe`: a FIFO" in bundle.issue.read_text()
 
 
 def test_names_that_are_hostile(directory: Path) -> None:

@@ -23,6 +23,7 @@ from splvm.evidence.timeline import Evidence, Sample, Timeline
 from splvm.history.database import History
 from splvm.history.judgement import RemarkKind
 from splvm.history.knownissues import KnownIssue
+from splvm.history.rows import identity
 from splvm.history.schema import TROUBLE, Figure, RunRow
 from splvm.record.reader import read_evidence
 from splvm.site import artefacts, place, plots
@@ -493,6 +494,17 @@ def test_the_cycle_of_a_recorded_run_is_on_its_page(pages: dict[str, Page]) -> N
 # Room.
 
 
+def test_a_forged_verdict_is_not_copied(runs: list[RunRow], tmp_path: Path) -> None:
+    run = next(run for run in runs if run.verdict == "STALLED")
+    directory = shutil.copytree(run.directory, tmp_path / "run")
+    (directory / "verdict.json").write_text('{"verdict": "PROGRESS"}')
+    row = {column.key: getattr(run, column.key) for column in RunRow.__table__.columns}
+    write([RunRow(**{**row, "directory": str(directory)}, figures=[])], tmp_path / "site")
+    (copy,) = (tmp_path / "site").rglob("verdict.json*")
+    text = gzip.decompress(copy.read_bytes()) if copy.suffix == ".gz" else copy.read_bytes()
+    assert json.loads(text)["verdict"] == "STALLED"
+
+
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -502,11 +514,11 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with (run / "console.log").open("wb") as file:
         file.truncate(artefacts.MOST_BYTES + 1)
     (run / "harness.log").symlink_to("/etc/passwd")
-    copies = copy_files(run, tmp_path / "out", Budget(limit=1000, spent=0, pages=0))
+    copies = copy_files(run, tmp_path / "out", Budget(limit=1000, spent=0, pages=0), {})
     assert [name for name, _ in copies.there] == ["run.json", "samples.jsonl.gz"]
     assert copies.left_out == (str(run / "verdict.json"), str(run / "console.log"))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.json", "samples.jsonl.gz"}
-    assert copy_files(run, tmp_path / "none", Budget(limit=1000, spent=999, pages=1)).there == ()
+    assert copy_files(run, tmp_path / "none", Budget(limit=1000, spent=999, pages=1), {}).there == ()
     assert not (tmp_path / "none").exists()
 
 
@@ -518,15 +530,18 @@ def test_a_site_of_a_hundred_large_runs_is_small_enough(runs: list[RunRow], tmp_
     noise = "\n".join(f"{number * 7919 % 1_000_003:x}" * 8 for number in range(40_000))
     evidence = replace(read_evidence(directory), console=noise)
     (directory / "console.log").write_text(noise)
-    many = [a_run(number, "STALLED", directory=str(directory)) for number in range(100)]
+    # Runs that were cut off: they are known by what run.json says.
+    facts = {key: value for key, value in evidence.facts.items() if key != "seal"}
+    told = [{**facts, "number": number} for number in range(100)]
+    many = [a_run(number, "STALLED", id=identity(each), directory=str(directory)) for number, each in enumerate(told)]
 
-    ids = iter(sorted(many, key=lambda run: run.started, reverse=True))
+    newest = iter(told[::-1])
     with History(":memory:") as history:
         history.add(many)
         built = write_site(
             history,
             tmp_path / "site",
-            lambda path: replace(evidence, facts={**evidence.facts, "seal": next(ids).id}),
+            lambda path: replace(evidence, facts=next(newest)),
         )
     assert 15e6 < built.bytes < 20e6
     assert "Left out, as this site would grow too large" in "".join(

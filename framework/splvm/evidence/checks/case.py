@@ -11,7 +11,7 @@ from typing import Any
 
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.slab import CacheRow
-from splvm.evidence.timeline import Evidence, Sample, Timeline, between, cache_rows
+from splvm.evidence.timeline import Evidence, Sample, Timeline, between, cache_rows, hold_of
 from splvm.evidence.verdict import Outcome, Reason
 
 # Name of the probe's cache in the slab file.
@@ -74,14 +74,9 @@ Check = Callable[[Case], Iterator[Complaint]]
 
 
 def held_worker(case: Case) -> int | None:
-    """The worker that was held when the window began, or else the first one in it, or the last one before.
-
-    SPL may make another worker meanwhile, for another cache, which is then held as well.
-    """
-    start, end = case.window
-    held = [s for s in case.timeline.probe if s.value.hold.held and s.start_ns <= end]
-    within = [s.value.hold.pid for s in held if s.start_ns >= start]
-    return within[0] if within else held[-1].value.hold.pid if held else None
+    """The number of the worker that was held when the window began; see `hold_of`."""
+    hold = hold_of(case.timeline, *case.window)
+    return hold.pid if hold else None
 
 
 def caught_thread(case: Case) -> int | None:

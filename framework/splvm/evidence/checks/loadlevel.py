@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from splvm.errors import EvidenceError
-from splvm.evidence.checks.case import HOLE_NS, Case, Complaint, seconds, seqs, unless_starved
+from splvm.evidence.checks.case import HOLE_NS, Case, Check, Complaint, seconds, seqs, unless_starved
 from splvm.evidence.checks.starvation import excuse_standstill
 from splvm.evidence.checks.zpool import because_txgs, check_txgs
 from splvm.evidence.formats.loadstatus import LoadLevel, LoadStatus
@@ -36,8 +36,25 @@ def wanted(facts: Mapping[str, Any]) -> list[str]:
     return [str(load["name"]) for load in loads]
 
 
+def check_loaded(*names: str) -> Check:
+    """The loads that belong to a scenario are among those of the run: without them it shows nothing."""
+
+    def check(case: Case) -> Iterator[Complaint]:
+        missing = [name for name in names if name not in wanted(case.evidence.facts)]
+        if missing:
+            yield Complaint(Outcome.INCONCLUSIVE, Reason(f"run.json does not name the load {', '.join(missing)}"))
+
+    return check
+
+
+def check_any_load(case: Case) -> Iterator[Complaint]:
+    """There was a load: where nothing else is judged, a run without one shows nothing."""
+    if not wanted(case.evidence.facts):
+        yield Complaint(Outcome.INCONCLUSIVE, Reason("run.json names no load"))
+
+
 def check_pool(case: Case) -> Iterator[Complaint]:
-    """A run of this kind without the load on a pool shows nothing of a pool."""
+    """A run of this kind without the load on a pool shows nothing of a pool. Rules of before `loaded` ask for it."""
     if not on_pool(wanted(case.evidence.facts)):
         yield Complaint(Outcome.INCONCLUSIVE, Reason("run.json names no load on a pool"))
 
@@ -121,10 +138,13 @@ def _check_workers(name: str, last: tuple[Sample[LoadStatus], LoadLevel]) -> Ite
 
 def _check_work(case: Case, name: str, levels: _Levels) -> Iterator[Complaint]:
     start, end = case.window
+    kind = LOADS.get(name)
+    if levels[-1][1].done_kib is None and kind is not None and (kind.progress or kind.pool):
+        reason = f"load {name} does not report what it did"
+        yield Complaint(Outcome.INCONCLUSIVE, Reason(reason, (levels[-1][0].seq,)))
     # Where somebody who should work is gone, that nothing is done says nothing more.
     if levels[-1][1].done_kib is None or not all(worker.alive for worker in levels[-1][1].workers):
         return
-    kind = LOADS.get(name)
     work = kind.progress if kind else None
     outcome = Outcome.STALLED if work else Outcome.INCONCLUSIVE
     did, slice_ns = (work.did, work.stands_ns) if work else ("was done", WORK_NS)

@@ -51,8 +51,15 @@ def check_costs(case: Case) -> Iterator[Complaint]:
     if last is None:
         yield Complaint(Outcome.INCONCLUSIVE, Reason("nobody looked at what frees cost"))
         return
-    timed = {kept.count: kept for kept in last.value.kept}
-    for count in levels(last.value.config.keep):
+    timed, asked = {kept.count: kept for kept in last.value.kept}, levels(last.value.config.keep)
+    if len(asked) < 2 or not timed.keys() <= set(asked):
+        reason = (
+            f"the thread was to keep {last.value.config.keep} objects, and frees were timed with "
+            f"{', '.join(map(str, timed)) or 'none'} kept: two numbers of {', '.join(map(str, asked))} are compared"
+        )
+        yield Complaint(Outcome.INCONCLUSIVE, Reason(reason, (last.seq,)))
+        return
+    for count in asked:
         batches = timed[count].batches if count in timed else 0
         if batches < BATCHES_AT_LEAST:
             reason = (
@@ -61,7 +68,7 @@ def check_costs(case: Case) -> Iterator[Complaint]:
             )
             yield Complaint(Outcome.INCONCLUSIVE, Reason(reason, (last.seq,)))
             return
-    few, many = timed[FIRST], timed[levels(last.value.config.keep)[-1]]
+    few, many = timed[FIRST], timed[asked[-1]]
     if cost_ns(many) > BOUND * max(cost_ns(few), 1):
         # No excuse for a starved guest: these are medians of moments that took turns, and their ratio.
         reason = f"a free costs more the more emergency objects are kept: {told(last.value.kept)}; the bound is "
@@ -72,7 +79,10 @@ def check_kept(case: Case) -> Iterator[Complaint]:
     """At rest the thread has all of them, in emergency objects."""
     if "audit" not in case.marks or "audit-end" not in case.marks:
         return
-    for sample in [s for s in case.probes("audit", "audit-end") if s.value.run.parked][-1:]:
+    resting = [s for s in case.probes("audit", "audit-end") if s.value.run.parked]
+    if not resting:
+        yield Complaint(Outcome.INCONCLUSIVE, Reason("nobody looked at what the thread keeps at rest"))
+    for sample in resting[-1:]:
         config, live = sample.value.config, sample.value.live
         if live.emergency < config.keep:
             reason = f"at rest {live.emergency} emergency objects were held; {config.keep} are asked for"

@@ -37,6 +37,7 @@ def prove_stuck(case: Case, pid: int) -> Iterator[Complaint]:
     first = next((t for s in samples for t in s.value if t.pid == pid and t.state == "D" and t.frames), None)
     loose = [(s, why) for s in samples if (why := _why_not_stuck(s.value, pid, first))]
     if not loose:
+        yield from _still_growing(case, pid)
         return
     everywhere = len(loose) == len(samples)
     sample, why = loose[0]
@@ -48,6 +49,15 @@ def prove_stuck(case: Case, pid: int) -> Iterator[Complaint]:
             tuple(s.seq for s, _ in loose[:20]),
         ),
     )
+
+
+def _still_growing(case: Case, pid: int) -> Iterator[Complaint]:
+    """SPL grows a cache by one worker at a time, so while one is stuck no growth is done."""
+    told = [(sample, sample.value.growth) for sample in case.probes("window", "window-end")]
+    done = [(sample, growth.done) for sample, growth in told if growth is not None]
+    if done and done[-1][1] > done[0][1]:
+        reason = f"worker {pid} is not stuck: {done[-1][1] - done[0][1]} growths of the cache were done in the window"
+        yield Complaint(Outcome.INCONCLUSIVE, Reason(reason, seqs([sample for sample, _ in done])))
 
 
 def _why_not_stuck(tasks: tuple[Task, ...], pid: int, first: Task | None) -> str | None:

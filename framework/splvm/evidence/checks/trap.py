@@ -99,6 +99,8 @@ def check_commits(case: Case) -> Iterator[Complaint]:
         return
     start, end = case.window
     last = samples[-1]
+    if not last.value.config.commits:
+        yield Complaint(Outcome.INCONCLUSIVE, Reason("the threads' rounds were no transactions", (last.seq,)))
     standing = [s for s in samples if s.value.tx.commits == last.value.tx.commits]
     stood_ns = last.end_ns - standing[0].start_ns
     if stood_ns >= min(THREAD_NS, (end - start) // 2):

@@ -1,0 +1,180 @@
+"""Checks of the record against itself: what its parts say of one thing agrees.
+
+A record is sealed by whoever can write it, so that it is whole does not say that it is true. What is wrong with a
+record says nothing of the module: all complaints are INCONCLUSIVE. Order and number of frames are looked at where
+frames are read (evidence/timeline.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from splvm.evidence.checks.case import Case, Complaint, seconds
+from splvm.evidence.checks.zpool import pool_gave_up
+from splvm.evidence.formats.loadstatus import LoadStatus
+from splvm.evidence.formats.probestatus import ProbeStatus
+from splvm.evidence.formats.stacks import Task
+from splvm.evidence.formats.txgs import Txgs
+from splvm.evidence.timeline import Sample
+from splvm.evidence.verdict import Outcome, Reason
+
+T = TypeVar("T")
+
+# The kernel's first line: linux_banner, init/version-timestamp.c.
+_BANNER = re.compile(r"Linux version (\S{1,200}) \(")
+
+# Counters of the probe that only grow, by tag; those of `thread` begin anew with `start`, with other threads.
+_PROBE: Mapping[str, tuple[str, ...]] = {
+    "hold": ("entries",),
+    "live": ("emergency_max", "emergency_total"),
+    "trap": ("tables", "induced", "sprung", "declined", "entered", "waited", "let_go"),
+    "tx": ("commits", "carried"),
+    "pressure": ("taken", "given", "refused"),
+    "fail": ("marked", "injected", "missed"),
+    "growth": ("begun", "done", "slabs"),
+    "magazine": ("hits", "refills", "grew", "reusable", "reused"),
+}
+_HISTOGRAMS = ("latency", "waited", "woken")
+_THREAD = ("rounds", "allocs", "frees", "emergency", "failures", "corrupt")
+_MEMORY = ("written", "scanned", "scanned_direct", "some_us", "full_us", "oom_kills")
+
+
+def check_consistent(case: Case) -> Iterator[Complaint]:
+    """The record does not contradict itself."""
+    for told in (
+        _console(case),
+        _monitor(case),
+        _clock(case),
+        _fallen(case),
+        _workload(case),
+        _bound(case),
+        _window(case),
+    ):
+        yield from (Complaint(Outcome.INCONCLUSIVE, reason) for reason in told)
+
+
+def _console(case: Case) -> Iterator[Reason]:
+    """The kernel that run.json names is the one that said so on the console."""
+    kernel = case.evidence.facts.get("kernel")
+    release = kernel.get("release") if isinstance(kernel, Mapping) else None
+    said = list(dict.fromkeys(_BANNER.findall(case.evidence.console)))
+    if not isinstance(release, str) or not release:
+        yield Reason("run.json does not say which kernel it was")
+    elif not said:
+        yield Reason(f"console.log: no kernel said which it is; run.json says {release[:200]}")
+    elif said != [release]:
+        yield Reason(f"console.log is of kernel {', '.join(said[:3])}; run.json says {release[:200]}")
+
+
+def _monitor(case: Case) -> Iterator[Reason]:
+    """A guest in which all steps were taken was not found in trouble."""
+    outcome = case.evidence.facts.get("outcome", {})
+    for look in case.timeline.looks if outcome.get("kind") == "ended" else ():
+        if look.condition:
+            yield Reason(f"run.json says that the run ended, and the monitor found the guest {look.condition[:80]}")
+            return
+
+
+def _clock(case: Case) -> Iterator[Reason]:
+    """What the probe says of the time is the time of its reading, and no mark is of later."""
+    for sample in case.timeline.probe:
+        times = [mark.time_ns for mark in sample.value.marks]
+        now_ns = sample.value.now_ns
+        if not sample.start_ns <= now_ns <= sample.end_ns or times != sorted(times) or (times and times[-1] > now_ns):
+            reason = f"the status that was read at {seconds(sample.start_ns)} is of {seconds(now_ns)}"
+            yield Reason(f"{reason}, or its marks are not in order", (sample.seq,))
+            return
+
+
+def _fallen(case: Case) -> Iterator[Reason]:
+    """Counters that fall back; the first one of each source."""
+    timeline = case.timeline
+    loads = [sample for sample in timeline.load if not sample.value.torn]
+    yield from _fall("probe", timeline.probe, _probe_counters)
+    yield from _fall("tasks", timeline.tasks, _switches)
+    yield from _fall("load", loads, _load_counters)
+    yield from _fall("txgs", timeline.txgs, _txg)
+
+
+def _fall(source: str, samples: Sequence[Sample[T]], counters: Callable[[T], Mapping[str, int]]) -> Iterator[Reason]:
+    for before, now in pairwise((sample, counters(sample.value)) for sample in samples):
+        # One that is gone was never there.
+        fallen = next((name for name, count in before[1].items() if now[1].get(name, count) < count), None)
+        if fallen is not None:
+            text = f"{source}: {fallen} fell from {before[1][fallen]} to {now[1][fallen]}"
+            yield Reason(f"{text} at {seconds(now[0].start_ns)}", (before[0].seq, now[0].seq))
+            return
+
+
+def _probe_counters(status: ProbeStatus) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for tag, names in _PROBE.items():
+        values = getattr(status, tag)
+        told = {f"{tag}.{name}": getattr(values, name, None) for name in names}
+        found |= {name: count for name, count in told.items() if count is not None}
+    for name in _HISTOGRAMS:
+        found |= {f"{name} {bucket}": count for bucket, count in getattr(status, name).items()}
+    for thread in status.threads:
+        found |= {f"thread {thread.index}.{name}": getattr(thread, name) for name in _THREAD}
+    return found
+
+
+def _switches(tasks: tuple[Task, ...]) -> dict[str, int]:
+    counts = {(task.pid, name): getattr(task, name) for task in tasks for name in ("voluntary", "nonvoluntary")}
+    return {f"{name} context switches of {pid}": count for (pid, name), count in counts.items()}
+
+
+def _load_counters(status: LoadStatus) -> dict[str, int]:
+    done = {f"done_kib of {load.name}": load.done_kib for load in status.loads if load.done_kib is not None}
+    return {"now_ns": status.now_ns, "cpu_us": status.cpu_us, **done, **{name: status.memory[name] for name in _MEMORY}}
+
+
+def _txg(txgs: Txgs) -> dict[str, int]:
+    # None of those that are listed may be synced.
+    return {"the last txg that was synced": txgs.committed} if txgs.committed else {}
+
+
+def _workload(case: Case) -> Iterator[Reason]:
+    """What the probe was set to stays so, and is what run.json says that it was to be set to."""
+    if "window" in case.marks:
+        since = [sample for sample in case.timeline.probe if sample.start_ns >= case.marks["window"]]
+        other = next((sample for sample in since if sample.value.config != since[0].value.config), None)
+        if other is not None:
+            reason = f"the probe's configuration at {seconds(other.start_ns)} is another than at the beginning of the"
+            yield Reason(f"{reason} window", (since[0].seq, other.seq))
+    workload = _parameters(case).get("workload", {})
+    if not case.timeline.probe or not isinstance(workload, Mapping):
+        return
+    last = case.timeline.probe[-1]
+    config = {field.name: getattr(last.value.config, field.name) for field in fields(last.value.config)}
+    for name in config:
+        if name in workload and workload[name] != config[name]:
+            reason = f"the probe was set to {name}={config[name]}, and run.json says {str(workload[name])[:40]}"
+            yield Reason(reason, (last.seq,))
+
+
+def _bound(case: Case) -> Iterator[Reason]:
+    """The bound on the latency is the run's own."""
+    if "latency_bound_ms" not in _parameters(case):
+        yield Reason("run.json does not say which latency is still progress")
+
+
+def _window(case: Case) -> Iterator[Reason]:
+    """The window lasted as long as it was to, unless the pool stood still, which ends some of them."""
+    if "window" not in case.marks or "window-end" not in case.marks:
+        return
+    start, end = case.window
+    asked_s = _parameters(case).get("window_s")
+    if isinstance(asked_s, bool) or not isinstance(asked_s, int | float) or not 0 < asked_s < 1e9:
+        yield Reason(f"run.json: window_s is {str(asked_s)[:40]}, and not a number of seconds")
+    elif end - start < int(asked_s * 1e9) and not pool_gave_up(case):
+        yield Reason(f"the window lasted {seconds(end - start)}; {asked_s:g} s are asked for")
+
+
+def _parameters(case: Case) -> Mapping[str, Any]:
+    parameters = case.evidence.facts.get("parameters")
+    return parameters if isinstance(parameters, Mapping) else {}

@@ -1,0 +1,175 @@
+"""Records that contradict themselves: each is whole and could be sealed, and none is good."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from simulated import HELD, KINDS, LOADED, NOMINAL, POOL, ZVOL, Knobs, Record, Run, Span, simulate
+from splvm.evidence.verdict import Outcome, Verdict
+from splvm.scenarios.judged import judge_evidence
+
+Change = Callable[[Run], None]
+
+
+def frames(run: Run, source: str) -> list[Record]:
+    return [record for record in run.records if record.get("source") == source]
+
+
+def judge(kind: str, change: Change) -> Verdict:
+    run = copy.deepcopy(simulate(kind))
+    change(run)
+    return judge_evidence(Run(run.facts, run.records, run.console).evidence())
+
+
+def _text(source: str, pattern: str, new: str, at: int = -1) -> Change:
+    """Put `new` for what the pattern finds in one of the texts of a source."""
+
+    def change(run: Run) -> None:
+        told = [it for it in frames(run, source) if it["what"] == "data"][at]
+        text = re.sub(pattern, new, told["text"], count=1, flags=re.MULTILINE)
+        assert text != told["text"]
+        told["text"] = text
+
+    return change
+
+
+def _frame(source: str, at: int, **fields: int) -> Change:
+    """Add to fields of a frame."""
+
+    def change(run: Run) -> None:
+        frame = frames(run, source)[at]
+        frame.update({name: frame[name] + by for name, by in fields.items()})
+
+    return change
+
+
+def _facts(**facts: object) -> Change:
+    return lambda run: run.facts.update(facts)
+
+
+def _later(run: Run) -> None:
+    """A frame after the end, with the next number."""
+    run.records.append({**frames(run, "slab")[-1], "seq": run.records[-1]["seq"] + 1})
+
+
+def _found(run: Run) -> None:
+    look = {"kind": "monitor", "at_s": 9.0, "why": "lost", "condition": "hung", "text": "it hangs", "taken": []}
+    run.records.insert(-1, look)
+
+
+def _swap(run: Run) -> None:
+    """Two readings of the probe change places, and keep their numbers."""
+    one, other = frames(run, "probe")[40:42]
+    for name in ("tick", "start_ns", "end_ns", "text"):
+        one[name], other[name] = other[name], one[name]
+
+
+def _console(text: str) -> Change:
+    def change(run: Run) -> None:
+        object.__setattr__(run, "console", text)
+
+    return change
+
+
+CONTRADICTIONS: Mapping[str, tuple[Change, str]] = {
+    "console is empty": (_console(""), "console.log: no kernel said which it is; run.json says 6.1.0-56"),
+    "console of another kernel": (
+        _console("[    0.000000] Linux version 5.10.0 (builder) #1\n"),
+        "console.log is of kernel 5.10.0; run.json says 6.1.0-56",
+    ),
+    "no kernel in run.json": (_facts(kernel={}), "run.json does not say which kernel it was"),
+    "fewer frames than the agent made": (
+        _text("agent", r"frames=\d+", "frames=7"),
+        "the agent says that it made 7 frames, and its last has number ",
+    ),
+    "a frame after the end": (_later, r"frame \d+ comes after the end of the agent's stream"),
+    "a tick goes back": (_frame("slab", 50, tick=-3), r"frame \d+: slab goes back in time"),
+    "time goes back": (_frame("tasks", 50, start_ns=-200_000_000, end_ns=-200_000_000), r"frame \d+: tasks goes back"),
+    "a reading ended before it began": (_frame("slab", 50, end_ns=-90_000), r"frame \d+: slab goes back in time"),
+    "two readings changed places": (_swap, r"frame \d+: probe goes back in time"),
+    "the probe's own clock": (
+        _text("probe", r"^now_ns \d+", "now_ns 4000000001", 60),
+        r"the status that was read at \d\.\d{3} s is of 4\.000 s, or its marks are not in order",
+    ),
+    "a mark of the future": (_text("probe", r"^mark 0 \d+", "mark 0 9999999999999"), "the status that was read at "),
+    "rounds fall back": (
+        _text("probe", r"\brounds=\d+", "rounds=3"),
+        r"probe: thread 0\.rounds fell from \d+ to 3 ",
+    ),
+    "a histogram falls back": (
+        _text("probe", r"^(latency \d+) \d+", r"\1 0"),
+        r"probe: latency \d+ fell from \d+ to 0 at ",
+    ),
+    "context switches fall back": (
+        _text("tasks", r"(pid=120 .*)voluntary=2", r"\1voluntary=1"),
+        "tasks: voluntary context switches of 120 fell from 2 to 1 at ",
+    ),
+    "the monitor found it hung": (_found, "run.json says that the run ended, and the monitor found the guest hung"),
+    "another workload": (
+        lambda run: run.facts["parameters"].update(workload={"threads": 8}),
+        "the probe was set to threads=2, and run.json says 8",
+    ),
+    "a configuration that changes": (
+        _text("probe", r"reap_rounds=\d", "reap_rounds=7"),
+        r"the probe's configuration at \d\.\d{3} s is another than at the beginning of the window",
+    ),
+    "a window that is too short": (
+        lambda run: run.facts["parameters"].update(window_s=30.0),
+        r"the window lasted [36]\.\d{3} s; 30 s are asked for",
+    ),
+    "no length of the window": (
+        lambda run: run.facts["parameters"].update(window_s="long"),
+        "run.json: window_s is long, and not a number of seconds",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [HELD, NOMINAL])
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_a_contradiction(name: str, kind: str) -> None:
+    change, reason = CONTRADICTIONS[name]
+    verdict = judge(kind, change)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any(re.match(reason, it.text) for it in verdict.reasons), verdict.reasons
+
+
+def test_what_a_load_has_done_does_not_become_less() -> None:
+    verdict = judge(LOADED, _text("load", r"cpu_us=\d+", "cpu_us=1"))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert re.match(r"load: cpu_us fell from \d+ to 1 at ", verdict.reasons[0].text)
+
+
+def test_a_txg_that_was_synced_stays_so() -> None:
+    def change(run: Run) -> None:
+        told = [it for it in frames(run, "txgs") if it["what"] == "data"]
+        told[-1]["text"] = told[0]["text"]
+
+    verdict = judge(POOL, change)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert re.match(r"txgs: the last txg that was synced fell from \d+ to \d+ at ", verdict.reasons[0].text)
+
+
+def test_a_window_that_a_pool_ended_is_short_for_a_reason() -> None:
+    def verdict_of(knobs: Knobs) -> Verdict:
+        run = simulate(ZVOL, knobs)
+        run.facts["parameters"]["window_s"] = 20.0
+        return judge_evidence(run.evidence())
+
+    stalled = verdict_of(Knobs(unsynced=Span("load")))
+    assert stalled.outcome is Outcome.STALLED
+    assert not any("are asked for" in reason.text for _, reason in stalled.also)
+    assert verdict_of(Knobs()).outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bad_verdict_stays_one(kind: str) -> None:
+    """A contradiction takes a good verdict away, and no bad one."""
+    run = simulate(kind, Knobs(console="[    9.0] Kernel panic - not syncing: Fatal exception\n"))
+    object.__setattr__(run, "console", run.console.replace("Linux version", "Some version"))
+    verdict = judge_evidence(run.evidence())
+    assert verdict.outcome is Outcome.CRASHED
+    assert Outcome.INCONCLUSIVE in {outcome for outcome, _ in verdict.also}
