@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from commandline import CommandLine
+
 pytest_plugins = ["pytester"]
 
 # A suite of somebody else's is there, which tests run elsewhere.
@@ -25,6 +27,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def project() -> Path:
     """The top of the checkout."""
     return Path(__file__).resolve().parent
+
+
+@pytest.fixture
+def commandline(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    """`splvm` within this process."""
+    return CommandLine(monkeypatch, capfd)
 
 
 @pytest.fixture(scope="session")

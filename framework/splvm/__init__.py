@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from splvm.paste.explanation import Explanation, explain
     from splvm.scenarios.judged import judge_evidence as judge
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ("Explanation", "__version__", "explain", "judge", "parse_slab")
 
 # Module, and what it is called there.

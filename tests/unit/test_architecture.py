@@ -48,6 +48,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.plainfile": "it may be any file of the host",
     },
     "splvm.ownpath": {},
+    "splvm.extras": {"splvm.errors": "a package that is missing is an error with a hint"},
     "splvm.evidence.formats": {"splvm.errors": "text that cannot be read"},
     "splvm.evidence.verdict": {},
     "splvm.evidence.expectation": {"splvm.evidence.verdict": "a verdict is expected"},
@@ -103,6 +104,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         **BASE,
         **_RECORDED,
         "splvm.host": "drgn runs in a process of its own",
+        "splvm.extras": "drgn need not be installed",
         "splvm.builds": "the kernel's symbols, and what a module was stripped of",
     },
     "splvm.run": {
@@ -159,6 +161,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.scenarios": "by its name",
         "splvm.campaign": "many runs",
         "splvm.__version__": "--version",
+        "splvm.extras": "what a missing package is needed for",
     },
     "splvm.pytest_host": {"splvm.deadline": "commands have one", "splvm.guest": "whose they are"},
     "splvm.pytest_fixtures": {

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from foreign_suite import ASKED, outcomes, run_suite
+from splvm.extras import EXTRAS
 
 # Names that can be imported; -I leaves out the directory that it is run in.
 NAMES = "import json, pkgutil; print(json.dumps([module.name for module in pkgutil.iter_modules()]))"
@@ -78,3 +80,24 @@ def test_a_bare_wheel_says_what_the_host_lacks(wheel: Path, tmp_path: Path) -> N
     done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 3
     assert [line for line in done.stderr.splitlines() if "apt-get install" in line] == [done.stderr.splitlines()[-1]]
+
+
+@pytest.mark.splvm_slow
+def test_a_bare_wheel_is_small_and_reads_what_is_recorded(wheel: Path, data: Path, tmp_path: Path) -> None:
+    """Without extras it has no numpy, no drgn and no plotly; 65 MB of files, .pyc and pip's own not counted."""
+    before = size_of_packages(make_environment(tmp_path / "before"))
+    python = make_environment(tmp_path / "bare", wheel)
+    assert not importable(python) & set(EXTRAS)
+    assert size_of_packages(python) - before < 65_000_000
+    with tarfile.open(data / "runs" / "progress.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    for argv in (("--help",), ("parse-slab", str(data / "slab-pasted.txt")), ("judge", "progress")):
+        command = [python.with_name("splvm"), *argv]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+
+def size_of_packages(python: Path) -> int:
+    """Bytes of the files that packages brought."""
+    top = next((python.parent.parent / "lib").glob("python3*/site-packages"))
+    return sum(path.stat().st_size for path in top.rglob("*") if path.is_file() and path.suffix != ".pyc")

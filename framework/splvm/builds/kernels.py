@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from debian.debian_support import Version
+
 from splvm.builds.root import BuildRoot, build_root
 from splvm.deadline import Deadline
 from splvm.errors import SetupError, UsageError
@@ -140,7 +142,7 @@ def list_releases(apt: PrivateApt, spec: KernelSpec) -> list[tuple[str, str]]:
         images = apt.candidates(f"{prefix}{release}")
         if images and apt.candidates(f"linux-headers-{release}"):
             told.append((release, images[0].version))
-    return sorted(told, key=lambda row: [int(part) for part in re.findall(r"\d+", row[1])])
+    return sorted(told, key=lambda row: Version(row[1]))
 
 
 def fetch_kernel(store: Store, apt: PrivateApt, spec: KernelSpec, deadline: Deadline) -> Kernel:

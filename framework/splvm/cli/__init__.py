@@ -22,6 +22,7 @@ from splvm import __version__
 from splvm.cli import bisect, cluster, explain, guests, history, inventory, matrix, recorded, report, repro, watch
 from splvm.cli.options import show_error, without_empty_directories
 from splvm.errors import HarnessError, UsageError
+from splvm.extras import missing_package
 from splvm.log import LOGGER, setup_logging
 
 
@@ -52,7 +53,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"splvm {__version__}")
+        typer.echo(f"splvm {__version__}{inventory.own_commit()}")
         raise typer.Exit
 
 
@@ -115,6 +116,12 @@ def main() -> NoReturn:
     except HarnessError as error:
         show_error(error)
         sys.exit(error.exit_status)
+    except ImportError as error:
+        lacking = missing_package(error)
+        if lacking is None:
+            raise
+        show_error(lacking)
+        sys.exit(lacking.exit_status)
     except OSError as error:
         # Whoever knows what it means has said so before; this one names a file of the user's, or the disk.
         hint = "is there room?" if error.errno in _DISK else "can it be read and written?"

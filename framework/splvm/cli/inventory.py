@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,8 +10,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from splvm.assets import find_images
 from splvm.builds.kernels import KERNELS, list_releases
 from splvm.builds.resolved import known_kernels
+from splvm.builds.revisions import ask_git
 from splvm.builds.symbols import fetch_symbols
 from splvm.builds.variants import VARIANTS
 from splvm.cli.options import (
@@ -38,6 +41,16 @@ from splvm.report.tables import listing
 from splvm.report.traittable import describe_masks, traits_table
 from splvm.run.prepare import PREPARE_BUDGET_S, Wish, prepare, prepare_kernel
 from splvm.scenarios.table import EXPECTED
+
+
+def own_commit() -> str:
+    """The commit of a checkout of splvm, as ` (1a2b3c4d5e6f, edited)`; empty where splvm is installed or git is not."""
+    checkout = find_images().parent
+    if not (checkout / ".git").exists() or shutil.which("git") is None:
+        return ""
+    commit = ask_git(checkout, "rev-parse", "--short=12", "HEAD").stdout.strip()
+    edited = ask_git(checkout, "diff", "--quiet", "--no-ext-diff", "--no-textconv", "HEAD").exit_code
+    return f" ({commit}{', edited' if edited else ''})" if commit else ""
 
 
 def doctor(as_json: JsonOption = False) -> None:

@@ -20,6 +20,7 @@ from splvm.builds.symbols import kept_symbols
 from splvm.deadline import Deadline
 from splvm.errors import EvidenceError, SetupError
 from splvm.evidence.formats.stacks import UNKNOWN_FUNCTION, TaskStack
+from splvm.extras import lacking
 from splvm.host.process import run
 from splvm.host.store import Store
 from splvm.log import step
@@ -192,6 +193,8 @@ def examine_dump(dump: Path, vmlinux: Path | None, modules: Mapping[str, Path], 
             f"{dump}: a memory dump is read with the kernel's debug symbols, and they have not been fetched",
             hint="`splvm build --symbols` fetches them, some 300 MiB; everything else that was recorded needs none",
         )
+    if find_spec("drgn") is None:
+        raise lacking("drgn")
     if find_spec("drgn") is None:
         raise SetupError(
             f"{dump}: a memory dump is read with drgn, and it is not installed for {sys.executable}",

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
+from debian.deb822 import Packages, PkgRelation, Release
+
 from splvm.errors import SetupError
 
 # Suites whose package lists may be past their date.
@@ -128,7 +130,7 @@ def find_trouble(text: str) -> Trouble:
 
 def parse_release(text: str) -> list[ReleaseFile]:
     """What a Release or InRelease file says of itself; nothing if it has no name or no date."""
-    fields = dict(re.findall(r"(?m)^(Codename|Date|Valid-Until): *(\S.*)$", text))
+    fields = Release(text)
     try:
         date = parsedate_to_datetime(fields["Date"]).astimezone(UTC)
         until = parsedate_to_datetime(fields["Valid-Until"]).astimezone(UTC) if "Valid-Until" in fields else None
@@ -140,8 +142,7 @@ def parse_release(text: str) -> list[ReleaseFile]:
 def parse_candidates(text: str) -> Iterator[PackageVersion]:
     """Versions of packages in the output of ``apt-cache show``, each version once."""
     seen = set()
-    for paragraph in re.split(r"\n\s*\n", text):
-        fields: dict[str, str] = dict(re.findall(r"(?m)^([A-Za-z0-9-]+): *(.*(?:\n[ \t].*)*)", paragraph))
+    for fields in Packages.iter_paragraphs(text, use_apt_pkg=False):
         if "Filename" not in fields or (key := (fields["Package"], fields["Version"])) in seen:
             continue
         seen.add(key)
@@ -163,10 +164,11 @@ def parse_candidates(text: str) -> Iterator[PackageVersion]:
 def parse_depends(text: str) -> list[Dependency]:
     """Dependencies in a Depends field, of alternatives the first."""
     found = []
-    for clause in text.split(","):
-        first = clause.split("|")[0].strip()
-        if match := re.fullmatch(r"([a-z0-9][a-z0-9.+-]*)(?::\w+)?(?: *\(([<>=]+) *([^)]+)\))?", first):
-            found.append(Dependency(match[1], match[2] or "", (match[3] or "").strip()))
+    # The library takes an empty clause for a name.
+    clauses = ", ".join(clause for clause in text.split(",") if clause.strip())
+    for first, *_ in PkgRelation.parse_relations(clauses) if clauses else ():
+        operator, version = first["version"] or ("", "")
+        found.append(Dependency(first["name"], operator, version))
     return found
 
 

@@ -15,8 +15,10 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cmp_to_key, partial
+from functools import partial
 from pathlib import Path
+
+from debian.debian_support import Version
 
 from splvm.deadline import Deadline
 from splvm.errors import SetupError
@@ -170,10 +172,7 @@ class PrivateApt:
             found = list(parse_candidates(self._ask("apt-cache", "show", "--all-versions", package)))
             listed = {candidate.version for candidate in found}
             kept = [candidate for candidate in self._kept(package) if candidate.version not in listed]
-            # apt sorts what is in its lists; the rest is compared with dpkg, a process each, so only if there is any.
-            if kept:
-                found = sorted(found + kept, key=cmp_to_key(_compare_versions), reverse=True)
-            self._known[package] = found
+            self._known[package] = sorted(found + kept, key=lambda each: Version(each.version), reverse=True)
         return list(self._known[package])
 
     def names(self, prefix: str) -> list[str]:
@@ -377,11 +376,3 @@ def _as_json(candidate: PackageVersion) -> dict[str, str | int | bool]:
     """What is kept beside a downloaded package, for the day the lists no longer have it."""
     fields = {name: getattr(candidate, name) for name in PackageVersion.__slots__}
     return {**fields, "filename": "", "indexed": False}
-
-
-def _compare_versions(one: PackageVersion, other: PackageVersion) -> int:
-    for operator, result in (("lt", -1), ("gt", 1)):
-        argv = ["dpkg", "--compare-versions", one.version, operator, other.version]
-        if run(argv, deadline=Deadline(_QUERY_S), what="comparing versions", check=False).exit_code == 0:
-            return result
-    return 0

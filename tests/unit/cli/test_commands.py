@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from commandline import CommandLine
+from places import PROJECT
 from splvm import __version__
 from splvm.builds.kernels import KERNELS
 from splvm.builds.source import BUILT
@@ -43,14 +45,16 @@ def test_help_lists_every_command() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS[:-1])
-def test_help_of_a_command(command: str) -> None:
-    done = splvm(command, "--help")
+def test_help_of_a_command(commandline: CommandLine, command: str) -> None:
+    done = commandline(command, "--help")
     assert done.returncode == 0
-    assert b"Usage:" in done.stdout
+    assert "Usage:" in done.stdout
 
 
 def test_version() -> None:
-    assert splvm("--version").stdout.decode().strip() == f"splvm {__version__}"
+    told = splvm("--version").stdout.decode().strip()
+    assert re.fullmatch(rf"splvm {re.escape(__version__)}( \([0-9a-f]{{12}}(, edited)?\))?", told)
+    assert ("(" in told) == (PROJECT / ".git").exists()
 
 
 @pytest.mark.parametrize(
@@ -86,14 +90,14 @@ def test_version() -> None:
     ],
 )
 def test_unknown_names_are_answered_with_the_valid_ones(
-    tmp_path: Path, args: tuple[str, ...], names: tuple[str, ...]
+    commandline: CommandLine, tmp_path: Path, args: tuple[str, ...], names: tuple[str, ...]
 ) -> None:
     # With a store that is empty: what is wrong is said before anything is fetched or built.
-    done = splvm(*args, cwd=tmp_path, store=tmp_path / "store")
-    assert done.returncode == 2, done.stderr.decode()
+    done = commandline(*args, cwd=tmp_path, store=tmp_path / "store")
+    assert done.returncode == 2, done.stderr
     for name in names:
-        assert name in done.stderr.decode()
-    assert done.stdout == b""
+        assert name in done.stderr
+    assert done.stdout == ""
     assert not list(tmp_path.rglob("run.json"))
     assert not list(tmp_path.glob("store/apt/*/lists/*_Packages"))
 
@@ -214,34 +218,34 @@ def test_the_first_page_is_read_in_two_minutes(project: Path) -> None:
     assert (project / "README.md").stat().st_size <= 7000
 
 
-def test_history_of_recorded_runs(data: Path, tmp_path: Path) -> None:
+def test_history_of_recorded_runs(commandline: CommandLine, data: Path, tmp_path: Path) -> None:
     store, runs = tmp_path / "store", tmp_path / "runs"
     for name in ("stalled", "progress"):
         with tarfile.open(data / "runs" / f"{name}.tar.xz") as archive:
             archive.extractall(runs, filter="data")
-    assert b"2 added, 0 there already" in splvm("history", "import", str(runs), store=store).stdout
+    assert "2 added, 0 there already" in commandline("history", "import", str(runs), store=store).stdout
     (runs / "broken").mkdir()
     (runs / "broken" / "run.json").write_text("{")
-    again = splvm("history", "import", str(runs), "--json", store=store)
+    again = commandline("history", "import", str(runs), "--json", store=store)
     said = json.loads(again.stdout)
     assert (again.returncode, said["added"], said["known"]) == (1, 0, 2)
     assert [Path(each["directory"]).name for each in said["damaged"]] == ["broken"]
-    cells = json.loads(splvm("history", "list", "--json", store=store).stdout)["cells"]
+    cells = json.loads(commandline("history", "list", "--json", store=store).stdout)["cells"]
     assert {cell["verdict"] for cell in cells} == {"STALLED", "PROGRESS"}
     # Their window is not the scenario's own, so they are no runs of the nightly cell.
     cell, short = "held-worker,debian-12,no-emergency", ("--parameter", "window=2")
     assert (
-        b"held-worker debian-12 no-emergency: the history has no run"
-        in splvm("history", "show", cell, store=store).stderr
+        "held-worker debian-12 no-emergency: the history has no run"
+        in commandline("history", "show", cell, store=store).stderr
     )
-    (run,) = json.loads(splvm("history", "show", cell, *short, "--json", store=store).stdout)["runs"]
+    (run,) = json.loads(commandline("history", "show", cell, *short, "--json", store=store).stdout)["runs"]
     assert run["verdict"] == "STALLED" and run["duration_s"] > 1 and len(run["fingerprint"]) == 12
-    shown = splvm("history", "show", cell, *short, "--figure", "longest_gap_ms", store=store).stdout.decode()
+    shown = commandline("history", "show", cell, *short, "--figure", "longest_gap_ms", store=store).stdout
     assert "2387.2" in shown and run["fingerprint"] in shown
-    judged = splvm("history", "judge", "--json", store=store)
+    judged = commandline("history", "judge", "--json", store=store)
     assert judged.returncode == 0, "a single bad run is no regression, and it was expected"
     assert {remark["kind"] for remark in json.loads(judged.stdout)["remarks"]} <= {"new fingerprint"}
-    assert splvm("history", "show", "a,b,c", store=store).returncode == 1
-    assert splvm("history", "show", "a,b", store=store).returncode == 2
-    assert splvm("history", "show", "a,b,c", "--parameter", "window", store=store).returncode == 2
-    assert splvm("history", "import", str(tmp_path / "none"), store=store).returncode == 1
+    assert commandline("history", "show", "a,b,c", store=store).returncode == 1
+    assert commandline("history", "show", "a,", store=store).returncode == 2
+    assert commandline("history", "show", "a,b,c", "--parameter", "window", store=store).returncode == 2
+    assert commandline("history", "import", str(tmp_path / "none"), store=store).returncode == 1

@@ -145,7 +145,7 @@ def test_without_symbols(files: tuple[Path, Path]) -> None:
 
 def test_without_drgn(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(postmortem, "find_spec", lambda name: None)
-    with pytest.raises(SetupError, match="drgn, and it is not installed"):
+    with pytest.raises(SetupError, match="needs the extra `dump`"):
         examine_dump(*files, {}, Deadline(30))
 
 

@@ -116,6 +116,7 @@ def test_a_scenario_that_is_composed_takes_three_files(copy: Path) -> None:
     assert "| held-longer | " in (copy / "docs/reference.md").read_text()
 
 
+@pytest.mark.splvm_slow
 def test_a_variant_takes_three_files(copy: Path) -> None:
     before = dict(files(copy))
     asked = python(copy, "-c", "from splvm.scenarios.table import *; print(*{name for name, _ in EXPECTED})")

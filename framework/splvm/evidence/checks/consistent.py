@@ -23,6 +23,8 @@ from splvm.evidence.timeline import Sample
 from splvm.evidence.verdict import Outcome, Reason
 
 T = TypeVar("T")
+# A counter's name in parts, which are put together only where it is told: there are hundreds in each reading.
+_Name = tuple[str | int, ...]
 
 # The kernel's first line: linux_banner, init/version-timestamp.c.
 _BANNER = re.compile(r"Linux version (\S{1,200}) \(")
@@ -38,6 +40,7 @@ _PROBE: Mapping[str, tuple[str, ...]] = {
     "growth": ("begun", "done", "slabs"),
     "magazine": ("hits", "refills", "grew", "reusable", "reused"),
 }
+_PROBE_NAMES = tuple((tag, ".", name) for tag, names in _PROBE.items() for name in names)
 _HISTOGRAMS = ("latency", "waited", "woken")
 _THREAD = ("rounds", "allocs", "frees", "emergency", "failures", "corrupt")
 _MEMORY = ("written", "scanned", "scanned_direct", "some_us", "full_us", "oom_kills")
@@ -100,42 +103,43 @@ def _fallen(case: Case) -> Iterator[Reason]:
     yield from _fall("txgs", timeline.txgs, _txg)
 
 
-def _fall(source: str, samples: Sequence[Sample[T]], counters: Callable[[T], Mapping[str, int]]) -> Iterator[Reason]:
+def _fall(source: str, samples: Sequence[Sample[T]], counters: Callable[[T], Mapping[_Name, int]]) -> Iterator[Reason]:
     for before, now in pairwise((sample, counters(sample.value)) for sample in samples):
         # One that is gone was never there.
         fallen = next((name for name, count in before[1].items() if now[1].get(name, count) < count), None)
         if fallen is not None:
-            text = f"{source}: {fallen} fell from {before[1][fallen]} to {now[1][fallen]}"
+            text = f"{source}: {''.join(map(str, fallen))} fell from {before[1][fallen]} to {now[1][fallen]}"
             yield Reason(f"{text} at {seconds(now[0].start_ns)}", (before[0].seq, now[0].seq))
             return
 
 
-def _probe_counters(status: ProbeStatus) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for tag, names in _PROBE.items():
-        values = getattr(status, tag)
-        told = {f"{tag}.{name}": getattr(values, name, None) for name in names}
-        found |= {name: count for name, count in told.items() if count is not None}
-    for name in _HISTOGRAMS:
-        found |= {f"{name} {bucket}": count for bucket, count in getattr(status, name).items()}
+def _probe_counters(status: ProbeStatus) -> dict[_Name, int]:
+    told = ((name, getattr(getattr(status, name[0]), name[2], None)) for name in _PROBE_NAMES)
+    found: dict[_Name, int] = {name: count for name, count in told if count is not None}
+    for tag in _HISTOGRAMS:
+        found |= {(tag, " ", bucket): count for bucket, count in getattr(status, tag).items()}
     for thread in status.threads:
-        found |= {f"thread {thread.index}.{name}": getattr(thread, name) for name in _THREAD}
+        found |= {("thread ", thread.index, ".", name): getattr(thread, name) for name in _THREAD}
     return found
 
 
-def _switches(tasks: tuple[Task, ...]) -> dict[str, int]:
-    counts = {(task.pid, name): getattr(task, name) for task in tasks for name in ("voluntary", "nonvoluntary")}
-    return {f"{name} context switches of {pid}": count for (pid, name), count in counts.items()}
+def _switches(tasks: tuple[Task, ...]) -> dict[_Name, int]:
+    return {
+        (name, " context switches of ", task.pid): getattr(task, name)
+        for task in tasks
+        for name in ("voluntary", "nonvoluntary")
+    }
 
 
-def _load_counters(status: LoadStatus) -> dict[str, int]:
-    done = {f"done_kib of {load.name}": load.done_kib for load in status.loads if load.done_kib is not None}
-    return {"now_ns": status.now_ns, "cpu_us": status.cpu_us, **done, **{name: status.memory[name] for name in _MEMORY}}
+def _load_counters(status: LoadStatus) -> dict[_Name, int]:
+    found: dict[_Name, int] = {("now_ns",): status.now_ns, ("cpu_us",): status.cpu_us}
+    found |= {("done_kib of ", load.name): load.done_kib for load in status.loads if load.done_kib is not None}
+    return found | {(name,): status.memory[name] for name in _MEMORY}
 
 
-def _txg(txgs: Txgs) -> dict[str, int]:
+def _txg(txgs: Txgs) -> dict[_Name, int]:
     # None of those that are listed may be synced.
-    return {"the last txg that was synced": txgs.committed} if txgs.committed else {}
+    return {("the last txg that was synced",): txgs.committed} if txgs.committed else {}
 
 
 def _workload(case: Case) -> Iterator[Reason]:
