@@ -187,6 +187,14 @@ def test_without_namespaces_it_goes_on_as_root_and_says_so_once(
     ]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="as root")
+def test_as_root_without_namespaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confine, "find_trouble", lambda: "not permitted")
+    script = "touch made; sed -n 's/^CapEff:.//p' /proc/self/status; ls /root /home 2>&1 || echo nothing"
+    said = inside(Place(None, work(tmp_path)), script).splitlines()
+    assert (said[0], said[-1], (tmp_path / "work" / "made").stat().st_uid) == ("0" * 16, "nothing", 0)
+
+
 @pytest.mark.parametrize(("uid", "user"), [(0, FIRST_ID), (1000, None)])
 def test_no_code_runs_as_root_where_there_are_namespaces(
     uid: int, user: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
