@@ -34,12 +34,14 @@ _OUTPUT_BYTES = 4 * 1024 * 1024
 
 # How often a command is tried to be started. A channel that has none yet is closed by dropbear if a command of another
 # channel ends just then (sesscheckclose() takes one without a process for one whose process has ended; channelio() asks
-# after each SIGCHLD). The guest has not agreed to run it, so it is not run twice.
+# after each SIGCHLD). If the command is asked for on a channel that dropbear has just closed, dropbear ends the whole
+# connection (getchannel(): "Unknown channel"), and a new one is made. The guest has not agreed to run the command in
+# either case, so it is not run twice.
 _STARTS = 4
 
 
 class _Unstarted(Exception):
-    """A channel was closed, and the connection was not."""
+    """A command was not started, and may be asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,11 @@ class CommandResult:
 class Ssh:
     """An authenticated connection to one guest."""
 
-    def __init__(self, transport: paramiko.Transport, port: int) -> None:
-        self._transport = transport
+    def __init__(self, port: int, keys: SshKeys, deadline: Deadline) -> None:
+        """:raises GuestLostError: when the guest refuses, or is not the one that was started."""
         self.port = port
+        self._keys = keys
+        self._transport = _connect(port, keys, deadline)
 
     def close(self) -> None:
         """Close the connection, before the block that made it does."""
@@ -88,7 +92,8 @@ class Ssh:
             raise GuestLostError(f"SSH: cannot start {command!r}: {error}") from error
 
     def _start(self, command: str, deadline: Deadline) -> paramiko.Channel:
-        """:raises _Unstarted: when the channel was closed before the guest has agreed to run the command."""
+        """:raises _Unstarted: when channel or connection were closed before the guest has agreed to run the command."""
+        was_active = self._transport.is_active()
         try:
             channel = self._transport.open_session(timeout=deadline.remaining_s)
             # exec_command() waits for the guest's consent for ever; closing the channel ends that.
@@ -102,10 +107,19 @@ class Ssh:
         except (paramiko.SSHException, OSError, EOFError) as error:
             if deadline.expired:
                 raise DeadlineExceeded(f"SSH: start of {command!r}", deadline.seconds) from error
-            if self._transport.is_active():
-                raise _Unstarted(str(error)) from error
-            raise GuestLostError(f"SSH: cannot start {command!r}: {error}") from error
+            if not self._transport.is_active():
+                if not was_active:
+                    raise GuestLostError(f"SSH: cannot start {command!r}: {error}") from error
+                self._connect_again(command, deadline)
+            raise _Unstarted(str(error)) from error
         return channel
+
+    def _connect_again(self, command: str, deadline: Deadline) -> None:
+        self._transport.close()
+        try:
+            self._transport = _connect(self.port, self._keys, deadline)
+        except GuestLostError as error:
+            raise GuestLostError(f"SSH: cannot start {command!r}: {error.message}") from error
 
     def run(self, command: str, *, deadline: Deadline, data: bytes = b"", check: bool = True) -> CommandResult:
         """Run a shell command in the guest.
@@ -200,11 +214,11 @@ def start_ssh(port: int, keys: SshKeys, deadline: Deadline) -> Iterator[Ssh]:
 
     :raises GuestLostError: when it refuses, or is not the guest that was started.
     """
-    transport = _connect(port, keys, deadline)
+    ssh = Ssh(port, keys, deadline)
     try:
-        yield Ssh(transport, port)
+        yield ssh
     finally:
-        transport.close()
+        ssh.close()
 
 
 def _connect(port: int, keys: SshKeys, deadline: Deadline) -> paramiko.Transport:

@@ -341,6 +341,38 @@ def test_a_channel_that_is_closed_before_its_command_began(keys: SshKeys) -> Non
     assert ran == ["once"]
 
 
+def test_a_connection_that_ends_before_a_command_began(keys: SshKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropbear ends it if the channel was closed just before; another one is made, and the command runs once."""
+    cuts: list[str] = []
+    ran: list[str] = []
+    consent = Server.check_channel_exec_request
+
+    def cut_once(server: Server, channel: paramiko.Channel, command: bytes) -> bool:
+        if not cuts:
+            cuts.append(command.decode())
+            server.transport.close()
+            return False
+        return consent(server, channel, command)
+
+    def counts(server: Server, channel: paramiko.Channel) -> None:
+        channel.recv(1)
+        ran.append("once")
+        finish(channel, b"ran\n")
+
+    monkeypatch.setattr(Server, "check_channel_exec_request", cut_once)
+    with started(keys, {"counts": counts}) as port, start_ssh(port, keys, Deadline(LIMIT_S)) as ssh:
+        assert ssh.run("counts", deadline=Deadline(LIMIT_S)).stdout == "ran\n"
+    assert (cuts, ran) == (["counts"], ["once"])
+
+
+def test_a_guest_that_takes_no_connection_any_more_is_lost(keys: SshKeys, monkeypatch: pytest.MonkeyPatch) -> None:
+    with started(keys) as port, start_ssh(port, keys, Deadline(LIMIT_S)) as ssh:
+        monkeypatch.setattr(Server, "check_channel_exec_request", lambda server, *_: server.transport.close())
+        monkeypatch.setattr(Server, "check_auth_publickey", lambda *_: AUTH_FAILED)
+        with pytest.raises(GuestLostError, match="cannot start 'echo on': SSH on port"):
+            ssh.run("echo on", deadline=Deadline(LIMIT_S))
+
+
 def test_a_command_that_never_ends(ssh: Ssh) -> None:
     with pytest.raises(DeadlineExceeded, match="'never-ends'") as caught:
         ssh.run("never-ends", deadline=Deadline(0.5))
