@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from splvm.builds.foreign import find_escape
 from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, ask_git
 from splvm.errors import SetupError
 from splvm.log import note
@@ -70,6 +71,8 @@ def _dirty(tree: Path, paths: Sequence[str]) -> str:
     digest = hashlib.sha256(changed.encode("utf-8", "surrogateescape"))
     for name in filter(None, added.split("\0")):
         digest.update(f"\0{name}\0".encode("utf-8", "surrogateescape"))
+        if reason := find_escape(tree, tree / name):
+            raise SetupError(f"{tree / name} {reason}")
         digest.update((tree / name).read_bytes())
     return digest.hexdigest()
 

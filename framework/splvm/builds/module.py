@@ -68,9 +68,9 @@ def strip_module(root: BuildRoot, work: Path, module: Path, log: Path, deadline:
 
     :param module: path from `work` on.
     """
-    split = ["objcopy", "--only-keep-debug", str(module), str(debug_file(module))]
-    root.run(split, work=work, deadline=deadline, what=f"debug information of {module.name}", log=log)
-    root.run(["strip", "--strip-debug", str(module)], work=work, deadline=deadline, what="strip", log=log)
+    script = 'objcopy --only-keep-debug "$1" "$2" && strip --strip-debug "$1"'
+    argv = ["sh", "-c", script, "sh", str(module), str(debug_file(module))]
+    root.run(argv, work=work, deadline=deadline, what=f"debug information of {module.name}", log=log)
 
 
 def debug_file(module: Path) -> Path:

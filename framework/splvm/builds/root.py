@@ -6,15 +6,22 @@ Also what the guest's image is cut from. Owns how it is made and how a command i
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from splvm.assets import find_images
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, SetupError
+from splvm.host.confine import (
+    Place,
+    confine_args,
+    find_making_trouble,
+    make_args,
+    start_many_ids,
+    warn_once,
+)
 from splvm.host.content import input_hash
 from splvm.host.debian import PrivateApt
 from splvm.host.memo import Memo, stamps
@@ -118,7 +125,7 @@ class BuildRoot:
         watch: Callable[[bytes], None] | None = None,
         cached: bool = False,
     ) -> Completed:
-        """Run a command inside, as the caller's user, without a network, with `work` as its /build.
+        """Run a command inside, confined (see confine.py), without a network, with `work` as its /build.
 
         :param cached: compile through ccache. Its answer is a matter of the preprocessed source, the compiler and its
             options, so it changes nothing but the time. It takes a third of configure's time and most of that of
@@ -129,24 +136,28 @@ class BuildRoot:
         :raises BuildError: when it fails, with its last lines and the log's path.
         """
         self.inspect(deadline)
-        owner = f"{os.getuid()}:{os.getgid()}"
-        enter = find_images() / "build" / "enter.sh"
-        inside = [
-            *as_root_args(),
-            *("unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--"),
-            *("sh", str(enter), str(self.artefact.path), str(work), owner),
-            str(self.own_headers or ""),
-            str(self._open_ccache() if cached else ""),
-            *argv,
-        ]
+        place = Place(self.artefact.path, work, self.own_headers, self._open_ccache() if cached else None)
+        inside = confine_args(place, argv)
         with take_turn(Store.default_root() / "locks", alone=False, deadline=deadline.sub(TURN_S)):
-            return run(inside, deadline=deadline, what=what, log=log, error=BuildError, hint=hint, watch=watch)
+            return run(
+                inside,
+                deadline=deadline,
+                what=what,
+                log=log,
+                error=BuildError,
+                hint=hint,
+                watch=watch,
+                guard=keep_room(work, what),
+            )
 
-    def _open_ccache(self) -> Path | str:
-        """Its directory; empty if there is none."""
-        if self.ccache is None:
-            return ""
-        self.ccache.mkdir(parents=True, exist_ok=True)
+    def apart(self) -> BuildRoot:
+        """The same for code of the user's: nothing that it puts into ccache is found by a build of Debian's source."""
+        return replace(self, ccache=self.ccache and self.ccache.with_name(f"{self.ccache.name}-own"))
+
+    def _open_ccache(self) -> Path | None:
+        """Its directory; None if there is none."""
+        if self.ccache is not None:
+            self.ccache.mkdir(parents=True, exist_ok=True)
         return self.ccache
 
 
@@ -215,22 +226,37 @@ def _make(tree: Path, apt: PrivateApt, headers: str | Path | None, packages: Seq
         for name in (headers, *common):
             apt.download(name, apt.candidate(name).version, deadline)
     argv = [
-        *as_root_args(),
-        *("mmdebstrap", "--variant=apt", "--mode=root", "--format=directory", "--quiet"),
+        *("mmdebstrap", "--variant=apt", "--mode=root", "--format=tar", "--quiet"),
         f"--include={','.join(packages)}",
         *(f"--aptopt={line}" for line in apt.acquire_options()),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
         # A root that a power cut leaves half-written is never renamed into the store.
         "--dpkgopt=force-unsafe-io",
         '--customize-hook=mkdir "$1/build"',
-        *(apt.suite.name, str(tree), "-"),
+        *(apt.suite.name, "-", "-"),
     ]
-    run(
-        argv,
-        deadline=deadline,
-        what=f"build root of {apt.suite.name}",
-        input=apt.sources_list(),
-        error=SetupError,
-        guard=keep_room(tree, f"build root of {apt.suite.name}"),
-        hint="`splvm doctor` checks the host; an old package list is renewed with `splvm build --refresh`",
-    )
+    what = f"build root of {apt.suite.name}"
+    archive = tree.with_name("root.tar")
+    try:
+        with ExitStack() as stack:
+            if trouble := find_making_trouble():
+                warn_once(f"a build root is made as root, or by sudo: {trouble}")
+                # Scratch, where what a killed one leaves is found.
+                argv = [*as_root_args(), "env", f"TMPDIR={tree.parent}", *argv]
+            else:
+                argv = make_args(stack.enter_context(start_many_ids()), argv)
+            run(
+                # The archive is opened by the caller: whoever makes the root may not write here.
+                ["sh", "-c", 'exec "$@" >"$0"', str(archive), *argv],
+                deadline=deadline,
+                what=what,
+                input=apt.sources_list(),
+                error=SetupError,
+                guard=keep_room(tree, what),
+                hint="`splvm doctor` checks the host; an old package list is renewed with `splvm build --refresh`",
+            )
+        # All of it belongs to the caller, who can remove it then. No program needs a device of it, or to be another.
+        unpack = "umask 022; exec tar -x --no-same-owner --no-same-permissions --exclude='./dev/*'"
+        run(["sh", "-c", f'{unpack} -C "$0" -f "$1"', str(tree), str(archive)], deadline=deadline, what=what)
+    finally:
+        archive.unlink(missing_ok=True)

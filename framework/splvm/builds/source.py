@@ -241,7 +241,7 @@ def _unpack(root: BuildRoot, deb: Path, work: Path, log: Path, deadline: Deadlin
     with step(what):
         run(["sh", "-c", script, "sh", deb.absolute()], cwd=work, deadline=deadline, what=what)
         (work / "src").mkdir()
-        argv = ["tar", "-xJf", inner, "--strip-components=1", "-C", "src", *excluded]
+        argv = ["tar", "-xJf", inner, "--no-same-owner", "--strip-components=1", "-C", "src", *excluded]
         root.run(argv, work=work, deadline=deadline, what=what, log=log)
     (work / inner).unlink()
 
@@ -286,3 +286,5 @@ def _keep(src: Path, tree: Path) -> None:
             target = headers / path.relative_to(src)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
+    # Whoever modules are built as has to read them, whatever the caller's umask is.
+    run(["chmod", "-R", "go+rX", headers], deadline=Deadline(60), what="permissions of the headers")

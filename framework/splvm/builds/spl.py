@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from splvm.assets import find_images
+from splvm.builds.foreign import put_file, take_directory, take_file
 from splvm.builds.identity import TreeIdentity, read_identity
 from splvm.builds.module import MODULE_RECIPE, debug_file, fresh_log, make_module, sha256_of, strip_module
 from splvm.builds.root import BuildRoot
@@ -233,6 +234,8 @@ def build_spl(
         source = replace(source, identity=read_identity(source.tree))
     # What is built once is built from nothing.
     keep = source.is_own or bool(patches)
+    if keep:
+        root = root.apart()
     semantic: Sequence[Path] = (*variant.patches(), *patches)
     beside: tuple[str, ...] = ()
     if any(patch.suffix != ".cocci" for patch in patches):
@@ -274,7 +277,7 @@ def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadl
                 hint=_supported(source.tree) or "this version of OpenZFS may not support this kernel",
                 cached=True,
             )
-            shutil.copy2(work / "src" / "zfs_config.h", tree)
+            take_file(work, "src/zfs_config.h", tree)
 
     what = f"configure of OpenZFS {source.version} for {root.release} (a minute or two, once)"
     return store.get("spl-config", key, build, deadline=deadline, what=what)
@@ -304,14 +307,14 @@ def _build_spl_ko(
             src = scratch / "build" / "src"
             _gather(source.tree, patches, inputs, scratch, src, log, deadline)
             generate_headers(root, src.parent, log, deadline)
-            shutil.copy2(config.path / "zfs_config.h", src)
-            shutil.copy2(kbuild, src / "module" / "Kbuild")
+            put_file(config.path / "zfs_config.h", src, "zfs_config.h")
+            put_file(kbuild, src, "module/Kbuild")
             # The root's key is not that of its packages' versions.
             tree_key = input_hash({**made_with, "tools": root.versions()})
             with keep_tree(store, tree_key, src.parent) if keep else nullcontext(src.parent) as work:
                 what = f"spl.ko ({source.version})"
                 make_module(root, work, "/build/src/module", ["SPL_SRC=/build/src"], log, deadline, what)
-                _take_spl_ko(root, work, tree, log, deadline)
+                _take_spl_ko(store, root, work, tree, log, deadline)
 
     names = ", ".join(p.name for p in patches)
     what = f"spl.ko of {source.version} for {root.release}" + (f" with {names}" if names else "")
@@ -349,16 +352,16 @@ def _gather(
         apply_patch(patch, src, log, deadline)
 
 
-def _take_spl_ko(root: BuildRoot, work: Path, tree: Path, log: Path, deadline: Deadline) -> None:
+def _take_spl_ko(store: Store, root: BuildRoot, work: Path, tree: Path, log: Path, deadline: Deadline) -> None:
     """Put into `tree` what was built in `work`; what make goes by stays as make left it."""
-    out, built = work / "out", work / "src" / "module"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    shutil.copy2(built / "spl.ko", out)
-    strip_module(root, work, Path("out", "spl.ko"), log, deadline)
-    for path in (out / "spl.ko", debug_file(out / "spl.ko"), built / "Module.symvers"):
-        shutil.copy2(path, tree)
-    shutil.copytree(work / "src" / "include", tree / "include", symlinks=True)
+    module = Path("spl.ko")
+    with store.temporary() as out:
+        take_file(work, "src/module/spl.ko", out)
+        strip_module(root, out, module, log, deadline)
+        for name in (module, debug_file(module)):
+            take_file(out, name, tree)
+    take_file(work, "src/module/Module.symvers", tree)
+    take_directory(work, "src/include", tree / "include")
 
 
 def _build_probe(store: Store, root: BuildRoot, config: Artefact, spl: Artefact, deadline: Deadline) -> Artefact:

@@ -15,11 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from splvm.builds.foreign import find_escape, plain_file
 from splvm.builds.module import fresh_log, sha256_of
 from splvm.builds.root import BuildRoot
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, SetupError
+from splvm.host.confine import Place, confine_args
 from splvm.host.content import input_hash
 from splvm.host.process import run
 from splvm.host.store import Store
@@ -82,12 +85,15 @@ def find_files(tree: Path, parts: Iterable[str]) -> dict[str, Path]:
     """The files of a tree that a build takes, by their name from the top of the tree.
 
     :param parts: files and directories from the top of the tree; one that is not there adds nothing.
+    :raises SetupError: when one is a link that leads out of the tree, or no file: it would be read as the caller.
     """
     checkout = (tree / ".git").exists()
     found: dict[str, Path] = {}
     for part in parts:
         if (tree / part).is_file() and not _is_left_out(checkout, os.path.dirname(part) or ".", os.path.basename(part)):
             found[part] = tree / part
+        if not (tree / part).resolve().is_relative_to(tree.resolve()):
+            raise _escape(tree / part, "leads out of the tree")
         for top, below, names in os.walk(tree / part):
             place = os.path.relpath(top, tree)
             below[:] = sorted(name for name in below if not _is_left_out(checkout, place, name))
@@ -97,7 +103,14 @@ def find_files(tree: Path, parts: Iterable[str]) -> dict[str, Path]:
                     found[f"{place}/{name}"] = Path(top, name)
     if (tree / MAKE_GITREV).is_file():
         found.pop(GITREV, None)
+    for path in found.values():
+        if reason := find_escape(tree, path):
+            raise _escape(path, reason)
     return found
+
+
+def _escape(path: Path, reason: str) -> SetupError:
+    return SetupError(f"{path} {reason}", hint="what goes into a module has to be in the tree itself, as plain files")
 
 
 def find_inputs(tree: Path) -> dict[str, Path]:
@@ -114,14 +127,20 @@ def inputs_key(tree: Path, patches: Sequence[Path]) -> str:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Copy an OpenZFS tree, without what was built in it and what editors leave."""
+    """Copy an OpenZFS tree, without what was built in it and what editors leave. Links stay links.
+
+    :raises SetupError: when it cannot be read, or has in it what is neither file, directory nor link.
+    """
     checkout = (source / ".git").exists()
 
     def ignore(directory: str, names: list[str]) -> set[str]:
         place = os.path.relpath(directory, source)
         return {name for name in names if _is_left_out(checkout, place, name)}
 
-    shutil.copytree(source, target, symlinks=True, ignore=ignore)
+    try:
+        shutil.copytree(source, target, symlinks=True, ignore=ignore)
+    except shutil.Error as reason:
+        raise SetupError(f"cannot read {source}: {reason.args[0][0][2]}") from reason
     if (target / MAKE_GITREV).is_file():
         (target / GITREV).unlink(missing_ok=True)
 
@@ -168,7 +187,7 @@ def patch_tree(store: Store, tree: Path, patches: Sequence[Path], deadline: Dead
                 shutil.copyfile(patch, to)
             # The key is the copy's, so nobody's save comes between the two.
             copy_tree(tree, scratch / "src")
-        except (OSError, shutil.Error) as reason:
+        except OSError as reason:
             raise SetupError(f"cannot read {tree} or a patch: {reason}") from reason
         names = [patch.name for patch in patches]
         key = input_hash({"recipe": RECIPE, "tree": scratch / "src", "patches": copies, "names": names})
@@ -213,23 +232,42 @@ def _check_hunks(patch: Path, files: Iterable[str], log: Path) -> None:
 def apply_patch(patch: Path, src: Path, log: Path, deadline: Deadline) -> list[str]:
     """Apply one patch, semantic or plain, to a private copy of an OpenZFS tree.
 
+    A patch is a program: a semantic one may hold Python and OCaml, a plain one a script for ed. So spatch and patch are
+    the host's own, and see nothing of the host but their like.
+
+    :param src: in scratch, where the patch gets a place beside it.
+
     :returns: the files that it touches, from the top of the tree.
     :raises BuildError: when it does not apply, or matches nothing.
     """
-    if patch.suffix == ".cocci":
-        files = sorted(str(path.relative_to(src)) for path in (src / SPL_DIR).glob("*.c"))
-        before = {name: sha256_of(src / name) for name in files}
-        argv = ["spatch", "--very-quiet", "--sp-file", str(patch.absolute()), "--in-place", *files]
-        run(argv, cwd=src, deadline=deadline, what=f"semantic patch {patch.name}", log=log, error=BuildError)
-        changed = [name for name, digest in before.items() if sha256_of(src / name) != digest]
-        if not changed:
-            raise BuildError(f"semantic patch {patch.name}", "it matches nothing in the sources of SPL", log)
-        return changed
-    argv = ["patch", "--strip=1", "--batch", "--forward", "--no-backup-if-mismatch", "--input", str(patch.absolute())]
-    done = run(argv, cwd=src, deadline=deadline, what=f"patch {patch.name}", log=log, error=BuildError)
+    # A directory with nothing else in it, which whoever the patch runs as can read.
+    with TemporaryDirectory(dir=src.parent, prefix="patch-") as beside:
+        Path(beside).chmod(0o755)
+        shutil.copyfile(patch, Path(beside, patch.name))
+        Path(beside, patch.name).chmod(0o644)
+        apply = _apply_semantic if patch.suffix == ".cocci" else _apply_plain
+        return apply(patch.name, Place(None, src, Path(beside)), log, deadline)
+
+
+def _apply_semantic(name: str, place: Place, log: Path, deadline: Deadline) -> list[str]:
+    what, src = f"semantic patch {name}", place.work
+    files = sorted(str(path.relative_to(src)) for path in (src / SPL_DIR).glob("*.c"))
+    before = {file: sha256_of(plain_file(src, file)) for file in files}
+    argv = ["spatch", "--very-quiet", "--sp-file", f"/usr/src/{name}", "--in-place", *files]
+    run(confine_args(place, argv), deadline=deadline, what=what, log=log, error=BuildError)
+    changed = [file for file, digest in before.items() if sha256_of(plain_file(src, file)) != digest]
+    if not changed:
+        raise BuildError(what, "it matches nothing in the sources of SPL", log)
+    return changed
+
+
+def _apply_plain(name: str, place: Place, log: Path, deadline: Deadline) -> list[str]:
+    what = f"patch {name}"
+    argv = ["patch", "--strip=1", "--batch", "--forward", "--no-backup-if-mismatch", "--input", f"/usr/src/{name}"]
+    done = run(confine_args(place, argv), deadline=deadline, what=what, log=log, error=BuildError)
     touched = parse_patched(done.stdout)
     if not touched:
-        raise BuildError(f"patch {patch.name}", "there is no hunk in it", log)
+        raise BuildError(what, "there is no hunk in it", log)
     return touched
 
 

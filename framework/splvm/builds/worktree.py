@@ -9,14 +9,16 @@ built. In doubt it is thrown away, and the build starts from nothing.
 from __future__ import annotations
 
 import json
+import os
 import re
-import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from splvm.errors import BuildError
+from splvm.builds.foreign import put_file
+from splvm.errors import BuildError, SetupError
 from splvm.host.content import read_entry, walk
 from splvm.host.store import Store, boot_id
 from splvm.log import LOGGER
@@ -96,8 +98,11 @@ def _update(tree: Path, seal: Path, fresh: Path, sources: Mapping[str, list[str]
         if sources[name][0] != "f":
             return f"{name} is another link"
         # A new file: whoever has the old one, by a hard link, keeps it.
-        (tree / name).unlink()
-        shutil.copyfile(fresh / name, tree / name)
+        try:
+            put_file(fresh / name, tree, name)
+            os.utime(tree / name)
+        except SetupError as reason:
+            return reason.message
         if (tree / name).stat().st_mtime_ns <= built.built_ns:
             return "the clock was set back"
         LOGGER.debug("changed: %s", name)
@@ -121,8 +126,8 @@ def _files(top: Path) -> dict[str, list[int]]:
     # Of a directory only what is in it counts, and that is looked at anyway.
     return {
         name: [info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]
-        for name, path, info in walk(top)
-        if not Path(path).is_dir()
+        for name, _, info in walk(top)
+        if not stat.S_ISDIR(info.st_mode)
     }
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splvm.assets import find_images
+from splvm.builds.foreign import take_file
 from splvm.builds.image import pack, read_module, resolve_modules
 from splvm.builds.kernels import Kernel
 from splvm.builds.module import MODULE_RECIPE, fresh_log, make_module, sha256_of
@@ -71,7 +72,7 @@ def build_zfs(store: Store, apt: PrivateApt, kernel: Kernel, spl: SplBuild, dead
     :raises BuildError: when something does not compile.
     :raises SetupError: when the tools cannot be had.
     """
-    modules = _build_modules(store, kernel.root, spl, deadline)
+    modules = _build_modules(store, kernel.root.apart() if spl.is_own else kernel.root, spl, deadline)
     order = load_order({path.stem: path.read_bytes() for path in modules.path.glob("*.ko")})
     root, version = _tools_root(store, apt, spl, deadline)
     scripts = find_images() / "zfs"
@@ -123,18 +124,19 @@ def _build_modules(store: Store, root: BuildRoot, spl: SplBuild, deadline: Deadl
                 raise SetupError(f"cannot read the source of ZFS: {reason}") from reason
             copied = find_files(src, ALL_PARTS)
             check_unchanged(source, {name: path for name, path in copied.items() if name in others}, inputs)
-            generate_headers(root, work, log, deadline)
             shutil.copy2(spl.config / "zfs_config.h", src)
             for template in (*(src / "module").rglob("Kbuild.in"), *(src / "module").rglob("Makefile.in")):
                 inside = Path("/build", template.parent.relative_to(work))
                 template.with_suffix("").write_text(fill_in(template.read_text(), inside))
+            # The first code of the tree that runs: until here the copy is what was read of it.
+            generate_headers(root, work, log, deadline)
             variables = ["CONFIG_ZFS=m"]
             make_module(root, work, "/build/src/module", variables, log, deadline, f"zfs.ko ({spl.source.version})")
             made = sorted(path for path in (src / "module").rglob("*.ko") if path.stem != "spl")
-            for path in made:
-                name = str(path.relative_to(work))
-                root.run(["strip", "--strip-debug", name], work=work, deadline=deadline, what="strip", log=log)
-                shutil.copy2(path, tree)
+            names = [str(path.relative_to(work)) for path in made]
+            root.run(["strip", "--strip-debug", *names], work=work, deadline=deadline, what="strip", log=log)
+            for name in names:
+                take_file(work, name, tree)
 
     what = f"zfs.ko of {spl.source.version} for {root.release} (two minutes or more, once)"
     return store.get("zfs-modules", key, build, deadline=deadline, what=what)

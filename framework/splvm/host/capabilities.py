@@ -20,6 +20,7 @@ from typing import Literal, TypeAlias
 
 from splvm.deadline import Deadline
 from splvm.errors import DeadlineExceeded, HarnessError, SetupError, UsageError
+from splvm.host.confine import find_hint, find_making_trouble, find_trouble
 from splvm.host.content import file_hash, input_hash
 from splvm.host.debian import KEYRING_PACKAGE, find_keyring
 from splvm.host.memo import Memo, stamps
@@ -117,8 +118,8 @@ def inspect_host(store_root: Path | None = None) -> HostReport:
     rows: list[tuple[str, bool, Callable[[], Check]]] = [
         ("machine", True, _check_machine),
         ("python", True, _check_python),
-        ("root", True, _check_root),
         ("programs", True, _check_programs),
+        ("builds", True, _check_builds),
         ("qemu", True, _check_qemu),
         ("kvm", False, _check_kvm),
         ("mirror", True, lambda: Check("mirror", True, find_mirror().main)),
@@ -376,9 +377,18 @@ def _check_python() -> Check:
     return Check("python", ok, platform.python_version(), "" if ok else "Python 3.11 or newer is needed")
 
 
-def _check_root() -> Check:
-    prefix = as_root_args()
-    return Check("root", True, " ".join(prefix) or "running as root")
+def _check_builds() -> Check:
+    """As whom foreign code runs."""
+    trouble, making = find_trouble(), find_making_trouble()
+    if not making:
+        return Check("builds", True, "in a user namespace, without root")
+    what = "build roots are made" if not trouble else "configure, make and patches run, and build roots are made,"
+    try:
+        prefix = as_root_args()
+    except SetupError as reason:
+        return Check("builds", False, f"without a user namespace ({making}) {reason.message}", find_hint())
+    way = "by sudo" if prefix else "as root"
+    return Check("builds", True, f"{what} {way}: no user namespace ({making})", find_hint())
 
 
 def _check_programs() -> Check:

@@ -121,7 +121,7 @@ def start_process(
     _LOG.debug("run: %s%s", f"(cd {cwd}) " if cwd else "", shlex.join(words))
     try:
         process = subprocess.Popen(
-            [*_death_signal_args(os.getpid()), program, *words[1:]],
+            [*death_signal_args(os.getpid()), program, *words[1:]],
             cwd=cwd,
             env=environment,
             stdin=stdin,
@@ -192,7 +192,7 @@ def _program(name: str, path: str, cwd: Path | None) -> str:
     return find_program(name, path)
 
 
-def _death_signal_args(parent: int) -> list[str]:
+def death_signal_args(parent: int) -> list[str]:
     """What to put before a command so that it does not outlive the thread that starts it.
 
     :param parent: PID of the process that starts it.

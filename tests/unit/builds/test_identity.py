@@ -133,3 +133,12 @@ def test_what_git_cannot_say_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch
     assert read_identity(tree) is None
     (line,) = told
     assert line.startswith(f"the commit of {tree} is not known: ") and "\n" not in line
+
+
+def test_a_link_out_of_the_tree_is_not_read(tree: Path, tmp_path: Path) -> None:
+    """It may lead to any file of the host's, and to a device that never ends."""
+    (tmp_path / "outside").write_text("secret")
+    (tree / "module/zfs/inside.c").symlink_to("arc.c")
+    assert dirty(tree) == (False, True)
+    (tree / "module/zfs/link.c").symlink_to(tmp_path / "outside")
+    assert read_identity(tree) is None

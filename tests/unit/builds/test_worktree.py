@@ -73,6 +73,19 @@ def test_only_what_changed_is_built(store: Store) -> None:
     assert build(store, FILES) == ["src/a.c"]
 
 
+def test_a_directory_that_make_has_replaced_by_a_link(store: Store, tmp_path: Path) -> None:
+    """Nothing is written, or removed, where it leads."""
+    outside = make(tmp_path / "outside", {"a.c": "mine", "b.c": "mine"})
+    with store.temporary() as scratch, keep_tree(store, KEY, make(scratch / "fresh", FILES)) as tree:
+        (tree / "src").rename(tree / "old")
+        (tree / "src").symlink_to(outside)
+    with store.temporary() as scratch:
+        changed = {**FILES, "src/a.c": "other"}
+        with keep_tree(store, KEY, make(scratch / "fresh", changed)) as tree:
+            assert not (tree / "src").is_symlink() and (tree / "src/a.c").read_text() == "other"
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {"a.c": "mine", "b.c": "mine"}
+
+
 @pytest.mark.parametrize(
     "files",
     [{**FILES, "src/c.c": "c"}, {**FILES, "include/new.h": ""}, {"src/a.c": "a", "src/b.c": "b"}],

@@ -40,7 +40,7 @@ def checks(report: HostReport) -> dict[str, Check]:
 def test_report_names_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPLVM_MIRROR", "http://a.example/debian")
     found = checks(inspect_host(tmp_path / "not" / "there" / "yet"))
-    names = "machine python root programs qemu kvm mirror disk store memory load"
+    names = "machine python programs builds qemu kvm mirror disk store memory load"
     assert " ".join(found) == names
     assert found["mirror"] == Check("mirror", True, "http://a.example/debian")
     assert (found["python"].ok, found["memory"].detail.endswith("MiB available")) == (True, True)
@@ -54,6 +54,8 @@ def test_report_of_a_bare_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(capabilities, "find_keyring", lambda: _missing("keyring"))
     monkeypatch.setattr(programs, "search_path", lambda: str(tmp_path))
     monkeypatch.setattr(capabilities, "as_root_args", lambda: _missing("sudo"))
+    for name in ("find_trouble", "find_making_trouble", "find_hint"):
+        monkeypatch.setattr(capabilities, name, lambda: "not permitted")
     monkeypatch.setattr(capabilities, "_KVM", str(tmp_path / "kvm"))
     monkeypatch.setattr(capabilities, "MIN_FREE_GIB", 1 << 40)
     monkeypatch.setattr(capabilities, "MIN_AVAILABLE_MIB", 1 << 40)
@@ -61,11 +63,39 @@ def test_report_of_a_bare_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     report = inspect_host(tmp_path)
     failed = {name: check.hint for name, check in checks(report).items() if not check.ok}
     assert not report.ok
-    assert " ".join(failed) == "root programs qemu kvm mirror disk memory load"
+    assert " ".join(failed) == "programs builds qemu kvm mirror disk memory load"
     assert failed["qemu"] == "apt install qemu-system-x86_64"
     wanted = sorted({*programs.PROGRAMS.values(), "debian-archive-keyring"})
     assert failed["programs"].endswith("apt-get install -y --no-install-recommends " + " ".join(wanted))
     assert all(failed.values())
+
+
+# Trouble of builds, trouble of making a root, what comes before a command to run it as root, and what is said.
+WAYS: tuple[tuple[str, str, list[str] | None, bool, str], ...] = (
+    ("", "", None, True, "in a user namespace, without root"),
+    ("", "no ids", ["sudo"], True, "build roots are made by sudo: no user namespace (no ids)"),
+    ("closed", "closed", [], True, "configure, make and patches run, and build roots are made, as root: "),
+    ("closed", "closed", None, False, "without a user namespace (closed) no sudo"),
+    ("", "no ids", None, False, "without a user namespace (no ids) no sudo"),
+)
+
+
+@pytest.mark.parametrize(("trouble", "making", "prefix", "ok", "said"), WAYS)
+def test_report_says_as_whom_builds_run(
+    trouble: str,
+    making: str,
+    prefix: list[str] | None,
+    ok: bool,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(capabilities, "find_trouble", lambda: trouble)
+    monkeypatch.setattr(capabilities, "find_making_trouble", lambda: making)
+    monkeypatch.setattr(capabilities, "as_root_args", lambda: _missing("sudo") if prefix is None else prefix)
+    builds = checks(inspect_host(tmp_path))["builds"]
+    assert (builds.ok, builds.required) == (ok, True)
+    assert builds.detail.startswith(said)
 
 
 def _missing(name: str) -> Mirror:

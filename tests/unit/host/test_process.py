@@ -233,7 +233,7 @@ def test_nothing_outlives_the_harness(how: str, number: signal.Signals) -> None:
 
 def test_command_whose_parent_is_gone_already_does_not_run() -> None:
     def output(parent: int) -> bytes:
-        argv = [*process._death_signal_args(parent), "echo", "a  b", "'"]
+        argv = [*process.death_signal_args(parent), "echo", "a  b", "'"]
         return subprocess.run(argv, check=False, capture_output=True).stdout
 
     assert output(os.getpid()) == b"a  b '\n"
