@@ -69,7 +69,7 @@ _CHECKS = (
 SCENARIOS = (
     Scenario(
         name="reclaim-cycle",
-        summary="memory is low while the cache grows, and a shrinker waits for the transaction that needs it",
+        summary="memory is low while the cache grows, and a shrinker waits for the transaction that needs the growth",
         steps=_induced,
         window_s=3.0,
         workload=_transactions,
@@ -102,7 +102,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="reclaim-organic",
-        summary="the same, and the guest is really short of memory: that alone has to spring the trap",
+        summary="as reclaim-cycle, but the guest is really short of memory, and this alone has to spring the trap",
         steps=_organic,
         window_s=3.0,
         workload=_transactions,
