@@ -56,7 +56,7 @@ class Load:
 def parse_loads(options: Sequence[str]) -> tuple[Load, ...]:
     """Loads as `--load` names them: NAME[:KEY=VALUE]..., separated by commas.
 
-    :raises UsageError: when there is no such load, key or value, or one is named twice; with what there is.
+    :raises UsageError: when a load, key or value is unknown, or a load is named twice. It names the valid ones.
     """
     loads: dict[str, Load] = {}
     for text in (word for option in options for word in option.split(",")):
@@ -68,14 +68,14 @@ def parse_loads(options: Sequence[str]) -> tuple[Load, ...]:
         loads[name] = Load(LOADS[name], _values(LOADS[name], pairs))
     swapping = [name for name in loads if LOADS[name].level == SWAP]
     if len(swapping) > 1:
-        raise UsageError(f"--load: {' and '.join(swapping)} have one level, the swap that is used; one at a time")
+        raise UsageError(f"--load: {' and '.join(swapping)} have one level, the used swap; name one of them")
     return tuple(loads.values())
 
 
 def with_own(own: str, given: Sequence[Load]) -> tuple[Load, ...]:
-    """The loads of a run: the scenario's own first, and what was given beside it.
+    """The loads of a run: the scenario's own loads first, then the given loads.
 
-    :param own: of the scenario, as `--load` takes it; whoever names that load gives it other values.
+    :param own: the scenario's loads, in the form of `--load`. A given load of an equal name replaces its values.
     """
     loads = {load.kind.name: load for load in (*parse_loads([own] if own else []), *given)}
     return tuple(loads.values())
