@@ -133,7 +133,7 @@ class Templates:
         return Template(kept.path, key, plan.modules, plan.setup)
 
     def forget(self, template: Template, deadline: Deadline) -> None:
-        """Remove one that is of no use; the next `get` makes it anew."""
+        """Remove a template that is of no use; the next `get` makes it anew."""
         self._store.forget("template", template.key, deadline=deadline, what="template of a guest")
 
 

@@ -116,7 +116,7 @@ _HINTS = {
     Trouble.HASH: "the mirror is being updated or has been tampered with; try again later or set SPLVM_MIRROR",
     Trouble.NO_SUITE: "set SPLVM_MIRROR to a Debian mirror that has it",
     Trouble.OFFLINE: "check the network and apt's proxy settings, or set SPLVM_MIRROR",
-    Trouble.OTHER: "`apt-get update` on this host may show the same",
+    Trouble.OTHER: "`apt-get update` on this host may show this trouble too",
 }
 
 

@@ -50,7 +50,7 @@ def _organic(window_s: float) -> tuple[Step, ...]:
 
 
 def _transactions(window_s: float) -> Workload:
-    """One transaction thread, and a wait for so many commits that it outlasts the window.
+    """One transaction thread, and a wait that outlasts the window, by its number of commits.
 
     A transaction takes 12 ms or more, so fewer than 84 are committed in a second.
     """
