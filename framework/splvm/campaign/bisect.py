@@ -390,7 +390,7 @@ def read_bisection(out: Path) -> Bisection:
     except OSError as error:
         raise EvidenceError(f"{path}: {error.strerror}") from error
     except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise EvidenceError(f"{path} is damaged: {error}", hint="begin a new search") from error
+        raise EvidenceError(f"{path} is damaged: {error}", hint="begin anew") from error
     for patch in plan.candidates:
         if patch.sha256 and (not Path(patch.id).is_file() or file_hash(patch.id) != patch.sha256):
             raise EvidenceError(f"{patch.id} has changed since the search began", hint="begin a new search")
