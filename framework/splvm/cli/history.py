@@ -1,6 +1,6 @@
 """Commands of the history: what runs showed over time. They boot nothing.
 
-The database's libraries are only imported where there is one to open: they take as long as all the rest.
+The database's libraries are only imported where a database is opened: they take as long as all other imports.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ LimitOption = Annotated[int, typer.Option(help="At most this number of runs, the
 
 
 def history_place(given: str | None) -> str | Path:
-    """What was given, or else the store's own history."""
+    """The given database, or else the file in the store."""
     return given or Store.default_root() / "history.sqlite"
 
 

@@ -1,4 +1,4 @@
-"""Commands about what there is: this host, kernels, variants, builds."""
+"""Commands that list and prepare: this host, kernels, variants, builds."""
 
 from __future__ import annotations
 

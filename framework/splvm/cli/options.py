@@ -1,4 +1,4 @@
-"""What several commands share: their options, what those mean, and how results are printed."""
+"""Options that several commands share, the parsing of their values, and the printing of results."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def kernel_names(values: Iterable[str]) -> list[str]:
 
 
 def claim_directory(out: Path | None, name: str) -> Path:
-    """A directory of this run's own: `out`, or one below ./runs with the time in its name.
+    """A directory of this run's own: `out`, or a new directory below ./runs with the time in its name.
 
     A directory that was made here and is still empty when the command ends is removed.
 

@@ -1,4 +1,4 @@
-"""Commands that read what was recorded. They boot nothing."""
+"""Commands that read records and slab files. They boot nothing."""
 
 from __future__ import annotations
 
