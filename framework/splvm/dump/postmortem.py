@@ -109,7 +109,7 @@ class DumpCache:
 
 @dataclass(frozen=True, slots=True)
 class DumpReport:
-    """What was found in a dump."""
+    """The findings in a dump: caches of SPL, and threads."""
 
     # Of the kernel in it, as in `uname -r`, and the build id of its vmlinux.
     release: str
@@ -223,10 +223,10 @@ _HINTS = {
 
 
 def parse_report(text: str, dump: Path) -> DumpReport:
-    """What dumpreader.py printed.
+    """The report that dumpreader.py printed.
 
     :param dump: for messages.
-    :raises EvidenceError: when it is an error, or nothing that dumpreader.py prints.
+    :raises EvidenceError: when dumpreader.py printed an error, or the text is not a report.
     """
     try:
         if len(text) > _OUTPUT_CHARS:

@@ -114,17 +114,17 @@ def need_pool(loads: Sequence[Load]) -> bool:
 
 
 def with_disks(machine: MachineSpec, loads: Sequence[Load]) -> MachineSpec:
-    """The machine with the disks that loads need, behind those it has."""
+    """The machine with the disks of the loads, behind its own disks."""
     disks = [Disk(load.values["disk_mib"], Content(load.kind.disk)) for load in loads if load.kind.disk is not None]
     return replace(machine, disks=(*machine.disks, *disks))
 
 
 def start_loads(guest: Guest, loads: Sequence[Load], seed: int, deadline: Deadline) -> None:
-    """Set up and start all of them. They go on until the guest ends.
+    """Set up and start all loads. They run until the guest ends.
 
-    :param guest: a machine `with_disks` for them.
-    :param seed: what their random numbers are drawn from.
-    :raises GuestCommandError: when the guest cannot have one, with its own words.
+    :param guest: a guest whose machine is `with_disks` for them.
+    :param seed: seed of their random numbers.
+    :raises GuestCommandError: when the guest cannot set up a load; it quotes the guest.
     """
     # Those of the loads are the last disks.
     number = len(guest.spec.disks) - sum(load.kind.disk is not None for load in loads)

@@ -52,7 +52,7 @@ PREPARE_BUDGET_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the user asked for, by name."""
+    """The names that the user gave: kernel, variant, source, patches and options of the guest."""
 
     # A row of `KERNELS`, `built:NAME[,SUITE]`, or `path:VMLINUZ,HEADERS[,SUITE]`.
     kernel: str = "debian-12"
@@ -73,7 +73,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class PreparedKernel:
-    """A kernel, and what a guest of it needs besides SPL."""
+    """A kernel, and the artefacts of its guest without SPL."""
 
     kernel: Kernel
     machine: MachineSpec
@@ -111,7 +111,7 @@ class PreparedKernel:
 
 @dataclass(frozen=True, slots=True)
 class Prepared(PreparedKernel):
-    """What the wish came to."""
+    """The artefacts of a wish."""
 
     spl: SplBuild
     # The signed lists that versions were resolved from.
@@ -126,7 +126,7 @@ class Prepared(PreparedKernel):
         return GuestPlan(self.machine, self.keys, self.spl.modules, start=start)
 
     def facts(self) -> dict[str, Any]:
-        """What run.json says of it."""
+        """The part of run.json about these artefacts."""
         return {
             "splvm": __version__,
             "argv": sys.argv,
@@ -173,14 +173,14 @@ class Prepared(PreparedKernel):
     ) -> Experiment:
         """An experiment on it.
 
-        :param expected: by default what packaged builds show of scenario, variant and kernel.
+        :param expected: the expected verdicts; by default those of the packaged builds.
         :param window_s: by default the scenario's own.
         :param workload: by default the scenario's own, for this window.
         :param dump: when to keep a dump of the guest's memory.
-        :param loads: what the guest has to bear meanwhile.
-        :param seed: what random numbers of the loads are drawn from.
-        :raises UsageError: when the scenario lets allocations fail, and the kernel cannot, or when a patch goes into
-            none of its modules.
+        :param loads: loads beside the scenario.
+        :param seed: seed of the random numbers of the loads.
+        :raises UsageError: when the scenario needs fault injection and the kernel lacks it, or when a patch goes into
+            no module of the guest.
         """
         if scenario.faults is not None:
             self._check_faults(scenario)
