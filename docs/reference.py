@@ -1,4 +1,4 @@
-"""Writes reference.md: what the program says of itself, and its tables. A test sees to it that it is up to date.
+"""Writes reference.md from the program's help texts and tables. A test fails until reference.md is up to date.
 
 .venv/bin/python docs/reference.py > docs/reference.md
 """
@@ -44,7 +44,7 @@ def _lines() -> Iterator[str]:
     packaged = [(each.id, each.suite, each.note) for each in KERNELS.values()]
     built = [(f"built:{each.name}", "from source", each.summary) for each in BUILT.values()]
     yield from _table(("kernel", "suite", "what it is"), [*packaged, *built])
-    yield "Loads (`--load`), with their parameters and what these are by default; [loads.md](loads.md) has figures:"
+    yield "Loads (`--load`), with their parameters and the defaults; [loads.md](loads.md) has figures:"
     loads = [
         (
             each.name,
@@ -55,7 +55,7 @@ def _lines() -> Iterator[str]:
         for each in LOADS.values()
     ]
     yield from _table(("load", "what it does", "its level", "parameters"), loads)
-    yield "Verdicts that are expected, where vmalloc does and does not honour GFP_NOIO for its page tables:"
+    yield "Expected verdicts, on kernels whose vmalloc honours or ignores GFP_NOIO for its page tables:"
     expected = [
         (scenario, variant, cell.on(honours=True).value, cell.on(honours=False).value)
         for (scenario, variant), cell in EXPECTED.items()

@@ -29,10 +29,10 @@ _KERNEL = "debian-12"
 _VARIANT = "stock"
 
 _MARKERS = (
-    "splvm_vm: boots guests; skipped where the host cannot, unless --splvm-require-vm is given",
+    "splvm_vm: boots guests; skipped on a host that cannot run guests, unless --splvm-require-vm is given",
     "splvm_slow: takes longer than the default suite allows; run with --splvm-run-slow",
     "splvm_kernels(*ids): runs only on these kernels",
-    "splvm_memory(mib): needs this much memory of the host",
+    "splvm_memory(mib): needs this much available memory of the host, MiB",
     "splvm_cell(scenario, kernel, variant, loads): a cell of a matrix; select it by -m \"splvm_cell(variant='stock')\"",
 )
 
@@ -42,8 +42,10 @@ _OLD_NAMES = ("kernel", "variant", "spl", "spl-patch", "cells", "accel", "no-tem
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("splvm", "guests with SPL (splvm)")
-    group.addoption("--splvm-kernel", default=_KERNEL, metavar="ID", help="kernel: `splvm kernels` lists them")
-    group.addoption("--splvm-variant", default=_VARIANT, metavar="NAME", help="variant of SPL, of `splvm variants`")
+    group.addoption("--splvm-kernel", default=_KERNEL, metavar="ID", help="kernel; `splvm kernels` lists them")
+    group.addoption(
+        "--splvm-variant", default=_VARIANT, metavar="NAME", help="the variant of SPL; `splvm variants` lists them"
+    )
     group.addoption("--splvm-spl", default="debian", metavar="SOURCE", help="source of SPL: debian or path:DIR")
     group.addoption(
         "--splvm-spl-patch",
@@ -51,20 +53,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help=".patch or .cocci, may be repeated",
+        help="a .patch or .cocci file for the source; may be given again",
     )
     group.addoption(
         "--splvm-cells",
         type=Path,
         metavar="FILE",
-        help="cells for tests with the fixture `run_cell`, a TOML file of `matrix`",
+        help="cells of tests with the fixture `run_cell`: a TOML file as `splvm matrix --file` takes it",
     )
     group.addoption("--splvm-accel", default="auto", choices=("auto", "kvm", "tcg"), help="accelerator")
     group.addoption(
-        "--splvm-no-template", action="store_true", help="boot each guest; otherwise they are clones of one"
+        "--splvm-no-template", action="store_true", help="boot each guest; by default guests are clones of a template"
     )
-    group.addoption("--splvm-require-vm", action="store_true", help="fail, not skip, where guests cannot run")
-    group.addoption("--splvm-run-slow", action="store_true", help="also run tests marked splvm_slow")
+    group.addoption(
+        "--splvm-require-vm",
+        action="store_true",
+        help="fail where guests cannot run; by default skip",
+    )
+    group.addoption("--splvm-run-slow", action="store_true", help="also run tests with the marker splvm_slow")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -198,7 +204,7 @@ def prepare_spl(pytestconfig: pytest.Config) -> Callable[..., Prepared]:
 
 @pytest.fixture(scope="session")
 def spl(prepare_spl: Callable[..., Prepared]) -> Prepared:
-    """Kernel and modules that the options ask for, built."""
+    """The kernel and the modules of the options, built."""
     return prepare_spl()
 
 
@@ -226,7 +232,7 @@ def guest_host(guest: Guest) -> Host:
 
 @pytest.fixture
 def timeline(guest: Guest, tmp_path: Path) -> Iterator[Recording]:
-    """The timeline of the test's guest, under way."""
+    """A running recording of the test's guest."""
     from splvm.pytest_fixtures import start_recording
 
     with start_recording(guest, tmp_path / "timeline") as recording:
@@ -240,7 +246,7 @@ def run_scenario(
     """A function that runs a scenario and judges it.
 
     Its arguments: the scenario's name, `window_s`, `workload`, `dump`, `load` as on the command line, `on_phase`, and
-    fields of `Wish`. A run whose guest was starved by the host is done again, as a run of its own.
+    fields of `Wish`. If the host starved the guest of CPU, the scenario runs again; every run is kept.
     """
     from splvm.pytest_fixtures import scenario_runner
 
@@ -249,9 +255,9 @@ def run_scenario(
 
 @pytest.fixture
 def run_cell(splvm_cell: Cell, run_scenario: Callable[..., RunResult]) -> Callable[[], RunResult]:
-    """A function that runs the test's cell of a matrix, and fails unless its verdict is what is expected of it.
+    """A function that runs the test's cell of a matrix, and fails unless the verdict is the expected verdict.
 
-    A test that asks for it is there once for each cell of `--splvm-cells FILE`, which is its `splvm_cell`.
+    pytest runs a test with this fixture once for each cell of `--splvm-cells FILE`. `splvm_cell` is the cell.
     """
     from splvm.pytest_fixtures import cell_runner
 

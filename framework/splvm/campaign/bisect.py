@@ -117,27 +117,28 @@ class BisectPlan:
 
 
 def find_commits(tree: str, good: str, bad: str, *, pool: bool) -> tuple[Candidate, ...]:
-    """The commits of a tree, as `--spl` names it.
+    """The commits of a tree, the good end first.
 
-    :param pool: whether guests have a ZFS pool, so that all modules are built of it and not spl.ko alone.
-    :raises UsageError: when there are none.
+    :param tree: the tree, in the form of `--spl`.
+    :param pool: whether guests have a ZFS pool: then all modules are built from the tree, and not spl.ko alone.
+    :raises UsageError: when the tree is no checkout, or no commit touches the modules.
     """
     directory = own_path(tree)
     if not directory:
-        raise UsageError(f"--spl {tree}: commits are those of a git checkout", hint="it is --spl path:DIR then")
+        raise UsageError(f"--spl {tree}: commits are those of a git checkout", hint="use --spl path:DIR")
     path = absolute(directory)
     paths = ALL_PATHS if pool else SPL_PATHS
     revisions = list_revisions(path, good, bad, paths)
     if not any(each.touches for each in revisions[1:]):
-        raise UsageError(f"none of these commits touches what the modules are made of: {', '.join(paths)}")
+        raise UsageError(f"no commit of the range touches the sources of the modules: {', '.join(paths)}")
     return tuple(Candidate(each.sha, each.title, each.touches) for each in revisions)
 
 
 def find_patches(series: Path) -> tuple[Candidate, ...]:
-    """What is without any of them, and then the patches of a series, each on top of those before it.
+    """The candidates of a series: the source without a patch, then each patch on top of the patches before it.
 
-    :param series: a file that lists them, as quilt's does, or a directory of them, which are taken by name.
-    :raises UsageError: when there is none, or one cannot be read.
+    :param series: a file that lists the patches, in the form of quilt, or a directory of patches, in order of name.
+    :raises UsageError: when there is no patch, or a patch cannot be read.
     """
     try:
         if series.is_dir():
@@ -268,7 +269,9 @@ class Bisection:
         title = self.plan.candidates[number].title
         if number in (0, self.search.count - 1):
             end = "bad" if number else "good"
-            raise SetupError(f"the {end} end, {title}, cannot be asked: {why}", hint="name another one")
+            raise SetupError(
+                f"the {end} end, {title}, cannot be asked: {why}", hint="name another commit, patch or kernel"
+            )
         note(f"skipped {title}: {why.splitlines()[0]}")
 
     def _prepare(self, number: int) -> Experiment | None:
@@ -289,14 +292,14 @@ class Bisection:
         build = _describe(experiment)
         known = self.builds.get(number)
         if known not in (None, build):
-            raise EvidenceError(f"{title} is another build than its runs so far were of", hint="begin anew")
+            raise EvidenceError(f"{title} is another build than its runs so far were of", hint="begin a new search")
         self._experiments[number], self.builds[number] = experiment, build
         tells = self._compare(number) and known is None
         self._keep()
         if self.builds.get(0) == self.builds.get(self.search.count - 1):
             raise SetupError(
-                f"{self.name(0)} and {self.name(self.search.count - 1)} are the same build: nothing of what is between "
-                "them is in the guest's modules",
+                f"{self.name(0)} and {self.name(self.search.count - 1)} are the same build: no change between them is "
+                "in the guest's modules",
                 hint="without a pool a guest has only spl.ko of OpenZFS, and a semantic patch is put on SPL alone",
             )
         return None if tells else experiment
@@ -377,9 +380,10 @@ class Bisection:
 
 
 def read_bisection(out: Path) -> Bisection:
-    """One that was begun.
+    """A search that was begun, to go on with.
 
-    :raises EvidenceError: when there is none, its file is damaged, or a patch is not what it was.
+    :param out: directory of the search.
+    :raises EvidenceError: when there is no search, its file is damaged, or a patch has changed.
     """
     path = out / _FILE
     try:
@@ -388,7 +392,7 @@ def read_bisection(out: Path) -> Bisection:
             raise EvidenceError(
                 f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}; "
                 "nothing was started",
-                hint="begin anew",
+                hint="begin a new search",
             )
         plan = BisectPlan.from_json(told["plan"])
         tries = [CampaignRun.from_json(row) for row in told["runs"]]
@@ -407,7 +411,7 @@ def read_bisection(out: Path) -> Bisection:
         raise EvidenceError(f"{path} is damaged: {error}", hint="begin anew") from error
     for patch in plan.candidates:
         if patch.sha256 and (not Path(patch.id).is_file() or file_hash(patch.id) != patch.sha256):
-            raise EvidenceError(f"{patch.id} is not what it was when this was begun", hint="begin anew")
+            raise EvidenceError(f"{patch.id} has changed since the search began", hint="begin a new search")
     return Bisection(plan, out, tries, skipped, builds)
 
 

@@ -16,7 +16,7 @@ from splvm.run.experiment import Experiment, differing_parameters
 
 @dataclass(frozen=True, slots=True)
 class CampaignRun:
-    """What came of it. All campaigns keep it in the same form."""
+    """The result of one run. All campaigns keep it in this form."""
 
     cell: Cell
     # Of the run, from 1: within its cell or its series; of a bisection within all of its runs.

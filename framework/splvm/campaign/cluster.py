@@ -1,8 +1,8 @@
 """Runs on other machines, by a Dask cluster: this is the side that submits, and what makes a machine a worker of it.
 
-Dask's scheduler gives a run to a worker that has room, and to another one if that is lost. A worker advertises what it
-has as resources: one for each guest, under a name that only machines have on which a run is the same as here (Python,
-QEMU, splvm, system), and its memory. So a machine that is not like this one never gets a run, whenever it joins.
+Dask's scheduler gives a run to a worker with room, and to another worker if the first is lost. A worker advertises
+resources: one for each guest, and its memory. The name of the first is a hash of Python, QEMU, splvm and system, so
+only machines like this one have it. A machine that differs never gets a run, whenever it joins.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ def parse_address(text: str, *, trust_network: bool = False) -> str:
     kind, _, place = text.partition("://")
     host, _, port = place.rpartition(":")
     if kind not in ("dask", "tls") or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise UsageError(f"{text}: not a cluster; it is {FORM} or tls://HOST:PORT")
+        raise UsageError(f"{text}: not a cluster; a cluster is {FORM} or tls://HOST:PORT")
     if kind == "dask" and not trust_network and not is_loopback(host):
         raise UsageError(
             f"{text}: whoever can reach a worker or the scheduler of dask:// can run programs there as its user",
-            hint="tls:// with the keys of `splvm cluster keys DIR`, or --trust-network on a network of its own",
+            hint="use tls:// with the keys of `splvm cluster keys DIR`; --trust-network is for a private network",
         )
     return f"{'tcp' if kind == 'dask' else 'tls'}://{place}"
 
@@ -346,10 +346,10 @@ class Cluster:
             elif difference := self._machine.difference(machine):
                 reasons[worker] = difference
             elif self._machine.resource not in about["resources"]:
-                reasons[worker] = "it is no worker of splvm; `splvm worker` makes one"
+                reasons[worker] = "it is not a worker of splvm; `splvm worker` starts a worker"
         lines = [f"{worker} gets nothing to do: {reason}" for worker, reason in reasons.items()]
         if len(reasons) == len(told):
-            message = "\n".join([f"{self._address}: there is no worker that could run this", *lines])
+            message = "\n".join([f"{self._address}: no worker can run this", *lines])
             raise SetupError(message, hint=f"on each machine: splvm worker {FORM}")
         for line in lines:
             note(plain(line))
@@ -362,11 +362,12 @@ def _pack_job(job: Job) -> _Sent:
 
 
 def check_runs(asked: Experiment, directories: Sequence[Path]) -> None:
-    """See whether these are runs of what was asked for, and no other's or one twice; else none of them is kept.
+    """Check that the runs are those that were asked for, each once; otherwise remove all of them.
 
-    A worker is trusted with what it measures. That it answers what it was asked is looked at.
+    A worker is trusted with its measurements. Whether they answer the question that it was asked is checked.
 
-    :raises EvidenceError: when one is not.
+    :param directories: the runs that came back.
+    :raises EvidenceError: when a run differs from `asked`, or one run came twice.
     """
     try:
         told = [read_facts(directory) for directory in directories]

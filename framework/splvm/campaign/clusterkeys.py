@@ -38,7 +38,9 @@ def make_keys(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(directory.iterdir()):
-            raise UsageError(f"{directory}: there is something already", hint="name a directory that is new or empty")
+            raise UsageError(
+                f"{directory}: it is there and not an empty directory", hint="name a directory that is new or empty"
+            )
         directory.chmod(0o700)
         authority = ec.generate_private_key(ec.SECP256R1())
         # It signs itself.

@@ -22,7 +22,7 @@ from splvm.scenarios.judged import judge_run
 
 
 def find_runs(tops: Iterable[Path]) -> tuple[list[Path], list[EvidenceError]]:
-    """The directories of runs at and below `tops`, each once, sorted; and what keeps others from being looked for."""
+    """The directories of runs at and below `tops`, each once, sorted; and the errors of the search."""
     found: set[Path] = set()
     troubles: list[EvidenceError] = []
     for top in tops:
@@ -36,17 +36,19 @@ def find_runs(tops: Iterable[Path]) -> tuple[list[Path], list[EvidenceError]]:
         troubles += [EvidenceError(f"{error.filename or top}: {error.strerror}") for error in failed]
         if not here and not failed:
             troubles.append(
-                EvidenceError(f"{top}: no run is there or below", hint="give directories that `splvm` named")
+                EvidenceError(
+                    f"{top}: it contains no run", hint="give the directories that `splvm` printed after `evidence:`"
+                )
             )
         found |= here
     return sorted(found), troubles
 
 
 def keep_batches(tops: Iterable[Path], history: History) -> None:
-    """Say of the matrices at and below `tops` what they were to run, and whether they came to their end.
+    """Keep, for each matrix at and below `tops`, the number of its planned runs and whether it came to its end.
 
-    What the history knows already of one that is not whole here is left as it is. A matrix.json that cannot be read
-    tells nothing.
+    If a matrix is not whole here and the history knows it, the history stays as it is. A matrix.json that cannot be
+    read is skipped with a note.
     """
     for path in sorted({path for top in tops for path in top.rglob(MATRIX_FILE)}):
         try:
@@ -60,19 +62,19 @@ def keep_batches(tops: Iterable[Path], history: History) -> None:
 
 
 def read_run(directory: Path) -> RunRow:
-    """A run as the history has it. Its verdict is given anew, from its evidence.
+    """The row of a run for the history. Its verdict is given again, from its evidence.
 
-    :raises EvidenceError: when what is there cannot be read, or is not over.
+    :raises EvidenceError: when the run cannot be read, or is not over.
     """
     if is_being_written(directory):
         # What it says now is not what it will have shown, and the history would have both.
-        raise EvidenceError(f"{directory}: the run is not over", hint="import it when it is")
+        raise EvidenceError(f"{directory}: the run is not over", hint="import it when it is over")
     evidence, verdict = judge_run(directory)
     return _row(directory, evidence.facts, verdict, evidence.console, evidence.damage)
 
 
 def keep_result(directory: Path, verdict: Verdict) -> RunRow:
-    """The same of a run that has just been judged.
+    """The row of a run that has just been judged, for the history.
 
     :raises EvidenceError: when its files cannot be read.
     """
@@ -97,7 +99,7 @@ def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: s
 
 
 def read_runs(directories: Iterable[Path]) -> Iterator[tuple[Path, RunRow | EvidenceError]]:
-    """Each of them, or what keeps it from being read: one that is damaged does not keep the others out."""
+    """Each directory with its row, or with its error: a damaged run does not stop the others."""
     for directory in directories:
         try:
             yield directory, read_run(directory)

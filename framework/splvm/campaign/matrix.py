@@ -134,7 +134,7 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
             raise EvidenceError(
                 f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}; "
                 "nothing was started",
-                hint=f"begin anew; `splvm history import {out}` keeps what has run",
+                hint=f"begin a new matrix; `splvm history import {out}` keeps the ended runs",
             )
         plan, runs = MatrixPlan.from_json(told["plan"]), [CampaignRun.from_json(row) for row in told["runs"]]
     except FileNotFoundError:
@@ -144,12 +144,12 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
     except OSError as error:
         raise EvidenceError(f"{path}: {error.strerror}") from error
     except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
-        raise EvidenceError(f"{path} is damaged: {error}", hint="begin anew") from error
+        raise EvidenceError(f"{path} is damaged: {error}", hint="begin a new matrix") from error
     places, kept = plan.places(), []
     for run in runs:
         trouble = _find_trouble(run, out, places, plan.batch)
         if trouble:
-            note(f"{run.cell}, run {run.number}: not believed, {trouble}")
+            note(f"{run.cell}, run {run.number}: it will run again, because {trouble}")
         else:
             kept.append(run)
     return plan, kept

@@ -47,7 +47,7 @@ _PROBE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What decides whether a run there is the same as a run here, and what it has room for."""
+    """The versions that decide whether a run there counts as a run here, and the machine's room."""
 
     # `major.minor`.
     python: str
@@ -62,11 +62,11 @@ class Machine:
 
     @property
     def resource(self) -> str:
-        """A name that only machines have on which a run is the same; a cluster's resource of that name is one guest."""
+        """The name of a cluster's resource that stands for one guest. Only machines with equal versions have it."""
         return f"splvm-{input_hash({'is': [self.python, self.qemu, self.program, self.system]})[:12]}"
 
     def difference(self, other: Machine) -> str:
-        """Why a run on the other one is not the same, in words; empty if it is."""
+        """How the versions of the other machine differ, in words; empty if they do not."""
         names = {"python": "Python", "qemu": "QEMU", "program": "splvm", "system": "system"}
         told = [
             f"{title} {getattr(other, name)}, here {getattr(self, name)}"

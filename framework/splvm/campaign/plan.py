@@ -103,7 +103,7 @@ def plan_cells(axes: Axes) -> list[Cell]:
     )
     left = [cell for cell in cells if _matches(cell, wanted, unwanted)]
     if not left:
-        raise UsageError("no cell is left", hint=f"of {len(cells)}, --include and --exclude leave none")
+        raise UsageError("no cell is left", hint=f"--include and --exclude leave out all {len(cells)} cells")
     return left
 
 

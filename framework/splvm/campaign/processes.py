@@ -1,6 +1,6 @@
-"""Several runs at once, each in a process of its own: what one of them does to itself the others do not see.
+"""Several runs at once, each in a process of its own, so that trouble of one run does not touch the others.
 
-Owns those processes. They end with `run_jobs`, however that ends, and before they do they take down their guests.
+Owns these processes. They end with `run_jobs`, however it ends, and take down their guests before.
 """
 
 from __future__ import annotations
@@ -96,10 +96,10 @@ def fitting_jobs(ram_mib: int, memory_mib: int | None = None) -> int:
 
 
 def run_jobs(jobs: Iterable[Job], at_once: int, on_done: OnDone) -> None:
-    """Run them all.
+    """Run all jobs.
 
-    :param jobs: the next one is asked for when there is room for it, so it may depend on what has come of others.
-    :param at_once: so many at a time; with 1 in this process.
+    :param jobs: taken one by one, when there is room; so a job may depend on earlier results.
+    :param at_once: number of jobs at a time; 1: in this process.
     :param on_done: called with each result as it comes.
     """
     if at_once == 1:

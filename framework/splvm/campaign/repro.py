@@ -36,7 +36,7 @@ TROUBLES = 3
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """When enough is known. What is reached first ends it; nothing ends a run that has begun."""
+    """When a measurement ends: at the limit that is reached first. A run that has begun is not cut off."""
 
     # Hits, or runs, of each series.
     hits: int | None = None
@@ -55,7 +55,7 @@ class Until:
             match = re.fullmatch(r"(?:(hits|runs)=([1-9]\d{0,5})|(minutes)=(\d{1,5}(?:\.\d{1,3})?))", wish)
             if match is None:
                 raise UsageError(
-                    f"--until {wish}: it is hits=N, runs=N or minutes=N", hint="for example --until runs=20"
+                    f"--until {wish}: it takes hits=N, runs=N or minutes=N", hint="for example --until runs=20"
                 )
             if match[1]:
                 found[match[1]] = int(match[2])
@@ -89,7 +89,7 @@ class Series:
 
     @property
     def silent(self) -> list[CampaignRun]:
-        """Those that say nothing; they are no part of the rate."""
+        """The runs that say nothing; they are not part of the rate."""
         return [t for t in self.trials if t.outcome is None or (t.outcome.says_nothing and t.outcome not in self.hits)]
 
     @property
@@ -98,7 +98,7 @@ class Series:
 
     @property
     def onsets(self) -> tuple[float, float, float] | None:
-        """Quartiles of the time until a hit, of those whose evidence tells it."""
+        """Quartiles of the time until a hit, seconds of guest time, of the hits whose evidence has it."""
         return quartiles([trial.onset_s for trial in self.hit if trial.onset_s is not None])
 
     def is_over(self, until: Until) -> bool:
@@ -140,10 +140,10 @@ def measure(
     on_trial: OnRun,
     about: Mapping[str, Any],
 ) -> None:
-    """Run all series side by side, one run of each in turn, so that what the host does befalls all alike.
+    """Run all series, one run of each in turn, so that the load of the host hits all of them alike.
 
     :param out: directory of the measurement.
-    :param about: what else repro.json says.
+    :param about: further keys of repro.json.
     """
     begun: dict[Path, tuple[Series, int]] = {}
     patience = Deadline(until.minutes * 60) if until.minutes is not None else None

@@ -1,11 +1,11 @@
 """Which of many changes made something go bad, by an oracle that may be flaky: a noisy binary search. Pure.
 
-Candidates are in order, 0 the one that is said to be good and the last one the one that is said to be bad. Hypothesis
-k says that k is the first bad one: 0 that all are bad, and the number of candidates that none is. Below k an
-observation is bad with a small probability, from k on with another one that may be anything; neither is known, and both
-are integrated out. What is said to be good or bad is not taken for granted: the search asks both ends where it has to.
-Next is asked what is expected to tell most about k (D. V. Lindley 1956). So a deterministic oracle is asked about
-log2(N) times and a flaky one as often as it takes, without anyone who says beforehand which it is.
+Candidates are in order: 0 is the end that the user calls good, and the last is the end that the user calls bad.
+Hypothesis k says that k is the first bad candidate; hypothesis 0 says that all are bad, and hypothesis `count` that
+none is. Below k an observation is bad with a small probability, from k on with any probability. Both probabilities are
+unknown and are integrated out. The search does not trust the user's two ends: it asks them too. It asks next the
+candidate that is expected to tell most about k (D. V. Lindley 1956). So a deterministic oracle is asked about log2(N)
+times, and a flaky oracle more often. Nobody has to say beforehand whether the oracle is flaky.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _WRONG_END = 0.02
 # Observations of the bad end before anything is said: they tell how flaky it is.
 _LEAST_BAD = 2
 
-# Of so many candidates the best is looked for, spread evenly by what is believed.
+# The best candidate is looked for among this number of candidates, spread evenly by what is believed.
 _LOOKED_AT = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The first bad one is one of `first` to `last`: where that is more than one, they cannot be told apart."""
+    """The first bad candidate is one of `first` to `last`. If these are several, nothing distinguishes them."""
 
     first: int
     last: int
@@ -67,7 +67,7 @@ class Search:
         self._untestable.add(candidate)
 
     def same(self, one: int, other: int) -> None:
-        """Both are the same build, so nothing between them made anything bad."""
+        """Take into account that both candidates are one build, so no change between them made anything bad."""
         self._unchanged.update(range(min(one, other) + 1, max(one, other) + 1))
 
     @property

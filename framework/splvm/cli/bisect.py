@@ -50,20 +50,19 @@ _MOST_RUNS = 500
 
 
 def bisect(
-    scenario: Annotated[
-        str | None, typer.Argument(help=f"What is asked: {', '.join(SCENARIOS)}.", metavar="SCENARIO")
-    ] = None,
-    good: Annotated[str | None, typer.Option(help="Commit of --spl path:DIR that is good.", metavar="REV")] = None,
-    bad: Annotated[str | None, typer.Option(help="Commit of it that is bad.", metavar="REV")] = None,
+    scenario: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(SCENARIOS)}.", metavar="SCENARIO")] = None,
+    good: Annotated[str | None, typer.Option(help="A good commit of --spl path:DIR.", metavar="REV")] = None,
+    bad: Annotated[str | None, typer.Option(help="A bad commit of --spl path:DIR.", metavar="REV")] = None,
     kernel: Annotated[
         list[str] | None,
         typer.Option(
-            help="Kernels, as `run` takes them: one, or all that are searched, the good one first.", metavar="IDS"
+            help="Kernels, as `run` takes them: one kernel, or the kernels to search, the good one first.",
+            metavar="IDS",
         ),
     ] = None,
     series: Annotated[
         Path | None,
-        typer.Option(help="Patches that are searched: a file that lists them, or their directory.", metavar="PATH"),
+        typer.Option(help="The patches to search: a file that lists them, or their directory.", metavar="PATH"),
     ] = None,
     variant: Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")] = "stock",
     spl: SplOption = "debian",
@@ -76,9 +75,9 @@ def bisect(
         typer.Option(help="How probable the answer has to be.", min=0.5, max=0.9999, callback=finite, metavar="P"),
     ] = 0.95,
     most_runs: Annotated[
-        int, typer.Option(help="End after so many runs in any case.", min=2, max=MOST_RUNS, metavar="N")
+        int, typer.Option(help="End after N runs, with or without an answer.", min=2, max=MOST_RUNS, metavar="N")
     ] = _MOST_RUNS,
-    resume: Annotated[Path | None, typer.Option(help="Go on with one that was interrupted.", metavar="DIR")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted search.", metavar="DIR")] = None,
     load: LoadOption = None,
     seed: SeedOption = None,
     jobs: JobsOption = "1",
@@ -91,9 +90,9 @@ def bisect(
 ) -> None:
     """Find the change that made a scenario end badly: among commits of OpenZFS, kernels, or patches of a series.
 
-    It need not end badly each time: how often it does is learned on the way, and what is asked next is what tells most.
-    What cannot be built is left out, and what comes to the same modules is run once. That the good end is good and the
-    bad one bad is not taken for granted. The status is 0 if the change was found, and 1 if not.
+    The scenario need not end badly each time: the search learns how often it does. It runs next the candidate that
+    tells most. It leaves out candidates that cannot be built, and runs candidates with equal modules once. It also
+    checks that the good end is good and the bad end is bad. The exit status is 0 if the change was found, and 1 if not.
     """
     # They come with SciPy, which takes as long as all the rest.
     from splvm.campaign.bisect import Bisection, BisectPlan, ChangeKind, read_bisection
@@ -101,7 +100,7 @@ def bisect(
     at_once = count_jobs(jobs, memory)
     if resume is not None:
         if scenario or good or bad or kernel or series or out:
-            raise UsageError("--resume goes on with what was asked for then; nothing else can be asked for beside it")
+            raise UsageError("--resume goes on with the interrupted search; it takes no scenario and no range")
         search = read_bisection(resume)
     else:
         if scenario is None:
@@ -134,10 +133,10 @@ def bisect(
 def _find_candidates(
     kernels: list[str], series: Path | None, spl: str, good: str | None, bad: str | None, *, pool: bool
 ) -> tuple[ChangeKind, tuple[Candidate, ...]]:
-    """What is searched.
+    """The candidates of the search, the good end first.
 
     :param pool: whether guests have a ZFS pool.
-    :raises UsageError: when that is nothing, or more than one thing.
+    :raises UsageError: when the options name no candidates, or more than one kind.
     """
     from splvm.campaign.bisect import Candidate, ChangeKind, find_commits, find_patches
 
@@ -148,7 +147,7 @@ def _find_candidates(
     ]
     if len(asked) != 1:
         raise UsageError(
-            f"{' and '.join(asked) or 'nothing'} to be searched; it is one of commits, kernels and patches",
+            f"{' and '.join(asked) or 'nothing'} to be searched; give one of commits, kernels and patches",
             hint="--spl path:DIR --good REV --bad REV, or --kernel A,B,C, or --series PATH",
         )
     if series is not None:
@@ -173,7 +172,7 @@ def _tell(search: Bisection, each: CampaignRun) -> None:
 
 
 def _is_found(search: Bisection) -> bool:
-    """Whether there is an answer, and it is that there is a change."""
+    """Whether the search has found a change."""
     answer = search.answer
     return answer is not None and answer.first > 0 and answer.last < len(search.plan.candidates)
 

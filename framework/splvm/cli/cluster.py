@@ -1,4 +1,4 @@
-"""The commands that make this machine a worker of a cluster, and the keys of one."""
+"""The commands that make this machine a worker of a cluster, and make the keys of a cluster."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ app = typer.Typer(help="Keys for a cluster of machines.", no_args_is_help=True, 
 
 def worker(
     cluster: Annotated[
-        str, typer.Argument(help="Its scheduler, as dask://HOST:PORT or tls://HOST:PORT.", metavar="CLUSTER")
+        str, typer.Argument(help="The cluster's scheduler: dask://HOST:PORT or tls://HOST:PORT.", metavar="CLUSTER")
     ],
     jobs: JobsOption = "auto",
     keys: KeysOption = None,
     trust_network: TrustOption = False,
 ) -> None:
-    """Run what `matrix --on CLUSTER` hands out, until the cluster's scheduler ends or Ctrl-C.
+    """Run the jobs of `matrix --on CLUSTER`, until the cluster's scheduler ends or Ctrl-C.
 
-    The scheduler is Dask's own: `.venv/bin/dask scheduler`. Whoever can reach a cluster of dask:// can run programs on
-    all of its machines, so beyond this machine it takes tls://, or --trust-network. A worker listens on the one address
-    from which it reaches the scheduler. Only machines with the same splvm, Python and QEMU work together.
+    `.venv/bin/dask scheduler` starts the scheduler. Whoever can reach a dask:// cluster can run programs on all of its
+    machines. So a cluster of several machines needs tls:// or --trust-network. A worker listens on the one address from
+    which it reaches the scheduler. Machines work together only if their versions of splvm, Python and QEMU are equal.
     """
     # Dask takes as long as all the rest.
     from splvm.campaign.cluster import parse_address, work
@@ -36,12 +36,12 @@ def worker(
 
 @app.command("keys")
 def keys(
-    directory: Annotated[Path, typer.Argument(help="A directory that is new or empty.", metavar="DIR")],
+    directory: Annotated[Path, typer.Argument(help="A new or empty directory.", metavar="DIR")],
 ) -> None:
-    """Make the keys of a cluster for tls://: an authority, and a pair each for scheduler, workers and `matrix`.
+    """Make the keys of a tls:// cluster: an authority, and one pair each for the scheduler, the workers and `matrix`.
 
-    Whoever has a pair and its authority may run programs on all machines of the cluster. `ca.key` is needed to sign
-    further pairs alone, and no other machine needs it.
+    Whoever has a pair can run programs on all machines of the cluster. `ca.key` signs further pairs; keep it on this
+    machine, because no other machine needs it.
     """
     from splvm.campaign.clusterkeys import make_keys
 

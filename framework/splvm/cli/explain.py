@@ -1,4 +1,4 @@
-"""`splvm explain`: what somebody pasted, explained."""
+"""`splvm explain`: the explanation of a pasted log, stack, slab file or dump."""
 
 from __future__ import annotations
 
@@ -39,22 +39,24 @@ def explain(
     ] = None,
     as_json: JsonOption = False,
     issue: Annotated[
-        bool, typer.Option("--issue", help="Print the text of a bug report, without names of hosts and the like.")
+        bool, typer.Option("--issue", help="Print a bug report without names of hosts, paths, addresses and datasets.")
     ] = False,
     collector: Annotated[
         bool, typer.Option("--collector", help="Print a shell script that collects evidence on a machine that hangs.")
     ] = False,
     vmlinux: Annotated[
-        Path | None, typer.Option(help="Kernel with debug symbols, to read a dump with.", metavar="FILE")
+        Path | None, typer.Option(help="The kernel with debug symbols, for a dump.", metavar="FILE")
     ] = None,
     debug: Annotated[
-        list[Path] | None, typer.Option(help="Module with debug symbols; may be given again.", metavar="FILE")
+        list[Path] | None,
+        typer.Option(help="A module with debug symbols, for a dump; may be given again.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Say what a pasted log, stack, dump or slab file shows: what happened, who waits for whom, and whether it closes.
+    """Explain a pasted log, stack, dump or slab file: what happened, who waits for whom, and whether it is a deadlock.
 
-    Reads dmesg and journals in every form, hung tasks, lists by SysRq, oopses, stacks of /proc, crash and drgn, and
-    files of /proc/spl, also packed by gzip or xz. Nothing is executed or fetched.
+    It reads dmesg and journals in every form, hung tasks, lists by SysRq, oopses, stacks of /proc, crash and drgn, and
+    files of /proc/spl, also compressed by gzip or xz. It executes and fetches nothing. The exit status is 0 if it could
+    read something, also a deadlock, and 1 if nothing was of use or a slab file contradicts itself.
     """
     if collector:
         typer.echo(resources.files("splvm.paste").joinpath("collector.sh").read_text(encoding="utf-8"), nl=False)
@@ -79,7 +81,7 @@ def explain(
 def read_any(name: str, reading: Reading, vmlinux: Path | None, debug: tuple[Path, ...]) -> None:
     """Read one argument into `reading`.
 
-    :raises UsageError: when it is not there.
+    :raises UsageError: when the file cannot be read, or a directory is not that of a run.
     """
     path = Path(name)
     try:
@@ -101,10 +103,10 @@ def read_any(name: str, reading: Reading, vmlinux: Path | None, debug: tuple[Pat
 def run_files(directory: Path) -> Iterator[Path]:
     """The texts of a run's directory.
 
-    :raises UsageError: when it is none.
+    :raises UsageError: when it is not the directory of a run.
     """
     if not (directory / RUN_FILE).is_file():
-        raise UsageError(f"{directory} is no directory of a run: it has no {RUN_FILE}")
+        raise UsageError(f"{directory} is not the directory of a run: it has no {RUN_FILE}")
     # The list by SysRq is in the console too; it is whole in its own file.
     for name in (SYSRQ_FILE, CONSOLE_FILE):
         if (directory / name).is_file():
@@ -112,7 +114,7 @@ def run_files(directory: Path) -> Iterator[Path]:
 
 
 def is_dump(stream: BinaryIO) -> bool:
-    """Whether this is a memory dump; the stream is where it was."""
+    """Whether the stream is a memory dump. It consumes nothing of the stream."""
     if not isinstance(stream, io.BufferedReader):
         return False
     return stream.peek(16).startswith(_DUMPS)
@@ -133,7 +135,7 @@ def read_dump(path: Path, reading: Reading, vmlinux: Path | None, debug: tuple[P
 
 
 def take_report(report: DumpReport, name: str, reading: Reading) -> None:
-    """Add what a dump says, and what could not be read of it: symbols of another build leave frames without a name."""
+    """Add the threads of a dump, and its unread parts: symbols of another build leave frames without a name."""
     reading.inputs.append(Input(name, "vmcore", len(report.threads)))
     reading.moments.append(moment_of(report, reading))
     reading.unread.extend(Unread(0, f"{name}: {problem}") for problem in report.problems[:MAX_UNREAD])

@@ -61,9 +61,9 @@ def demo(
     template: TemplateOption = True,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
-    """The main job: hold the worker of the stock SPL, then of a build without emergency objects.
+    """Hold the worker of the stock SPL, then the worker of a build without emergency objects.
 
-    The second is the control. If it does not fail, the first proves nothing.
+    The second run is the control. If the control does not fail, the first run proves nothing.
     """
     # Before there is a directory of it.
     check_programs()
@@ -83,9 +83,9 @@ def demo(
         lines.append(verdict_line(verdict, read_facts(directory)))
         ok = ok and verdict.outcome in experiment.expected
     meaning = (
-        "SPL went on while its worker was stuck, and the same harness failed the build that cannot."
+        "SPL went on while its worker was stuck. The control, a build that cannot go on, failed as it has to."
         if ok
-        else "At least one verdict is not the expected one: the two together prove nothing."
+        else "At least one verdict is not the expected verdict: the two runs prove nothing."
     )
     console.print(Text(meaning, style="bold green" if ok else "bold red"))
     report = base / "report.html"
@@ -98,7 +98,7 @@ def demo(
 
 
 def run(
-    scenario: Annotated[str, typer.Argument(help=f"What to do: {', '.join(SCENARIOS)}.", metavar="SCENARIO")],
+    scenario: Annotated[str, typer.Argument(help=f"One of: {', '.join(SCENARIOS)}.", metavar="SCENARIO")],
     kernel: KernelOption = "debian-12",
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
@@ -112,30 +112,32 @@ def run(
     accel: AccelOption = "auto",
     template: TemplateOption = True,
     window: WindowOption = None,
-    rate: Annotated[int, typer.Option(help="Samples a second.", min=1, max=100)] = 20,
+    rate: Annotated[int, typer.Option(help="Samples per second.", min=1, max=100)] = 20,
     threads: Annotated[
         int | None, typer.Option(help="Critical threads; by default the scenario's.", min=1, max=64)
     ] = None,
     objects: Annotated[
-        int | None, typer.Option(help="Objects per thread and round; by default the scenario's.", min=1, max=16384)
+        int | None,
+        typer.Option(help="Objects that a thread takes in a round; by default the scenario's.", min=1, max=16384),
     ] = None,
     size: Annotated[
-        int | None, typer.Option(help="Bytes of an object; by default the scenario's.", min=64, max=8 * 1024 * 1024)
+        int | None,
+        typer.Option(help="Size of an object in bytes; by default the scenario's.", min=64, max=8 * 1024 * 1024),
     ] = None,
     noio: Annotated[
-        int | None, typer.Option(help="1: threads allocate with GFP_NOIO, 0: with GFP_KERNEL.", min=0, max=1)
+        int | None, typer.Option(help="1: threads allocate with GFP_NOIO. 0: with GFP_KERNEL.", min=0, max=1)
     ] = None,
     dump: Annotated[
-        Dump, typer.Option(help="Keep a dump of the guest's memory: never, in trouble (STALLED or lost), or always.")
+        Dump, typer.Option(help="When to keep a dump of the guest's memory; `trouble` means STALLED or a lost guest.")
     ] = Dump.NEVER,
-    expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
+    expect: Annotated[str | None, typer.Option(help="The expected verdict.", metavar="VERDICT")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
     """Run a scenario in a fresh guest and judge it.
 
-    The status is 0 for the expected verdict, 1 for another one. What is expected of a build with a source or
-    patches of your own is the verdict of the packaged build of the same variant on the same kernel, or a good one where
-    packaged stock is bad too. --expect overrides that.
+    The exit status is 0 for the expected verdict, and 1 for another verdict. `splvm variants` lists the expected
+    verdicts. A build with your own source or patches is compared with the packaged build of its variant on its kernel.
+    If packaged stock ends badly too, a good verdict also counts as expected. --expect overrides all of this.
     """
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
@@ -180,18 +182,19 @@ def worst(results: Sequence[tuple[Verdict, Path]]) -> tuple[Verdict, Path]:
 
 
 def _workload(scenario: Scenario, window_s: float | None, **given: int | None) -> Workload:
-    """The scenario's own, but for what was given.
+    """The scenario's workload, with the given values in place of its own.
 
-    :raises UsageError: when that is not possible.
+    :param window_s: length of the window, seconds of guest time; None: the scenario's.
+    :raises UsageError: when the scenario needs one critical thread and more are given.
     """
     workload = scenario.workload(scenario.window_s if window_s is None else window_s)
     workload = replace(workload, **{name: value for name, value in given.items() if value is not None})
     if workload.commits and workload.threads != 1:
         raise UsageError(
-            f"{scenario.name} has one critical thread: of several, one would commit what another waits for"
+            f"{scenario.name} needs one critical thread: a second thread would commit what the first waits for"
         )
     if workload.keep and workload.threads != 1:
-        raise UsageError(f"{scenario.name} has one critical thread: others would add to what it keeps")
+        raise UsageError(f"{scenario.name} needs one critical thread: others would add to the objects that it keeps")
     return workload
 
 
@@ -203,9 +206,14 @@ def shell(
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
-    command: Annotated[str | None, typer.Option("--command", "-c", help="Run this and leave.", metavar="CMD")] = None,
+    command: Annotated[
+        str | None, typer.Option("--command", "-c", help="Run this command and end.", metavar="CMD")
+    ] = None,
 ) -> None:
-    """Start a guest with SPL and the probe loaded, and give a shell in it. The guest ends with the shell."""
+    """Start a guest with SPL and the probe loaded, and open a shell in it.
+
+    The guest ends with the shell. The exit status is that of the shell.
+    """
     prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template))
     with Store.default().temporary() as logs:
         status = run_shell(prepared, logs, command)
@@ -215,10 +223,10 @@ def shell(
 def test(ctx: typer.Context) -> None:
     """Run the project's own test suite, with real guests. Further arguments go to pytest.
 
-    As many tests run at once as the host has cores, and memory for their guests; with `-n0` one after the other.
+    The number of tests at once depends on the host's cores and memory. With `-n0` the tests run one after the other.
     """
     if not (_ROOT / "tests" / "vm").is_dir():
-        raise UsageError("the test suite is not part of an installation", hint="run it in a checkout of splvm")
+        raise UsageError("the test suite is not part of an installed package", hint="run it in a checkout of splvm")
     at_once = fitting_jobs(Wish().ram_mib)
     processes = f"-n{at_once if at_once > 1 else 0}"
     argv = [sys.executable, "-m", "pytest", "--splvm-require-vm", "--dist=worksteal", processes, *ctx.args]

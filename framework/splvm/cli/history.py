@@ -1,6 +1,6 @@
 """Commands of the history: what runs showed over time. They boot nothing.
 
-The database's libraries are only imported where there is one to open: they take as long as all the rest.
+The database's libraries are only imported where a database is opened: they take as long as all other imports.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCHEMA_VERSION = 1
 _MOST_EXPORTED = 1_000_000
 
 app = typer.Typer(
-    help="What runs showed over time: keep them in a database, and ask it.", no_args_is_help=True, rich_markup_mode=None
+    help="Keep runs in a database, and compare them over time.", no_args_is_help=True, rich_markup_mode=None
 )
 
 HistoryOption = Annotated[
@@ -42,36 +42,38 @@ HistoryOption = Annotated[
     typer.Option(
         "--history",
         envvar="SPLVM_HISTORY",
-        help="A file of SQLite, or a URL as SQLAlchemy takes it; by default history.sqlite in the store.",
+        help="The database: a file of SQLite, or a URL of SQLAlchemy; by default history.sqlite in the store.",
         metavar="URL",
     ),
 ]
 KnownOption = Annotated[
     Path | None,
     typer.Option(
-        help="Known issues, a TOML file of [[issue]] with fingerprint, link and the date on which each expires.",
+        help="Known issues: a TOML file of [[issue]], each with fingerprint, link and the date on which it expires.",
         metavar="FILE",
     ),
 ]
-LimitOption = Annotated[int, typer.Option(help="So many of the newest.", min=1, max=100_000)]
+LimitOption = Annotated[int, typer.Option(help="At most this number of runs, the newest.", min=1, max=100_000)]
 
 
 def history_place(given: str | None) -> str | Path:
-    """What was given, or else the store's own history."""
+    """The given database, or else the file in the store."""
     return given or Store.default_root() / "history.sqlite"
 
 
 @app.command("import")
 def import_runs(
     directories: Annotated[
-        list[Path], typer.Argument(help="Directories of runs, or with runs below.", metavar="DIR...")
+        list[Path],
+        typer.Argument(help="Directories of runs, or directories that contain such directories.", metavar="DIR..."),
     ],
     history: HistoryOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add recorded runs. One that is there already is left as it is. Each is judged anew, from its evidence.
+    """Add recorded runs to the history.
 
-    The status is 1 if some could not be read; the others are added.
+    Each run is judged again, from its evidence. A run that is already in the history stays as it is. The exit status is
+    1 if a run could not be read; the other runs are added.
     """
     from splvm.campaign.keep import find_runs, keep_batches, read_runs
     from splvm.history.database import History
@@ -104,7 +106,7 @@ def import_runs(
 
 @app.command("list")
 def list_cells(history: HistoryOption = None, as_json: JsonOption = False) -> None:
-    """The cells that have runs, each with the last one."""
+    """List the cells that have runs, each with its last run."""
     from splvm.history.database import History
 
     with History(history_place(history), create=False) as opened:
@@ -123,15 +125,15 @@ def list_cells(history: HistoryOption = None, as_json: JsonOption = False) -> No
 
 @app.command("show")
 def show(
-    cell: Annotated[str, typer.Argument(help="SCENARIO,KERNEL,VARIANT, and after another comma its loads.")],
-    figure: Annotated[str | None, typer.Option(help="Show this figure of each run too.", metavar="NAME")] = None,
+    cell: Annotated[str, typer.Argument(help="SCENARIO,KERNEL,VARIANT, or SCENARIO,KERNEL,VARIANT,LOADS.")],
+    figure: Annotated[str | None, typer.Option(help="Also show this figure of each run.", metavar="NAME")] = None,
     line: Annotated[
-        str, typer.Option(help="Of a line of builds of your own; by default of the packaged one.", metavar="NAME")
+        str, typer.Option(help="Runs of this line of builds; by default of the packaged builds.", metavar="NAME")
     ] = PACKAGED,
     parameter: Annotated[
         list[str] | None,
         typer.Option(
-            help="With this parameter, where the scenario has another one by itself; may be given again.",
+            help="Runs with this parameter in place of the scenario's own; may be given again.",
             metavar="NAME=VALUE",
         ),
     ] = None,
@@ -139,7 +141,7 @@ def show(
     limit: LimitOption = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """The runs of one cell, the oldest first: verdicts, fingerprints, figures."""
+    """Show the runs of one cell, the oldest first: verdicts, fingerprints, figures."""
     from splvm.history.database import History
     from splvm.history.outputs import run_to_json
 
@@ -166,10 +168,10 @@ def judge_cells(
     limit: LimitOption = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """What the last run of each cell says beside those before it: regression, streak, flip, new trouble, slower.
+    """Compare the last run of each cell with its earlier runs: regression, streak, flip, new trouble, slower.
 
-    Figures are looked at over all runs that were as expected. The status is 1 if there is a regression, or the last
-    matrix has not come to its end. Trouble of a known issue is none, until the issue expires.
+    Figures are compared over all runs with the expected verdict. The exit status is 1 if there is a regression, or if
+    the last matrix has not come to its end. A known issue causes no regression until it expires.
     """
     from splvm.history.database import History
     from splvm.history.judgement import Remark, RemarkKind, judge_figures, judge_nights
@@ -190,13 +192,13 @@ def judge_cells(
         print_json({"schema_version": SCHEMA_VERSION, "remarks": remarks})
     else:
         rows = [(plain(cell), remark.kind.value, plain(remark.text)) for cell, remark in told]
-        make_console().print(listing(("cell", "what", "how"), rows) if rows else "nothing is to be said")
+        make_console().print(listing(("cell", "what", "how"), rows) if rows else "nothing to report")
     if any(remark.kind in (RemarkKind.REGRESSION, RemarkKind.INTERRUPTED) for _, remark in told):
         raise typer.Exit(1)
 
 
 class Format(StrEnum):
-    """What runs are exported as."""
+    """The format of exported runs."""
 
     JUNIT = "junit"
     KTAP = "ktap"
@@ -206,17 +208,15 @@ class Format(StrEnum):
 @app.command("export")
 def export(
     form: Annotated[Format, typer.Option("--format", help="JUnit's XML, the kernel's KTAP, or JSON.")] = Format.JUNIT,
-    batch: Annotated[
-        str | None, typer.Option(help="Of this matrix; by default of the last one.", metavar="BATCH")
-    ] = None,
+    batch: Annotated[str | None, typer.Option(help="The matrix; by default the last matrix.", metavar="BATCH")] = None,
     known: KnownOption = None,
     history: HistoryOption = None,
-    out: Annotated[Path | None, typer.Option(help="A file; by default stdout.", metavar="FILE")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default stdout.", metavar="FILE")] = None,
 ) -> None:
     """Write the runs of a matrix for other programs.
 
-    The verdict of a known issue is `skipped` in JUnit and XFAIL in KTAP; one that says nothing is an error, and so is a
-    matrix that has not come to its end.
+    A known issue is `skipped` in JUnit and XFAIL in KTAP. A verdict that says nothing is an error. A matrix that has
+    not come to its end is an error too.
     """
     from splvm.history.database import History
     from splvm.history.knownissues import read_known
@@ -229,7 +229,7 @@ def export(
         gap = find_gap(opened.batch(wanted), len(runs))
     if not runs and gap is None:
         raise EvidenceError(
-            f"the history has no matrix {wanted}".rstrip(), hint="`splvm matrix` says at its end what its batch is"
+            f"the history has no matrix {wanted}".rstrip(), hint="`splvm matrix` prints its batch at its end"
         )
     told = tell(runs, issues, datetime.now(UTC).date())
     text = {

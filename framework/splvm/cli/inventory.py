@@ -1,4 +1,4 @@
-"""Commands about what there is: this host, kernels, variants, builds."""
+"""Commands that list and prepare: this host, kernels, variants, builds."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def own_commit() -> str:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Check what this host can do."""
+    """Check whether this host can run guests, and name what it lacks."""
     report = inspect_host()
     if as_json:
         print_json({"schema_version": 1, "ok": report.ok, "checks": [asdict(check) for check in report.checks]})
@@ -75,15 +75,13 @@ def build(
     spl_patch: PatchOption = None,
     accel: AccelOption = "auto",
     refresh: RefreshOption = False,
-    template: Annotated[
-        bool, typer.Option("--template", help="Also the template that guests are cloned from.")
-    ] = False,
+    template: Annotated[bool, typer.Option("--template", help="Also make the template of guests.")] = False,
     symbols: Annotated[
-        bool, typer.Option("--symbols", help="Also the kernel's debug symbols for memory dumps, some 280 MiB to fetch.")
+        bool, typer.Option("--symbols", help="Also fetch the kernel's debug symbols for memory dumps (some 280 MiB).")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fetch and build everything a run needs, and say where it is."""
+    """Fetch and build everything that a run needs, and print where it is."""
     prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, refresh=refresh))
     frozen = None
     if template:
@@ -118,7 +116,7 @@ def build(
 def probe_kernel(
     kernel: KernelOption = "debian-12",
     accel: AccelOption = "auto",
-    refresh: Annotated[bool, typer.Option("--refresh", help="Fetch package lists and measure anew.")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Fetch new package lists, and measure again.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure in a guest whether __vmalloc() of a kernel honours GFP_NOFS and GFP_NOIO for its page tables."""
@@ -135,14 +133,14 @@ def probe_kernel(
 
 def kernels(
     releases: Annotated[
-        bool, typer.Option("--releases", help="List the releases of each suite that can be had, as ID@RELEASE.")
+        bool, typer.Option("--releases", help="List the available releases of each suite, as ID@RELEASE.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the kernels: what they are, which version each came to last, and what was measured of it.
+    """List the kernels: what each kernel is, its last resolved version, and its measured behaviour.
 
-    It asks no network and boots nothing: a version is resolved when a kernel is used, anew once a day. With --releases
-    the package lists are looked through, and fetched if they are older than that.
+    This uses no network and boots nothing. A use of a kernel resolves its version, at most once a day. --releases reads
+    the package lists, and fetches lists that are older than a day.
     """
     if releases:
         _show_releases(as_json=as_json)
@@ -184,7 +182,7 @@ _HONOURED = {True: "honoured", False: "ignored", None: "not measured"}
 
 
 def variants(as_json: JsonOption = False) -> None:
-    """List the variants of SPL: what each is and is the control for, which verdict is expected of it, and why."""
+    """List the variants of SPL: what each variant is, its purpose, and its expected verdicts with their reasons."""
     cells = EXPECTED.items()
     if as_json:
         expected = [{"scenario": scenario, "variant": name, **cell.to_json()} for (scenario, name), cell in cells]

@@ -53,11 +53,13 @@ _DEFAULT = Axes(scenarios=ANYWHERE, kernels=tuple(KERNELS), variants=tuple(VARIA
 def matrix(
     scenario: Annotated[
         str | None,
-        typer.Option(help=f"Scenarios: {', '.join(SCENARIOS)}; by default those for any kernel.", metavar="NAMES"),
+        typer.Option(
+            help=f"Scenarios: {', '.join(SCENARIOS)}; by default all that need no special kernel.", metavar="NAMES"
+        ),
     ] = None,
     kernel: Annotated[
         list[str] | None,
-        typer.Option(help="Kernels, as `run` takes them; by default those of the Debian suites.", metavar="IDS"),
+        typer.Option(help="Kernels, as `run` takes them; by default the kernels of the Debian suites.", metavar="IDS"),
     ] = None,
     variant: Annotated[
         str | None, typer.Option(help=f"Variants: {', '.join(VARIANTS)}; by default all.", metavar="NAMES")
@@ -65,7 +67,7 @@ def matrix(
     load: Annotated[
         list[str] | None,
         typer.Option(
-            help="Loads beside the scenario, as `run` takes them, or `none`; each further one is another row of cells.",
+            help="Loads beside the scenario, as `run` takes them, or `none`. Each further --load adds a row of cells.",
             metavar="NAMES",
         ),
     ] = None,
@@ -74,19 +76,21 @@ def matrix(
     label: LabelOption = None,
     include: Annotated[
         list[str] | None,
-        typer.Option(help="Only cells for which this holds, such as 'kernel =~ \"debian-1[12]\"'.", metavar="EXPR"),
+        typer.Option(
+            help="Only cells for which the expression holds, such as 'kernel =~ \"debian-1[12]\"'.", metavar="EXPR"
+        ),
     ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="No cells for which this holds.", metavar="EXPR")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No cells for which it holds.", metavar="EXPR")] = None,
     file: Annotated[
-        Path | None, typer.Option(help="A TOML file with all that; options come before it.", metavar="FILE")
+        Path | None, typer.Option(help="A TOML file with these settings; options override it.", metavar="FILE")
     ] = None,
     repeat: Annotated[
-        int | None, typer.Option(help="Runs of each cell; each one counts.", min=1, max=MOST_RUNS, metavar="N")
+        int | None, typer.Option(help="Runs of each cell; every run counts.", min=1, max=MOST_RUNS, metavar="N")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show the cells and how long they will take, and end.")] = False,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with a matrix that was interrupted: what has a verdict stays.", metavar="DIR"),
+        typer.Option(help="Go on with an interrupted matrix: cells with a verdict stay.", metavar="DIR"),
     ] = None,
     jobs: JobsOption = "auto",
     on: Annotated[
@@ -104,12 +108,12 @@ def matrix(
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run many cells, scenarios by kernels by variants by loads, and compare with what is expected of each.
+    """Run many cells: scenarios by kernels by variants by loads. Compare each verdict with the expected verdict.
 
-    Each is a fresh guest. Names are separated by commas, and --kernel may be given again: one with a colon in it is
-    taken as it is. --spl, --spl-patch and --label are those of `run`, of all cells. Expressions are rule-engine's, of
-    scenario, kernel, variant and load. What has to be fetched and built is fetched and built first. A cell whose guest
-    does not boot does not keep the others from running. Every run becomes a row of the history.
+    Each run has a fresh guest. Separate names by commas. --kernel may be given again; a kernel with a colon in its name
+    needs its own --kernel. --spl, --spl-patch and --label apply to all cells. Expressions are those of rule-engine,
+    with the names scenario, kernel, variant and load. splvm first fetches and builds everything. If the guest of one
+    cell does not boot, the other cells still run. Every run becomes a row of the history.
     """
     given = Axes(
         scenarios=_words(scenario),
@@ -122,7 +126,7 @@ def matrix(
     )
     is_own = spl != "debian" or spl_patch or label
     if resume is not None and (given != Axes() or is_own or file is not None or out is not None):
-        raise UsageError("--resume goes on with what was asked for then; no cells can be named beside it")
+        raise UsageError("--resume goes on with the cells of the interrupted matrix; other cells cannot be named")
     if resume:
         chosen, done = read_matrix(resume)
     else:
@@ -137,7 +141,7 @@ def matrix(
 
     with _place(on, jobs, wish, keys, trust_network) as (at_once, runner), History(history_place(history)) as opened:
         seconds, known = estimate_s([cell for cell, _ in todo], opened, at_once)
-        of = f"by the last runs of {known} of them" if known else "a guess, for none of them was ever run"
+        of = f"by the last runs of {known} of the cells" if known else "a guess, for no cell was ever run"
         note(f"{len(chosen.cells)} cells, {len(todo)} runs to come, {at_once} at once: about {_span(seconds)}, {of}")
         if plan:
             _show_plan(chosen, todo, seconds, as_json=as_json)
@@ -154,13 +158,13 @@ def matrix(
             try:
                 runs = run_matrix(chosen, base, runner=runner, wish=wish, on_run=on_run, done=done)
             except SetupError as error:
-                hint = f"{error.hint or 'mend that'}; `splvm matrix --resume {base}` goes on then"
+                hint = f"{error.hint or 'mend it'}; then `splvm matrix --resume {base}` goes on"
                 raise SetupError(error.message, hint=hint) from error
         _show_runs(chosen, base, runs, time.monotonic() - start, as_json=as_json)
         try:
             keeper.end()
         except HarnessError as error:
-            raise SetupError(error.message, hint=f"`splvm history import {base}` adds what is missing") from error
+            raise SetupError(error.message, hint=f"`splvm history import {base}` adds the missing runs") from error
     if not all(run.as_expected for run in runs):
         raise typer.Exit(1 if all(run.outcome for run in runs) else HarnessError.exit_status)
 
@@ -169,13 +173,13 @@ def matrix(
 def _place(
     on: str | None, jobs: str, wish: Wish, keys: Path | None, trust_network: bool
 ) -> Iterator[tuple[int, Runner]]:
-    """Where runs are run: how many at once, and what runs them."""
+    """The number of runs at once, and the function that runs them: here, or on a cluster."""
     if on is None:
         at_once = count_jobs(jobs, wish.ram_mib)
         yield at_once, lambda todo, on_done: run_jobs(todo, at_once, on_done)
         return
     if jobs != "auto":
-        raise UsageError("--jobs is of this machine; on a cluster each worker has its own")
+        raise UsageError("--jobs is for this machine; on a cluster each worker has its own --jobs")
     from splvm.campaign.cluster import Cluster, parse_address
 
     with Cluster(parse_address(on, trust_network=trust_network), keys) as cluster:
@@ -183,7 +187,11 @@ def _place(
 
 
 def _make_plan(given: Axes, file: Path | None, wish: Wish) -> MatrixPlan:
-    """:param wish: what it says of source, patches and label."""
+    """The plan of a new matrix.
+
+    :param wish: its source, patches and label apply to all cells.
+    :raises UsageError: when a name in `given` or `file` is unknown.
+    """
     axes = given.over(read_axes(file) if file else Axes()).over(_DEFAULT)
     check_inputs(wish.spl, wish.patches)
     # From here on the source has a whole path, for whoever resumes elsewhere.
@@ -227,9 +235,9 @@ def _show_runs(plan: MatrixPlan, base: Path, runs: Sequence[CampaignRun], second
 
 
 def _teller(total: int, estimate_s: float, show: Callable[[int, str], None]) -> Callable[[CampaignRun], None]:
-    """A function that says a line for each run as it ends, how many are left, and for how long.
+    """A function that prints a line for each ended run, with the number of runs left and the seconds that they take.
 
-    :param show: is told the same in short.
+    :param show: takes the number of ended runs, and the rest of the line in short.
     """
     start, count, odd = time.monotonic(), 0, 0
 

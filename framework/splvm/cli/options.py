@@ -1,4 +1,4 @@
-"""What several commands share: their options, what those mean, and how results are printed."""
+"""Options that several commands share, the parsing of their values, and the printing of results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MOST_RUNS = 100_000
 
 
 def finite(value: float | None) -> float | None:
-    """A comparison with `nan` holds for no bound."""
+    """Refuse `nan`: every comparison with it is false, so no bound would stop it."""
     if value is not None and math.isnan(value):
         raise typer.BadParameter("it is not a number")
     return value
@@ -55,51 +55,53 @@ SplOption = Annotated[
 ]
 PatchOption = Annotated[
     list[Path] | None,
-    typer.Option(help="A .patch or .cocci file to apply on top; may be given again.", metavar="FILE"),
+    typer.Option(help="A .patch or .cocci file to apply to the source; may be given again.", metavar="FILE"),
 ]
 LabelOption = Annotated[
     str | None,
     typer.Option(
-        help="What you call the line of such builds, which the history compares runs within; by default the tree's "
-        "branch, or the name of its directory, and a hash of the patches.",
+        help="A name for the line of your builds; the history compares runs of one line. By default the name is the "
+        "tree's branch, or its directory, and a hash of the patches.",
         metavar="NAME",
     ),
 ]
-AccelOption = Annotated[str, typer.Option(help="auto, kvm or tcg.", metavar="NAME")]
+AccelOption = Annotated[str, typer.Option(help="Accelerator: auto, kvm or tcg.", metavar="NAME")]
 MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, max=1 << 20, metavar="MIB")]
 TemplateOption = Annotated[
     bool,
-    typer.Option("--template/--no-template", help="Clone guests from a template that is booted once, or boot each."),
+    typer.Option("--template/--no-template", help="Clone guests from a template, or boot each guest."),
 ]
-RepeatOption = Annotated[int, typer.Option(help="Runs; each one counts.", min=1, max=MOST_RUNS, metavar="N")]
+RepeatOption = Annotated[int, typer.Option(help="Number of runs; every run counts.", min=1, max=MOST_RUNS, metavar="N")]
 JobsOption = Annotated[
-    str, typer.Option(help="Runs at once: a number, or `auto` for as many as cores and memory allow.", metavar="N")
+    str, typer.Option(help="Runs at once: a number, or `auto` for all that cores and memory allow.", metavar="N")
 ]
 LoadOption = Annotated[
     list[str] | None,
     typer.Option(
-        help=f"Loads beside it: {', '.join(LOADS)}; separated by commas, with values as NAME:KEY=VALUE.",
+        help=f"Loads beside the scenario: {', '.join(LOADS)}; separated by commas, with values as NAME:KEY=VALUE.",
         metavar="NAME",
     ),
 ]
 SeedOption = Annotated[
     int | None,
-    typer.Option(help="Of a load's random numbers; by default another one each time.", min=0, max=MOST_SEED),
+    typer.Option(help="Seed of the loads' random numbers; by default a new seed.", min=0, max=MOST_SEED),
 ]
 KeysOption = Annotated[
     Path | None,
-    typer.Option(help="Keys for tls://, as `splvm cluster keys DIR` makes them.", metavar="DIR"),
+    typer.Option(help="Directory of the keys for tls://; `splvm cluster keys DIR` makes them.", metavar="DIR"),
 ]
 TrustOption = Annotated[
     bool,
-    typer.Option("--trust-network", help="Take dask:// beyond this machine: nobody else can reach that network."),
+    typer.Option(
+        "--trust-network", help="Allow dask:// to other machines. Use it only if nobody else can reach the network."
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 WindowOption = Annotated[
     float | None,
     typer.Option(help="Length of the window in seconds of guest time.", min=1, max=3600, callback=finite),
 ]
-RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch package lists anew first.")]
+RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch new package lists first.")]
 
 
 def make_wish(
@@ -119,16 +121,21 @@ def make_wish(
 
 
 def pick_seed(seed: int | None, runs: int) -> int:
-    """What was given, or else a number that leaves room for one of its own for each run."""
+    """The given seed, or a random seed below `MOST_SEED - runs`, so that each run can add its number."""
     return secrets.randbelow(MOST_SEED - runs) if seed is None else seed
 
 
 def directory_id(name: str) -> str:
-    """Its id as a part of a directory's name."""
+    """The id of a kernel, without characters that a directory's name should not have."""
     return re.sub("[:,]", "-", spec_of(find_any_kernel(name)).id)
 
 
 def count_jobs(jobs: str, ram_mib: int) -> int:
+    """The number of runs at once that `--jobs` asks for.
+
+    :param ram_mib: memory of one guest, MiB.
+    :raises UsageError: when `jobs` is neither `auto` nor a number from 1 to 256.
+    """
     if jobs == "auto":
         return fitting_jobs(ram_mib)
     if not jobs.isascii() or not jobs.isdigit() or not 1 <= int(jobs) <= 256:
@@ -137,6 +144,10 @@ def count_jobs(jobs: str, ram_mib: int) -> int:
 
 
 def find_outcome(name: str, option: str = "--expect") -> Outcome:
+    """The verdict of this name, in capitals or not.
+
+    :raises UsageError: when there is no such verdict; it names `option`.
+    """
     try:
         return Outcome(name.upper())
     except ValueError:
@@ -144,9 +155,9 @@ def find_outcome(name: str, option: str = "--expect") -> Outcome:
 
 
 def kernel_names(values: Iterable[str]) -> list[str]:
-    """Names of kernels, separated by commas; one with a colon in it is taken as it is.
+    """Names of kernels. A value without a colon is split at its commas; a value with a colon is one name.
 
-    :raises UsageError: when one stands for nothing.
+    :raises UsageError: when a name is no kernel.
     """
     names = [name for value in values for name in ([value] if ":" in value else value.split(","))]
     for name in names:
@@ -155,17 +166,17 @@ def kernel_names(values: Iterable[str]) -> list[str]:
 
 
 def claim_directory(out: Path | None, name: str) -> Path:
-    """A directory of this run's own: `out`, or one below ./runs with the time in its name.
+    """A directory of this run's own: `out`, or a new directory below ./runs with the time in its name.
 
-    If it was made here and is empty when the command ends, since something did not build, it is removed.
+    A directory that was made here and is still empty when the command ends is removed.
 
-    :raises UsageError: when `out` has something in it already.
+    :raises UsageError: when `out` is there and not empty.
     """
     if out is not None:
         try:
             if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
                 hint = "name a directory that is new or empty"
-                raise UsageError(f"--out {out}: there is something already", hint=hint)
+                raise UsageError(f"--out {out}: it is there and not an empty directory", hint=hint)
             if not out.exists():
                 out.mkdir(parents=True)
                 _CLAIMED.append(out)
@@ -187,7 +198,7 @@ _CLAIMED: list[Path] = []
 
 
 def without_empty_directories(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that leaves no directory which it claimed and put nothing into, however it ends."""
+    """The command, which at its end removes every directory that it claimed and left empty."""
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
@@ -208,13 +219,13 @@ def show_verdict(verdict: Verdict, directory: Path, console: Console | None = No
 
 
 def summary_of(verdict: Verdict, facts: Mapping[str, Any], directory: Path) -> Panel:
-    """The summary of a run, with what its verdict is measured against."""
+    """The summary of a run, with the expected verdict."""
     expected, remark = verdict.outcome in facts.get("expected", ()), remark_on(facts, verdict.outcome)
     return summarize(verdict, facts, str(directory), expected=expected, remark=remark)
 
 
 def show_error(error: HarnessError) -> None:
-    """Line by line, without control characters: what a guest or a tool said may be in it."""
+    """Print an error line by line, without control characters: it may quote a guest or a tool."""
     for line in f"error: {error}".splitlines():
         typer.echo(plain(line), err=True)
 

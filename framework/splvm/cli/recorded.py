@@ -1,4 +1,4 @@
-"""Commands that read what was recorded. They boot nothing."""
+"""Commands that read records and slab files. They boot nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,10 @@ def judge(
     directory: Annotated[Path, typer.Argument(help="Directory of a run.", metavar="DIR")],
     as_json: JsonOption = False,
 ) -> None:
-    """Judge a recorded run again, from its files alone."""
+    """Judge a recorded run again, from its files alone.
+
+    The exit status is 0 for the expected verdict, and 1 for another verdict or a record that cannot be read.
+    """
     evidence, verdict = judge_run(directory)
     facts = evidence.facts
     expected = verdict.outcome in facts.get("expected", ())
@@ -57,10 +60,10 @@ def judge(
 def bundle(
     directory: Annotated[Path, typer.Argument(help="Directory of a run.", metavar="DIR")],
     out: Annotated[
-        Path | None, typer.Option(help="The archive; by default DIR.tar.gz, beside DIR.", metavar="FILE.tar.gz")
+        Path | None, typer.Option(help="The archive; by default DIR.tar.gz beside DIR.", metavar="FILE.tar.gz")
     ] = None,
     with_dump: Annotated[bool, typer.Option("--with-dump", help="Pack the dump of the guest's memory too.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
     """Pack a run for a bug report: one archive, and the text of an issue in the form that OpenZFS asks for."""
     evidence = read_evidence(directory)
@@ -76,9 +79,7 @@ def bundle(
         scenario_summary=scenario.summary if scenario else "",
         variant_summary=variant.summary if variant else "",
     )
-    note(
-        "run.json, qemu.log and harness.log name paths and programs of this host: look through them before you publish"
-    )
+    note("run.json, qemu.log and harness.log name paths and programs of this host: read them before you publish")
     typer.echo(f"archive: {made.archive} ({made.size_bytes} bytes)")
     typer.echo(f"issue: {made.issue}")
 
@@ -89,7 +90,7 @@ def examine(
 ) -> None:
     """Read the memory dump of a run: SPL's caches, who waits on them, the stacks of blocked tasks, and the cycle.
 
-    It needs nothing of the guest, but the kernel's debug symbols: `splvm build --symbols`.
+    It needs the kernel's debug symbols (`splvm build --symbols`), and no help from the guest.
     """
     report = examine_run(directory, Store.default(), Deadline(PREPARE_BUDGET_S))
     graph = build_graph(report.for_graph())
@@ -105,9 +106,9 @@ def parse_slab(
     as_json: JsonOption = False,
     sort: Annotated[str, typer.Option(help=f"Sort the caches by a column: {', '.join(SORTS)}.", metavar="COLUMN")] = "",
 ) -> None:
-    """Read a slab file, also one pasted into a report, or several readings of it.
+    """Read a slab file, also a pasted copy, with one reading or several.
 
-    Status 1 if it cannot be read, or contradicts itself.
+    The exit status is 1 if the file cannot be read, or if it contradicts itself.
     """
     if sort and sort not in SORTS:
         raise UsageError(f"--sort {sort}: no such column; there are {', '.join(SORTS)}")

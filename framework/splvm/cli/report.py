@@ -16,23 +16,19 @@ SCHEMA_VERSION = 1
 def report(
     history: HistoryOption = None,
     out: Annotated[
-        Path, typer.Option(help="Directory of the site; one that is there is replaced.", metavar="DIR")
+        Path, typer.Option(help="Directory of the site; an older site in it is replaced.", metavar="DIR")
     ] = Path("site"),
-    batch: Annotated[
-        str, typer.Option(help="Only cells and runs of this matrix, as they were at its end.", metavar="ID")
-    ] = "",
+    batch: Annotated[str, typer.Option(help="Only cells and runs of this matrix, as of its end.", metavar="ID")] = "",
     since: Annotated[
-        int | None, typer.Option(help="Only what was run within so many days.", min=1, max=36_500, metavar="DAYS")
+        int | None, typer.Option(help="Only runs of the last DAYS days.", min=1, max=36_500, metavar="DAYS")
     ] = None,
-    runs: Annotated[
-        int, typer.Option(help="Runs that get a page, the newest of them.", min=0, max=10_000, metavar="N")
-    ] = 100,
+    runs: Annotated[int, typer.Option(help="Pages for the newest N runs.", min=0, max=10_000, metavar="N")] = 100,
     known: KnownOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a report as a static site: overview, cells over time, runs with their plots, builds side by side.
 
-    It is made of the history, and of the runs' directories that are still there. A browser opens it without a network.
+    The report uses the history, and the directories of runs that still exist. A browser opens it without a network.
     """
     from splvm.history.database import History
     from splvm.history.knownissues import read_known

@@ -49,7 +49,7 @@ _MOST_RUNS = 1_000_000
 
 
 def repro(
-    scenario: Annotated[str, typer.Argument(help=f"What to do: {', '.join(SCENARIOS)}.", metavar="SCENARIO")],
+    scenario: Annotated[str, typer.Argument(help=f"One of: {', '.join(SCENARIOS)}.", metavar="SCENARIO")],
     kernel: Annotated[
         list[str] | None, typer.Option(help="Kernels, as `run` takes them; by default debian-12.", metavar="IDS")
     ] = None,
@@ -79,11 +79,11 @@ def repro(
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how often a scenario ends badly: run it again and again, on one build or several side by side.
+    """Measure how often a scenario ends badly: run it again and again, on one build or on several builds in turn.
 
-    Each run counts as it is. The rate comes with its interval, the time until a hit with its quartiles, and the first
-    series is compared with each of the others. What was measured is the result, so the status is 0 also for a rate of
-    zero; it is 1 if no run of some series said anything, and 3 if that was for trouble of the host or the harness.
+    Every run counts as it is. The rate comes with its interval, and the time until a hit with its quartiles. An exact
+    test compares the first series with each other series. The exit status is 0, also for a rate of zero. It is 1 if no
+    run of a series gave a result, and 3 if trouble of the host or the harness was the cause.
     """
     chosen, ends = find_scenario(scenario), Until.parse(until or [_RUNS])
     hits = frozenset(find_outcome(name, "--hit") for name in hit.split(","))
@@ -135,7 +135,7 @@ def _show(series: list[Series], base: Path) -> None:
             console.print(Text(plain(f"{both}: {told['difference']:+.0%}, p = {told['p']:.2g} (Boschloo's test)")))
     for each in series:
         if each.is_given_up:
-            console.print(Text(plain(f"{each} was given up, after {TROUBLES} runs in a row that came to nothing")))
+            console.print(Text(plain(f"{each} was given up after {TROUBLES} runs in a row without a result")))
         for trial in each.hit[:1]:
             console.print(Text(plain(f"first hit of {each}: {trial.said}")))
             console.print(Text(f"  again: {_again(trial)}"), soft_wrap=True)
@@ -150,7 +150,7 @@ def _row(series: Series) -> tuple[object, ...]:
 
 
 def _again(trial: CampaignRun) -> str:
-    """The command that does the same run again."""
+    """The command that repeats the run."""
     if trial.directory is None:
         return "-"
     try:

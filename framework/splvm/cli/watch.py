@@ -41,7 +41,7 @@ from splvm.scenarios.table import SCENARIOS, find_scenario
 
 
 def watch(
-    scenario: Annotated[str, typer.Argument(help=f"What to do: {', '.join(SCENARIOS)}.", metavar="SCENARIO")],
+    scenario: Annotated[str, typer.Argument(help=f"One of: {', '.join(SCENARIOS)}.", metavar="SCENARIO")],
     kernel: KernelOption = "debian-12",
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
@@ -51,14 +51,15 @@ def watch(
     accel: AccelOption = "auto",
     template: TemplateOption = True,
     window: WindowOption = None,
-    expect: Annotated[str | None, typer.Option(help="Verdict to expect instead.", metavar="VERDICT")] = None,
+    expect: Annotated[str | None, typer.Option(help="The expected verdict.", metavar="VERDICT")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
-    """Run a scenario now and on every save of SPL's sources, headers or patches, until Ctrl-C.
+    """Run a scenario now, and on every save of SPL's sources, headers or patches, until Ctrl-C.
 
-    Each verdict comes with its difference from the last one. A build that fails is told in the compiler's own words.
-    The exit status is that of the last save: 0 for the verdict of the packaged build (or a good one where packaged
-    stock is bad too), 1 for another one, 3 if there was none. --expect overrides that.
+    Each verdict comes with its difference from the previous verdict. A failed build shows the compiler's messages. The
+    exit status is that of the last save: 0 for the expected verdict, 1 for another verdict, 3 for no verdict. The
+    expected verdict is that of the packaged build. If packaged stock ends badly too, a good verdict also counts as
+    expected. --expect overrides this.
     """
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect is not None else None

@@ -1,8 +1,8 @@
 """What drgn finds in a memory dump, as one JSON object on standard output; postmortem.py starts this.
 
 A process of its own: a dump is whatever the guest left, and drgn is C code that follows the pointers in it. Every loop
-has a bound here, memory has one, and time has the parent's deadline. What cannot be read is said in `problems`, and the
-rest is read all the same.
+has a bound here, memory has one, and time has the parent's deadline. Unreadable parts are named in `problems`, and
+the rest is still read.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class DumpThread:
 
     @property
     def called(self) -> tuple[str, ...]:
-        """The same without those that were inlined, as the kernel's own traces have them."""
+        """The frames without inlined functions, as in the kernel's own traces."""
         return tuple(frame.function for frame in self.frames if not frame.inlined)
 
 
@@ -109,7 +109,7 @@ class DumpCache:
 
 @dataclass(frozen=True, slots=True)
 class DumpReport:
-    """What was found in a dump."""
+    """The findings in a dump: caches of SPL, and threads."""
 
     # Of the kernel in it, as in `uname -r`, and the build id of its vmlinux.
     release: str
@@ -190,16 +190,11 @@ def examine_dump(dump: Path, vmlinux: Path | None, modules: Mapping[str, Path], 
     """
     if vmlinux is None:
         raise SetupError(
-            f"{dump}: a memory dump is read with the kernel's debug symbols, and they have not been fetched",
-            hint="`splvm build --symbols` fetches them, some 300 MiB; everything else that was recorded needs none",
+            f"{dump}: reading a memory dump needs the kernel's debug symbols, and they have not been fetched",
+            hint="`splvm build --symbols` fetches them (some 280 MiB); no other command needs them",
         )
     if find_spec("drgn") is None:
         raise lacking("drgn")
-    if find_spec("drgn") is None:
-        raise SetupError(
-            f"{dump}: a memory dump is read with drgn, and it is not installed for {sys.executable}",
-            hint="pip install drgn; everything else that was recorded needs none",
-        )
     for path in (dump, vmlinux, *modules.values()):
         if not path.is_file():
             raise EvidenceError(f"{path}: there is no such file")
@@ -228,10 +223,10 @@ _HINTS = {
 
 
 def parse_report(text: str, dump: Path) -> DumpReport:
-    """What dumpreader.py printed.
+    """The report that dumpreader.py printed.
 
     :param dump: for messages.
-    :raises EvidenceError: when it is an error, or nothing that dumpreader.py prints.
+    :raises EvidenceError: when dumpreader.py printed an error, or the text is not a report.
     """
     try:
         if len(text) > _OUTPUT_CHARS:

@@ -60,18 +60,18 @@ class LoadKind:
 # The level of several loads.
 SWAP = "used swap"
 
-_SPEED = Parameter("speed_mib", 8, "MiB that its disk does in a second", inside=False)
-_DISK = Parameter("disk_mib", 256, "MiB of its disk", least=64, most=1 << 16, inside=False)
+_SPEED = Parameter("speed_mib", 8, "speed of its disk, MiB/s", inside=False)
+_DISK = Parameter("disk_mib", 256, "size of its disk, MiB", least=64, most=1 << 16, inside=False)
 
 _ON_POOL = (
-    Parameter("rate_kib", 64, "KiB/s that the writer has to come to at least"),
-    Parameter("file_mib", 64, "MiB of its file"),
+    Parameter("rate_kib", 64, "least rate of the writer, KiB/s"),
+    Parameter("file_mib", 64, "size of its file, MiB"),
 )
 _CROWD = (
-    Parameter("procs", 8, "processes", most=16),
-    Parameter("each_mib", 90, "MiB that each of them has and comes back to"),
-    Parameter("used_mib", 32, "MiB that are to be in swap at least"),
-    Parameter("swap_mib", 600, "MiB of swap", inside=False),
+    Parameter("procs", 8, "number of processes", most=16),
+    Parameter("each_mib", 90, "memory that each process has and touches again and again, MiB"),
+    Parameter("used_mib", 32, "least amount in swap, MiB"),
+    Parameter("swap_mib", 600, "size of swap, MiB", inside=False),
 )
 
 LOADS: Mapping[str, LoadKind] = {
@@ -82,8 +82,8 @@ LOADS: Mapping[str, LoadKind] = {
             "dirty pages by buffered and by mapped writes to ext4, on a slow disk",
             "pages that are dirty or on their way to the disk",
             (
-                Parameter("target_mib", 8, "MiB that are to be dirty or under writeback"),
-                Parameter("file_mib", 48, "MiB of each of the two files"),
+                Parameter("target_mib", 8, "target of dirty pages and pages under writeback, MiB"),
+                Parameter("file_mib", 48, "size of each of the two files, MiB"),
                 _SPEED,
                 _DISK,
             ),
@@ -96,18 +96,18 @@ LOADS: Mapping[str, LoadKind] = {
             "processes that take memory and lock it, until little is available",
             "MemAvailable",
             (
-                Parameter("available_mib", 32, "MiB that are to be available"),
-                Parameter("eaters", 2, "processes", most=4),
+                Parameter("available_mib", 32, "target of available memory, MiB"),
+                Parameter("eaters", 2, "number of processes", most=4),
             ),
         ),
         LoadKind(
             "fragment",
-            "free memory lies in pieces: locked pages with a hole of one page between each two",
-            "free blocks of that order and above",
+            "free memory lies in pieces: locked pages, with a free page between each two",
+            "free blocks of this order and above",
             (
-                Parameter("order", 4, "smallest order of a block that is not to be free", most=10),
+                Parameter("order", 4, "smallest order of a block that counts", most=10),
                 Parameter(
-                    "blocks", 96, "so many may be, all the same: emergency objects that are given back are such blocks"
+                    "blocks", 96, "free blocks that are allowed: emergency objects that are given back are such blocks"
                 ),
             ),
         ),
@@ -116,7 +116,7 @@ LOADS: Mapping[str, LoadKind] = {
             "a disk is read from end to end, again and again, so that the page cache takes all memory",
             "MemFree",
             (
-                Parameter("free_mib", 32, "MiB that may be free"),
+                Parameter("free_mib", 32, "memory that may be free, MiB"),
                 replace(_SPEED, default=64),
                 replace(_DISK, default=1024),
             ),
@@ -125,10 +125,10 @@ LOADS: Mapping[str, LoadKind] = {
         ),
         LoadKind(
             "swap",
-            "a process that is larger than memory, and comes back to all of it; swap is on a slow disk",
+            "a process that is larger than memory and touches all of its memory; swap is on a slow disk",
             SWAP,
             (
-                Parameter("used_mib", 64, "MiB that are to be in swap"),
+                Parameter("used_mib", 64, "target of used swap, MiB"),
                 replace(_SPEED, default=32),
                 _DISK,
             ),
@@ -136,29 +136,29 @@ LOADS: Mapping[str, LoadKind] = {
         ),
         LoadKind(
             "zram",
-            "the same, and swap is compressed in memory",
+            "a process that is larger than memory and touches all of its memory; swap is compressed in memory",
             SWAP,
-            (Parameter("used_mib", 64, "MiB that are to be in swap"),),
+            (Parameter("used_mib", 64, "target of used swap, MiB"),),
         ),
         LoadKind(
             "zfs",
             "random writes to a file on a ZFS pool, with compression",
-            "KiB that are written in a second",
+            "KiB written per second",
             _ON_POOL,
             fixed={"dir": "/mnt/tank"},
             pool=True,
         ),
         LoadKind(
             "zfs-mmap",
-            "the same by a mapping of the file, whose pages the kernel has written back",
-            "KiB that are dirtied in a second",
+            "random writes to a mapped file on a ZFS pool, whose pages the kernel writes back",
+            "KiB dirtied per second",
             _ON_POOL,
             fixed={"dir": "/mnt/tank"},
             pool=True,
         ),
         LoadKind(
             "zvol-swap",
-            "processes that together are larger than memory, and swap is on a zvol (openzfs #7734)",
+            "processes that together are larger than memory; swap is on a zvol (openzfs #7734)",
             SWAP,
             _CROWD,
             pool=True,
@@ -166,7 +166,7 @@ LOADS: Mapping[str, LoadKind] = {
         ),
         LoadKind(
             "disk-swap",
-            "the same, and swap is on a disk: the control",
+            "the control for zvol-swap: swap is on a disk",
             SWAP,
             (*_CROWD, replace(_DISK, default=640)),
             disk="nothing",
@@ -175,11 +175,11 @@ LOADS: Mapping[str, LoadKind] = {
         LoadKind(
             "arc-mlock",
             "a process locks memory and gives it back, while ZFS's cache is full and its pool scrubbed (openzfs #4319)",
-            "memory that the process had at most",
+            "most memory that the process had",
             (
-                Parameter("grab_mib", 680, "MiB that it takes at a time"),
-                Parameter("cached_mib", 300, "MiB of a file that is read again and again", inside=False),
-                Parameter("file_mib", 64, "MiB of a file that is written all the time"),
+                Parameter("grab_mib", 680, "memory that it takes at a time, MiB"),
+                Parameter("cached_mib", 300, "size of a file that is read again and again, MiB", inside=False),
+                Parameter("file_mib", 64, "size of a file that is written all the time, MiB"),
             ),
             fixed={"dir": "/mnt/tank", "device": "/mnt/tank/cached"},
             pool=True,
@@ -187,10 +187,10 @@ LOADS: Mapping[str, LoadKind] = {
         ),
         LoadKind(
             "memcg",
-            "a control group reads a disk at its limit of memory, whatever the rest of the guest has",
+            "a control group reads a disk at its own memory limit, whatever memory the rest of the guest has",
             "memory.current of the group",
             (
-                Parameter("limit_mib", 32, "MiB that it may have"),
+                Parameter("limit_mib", 32, "memory limit of the group, MiB"),
                 replace(_SPEED, default=64),
                 replace(_DISK, default=1024),
             ),

@@ -1,6 +1,6 @@
 """The host's end of the in-guest agent: its frames, and the commands that go through it.
 
-Owns both paths to the agent: the SSH channel, and the virtio-serial port, which carries the same and is there when sshd
+Owns both paths to the agent: the SSH channel, and the virtio-serial port, which carries a copy and is there when sshd
 no longer is. What the frames mean is for the evidence; here they are only taken off the wire and handed on, in order.
 """
 
@@ -117,7 +117,7 @@ class AgentStream:
     def command(self, command: str, deadline: Deadline) -> int:
         """Write `command` to the probe, through a file the agent holds open: nothing is started in the guest.
 
-        It goes by both paths with a number, and the agent takes the one that comes first.
+        The command goes by both paths with a number, and the agent obeys the first copy.
 
         :returns: when it was done, guest time in ns.
         :raises GuestCommandError: when the probe refuses.

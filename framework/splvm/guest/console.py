@@ -66,7 +66,7 @@ class Console:
         """Wait for a line that has `pattern` in it.
 
         :param silence_s: seconds without a word that are too many.
-        :raises SilentBootError: when so many pass, and the kernel has not panicked.
+        :raises SilentBootError: when `silence_s` seconds pass without a word, and the kernel has not panicked.
         :raises BootError: when the kernel panics, or the console ends, before; also when it just does not come.
         """
         said = -1
@@ -101,7 +101,7 @@ class Console:
     def send_break(self, key: str) -> bool:
         """A BREAK on the line and then a key: how SysRq is asked for on a serial console.
 
-        :returns: whether QEMU takes it; one that does not read does not.
+        :returns: whether QEMU took it; a QEMU that does not read its console does not.
         """
         # QEMU's multiplexer takes C-a b for a BREAK (QEMU manual, "Keys in the character backend multiplexer").
         keys = b"\x01b" + key.encode()

@@ -16,7 +16,7 @@ from splvm.host.process import run
 
 
 class Content(StrEnum):
-    """What is on a disk at first."""
+    """The first content of a disk."""
 
     NOTHING = "nothing"
     # An empty file system on all of it.

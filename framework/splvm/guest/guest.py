@@ -70,8 +70,8 @@ class Guest:
 def start_guest(plan: GuestPlan, logs: Path, deadline: Deadline, backing: Backing | None = None) -> Iterator[Guest]:
     """Boot a guest and wait until it answers on SSH; nothing of it is left after the block.
 
-    One that falls silent on the way is booted once more, and that is said: about one emulated boot in a hundred stops
-    in the middle of the kernel's start, in no certain place, where two guests share two cores.
+    A guest that falls silent during its boot is booted once more, with a note. Where two guests share two cores, about
+    one emulated boot in a hundred stops in the middle of the kernel's start, at no certain place.
 
     :param logs: directory for console.log and qemu.log; the console of a first boot in vain is console-1.log.
     :param backing: memory and disks; by default they have no names, and are gone with the guest.

@@ -1,4 +1,4 @@
-"""What a guest is to be, before there is one."""
+"""The plan of a guest, before the guest exists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Start(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GuestPlan:
-    """A machine, how to get into it, and what is done in it before anything else."""
+    """A machine, the keys to get into it, and the modules and command that come first."""
 
     machine: MachineSpec
     keys: SshKeys

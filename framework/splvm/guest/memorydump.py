@@ -50,9 +50,9 @@ class MemoryDump:
 def dump_memory(qmp: Qmp, path: Path, deadline: Deadline, *, limit_bytes: int = DUMP_LIMIT_BYTES) -> MemoryDump:
     """Write the guest's memory to `path`, which only appears when the dump is whole.
 
-    A guest that runs is stopped for it and goes on afterwards; one that is stopped stays so.
+    A running guest is stopped for the dump and goes on afterwards. A stopped guest stays stopped.
 
-    :param limit_bytes: what it may take on the disk.
+    :param limit_bytes: bytes that the dump may take on the disk.
     :raises SetupError: when there is not that much room, when it gets larger, or when the disk or QEMU says no.
     :raises GuestLostError: when QEMU is gone.
     :raises DeadlineExceeded: when it is not done in time; nothing of it is left.

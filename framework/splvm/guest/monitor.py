@@ -69,7 +69,7 @@ class Taken:
 
 @dataclass(slots=True)
 class Monitor:
-    """Watches one guest, and takes its last evidence. What cannot be had is told in `Taken`, and raises nothing."""
+    """Watches one guest, and takes its last evidence. A step that fails is described in `Taken`, and raises nothing."""
 
     guest: Guest
     # Directory of the run.

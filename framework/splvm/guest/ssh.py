@@ -56,7 +56,7 @@ class SshKeys:
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command in the guest left."""
+    """Exit status and output of a command in the guest."""
 
     command: str
     status: int

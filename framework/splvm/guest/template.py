@@ -90,8 +90,8 @@ class Template:
 class Templates:
     """The templates of one store. Those that were not used for longest go when there is no room.
 
-    :param store: where they are.
-    :param keep_bytes: what all of them may take; the one in use stays.
+    :param store: the store that has them.
+    :param keep_bytes: bytes that all templates may take; the template in use stays.
     """
 
     def __init__(self, store: Store, keep_bytes: int) -> None:
@@ -133,7 +133,7 @@ class Templates:
         return Template(kept.path, key, plan.modules, plan.setup)
 
     def forget(self, template: Template, deadline: Deadline) -> None:
-        """Remove one that is of no use; the next `get` makes it anew."""
+        """Remove a template that is of no use; the next `get` makes it anew."""
         self._store.forget("template", template.key, deadline=deadline, what="template of a guest")
 
 
@@ -238,7 +238,7 @@ def start_clone(
 
     Its clock is the host's, and its random state its own. Host key and machine are those of all clones.
 
-    :param plan: what the template was made of.
+    :param plan: the plan of the template.
     :param logs: directory for console.log, which begins with what the template said, and qemu.log.
     :param backing: instead of a private view of the template's.
     :raises QemuLaunchError: when QEMU does not run.

@@ -44,7 +44,7 @@ class PackageVersion:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseFile:
-    """What an archive signed for one pocket."""
+    """The signed facts of an archive about one pocket."""
 
     # Code name of the pocket, such as `bookworm-security`.
     name: str
@@ -72,7 +72,7 @@ class PackageGoneError(SetupError):
 
 
 class Trouble(Enum):
-    """What apt complains of."""
+    """The kinds of trouble that apt complains of."""
 
     SIGNATURE = "the signature of a package list is missing or not by a key of Debian's"
     EXPIRED = "the mirror's package lists are past the date until which they are good"
@@ -116,12 +116,12 @@ _HINTS = {
     Trouble.HASH: "the mirror is being updated or has been tampered with; try again later or set SPLVM_MIRROR",
     Trouble.NO_SUITE: "set SPLVM_MIRROR to a Debian mirror that has it",
     Trouble.OFFLINE: "check the network and apt's proxy settings, or set SPLVM_MIRROR",
-    Trouble.OTHER: "`apt-get update` on this host may show the same",
+    Trouble.OTHER: "`apt-get update` on this host may show this trouble too",
 }
 
 
 def find_trouble(text: str) -> Trouble:
-    """What apt's output complains of."""
+    """The kind of trouble that the output of apt complains of."""
     for trouble, pattern in _SYMPTOMS:
         if pattern.search(text):
             return trouble
@@ -129,7 +129,7 @@ def find_trouble(text: str) -> Trouble:
 
 
 def parse_release(text: str) -> list[ReleaseFile]:
-    """What a Release or InRelease file says of itself; nothing if it has no name or no date."""
+    """The facts of a Release or InRelease file, in a list; empty if it has no name or no date."""
     fields = Release(text)
     try:
         date = parsedate_to_datetime(fields["Date"]).astimezone(UTC)

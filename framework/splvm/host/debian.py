@@ -119,7 +119,7 @@ class PrivateApt:
     def update(self, deadline: Deadline, max_age_s: float = 86400) -> None:
         """Fetch the package lists, unless those at hand are younger than `max_age_s`.
 
-        Without a network the lists at hand are used, and that is said.
+        Without a network the lists at hand are used, with a warning.
 
         :raises SetupError: when there are no lists and no network, or when a list is not signed as it should be.
         """
@@ -155,7 +155,7 @@ class PrivateApt:
             LOGGER.warning("%s: %s; going on with the package lists of %s", self.suite.name, trouble.value, day)
 
     def releases(self) -> list[ReleaseFile]:
-        """What the package lists at hand rest on, one for each pocket."""
+        """The Release files of the package lists at hand, one for each pocket."""
         found = []
         for path in sorted((self._home / "lists").glob("*Release")):
             # Of a signed list, apt has checked that nothing but the signature is around it.
@@ -194,7 +194,7 @@ class PrivateApt:
         raise PackageGoneError(f"{self.suite.name} has no {wanted}; its lists have {versions}")
 
     def depends(self, package: str, version: str | None = None) -> list[Dependency]:
-        """What a package depends on directly, of alternatives the first.
+        """The direct dependencies of a package; of alternatives the first.
 
         :param version: by default the newest one.
         :raises PackageGoneError: when the package, or that version of it, does not exist.

@@ -19,10 +19,10 @@ from splvm.host.content import Input
 
 @dataclass(frozen=True, slots=True)
 class Memo:
-    """A file of questions and answers that all rest on the same.
+    """A file of questions and answers that all rest on one basis.
 
-    Find out the basis first and ask then: an answer that is newer than its basis is asked for again, and one that is
-    older would stay.
+    Take the basis first and ask then. An answer that is newer than its basis is only asked for again; an answer that is
+    older than its basis would stay.
     """
 
     path: Path
@@ -30,9 +30,9 @@ class Memo:
     basis: str
 
     def answer(self, question: str, ask: Callable[[], str]) -> str:
-        """The answer that is kept, else what `ask` says. What it raises is not kept.
+        """The kept answer, or else the answer of `ask`. An error of `ask` is not kept.
 
-        Of two processes that write at once the last one's answers stay.
+        If two processes write at once, the answers of the last stay.
         """
         kept = self._read()
         if question not in kept:

@@ -118,7 +118,7 @@ def choose_mirror(listing: str) -> tuple[str, str]:
             main = main or uri
     if not main:
         raise SetupError(
-            "apt on this host knows no Debian archive, and kernels come from one",
+            "apt on this host has no Debian archive in its sources, and splvm takes kernels from such an archive",
             hint="set SPLVM_MIRROR to the URI of a Debian mirror, as in sources.list",
         )
     return main, security

@@ -1,7 +1,7 @@
 """How long threads ran, and how long they waited for a CPU: the scheduler's own figures.
 
 /proc/PID/task/TID/schedstat has time on a CPU and time runnable but not running, in ns
-(Documentation/scheduler/sched-stats.rst), so a guest that was starved is told from one that hangs.
+(Documentation/scheduler/sched-stats.rst), so a starved guest can be distinguished from a guest that hangs.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ class Store:
     def trim(self, kind: str, keep_bytes: int, *, used: str) -> None:
         """Remove artefacts of a kind until they take no more than `keep_bytes`; least recently used first.
 
-        :param used: key of the one that is used now. It stays, as does one that another process holds the lock of.
+        :param used: key of the artefact that is used now. It stays, and so does an artefact that is locked.
         """
         homes = {home: _used_at(home) for home in (self.root / kind).glob("*") if _KEY.fullmatch(home.name)}
         with suppress(OSError):

@@ -1,7 +1,7 @@
-"""Whose turn it is on this host: runs share it, and one that got too little of it is made again alone.
+"""Whose turn it is on this host: runs share it, and a run that got too little of it is made again alone.
 
-Locks of the kernel's own (flock(2)) on two files, so that they are gone with whoever held them. The gate is passed by
-one at a time: whoever waits at it to be alone keeps others from coming in meanwhile.
+Two files have locks of the kernel (flock(2)), which end with the process that holds them. One process at a time passes
+the gate. A process that waits at the gate to be alone keeps others from entering.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def take_turn(directory: Path, *, alone: bool, deadline: Deadline) -> Iterator[b
 
     A directory that cannot be written to, or a deadline that passes, keep nobody from running.
 
-    :param directory: the same for all who take turns; made if it is not there.
+    :param directory: one for all processes that take turns; made if it is not there.
     :param alone: wait until nobody else has a share.
-    :returns: whether it was had.
+    :returns: whether the caller got its turn.
     """
     with ExitStack() as stack:
         yield _enter(stack, directory, alone, deadline)

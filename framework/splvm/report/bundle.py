@@ -1,7 +1,7 @@
 """One run packed for a bug report: an archive that a maintainer can read without any tool, and the text of an issue.
 
-Owns what goes into the archive. The same directory gives the same bytes. Nothing outside of the run's directory gets
-in, whatever its entries point at, and no name of a member is a guest's.
+Owns what goes into the archive. One directory always gives equal bytes. Nothing outside of the run's directory gets in,
+whatever its entries point at, and no name of a member is a guest's.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _judge(evidence: Evidence) -> tuple[Verdict | None, str]:
 
 
 def _waiting(evidence: Evidence, verdict: Verdict | None) -> Mapping[str, Any]:
-    """The verdict's; where no verdict looks at the record, what the record says all the same."""
+    """Who waited for whom: as the verdict has it, or, for a damaged run, as its record has it."""
     if verdict is not None and not evidence.damage:
         return verdict.wait_for
     waiting = find_waiting(evidence)

@@ -21,7 +21,7 @@ _FIGURES = {
 def compare_verdicts(before: Verdict, after: Verdict) -> list[str]:
     """The differences, one a line: the outcome, reasons that came and went, the main figures.
 
-    Reasons that differ in their numbers only are the same; figures are listed with both values if either has them.
+    Reasons that differ only in their numbers count as equal. A figure is listed with both values if either run has it.
     """
     same = before.outcome is after.outcome
     lines = [f"{after.outcome}, as before" if same else f"{after.outcome}, was {before.outcome}"]
@@ -33,7 +33,7 @@ def compare_verdicts(before: Verdict, after: Verdict) -> list[str]:
 
 
 def _reasons(verdict: Verdict) -> dict[str, str]:
-    """Reasons by what they are without their numbers; of several that are the same so, the first."""
+    """Reasons by their text without its numbers; of several equal reasons, the first."""
     reasons: Sequence[Reason] = [*verdict.reasons, *(reason for _, reason in verdict.also)]
     found: dict[str, str] = {}
     for reason in reasons:

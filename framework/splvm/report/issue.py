@@ -71,12 +71,12 @@ _MEMORY = ("MemTotal", "MemFree", "MemAvailable", "SwapTotal", "SwapFree", "Slab
 
 # What the files of the archive are, as far as their names do not say it.
 _FILES: Mapping[str, str] = {
-    RUN_FILE: "what was run on what, with the hashes of the evidence",
+    RUN_FILE: "scenario, kernel, SPL and host of the run, with the hashes of the evidence",
     SAMPLES_FILE: "every reading of the agent in the guest",
     CONSOLE_FILE: "the guest's console as it came",
-    "dmesg.txt": "the same without control characters",
+    "dmesg.txt": "console.log without control characters",
     QEMU_FILE: "QEMU's command line and output",
-    HARNESS_FILE: "what splvm did",
+    HARNESS_FILE: "the log of splvm",
     SYSRQ_FILE: "the kernel's lists for SysRq `w`, `m`, `l` and `t`",
     REGISTERS_FILE: "registers of the virtual CPUs",
     DUMP_FILE: "the guest's memory",
@@ -84,13 +84,13 @@ _FILES: Mapping[str, str] = {
     "wait-for.json": "who waited for whom",
     "stacks.txt": "stacks of the threads of interest, last in the window",
     "slab-before.txt": "`/proc/spl/kmem/slab` before the lever",
-    "slab-during.txt": "the same in the window, if possible with the load at rest",
-    "slab-after.txt": "the same at the end",
+    "slab-during.txt": "the slab file in the window, if possible with the load at rest",
+    "slab-after.txt": "the slab file at the end",
     "probe-before.txt": "`/proc/slabprobe` before the lever",
-    "probe-during.txt": "the same in the window, if possible with the load at rest",
-    "probe-after.txt": "the same at the end",
+    "probe-during.txt": "the probe's status in the window, if possible with the load at rest",
+    "probe-after.txt": "the probe's status at the end",
 }
-_TIMES = "Readings of memory and load are the last ones of the window, or of the run if no window came to its end."
+_TIMES = "Readings of memory and load are the last in the window, or in the run if no window came to its end."
 
 
 @dataclass(frozen=True, slots=True)

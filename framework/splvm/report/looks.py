@@ -1,4 +1,4 @@
-"""How verdicts are told to people: one row for each, with its colour, its symbol and what it means."""
+"""How people see verdicts: one row for each verdict, with its colour, its symbol and its meaning."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from splvm.evidence.verdict import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How one verdict is told."""
+    """How people see one verdict."""
 
     # A colour of a terminal.
     colour: str
-    # One character, another one for each verdict, so that they are told apart without their colour.
+    # One character, different for each verdict, so that verdicts are distinguished without their colour.
     symbol: str
     # What it says of SPL, in one sentence or two, in the text of an issue.
     meaning: str
@@ -26,30 +26,30 @@ LOOKS: Mapping[Outcome, Look] = {
         "red", "∅", "The guest, or QEMU itself, was gone or silent on every channel, and no crash is in its log."
     ),
     Outcome.STALLED: Look("red", "■", "At least one thread that asked an SPL cache for an object got none any more."),
-    Outcome.NO_RECOVERY: Look(
-        "red", "↯", "When nothing stood in its way any more, SPL did not return to its normal state."
-    ),
+    Outcome.NO_RECOVERY: Look("red", "↯", "After the obstacle was gone, SPL did not return to its normal state."),
     Outcome.MISCOUNTED: Look(
         "red",
         "≠",
-        "SPL's counts contradict each other or those of its callers, or an object was not as promised.",
+        "SPL's counts contradict each other or its callers' counts, or an object was damaged or refused.",
     ),
     Outcome.SLOW: Look(
-        "red", "◔", "There was progress, but objects came later than they may, or not from where they have to."
+        "red",
+        "◔",
+        "There was progress, but objects came later than the bound allows, or from the wrong place.",
     ),
     Outcome.NOT_TRIGGERED: Look(
-        "yellow", "○", "The run did not bring about what it is about, so it says nothing of SPL."
+        "yellow", "○", "The run did not bring about its condition, so it says nothing about SPL."
     ),
-    Outcome.INCONCLUSIVE: Look("yellow", "?", "The evidence has gaps, so it says nothing of SPL."),
+    Outcome.INCONCLUSIVE: Look("yellow", "?", "The evidence has gaps, so the run says nothing about SPL."),
     Outcome.PROGRESS: Look(
         "green",
         "▲",
-        "SPL did what it promises with its worker stuck, and afterwards. There is nothing to report.",
+        "SPL kept its promises while its worker was stuck, and afterwards. There is nothing to report.",
     ),
-    Outcome.HEALTHY: Look("green", "✔", "SPL did what it promises. There is nothing to report."),
+    Outcome.HEALTHY: Look("green", "✔", "SPL kept its promises. There is nothing to report."),
     Outcome.IMMUNE: Look(
         "green",
         "◆",
-        "What would make the worker deadlock was there and could not touch it. There is nothing to report.",
+        "The condition for a deadlock was there, and it did not catch the worker. There is nothing to report.",
     ),
 }

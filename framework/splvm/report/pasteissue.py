@@ -21,7 +21,7 @@ _WHOLE = "the text that was pasted"
 
 
 def paste_issue(explanation: Explanation) -> str:
-    """The whole text; what the paste does not say stays empty, and what was taken out of it is told first."""
+    """The whole text. Parts that the paste does not have stay empty. The first line counts what was taken out."""
     body = "\n\n".join(fitting(part for part in _parts(explanation) if part)) + "\n"
     comms = {it.comm for it in explanation.tasks} | {it.comm for it in explanation.findings}
     names = {**dict.fromkeys(explanation.hosts, "host"), **explanation.names}

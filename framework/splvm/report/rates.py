@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many hits in so many runs that said something."""
+    """The number of hits among the runs that said something."""
 
     hits: int
     runs: int
@@ -47,7 +47,7 @@ class Rate:
 
 
 def chance_of_difference(one: Rate, other: Rate) -> float | None:
-    """How likely two series differ at least so much if their rates are the same; None if one of them has no run.
+    """The probability that two series with equal rates differ at least as much as these; None if one has no run.
 
     Boschloo's exact test (1970), two-sided: right for few runs too, and finds more than Fisher's.
     """

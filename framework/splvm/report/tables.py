@@ -77,7 +77,7 @@ def tally_table(verdicts: Sequence[Verdict], wanted: frozenset[Outcome]) -> Tabl
 def listing(columns: Sequence[str], rows: Iterable[Sequence[object]], prose: int = 1) -> Table:
     """A list with a heading.
 
-    :param prose: so many columns at the end may be wrapped.
+    :param prose: number of columns at the end that may be wrapped.
     """
     table = Table(box=None, padding=(0, 2, 0, 0))
     for number, name in enumerate(columns):

@@ -13,9 +13,9 @@ from splvm.record.cellfacts import MOST_LINE, PACKAGED, UNKNOWN, fit_line, line_
 
 
 def check_label(label: str | None, source: str, patches: Sequence[Path]) -> str:
-    """What the user calls a line, empty if that is nothing.
+    """The user's name of a line; empty if `label` is None.
 
-    :raises UsageError: when it cannot be the name of a line, or the build is the distribution's.
+    :raises UsageError: when `label` cannot be the name of a line, or the build is the distribution's.
     """
     if label is None:
         return ""
@@ -27,7 +27,7 @@ def check_label(label: str | None, source: str, patches: Sequence[Path]) -> str:
     if own_path(source) is None and not patches:
         raise UsageError(
             f"--label {label}: the build is the distribution's, whose line is {PACKAGED!r}",
-            hint="with --spl path:DIR or --spl-patch FILE it is one of your own",
+            hint="--spl path:DIR or --spl-patch FILE makes a build of your own",
         )
     return label
 

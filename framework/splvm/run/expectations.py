@@ -1,8 +1,8 @@
 """Which verdict is expected of a scenario on a build.
 
-The module of a scenario says what is expected of each variant, or a variant that came later says it.
+The module of a scenario has the expected verdict on each variant. A variant that is younger has it in its own row.
 
-A verdict may depend on the kernel, but only through what the kernel does, and that is measured (measurement.py).
+A verdict may depend on the kernel, but only on the kernel's measured behaviour (measurement.py).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from splvm.run.scenarios import Scenario
 
 
 def find_expectation(scenario: Scenario, variant: Variant) -> Expectation | None:
-    """What is expected of a scenario on a variant, and why: whoever came later says it. None: nobody has said."""
+    """The expected verdict of a scenario on a variant, with the reason; None if neither of the two has it."""
     if isinstance(scenario.expects, Expectation):
         return scenario.expects
     return scenario.expects.get(variant.name) or variant.expects.get(scenario.name)
 
 
 def yardstick_of(scenario: Scenario, variant: Variant, honours: Callable[[], bool], *, own: bool) -> Yardstick:
-    """What a verdict is measured against.
+    """The verdicts of packaged builds that a verdict is compared with.
 
     :param honours: whether the kernel's vmalloc allocates page tables with the caller's flags; it is asked only where
         a verdict depends on that.

@@ -1,8 +1,8 @@
-"""What the verdict of a build is measured against, and what it says beside that. Pure.
+"""The verdicts that a build is compared with, and the remark on a difference. Pure.
 
-A build of the user's own is measured against the packaged build of the same variant on the same kernel: a patch that is
-right changes no verdict, but one that was bad. So another verdict is not expected, also if it is good: `PROGRESS` where
-stock is `IMMUNE` says that the worker is caught again.
+A build of the user's own is compared with the packaged build of its variant on its kernel. A right patch changes no
+good verdict. So any other verdict is unexpected, also a good verdict: `PROGRESS` where stock is `IMMUNE` says that the
+worker is caught again. Only where packaged stock ends badly too, every good verdict is expected.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MEANS: Mapping[tuple[Outcome, Outcome], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Yardstick:
-    """The verdicts of packaged builds that a build is measured against."""
+    """The verdicts of packaged builds that a build is compared with."""
 
     # Of SPL.
     variant: str
@@ -50,7 +50,7 @@ class Yardstick:
         return self.is_own and self.packaged not in GOOD and self.stock is not None and self.stock not in GOOD
 
     def remark(self, outcome: Outcome) -> str:
-        """What a verdict of a build of the user's own says beside the packaged one; empty if that is nothing."""
+        """How a verdict of the user's build differs from the packaged build, in words; empty if it does not."""
         if not self.is_own or self.packaged is None or outcome is self.packaged:
             return ""
         if outcome in self.outcomes:
@@ -67,7 +67,7 @@ class Yardstick:
 
 
 def remark_on(facts: Mapping[str, Any], outcome: Outcome) -> str:
-    """What a verdict says beside that of the packaged build, by what a run's record says of that.
+    """How a verdict differs from that of the packaged build, in words; the record of the run names the latter.
 
     :param facts: run.json, which may be damaged.
     """

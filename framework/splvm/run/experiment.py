@@ -1,7 +1,7 @@
 """One experiment: boot a guest, go through the steps of a scenario, record everything, judge the record.
 
-The verdict is made from the files in the run's directory, by the same code that `splvm judge` runs, so it can never
-rest on something that was not recorded.
+The verdict is made from the files in the run's directory, by the code that `splvm judge` runs. So it can never rest on
+something that was not recorded.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ OnPhase = Callable[[Guest, str], None]
 
 
 def run_experiment(experiment: Experiment, out: Path, on_phase: OnPhase | None = None) -> Verdict:
-    """Run it and judge it. Everything is in `out` afterwards, also when it goes wrong.
+    """Run an experiment and judge it. All evidence is in `out` afterwards, also after an error.
 
     :param out: directory of the run.
     :raises BootError: when the guest does not come up.
@@ -124,9 +124,9 @@ def run_experiment(experiment: Experiment, out: Path, on_phase: OnPhase | None =
 def run_until_fed(
     experiment: Experiment, out: Path, attempts: int = 3, on_phase: OnPhase | None = None
 ) -> list[tuple[Verdict, Path]]:
-    """Run again, for as long as the host starved the guest of CPU. No verdict is taken back: every run is kept.
+    """Run an experiment, and again while the host starved the guest of CPU. Every run is kept with its verdict.
 
-    The first one shares the host with other runs, of other processes too; those after it have it for themselves.
+    The first run shares the host with other runs, also of other processes. Each further run has the host alone.
 
     :param out: directory of the first run; the others are beside it, with `-2` and so on at the end of the name.
     :returns: verdict and directory of each run; the last one counts.

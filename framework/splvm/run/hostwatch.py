@@ -41,7 +41,7 @@ def start_host_watch(
 
 
 def host_facts() -> dict[str, Any]:
-    """What run.json says of the host."""
+    """The part of run.json about the host."""
     return {
         "host": {
             "cores": os.cpu_count(),

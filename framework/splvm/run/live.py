@@ -87,9 +87,9 @@ class LiveReadings:
     def begin(self, at_ns: int | None = None) -> None:
         """A step begins: count its readings and its time from here.
 
-        Frames are on their way for a while, so what has just been seen may be older than what the step has just done.
+        A frame takes a while to arrive, so the last reading may be older than the step's own commands.
 
-        :param at_ns: guest time; by default that of what was seen last.
+        :param at_ns: guest time, ns; by default that of the last reading.
         """
         with self._changed:
             self._slab_readings = 0

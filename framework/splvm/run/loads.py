@@ -56,7 +56,7 @@ class Load:
 def parse_loads(options: Sequence[str]) -> tuple[Load, ...]:
     """Loads as `--load` names them: NAME[:KEY=VALUE]..., separated by commas.
 
-    :raises UsageError: when there is no such load, key or value, or one is named twice; with what there is.
+    :raises UsageError: when a load, key or value is unknown, or a load is named twice. It names the valid ones.
     """
     loads: dict[str, Load] = {}
     for text in (word for option in options for word in option.split(",")):
@@ -68,14 +68,14 @@ def parse_loads(options: Sequence[str]) -> tuple[Load, ...]:
         loads[name] = Load(LOADS[name], _values(LOADS[name], pairs))
     swapping = [name for name in loads if LOADS[name].level == SWAP]
     if len(swapping) > 1:
-        raise UsageError(f"--load: {' and '.join(swapping)} have one level, the swap that is used; one at a time")
+        raise UsageError(f"--load: {' and '.join(swapping)} have one level, the used swap; name one of them")
     return tuple(loads.values())
 
 
 def with_own(own: str, given: Sequence[Load]) -> tuple[Load, ...]:
-    """The loads of a run: the scenario's own first, and what was given beside it.
+    """The loads of a run: the scenario's own loads first, then the given loads.
 
-    :param own: of the scenario, as `--load` takes it; whoever names that load gives it other values.
+    :param own: the scenario's loads, in the form of `--load`. A given load of an equal name replaces its values.
     """
     loads = {load.kind.name: load for load in (*parse_loads([own] if own else []), *given)}
     return tuple(loads.values())
@@ -114,17 +114,17 @@ def need_pool(loads: Sequence[Load]) -> bool:
 
 
 def with_disks(machine: MachineSpec, loads: Sequence[Load]) -> MachineSpec:
-    """The machine with the disks that loads need, behind those it has."""
+    """The machine with the disks of the loads, behind its own disks."""
     disks = [Disk(load.values["disk_mib"], Content(load.kind.disk)) for load in loads if load.kind.disk is not None]
     return replace(machine, disks=(*machine.disks, *disks))
 
 
 def start_loads(guest: Guest, loads: Sequence[Load], seed: int, deadline: Deadline) -> None:
-    """Set up and start all of them. They go on until the guest ends.
+    """Set up and start all loads. They run until the guest ends.
 
-    :param guest: a machine `with_disks` for them.
-    :param seed: what their random numbers are drawn from.
-    :raises GuestCommandError: when the guest cannot have one, with its own words.
+    :param guest: a guest whose machine is `with_disks` for them.
+    :param seed: seed of their random numbers.
+    :raises GuestCommandError: when the guest cannot set up a load; it quotes the guest.
     """
     # Those of the loads are the last disks.
     number = len(guest.spec.disks) - sum(load.kind.disk is not None for load in loads)

@@ -1,4 +1,4 @@
-"""What a kernel does, measured in a guest of it: with which flags __vmalloc() allocates page tables.
+"""Measures a kernel in a guest: the flags with which its __vmalloc() allocates page tables.
 
 The measurement is an artefact of the store, made once. It depends on the kernel and on the module that measures; on
 QEMU only in so far as the processor it offers decides how many levels of paging there are. What is kept is the
@@ -49,7 +49,7 @@ _RAM_MIB = 512
 def kernel_traits(
     store: Store, kernel: Kernel, plan: GuestPlan, deadline: Deadline, *, anew: bool = False
 ) -> KernelTraits:
-    """What was measured of a kernel; a guest is booted for it if that is not in the store.
+    """The traits of a kernel. If the store has no measurement of it, a guest is booted and the kernel measured.
 
     :param plan: a guest of this kernel; its memory does not matter.
     :param anew: measure also if it is in the store.
@@ -79,14 +79,15 @@ def kernel_traits(
 
 
 def read_traits(path: Path) -> KernelTraits:
-    """The answer from a measurement's evidence alone.
+    """The traits of a kernel, from the evidence of its measurement alone.
 
-    :raises EvidenceError: when it cannot be read.
+    :param path: directory of the measurement.
+    :raises EvidenceError: when the evidence cannot be read.
     """
     try:
         report, console = ((path / name).read_bytes().decode(errors="replace") for name in (REPORT_FILE, CONSOLE_FILE))
     except OSError as error:
-        raise EvidenceError(f"{path} is no measurement of a kernel: {error.strerror}") from error
+        raise EvidenceError(f"{path} is not a measurement of a kernel: {error.strerror}") from error
     return decide(parse_gfpprobe(report), console)
 
 

@@ -52,7 +52,7 @@ PREPARE_BUDGET_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the user asked for, by name."""
+    """The names that the user gave: kernel, variant, source, patches and options of the guest."""
 
     # A row of `KERNELS`, `built:NAME[,SUITE]`, or `path:VMLINUZ,HEADERS[,SUITE]`.
     kernel: str = "debian-12"
@@ -73,7 +73,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class PreparedKernel:
-    """A kernel, and what a guest of it needs besides SPL."""
+    """A kernel, and the artefacts of its guest without SPL."""
 
     kernel: Kernel
     machine: MachineSpec
@@ -92,7 +92,7 @@ class PreparedKernel:
         return GuestPlan(self.machine, self.keys)
 
     def traits(self, *, anew: bool = False) -> KernelTraits:
-        """What was measured of it; a guest is booted for that once.
+        """The measured traits of the kernel. The first call boots a guest for the measurement.
 
         :param anew: measure again.
         :raises HarnessError: when it cannot be measured.
@@ -111,7 +111,7 @@ class PreparedKernel:
 
 @dataclass(frozen=True, slots=True)
 class Prepared(PreparedKernel):
-    """What the wish came to."""
+    """The artefacts of a wish."""
 
     spl: SplBuild
     # The signed lists that versions were resolved from.
@@ -126,7 +126,7 @@ class Prepared(PreparedKernel):
         return GuestPlan(self.machine, self.keys, self.spl.modules, start=start)
 
     def facts(self) -> dict[str, Any]:
-        """What run.json says of it."""
+        """The part of run.json about these artefacts."""
         return {
             "splvm": __version__,
             "argv": sys.argv,
@@ -153,7 +153,7 @@ class Prepared(PreparedKernel):
         return self.yardstick(scenario).outcomes
 
     def yardstick(self, scenario: Scenario) -> Yardstick:
-        """What a verdict is measured against; the kernel is measured as for `expected`.
+        """The verdicts that a verdict is compared with; the kernel is measured as for `expected`.
 
         :raises HarnessError: when it cannot be measured.
         """
@@ -173,14 +173,14 @@ class Prepared(PreparedKernel):
     ) -> Experiment:
         """An experiment on it.
 
-        :param expected: by default what packaged builds show of scenario, variant and kernel.
+        :param expected: the expected verdicts; by default those of the packaged builds.
         :param window_s: by default the scenario's own.
         :param workload: by default the scenario's own, for this window.
         :param dump: when to keep a dump of the guest's memory.
-        :param loads: what the guest has to bear meanwhile.
-        :param seed: what random numbers of the loads are drawn from.
-        :raises UsageError: when the scenario lets allocations fail, and the kernel cannot, or when a patch goes into
-            none of its modules.
+        :param loads: loads beside the scenario.
+        :param seed: seed of the random numbers of the loads.
+        :raises UsageError: when the scenario needs fault injection and the kernel lacks it, or when a patch goes into
+            no module of the guest.
         """
         if scenario.faults is not None:
             self._check_faults(scenario)
@@ -211,9 +211,9 @@ class Prepared(PreparedKernel):
         )
 
     def zfs(self, deadline: Deadline) -> Zfs:
-        """What a guest of it needs to have a pool; the first time that takes two minutes or more.
+        """OpenZFS for a guest with a pool. The first build takes two minutes or more.
 
-        :raises HarnessError: when it cannot be built or had.
+        :raises HarnessError: when OpenZFS cannot be built or fetched.
         """
         return build_zfs(self.store, self.apt, self.kernel, self.spl, deadline)
 
@@ -222,9 +222,9 @@ class Prepared(PreparedKernel):
         lacking = [f"CONFIG_{name}" for name in _FAULT_OPTIONS if config.get(name) != "y"]
         if lacking:
             raise UsageError(
-                f"{scenario.name} lets allocations fail, and {self.kernel.spec.id} ({self.kernel.release}) is without "
+                f"{scenario.name} makes allocations fail, and {self.kernel.spec.id} ({self.kernel.release}) lacks "
                 f"{' and '.join(lacking)}",
-                hint="--kernel built:faults has it",
+                hint="use --kernel built:faults",
             )
 
 
@@ -233,9 +233,9 @@ _FAULT_OPTIONS = ("FAIL_PAGE_ALLOC", "FAULT_INJECTION_DEBUG_FS")
 
 
 def find_any_kernel(name: str) -> KernelSpec | BuiltKernel | OwnKernel:
-    """What a user's name of a kernel stands for. Nothing is fetched or built.
+    """The kernel that the user's name stands for. Nothing is fetched or built.
 
-    :raises UsageError: when it stands for nothing; the message says what there is.
+    :raises UsageError: when the name is unknown; the message lists the kernels.
     """
     return find_own_kernel(name) or find_built_kernel(name) or find_kernel(name)
 
@@ -258,7 +258,7 @@ def _get_kernel(
 
 
 def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = None) -> Prepared:
-    """Fetch and build what a wish needs; what is in the store already is taken from there.
+    """Fetch and build the artefacts of a wish. Artefacts that are in the store already are used as they are.
 
     :raises UsageError: when a name in the wish does not exist.
     :raises SetupError: when something cannot be fetched or built.
@@ -278,7 +278,7 @@ def prepare(wish: Wish, store: Store | None = None, deadline: Deadline | None = 
 def add_spl(base: PreparedKernel, source: SplSource, wish: Wish, deadline: Deadline) -> Prepared:
     """Build SPL for a kernel.
 
-    :param wish: what it says of variant, patches and label.
+    :param wish: only its variant, patches and label count.
     :raises UsageError: when there is no such variant.
     :raises SetupError: when something cannot be built.
     """
@@ -290,9 +290,9 @@ def add_spl(base: PreparedKernel, source: SplSource, wish: Wish, deadline: Deadl
 
 
 def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | None = None) -> PreparedKernel:
-    """Fetch a kernel and build its guest; what is in the store already is taken from there.
+    """Fetch a kernel and build its guest. Artefacts that are in the store already are used as they are.
 
-    :param wish: what it says of SPL is not looked at.
+    :param wish: its fields about SPL do not count.
     :raises UsageError: when there is no such kernel or accelerator.
     :raises SetupError: when something cannot be fetched or built.
     """

@@ -56,7 +56,7 @@ class Reading:
 
     @property
     def worker_is_caught(self) -> bool:
-        """Whether somebody waits in the trap who is no critical thread."""
+        """Whether a thread waits in the trap that is not a critical thread."""
         trap = self.probe.trap
         return trap.waiting > 0 and trap.pid not in {thread.pid for thread in self.probe.threads}
 
@@ -162,6 +162,9 @@ def reached(reading: Reading) -> bool:
 
 
 def lasts_unless_the_pool_stands(seconds: float) -> Callable[[Reading], bool]:
-    """A pool that stands still will not come back; what is judged has to be seen for a while all the same."""
+    """True after `seconds`, or earlier if the pool stands still: it will not come back.
+
+    The pool has to stand still for a while first, because the judge needs readings of that time.
+    """
     short = lasts(GIVE_UP_NS / 1e9)
     return lambda reading: lasts(seconds)(reading) or (pool_stands(reading) and short(reading))

@@ -106,19 +106,19 @@ class Scenario:
     name: str
     # One line for people.
     summary: str
-    # For a window of so many seconds.
+    # The steps, for a window of this length in seconds.
     steps: Callable[[float], tuple[Step, ...]]
     # Default length of the window, seconds of guest time.
     window_s: float
     # How its runs are judged.
     rule: Rule
-    # Which verdict is expected of it on a variant of SPL; one for all where SPL's variant has no say. What is expected
-    # of a variant that came later is in the variant's own row.
+    # The expected verdict on each variant of SPL; one verdict if the variant does not matter. The expected verdict on a
+    # variant that is younger than the scenario is in the row of the variant.
     expects: Mapping[str, Expectation] | Expectation
     # Longest gap between two allocations of a critical thread that is still progress, ms. SPL's own timeout is HZ/10,
     # that is 100 ms (a whole HZ before 2015); the factor is for a guest that is emulated on a busy host.
     latency_bound_ms: int = 1000
-    # What the critical threads do, for a window of so many seconds.
+    # The work of the critical threads, for a window of this length in seconds.
     workload: Callable[[float], Workload] = same_rounds
     # What the kernel's fault injection is set to; None: it is not used, and the kernel need not have it.
     faults: Faults | None = None

@@ -23,7 +23,7 @@ _TEMPLATE_S = 60.0
 def start_any_guest(plan: GuestPlan, logs: Path, deadline: Deadline) -> Iterator[Guest]:
     """A guest; nothing of it is left after the block. `load_modules` does what it was not cloned with.
 
-    A template that cannot be made or used is no reason to fail: the guest is booted then, and says why.
+    If a template cannot be made or used, the guest is booted, and `no_clone` has the reason.
 
     :param logs: directory for console.log and qemu.log; those of a clone in vain are clone-console.log, clone-qemu.log.
     :raises QemuLaunchError: when QEMU does not run.

@@ -32,7 +32,7 @@ def _under(*loads: str) -> Rule:
 SCENARIOS = (
     Scenario(
         name="zfs-mmap",
-        summary="a file on a ZFS pool is written by a mapping while little memory is available",
+        summary="a process writes to a mapped file on a ZFS pool while little memory is available",
         steps=_endured,
         window_s=10.0,
         load="zfs-mmap,lowmem:available_mib=64",
@@ -44,7 +44,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="ext4-mmap",
-        summary="the control for zfs-mmap: the same on ext4",
+        summary="the control for zfs-mmap: the file is on ext4",
         steps=_endured,
         window_s=10.0,
         load="writeback,lowmem:available_mib=64",
@@ -66,7 +66,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="disk-swap",
-        summary="the control for zvol-swap: the same with swap on a disk",
+        summary="the control for zvol-swap: swap is on a disk",
         steps=_endured,
         window_s=20.0,
         load="disk-swap",
@@ -76,7 +76,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="zfs-arc-mlock",
-        summary="a process locks more than is free, while ZFS's cache is full and its pool is scrubbed: openzfs #4319",
+        summary="a process locks more memory than is free; ZFS's cache is full, its pool is scrubbed: openzfs #4319",
         steps=_endured,
         window_s=10.0,
         load="arc-mlock",
@@ -89,7 +89,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="zfs-arc-room",
-        summary="the control for zfs-arc-mlock: the same with half of the memory free",
+        summary="the control for zfs-arc-mlock: half of the memory is free",
         steps=_endured,
         window_s=10.0,
         load="arc-mlock:grab_mib=300",

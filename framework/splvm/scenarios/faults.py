@@ -54,7 +54,7 @@ def _emergency_fails(window_s: float) -> tuple[Step, ...]:
 SCENARIOS = (
     Scenario(
         name="grow-fails",
-        summary="the worker's growth of the cache fails some times, for want of pages, and then succeeds again",
+        summary="the worker's growth of the cache fails several times, because it gets no pages, and then succeeds",
         steps=_grow_fails,
         window_s=3.0,
         faults=Faults(times=GROW_FAULTS),
@@ -82,7 +82,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="emergency-fails",
-        summary="the worker is held, and the allocation of emergency objects fails some times before it succeeds",
+        summary="the worker is held, and the allocation of emergency objects fails several times before it succeeds",
         steps=_emergency_fails,
         window_s=3.0,
         # An object of 64 KiB: no other allocation on the way to it takes so many pages at once.

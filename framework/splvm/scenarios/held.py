@@ -42,7 +42,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="zfs-held-worker",
-        summary="the worker is held while something writes to a ZFS pool: do its transaction groups go on?",
+        summary="the worker is held while a process writes to a ZFS pool: do the pool's transaction groups go on?",
         steps=held_worker,
         window_s=5.0,
         load="zfs",

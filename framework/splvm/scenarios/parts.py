@@ -49,7 +49,7 @@ IN_WINDOW = "window window-end audit audit-end"
 AFTERWARDS = "release recovered final end"
 HELD_PHASES = f"hold {IN_WINDOW} {AFTERWARDS}"
 
-# Checks that several scenarios ask for, in the order in which complaints are told.
+# Checks that several scenarios ask for, in the order in which complaints are listed.
 
 GOES_ON = clauses("threads", "progress", "latency")
 COUNTS_RIGHT = clauses("read", "rows", "maximum", "audit")

@@ -50,7 +50,7 @@ def _organic(window_s: float) -> tuple[Step, ...]:
 
 
 def _transactions(window_s: float) -> Workload:
-    """One transaction thread, and a wait for so many commits that it outlasts the window.
+    """One transaction thread, and a wait that outlasts the window, by its number of commits.
 
     A transaction takes 12 ms or more, so fewer than 84 are committed in a second.
     """
@@ -69,7 +69,7 @@ _CHECKS = (
 SCENARIOS = (
     Scenario(
         name="reclaim-cycle",
-        summary="memory is low while the cache grows, and a shrinker waits for the transaction that needs it",
+        summary="memory is low while the cache grows, and a shrinker waits for the transaction that needs the growth",
         steps=_induced,
         window_s=3.0,
         workload=_transactions,
@@ -102,7 +102,7 @@ SCENARIOS = (
     ),
     Scenario(
         name="reclaim-organic",
-        summary="the same, and the guest is really short of memory: that alone has to spring the trap",
+        summary="as reclaim-cycle, but the guest is really short of memory, and this alone has to spring the trap",
         steps=_organic,
         window_s=3.0,
         workload=_transactions,

@@ -1,6 +1,6 @@
 """Copies of a run's small files for downloading, within the bytes that a site may have.
 
-Who comes first takes most; what no longer fits is said with its place on the host.
+Earlier runs take most of the room. A file that does not fit is named with its place on the host.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PAGE_BYTES = 90_000
 
 @dataclass(slots=True)
 class Budget:
-    """The bytes of a site: of pages, which are written in any case, and of what is only there if it fits."""
+    """The bytes of a site: pages are written in any case, other files only if they fit."""
 
     # In all, and of them used.
     limit: int
@@ -39,7 +39,7 @@ class Budget:
 
     @classmethod
     def of(cls, spent: int, pages: int) -> Budget:
-        """A site of so many runs' pages, of which other files have taken something already."""
+        """The budget of a site with `pages` pages of runs, whose other files have taken `spent` bytes already."""
         return cls(max(_SITE_BYTES, pages * _RUN_BYTES), spent, pages)
 
     @property

@@ -74,7 +74,7 @@ def choose(
     """Ask the history.
 
     :param batch: only cells and runs of this matrix, as they were at its end; empty: all.
-    :param since_days: only what was run within so many days.
+    :param since_days: only runs of the last `since_days` days.
     :param most: runs that get a page.
     :param known: issues that are no regression.
     :raises EvidenceError: when there is no such run.
@@ -85,7 +85,7 @@ def choose(
     what = f"matrix {batch}" if batch else "all runs"
     what += f" of the last {since_days} days" if since_days is not None else ""
     if not runs:
-        raise EvidenceError(f"the history has no run: {what}", hint="`splvm history list` shows what it has")
+        raise EvidenceError(f"the history has no run: {what}", hint="`splvm history list` shows its cells")
     recent = history.recent(CELL_RUNS, NAMES, until=runs[0].started if batch else None)
     if batch:
         ours = {run.cell for run in runs}

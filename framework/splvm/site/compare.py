@@ -1,7 +1,7 @@
 """Two builds side by side: how often each was as expected, and what their figures were. Pure.
 
-A build is a variant of SPL on a line, with the hashes of its modules. What is compared was run on the same scenario,
-kernel, loads and parameters: the newest builds of two variants or two lines, and the two newest builds of one line.
+A build is a variant of SPL on a line, with the hashes of its modules. Builds are compared for one scenario, kernel, set
+of loads and parameters: the newest builds of two variants or two lines, and the two newest builds of one line.
 """
 
 from __future__ import annotations
@@ -174,5 +174,5 @@ def _summary(values: Sequence[float]) -> tuple[float, float, float, int] | None:
 
 @cache
 def _chance(one: Rate, other: Rate) -> float | None:
-    """Boschloo's test takes a good part of a second, and most pairs of a night have the same few numbers."""
+    """Boschloo's test, with its results kept: it takes part of a second, and the pairs of a night are alike."""
     return chance_of_difference(one, other)

@@ -1,6 +1,6 @@
 """How things look and what they are called on the pages: verdicts, names of pages, text of a guest.
 
-A verdict is told by its word and by a symbol of its own; colours only say again what the words do.
+A verdict has its word and a symbol of its own; colours only repeat the words.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def check_place(out: Path) -> None:
         return
     if not out.is_dir() or any(out.iterdir()):
         raise UsageError(
-            f"--out {out}: there is something that is not a site of splvm",
+            f"--out {out}: the directory has files and is not a site of splvm",
             hint=f"name a directory that is new, empty or has {MARK} in it",
         )
 

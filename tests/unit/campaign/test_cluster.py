@@ -73,7 +73,7 @@ def test_addresses(text: str, address: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "h:1", "tcp://h:1", "dask://h", "dask://:1", "dask://h:x", "dask:h:1"])
 def test_addresses_that_are_none(text: str) -> None:
-    with pytest.raises(UsageError, match="not a cluster; it is dask://HOST:PORT"):
+    with pytest.raises(UsageError, match="not a cluster; a cluster is dask://HOST:PORT"):
         parse_address(text)
 
 
@@ -333,7 +333,7 @@ def test_keys_are_their_owners_alone_and_nothing_gets_in_without(tmp_path: Path,
     keys = tmp_path / "keys"
     make_keys(keys)
     assert {path.stat().st_mode & 0o077 for path in (keys, *keys.iterdir())} == {0}
-    with pytest.raises(UsageError, match="something already"):
+    with pytest.raises(UsageError, match="not an empty directory"):
         make_keys(keys)
     with pytest.raises(UsageError, match=r"there is no ca\.pem"):
         find_security(tmp_path, "worker")

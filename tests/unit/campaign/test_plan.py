@@ -394,7 +394,7 @@ def test_a_matrix_of_a_build_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mon
     assert again.exit_code == 3
     assert [(wish.label, wish.patches) for wish in wishes] == [(line, (patch,))] * 2
     refused = CliRunner().invoke(app, [*argv, "--resume", str(tmp_path / "o"), "--label", "mine"])
-    assert "no cells can be named beside it" in str(refused.exception)
+    assert "other cells cannot be named" in str(refused.exception)
     patch.unlink()
     gone = CliRunner().invoke(app, [*argv, "--resume", str(tmp_path / "o")])
     assert isinstance(gone.exception, UsageError) and "not a file that ends in" in str(gone.exception)
@@ -412,7 +412,7 @@ def test_an_own_line_of_a_matrix_has_directories_of_its_own() -> None:
 def test_jobs_of_a_cluster_are_its_workers_own(tmp_path: Path) -> None:
     argv = ["matrix", "--on", "dask://127.0.0.1:9", "--jobs", "2", "--history", str(tmp_path / "h"), "--plan"]
     done = CliRunner().invoke(app, argv)
-    assert isinstance(done.exception, UsageError) and "--jobs is of this machine" in str(done.exception)
+    assert isinstance(done.exception, UsageError) and "--jobs is for this machine" in str(done.exception)
 
 
 # The history of it.

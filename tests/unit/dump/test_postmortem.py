@@ -140,7 +140,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 def test_without_symbols(files: tuple[Path, Path]) -> None:
     with pytest.raises(SetupError, match="debug symbols, and they have not been fetched") as caught:
         examine_dump(files[0], None, {}, Deadline(30))
-    assert "needs none" in str(caught.value.hint)
+    assert "no other command needs them" in str(caught.value.hint)
 
 
 def test_without_drgn(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
