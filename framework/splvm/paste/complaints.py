@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from splvm.evidence.formats.kernlog import FindingKind, Stage
+from splvm.evidence.formats.kernlog import FindingKind, Report, Stage
 from splvm.paste.findings import Origin, PasteScanner
 from splvm.paste.prefixes import Line
 from splvm.paste.reading import Reading
@@ -103,6 +103,11 @@ class Complaints:
         report = self.choose(line).open
         if report is not None and report.stage is Stage.PREAMBLE and (origin := self.origins.get(report.line)):
             origin.comm, origin.pid = origin.comm or comm, pid if origin.pid is None else origin.pid
+
+    def pid_of(self, report: Report) -> int | None:
+        """Who a report is about, if something said it."""
+        origin = self.origins.get(report.line)
+        return origin.pid if origin is not None else None
 
     @property
     def open_is_preamble(self) -> bool:

@@ -41,6 +41,8 @@ _BLOCKED_ON = re.compile(
 _FORMAT = re.compile(r"%[-0-9.*]{0,6}(?:l{0,2}[duxi]|s|p[A-Z]?)(?![\w%])")
 _HOLDS = re.compile(r"\d{1,3} locks? held by (?P<comm>.{1,60}?)/(?P<pid>\d{1,10})[:.,]?", re.ASCII)
 _HELD = re.compile(r"#\d{1,3}:\s{1,4}(?P<address>[0-9a-f]{8,16})\s{1,4}\((?P<name>[^)]{1,120})\)", re.ASCII)
+# Stacks that a person asked for, by the kind of what says whose each is.
+_BY_HAND = frozenset(("stack", "crash", "sdb"))
 
 
 class Log:
@@ -124,7 +126,7 @@ class Log:
             return "log"
         if head := head_of(message):
             self.take_head(line, head)
-            return "stack" if head.kind in ("stack", "crash", "sdb") else "log"
+            return "stack" if head.kind in _BY_HAND else "log"
         if function := program_counter(message):
             self.complaints.scan(line, f"RIP: 0010:{function}+0x0/0x0")
             thread = self.threads.open.get(line.caller)
@@ -141,6 +143,9 @@ class Log:
         report = self.complaints.choose(line).open
         if head.kind != "cpu" and report is not None and report.dying:
             # A machine that dies lists no tasks: it went on, and the end of that report was not copied.
+            self.complaints.close(line)
+        elif head.kind in _BY_HAND and report is not None and self.complaints.pid_of(report) not in (None, head.pid):
+            # Somebody asked for the stack of another thread.
             self.complaints.close(line)
         if head.kind == "hung":
             self.complaints.scan(line)

@@ -165,6 +165,10 @@ def join_stacks(moments: Sequence[Moment]) -> list[Moment]:
     same_host = not one.host or not last.host or one.host == last.host
     if not same_host or any(_moved(last.threads[pid], it) for pid, it in one.threads.items() if pid in last.threads):
         return list(moments)
+    for pid, thread in last.threads.items():
+        # A report of a hung task of which only the first line was copied, and its stack by hand.
+        if not thread.stack and pid in one.threads:
+            thread.frames, thread.guesses = list(one.threads[pid].frames), list(one.threads[pid].guesses)
     last.threads = {**one.threads, **last.threads}
     return [moment for moment in moments if moment is not one]
 

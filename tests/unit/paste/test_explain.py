@@ -335,3 +335,29 @@ def test_noise_takes_no_longer_than_a_log() -> None:
     found = explain_streams([("noise", io.BytesIO(noise))])
     assert "left out" in found.unread[-1].why
     assert isinstance(found, Explanation)
+
+
+def test_stacks_read_by_hand_belong_to_reports_of_which_the_first_line_was_copied() -> None:
+    text = """\
+INFO: task z_iput/0:301 blocked for more than 120 seconds.
+INFO: task umount:402 blocked for more than 120 seconds.
+$ sudo cat /proc/301/stack
+[<0>] cv_wait_common+0xf5/0x130 [spl]
+[<0>] rrw_enter_read+0x7b/0x130 [zfs]
+[<0>] zpl_writepages+0x4e/0x170 [zfs]
+[<0>] iput+0x62/0x70
+[<0>] zfs_unlinked_drain_task+0x12e/0x190 [zfs]
+[<0>] taskq_thread+0x218/0x4b0 [spl]
+$ sudo cat /proc/402/stack
+[<0>] taskq_wait+0x23/0x60 [spl]
+[<0>] zfsvfs_teardown+0x54/0x420 [zfs]
+[<0>] zfs_umount+0x3b/0x100 [zfs]
+[<0>] generic_shutdown_super+0x5b/0xe0
+"""
+    told = explain(text)
+    assert [(finding.pid, finding.frames) for finding in told.findings] == [(301, ()), (402, ())]
+    (moment,) = told.moments
+    assert {task.pid: task.frames[-1] for task in (wait.thread for wait in moment.graph.waits)} == {
+        301: "taskq_thread",
+        402: "generic_shutdown_super",
+    }
