@@ -216,6 +216,10 @@ def _make(tree: Path, apt: PrivateApt, headers: str | Path | None, packages: Seq
             apt.download(name, apt.candidate(name).version, deadline)
     argv = [
         *as_root_args(),
+        # What mmdebstrap has started ends with it, and that with splvm, also where that is killed.
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--"),
+        # It keeps a directory for gpg until it ends; beside the tree the store removes it.
+        *("env", f"TMPDIR={tree.parent}"),
         *("mmdebstrap", "--variant=apt", "--mode=root", "--format=directory", "--quiet"),
         f"--include={','.join(packages)}",
         *(f"--aptopt={line}" for line in apt.acquire_options()),

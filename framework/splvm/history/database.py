@@ -281,6 +281,11 @@ class History:
             said = error.orig if isinstance(error, DBAPIError) else error
             lines = str(said).splitlines() or [type(error).__name__]
             raise SetupError(f"history {self._name}: {lines[0]}", hint="is it there, with room?") from error
+        except UnicodeDecodeError as error:
+            # SQLite quotes the damaged bytes in its message, and its driver cannot read that.
+            raise SetupError(
+                f"history {self._name} is damaged: {error}", hint="name another history with --history"
+            ) from error
 
 
 class Patience:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,3 +130,45 @@ def test_versions_are_not_believed_after_a_boot(
     looks.clear()
     assert find(tmp_path).versions() == {"gcc": "1"}
     assert looks == ["named", "quick"]
+
+
+_MAKE = """
+import sys
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from splvm.builds import root
+from splvm.deadline import Deadline
+apt = SimpleNamespace(suite=SimpleNamespace(name="sid"), acquire_options=lambda: [], sources_list=lambda: "")
+root._make(Path(sys.argv[1]), apt, None, ["make"], Deadline(600))
+"""
+# It starts a process in a session of its own, as apt does, which holds a lock for as long as it lives.
+_MMDEBSTRAP = """#!/bin/sh
+mktemp -d "${TMPDIR:-/tmp}/mmdebstrap.gpghome.XXXX"
+setsid flock "$HELD" sh -c 'touch "$HELD.ready"; exec sleep 1000' &
+wait
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a command under sudo gets another environment")
+def test_what_mmdebstrap_has_started_ends_with_a_killed_splvm(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "mmdebstrap"
+    program.write_text(_MMDEBSTRAP)
+    program.chmod(0o755)
+    tree, held, scratch = tmp_path / "new" / "tree", tmp_path / "held", tmp_path / "tmp"
+    tree.mkdir(parents=True)
+    scratch.mkdir()
+    more = {"PATH": f"{program.parent}:{os.environ['PATH']}", "HELD": str(held), "TMPDIR": str(scratch)}
+    process = subprocess.Popen([sys.executable, "-c", _MAKE, str(tree)], env={**os.environ, **more})
+    ready = tmp_path / "held.ready"
+    while not ready.exists():
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    # It comes when the last one has ended that held it.
+    subprocess.run(["flock", "-w", "300", str(held), "true"], check=True)
+    assert not list(scratch.iterdir())
+    assert [path.name.split(".")[0] for path in tree.parent.iterdir() if path != tree] == ["mmdebstrap"]
