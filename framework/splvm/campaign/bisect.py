@@ -32,6 +32,7 @@ from splvm.evidence.verdict import Outcome
 from splvm.host.content import file_hash
 from splvm.log import note, step
 from splvm.ownpath import absolute, name_path, own_path
+from splvm.plainfile import MIB, read_plain
 from splvm.record.jsonfile import write_json
 from splvm.run.experiment import Experiment
 from splvm.run.loads import parse_loads
@@ -361,6 +362,10 @@ class Bisection:
         }
 
 
+# Far more than any bisection's.
+_MOST_BYTES = 64 * MIB
+
+
 def read_bisection(out: Path) -> Bisection:
     """One that was begun.
 
@@ -368,7 +373,7 @@ def read_bisection(out: Path) -> Bisection:
     """
     path = out / _FILE
     try:
-        told = json.loads(path.read_bytes())
+        told = json.loads(read_plain(path, _MOST_BYTES, follow=True))
         if told["schema_version"] != SCHEMA_VERSION:
             raise EvidenceError(
                 f"{path} is of schema {told['schema_version']!r}, this program reads {SCHEMA_VERSION}; "

@@ -560,3 +560,42 @@ def test_a_damaged_matrix_is_one_error(tmp_path_factory: pytest.TempPathFactory,
     out = tmp_path_factory.mktemp("matrix")
     read_changed(out, told)
     shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("name", ["console.log", "sysrq.txt"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "large"])
+def test_a_run_explained_shows_its_own_files_alone(
+    tmp_path: Path, name: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    path = tmp_path / "run" / name
+    if kind == "link":
+        (tmp_path / "other").write_text("[  100.0] BUG: kernel NULL pointer dereference, address: OTHERS\n")
+        path.symlink_to(tmp_path / "other")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        holes(path)
+    signal.alarm(60)
+    try:
+        end_of(["explain", str(tmp_path / "run")])
+    finally:
+        signal.alarm(0)
+    said = capsys.readouterr()
+    assert "OTHERS" not in said.out + said.err
+    assert f"{name} is " in said.err
+
+
+@pytest.mark.parametrize("name", ["bisect.json", "matrix.json"])
+@pytest.mark.parametrize("kind", ["fifo", "large"])
+def test_what_is_resumed_is_a_plain_file(tmp_path: Path, name: str, kind: str) -> None:
+    if kind == "fifo":
+        os.mkfifo(tmp_path / name)
+    else:
+        holes(tmp_path / name)
+    signal.alarm(60)
+    try:
+        assert end_of([name.partition(".")[0], "--resume", str(tmp_path)]) == 1
+    finally:
+        signal.alarm(0)
