@@ -23,5 +23,6 @@ def read_toml(option: str, path: Path) -> dict[str, Any]:
         return tomllib.loads(read_plain(path, _MOST_BYTES, follow=True).decode())
     except OSError as error:
         raise UsageError(f"{option} {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # Also bytes that are no text, and a number of more digits than Python reads.
         raise UsageError(f"{option} {path}: {error}", hint="it is TOML: https://toml.io/") from error

@@ -446,6 +446,8 @@ class _Thread:
     # 0: it is idle.
     last_ns: int = 0
     reached: str = "running"
+    # Whether the next object's latency is counted already: that of a wait.
+    counted: bool = False
 
     def take(self, count: int, emergency: bool) -> None:
         self.allocs += count
@@ -660,10 +662,13 @@ class _Simulation:
             self.end_wait(thread)
         if self.wanted == "stopped":
             if thread.slab + thread.emergency:
+                self.count_quick(thread, thread.objects - thread.slab - thread.emergency)
                 thread.finish_round(self.deadlocked)
             thread.idle("stopped")
         elif self.wanted == "parked":
-            thread.take(thread.objects - thread.slab - thread.emergency, self.deadlocked)
+            left = thread.objects - thread.slab - thread.emergency
+            self.count_quick(thread, left)
+            thread.take(left, self.deadlocked)
             thread.idle("parked")
         else:
             self.work(thread)
@@ -676,7 +681,8 @@ class _Simulation:
         waited_ns = self.now_ns - thread.waits_since_ns
         thread.note_gap(waited_ns)
         thread.waits_since_ns = 0
-        self.count_latency(waited_ns.bit_length() - 1, 1)
+        self.count_latency(waited_ns.bit_length() - 1, not thread.counted)
+        thread.counted = True
         if self.deadlocked:
             self.dlock += 1
 
@@ -699,14 +705,20 @@ class _Simulation:
             self.hits += got - ROUNDS
             self.reused += OBJECTS if self.reap_rounds > 1 and not self.knobs.unused else 0
         if self.held_ticks:
-            self.count_latency(16 if self.deadlocked else 8, got)
+            self.count_quick(thread, got)
         else:
             late = self.within(self.knobs.timeouts)
             # One such wait takes two ticks.
             bucket, count = (26, self.tick % 2) if late else (14, ROUNDS)
             self.count_latency(26 if late else 20, count)
             self.woken[bucket] = self.woken.get(bucket, 0) + count
-            self.count_latency(8, got - count)
+            self.count_quick(thread, got - count)
+
+    def count_quick(self, thread: _Thread, count: int) -> None:
+        if thread.counted and count:
+            count -= 1
+            thread.counted = False
+        self.count_latency(16 if self.deadlocked else 8, count)
 
     def count_latency(self, bucket: int, count: int) -> None:
         self.latency[bucket] = self.latency.get(bucket, 0) + count
@@ -832,7 +844,7 @@ class _Simulation:
         return [
             self.probe_line("magazine", size=64, refill=32, cpus=2, **counters, **reused),
             self.probe_line("growth", begun=2 * self.refills, done=2 * self.refills, slabs=2 * self.refills),
-            f"waited 20 {self.refills}",
+            f"waited 20 {sum(self.woken.values())}",
             *(f"woken {bucket} {count}" for bucket, count in sorted(self.woken.items())),
         ]
 

@@ -48,9 +48,9 @@ def _load(span: Span, cell: str, by: int) -> Knobs:
     return Knobs(skews=(Skew("load", {cell: by}, span),))
 
 
-def _probe(span: Span, cell: str, by: int) -> Knobs:
-    """The probe's status is wrong."""
-    return Knobs(skews=(Skew("probe", {cell: by}, span),))
+def _probe(span: Span, cell: str, by: int, also: str = "") -> Knobs:
+    """The probe's status is wrong, and says so twice where `also` counts the same."""
+    return Knobs(skews=(Skew("probe", dict.fromkeys(filter(None, (cell, also)), by), span),))
 
 
 FAULTS: Mapping[str, Knobs] = {
@@ -199,7 +199,9 @@ FAULTS: Mapping[str, Knobs] = {
     "emergency objects do not drain": _slab(Span("release"), emergency_alloc=3, object_total=3),
     "cache stays deadlocked": _slab(Span("release"), flags=DEADLOCKED),
     "slab file not read after the release": Knobs(unread={"slab": Span("release")}),
-    "emergency objects after the recovery": _probe(Span("recovered", 0.4), "live.emergency_total", 9),
+    "emergency objects after the recovery": _probe(
+        Span("recovered", 0.4), "live.emergency_total", 9, "thread 0.emergency"
+    ),
     "emergency objects only after the recovery": _probe(Span("recovered", 0.4), "live.emergency_total", 900_000),
     "thread 1 stands still after the recovery": Knobs(waiting={1: Span("recovered")}),
     "thread 1 rests after the recovery": Knobs(waiting={1: Span("recovered", 0.0, 1.1)}, ready=True),

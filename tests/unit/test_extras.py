@@ -80,7 +80,7 @@ BARE = ",".join(EXTRAS)
         ("matrix", "--help"),
         ("parse-slab", str(PROJECT / "tests/data/slab-pasted.txt")),
         ("judge", "progress"),
-        ("history", "list"),
+        ("history", "import", "progress"),
         ("explain", str(PROJECT / "tests/data/slab-pasted.txt")),
     ],
     ids=lambda argv: argv[0],

@@ -379,6 +379,10 @@ class Bisection:
         }
 
 
+# Far more than any bisection's.
+_MOST_BYTES = 64 * MIB
+
+
 def read_bisection(out: Path) -> Bisection:
     """A search that was begun, to go on with.
 

@@ -16,13 +16,17 @@ from splvm.cli.options import JsonOption, print_json
 from splvm.deadline import Deadline
 from splvm.dump.postmortem import DumpReport, examine_dump
 from splvm.errors import EvidenceError, UsageError
+from splvm.log import note
 from splvm.paste.answer import answer_lines
 from splvm.paste.explanation import conclude
 from splvm.paste.moments import Moment, Thread
 from splvm.paste.reader import Reader
 from splvm.paste.reading import MAX_UNREAD, Input, Reading, Unread
+from splvm.plainfile import NotPlainError
 from splvm.record.names import CONSOLE_FILE, RUN_FILE, SYSRQ_FILE
+from splvm.record.reader import read_file
 from splvm.report.pasteissue import paste_issue
+from splvm.report.summary import plain
 
 # Reading a dump of a few GiB.
 DUMP_BUDGET_S = 600.0
@@ -86,9 +90,8 @@ def read_any(name: str, reading: Reading, vmlinux: Path | None, debug: tuple[Pat
     path = Path(name)
     try:
         if path.is_dir():
-            for file in run_files(path):
-                with file.open("rb") as stream:
-                    Reader(str(file), reading).read(stream)
+            for file, text in run_files(path):
+                Reader(str(file), reading).read(io.BytesIO(text))
         else:
             with ExitStack() as stack:
                 stream = stack.enter_context(open_input(name))
@@ -100,8 +103,8 @@ def read_any(name: str, reading: Reading, vmlinux: Path | None, debug: tuple[Pat
         raise UsageError(f"{name}: {error.strerror}") from error
 
 
-def run_files(directory: Path) -> Iterator[Path]:
-    """The texts of a run's directory.
+def run_files(directory: Path) -> Iterator[tuple[Path, bytes]]:
+    """The texts of a run's directory, and where they are. It may be anybody's: what is no plain file is left out.
 
     :raises UsageError: when it is not the directory of a run.
     """
@@ -109,8 +112,12 @@ def run_files(directory: Path) -> Iterator[Path]:
         raise UsageError(f"{directory} is not the directory of a run: it has no {RUN_FILE}")
     # The list by SysRq is in the console too; it is whole in its own file.
     for name in (SYSRQ_FILE, CONSOLE_FILE):
-        if (directory / name).is_file():
-            yield directory / name
+        try:
+            yield directory / name, read_file(directory, name)
+        except FileNotFoundError:
+            continue
+        except NotPlainError as error:
+            note(f"{plain(str(directory / name))} is {error.strerror}, so it was not read")
 
 
 def is_dump(stream: BinaryIO) -> bool:

@@ -33,8 +33,9 @@ from splvm.scenarios.table import SCENARIOS
 
 # A slab file has some 100 rows; somebody's report may have it several times.
 _MOST_SLAB_BYTES = 4 * MIB
-# For how long a named pipe may say nothing.
-_PIPE_S = 8.0
+# For how long a named pipe may say nothing; a shell's `<(...)` has somebody who writes to it.
+_PIPE_S = 3.0
+_SHELLS = ("-", "/dev/fd/", "/proc/self/fd/")
 
 
 def judge(
@@ -112,11 +113,12 @@ def parse_slab(
     """
     if sort and sort not in SORTS:
         raise UsageError(f"--sort {sort}: no such column; there are {', '.join(SORTS)}")
+    silence_s = SILENCE_S if file.startswith(_SHELLS) else _PIPE_S
     try:
-        with open_input(file, SILENCE_S if file == "-" else _PIPE_S) as stream:
+        with open_input(file, silence_s) as stream:
             data = stream.read(_MOST_SLAB_BYTES + 1)
     except TimeoutError as error:
-        raise DeadlineExceeded(f"reading {file}", _PIPE_S) from error
+        raise DeadlineExceeded(f"reading {file}", silence_s) from error
     except OSError as error:
         raise UsageError(f"{file}: {error.strerror}") from error
     if len(data) > _MOST_SLAB_BYTES:

@@ -337,6 +337,11 @@ class History:
             lines = str(said).splitlines() or [type(error).__name__]
             hint = next((hint for words, hint in _HINTS if words in str(said)), "is it there, with room?")
             raise SetupError(f"history {self._name}: {lines[0]}", hint=hint) from error
+        except UnicodeDecodeError as error:
+            # SQLite quotes the damaged bytes in its message, and its driver cannot read that.
+            raise SetupError(
+                f"history {self._name} is damaged: {error}", hint="name another history with --history"
+            ) from error
 
 
 class Patience:

@@ -468,7 +468,7 @@ def test_nothing_may_be_empty(name: str) -> None:
             assert end_of([*name.split(), f"{param.name}= "]) == 2, param
 
 
-@pytest.mark.parametrize("kind", ["full", "fifo", "directory", "large", "not UTF-8"])
+@pytest.mark.parametrize("kind", ["full", "fifo", "directory", "large", "not UTF-8", "digits"])
 def test_files_that_a_user_names(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPLVM_CACHE", str(tmp_path / "store"))
     path = tmp_path / "x.patch"
@@ -481,14 +481,15 @@ def test_files_that_a_user_names(tmp_path: Path, kind: str, monkeypatch: pytest.
     elif kind == "large":
         holes(path)
     else:
-        path.write_bytes(b"\xff\xfe")
+        path.write_bytes(b"\xff\xfe" if kind == "not UTF-8" else b"x = " + b"9" * 5000)
     signal.alarm(60)
     try:
         for command in (["history", "judge", "--known"], ["report", "--known"], ["matrix", "--plan", "--file"]):
             assert end_of([*command, str(path)]) == 2
-        if kind != "not UTF-8":
+        if kind not in ("not UTF-8", "digits"):
             assert end_of(["run", "held-worker", "--spl-patch", str(path)]) == 2
-            assert end_of(["parse-slab", str(path)]) == 2
+            # A pipe is read; that nobody writes to it is no matter of usage.
+            assert end_of(["parse-slab", str(path)]) == (3 if kind == "fifo" else 2)
     finally:
         signal.alarm(0)
 
@@ -744,3 +745,28 @@ def test_a_state_that_is_no_plain_file(tmp_path: Path, command: str, name: str, 
         assert end_of([command, "--resume", str(tmp_path)]) == 1
     finally:
         signal.alarm(0)
+
+
+@pytest.mark.parametrize("name", ["console.log", "sysrq.txt"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "large"])
+def test_a_run_explained_shows_its_own_files_alone(
+    tmp_path: Path, name: str, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    path = tmp_path / "run" / name
+    if kind == "link":
+        (tmp_path / "other").write_text("[  100.0] BUG: kernel NULL pointer dereference, address: OTHERS\n")
+        path.symlink_to(tmp_path / "other")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        holes(path)
+    signal.alarm(60)
+    try:
+        end_of(["explain", str(tmp_path / "run")])
+    finally:
+        signal.alarm(0)
+    said = capsys.readouterr()
+    assert "OTHERS" not in said.out + said.err
+    assert f"{name} is " in said.err

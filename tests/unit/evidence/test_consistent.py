@@ -37,6 +37,20 @@ def _text(source: str, pattern: str, new: str, at: int = -1) -> Change:
     return change
 
 
+def _every(source: str, pattern: str, new: str) -> Change:
+    """The same in all of them."""
+
+    def change(run: Run) -> None:
+        changed = 0
+        for frame in frames(run, source):
+            text = re.sub(pattern, new, frame["text"], flags=re.MULTILINE)
+            changed += text != frame["text"]
+            frame["text"] = text
+        assert changed
+
+    return change
+
+
 def _frame(source: str, at: int, **fields: int) -> Change:
     """Add to fields of a frame."""
 
@@ -121,6 +135,54 @@ CONTRADICTIONS: Mapping[str, tuple[Change, str]] = {
         lambda run: run.facts["parameters"].update(window_s=30.0),
         r"the window lasted [36]\.\d{3} s; 30 s are asked for",
     ),
+    "latencies that are not counted": (
+        _every("probe", r"^latency .*\n", ""),
+        r"the probe counts allocations, by how long they took and by thread: 0 and \d+ at ",
+    ),
+    "latencies of more than were had": (
+        _every("probe", r"^(latency 8) (\d+)", r"\1 9\2"),
+        r"the probe counts allocations, by how long they took and by thread: \d+ and \d+ at ",
+    ),
+    "emergency objects of threads that are not among all": (
+        _every("probe", r"(frees=\d+ emergency)=(\d+)", r"\1=77\2"),
+        r"the probe counts emergency objects, of all and by thread: \d+ and \d+ at ",
+    ),
+    "callers that were not woken": (
+        _every("probe", r"^woken .*\n", ""),
+        r"the probe counts refills that slept, by when they were woken and by how long they took: 0 and \d+ at ",
+    ),
+    "no bit": (_every("probe", r"growing=0x8000", "growing=0"), "the probe's flag bits are not one bit each: kvmem"),
+    "one bit for two": (_every("probe", r"reaping=0x10000", "reaping=0x80"), "the probe's flag bits are not one bit"),
+    "a bit that changes": (_text("probe", r"deadlocked=0x4000", "deadlocked=0x2000"), "the flag bits at "),
+    "a count below nothing": (
+        _every("probe", r"entries=\d+", "entries=-1"),
+        r"probe: hold\.entries is -1 at ",
+    ),
+    "an allocation since for ever": (
+        _every("probe", r"alloc_since_ns=\d+ last_ns=\d+", "alloc_since_ns=1 last_ns=0"),
+        r"critical thread 0 waits for an object since 0\.000 s, and its longest gap is 0\.\d{3} s at ",
+    ),
+    "a time of later": (
+        _text("probe", r"(?<=last_ns=)\d+", "9999999999999"),
+        r"the status that was read at .* has a time of 10000.000 s",
+    ),
+    "a gap that is longer than the longest": (
+        _every("probe", r"gap_total_max_ns=\d+", "gap_total_max_ns=0"),
+        "critical thread 0: a gap is longer than the longest one of all at ",
+    ),
+    "threads that were stopped in the window": (
+        _every("probe", r"^run state=running", "run state=stopped"),
+        r"the threads were stopped at \d\.\d{3} s, in the window, 0 of them parked",
+    ),
+    "threads that were parked in the window": (_every("probe", r" parked=0", " parked=1"), "the threads were running"),
+    "a task that is listed twice": (
+        _every("tasks", r"\A(task [^\n]*\n(?:\[[^\n]*\n)*)", r"\1\1"),
+        r"the tasks that were read at \d\.\d{3} s have one twice",
+    ),
+    "columns without a number": (
+        _every("slab", r"^(slabprobe .*\S) +\S+( +\S+ +\S+)$", r"\1 -\2"),
+        r"slab file at \d\.\d{3} s: the probe's cache has no number in emergency\.dlock",
+    ),
     "no length of the window": (
         lambda run: run.facts["parameters"].update(window_s="long"),
         "run.json: window_s is long, and not a number of seconds",
@@ -135,6 +197,46 @@ def test_a_contradiction(name: str, kind: str) -> None:
     verdict = judge(kind, change)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert any(re.match(reason, it.text) for it in verdict.reasons), verdict.reasons
+
+
+def test_objects_that_nobody_holds() -> None:
+    verdict = judge(NOMINAL, _every("probe", r"(?<=live slab=)\d+", "0"))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    reason = r"at rest at \d\.\d{3} s threads had taken 64 objects more than they gave back, and the probe .* hold 0"
+    assert re.match(reason, verdict.reasons[0].text)
+
+
+def _within(run: Run, first: str, last: str) -> list[Record]:
+    """The probe's readings between two marks."""
+    times = dict(re.findall(r"^mark \d+ (\d+) (\S+)", frames(run, "probe")[-1]["text"], re.MULTILINE))
+    marks = {name: int(at_ns) for at_ns, name in times.items()}
+    return [it for it in frames(run, "probe") if marks[first] <= it["start_ns"] and it["end_ns"] <= marks[last]]
+
+
+@pytest.mark.parametrize("at", [slice(None), slice(20, None), slice(30, 31), slice(1, None, 2)])
+def test_a_worker_that_the_probe_let_go(at: slice) -> None:
+    def change(run: Run) -> None:
+        for frame in _within(run, "window", "window-end")[at]:
+            frame["text"] = frame["text"].replace(" held=1 ", " held=0 ")
+
+    verdict = judge(HELD, change)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert re.match(r"the probe says that it held no worker at \d\.\d{3} s", verdict.reasons[0].text)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "new"),
+    [
+        (r"slabprobe_grow_work\+\S+ \[slabprobe\]", "msleep+0x1/0x2"),
+        (r"\[<0>\] slabprobe_grow_work.*\n", ""),
+        (r"(\[<0>\] slabprobe_grow_work)", r"[<0>] spl_cache_grow_work+0x1/0x2 [spl]\n\1"),
+        (r"comm=spl_kmem_cache state=D", "comm=bash state=D"),
+    ],
+)
+def test_a_worker_that_is_stuck_elsewhere(pattern: str, new: str) -> None:
+    verdict = judge(HELD, _every("tasks", pattern, new))
+    assert verdict.outcome is Outcome.NOT_TRIGGERED
+    assert re.search(r"\(pid 114\) is not where the probe holds a worker: ", verdict.reasons[0].text)
 
 
 def test_what_a_load_has_done_does_not_become_less() -> None:

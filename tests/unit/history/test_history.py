@@ -275,6 +275,17 @@ def test_no_history(tmp_path: Path, where: str, error: type[Exception], words: s
         History(where if "/" in where else tmp_path / where)
 
 
+def test_a_damaged_schema_that_is_no_text(tmp_path: Path) -> None:
+    """SQLite quotes it in its message, which its driver cannot decode."""
+    path = tmp_path / "history.sqlite"
+    History(path).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET name = CAST(x'f2f8' AS TEXT), sql = 'CREATE TABLE ('")
+    with pytest.raises(SetupError, match="is damaged"):
+        History(path)
+
+
 def add_many(path: Path, first: int, count: int) -> None:
     with History(path) as history:
         for number in range(first, first + count):

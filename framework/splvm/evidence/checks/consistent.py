@@ -14,6 +14,16 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 from splvm.evidence.checks.case import Case, Complaint, seconds
+from splvm.evidence.checks.selfsaid import (
+    counted_twice,
+    empty_columns,
+    flag_bits,
+    held_at_rest,
+    lever_let_go,
+    listed_twice,
+    not_running,
+    times_over,
+)
 from splvm.evidence.checks.zpool import pool_gave_up
 from splvm.evidence.formats.loadstatus import LoadStatus
 from splvm.evidence.formats.probestatus import ProbeStatus
@@ -56,6 +66,14 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         _workload(case),
         _bound(case),
         _window(case),
+        counted_twice(case),
+        held_at_rest(case),
+        flag_bits(case),
+        times_over(case),
+        lever_let_go(case),
+        not_running(case),
+        listed_twice(case),
+        empty_columns(case),
     ):
         yield from (Complaint(Outcome.INCONCLUSIVE, reason) for reason in told)
 
@@ -104,7 +122,13 @@ def _fallen(case: Case) -> Iterator[Reason]:
 
 
 def _fall(source: str, samples: Sequence[Sample[T]], counters: Callable[[T], Mapping[_Name, int]]) -> Iterator[Reason]:
-    for before, now in pairwise((sample, counters(sample.value)) for sample in samples):
+    told = [(sample, counters(sample.value)) for sample in samples]
+    for sample, counts in told:
+        if (negative := next((name for name, count in counts.items() if count < 0), None)) is not None:
+            text = f"{source}: {''.join(map(str, negative))} is {counts[negative]} at {seconds(sample.start_ns)}"
+            yield Reason(text, (sample.seq,))
+            return
+    for before, now in pairwise(told):
         # One that is gone was never there.
         fallen = next((name for name, count in before[1].items() if now[1].get(name, count) < count), None)
         if fallen is not None:

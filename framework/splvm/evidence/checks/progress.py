@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from splvm.evidence.checks.case import HOLE_NS, Case, Complaint, held_worker, millis, seconds, seqs, unless_starved
-from splvm.evidence.checks.starvation import excuse_wait
+from splvm.evidence.checks.starvation import WORKER, excuse_wait
 from splvm.evidence.formats.probestatus import CriticalThread, ProbeStatus
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.standstill import THREAD_NS
@@ -15,16 +15,32 @@ from splvm.evidence.verdict import Outcome, Reason
 # The window is looked at in slices of this length, ns: in each, every critical thread has to advance.
 SLICE_NS = 1_000_000_000
 
+# Where a worker stands that the lever holds: in the probe's function (images/slabprobe/hold.c), which goes on to SPL's
+# own when it is let go, and which SPL's taskq has called.
+_LEVER, _TASKQ = "slabprobe_grow_work", "taskq_thread"
+
 
 def check_stuck(case: Case) -> Iterator[Complaint]:
     """The same worker, on the same stack, without one context switch, in every reading of the window."""
     pid = held_worker(case)
     if pid is not None:
-        yield from prove_stuck(case, pid)
+        loose = list(prove_stuck(case, pid))
+        yield from loose or _held_elsewhere(case, pid)
         return
     none = all(not s.value.hold.worker for s in case.timeline.probe)
     lacking = ": this SPL has none, spl_cache_grow_work() is not in it" if none else ""
     yield Complaint(Outcome.NOT_TRIGGERED, Reason(f"the lever was pulled and no worker came to be held{lacking}"))
+
+
+def _held_elsewhere(case: Case, pid: int) -> Iterator[Complaint]:
+    """It is SPL's worker, and stuck where the probe holds it. The stack is the same in each reading."""
+    sample = between(case.timeline.tasks, *case.window)[0]
+    worker = next(task for task in sample.value if task.pid == pid)
+    inside, held, outside = " ".join(worker.frames).partition(_LEVER)
+    if held and "spl_cache_grow" not in inside and _TASKQ in outside.split() and worker.comm.startswith(WORKER):
+        return
+    reason = f"{worker.comm} (pid {pid}) is not where the probe holds a worker: {' <- '.join(worker.frames[:4])}"
+    yield Complaint(Outcome.NOT_TRIGGERED, Reason(reason, (sample.seq,)))
 
 
 def prove_stuck(case: Case, pid: int) -> Iterator[Complaint]:

@@ -33,7 +33,7 @@ _MARK_S = 0.1
 _STILL_SHARE = 0.05
 
 # The name of SPL's slab workers: spl_kmem_init() in OpenZFS, module/os/linux/spl/spl-kmem-cache.c.
-_WORKER = "spl_kmem_cache"
+WORKER = "spl_kmem_cache"
 
 # Where a worker waits that has nothing to do, and where others wait for SPL's worker or for the probe.
 _IDLE = "taskq_thread"
@@ -192,7 +192,7 @@ def _sleeps(case: Case, pid: int, start_ns: int, end_ns: int) -> Iterator[tuple[
 
 
 def _workers(tasks: tuple[Task, ...]) -> list[Task]:
-    return [task for task in tasks if task.comm.startswith(_WORKER)]
+    return [task for task in tasks if task.comm.startswith(WORKER)]
 
 
 def _slept_on(earlier: tuple[Task, ...], task: Task) -> bool:
