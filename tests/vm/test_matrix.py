@@ -67,7 +67,7 @@ def test_a_cell_that_cannot_be_prepared_does_not_keep_others(spl: Prepared, tmp_
     assert done.returncode == 3, done.stderr
     refused, fine = json.loads(done.stdout)["runs"]
     assert (refused["verdict"], refused["as_expected"], refused["directory"]) == (None, False, None)
-    assert "is without CONFIG_FAIL_PAGE_ALLOC" in refused["reason"]
+    assert "lacks CONFIG_FAIL_PAGE_ALLOC" in refused["reason"]
     assert (fine["verdict"], fine["as_expected"]) == ("HEALTHY", True)
 
 
