@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.waiting.blocked import MAX_FRAMES, gives_besides, has_role, wait_of
 from splvm.evidence.waiting.closing import Candidate, Closing, Group
+from splvm.evidence.waiting.cycles import components, shortest_cycle
 from splvm.evidence.waiting.roles import ROLES, Role, RoleRow
 from splvm.evidence.waiting.waitedges import Basis, Closes, Edge, Owner, Wait
 from splvm.evidence.waiting.waitrows import IDLE, ROWS
@@ -155,20 +156,20 @@ class _Builder:
     def graph(self) -> WaitGraph:
         closing = self.close()
         led = {pid: self.led_to(pid, closing) for pid in closing.sure}
-        order, cyclic = self.components(led)
-        cycle = self.shortest_cycle(min(cyclic, key=self.telling), led) if cyclic else ()
+        order, cyclic = components(led)
+        cycle = shortest_cycle(min(cyclic, key=self.telling), led) if cyclic else ()
         chain: tuple[int, ...] = ()
         if cycle:
             end, closes, sentence = "", Closes.CYCLE, self.tell_cycle(cycle)
         elif not self.waits:
             end, closes, sentence = "", None, self.tell_nobody()
         else:
-            order, cyclic = self.components(self.holders)
+            order, cyclic = components(self.holders)
             chain = self.longest_chain(order)
             end, closes = self.end_of(chain[-1], *chain[-2:-1])
             if cyclic:
                 start = min(cyclic, key=self.telling)
-                chain = self.shortest_cycle(start, self.holders)
+                chain = shortest_cycle(start, self.holders)
                 end, closes = self.doubt(chain), Closes.UNKNOWN
                 sentence = f"{self.tell_steps(chain)}: may close, {end}"
             else:
@@ -295,55 +296,6 @@ class _Builder:
         return list(itertools.islice(others, MAX_EDGES))
 
     # Cycles and chains
-
-    def components(self, edges: Mapping[int, Sequence[int]]) -> tuple[list[int], list[int]]:
-        """All threads of a graph, each after those it waits for, and those that are on a cycle (Tarjan)."""
-        order: list[int] = []
-        cyclic: list[int] = []
-        numbers: dict[int, int] = {}
-        low: dict[int, int] = {}
-        stack: dict[int, None] = {}
-        for root in edges:
-            work: list[tuple[int, Iterator[int]]] = []
-            if root not in numbers:
-                _enter(root, numbers, low, stack)
-                work.append((root, iter(edges[root])))
-            while work:
-                pid, rest = work[-1]
-                for holder in rest:
-                    if holder not in numbers:
-                        _enter(holder, numbers, low, stack)
-                        work.append((holder, iter(edges.get(holder, ()))))
-                        break
-                    if holder in stack:
-                        low[pid] = min(low[pid], numbers[holder])
-                else:
-                    work.pop()
-                    if work:
-                        low[work[-1][0]] = min(low[work[-1][0]], low[pid])
-                    if low[pid] == numbers[pid]:
-                        members = _take_until(pid, stack)
-                        order += members
-                        if len(members) > 1 or pid in edges.get(pid, ()):
-                            cyclic += members
-        return order, cyclic
-
-    def shortest_cycle(self, start: int, edges: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
-        """The shortest way from `start`, which is on a cycle, back to it."""
-        before: dict[int, int] = {}
-        queue = deque([start])
-        while queue:
-            pid = queue.popleft()
-            for holder in edges.get(pid, ()):
-                if holder == start:
-                    path = [pid]
-                    while path[-1] != start:
-                        path.append(before[path[-1]])
-                    return tuple(reversed(path))
-                if holder not in before:
-                    before[holder] = pid
-                    queue.append(holder)
-        return ()
 
     def longest_chain(self, order: Sequence[int]) -> tuple[int, ...]:
         lengths: dict[int, int] = {}
@@ -523,18 +475,6 @@ class _Builder:
 LOCKS = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.CONFIG, WaitReason.RRW))
 # Locks that have an owner.
 _OWNED = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.RRW, WaitReason.CONFIG, WaitReason.ZFS_LOCK))
-
-
-def _enter(pid: int, numbers: dict[int, int], low: dict[int, int], stack: dict[int, None]) -> None:
-    numbers[pid] = low[pid] = len(numbers)
-    stack[pid] = None
-
-
-def _take_until(pid: int, stack: dict[int, None]) -> list[int]:
-    members: list[int] = []
-    while not members or members[-1] != pid:
-        members.append(stack.popitem()[0])
-    return members
 
 
 def _verb(wait: Wait, *, plural: bool = False) -> str:
