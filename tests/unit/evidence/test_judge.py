@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,10 @@ from simulated import (
 )
 from simulated_faults import FAULTS
 from splvm.errors import EvidenceError
-from splvm.evidence.checks.case import Case
+from splvm.evidence.checks.case import Case, Check, Complaint
 from splvm.evidence.checks.large import order_of
 from splvm.evidence.formats.slab import parse_slab
-from splvm.evidence.judge import ALWAYS, LAST
+from splvm.evidence.judge import ALWAYS, LAST, make_check
 from splvm.evidence.judge import judge as judge_by
 from splvm.evidence.rule import Clause, Rule
 from splvm.evidence.timeline import Evidence, Sample, Timeline
@@ -355,7 +355,8 @@ def test_every_check_is_needed(scenario: str, at: int, monkeypatch: pytest.Monke
     """Without it, at least one run would get another verdict or another first reason."""
     rule = TABLE[scenario].rule
     left = (*ALWAYS, *rule.required, *rule.checks, *LAST)[at]
-    verdicts = whole_verdicts(scenario)
+    # Where it does not complain, nothing changes without it.
+    verdicts = [(evidence, whole) for evidence, whole, complain in whole_verdicts(scenario) if left in complain]
     monkeypatch.setattr(judge_module, "ALWAYS", tuple(it for it in ALWAYS if it != left))
     monkeypatch.setattr(judge_module, "LAST", tuple(it for it in LAST if it != left))
     less = without(rule, left)
@@ -363,13 +364,30 @@ def test_every_check_is_needed(scenario: str, at: int, monkeypatch: pytest.Monke
 
 
 @functools.cache
-def whole_verdicts(scenario: str) -> list[tuple[Evidence, tuple[Outcome, str] | str]]:
-    """The verdicts of all checks together on all faults, and on a run that did not come to its end."""
+def whole_verdicts(scenario: str) -> list[tuple[Evidence, tuple[Outcome, str] | str, frozenset[Clause]]]:
+    """The verdicts of all checks together on all faults, and on a run that did not come to its end; who complained."""
     runs = [evidence_of(kind, row.fault) for row, kind in CASES if scenario_of(kind) == scenario]
     kinds = [kind for kind in SCENARIOS if scenario_of(kind) == scenario]
     runs += [evidence_of(kind, row.fault) for kind in kinds for row in ROWS if KINDS[kind].like in row.scenarios]
     runs += [simulate(kind, Knobs(unmarked=frozenset({"end"}))).evidence() for kind in kinds]
-    return [(evidence, first_reason(evidence, TABLE[scenario].rule)) for evidence in runs]
+    return [(evidence, *first_reason_and_complaining(evidence, TABLE[scenario].rule)) for evidence in runs]
+
+
+def first_reason_and_complaining(evidence: Evidence, rule: Rule) -> tuple[tuple[Outcome, str] | str, frozenset[Clause]]:
+    complain = set()
+
+    def make_noting(clause: Clause) -> Check:
+        def check(case: Case) -> Iterator[Complaint]:
+            for complaint in make_check(clause)(case):
+                complain.add(clause)
+                yield complaint
+
+        return check
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge_module, "make_check", make_noting)
+        first = first_reason(evidence, rule)
+    return first, frozenset(complain)
 
 
 def without(rule: Rule, left: Clause) -> Rule:
