@@ -157,8 +157,10 @@ def test_verdict_is_the_expected_one(
     assert judge(read_evidence(result.directory)) == result.verdict, "the record alone gives the same verdict"
     if scenario == "nominal":
         check_service(result.verdict.figures, has_worker=variant != "sync-grow")
-    check_that_damage_shows(result.directory)
-    assert judge(read_evidence(result.directory)) == result.verdict
+    # Files are read before anybody knows the scenario.
+    if (scenario, variant) in (("nominal", "stock"), ("held-worker", "stock")):
+        check_that_damage_shows(result.directory)
+        assert judge(read_evidence(result.directory)) == result.verdict
 
 
 # Without the marks the flags are GFP_KERNEL, as spl_fstrans_check() in kmem_flags_convert() is then false.
