@@ -75,8 +75,11 @@ def verdict_of(scenario: str, *faults: str) -> Verdict:
     return judge(evidence_of(scenario, *faults))
 
 
-def judge_records(scenario: str, records: list[Record]) -> Verdict:
-    return judge(Evidence(simulate(scenario).facts, Timeline.from_records(records), CONSOLE))
+def judge_records(scenario: str, records: list[Record], **parameters: Any) -> Verdict:
+    """The verdict on other records with a good run's facts, of whose parameters some are others."""
+    facts = simulate(scenario).facts
+    facts = {**facts, "parameters": {**facts["parameters"], **parameters}}
+    return judge(Evidence(facts, Timeline.from_records(records), CONSOLE))
 
 
 # Good runs
@@ -117,7 +120,8 @@ def test_without_a_second_round_there_is_nothing_to_find_in_a_magazine() -> None
     records = simulate(NOMINAL, FAULTS["magazines not counted"]).records
     for record in frames(records, "probe"):
         record["text"] = record["text"].replace("reap_rounds=2", "reap_rounds=1")
-    verdict = judge_records(NOMINAL, records)
+    workload = {**simulate(NOMINAL).facts["parameters"]["workload"], "reap_rounds": 1}
+    verdict = judge_records(NOMINAL, records, workload=workload)
     assert (verdict.outcome, len(verdict.reasons)) == (Outcome.HEALTHY, 2)
 
 
@@ -125,7 +129,9 @@ def test_threads_that_share_a_magazine_may_find_it_empty() -> None:
     records = simulate(NOMINAL, FAULTS["objects are not there again"]).records
     for record in frames(records, "probe"):
         record["text"] = record["text"].replace("cpus=2", "cpus=1")
-    assert judge_records(NOMINAL, records).outcome is Outcome.HEALTHY
+    for record in (record for record in records if record["kind"] == "host"):
+        record["vcpus"] = record["vcpus"][:1]
+    assert judge_records(NOMINAL, records, cpus=1).outcome is Outcome.HEALTHY
 
 
 def test_threads_that_share_a_magazine_are_served_in_batches_too() -> None:
@@ -570,7 +576,10 @@ def test_a_good_run_is_good_only_with_all_its_frames(data: st.DataObject, scenar
     records = GOOD_RECORDS[scenario]
     gone = data.draw(indexes(records))
     verdict = judge_records(scenario, [record for at, record in enumerate(records) if at not in gone])
-    assert verdict.outcome.is_good == all(records[at]["kind"] != "frame" for at in gone)
+    # Of the host's readings some may be missing.
+    kinds = {records[at]["kind"] for at in gone}
+    assert verdict.outcome.is_good <= (kinds <= {"host"})
+    assert verdict.outcome.is_good or kinds
 
 
 @pytest.mark.parametrize("kind", ["host", "phase", "start"])
