@@ -116,6 +116,18 @@ def ask_git(tree: Path, *argv: str) -> Completed:
     return run(words, env=_git_env(tree), deadline=Deadline(_GIT_S), what=f"git {argv[0]}", check=False)
 
 
+def find_revision(repository: Path, name: str) -> tuple[str, str]:
+    """The commit that a revision stands for, and the branch if it names one, else an empty string.
+
+    :raises UsageError: when that is no git repository, or the revision stands for no commit.
+    """
+    commit = _resolve(repository, name)
+    asked = ("rev-parse", "--verify", "--quiet", "--symbolic-full-name", "--end-of-options", name)
+    # It says the option again, too.
+    full = ask_git(repository, *asked).stdout.split()[-1:]
+    return commit, next((word.removeprefix("refs/heads/") for word in full if word.startswith("refs/heads/")), "")
+
+
 def _resolve(tree: Path, name: str) -> str:
     # What begins with a hyphen would be an option.
     done = ask_git(tree, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")

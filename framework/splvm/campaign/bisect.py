@@ -20,25 +20,25 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, extract_revision, list_revisions
-from splvm.builds.spl import check_inputs
-from splvm.campaign.campaignrun import CampaignRun, cell_of
+from splvm.builds.owntree import find_tree
+from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, list_revisions
+from splvm.campaign.campaignrun import CampaignRun, cell_of, describe_build
 from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.campaign.repro import TROUBLES
 from splvm.campaign.search import Answer, Search
-from splvm.deadline import Deadline
 from splvm.errors import BuildError, EvidenceError, SetupError, UsageError
 from splvm.evidence.verdict import Outcome
 from splvm.host.content import file_hash
 from splvm.log import note, step
-from splvm.ownpath import absolute, name_path, own_path
+from splvm.ownpath import own_path
 from splvm.plainfile import MIB, read_plain
 from splvm.record.jsonfile import write_json
 from splvm.record.typedjson import from_json, to_json
 from splvm.run.experiment import Experiment
 from splvm.run.loads import MOST_SEED, parse_loads
-from splvm.run.prepare import PREPARE_BUDGET_S, Wish, prepare
+from splvm.run.prepare import Wish, prepare
 from splvm.scenarios.table import find_scenario
+from splvm.treename import TreeKind, TreeName
 
 SCHEMA_VERSION = 2
 
@@ -116,19 +116,15 @@ class BisectPlan:
             raise ValueError(f"{self.wish.spl!r} has no commits")
 
 
-def find_commits(tree: str, good: str, bad: str, *, pool: bool) -> tuple[Candidate, ...]:
-    """The commits of a tree, the good end first.
+def find_commits(repository: Path, good: str, bad: str, *, pool: bool) -> tuple[Candidate, ...]:
+    """The commits of a repository, the good end first.
 
-    :param tree: the tree, in the form of `--spl`.
+    :param repository: bare or not.
     :param pool: whether guests have a ZFS pool: then all modules are built from the tree, and not spl.ko alone.
-    :raises UsageError: when the tree is no checkout, or no commit touches the modules.
+    :raises UsageError: when there is no repository, or no commit touches the modules.
     """
-    directory = own_path(tree)
-    if not directory:
-        raise UsageError(f"--spl {tree}: commits are those of a git checkout", hint="use --spl path:DIR")
-    path = absolute(directory)
     paths = ALL_PATHS if pool else SPL_PATHS
-    revisions = list_revisions(path, good, bad, paths)
+    revisions = list_revisions(repository, good, bad, paths)
     if not any(each.touches for each in revisions[1:]):
         raise UsageError(f"no commit of the range touches the sources of the modules: {', '.join(paths)}")
     return tuple(Candidate(each.sha, each.title, each.touches) for each in revisions)
@@ -289,7 +285,7 @@ class Bisection:
             self._skip(number, error.message)
             self._keep()
             return None
-        build = _describe(experiment)
+        build = describe_build(experiment)
         known = self.builds.get(number)
         if known not in (None, build):
             raise EvidenceError(f"{title} is another build than its runs so far were of", hint="begin a new search")
@@ -321,15 +317,10 @@ class Bisection:
                 series = [Path(each.id) for each in plan.candidates[1 : number + 1]]
                 return self._experiment(replace(plan.wish, patches=(*plan.wish.patches, *series)))
             case ChangeKind.COMMITS:
-                # Its name is what a run's record says of its source.
-                tree = self.out / "tree" / candidate.id[:12]
-                try:
-                    repository = absolute(own_path(plan.wish.spl) or "")
-                    extract_revision(repository, candidate.id, tree, Deadline(PREPARE_BUDGET_S))
-                    _check_tree(candidate, tree)
-                    return self._experiment(replace(plan.wish, spl=name_path(tree)))
-                finally:
-                    shutil.rmtree(tree.parent, ignore_errors=True)
+                repository = own_path(plan.wish.spl) or ""
+                name = str(TreeName(TreeKind.COMMIT, repository, candidate.id))
+                _check_tree(candidate, name)
+                return self._experiment(replace(plan.wish, spl=name))
 
     def _experiment(self, wish: Wish) -> Experiment:
         plan = self.plan
@@ -422,17 +413,9 @@ def read_bisection(out: Path) -> Bisection:
 _TOLD = ("skipped", "builds")
 
 
-def _check_tree(candidate: Candidate, tree: Path) -> None:
+def _check_tree(candidate: Candidate, name: str) -> None:
     """:raises BuildError: when a commit has no SPL in it."""
     try:
-        check_inputs(name_path(tree), ())
+        find_tree(name)
     except UsageError as error:
         raise BuildError(candidate.title, error.message, None) from error
-
-
-def _describe(experiment: Experiment) -> str:
-    """What its guests are made of, as far as candidates differ in it."""
-    facts = experiment.facts
-    # Not of which commit they are: many commits come to the same modules.
-    zfs = (facts.get("zfs") or {}).get("sha256")
-    return json.dumps([facts["kernel"]["release"], facts["spl"]["modules"], zfs], sort_keys=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from splvm.builds.owntree import find_repository, read_tree_name
 from splvm.builds.variants import VARIANTS, find_variant
 from splvm.campaign.repro import HITS
 from splvm.cli.options import (
@@ -34,12 +35,13 @@ from splvm.cli.options import (
 )
 from splvm.errors import UsageError
 from splvm.log import note
-from splvm.ownpath import absolute, name_path, own_path
+from splvm.ownpath import name_path
 from splvm.report.rates import Rate
 from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.run.loads import need_pool, parse_loads, with_own
 from splvm.scenarios.table import SCENARIOS, find_scenario
+from splvm.treename import TreeKind
 
 if TYPE_CHECKING:
     from splvm.campaign.bisect import Bisection, Candidate, ChangeKind
@@ -51,8 +53,11 @@ _MOST_RUNS = 500
 
 def bisect(
     scenario: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(SCENARIOS)}.", metavar="SCENARIO")] = None,
-    good: Annotated[str | None, typer.Option(help="A good commit of --spl path:DIR.", metavar="REV")] = None,
-    bad: Annotated[str | None, typer.Option(help="A bad commit of --spl path:DIR.", metavar="REV")] = None,
+    good: Annotated[str | None, typer.Option(help="A good commit of --spl.", metavar="REV")] = None,
+    bad: Annotated[
+        str | None,
+        typer.Option(help="A bad commit of --spl; by default REV of git:DIR@REV, or the head of pr:N.", metavar="REV"),
+    ] = None,
     kernel: Annotated[
         list[str] | None,
         typer.Option(
@@ -109,7 +114,7 @@ def bisect(
         pool = need_pool(with_own(find_scenario(scenario).load, loads))
         names = kernel_names(kernel or ["debian-12"])
         kind, candidates = _find_candidates(names, series, spl, good, bad, pool=pool)
-        source = name_path(absolute(own_path(spl) or "")) if kind is ChangeKind.COMMITS else spl
+        source = name_path(find_repository(read_tree_name(spl))) if kind is ChangeKind.COMMITS else spl
         wish = make_wish(
             names[0], find_variant(variant).name, source, spl_patch, accel, ram_mib=memory, clones=template
         )
@@ -154,9 +159,12 @@ def _find_candidates(
         return ChangeKind.PATCHES, find_patches(series)
     if len(kernels) > 1:
         return ChangeKind.KERNELS, tuple(Candidate(name, name) for name in kernels)
+    name = read_tree_name(spl)
+    # What names one commit names the bad end.
+    bad = bad or (f"refs/pull/{name.revision}/head" if name.kind is TreeKind.PULL else name.revision)
     if not good or not bad:
-        raise UsageError("both --good and --bad are needed", hint="they name commits of --spl path:DIR")
-    return ChangeKind.COMMITS, find_commits(spl, good, bad, pool=pool)
+        raise UsageError("both --good and --bad are needed", hint="--spl git:DIR@REV and pr:N name the bad one")
+    return ChangeKind.COMMITS, find_commits(find_repository(name), good, bad, pool=pool)
 
 
 def _tell(search: Bisection, each: CampaignRun) -> None:

@@ -45,13 +45,23 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+_SOURCES = (
+    "`debian`, `path:DIR` with an OpenZFS tree, `git:DIR@REV` with a commit of a repository, or `pr:N`, a pull request "
+    "that was fetched into the clone SPLVM_OPENZFS"
+)
+
 KernelOption = Annotated[
     str,
     typer.Option(help=f"Kernel: {', '.join(KERNELS)}, {BUILT_KERNEL}, or your own as {OWN_KERNEL}.", metavar="ID"),
 ]
 VariantOption = Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")]
 SplOption = Annotated[
-    str, typer.Option(help="Source of SPL: `debian`, or `path:DIR` with an OpenZFS tree.", metavar="SOURCE")
+    str,
+    typer.Option(help=f"Source of SPL: {_SOURCES}.", metavar="SOURCE"),
+]
+SplsOption = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Source of SPL: {_SOURCES}; may be given again, the base first.", metavar="SOURCE"),
 ]
 PatchOption = Annotated[
     list[Path] | None,
@@ -61,7 +71,7 @@ LabelOption = Annotated[
     str | None,
     typer.Option(
         help="A name for the line of your builds; the history compares runs of one line. By default the name is the "
-        "tree's branch, or its directory, and a hash of the patches.",
+        "tree's branch, its directory, REV or pr:N, and a hash of the patches.",
         metavar="NAME",
     ),
 ]

@@ -66,8 +66,9 @@ def watch(
     wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
     find_variant(variant)
     own_tree = check_inputs(spl, wish.patches)
-    if own_tree is None and not wish.patches:
-        raise UsageError("there is nothing to watch", hint="--spl path:DIR, or --spl-patch FILE")
+    if (own_tree is None or own_tree.commit) and not wish.patches:
+        what = f"--spl {spl}: nobody edits a commit" if own_tree else "there is nothing to watch"
+        raise UsageError(what, hint="--spl path:DIR, or --spl-patch FILE")
     base = claim_directory(out, f"watch-{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}"):
         prepared = prepare_kernel(wish)

@@ -7,10 +7,8 @@ its own; what is cut says so and names the file that has it all.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 from splvm.evidence.checks.case import CACHE
@@ -19,8 +17,6 @@ from splvm.evidence.formats.kernlog import Finding, scan_kernel_log
 from splvm.evidence.formats.slab import CacheRow
 from splvm.evidence.timeline import Evidence, Sample, T, between, cache_rows
 from splvm.evidence.verdict import Verdict
-from splvm.ownpath import name_path, own_path
-from splvm.record.cellfacts import PACKAGED, UNKNOWN
 from splvm.record.names import (
     CONSOLE_FILE,
     DUMP_FILE,
@@ -32,6 +28,7 @@ from splvm.record.names import (
     SYSRQ_FILE,
     VERDICT_FILE,
 )
+from splvm.report.again import is_own_tree, of, reproducer, source_of
 from splvm.report.looks import LOOKS
 from splvm.report.markdown import clean, code, fenced, items, one_line
 
@@ -48,23 +45,6 @@ _LAST_LINES = 20
 # Stacks, and lines of one.
 _MAX_STACKS = 100
 _MAX_STACK_LINES = 48
-
-# Options of `splvm run`, and where run.json has their values.
-_OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("--kernel", ("kernel", "id")),
-    ("--variant", ("spl", "variant")),
-    ("--spl", ("spl", "source")),
-    ("--accel", ("accelerator", "name")),
-    ("--memory", ("parameters", "ram_mib")),
-    ("--window", ("parameters", "window_s")),
-    ("--rate", ("parameters", "rate_hz")),
-    ("--threads", ("parameters", "workload", "threads")),
-    ("--objects", ("parameters", "workload", "objects")),
-    ("--size", ("parameters", "workload", "size")),
-    ("--noio", ("parameters", "workload", "noio")),
-    ("--load", ("parameters", "load")),
-    ("--seed", ("parameters", "seed")),
-)
 
 # Of /proc/meminfo, what tells whether memory was short, and what SPL had of it.
 _MEMORY = ("MemTotal", "MemFree", "MemAvailable", "SwapTotal", "SwapFree", "Slab", "SUnreclaim", "VmallocUsed")
@@ -160,15 +140,8 @@ def fitting(parts: Iterable[str]) -> Iterator[str]:
 # What run.json says
 
 
-def _of(facts: object, *keys: str) -> Any:
-    """What run.json says there; None when it says nothing, or is not as it should be."""
-    for key in keys:
-        facts = facts.get(key) if isinstance(facts, Mapping) else None
-    return facts
-
-
 def _told(facts: Mapping[str, Any], *keys: str) -> str:
-    value = _of(facts, *keys)
+    value = of(facts, *keys)
     return "not recorded" if value in (None, "") else code(value)
 
 
@@ -186,7 +159,7 @@ def _warnings(evidence: Evidence, no_verdict: str, variant_summary: str) -> Iter
         yield "> **The record is damaged. What follows may not be what the guest showed.**\n" + _quoted(what)
     if no_verdict:
         yield f"> **No verdict could be given:** {code(no_verdict)}"
-    variant = _of(evidence.facts, "spl", "variant")
+    variant = of(evidence.facts, "spl", "variant")
     if variant not in (None, "stock"):
         why = f" ({variant_summary})" if variant_summary else ""
         yield (
@@ -200,7 +173,7 @@ def _quoted(text: str) -> str:
 
 
 def _system(facts: Mapping[str, Any]) -> Iterator[str]:
-    distribution, _, version = str(_of(facts, "kernel", "id") or "").partition("-")
+    distribution, _, version = str(of(facts, "kernel", "id") or "").partition("-")
     rows = (
         ("Distribution Name", code(distribution.capitalize()) if distribution else "not recorded"),
         ("Distribution Version", code(version) if version else "not recorded"),
@@ -211,7 +184,7 @@ def _system(facts: Mapping[str, Any]) -> Iterator[str]:
     )
     yield "\n".join(("Type | Version/Name", "--- | ---", *(f"{name} | {value}" for name, value in rows)))
     yield items(list(_build(facts)), 6000, RUN_FILE)
-    parameters = [f"{name}={value}" for name, value in _pairs(_of(facts, "spl_parameters"))]
+    parameters = [f"{name}={value}" for name, value in _pairs(of(facts, "spl_parameters"))]
     if parameters:
         block = fenced("\n".join(one_line(line, 120) for line in parameters), 4000, RUN_FILE)
         yield _folded(f"Parameters of SPL in the guest ({len(parameters)})", block)
@@ -220,17 +193,17 @@ def _system(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _build(facts: Mapping[str, Any]) -> Iterator[str]:
-    yield f"SPL from {code(_source(facts))}, variant {_told(facts, 'spl', 'variant')}"
-    patches = _of(facts, "spl", "patches")
+    yield f"SPL from {code(source_of(facts))}, variant {_told(facts, 'spl', 'variant')}"
+    patches = of(facts, "spl", "patches")
     for patch in patches if isinstance(patches, list) else ():
         yield f"patch on top: {_told(patch, 'name')}, SHA-256 {_told(patch, 'sha256')}"
     if not patches:
         yield "no patches on top"
-    for module, digest in _pairs(_of(facts, "spl", "modules")):
+    for module, digest in _pairs(of(facts, "spl", "modules")):
         yield f"module {code(module)}, SHA-256 {code(digest)}"
     memory, cpus = _told(facts, "parameters", "ram_mib"), _told(facts, "parameters", "cpus")
     yield f"the guest has {memory} MiB of memory, {cpus} CPUs and no disk; its root is an initramfs"
-    reason = _of(facts, "accelerator", "reason")
+    reason = of(facts, "accelerator", "reason")
     accelerator = _told(facts, "accelerator", "name") + (f" ({code(reason)})" if reason else "")
     yield f"QEMU {_told(facts, 'qemu', 'version')}, accelerator {accelerator}"
     yield f"host: {_told(facts, 'host', 'system')}, {_told(facts, 'host', 'cores')} cores"
@@ -258,8 +231,8 @@ def _problem(
             yield "Also:\n\n" + items(also, 5000, VERDICT_FILE)
         if seen := list(_seen(verdict.figures)):
             yield "Measured:\n\n" + items(seen, 3000, VERDICT_FILE)
-    ending = _of(evidence.facts, "outcome")
-    if _of(ending, "kind") != "ended":
+    ending = of(evidence.facts, "outcome")
+    if of(ending, "kind") != "ended":
         yield f"The run did not come to its end: {_told(ending, 'kind')} ({_told(ending, 'detail')})."
     yield from _cycle(waiting)
 
@@ -338,45 +311,16 @@ def _memory(extracted: Mapping[str, bytes]) -> Iterator[str]:
 def _reproduce(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"```sh\n{reproducer(facts)}\n```"
     notes = []
-    if _is_own_tree(facts):
+    if is_own_tree(facts):
         notes.append(
             f"the tree is the reporter's own, version {_told(facts, 'spl', 'version')}: give the path to yours"
         )
-    if _of(facts, "spl", "patches"):
+    if of(facts, "spl", "patches"):
         notes.append("the patches have to be the same files: their hashes are above")
     notes.append(
         "`slabprobe.ko`, which makes the load and holds the worker, is part of splvm and needs no change of SPL"
     )
     yield items(notes, 2000, RUN_FILE)
-
-
-def reproducer(facts: Mapping[str, Any]) -> str:
-    """The command that makes such a run again, on one line, fit for a shell."""
-    words = ["splvm", "run", str(_of(facts, "scenario"))]
-    for option, keys in _OPTIONS:
-        value = _source(facts) if option == "--spl" else _of(facts, *keys)
-        if isinstance(value, (str, int, float)) and (option, value) != ("--spl", "debian"):
-            words += [option, str(value)]
-    patches = _of(facts, "spl", "patches")
-    for patch in patches[:10] if isinstance(patches, list) else ():
-        words += ["--spl-patch", str(_of(patch, "name"))]
-    line = _of(facts, "line")
-    if isinstance(line, str) and line not in (PACKAGED, UNKNOWN):
-        words += ["--label", line]
-    # What a shell would take for more than a word must be gone before it is quoted, or a quote could go with it. The
-    # back quote could end the block that this is shown in.
-    return shlex.join(one_line(word, 120).replace("`", "'") for word in words)
-
-
-def _source(facts: Mapping[str, Any]) -> str:
-    """Where SPL is from, without the path to the reporter's tree."""
-    source = str(_of(facts, "spl", "source") or "debian")
-    directory = own_path(source)
-    return source if directory is None else name_path(Path(PurePosixPath(directory).name or "DIR"))
-
-
-def _is_own_tree(facts: Mapping[str, Any]) -> bool:
-    return own_path(str(_of(facts, "spl", "source"))) is not None
 
 
 def _kernel_log(evidence: Evidence, extracted: Mapping[str, bytes]) -> Iterator[str]:

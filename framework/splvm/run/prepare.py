@@ -57,7 +57,7 @@ class Wish:
     # A row of `KERNELS`, `built:NAME[,SUITE]`, or `path:VMLINUZ,HEADERS[,SUITE]`.
     kernel: str = "debian-12"
     variant: str = "stock"
-    # `debian` or `path:DIR`.
+    # In one of the forms of `--spl`.
     spl: str = "debian"
     patches: tuple[Path, ...] = ()
     # `auto`, `kvm` or `tcg`.

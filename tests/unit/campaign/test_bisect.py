@@ -62,22 +62,16 @@ def broken(*names: str) -> dict[str, HarnessError]:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What stands for builds and guests: `oracle`, `builds` by the wish's kernel, and what was `asked` and built."""
-    told = SimpleNamespace(oracle=steps(0), builds={}, zfs={}, asked=[], built=[], broken={}, trees=[])
+    told = SimpleNamespace(oracle=steps(0), builds={}, zfs={}, asked=[], built=[], broken={})
 
     def prepare(wish: Wish) -> Any:
         told.built.append(wish)
         if wish.kernel in told.broken:
             raise told.broken[wish.kernel]
-        told.trees.append(wish.spl.startswith("path:") and Path(wish.spl[5:]).is_dir())
         modules = {"spl.ko": told.builds.get(wish.kernel, str(wish))}
         made = experiment(kernel={"release": "6.1"}, spl={"modules": modules}, zfs=told.zfs.get(wish.kernel))
 
-        def make(*_: Any, **__: Any) -> Any:
-            # ZFS is built now, of the same tree.
-            told.trees.append(wish.spl.startswith("path:") and Path(wish.spl[5:]).is_dir())
-            return made
-
-        return SimpleNamespace(experiment=make)
+        return SimpleNamespace(experiment=lambda *_, **__: made)
 
     def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
@@ -463,15 +457,13 @@ def test_a_commit_is_taken_out_and_the_checkout_left_alone(tree: Path, tmp_path:
 def test_commits_are_built_from_a_tree_of_their_own(world: SimpleNamespace, tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    candidates = bisect.find_commits(f"path:{tree}", "HEAD~5", "main", pool=False)
+    candidates = bisect.find_commits(tree, "HEAD~5", "main", pool=False)
     world.oracle = steps(2)
     search = Bisection(plan(6, kind=ChangeKind.COMMITS, candidates=candidates, wish=Wish(spl=f"path:{tree}")), out)
     search.run(1, lambda *_: None)
     assert found(search) == (2, 2)
     assert search.name(2) == f"{candidates[2].id[:12]} change 3"
-    assert {Path(wish.spl).name for wish in world.built} == {candidates[n].id[:12] for n in set(world.asked)}
-    assert world.trees and all(world.trees), "the tree is there for as long as something is built of it"
-    assert not (out / "tree").exists()
+    assert {wish.spl for wish in world.built} == {f"git:{tree}@{candidates[n].id}" for n in set(world.asked)}
 
 
 def test_commits_of_a_pool_may_touch_any_module(tree: Path) -> None:
@@ -481,7 +473,7 @@ def test_commits_of_a_pool_may_touch_any_module(tree: Path) -> None:
         (tree / name).write_text("x")
         git(tree, "add", "-A")
         git(tree, "commit", "-q", "-m", name)
-    where = (f"path:{tree}", "HEAD~2", "HEAD")
+    where = (tree, "HEAD~2", "HEAD")
     assert [each.changes for each in bisect.find_commits(*where, pool=True)] == [True, True, True]
     with pytest.raises(UsageError, match="no commit of the range touches"):
         bisect.find_commits(*where, pool=False)
@@ -571,4 +563,16 @@ def test_the_documented_example(
     assert done.exit_code == 0, done.output
     sha = git(tree, "rev-parse", "master~3")
     assert re.search(rf"^FIRST_BAD 0\.\d+ runs=\d+ {sha[:12]} change 3$", done.output.splitlines()[-1])
-    assert world.trees and all(world.trees)
+
+
+@pytest.mark.parametrize("name", ["git:{tree}@main", "git:{tree}@HEAD@{{0}}", "pr:7", "path:{tree} --bad main"])
+def test_the_bad_end_is_in_the_name(
+    world: SimpleNamespace, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    git(tree, "update-ref", "refs/pull/7/head", "main")
+    monkeypatch.setenv("SPLVM_OPENZFS", str(tree))
+    world.oracle = steps(2)
+    argv = ["bisect", "held-worker", "--good", "HEAD~5", "--spl", *name.format(tree=tree).split()]
+    done = CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "o")])
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[-1].endswith("change 3")

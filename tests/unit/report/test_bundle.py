@@ -37,8 +37,9 @@ from splvm.record.names import EVIDENCE_FILES
 from splvm.record.reader import read_evidence
 from splvm.record.writer import RunDirectory
 from splvm.report import issue as issue_module
+from splvm.report.again import reproducer
 from splvm.report.bundle import Bundle, extract_files, whole_records, write_bundle
-from splvm.report.issue import MAX_ISSUE_BYTES, Contents, issue_text, reproducer
+from splvm.report.issue import MAX_ISSUE_BYTES, Contents, issue_text
 from splvm.report.looks import LOOKS
 from splvm.report.markdown import MAX_LINE_CHARS, clean, code, fenced, items
 from splvm.scenarios.judged import judge_evidence as judge
