@@ -6,7 +6,7 @@ builds/owntree.py finds the tree that a name stands for.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import PurePosixPath
 
@@ -51,6 +51,11 @@ class TreeName:
     def is_commit(self) -> bool:
         """Whether it stands for one commit, in which nobody edits."""
         return self.kind in (TreeKind.COMMIT, TreeKind.PULL)
+
+    @property
+    def brief(self) -> TreeName:
+        """The name with the last part of its directory alone, for strangers and for tables."""
+        return replace(self, directory=PurePosixPath(self.directory).name or "DIR") if self.directory else self
 
     @property
     def line(self) -> str:

@@ -42,6 +42,7 @@ from splvm.report.tables import listing
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import prepare
 from splvm.scenarios.table import SCENARIOS, find_scenario
+from splvm.treename import parse_tree_name
 
 _RUNS = "runs=20"
 # For as many a seed of its own is left.
@@ -162,12 +163,12 @@ def _show(series: list[Series], base: Path) -> None:
 
 def _row(series: Series) -> tuple[object, ...]:
     rate: Rate = series.rate
-    onsets = series.onsets
+    onsets, name = series.onsets, parse_tree_name(series.source)
     time = f"{onsets[1]:.1f} s ({onsets[0]:.1f} to {onsets[2]:.1f})" if onsets else "-"
     return (
         series.kernel,
         series.variant,
-        plain(series.source) or "-",
+        plain(str(name.brief)) if name else "-",
         rate.hits,
         rate.runs,
         rate,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import PurePosixPath
 from typing import Any
 
 from splvm.record.cellfacts import PACKAGED, UNKNOWN
@@ -63,9 +61,7 @@ def source_of(facts: Mapping[str, Any], *, paths: bool = False) -> str:
     """Where SPL is from; without `paths` the reporter's tree has the name of its directory alone."""
     source = str(of(facts, "spl", "source") or "debian")
     name = parse_tree_name(source)
-    if name is None or paths or not name.directory:
-        return source
-    return str(replace(name, directory=PurePosixPath(name.directory).name or "DIR"))
+    return source if name is None or paths else str(name.brief)
 
 
 def is_own_tree(facts: Mapping[str, Any]) -> bool:
