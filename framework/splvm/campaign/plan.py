@@ -9,6 +9,9 @@ An axis is given on the command line or in a file of TOML::
     include = ['scenario != "nominal" or load == ""']
     exclude = ['kernel =~ "debian-1[12]" and variant == "unscoped"']
     repeat = 1
+    spl = "git:/srv/zfs@master"
+    spl_patch = ["fix.patch"]
+    label = "nightly"
 
 Expressions are those of rule-engine (https://zerosteiner.github.io/rule-engine/syntax.html).
 """
@@ -48,6 +51,10 @@ class Axes:
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] | None = None
     repeat: int | None = None
+    # No axis: source, patches and name of the line of all cells, as `run` takes them.
+    spl: str | None = None
+    spl_patch: tuple[str, ...] | None = None
+    label: str | None = None
 
     def over(self, other: Axes) -> Axes:
         """These, and the other's where these say nothing."""
@@ -74,6 +81,9 @@ def read_axes(path: Path, option: str = "--file") -> Axes:
         if name == "repeat":
             if type(value) is not int or not 1 <= value <= _MOST_REPEATS:
                 raise UsageError(f"{option} {path}: repeat = {value!r}: it is a number from 1 to {_MOST_REPEATS}")
+        elif name in ("spl", "label"):
+            if not isinstance(value, str) or not value:
+                raise UsageError(f"{option} {path}: {name} = {value!r}: it is a string that is not empty")
         elif not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             raise UsageError(f"{option} {path}: {name} = {value!r}: it is a list of strings")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}

@@ -31,6 +31,7 @@ from splvm.record.reader import read_facts
 from splvm.report.summary import plain, summarize
 from splvm.run.buildline import check_label
 from splvm.run.expected import remark_on
+from splvm.run.experiment import Dump
 from splvm.run.loads import MOST_SEED
 from splvm.run.prepare import Wish, find_any_kernel, spec_of
 
@@ -45,13 +46,23 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+_SOURCES = (
+    "`debian`, `path:DIR` with an OpenZFS tree, `git:DIR@REV` with a commit of a repository, or `pr:N`, a pull request "
+    "that was fetched into the clone SPLVM_OPENZFS"
+)
+
 KernelOption = Annotated[
     str,
     typer.Option(help=f"Kernel: {', '.join(KERNELS)}, {BUILT_KERNEL}, or your own as {OWN_KERNEL}.", metavar="ID"),
 ]
 VariantOption = Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")]
 SplOption = Annotated[
-    str, typer.Option(help="Source of SPL: `debian`, or `path:DIR` with an OpenZFS tree.", metavar="SOURCE")
+    str,
+    typer.Option(help=f"Source of SPL: {_SOURCES}.", metavar="SOURCE"),
+]
+SplsOption = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Source of SPL: {_SOURCES}; may be given again, the base first.", metavar="SOURCE"),
 ]
 PatchOption = Annotated[
     list[Path] | None,
@@ -61,7 +72,7 @@ LabelOption = Annotated[
     str | None,
     typer.Option(
         help="A name for the line of your builds; the history compares runs of one line. By default the name is the "
-        "tree's branch, or its directory, and a hash of the patches.",
+        "tree's branch, its directory, REV or pr:N, and a hash of the patches.",
         metavar="NAME",
     ),
 ]
@@ -101,6 +112,23 @@ WindowOption = Annotated[
     float | None,
     typer.Option(help="Length of the window in seconds of guest time.", min=1, max=3600, callback=finite),
 ]
+RateOption = Annotated[int, typer.Option(help="Samples per second.", min=1, max=100)]
+ThreadsOption = Annotated[int | None, typer.Option(help="Critical threads; by default the scenario's.", min=1, max=64)]
+ObjectsOption = Annotated[
+    int | None,
+    typer.Option(help="Objects that a thread takes in a round; by default the scenario's.", min=1, max=16384),
+]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(help="Size of an object in bytes; by default the scenario's.", min=64, max=8 * 1024 * 1024),
+]
+NoioOption = Annotated[
+    int | None, typer.Option(help="1: threads allocate with GFP_NOIO. 0: with GFP_KERNEL.", min=0, max=1)
+]
+DumpOption = Annotated[
+    Dump, typer.Option(help="When to keep a dump of the guest's memory; `trouble` means STALLED or a lost guest.")
+]
+ExpectOption = Annotated[str | None, typer.Option(help="The expected verdict.", metavar="VERDICT")]
 RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch new package lists first.")]
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from sparklines import sparklines
 
 from splvm.evidence.verdict import Verdict
+from splvm.record.treefacts import describe_modules, describe_tree
 from splvm.report.looks import LOOKS
 
 # What the durations of allocations are told of.
@@ -49,6 +50,8 @@ def summarize(
         head.append(f"\n  {plain(reason.text)}")
     if len(reasons) > 4:
         head.append(f"\n  ... and {len(reasons) - 4} more in verdict.json")
+    for names, tree in _trees(facts):
+        head.append(f"\n  {plain(f'{names} of {tree}')}")
     boots = facts.get("boots")
     if isinstance(boots, int) and boots > 1:
         head.append(f"\n  the guest fell silent while it booted, and was booted {boots} times (console-1.log)")
@@ -68,10 +71,20 @@ def title(facts: Mapping[str, Any]) -> str:
 
 
 def verdict_line(verdict: Verdict, facts: Mapping[str, Any]) -> str:
-    """The last line on stdout: `VERDICT scenario kernel variant reason`."""
+    """The last line on stdout: `VERDICT scenario kernel variant reason`, and the user's tree in brackets."""
     kernel, spl = _part(facts, "kernel"), _part(facts, "spl")
     words = (verdict.outcome.value, facts.get("scenario"), kernel.get("id"), spl.get("variant"))
-    return plain(" ".join(str(word) for word in words) + f" {verdict.reasons[0].text}")
+    line = plain(" ".join(str(word) for word in words) + f" {verdict.reasons[0].text}")
+    tree = describe_tree(facts)
+    return f"{line} [{plain(tree)}]" if tree else line
+
+
+def _trees(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names of modules, and what they are of."""
+    by_tree: dict[str, list[str]] = {}
+    for module, tree in describe_modules(facts):
+        by_tree.setdefault(tree, []).append(module)
+    yield from ((" and ".join(modules), tree) for tree, modules in by_tree.items())
 
 
 def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -42,7 +42,7 @@ from splvm.run.buildline import find_line
 from splvm.run.expectations import yardstick_of
 from splvm.run.expected import Yardstick
 from splvm.run.experiment import Dump, Experiment
-from splvm.run.loads import POOL_SETUP, Load, need_pool, with_disks, with_own, with_pool
+from splvm.run.loads import POOL_SETUP, Load, need_pool, pool_facts, with_disks, with_own, with_pool
 from splvm.run.measurement import kernel_traits
 from splvm.run.scenarios import Scenario, Workload
 
@@ -57,7 +57,7 @@ class Wish:
     # A row of `KERNELS`, `built:NAME[,SUITE]`, or `path:VMLINUZ,HEADERS[,SUITE]`.
     kernel: str = "debian-12"
     variant: str = "stock"
-    # `debian` or `path:DIR`.
+    # In one of the forms of `--spl`.
     spl: str = "debian"
     patches: tuple[Path, ...] = ()
     # `auto`, `kvm` or `tcg`.
@@ -190,7 +190,8 @@ class Prepared(PreparedKernel):
         machine = replace(machine, ram_mib=max(machine.ram_mib, scenario.least_mib))
         if need_pool(loads):
             zfs = self.zfs(Deadline(PREPARE_BUDGET_S))
-            machine, setup, facts = with_pool(machine, zfs.archive), POOL_SETUP, facts | {"zfs": zfs.facts()}
+            facts = facts | {"zfs": zfs.facts() | {"pool": pool_facts()}}
+            machine, setup = with_pool(machine, zfs.archive), POOL_SETUP
         else:
             self.spl.check_patches(scenario.name)
         if expected is None:

@@ -40,7 +40,9 @@ def a_run(number: int, scenario: str = "held-worker", verdict: str = "PROGRESS",
         "loads": "",
         "line": PACKAGED,
         "parameters": "",
-        **dict.fromkeys(("release", "spl_version", "spl_source", "content", "accelerator", "qemu", "host"), "x"),
+        **dict.fromkeys(
+            ("release", "spl_version", "spl_source", "content", "revision", "tree", "accelerator", "qemu", "host"), "x"
+        ),
         **dict.fromkeys(("starved", "fingerprint"), ""),
         "reason": "why",
         "directory": "/evidence",
