@@ -15,7 +15,7 @@ from splvm.evidence.waiting.waitedges import Closes, Wait
 from splvm.evidence.waiting.waitgraph import MAX_NAMED, WaitGraph
 from splvm.evidence.waiting.waits import WaitReason
 from splvm.paste.findings import OUTAGES, PasteFinding, PasteKind, in_order
-from splvm.paste.known import KnownIssue, KnownScenario, fits, has_shape, known_table
+from splvm.paste.known import KnownIssue, KnownScenario, Stacks, fits, has_shape, known_table
 from splvm.paste.moments import NO_OUTAGE, Moment, Outage, Thread, join_stacks
 from splvm.paste.reader import Reader
 from splvm.paste.reading import Input, Reading, Unread
@@ -213,7 +213,7 @@ def explain_streams(streams: Iterable[tuple[str, BinaryIO]]) -> Explanation:
 
 def conclude(reading: Reading) -> Explanation:
     """What follows from all that was read."""
-    findings = in_order(list(reading.findings.found.values()))
+    findings = in_order(reading.findings.all())
     outage = next(
         (Outage(it.title, it.kind == PasteKind.POOL_SUSPENDED) for it in findings if it.kind in OUTAGES), NO_OUTAGE
     )
@@ -269,13 +269,13 @@ def _left_locked(findings: Sequence[PasteFinding], moments: Sequence[MomentShown
                 yield f"{it.comm}{'' if it.pid is None else f' (pid {it.pid})'} died: what it had locked stays locked"
 
 
-def _shapes(moment: Moment, graph: WaitGraph) -> list[frozenset[str]]:
+def _shapes(moment: Moment, graph: WaitGraph) -> Stacks:
     """The functions of each thread, and what it waits for, in the form of the table of what is known."""
     reasons = {wait.thread.pid: f"@{wait.reason}" for wait in graph.waits}
-    return [frozenset((*thread.stack, reasons.get(pid, ""))) for pid, thread in moment.threads.items()]
+    return Stacks(frozenset((*thread.stack, reasons.get(pid, ""))) for pid, thread in moment.threads.items())
 
 
-def _is_known(row: KnownIssue, findings: Sequence[PasteFinding], stacks: Sequence[Sequence[frozenset[str]]]) -> bool:
+def _is_known(row: KnownIssue, findings: Sequence[PasteFinding], stacks: Sequence[Stacks]) -> bool:
     if row.finding:
         return any(it.kind == row.finding and has_shape(row.functions, frozenset(it.frames)) for it in findings)
     return any(fits(row.threads, each) for each in stacks)

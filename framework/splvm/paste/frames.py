@@ -7,6 +7,7 @@ scripts/decode_stacktrace.sh, crash(8), drgn's StackTrace.__str__(), and the `st
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -78,6 +79,7 @@ class Frame:
     guess: bool = False
 
 
+@functools.lru_cache(maxsize=4096)
 def frames_of(message: str) -> tuple[Frame, ...] | None:
     """The frames that a line consists of; empty for one that belongs to a stack and names none; None for another."""
     if message[:1] == "#":

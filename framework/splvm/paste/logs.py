@@ -100,10 +100,7 @@ class Log:
             # Not everybody copies that line. What lockdep shows before it is the chain of locks.
             self.complaints.scan(line, "Call Trace:")
         self.threads.take_frames(line, frames, self.line_before(line), in_report=report is not None)
-        for frame in frames:
-            mark = "? " if frame.guess else ""
-            self.complaints.scan(line, f" {mark}{frame.function}+0x0/0x0")
-        self.complaints.gap = 0
+        self.complaints.scan_frames(line, frames)
         self.before = ""
 
     def line_before(self, line: Line) -> Line | None:

@@ -67,6 +67,7 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("file", r"[\w./-]{0,120}(?:log|messages|dmesg|kmsg)[\w.-]{0,40}[:-](?:\d{1,8}[:-])?(?=\S)"),
 )
 _FORMS = {name: re.compile(pattern) for name, pattern in FORMS}
+_BOOT = _FORMS["boot"]
 # Which forms a line may begin with, by its first character: most lines have a few only.
 _ONLY_AFTER_TIME = frozenset(("host", "unit"))
 _UNSTAMPED = frozenset(("blanks", "quote", "table", "fence", "number", "file"))
@@ -84,6 +85,10 @@ _BY_FIRST: dict[str, tuple[str, ...]] = {
 _DIGIT = ("kmsg", "rfc5424", "iso", "syslog", "day first", "clock", "unix", "number", "kernel", "host", "unit", "file")
 _WITHOUT_COLON = ("host",)
 _OTHER = ("kernel", "syslog", "decoded", "weekday", "host", "unit", "file")
+# What most messages begin with is none of those; to ask once is cheaper than to try each.
+_ANY_OTHER = re.compile(
+    "|".join(re.sub(r"\?P<\w+>", "?:", dict(FORMS)[name]) for name in _OTHER if name not in _ONLY_AFTER_TIME)
+)
 # What quotes, `cat -A` and tags leave behind a frame or a mark.
 _TAILS = frozenset("`\"$>',}")
 _LIST_ENDS = ("']", '"]')
@@ -188,9 +193,15 @@ class Stripper:
         """The message of a line without what stands before it."""
         line = Line("")
         at, layers, timed = 0, 0, False
+        if text[:1] == "[" and (match := _BOOT.match(text)):
+            # Most logs have that alone.
+            line.time, line.time_s, line.stamped = match[0].strip(" []"), float(match["boot_s"]), True
+            at, layers = match.end(), 1
         while layers < MAX_LAYERS and at < len(text):
             first = text[at]
             names = _BY_FIRST.get(first) or (_DIGIT if first.isdigit() else _OTHER)
+            if names is _OTHER and not timed and _ANY_OTHER.match(text, at) is None:
+                break
             if names is _OTHER and text.find(":", at) < 0:
                 # No other form does without.
                 names = _WITHOUT_COLON

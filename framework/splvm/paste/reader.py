@@ -238,15 +238,14 @@ class Reader:
 
     def take(self, line: Line) -> str:
         """The kind of text that a line is, empty if it is none."""
-        self.choose_log(line.host)
+        if line.host:
+            self.choose_log(line.host)
         note_names(line.message, self.into.names)
         if line.program:
             return self.take_written(line)
         return self.log.take(line) or self.take_file(line)
 
     def choose_log(self, host: str) -> None:
-        if not host:
-            return
         if len(self.into.hosts) < MAX_HOSTS:
             self.into.hosts.add(host)
         if host not in self.logs:

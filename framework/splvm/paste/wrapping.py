@@ -112,6 +112,8 @@ def fill_of(lines: Sequence[str], at: int) -> int:
 
 def _in_middle(line: str) -> bool:
     """Whether a time of the kernel's stands in the middle of a line, behind what is no prefix."""
+    if line.find("[", 8, _FILLED) < 0:
+        return False
     found = _STAMP.search(line, 8, _FILLED)
     return found is not None and Stripper().strip(line[: found.start()]).message.strip() != ""
 
