@@ -217,6 +217,7 @@ def conclude(reading: Reading) -> Explanation:
     outage = next(
         (Outage(it.title, it.kind == PasteKind.POOL_SUSPENDED) for it in findings if it.kind in OUTAGES), NO_OUTAGE
     )
+    forget_empty(reading)
     kept = join_stacks([moment for moment in reading.moments if moment.threads])
     places = {id(thread): place for place, moment in enumerate(kept) for thread in moment.threads.values()}
     moments = []
@@ -248,6 +249,15 @@ def conclude(reading: Reading) -> Explanation:
         names=dict(reading.names),
     )
     return _with_missing(draft, reading)
+
+
+def forget_empty(reading: Reading) -> None:
+    """Forget whose stack was asked for by number alone, and not shown: it may have ended, or root alone may read it."""
+    empty = {id(it) for it, _ in reading.threads if it.kind == "stack" and not it.stack and not it.comm}
+    if empty:
+        reading.threads = [(it, moment) for it, moment in reading.threads if id(it) not in empty]
+        for moment in reading.moments:
+            moment.threads = {pid: it for pid, it in moment.threads.items() if id(it) not in empty}
 
 
 def _task(thread: Thread, place: int | None) -> Task:

@@ -161,6 +161,26 @@ def single_finding(message: str) -> str | None:
     return _SINGLE[int((match.lastgroup or "s0")[1:])][0] if match else None
 
 
+_OF_START = re.compile(r"usb [\d.-]{1,20}: reset \w{1,16}-speed")
+_EVENT = re.compile(r".{0,60}?(?<!\")\bereport\.fs\.zfs\.\w+\s*$")
+_EVENT_FIELD = re.compile(r"\s{0,16}class = \"?ereport\.fs\.zfs\.\w+")
+
+
+def is_of_start(message: str) -> bool:
+    """Whether a complaint is none where the machine has just started: a hub resets what it finds."""
+    return message[:4] == "usb " and _OF_START.match(message) is not None
+
+
+def is_event(message: str) -> bool:
+    """Whether it is the first line of an event of a pool."""
+    return "ereport." in message and _EVENT.match(message) is not None
+
+
+def is_event_field(message: str) -> bool:
+    """Whether it is the field of an event that has its class."""
+    return "class = " in message and _EVENT_FIELD.match(message) is not None
+
+
 # What splvm itself prints of a finding; see answer.py and splvm.report.pasteissue.
 _OWN = re.compile(
     r"(?:- )?(?:"
