@@ -58,6 +58,7 @@ _LOCK = re.compile(r"(?:\w{1,40}(?:->|\.))*(\w{0,40}(?:lock|mtx|mutex|umount|_se
 _UNLOCKS = re.compile(
     r"(?:mutex|rw|rrw|rrm|spin|spa_config|rcu)_(?:exit|unlock|try\w+)\w*|up_(?:read|write)|\w*tryenter"
 )
+_SIDES = re.compile(r"(?<=\S)\s{2,}(?=[\w*#=-])")
 _LABEL = re.compile(
     r"(?:[\s*#=~-]{0,40}(?P<label>[A-Za-z_][\w/.:-]{0,30}(?: [A-Z0-9]{1,4})?)"
     r"|[*=#-]{2,40} ?(?P<title>\w[\w /.-]{1,40}?))"
@@ -100,6 +101,16 @@ def column_of(line: str, message: str) -> int:
     return len(before[len(before.rstrip()) :].expandtabs())
 
 
+def steps_of(message: str, column: int) -> tuple[Step, ...]:
+    """A line as a step of a stack, or of two that stand side by side; empty if it is none."""
+    if (step := step_of(message, column)) is not None:
+        return (step,)
+    if "  " not in message or len(sides := _SIDES.split(message)) != 2:
+        return ()
+    left, right = step_of(sides[0], column), step_of(sides[1], column + message.rfind(sides[1]))
+    return (left, right) if left is not None and right is not None else ()
+
+
 def step_of(message: str, column: int) -> Step | None:
     """A line as a step of a stack; None if it is none."""
     if "+0x" in message or ": " in message or len(message) > 240:
@@ -119,10 +130,12 @@ def step_of(message: str, column: int) -> Step | None:
 
 
 class Steps:
-    """The lines of one stack, as they come."""
+    """The lines of one stack, or of two side by side, as they come."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        # Of the stack to the right of it.
+        self.right: list[Step] = []
         # Each without what stands before it and as it is, and what stands above the first one.
         self.lines: list[tuple[Line, str]] = []
         self.label = ""
@@ -151,17 +164,30 @@ class Steps:
         self.steps[-1] = replace(last, remark=f"{last.remark} {message}"[:_MAX_REMARK])
         return True
 
-    def add(self, step: Step, line: Line, words: str, label: str) -> None:
-        """Add a line, given as a step, without what stands before it, and as it is."""
+    def add(self, steps: Sequence[Step], line: Line, words: str, label: str) -> None:
+        """Add a line, given as one step or two, without what stands before it, and as it is."""
         if not self.steps:
             self.lines, self.label = [], label
         self.lines.append((line, words))
-        self.steps.append(step)
+        if self.is_right(steps):
+            self.right.append(steps[0])
+        else:
+            self.steps.append(steps[0])
+            self.right += steps[1:]
 
-    def finish(self) -> PlainStack | None:
-        """The stack that the lines are, if they are one; others may come."""
-        steps, self.steps = self.steps, []
-        return stack_of(steps, label_of(self.label)[0])
+    def is_right(self, steps: Sequence[Step]) -> bool:
+        """Whether a line is of the stack to the right alone."""
+        return len(steps) == 1 and bool(self.right) and steps[0].column == self.right[0].column
+
+    def finish(self) -> list[tuple[PlainStack, str]]:
+        """The stacks that the lines are, each with what stands above it; others may come."""
+        found, labels = [], _SIDES.split(self.label.strip()) if self.right else [self.label]
+        for at, steps in enumerate((self.steps, self.right)):
+            label = labels[at] if at < len(labels) else ""
+            if (stack := stack_of(steps, label_of(label)[0])) is not None:
+                found.append((stack, label))
+        self.steps, self.right = [], []
+        return found
 
 
 def label_of(line: str) -> tuple[str, int | None]:
@@ -245,4 +271,4 @@ def steps_before(lines: Sequence[str], at: int) -> int:
 def _may_be_step(line: str) -> bool:
     # Of rich text every line ends so.
     text = Stripper().strip("".join(Cleaner().clean(line.removesuffix("\\par"))[-1:])).message
-    return not text.strip(".") or step_of(text, 0) is not None or frames_of(text) is not None
+    return not text.strip(".") or bool(steps_of(text, 0)) or frames_of(text) is not None

@@ -19,7 +19,7 @@ from splvm.paste.frames import frames_of, head_of
 from splvm.paste.lines import Block, read_blocks
 from splvm.paste.logs import Log
 from splvm.paste.names import note_names
-from splvm.paste.plain import Steps, column_of, label_of, step_of, steps_before
+from splvm.paste.plain import Steps, column_of, label_of, steps_before, steps_of
 from splvm.paste.prefixes import Learned, Line, Stripper
 from splvm.paste.reading import Input, Reading
 from splvm.paste.records import Record, RecordReader
@@ -254,24 +254,26 @@ class Reader:
         if not line.message or line.program:
             return False
         column = column_of(piece, line.message)
-        if self.steps.goes_on(line.message, column):
+        steps = steps_of(line.message, column)
+        right = self.steps.is_right(steps)
+        if not right and self.steps.goes_on(line.message, column):
             return True
-        step = step_of(line.message, column)
-        if self.steps.steps and (step is None or self.steps.begins_another(step)):
+        if self.steps.steps and not right and (not steps or self.steps.begins_another(steps[0])):
             self.end_steps(block)
-        if step is not None:
+        if steps:
             above = None if self.steps.steps else self.log.above()
-            self.steps.add(step, line, piece, above.message if above else "")
-        return step is not None
+            self.steps.add(steps, line, piece, above.message if above else "")
+        return bool(steps)
 
     def end_steps(self, block: Block) -> None:
         """The lines that may have been a stack are at their end."""
-        lines, stack = self.steps.lines, self.steps.finish()
-        if stack is None:
+        lines, stacks = self.steps.lines, self.steps.finish()
+        if not stacks:
             for line, piece in lines:
                 self.take_message(line, piece, block, learn=False)
             return
-        self.log.threads.take_plain(lines[0][0], stack, *label_of(self.steps.label))
+        for stack, label in stacks:
+            self.log.threads.take_plain(lines[0][0], stack, *label_of(label))
         self.log.before = ""
         self.use(lines[0][0].number, "stack", block)
         self.last_used = max(self.last_used, lines[-1][0].number)
