@@ -344,13 +344,12 @@ class Reader:
         self.take_records(max(1, end - 1), self.records.finish(), block)
         if self.steps.steps:
             self.end_steps(block)
-        above = self.log.above()
-        half, self.half = self.half or (above.message if above else ""), ""
-        if half:
-            line = above or Line(half)
-            line.message, line.number = complete(half) or half, max(1, end - 1)
-            if kind := self.take(line):
-                self.use(line.number, kind, block)
+        above = self.log.above() or Line("")
+        half, self.half = self.half, ""
+        if rest := complete(half or above.message) or half:
+            above.message, above.number = rest, max(1, end - 1)
+            if kind := self.take(above):
+                self.use(above.number, kind, block)
         for log in self.logs.values():
             log.finish()
         self.into.files.finish()
