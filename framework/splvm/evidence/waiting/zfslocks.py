@@ -131,6 +131,16 @@ LOCKS: tuple[ZfsLock, ...] = (
         "dbuf_prefetch dmu_zfetch_run",
         "zf_rwlock, later zf_lock, module/zfs/dmu_zfetch.c: openzfs/zfs issue 3183",
     ),
+    ZfsLock(
+        "io_parent",
+        "the lock of an I/O",
+        How.LOCK,
+        "zio_wait_for_children zio_add_child zio_remove_child zio_notify_parent zio_change_priority zio_walk_parents",
+        "zio_change_priority",
+        "",
+        "io_lock, module/zfs/zio.c, which zio_change_priority() has while it changes the children: openzfs/zfs pull"
+        " request 7301",
+    ),
     # A writer that waits keeps new readers out, rrw_enter_read_impl(): it counts as one that has the lock.
     ZfsLock(
         "pool_config_writer",
