@@ -48,6 +48,8 @@ class Parameters(TypedDict, total=False):
     ram_mib: Count
     cpus: Count
     load: str | None
+    seed: Count
+    clock: str
     workload: dict[str, Any]
 
 
@@ -94,6 +96,7 @@ class Ending(TypedDict, total=False):
 
     kind: str
     console_bytes: Count
+    closed_bytes: Count
 
 
 class Facts(TypedDict, total=False):
