@@ -7,7 +7,6 @@ no command of QEMU's monitor, until `ClosedGuest.let_in`. What it does is then a
 
 from __future__ import annotations
 
-import base64
 import shutil
 import socket
 from collections.abc import Iterator
@@ -69,7 +68,7 @@ class ClosedGuest:
     def let_in_words(self) -> str:
         """What its script for that needs, see images/guest/open."""
         parts = (self.keys.identity.with_suffix(".pub"), self.keys.private_host_key)
-        return " ".join(base64.b64encode(path.read_bytes()).decode() for path in parts)
+        return " ".join("".join(f"\\{byte:03o}" for byte in path.read_bytes()) for path in parts)
 
 
 def freeze_closed(plan: GuestPlan, backing: Backing, tree: Path, logs: Path, deadline: Deadline) -> None:

@@ -196,7 +196,7 @@ class Prepared(PreparedKernel):
         machine, setup, facts = self.machine, "", self.facts()
         machine = replace(machine, ram_mib=max(machine.ram_mib, scenario.least_mib))
         if self.clock is Clock.VIRTUAL:
-            check_closed(scenario, loads, machine.ram_mib)
+            check_closed(scenario, loads, machine.ram_mib, dump)
             machine = self._closed(machine, deadline=Deadline(PREPARE_BUDGET_S))
         if need_pool(loads):
             zfs = self.zfs(Deadline(PREPARE_BUDGET_S))
@@ -250,13 +250,15 @@ class Prepared(PreparedKernel):
             )
 
 
-def check_closed(scenario: Scenario, loads: Sequence[Load], ram_mib: int) -> None:
+def check_closed(scenario: Scenario, loads: Sequence[Load], ram_mib: int, dump: Dump) -> None:
     """See whether a scenario can be run in virtual time.
 
-    :raises UsageError: when it needs what would come from the host: a disk, a pool, a program that is started by SSH.
+    :raises UsageError: when it needs what would come from the host: a disk, a pool, a program that is started by SSH, a
+        command of QEMU's monitor.
     """
     lacking = [f"load {load.kind.name}" for load in loads]
     lacking += ["fault injection"] if scenario.faults is not None else []
+    lacking += ["a memory dump"] if dump is not Dump.NEVER else []
     lacking += [f"{ram_mib} MiB of memory (at most {MOST_CLOSED_MIB})"] if ram_mib > MOST_CLOSED_MIB else []
     if lacking:
         raise UsageError(
