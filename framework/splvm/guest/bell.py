@@ -14,7 +14,7 @@ import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 from splvm.deadline import Deadline
@@ -55,21 +55,28 @@ class Beginning:
 class Bell:
     """The bell of one guest."""
 
-    def __init__(self, sock: socket.socket, memory: mmap.mmap, cpu_s: Callable[[], float | None]) -> None:
+    def __init__(self, sock: socket.socket, memory: mmap.mmap) -> None:
         self._sock = sock
         self._memory = memory
-        self._cpu_s = cpu_s
+        self._cpu_s: Callable[[], float | None] = lambda: 0.0
+        self._is_stopped: Callable[[], bool] = lambda: False
 
     def is_ready(self) -> bool:
         """Whether the guest of a template has set up all, and polls."""
         return self._word(_READY) == _YES
 
-    def watch(self, cpu_s: Callable[[], float | None]) -> None:
-        """Tell a silent guest by this.
+    def watch(self, cpu_s: Callable[[], float | None], is_stopped: Callable[[], bool]) -> None:
+        """Tell a silent guest by what QEMU does.
 
         :param cpu_s: seconds of CPU time that QEMU has used; None once it has ended.
+        :param is_stopped: whether somebody has stopped it: then it is not silent.
         """
-        self._cpu_s = cpu_s
+        self._cpu_s, self._is_stopped = cpu_s, is_stopped
+
+    def hang_up(self) -> None:
+        """Let a guest go that is held: nobody answers any more."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def content(self) -> bytes:
         """All of the shared memory. The firmware has tables of its own in it."""
@@ -99,6 +106,8 @@ class Bell:
                 raise GuestLostError("QEMU has ended")
             if used_s - since_s > SILENT_CPU_S:
                 raise GuestLostError(f"the guest did not ring while QEMU ran for {SILENT_CPU_S:.0f} s")
+            if self._is_stopped():
+                idle = Deadline(_IDLE_S)
             if idle.expired and used_s - since_s < 1:
                 raise GuestLostError("the guest does not ring, and QEMU does not run")
             deadline.check("the guest's bell")
@@ -150,7 +159,7 @@ def open_bell() -> Iterator[tuple[Bell, socket.socket, int]]:
         stack.callback(os.close, shared)
         os.truncate(shared, SHARED_MIB << 20)
         memory = stack.enter_context(mmap.mmap(shared, SHARED_MIB << 20))
-        yield Bell(here, memory, lambda: 0.0), there, shared
+        yield Bell(here, memory), there, shared
 
 
 def _room(here: socket.socket, there: socket.socket) -> int:

@@ -21,7 +21,7 @@ from splvm.guest.guestplan import GuestPlan
 from splvm.guest.machine import Backing, closed_args, escaped
 from splvm.guest.qemu import Emulator, initrd_memfd, launch
 from splvm.guest.ssh import Ssh, SshKeys, start_ssh
-from splvm.host.schedstat import read_cpu_s
+from splvm.host.schedstat import read_cpu_s, read_state
 from splvm.record.names import CONSOLE_FILE, QEMU_FILE
 
 # In the directory of a template: the state of its devices, and the memory that is shared with the host.
@@ -135,5 +135,8 @@ def _started(
         emulator = stack.enter_context(launch(argv, (here, there), inherited, logs / QEMU_FILE, deadline))
         # The other end is QEMU's alone, so that its end is seen here.
         bell_there.close()
-        bell.watch(lambda: read_cpu_s(emulator.process.pid))
+        pid = emulator.process.pid
+        bell.watch(lambda: read_cpu_s(pid), lambda: read_state(pid) in ("T", "t"))
+        # While a guest is held, QEMU hears nothing.
+        stack.callback(bell.hang_up)
         yield ClosedGuest(emulator, bell, plan.keys, logs / CONSOLE_FILE)

@@ -108,7 +108,7 @@ def test_a_silent_guest_is_known_by_the_time_of_qemu(
 ) -> None:
     monkeypatch.setattr(bell_module, "_LOOK_S", 0.0)
     with open_bell() as (bell, _, _):
-        bell.watch(lambda: used.pop(0))
+        bell.watch(lambda: used.pop(0), lambda: False)
         with pytest.raises(GuestLostError, match=message):
             bell.wait(Deadline(LIMIT_S))
 
@@ -118,6 +118,26 @@ def test_a_guest_that_waits_for_ever_is_lost(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(bell_module, "_LOOK_S", 0.0)
     with open_bell() as (bell, _, _), pytest.raises(GuestLostError, match="QEMU does not run"):
         bell.wait(Deadline(LIMIT_S))
+
+
+def test_a_qemu_that_is_stopped_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it goes on, and does nothing."""
+    monkeypatch.setattr(bell_module, "_IDLE_S", 0.05)
+    monkeypatch.setattr(bell_module, "_LOOK_S", 0.0)
+    looks = iter([True] * 50)
+    with open_bell() as (bell, _, _):
+        bell.watch(lambda: 0.0, lambda: next(looks, False))
+        with pytest.raises(GuestLostError, match="QEMU does not run"):
+            bell.wait(Deadline(LIMIT_S))
+    assert next(looks, None) is None
+
+
+def test_a_guest_that_is_held_is_let_go() -> None:
+    with open_bell() as (bell, there, _):
+        bell.hang_up()
+        with pytest.raises(OSError, match="Broken pipe"):
+            while True:
+                there.sendall(b"\0")
 
 
 def test_a_guest_that_ends() -> None:
