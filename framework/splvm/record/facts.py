@@ -29,6 +29,12 @@ class Named(TypedDict):
     name: str
 
 
+class Loaded(Named, total=False):
+    """A load, and the values of its parameters."""
+
+    values: dict[str, Count]
+
+
 class _Sized(TypedDict):
     bytes: Count
 
@@ -50,7 +56,7 @@ class Parameters(TypedDict, total=False):
     load: str | None
     seed: Count
     clock: str
-    workload: dict[str, Any]
+    workload: dict[str, Count]
 
 
 class KernelFacts(TypedDict, total=False):
@@ -114,7 +120,8 @@ class Facts(TypedDict, total=False):
     line: str
     differs: dict[str, Any]
     parameters: Parameters
-    loads: list[Named]
+    loads: list[Loaded]
+    faults: dict[str, Count]
     kernel: KernelFacts
     spl: SplFacts
     qemu: Version

@@ -126,8 +126,8 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         size = f"{figures['object_size'] // 1024} KiB"
         yield (
             "meanwhile",
-            f"{figures['threads']} critical threads got {figures['objects']} objects of {size} in "
-            f"{figures['window_s']:.1f} s ({figures['objects_per_s']:.0f}/s), "
+            f"{figures['threads']} critical threads got {figures['objects']} objects of {size} in the window "
+            f"({figures['objects_per_s']:.0f}/s), "
             f"{figures['emergency_objects']} of them emergency objects",
         )
     if figures.get("longest_gap_ms"):

@@ -6,6 +6,7 @@ the host.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,8 @@ def start_closed_clone(
     template = templates.get(plan, deadline.sub(BOOT_S))
     backing = template.backing(plan.machine, shared=False)
     with start_closed(plan, backing, template.directory, beginning, record.path, deadline) as guest:
-        record.add_facts({"boots": 0, "template": template.key})
+        # The run's own word comes when the host is let in.
+        record.add_facts({"boots": 0, "template": template.key, "no_clone": "", "token": None})
         yield guest
 
 
@@ -73,7 +75,7 @@ def drive(
         said = guest.console.stat().st_size
     else:
         _look_from_outside(guest, record, deadline)
-    return {**outcome, "closed_bytes": said, "console_bytes": said}
+    return {**outcome, "closed_bytes": said}
 
 
 def _list_tasks(agent: LockStep, console: Path, record: RunDirectory) -> None:
@@ -88,8 +90,11 @@ def _list_tasks(agent: LockStep, console: Path, record: RunDirectory) -> None:
 
 
 def _look_from_outside(guest: ClosedGuest, record: RunDirectory, deadline: Deadline) -> None:
-    """The slab file and SPL's parameters over SSH, as in real time."""
+    """The slab file and SPL's parameters over SSH, and the run's own word on the console, as in real time."""
+    token = secrets.token_hex(8)
     with guest.ssh(deadline) as ssh:
+        ssh.run(f"echo splvm: run {token} > /dev/kmsg", deadline=deadline.sub(20))
+        record.add_facts({"token": token})
         slab = ssh.run("cat /proc/spl/kmem/slab", deadline=deadline.sub(20)).stdout
         listing = ssh.run("cd /sys/module/spl/parameters && grep . *", deadline=deadline.sub(20), check=False).stdout
     pairs = (line.partition(":")[::2] for line in listing.splitlines()[:200])

@@ -76,9 +76,10 @@ def test_it_is_a_part_of_the_verdict(tmp_path: Path) -> None:
     """Of the record alone, and without what was said once the host was let in."""
     run = virtual()
     record = run.start_record(tmp_path)
-    (tmp_path / "console.log").write_bytes(run.console.encode() + b"guest is up\n")
-    said = len(run.console.encode())
-    record.finish({"kind": "ended", "detail": "all steps were taken", "closed_bytes": said, "console_bytes": said})
+    console = run.console.encode() + b"guest is up\n"
+    (tmp_path / "console.log").write_bytes(console)
+    said = {"closed_bytes": len(run.console.encode()), "console_bytes": len(console)}
+    record.finish({"kind": "ended", "detail": "all steps were taken", **said})
     evidence = read_evidence(tmp_path)
     written = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     verdict = judge_evidence(evidence)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from itertools import pairwise
-from typing import Any, TypeVar
+from operator import attrgetter
+from typing import TypeVar
 
-from splvm.evidence.checks.case import CACHE, Case, Complaint, seconds
+from splvm.evidence.checks.asked import another_machine, another_rate, another_workload, parameters_of
+from splvm.evidence.checks.case import CACHE, Case, Complaint, is_number, seconds
+from splvm.evidence.checks.complete import another_console, lacking_facts, lacking_notes, refused_commands
 from splvm.evidence.checks.selfsaid import (
     counted_twice,
     empty_columns,
@@ -50,7 +52,11 @@ _PROBE: Mapping[str, tuple[str, ...]] = {
     "growth": ("begun", "done", "slabs"),
     "magazine": ("hits", "refills", "grew", "reusable", "reused"),
 }
-_PROBE_NAMES = tuple((tag, ".", name) for tag, names in _PROBE.items() for name in names)
+# For each tag the names, as they are told, and what reads the values: the class is read too, as of one attribute alone
+# there would be no tuple.
+_PROBE_COUNTERS = tuple(
+    (tag, tuple((tag, ".", name) for name in names), attrgetter(*names, "__class__")) for tag, names in _PROBE.items()
+)
 _HISTOGRAMS = ("latency", "waited", "woken")
 _THREAD = ("rounds", "allocs", "frees", "emergency", "failures", "corrupt")
 _MEMORY = ("written", "scanned", "scanned_direct", "some_us", "full_us", "oom_kills")
@@ -64,7 +70,7 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         _monitor(case),
         _clock(case),
         _fallen(case),
-        _workload(case),
+        another_workload(case),
         _bound(case),
         _window(case),
         counted_twice(case),
@@ -75,8 +81,19 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         not_running(case),
         listed_twice(case),
         empty_columns(case),
+        *(_of_the_whole(case) if case.evidence.facts.get("outcome", {}).get("kind") == "ended" else ()),
     ):
         yield from (Complaint(Outcome.INCONCLUSIVE, reason) for reason in told)
+
+
+def _of_the_whole(case: Case) -> Iterator[Iterator[Reason]]:
+    """What is asked of the record of a run that came to its end; no other has a good verdict."""
+    yield lacking_facts(case)
+    yield lacking_notes(case)
+    yield refused_commands(case)
+    yield another_rate(case)
+    yield another_machine(case)
+    yield another_console(case)
 
 
 def _console(case: Case) -> Iterator[Reason]:
@@ -139,13 +156,21 @@ def _fallen(case: Case) -> Iterator[Reason]:
 
 
 def _fall(source: str, samples: Sequence[Sample[T]], counters: Callable[[T], Mapping[_Name, int]]) -> Iterator[Reason]:
-    told = [(sample, counters(sample.value)) for sample in samples]
+    told: list[tuple[Sample[T], Mapping[_Name, int]]] = []
+    for sample in samples:
+        # Most sources say the same again and again, by one and the same value.
+        again = told and told[-1][0].value is sample.value
+        told.append((sample, told[-1][1] if again else counters(sample.value)))
     for sample, counts in told:
+        if min(counts.values(), default=0) >= 0:
+            continue
         if (negative := next((name for name, count in counts.items() if count < 0), None)) is not None:
             text = f"{source}: {''.join(map(str, negative))} is {counts[negative]} at {seconds(sample.start_ns)}"
             yield Reason(text, (sample.seq,))
             return
     for before, now in pairwise(told):
+        if before[1] is now[1]:
+            continue
         # One that is gone was never there.
         fallen = next((name for name, count in before[1].items() if now[1].get(name, count) < count), None)
         if fallen is not None:
@@ -155,8 +180,10 @@ def _fall(source: str, samples: Sequence[Sample[T]], counters: Callable[[T], Map
 
 
 def _probe_counters(status: ProbeStatus) -> dict[_Name, int]:
-    told = ((name, getattr(getattr(status, name[0]), name[2], None)) for name in _PROBE_NAMES)
-    found: dict[_Name, int] = {name: count for name, count in told if count is not None}
+    found: dict[_Name, int] = {}
+    for tag, names, read in _PROBE_COUNTERS:
+        if (part := getattr(status, tag)) is not None:
+            found |= ((name, count) for name, count in zip(names, read(part), strict=False) if count is not None)
     for tag in _HISTOGRAMS:
         found |= {(tag, " ", bucket): count for bucket, count in getattr(status, tag).items()}
     for thread in status.threads:
@@ -183,28 +210,9 @@ def _txg(txgs: Txgs) -> dict[_Name, int]:
     return {("the last txg that was synced",): txgs.committed} if txgs.committed else {}
 
 
-def _workload(case: Case) -> Iterator[Reason]:
-    """What the probe was set to stays so, and is what run.json says that it was to be set to."""
-    if "window" in case.marks:
-        since = [sample for sample in case.timeline.probe if sample.start_ns >= case.marks["window"]]
-        other = next((sample for sample in since if sample.value.config != since[0].value.config), None)
-        if other is not None:
-            reason = f"the probe's configuration at {seconds(other.start_ns)} is another than at the beginning of the"
-            yield Reason(f"{reason} window", (since[0].seq, other.seq))
-    workload = _parameters(case).get("workload", {})
-    if not case.timeline.probe or not isinstance(workload, Mapping):
-        return
-    last = case.timeline.probe[-1]
-    config = {field.name: getattr(last.value.config, field.name) for field in fields(last.value.config)}
-    for name in config:
-        if name in workload and workload[name] != config[name]:
-            reason = f"the probe was set to {name}={config[name]}, and run.json says {str(workload[name])[:40]}"
-            yield Reason(reason, (last.seq,))
-
-
 def _bound(case: Case) -> Iterator[Reason]:
     """The bound on the latency is the run's own."""
-    if "latency_bound_ms" not in _parameters(case):
+    if "latency_bound_ms" not in parameters_of(case):
         yield Reason("run.json does not say which latency is still progress")
 
 
@@ -213,13 +221,8 @@ def _window(case: Case) -> Iterator[Reason]:
     if "window" not in case.marks or "window-end" not in case.marks:
         return
     start, end = case.window
-    asked_s = _parameters(case).get("window_s")
-    if isinstance(asked_s, bool) or not isinstance(asked_s, int | float) or not 0 < asked_s < 1e9:
+    asked_s = parameters_of(case).get("window_s")
+    if not is_number(asked_s) or not 0 < asked_s < 1e9:
         yield Reason(f"run.json: window_s is {str(asked_s)[:40]}, and not a number of seconds")
     elif end - start < int(asked_s * 1e9) and not pool_gave_up(case):
         yield Reason(f"the window lasted {seconds(end - start)}; {asked_s:g} s are asked for")
-
-
-def _parameters(case: Case) -> Mapping[str, Any]:
-    parameters = case.evidence.facts.get("parameters")
-    return parameters if isinstance(parameters, Mapping) else {}
