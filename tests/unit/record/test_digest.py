@@ -19,12 +19,20 @@ from splvm.scenarios.judged import judge_evidence
 CONSOLE = b"[    0.000000] Linux version\n"
 
 
+def frames(run: Run, source: str = "") -> list[dict[str, Any]]:
+    """All of them, or those of one source that have a text."""
+    found = (record for record in run.records if record["kind"] == "frame")
+    return [record for record in found if not source or (record["source"] == source and record["text"])]
+
+
 def virtual(change: Callable[[Run], None] = lambda run: None) -> Run:
     """A run of held-worker in virtual time."""
     run = copy.deepcopy(simulate(HELD))
     run.facts["parameters"]["clock"] = "virtual"
     run.facts["differs"] = {"clock": "virtual"}
-    last = [record for record in run.records if record.get("source") == "slab" and record["text"]][-1]
+    # Nobody asks how the host treated the guest.
+    run.records[:] = [record for record in run.records if record["kind"] != "host"]
+    last = frames(run, "slab")[-1]
     afterwards = {"kind": "afterwards", "at_s": 9.0, "source": "slab", "text": last["text"]}
     run.records.append(afterwards)
     change(run)
@@ -35,17 +43,12 @@ def judged(run: Run) -> Verdict:
     return judge_evidence(run.evidence())
 
 
-def frames(run: Run) -> list[dict[str, Any]]:
-    return [record for record in run.records if record["kind"] == "frame"]
-
-
 def test_what_the_host_noted_is_not_in_it() -> None:
     def later(run: Run) -> None:
         for record in run.records:
             record["at_s"] += 3.5
         for frame in frames(run):
             frame["path"] = "other"
-        run.records[:] = [record for record in run.records if record["kind"] != "host"]
 
     one, other = virtual(), virtual(later)
     assert digest_of(one.records, CONSOLE) == digest_of(other.records, CONSOLE)
@@ -101,9 +104,7 @@ def test_the_slab_file_from_outside_agrees() -> None:
 
 def test_the_slab_file_from_outside_is_another() -> None:
     def change(run: Run) -> None:
-        run.records[-1]["text"] = next(
-            r["text"] for r in frames(run) if r["source"] == "slab" and r["tick"] > 60 and r["text"]
-        )
+        run.records[-1]["text"] = next(it["text"] for it in frames(run, "slab") if it["tick"] > 60)
 
     verdict = judged(virtual(change))
     assert verdict.outcome is Outcome.INCONCLUSIVE
