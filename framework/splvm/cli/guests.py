@@ -16,6 +16,8 @@ from rich.text import Text
 from splvm.campaign.processes import Job, JobResult, fitting_jobs, run_jobs
 from splvm.cli.options import (
     AccelOption,
+    ClockChoice,
+    ClockOption,
     DumpOption,
     ExpectOption,
     JobsOption,
@@ -26,6 +28,7 @@ from splvm.cli.options import (
     NoioOption,
     ObjectsOption,
     PatchOption,
+    QemuOption,
     RateOption,
     RepeatOption,
     SeedOption,
@@ -117,6 +120,8 @@ def run(
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
+    qemu: QemuOption = "auto",
+    clock: ClockOption = ClockChoice.AUTO,
     template: TemplateOption = True,
     window: WindowOption = None,
     rate: RateOption = 20,
@@ -138,7 +143,14 @@ def run(
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
     loads = parse_loads(load or ())
     workload = make_workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
-    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
+    wish = make_wish(
+        *(kernel, variant, spl, spl_patch, accel),
+        ram_mib=memory,
+        clones=template,
+        label=label,
+        qemu=qemu,
+        clock=clock.clock,
+    )
     base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
         prepared = prepare(wish)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from splvm.campaign.processes import fitting_jobs
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome, Verdict
+from splvm.guest.machine import Clock
 from splvm.record.reader import read_facts
 from splvm.report.summary import plain, summarize
 from splvm.run.buildline import check_label
@@ -34,6 +36,19 @@ from splvm.run.expected import remark_on
 from splvm.run.experiment import Dump
 from splvm.run.loads import MOST_SEED
 from splvm.run.prepare import Wish, find_any_kernel, spec_of
+
+
+class ClockChoice(StrEnum):
+    """Values of `--clock`."""
+
+    AUTO = "auto"
+    REAL = "real"
+    VIRTUAL = "virtual"
+
+    @property
+    def clock(self) -> Clock:
+        return Clock.VIRTUAL if self is ClockChoice.VIRTUAL else Clock.REAL
+
 
 # Runs that one command makes at most.
 MOST_RUNS = 100_000
@@ -77,6 +92,20 @@ LabelOption = Annotated[
     ),
 ]
 AccelOption = Annotated[str, typer.Option(help="Accelerator: auto, kvm or tcg.", metavar="NAME")]
+QemuOption = Annotated[
+    str,
+    typer.Option(
+        help="QEMU: `host`, `suite:NAME` for that of a suite of Debian, or `auto`: the host's own if it will do.",
+        metavar="NAME",
+    ),
+]
+ClockOption = Annotated[
+    ClockChoice,
+    typer.Option(
+        help="Time of the guest: `real` is the host's; `virtual` is the number of the guest's instructions, and the "
+        "same seed is the same run. `auto` is real time."
+    ),
+]
 MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, max=1 << 20, metavar="MIB")]
 TemplateOption = Annotated[
     bool,
@@ -95,7 +124,11 @@ LoadOption = Annotated[
 ]
 SeedOption = Annotated[
     int | None,
-    typer.Option(help="Seed of the loads' random numbers; by default a new seed.", min=0, max=MOST_SEED),
+    typer.Option(
+        help="Seed of the loads' random numbers, and of a run in virtual time; by default a new seed.",
+        min=0,
+        max=MOST_SEED,
+    ),
 ]
 KeysOption = Annotated[
     Path | None,
@@ -143,9 +176,12 @@ def make_wish(
     refresh: bool = False,
     clones: bool = True,
     label: str | None = None,
+    qemu: str = "auto",
+    clock: Clock = Clock.REAL,
 ) -> Wish:
     absolute = tuple(patch.absolute() for patch in patches or ())
-    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, check_label(label, spl, absolute))
+    line = check_label(label, spl, absolute)
+    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock)
 
 
 def pick_seed(seed: int | None, runs: int) -> int:

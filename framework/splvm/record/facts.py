@@ -66,6 +66,7 @@ class Parameters(TypedDict, total=False):
     cpus: Count
     load: str | None
     seed: Count
+    clock: str
     workload: dict[str, Count]
 
 
@@ -132,6 +133,7 @@ class Ending(TypedDict, total=False):
 
     kind: str
     console_bytes: Count
+    closed_bytes: Count
 
 
 class Facts(TypedDict, total=False):

@@ -24,6 +24,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--size", ("parameters", "workload", "size")),
     ("--noio", ("parameters", "workload", "noio")),
     ("--load", ("parameters", "load")),
+    ("--clock", ("parameters", "clock")),
     ("--seed", ("parameters", "seed")),
 )
 

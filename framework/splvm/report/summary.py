@@ -57,8 +57,14 @@ def summarize(
         head.append(f"\n  the guest fell silent while it booted, and was booted {boots} times (console-1.log)")
     parts: list[RenderableType] = [head]
     parts += [part for part in (_facts_table(verdict.figures), _slab_table(verdict.figures), _plot(verdict)) if part]
+    if verdict.digest:
+        parts.append(Text(f"digest: {verdict.digest[:16]}, in virtual time with seed {_seed(facts)}"))
     parts.append(Text(f"evidence: {where}", style="dim"))
     return Panel(Group(*parts), title=Text(plain(title(facts))), title_align="left", border_style=style)
+
+
+def _seed(facts: Mapping[str, Any]) -> str:
+    return plain(str(_part(facts, "parameters").get("seed")))
 
 
 def title(facts: Mapping[str, Any]) -> str:

@@ -83,6 +83,9 @@ def lacking_notes(case: Case) -> Iterator[Reason]:
     commands = {command.removeprefix("mark ") for command in timeline.obeyed if command.startswith("mark ")}
     if other := sorted(set(case.marks) ^ commands):
         yield Reason(f"the agent's answers are not those to the marks of the run: {', '.join(other)[:200]}")
+    if case.evidence.is_virtual:
+        # The host has no part in it.
+        return
     begin_s, end_s = (timeline.host_phases.get(name, math.inf) for name in ("window", "window-end"))
     if not any(begin_s <= reading.at_s <= end_s for reading in timeline.host):
         yield Reason("the host's own readings of the window are missing")
