@@ -18,14 +18,13 @@ Expressions are those of rule-engine (https://zerosteiner.github.io/rule-engine/
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splvm.builds.variants import find_variant
-from splvm.errors import UsageError
+from splvm.errors import UsageError, did_you_mean
 from splvm.history.cell import Cell
 from splvm.run.loads import parse_loads, with_own
 from splvm.run.prepare import find_any_kernel
@@ -75,8 +74,7 @@ def read_axes(path: Path, option: str = "--file") -> Axes:
     known = [field.name for field in fields(Axes)]
     for name, value in content.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
             raise UsageError(f"{option} {path}: there is no {name!r}", hint=hint)
         if name == "repeat":
             if type(value) is not int or not 1 <= value <= _MOST_REPEATS:

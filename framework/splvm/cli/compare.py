@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from splvm import __version__
 from splvm.cli.history import HistoryOption, history_place
 from splvm.cli.options import JsonOption, make_console, print_json
-from splvm.errors import EvidenceError, UsageError
+from splvm.errors import EvidenceError, UsageError, did_you_mean
 from splvm.report.summary import plain
 from splvm.report.tables import listing
 
@@ -75,10 +74,7 @@ def _nothing(cells: Sequence[Recent], *names: str) -> EvidenceError:
     known = sorted({name for side in builds for name in names_of(side)})
     for name in names:
         if not any(is_named(side, name) for side in builds):
-            near = difflib.get_close_matches(name, known, 3)
-            hint = (
-                f"did you mean {' or '.join(near)}?" if near else "`splvm history list` and `history show` name builds"
-            )
+            hint = did_you_mean(name, known) or "`splvm history show` names builds"
             raise EvidenceError(f"{name}: the history has no build of that name", hint=plain(hint))
     return EvidenceError(f"{' and '.join(names)} never ran the same scenario and variant on the same kernel")
 

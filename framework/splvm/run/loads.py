@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from splvm.deadline import Deadline
-from splvm.errors import UsageError
+from splvm.errors import UsageError, did_you_mean
 from splvm.evidence.loads import LOADS, SWAP, LoadKind
 from splvm.guest.disks import Content, Disk
 from splvm.guest.guest import Guest
@@ -64,7 +64,9 @@ def parse_loads(options: Sequence[str]) -> tuple[Load, ...]:
     for text in (word for option in options for word in option.split(",")):
         name, *pairs = text.strip().split(":")
         if name not in LOADS:
-            raise UsageError(f"there is no load {name!r}; there are: {', '.join(LOADS)}")
+            raise UsageError(
+                f"there is no load {name!r}; there are: {', '.join(LOADS)}", hint=did_you_mean(name, LOADS)
+            )
         if name in loads:
             raise UsageError(f"--load: {name} is named twice")
         loads[name] = Load(LOADS[name], _values(LOADS[name], pairs))

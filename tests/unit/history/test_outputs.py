@@ -108,6 +108,7 @@ def test_junit_has_the_evidence(tmp_path: Path) -> None:
     (case,) = suite
     properties = {each.get("name"): each.get("value") for each in case._elem.iter("property")}
     assert properties["directory"] == "/evidence"
+    assert (properties["tree"], properties["revision"]) == ("x", "x")
     assert properties["figure.longest_gap_ms"] == "112.25"
     assert "figure.latency.all.count" not in properties
     assert case.result[0].message == "STALLED (expected: PROGRESS): why"
