@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -247,8 +248,10 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 
 def pack(stage: Path, target: Path, deadline: Deadline) -> None:
-    """Everything belongs to root; names in order, so that the same stage gives the same archive."""
+    """Everything belongs to root and is of the same time; names in order, so that equal stages give equal archives."""
     names = sorted(str(path.relative_to(stage)) for path in stage.rglob("*"))
+    for name in (*names, "."):
+        os.utime(stage / name, (0, 0), follow_symlinks=False)
     argv = [
         "cpio",
         "--create",
