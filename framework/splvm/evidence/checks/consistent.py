@@ -24,6 +24,7 @@ from splvm.evidence.checks.selfsaid import (
     not_running,
     times_over,
 )
+from splvm.evidence.checks.unlike import UNLIKE
 from splvm.evidence.checks.zpool import pool_gave_up
 from splvm.evidence.formats.loadstatus import LoadStatus
 from splvm.evidence.formats.probestatus import ProbeStatus
@@ -74,6 +75,7 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         not_running(case),
         listed_twice(case),
         empty_columns(case),
+        *(unlike(case) for unlike in UNLIKE),
     ):
         yield from (Complaint(Outcome.INCONCLUSIVE, reason) for reason in told)
 
