@@ -355,22 +355,48 @@ class Run:
 
 def simulate(scenario: str, knobs: Knobs = GOOD) -> Run:
     """Let a run take its course."""
+    console = CONSOLE + knobs.console
+    simulation = _Simulation(scenario, knobs)
     facts = {
         "schema_version": 1,
         "scenario": scenario_of(scenario),
-        "parameters": {"window_s": 3.0, "latency_bound_ms": LATENCY_BOUND_MS, "rate_hz": 20, "ram_mib": 512, "cpus": 2},
+        "expected": [KINDS[scenario].best],
+        "parameters": {
+            "window_s": 3.0,
+            "latency_bound_ms": LATENCY_BOUND_MS,
+            "rate_hz": 20,
+            "ram_mib": 512,
+            "cpus": 2,
+            "workload": simulation.workload(),
+        },
+        # The keys are those of that version.
         "splvm": "0.1.0",
         "argv": ["splvm", "run", scenario_of(scenario)],
-        "kernel": {"id": "debian-12", "release": "6.1.0-56-cloud-amd64"},
-        "spl": {"source": "debian", "version": "2.1.11-1+deb12u1", "variant": "stock", "patches": []},
+        "started": "2026-11-01T00:00:00+00:00",
+        "kernel": {
+            "id": "debian-12",
+            "release": "6.1.0-56-cloud-amd64",
+            "package": "linux-image-6.1.0-56-cloud-amd64 6.1.192-2",
+            "sha256": "51" * 32,
+        },
+        "spl": {
+            "source": "debian",
+            "version": "2.1.11-1+deb12u1",
+            "variant": "stock",
+            "patches": [],
+            "modules": {"spl.ko": "68" * 32, "slabprobe.ko": "5e" * 32},
+        },
+        "spl_parameters": {"spl_kmem_cache_obj_per_slab": "8"},
+        "qemu": {"version": "7.2.22", "sha256": "14" * 32},
         "accelerator": {"name": "tcg", "reason": "/dev/kvm is not there"},
-        "outcome": dict(zip(("kind", "detail"), knobs.outcome, strict=True)),
+        "host": {"cores": 2, "load": [0.5, 0.4, 0.3], "system": "Linux 6.18.44 x86_64"},
+        "outcome": {**dict(zip(("kind", "detail"), knobs.outcome, strict=True)), "console_bytes": len(console)},
     }
     if scenario in (GROW, SPARE):
         facts["faults"] = {"times": INJECTED, "min_order": 0}
     if (loads := KINDS[scenario].loads) and not knobs.unloaded:
         facts["loads"] = [{"name": name, "values": {}} for name in loads]
-    return Run(facts, _Simulation(scenario, knobs).run(), CONSOLE + knobs.console)
+    return Run(facts, simulation.run(), console)
 
 
 CONSOLE = """\
@@ -790,6 +816,13 @@ class _Simulation:
                 told = {name: (value + skew.cells.get(name, 0)) % 2**64 for name, value in told.items()}
         return told
 
+    def workload(self) -> dict[str, int]:
+        """What the threads were set to."""
+        config = {"threads": self.count, "objects": OBJECTS, "size": SIZE, "pause_us": 5000}
+        config["reap_rounds"] = self.reap_rounds
+        commits = {"commits": COMMITS} if self.is_cycle else {}
+        return {**config, **({"keep": KEEP} if self.is_long else {}), **commits}
+
     def probe_text(self) -> str:
         lines = ["slabprobe 1", f"now_ns {self.now_ns}"]
         lines.append(f"bits kvmem={KVMEM:#x} deadlocked={DEADLOCKED:#x} growing={GROWING:#x} reaping=0x10000")
@@ -810,10 +843,7 @@ class _Simulation:
         if self.is_faulty:
             faults = {"marked": self.marked, "injected": self.injected, "missed": 0}
             lines.append(self.probe_line("fail", **faults).replace("fail ", f"fail place={self.place} ", 1))
-        config = {"threads": self.count, "objects": OBJECTS, "size": SIZE, "pause_us": 5000}
-        config["reap_rounds"] = self.reap_rounds
-        commits = {"commits": COMMITS} if self.is_cycle else {}
-        lines.append(self.probe_line("config", **config, **({"keep": KEEP} if self.is_long else {}), **commits))
+        lines.append(self.probe_line("config", **self.workload()))
         reached = {state: sum(t.reached == state for t in self.threads) for state in ("parked", "stopped")}
         lines.append(self.probe_line("run", **reached).replace("run ", f"run state={self.wanted} ", 1))
         lines.append(

@@ -19,7 +19,7 @@ from splvm.evidence.checks.accounting import (
     check_recovered,
     check_rows,
 )
-from splvm.evidence.checks.case import CACHE, Case, Check, Complaint
+from splvm.evidence.checks.case import CACHE, Case, Check, Complaint, is_number
 from splvm.evidence.checks.consistent import check_consistent
 from splvm.evidence.checks.ending import check_crash, check_losses, check_lost, check_phases
 from splvm.evidence.checks.good import (
@@ -216,7 +216,7 @@ def judge(evidence: Evidence, rule: Rule) -> Verdict:
     # Where it is missing, `consistent` complains.
     parameters = evidence.facts.get("parameters", {})
     bound_ms = parameters.get("latency_bound_ms", 1000) if isinstance(parameters, Mapping) else None
-    if not isinstance(bound_ms, int | float) or not 0 < bound_ms < 1e9:
+    if not is_number(bound_ms) or not 0 < bound_ms < 1e9:
         raise EvidenceError(f"run.json: latency_bound_ms is {bound_ms!r}, and not a number of milliseconds")
     case = Case(evidence, timeline, timeline.marks, int(bound_ms) * 1_000_000)
     loaded = clauses("phases load") if wanted(evidence.facts) else ()

@@ -98,8 +98,7 @@ def read_frame(record: Mapping[str, Any]) -> Frame:
 
 
 def count_of(value: Any) -> int:
-    """A number of a frame: of 64 bits, as the agent writes it."""
-    count = int(value)
-    if not 0 <= count < 1 << 64:
+    """A number of a record: whole, of 64 bits. Neither a text nor true is one."""
+    if type(value) is not int or not 0 <= value < 1 << 64:
         raise ValueError(f"not a number of 64 bits: {str(value)[:40]}")
-    return count
+    return value

@@ -5,6 +5,7 @@ Pure. What a record lacks or what cannot be read is kept as a loss and never gue
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -22,6 +23,9 @@ T = TypeVar("T")
 
 # Sources that are kept as text.
 OTHERS = ("meminfo", "pressure", "vmstat", "loadavg", "slabinfo", "arcstats", "poolstate")
+
+# Before a command, in the agent's answer to it.
+_NUMBER = re.compile(r"#\d{1,18} ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,13 @@ class Timeline:
     looks: tuple[Look, ...] = ()
     # What is missing or cannot be read, in words.
     losses: tuple[str, ...] = ()
+    # Whether the harness wrote down that it began.
+    begun: bool = False
+    # What the agent said of itself when it began: `rate_hz`, `period_ns` and others.
+    hello: Mapping[str, int] = field(default_factory=dict)
+    # Commands that the probe has obeyed, without their numbers; and what the agent said of those that failed.
+    obeyed: tuple[str, ...] = ()
+    refused: tuple[Sample[str], ...] = ()
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]]) -> Timeline:
@@ -161,6 +172,10 @@ class _Builder:
         self.host: list[HostReading] = []
         self.phases: dict[str, float] = {}
         self.looks: list[Look] = []
+        self.begun = False
+        self.hello: dict[str, int] = {}
+        self.obeyed: list[str] = []
+        self.refused: list[Sample[str]] = []
         self.ended = False
         # The frame before, by source.
         self.before: dict[str, Frame] = {}
@@ -186,6 +201,10 @@ class _Builder:
             host_phases=self.phases,
             looks=tuple(self.looks),
             losses=tuple(self.losses),
+            begun=self.begun,
+            hello=self.hello,
+            obeyed=tuple(self.obeyed),
+            refused=tuple(self.refused),
         )
 
     def _take(self, record: Mapping[str, Any]) -> None:
@@ -194,12 +213,14 @@ class _Builder:
                 self._take_frame(record)
             case "host":
                 vcpus = record["vcpus"]
-                waits_s = tuple(int(vcpu["wait_ns"]) / 1e9 for vcpu in vcpus)
-                run_s = sum(int(vcpu["run_ns"]) for vcpu in vcpus) / 1e9
+                waits_s = tuple(count_of(vcpu["wait_ns"]) / 1e9 for vcpu in vcpus)
+                run_s = sum(count_of(vcpu["run_ns"]) for vcpu in vcpus) / 1e9
                 steal_s = float(record.get("steal_s", 0))
                 self.host.append(HostReading(float(record["at_s"]), run_s, sum(waits_s), steal_s, waits_s))
             case "phase":
                 self.phases[str(record["name"])] = float(record["at_s"])
+            case "start":
+                self.begun = True
             case "monitor":
                 self.looks.append(_look(record))
             case _:
@@ -210,6 +231,8 @@ class _Builder:
         self._check_order(frame)
         if frame.source == "agent":
             self._take_agent(frame)
+        elif frame.source == "ctl":
+            self._take_answer(frame, path)
         elif frame.what is What.BLOCKED:
             self.blocked.append(Sample(frame.seq, frame.start_ns, frame.end_ns, path, frame.source))
         said, losses = self.reader.take(frame)
@@ -220,13 +243,22 @@ class _Builder:
 
     def _take_agent(self, frame: Frame) -> None:
         words = dict(word.split("=", 1) for word in frame.text.split() if "=" in word)
-        if frame.text.startswith("end "):
+        if frame.text.startswith("hello "):
+            self.hello = {name: count_of(int(value)) for name, value in words.items()}
+        elif frame.text.startswith("end "):
             self.ended = True
-            dropped = count_of(words["dropped"])
+            dropped = count_of(int(words["dropped"]))
             if dropped:
                 self.losses.append(f"the agent dropped {dropped} frames")
-            if (told := count_of(words["frames"])) != frame.seq:
+            if (told := count_of(int(words["frames"]))) != frame.seq:
                 self.losses.append(f"the agent says that it made {told} frames, and its last has number {frame.seq}")
+
+    def _take_answer(self, frame: Frame, path: str) -> None:
+        """What the agent says of a command: `ok #NUMBER COMMAND`, or the error; older agents have no number."""
+        if frame.what is What.DATA and frame.text.startswith("ok "):
+            self.obeyed.append(_NUMBER.sub("", frame.text[3:]).strip())
+        else:
+            self.refused.append(Sample(frame.seq, frame.start_ns, frame.end_ns, path, frame.text.strip()))
 
     def _check_order(self, frame: Frame) -> None:
         """Nothing comes after the end, and each source is read at one tick after the other, on a clock that goes on."""

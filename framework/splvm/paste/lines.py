@@ -24,6 +24,8 @@ from splvm.errors import EvidenceError
 BLOCK = 1 << 20
 # Bytes that a packed input may unpack to.
 MAX_UNPACKED = 4 << 30
+# Of these, bytes in pieces that are zeros for the most part: a file with holes takes no room, and may be of any size.
+MAX_ZEROS = 256 << 20
 
 # A shorter piece waits for the next one, so that few reports are cut in two.
 LEAST = BLOCK >> 2
@@ -188,7 +190,7 @@ def _pieces(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
     :raises EvidenceError: when it cannot be unpacked.
     """
-    decoder, total = None, 0
+    decoder, total, zeros = None, 0, 0
     packed: BinaryIO | None = None
     trouble: EvidenceError | None = None
     while True:
@@ -209,7 +211,13 @@ def _pieces(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
             if trouble is not None:
                 raise trouble
             return
-        yield (decoder.decode(data).encode("utf-8", "replace") if decoder else data), total
+        text = decoder.decode(data).encode("utf-8", "replace") if decoder else data
+        if 2 * text.count(0) > len(text):
+            zeros += len(data)
+        if zeros > MAX_ZEROS:
+            yield b"", -total
+            raise EvidenceError(f"more than {MAX_ZEROS >> 20} MiB of it are zeros: it is not read any further")
+        yield text, total
 
 
 def _charset(data: bytes) -> str:
@@ -261,6 +269,10 @@ def _plain(data: bytes) -> bytes:
 
 
 def _is_dull(data: bytes, end: int) -> bool:
+    if data.find(0, 0, end) >= 0:
+        # No hint has a zero in it, and to look for hints among zeros takes long.
+        data = data[:end].translate(None, b"\0")
+        end = len(data)
     return not any(data.find(hint, 0, end) >= 0 for hint in _HINTS)
 
 

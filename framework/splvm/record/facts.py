@@ -29,6 +29,12 @@ class Named(TypedDict):
     name: str
 
 
+class Loaded(Named, total=False):
+    """A load, and the values of its parameters."""
+
+    values: dict[str, Count]
+
+
 class _Sized(TypedDict):
     bytes: Count
 
@@ -48,7 +54,8 @@ class Parameters(TypedDict, total=False):
     ram_mib: Count
     cpus: Count
     load: str | None
-    workload: dict[str, Any]
+    seed: Count
+    workload: dict[str, Count]
 
 
 class KernelFacts(TypedDict, total=False):
@@ -111,7 +118,8 @@ class Facts(TypedDict, total=False):
     line: str
     differs: dict[str, Any]
     parameters: Parameters
-    loads: list[Named]
+    loads: list[Loaded]
+    faults: dict[str, Count]
     kernel: KernelFacts
     spl: SplFacts
     qemu: Version

@@ -133,7 +133,7 @@ def read_facts(path: Path) -> dict[str, Any]:
         raise EvidenceError(f"{path / RUN_FILE} is damaged: {error}") from error
     if not isinstance(facts, dict) or "schema_version" not in facts:
         raise EvidenceError(f"{path / RUN_FILE} is not the record of a run")
-    if facts["schema_version"] != SCHEMA_VERSION:
+    if type(facts["schema_version"]) is not int or facts["schema_version"] != SCHEMA_VERSION:
         raise EvidenceError(
             f"{path / RUN_FILE} has schema version {facts['schema_version']!r}, this program reads {SCHEMA_VERSION}"[
                 :1000

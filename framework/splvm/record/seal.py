@@ -53,9 +53,11 @@ def find_damage(facts: Mapping[str, Any], found: Mapping[str, Digest]) -> list[s
     if facts.get("seal") != _hash(facts):
         damage.append("run.json: not what it was when the run ended")
     else:
-        said, logged = facts["outcome"].get("console_bytes", 0), recorded.get(CONSOLE_FILE, {}).get("bytes", 0)
-        if logged < said:
-            damage.append(f"console.log: {logged} bytes of the {said} that the guest said")
+        logged = recorded.get(CONSOLE_FILE, {}).get("bytes", 0)
+        # Whoever judges the run asks for it.
+        said = facts["outcome"].get("console_bytes", logged)
+        if logged != said:
+            damage.append(f"console.log: {logged} bytes, and the guest said {said}")
     for name in (*EVIDENCE_FILES, *TAKEN_FILES):
         if name in troubles:
             damage.append(troubles[name])

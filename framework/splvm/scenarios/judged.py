@@ -16,6 +16,7 @@ from pathlib import Path
 
 from splvm import __version__
 from splvm.errors import EvidenceError
+from splvm.evidence.checks.case import is_number
 from splvm.evidence.judge import check_rule, judge, verdict_on_damage
 from splvm.evidence.rule import Rule, parse_rule
 from splvm.evidence.timeline import Evidence
@@ -109,7 +110,7 @@ def _by_bound(evidence: Evidence, verdict: Verdict) -> Verdict:
     parameters, differs = (evidence.facts.get(name) for name in ("parameters", "differs"))
     # Where it is missing, the check whether the record is consistent complains.
     bound_ms = parameters.get("latency_bound_ms") if isinstance(parameters, Mapping) else None
-    if scenario is None or not isinstance(bound_ms, int | float) or bound_ms <= scenario.latency_bound_ms:
+    if scenario is None or not is_number(bound_ms) or bound_ms <= scenario.latency_bound_ms:
         return verdict
     if isinstance(differs, Mapping) and differs.get("latency_bound_ms") == str(bound_ms):
         return verdict

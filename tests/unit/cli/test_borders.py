@@ -212,6 +212,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_count, value.values()))
+
+
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
@@ -243,15 +247,20 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
     ),
     "a text or nothing": (lambda value: value is None or isinstance(value, str), ("spl.content", "parameters.load")),
     "a number": (_is_number, ("parameters.window_s", "parameters.latency_bound_ms", "parameters.rate_hz")),
-    "a count": (_is_count, ("boots", "parameters.ram_mib", "parameters.cpus", "outcome.console_bytes")),
+    "a count": (
+        _is_count,
+        ("boots", "parameters.ram_mib", "parameters.cpus", "parameters.seed", "outcome.console_bytes"),
+    ),
     "a count or nothing": (lambda value: value is None or _is_count(value), ("host.cores",)),
     "a mapping": (
         lambda value: isinstance(value, dict),
-        ("differs", "parameters", "parameters.workload", "kernel", "spl", "qemu", "accelerator", "host", "outcome"),
+        ("differs", "parameters", "kernel", "spl", "qemu", "accelerator", "host", "outcome"),
     ),
     "a mapping or nothing": (lambda value: value is None or isinstance(value, dict), ("rule",)),
     "texts": (_is_texts, ("expected", "argv")),
-    "named": (_is_named, ("loads", "spl.patches")),
+    "counts": (_is_counts, ("parameters.workload", "faults")),
+    "named": (_is_named, ("spl.patches",)),
+    "loads": (lambda value: _is_named(value) and all(_is_counts(it.get("values", {})) for it in value), ("loads",)),
     "a table": (_is_table, ("spl.modules",)),
     "digests": (_is_digests, ("evidence",)),
 }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
 from simulated import HELD, KINDS, LOADED, NOMINAL, POOL, ZVOL, Knobs, Record, Run, Span, simulate
+from splvm.errors import EvidenceError
+from splvm.evidence.sources import read_frame
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.scenarios.judged import judge_evidence
 
@@ -87,6 +90,15 @@ def _console(text: str) -> Change:
         object.__setattr__(run, "console", text)
 
     return change
+
+
+def _numbers(facts: Mapping[str, object], above: str = "") -> Iterator[str]:
+    """Places of run.json that have a number which a verdict rests on."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping) and name in ("parameters", "workload"):
+            yield from _numbers(value, f"{above}{name}.")
+        elif above and isinstance(value, int | float):
+            yield f"{above}{name}"
 
 
 CONTRADICTIONS: Mapping[str, tuple[Change, str]] = {
@@ -183,11 +195,75 @@ CONTRADICTIONS: Mapping[str, tuple[Change, str]] = {
         _every("slab", r"^(slabprobe .*\S) +\S+( +\S+ +\S+)$", r"\1 -\2"),
         r"slab file at \d\.\d{3} s: the probe's cache has no number in emergency\.dlock",
     ),
+    "another rate": (
+        lambda run: run.facts["parameters"].update(rate_hz=100),
+        "the agent read 20 times a second, every 50000000 ns; run.json says 100",
+    ),
+    "a rate that is another than its period": (
+        _text("agent", r"period_ns=\d+", "period_ns=7", 0),
+        "the agent read 20 ",
+    ),
+    "an agent that does not say its rate": (
+        _text("agent", r"^hello.*", "hello", 0),
+        "the agent does not say how often",
+    ),
+    "another number of CPUs": (
+        lambda run: run.facts["parameters"].update(cpus=4),
+        "the host ran 2 CPUs of the guest; run.json says 4",
+    ),
+    "more memory": (
+        lambda run: run.facts["parameters"].update(ram_mib=1024),
+        "the guest has 406312 KiB of memory at its disposal, which is not what a machine of 1024 MiB has",
+    ),
+    "less memory": (lambda run: run.facts["parameters"].update(ram_mib=384), "the guest has 406312 KiB of memory"),
+    "memory that is not what is mapped": (
+        _every("meminfo", r"\Z", "DirectMap4k:  32640 kB\nDirectMap2M:  753664 kB\n"),
+        "the guest has 406312 KiB of memory at its disposal",
+    ),
+    "memory that nobody read": (_every("meminfo", r"^MemTotal.*\n", ""), "nobody read how much memory the guest has"),
+    "a command that failed": (
+        _every("ctl", r"^ok start$", "errno=22 start"),
+        "a command failed in the guest: errno=22 start",
+    ),
+    "a mark that nobody asked for": (
+        _every("ctl", r"^ok mark window$", "ok start"),
+        "the agent's answers are not those to the marks of the run: window",
+    ),
+    "the console of a run that says its name": (
+        lambda run: _console(f"{run.console}[    4.1] splvm: run 0123456789abcdef\n")(run),
+        "console.log is of run 0123456789abcdef; run.json is of None",
+    ),
+    "the console of no run that says its name": (
+        _facts(token="0123456789abcdef"),
+        "console.log is of no run that says its name; run.json is of 0123456789abcdef",
+    ),
     "no length of the window": (
         lambda run: run.facts["parameters"].update(window_s="long"),
         "run.json: window_s is long, and not a number of seconds",
     ),
 }
+
+
+@pytest.mark.parametrize("name", [*_numbers(simulate(NOMINAL).facts)])
+def test_true_is_no_number(name: str) -> None:
+    """Also where the number is 1, which it equals."""
+    run = copy.deepcopy(simulate(NOMINAL))
+    *above, last = name.split(".")
+    part = run.facts
+    for key in above:
+        part = part[key]
+    part[last] = True
+    for frame in frames(run, "probe"):
+        frame["text"] = re.sub(rf"(?m)^(config .*\b{last})=\d+", r"\1=1", frame["text"])
+    with contextlib.suppress(EvidenceError):
+        assert not judge_evidence(run.evidence()).outcome.is_good
+
+
+@pytest.mark.parametrize("field", ["seq", "tick", "start_ns", "end_ns"])
+@pytest.mark.parametrize("odd", [True, "7", 7.5, None])
+def test_a_number_of_a_frame_is_one(field: str, odd: object) -> None:
+    with pytest.raises(ValueError, match="not a number of 64 bits"):
+        read_frame({**frames(simulate(NOMINAL), "slab")[3], field: odd})
 
 
 @pytest.mark.parametrize("kind", [HELD, NOMINAL])

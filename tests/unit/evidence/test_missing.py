@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from simulated import CYCLE, DECLINED, KINDS, LONG, NOMINAL, ORGANIC, Record, Run, simulate
+from current import current, keys_of
+from simulated import CYCLE, DECLINED, HELD, KINDS, LONG, NOMINAL, ORGANIC, POOL, SPARE, Record, Run, simulate
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.probestatus import Config
 from splvm.evidence.loads import LOADS
@@ -19,7 +20,7 @@ from splvm.scenarios.judged import judge_evidence
 from splvm.scenarios.table import SCENARIOS
 
 # Sources of frames that no rule reads: they are for people, for plots, and to excuse what took long.
-FOR_PEOPLE = ("ctl", "meminfo", "pressure", "vmstat")
+FOR_PEOPLE = ("pressure", "vmstat")
 # Where nothing is stuck nobody has to look at the tasks, and what callers get is not judged where the load is all.
 ENDURED = tuple(kind for kind, it in KINDS.items() if all(phase.name != "settle" for phase in it.phases))
 WITHOUT: Mapping[str, tuple[str, ...]] = {
@@ -28,8 +29,26 @@ WITHOUT: Mapping[str, tuple[str, ...]] = {
 }
 # Keys of the probe's configuration that a rule reads, where not all of them do; others are said to be read nowhere.
 CONFIG_READ: Mapping[str, tuple[str, ...]] = {"keep": (LONG,), "commits": (CYCLE, DECLINED, ORGANIC), "noio": ()}
-# run.json, `parameters`: what a rule reads.
-PARAMETERS_READ = ("latency_bound_ms", "window_s")
+# Kinds of run.json that have all of its keys between them.
+FULL = (POOL, SPARE)
+# What of run.json may lack, beginnings of keys, and why. All else that a current run writes has to be there.
+MAY_LACK: Mapping[str, str] = {
+    "schema_version": "without it nothing is read of the record at all: record/reader.py",
+    "rule.": "a rule is whole, or the record cannot be judged, or its scenario's own rule counts",
+    "archive.": "an archive has the pockets of its suite",
+    "spl_parameters.": "a module has the parameters that its version has",
+    "kernel.packages.": "a package has the name that its distribution gives it",
+    "kernel.built_with.": "likewise",
+    "spl.packages.": "likewise",
+    "zfs": "the modules of a pool are of the sources of spl.ko, whose hash is there",
+    "loads.0.values": "a load has the parameters that its version has; `parameters.load` has what was asked for",
+    "faults.min_order": "faults of before had none, and the kernel's own are in `fault_settings`",
+    "fault_settings.": "a kernel has the settings that its version has",
+    "outcome.detail": "a sentence for people",
+    "expected.": "an item of a list, and no key",
+    "argv.": "likewise",
+    "host.load.": "likewise",
+}
 
 
 @functools.cache
@@ -97,13 +116,63 @@ def test_a_load(kind: str, load: str) -> None:
         )
 
 
+def without(facts: Any, key: tuple[str, ...]) -> Any:
+    """The same without a key."""
+    if isinstance(facts, list):
+        return [without(it, key[1:]) if len(key) > 1 and not at else it for at, it in enumerate(facts)][len(key) == 1 :]
+    if len(key) > 1:
+        return {**facts, key[0]: without(facts[key[0]], key[1:])}
+    return {name: value for name, value in facts.items() if name != key[0]}
+
+
+def may_lack(key: tuple[str, ...]) -> bool:
+    return any(
+        (".".join(key) + ".").startswith(f"{prefix.removesuffix('.')}.")
+        and (not prefix.endswith(".") or ".".join(key) != prefix[:-1])
+        for prefix in MAY_LACK
+    )
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("key", sorted(good(NOMINAL).facts["parameters"]))
-def test_a_parameter(kind: str, key: str) -> None:
+def test_a_current_record_is_good(kind: str) -> None:
+    assert outcome_of(current(kind)) is KINDS[kind].best
+
+
+def test_a_key_of_run_json() -> None:
+    seen: set[tuple[str, ...]] = set()
+    for kind in FULL:
+        run = current(kind)
+        keys = [key for key in keys_of(run.facts) if key not in seen]
+        seen |= set(keys)
+        for key in keys:
+            assert is_good(Run(without(run.facts, key), run.records, run.console)) <= may_lack(key), key
+    assert len(seen) > 100
+
+
+def test_what_may_lack_is_there_to_be_taken_out() -> None:
+    keys = {key for kind in FULL for key in keys_of(current(kind).facts)}
+    for prefix in MAY_LACK:
+        assert any(f"{'.'.join(key)}.".startswith(f"{prefix.removesuffix('.')}.") for key in keys), prefix
+
+
+def test_a_key_of_an_older_run_json() -> None:
+    run = good(HELD)
+    for key in keys_of(run.facts):
+        assert is_good(Run(without(run.facts, key), run.records, run.console)) <= may_lack(key), key
+
+
+@pytest.mark.parametrize("kind", FULL)
+@pytest.mark.parametrize("noted", ["start", "phase", "host"])
+def test_a_kind_of_record(kind: str, noted: str) -> None:
     run = good(kind)
-    parameters = {name: value for name, value in run.facts["parameters"].items() if name != key}
-    less = Run({**run.facts, "parameters": parameters}, run.records, run.console)
-    assert is_good(less) != (key in PARAMETERS_READ)
+    assert not is_good(Run(run.facts, [it for it in run.records if it["kind"] != noted], run.console))
+
+
+def test_one_phase_that_was_not_noted() -> None:
+    run = good(NOMINAL)
+    for name in (it["name"] for it in run.records if it["kind"] == "phase"):
+        records = [it for it in run.records if (it["kind"], it.get("name")) != ("phase", name)]
+        assert not is_good(Run(run.facts, records, run.console)), name
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,7 +201,7 @@ def test_a_rule_of_ones_own_needs_a_load_too() -> None:
     run = good("disk-swap")
     rule = {"required": [["phases", "window", "window-end", "end"]], "checks": [], "good": "endurance"}
     facts = {**run.facts, "scenario": "a newcomer", "rule": rule}
-    assert is_good(Run(facts, [it for it in run.records if it.get("name") != "load"], run.console))
+    assert is_good(Run(facts, run.records, run.console))
     unloaded = {name: value for name, value in facts.items() if name != "loads"}
     assert not is_good(Run(unloaded, run.records, run.console))
 

@@ -23,6 +23,7 @@ from splvm.evidence.waiting.waitedges import Closes
 from splvm.paste.answer import answer_lines
 from splvm.paste.explanation import Explanation, conclude, explain, explain_streams
 from splvm.paste.known import known_table
+from splvm.paste.lines import MAX_UNPACKED
 from splvm.paste.reading import Reading
 from splvm.paste.redact import public_comm, redact
 from splvm.paste.slabs import SORTS, changes, elapsed_s, parse_slabs, sort_rows
@@ -361,3 +362,39 @@ $ sudo cat /proc/402/stack
         301: "taskq_thread",
         402: "generic_shutdown_super",
     }
+
+
+def test_a_file_of_which_most_is_a_hole_is_read_up_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.log"
+    path.write_text(HUNG)
+    with path.open("r+b") as file:
+        file.truncate(20 << 30)
+    done = command(str(path))
+    assert done.returncode == 0 and b"hung_task" in done.stdout
+    assert b"more than 256 MiB of it are zeros: it is not read any further" in done.stdout
+
+
+class Endless(io.RawIOBase):
+    """A text and then one piece for ever."""
+
+    def __init__(self, text: bytes, piece: bytes) -> None:
+        self.text, self.piece, self.given = text, piece, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer)  # type: ignore[arg-type]
+        data, self.text = (self.text or self.piece)[: len(view)], self.text[len(view) :]
+        view[: len(data)] = data
+        self.given += len(data)
+        return len(data)
+
+
+@pytest.mark.parametrize("piece", [b"\n" + bytes((1 << 20) - 1), bytes(1 << 20)])
+def test_zeros_without_an_end_are_not_read_for_ever(piece: bytes) -> None:
+    """Also with ends of lines among them."""
+    stream = Endless(HUNG.encode(), piece)
+    told = explain_streams([("endless", io.BufferedReader(stream))])
+    assert told.findings and stream.given < MAX_UNPACKED // 8
+    assert any("of it are zeros" in it.why for it in told.unread)

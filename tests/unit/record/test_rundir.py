@@ -126,7 +126,8 @@ def test_a_console_that_is_not_utf8_is_read(tmp_path: Path) -> None:
     run = simulate(HELD)
     record = run.start_record(tmp_path)
     (tmp_path / "console.log").write_bytes(b"\xff\xfe\0" + run.console.encode())
-    record.finish(run.facts["outcome"])
+    size = (tmp_path / "console.log").stat().st_size
+    record.finish({**run.facts["outcome"], "console_bytes": size})
     assert judged(tmp_path).outcome is Outcome.PROGRESS
     assert read_evidence(tmp_path).console.startswith("\ufffd\ufffd\0[")
 
@@ -235,7 +236,9 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 def test_the_end_has_size_and_hash_of_everything(recorded: Path) -> None:
     facts = json.loads((recorded / "run.json").read_text())
-    assert facts["outcome"] == {"kind": "ended", "detail": "all steps were taken"}
+    console_bytes = (recorded / "console.log").stat().st_size
+    outcome = {"kind": "ended", "detail": "all steps were taken", "console_bytes": console_bytes}
+    assert facts["outcome"] == outcome
     assert list(facts["evidence"]) == list(EVIDENCE_FILES)
     for name in EVIDENCE_FILES:
         content = (recorded / name).read_bytes()
@@ -368,6 +371,23 @@ def test_facts_that_were_changed(directory: Path, key: str, value: Any) -> None:
     verdict = judged(directory)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert verdict.reasons[0].text == "the record is damaged: run.json: not what it was when the run ended"
+
+
+@pytest.mark.parametrize("other", [0, 1, 297, 299, 1 << 40])
+def test_a_console_of_another_size_than_was_read(tmp_path: Path, other: int) -> None:
+    run = simulate(HELD)
+    run.start_record(tmp_path).finish({**run.facts["outcome"], "console_bytes": other})
+    verdict = judged(tmp_path)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reasons[0].text == f"the record is damaged: console.log: 298 bytes, and the guest said {other}"
+
+
+@pytest.mark.parametrize("other", [True, 1.0, "1", None, 2])
+def test_a_schema_version_that_is_not_ours(directory: Path, other: object) -> None:
+    facts = json.loads((directory / "run.json").read_text())
+    (directory / "run.json").write_text(json.dumps({**facts, "schema_version": other}))
+    with pytest.raises(EvidenceError, match="has schema version"):
+        read_evidence(directory)
 
 
 @pytest.mark.parametrize("key", ["outcome", "evidence"])

@@ -272,7 +272,8 @@ def test_what_a_maintainer_asks_for(recorded: Path, tmp_path: Path) -> None:
         "spl_kmem_cache_slab_limit=16384",
         "`512` MiB",
         "accelerator `tcg` (`/dev/kvm is not there`)",
-        "splvm run held-worker --kernel debian-12 --variant stock --accel tcg --memory 512 --window 3.0 --rate 20\n",
+        "splvm run held-worker --kernel debian-12 --variant stock --accel tcg --memory 512 --window 3.0 --rate 20 "
+        "--threads 2 --objects 32 --size 65536\n",
         "(by `sysrq-t`; the list has 2 tasks and is complete), the chain:\n\n> `slabprobe/0 (pid 128) waits in",
         "task:slabprobe/0     state:D",
         "spl_kmem_cache_alloc+0x509/0x560 [spl]",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.slab import CacheRow
@@ -84,6 +84,16 @@ def caught_thread(case: Case) -> int | None:
     end = case.window[1]
     caught = [s.value.trap.pid for s in case.timeline.probe if s.value.trap.waiting and s.start_ns <= end]
     return caught[-1] if caught else None
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether it is a number of things. True is none, although it equals 1."""
+    return type(value) is int and value >= 0
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Likewise a number, whole or not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def seconds(ns: int) -> str:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from splvm.evidence.checks.case import Case, Complaint, seconds
+from splvm.evidence.checks.asked import another_machine, another_rate, another_workload, parameters_of
+from splvm.evidence.checks.case import Case, Complaint, is_number, seconds
+from splvm.evidence.checks.complete import another_console, lacking_facts, lacking_notes, refused_commands
 from splvm.evidence.checks.selfsaid import (
     counted_twice,
     empty_columns,
@@ -64,7 +65,7 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         _monitor(case),
         _clock(case),
         _fallen(case),
-        _workload(case),
+        another_workload(case),
         _bound(case),
         _window(case),
         counted_twice(case),
@@ -76,8 +77,19 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         listed_twice(case),
         empty_columns(case),
         *(unlike(case) for unlike in UNLIKE),
+        *(_of_the_whole(case) if case.evidence.facts.get("outcome", {}).get("kind") == "ended" else ()),
     ):
         yield from (Complaint(Outcome.INCONCLUSIVE, reason) for reason in told)
+
+
+def _of_the_whole(case: Case) -> Iterator[Iterator[Reason]]:
+    """What is asked of the record of a run that came to its end; no other has a good verdict."""
+    yield lacking_facts(case)
+    yield lacking_notes(case)
+    yield refused_commands(case)
+    yield another_rate(case)
+    yield another_machine(case)
+    yield another_console(case)
 
 
 def _console(case: Case) -> Iterator[Reason]:
@@ -168,28 +180,9 @@ def _txg(txgs: Txgs) -> dict[_Name, int]:
     return {("the last txg that was synced",): txgs.committed} if txgs.committed else {}
 
 
-def _workload(case: Case) -> Iterator[Reason]:
-    """What the probe was set to stays so, and is what run.json says that it was to be set to."""
-    if "window" in case.marks:
-        since = [sample for sample in case.timeline.probe if sample.start_ns >= case.marks["window"]]
-        other = next((sample for sample in since if sample.value.config != since[0].value.config), None)
-        if other is not None:
-            reason = f"the probe's configuration at {seconds(other.start_ns)} is another than at the beginning of the"
-            yield Reason(f"{reason} window", (since[0].seq, other.seq))
-    workload = _parameters(case).get("workload", {})
-    if not case.timeline.probe or not isinstance(workload, Mapping):
-        return
-    last = case.timeline.probe[-1]
-    config = {field.name: getattr(last.value.config, field.name) for field in fields(last.value.config)}
-    for name in config:
-        if name in workload and workload[name] != config[name]:
-            reason = f"the probe was set to {name}={config[name]}, and run.json says {str(workload[name])[:40]}"
-            yield Reason(reason, (last.seq,))
-
-
 def _bound(case: Case) -> Iterator[Reason]:
     """The bound on the latency is the run's own."""
-    if "latency_bound_ms" not in _parameters(case):
+    if "latency_bound_ms" not in parameters_of(case):
         yield Reason("run.json does not say which latency is still progress")
 
 
@@ -198,13 +191,8 @@ def _window(case: Case) -> Iterator[Reason]:
     if "window" not in case.marks or "window-end" not in case.marks:
         return
     start, end = case.window
-    asked_s = _parameters(case).get("window_s")
-    if isinstance(asked_s, bool) or not isinstance(asked_s, int | float) or not 0 < asked_s < 1e9:
+    asked_s = parameters_of(case).get("window_s")
+    if not is_number(asked_s) or not 0 < asked_s < 1e9:
         yield Reason(f"run.json: window_s is {str(asked_s)[:40]}, and not a number of seconds")
     elif end - start < int(asked_s * 1e9) and not pool_gave_up(case):
         yield Reason(f"the window lasted {seconds(end - start)}; {asked_s:g} s are asked for")
-
-
-def _parameters(case: Case) -> Mapping[str, Any]:
-    parameters = case.evidence.facts.get("parameters")
-    return parameters if isinstance(parameters, Mapping) else {}

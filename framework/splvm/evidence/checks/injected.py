@@ -23,7 +23,7 @@ def check_injected(case: Case) -> Iterator[Complaint]:
     if not fail.injected:
         reason = f"no allocation was made to fail, although {fail.marked} were open to it"
         yield Complaint(Outcome.NOT_TRIGGERED, Reason(reason, (last.seq,)))
-    elif fail.missed or fail.injected != asked:
+    elif fail.missed or isinstance(asked, bool) or fail.injected != asked:
         reason = (
             f"{fail.injected} allocations failed before the end of the window, and {asked} were to; of {fail.missed} "
             "it is not known"

@@ -1,0 +1,103 @@
+"""Checks that a record has what each run leaves: what run.json says of it, and what harness and agent wrote down.
+
+A verdict is one on a build, a kernel and a machine. A record that does not say which they were shows nothing, also if
+nothing in it is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+from splvm.evidence.checks.case import Case
+from splvm.evidence.verdict import Reason
+
+# Keys of run.json, the outer one first, and keys below. Each version of splvm has written them in each run.
+ALWAYS: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    (): ("argv", "expected", "scenario", "splvm", "spl_parameters", "started"),
+    ("parameters",): ("cpus", "latency_bound_ms", "ram_mib", "rate_hz", "window_s", "workload"),
+    ("parameters", "workload"): ("objects", "pause_us", "reap_rounds", "size", "threads"),
+    ("kernel",): ("id", "package", "release", "sha256"),
+    ("spl",): ("modules", "patches", "source", "variant", "version"),
+    ("spl", "modules"): ("slabprobe.ko", "spl.ko"),
+    ("qemu",): ("sha256", "version"),
+    ("accelerator",): ("name", "reason"),
+    ("host",): ("cores", "load", "system"),
+    ("outcome",): ("console_bytes",),
+}
+
+# The one version that wrote no others.
+_OLDER = "0.1.0"
+
+# Likewise since the version after that.
+LATER: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    (): ("archive", "boots", "differs", "line", "no_clone", "rule", "template", "token"),
+    ("parameters", "workload"): ("commits", "keep", "noio"),
+    ("kernel",): ("built", "built_with", "packages", "passed_over", "root", "suite"),
+    ("spl",): ("content", "git", "packages", "passed_over"),
+}
+
+# Where there was something of the kind.
+_OF_A_LOAD: Mapping[tuple[str, ...], tuple[str, ...]] = {(): ("loads",), ("parameters",): ("load", "seed")}
+_OF_FAULTS: Mapping[tuple[str, ...], tuple[str, ...]] = {(): ("faults", "fault_settings")}
+
+# What the harness writes into the guest's kernel log, and so on its console: the run's own word (run/experiment.py).
+TOKEN = re.compile(r"splvm: run ([0-9a-f]{16})\b")
+
+
+def lacking_facts(case: Case) -> Iterator[Reason]:
+    """run.json says what was run, on what, and how it was built."""
+    facts = case.evidence.facts
+    wanted = [ALWAYS]
+    if facts.get("splvm") != _OLDER:
+        wanted.append(LATER)
+        wanted += [_OF_A_LOAD] if {"load", "seed"} & _at(facts, ("parameters",)).keys() or facts.get("loads") else []
+        wanted += [_OF_FAULTS] if {"faults", "fault_settings"} & facts.keys() else []
+    missing = [
+        ".".join((*outer, key))
+        for table in wanted
+        for outer, keys in table.items()
+        for key in keys
+        if key not in _at(facts, outer)
+    ]
+    if missing:
+        yield Reason(f"run.json does not say {', '.join(missing[:20])}")
+
+
+def _at(facts: Mapping[str, object], keys: tuple[str, ...]) -> Mapping[str, object]:
+    """What is there; empty where that has no keys."""
+    for key in keys:
+        inner = facts.get(key)
+        facts = inner if isinstance(inner, Mapping) else {}
+    return facts
+
+
+def lacking_notes(case: Case) -> Iterator[Reason]:
+    """The harness wrote down that it began, when it began each phase, and how the host treated the guest meanwhile."""
+    timeline = case.timeline
+    if not timeline.begun:
+        yield Reason("samples.jsonl: the harness did not write that it began")
+    if other := sorted(set(case.marks) ^ set(timeline.host_phases)):
+        yield Reason(f"only one of probe and harness noted the phase {', '.join(other)[:200]}")
+    commands = {command.removeprefix("mark ") for command in timeline.obeyed if command.startswith("mark ")}
+    if other := sorted(set(case.marks) ^ commands):
+        yield Reason(f"the agent's answers are not those to the marks of the run: {', '.join(other)[:200]}")
+    begin_s, end_s = (timeline.host_phases.get(name, math.inf) for name in ("window", "window-end"))
+    if not any(begin_s <= reading.at_s <= end_s for reading in timeline.host):
+        yield Reason("the host's own readings of the window are missing")
+
+
+def refused_commands(case: Case) -> Iterator[Reason]:
+    """Each command was obeyed."""
+    for refusal in case.timeline.refused[:1]:
+        yield Reason(f"a command failed in the guest: {refusal.value[:200]}", (refusal.seq,))
+
+
+def another_console(case: Case) -> Iterator[Reason]:
+    """The console is this run's own: it has the run's word, and no other run's."""
+    token = case.evidence.facts.get("token")
+    said = list(dict.fromkeys(TOKEN.findall(case.evidence.console)))
+    if said != ([] if token is None else [token]):
+        told = f"of run {', '.join(said[:3])}" if said else "of no run that says its name"
+        yield Reason(f"console.log is {told}; run.json is of {str(token)[:40]}")
