@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pytest
 
 from simulated import DECLINED, HELD, LOADED, NOMINAL, Record, Run, simulate
-from splvm import __version__
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.statusfile import to_integer
 from splvm.evidence.rule import Rule, clauses
 from splvm.evidence.verdict import Outcome
+from splvm.scenarios import judged
 from splvm.scenarios.judged import judge_evidence
 
 Change = Callable[[Run], None]
@@ -129,13 +128,18 @@ def test_a_console_of_two_boots() -> None:
     assert "2 boots" in verdict.reasons[0].text
 
 
-@pytest.mark.parametrize(("changes", "is_good"), [({}, True), ({"differs": {}}, False), ({"splvm": "0.0.9"}, True)])
-def test_a_shorter_window_is_named(changes: Mapping[str, Any], is_good: bool) -> None:
+@pytest.mark.parametrize(
+    ("differs", "version", "is_good"),
+    [({"window": "2"}, None, True), ({}, None, False), ({}, "0.0.9", True)],
+)
+def test_a_shorter_window_is_named(
+    monkeypatch: pytest.MonkeyPatch, differs: Mapping[str, str], version: str | None, is_good: bool
+) -> None:
     """What a scenario does not have by itself stands in `differs`, in a record of this version."""
     run = copy.deepcopy(simulate(NOMINAL))
-    run.facts.update(splvm=__version__, differs={"window": "2"})
+    monkeypatch.setattr(judged, "__version__", version or run.facts["splvm"])
+    run.facts["differs"] = differs
     run.facts["parameters"] = {**run.facts["parameters"], "window_s": 2.0}
-    run.facts.update(changes)
     assert judge_evidence(run.evidence()).outcome.is_good == is_good
 
 
