@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from markupsafe import Markup
 
 from site_data import HOSTILE, a_run, contrast, recorded_runs
 from splvm.errors import EvidenceError, SetupError, UsageError
@@ -36,7 +37,7 @@ from splvm.site.place import MARK, start_site
 from splvm.site.series import panels, phases, states, thin_out
 from splvm.site.trends import FIGURES, NAMES
 from splvm.site.waitdraw import draw
-from splvm.site.write import embed, write_site
+from splvm.site.write import embed, make_environment, write_site
 
 
 class Page(HTMLParser):
@@ -632,3 +633,10 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     yield
+
+
+def test_a_template_shows_no_control_character() -> None:
+    """Whoever forgets to take them out of a text: the templates do it, and leave lines and markup as they are."""
+    template = make_environment().from_string("{{ text }}|{{ markup }}|{{ number }}")
+    shown = template.render(text="a\x07\x1b[2J<b>\u202e\n\tc\x9b", markup=Markup("<b>\n</b>"), number=5)
+    assert shown == "a&lt;b&gt;\ufffd\n\tc|<b>\n</b>|5"
