@@ -85,7 +85,7 @@ LARGE = 1 << 20
 
 _EXAMPLES = os.environ.get("SPLVM_FUZZ_EXAMPLES")
 FUZZ = settings(
-    max_examples=int(_EXAMPLES or 50),
+    max_examples=int(_EXAMPLES or 25),
     deadline=None,
     derandomize=_EXAMPLES is None,
     database=None,
@@ -769,7 +769,7 @@ def test_any_text(parser: Parser) -> None:
 
 
 @BY_PARSER
-@pytest.mark.parametrize("size", [LARGE // 4, pytest.param(LARGE, marks=pytest.mark.splvm_slow)])
+@pytest.mark.parametrize("size", [LARGE // 16, pytest.param(LARGE, marks=pytest.mark.splvm_slow)])
 def test_a_large_text(parser: Parser, size: int) -> None:
     """Not timed: work that grows faster than the text would not end."""
     start = parser.seeds()[0]

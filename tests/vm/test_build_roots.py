@@ -29,6 +29,7 @@ def can_be_root() -> bool:
     return True
 
 
+@pytest.mark.splvm_slow
 @pytest.mark.parametrize("trouble", ["", "not here"])
 def test_a_build_root(trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if find_making_trouble() if not trouble else not can_be_root():

@@ -97,6 +97,7 @@ def test_clones_have_nothing_of_each_other(template: Template, spl: Prepared, tm
     assert content(template) == before
 
 
+@pytest.mark.splvm_slow
 def test_disks_are_copies_too(spl: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk of a clone is its own, and so is that of a guest that was booted."""
     monkeypatch.setenv("SPLVM_TEMPLATES", str(tmp_path / "templates"))
@@ -156,6 +157,7 @@ def splvm(*options: str) -> list[str]:
     return [sys.executable, "-m", "splvm", *options]
 
 
+@pytest.mark.splvm_slow
 def test_no_room_for_a_template(tmp_path: Path, project: Path) -> None:
     """On a file system that is too small, and gone with the process that sees it."""
     script = 'mount -t tmpfs -o size=60m none "$0" && exec env SPLVM_TEMPLATES="$0" "$@"'

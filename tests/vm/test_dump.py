@@ -137,6 +137,7 @@ def test_the_dump_and_sysrq_tell_the_same(run_scenario: Callable[..., RunResult]
     assert judge(read_evidence(run.directory)) == run.verdict
 
 
+@pytest.mark.splvm_slow
 def test_nobody_waits_for_a_worker_that_works(no_emergency: Prepared, vmlinux: Path, tmp_path: Path) -> None:
     with busy_guest(no_emergency, tmp_path) as guest:
         # At any moment a thread may be waiting for an object that is on its way; with the objects in hand none is.
@@ -153,6 +154,7 @@ def test_nobody_waits_for_a_worker_that_works(no_emergency: Prepared, vmlinux: P
     assert "taskq_thread" in named(report, "spl_kmem_cache").called
 
 
+@pytest.mark.splvm_slow
 def test_symbols_of_another_build(no_emergency: Prepared, vmlinux: Path, tmp_path: Path) -> None:
     """They would give wrong answers, not none: they are refused."""
     with busy_guest(no_emergency, tmp_path) as guest:

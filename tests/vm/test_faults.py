@@ -129,6 +129,7 @@ FAULTS = [
         "window",
         (Outcome.LOST,),
         ("its kernel does (BREAK on the serial console)", "the slab worker spl_kmem_cache"),
+        slow=True,
     ),
     *(
         Fault("qemu-killed", signal_qemu(signal.SIGKILL), when, (Outcome.LOST,), ("QEMU ended with status -9",), slow)

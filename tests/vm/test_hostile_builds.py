@@ -96,7 +96,13 @@ CONFIGURES: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", CONFIGURES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.splvm_slow] * (name not in ("a link", "a link to itself", "fails")))
+        for name in CONFIGURES
+    ],
+)
 def test_configure(spl: Prepared, host: Host, tree: Path, name: str) -> None:
     """With its result as a link, the harness would read for the tree what the tree cannot."""
     end, said = CONFIGURES[name]

@@ -31,7 +31,7 @@ HELD = [
     [
         ("held-worker", "stock", Outcome.PROGRESS),
         ("held-worker", "no-emergency", Outcome.STALLED),
-        ("reclaim-cycle", "stock", Outcome.IMMUNE),
+        pytest.param("reclaim-cycle", "stock", Outcome.IMMUNE, marks=pytest.mark.splvm_slow),
     ],
 )
 def test_writeback_and_low_memory(
@@ -72,6 +72,7 @@ def in_the_window(command: str) -> Callable[[Guest, str], None]:
     return disturb
 
 
+@pytest.mark.splvm_slow
 def test_a_process_of_the_load_that_is_killed_is_named(run_scenario: Callable[..., RunResult]) -> None:
     kill = "kill -9 $(sed -n 's/^worker lowmem 1 .*pid=\\([0-9]*\\) .*/\\1/p' /run/splvm-load)"
     result = run_scenario("held-worker", load="lowmem", on_phase=in_the_window(kill))

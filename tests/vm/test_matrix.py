@@ -49,6 +49,7 @@ def test_cells_are_judged_by_what_is_expected_of_each(spl: Prepared, tmp_path: P
     assert not qemus_of(tmp_path)
 
 
+@pytest.mark.splvm_slow
 def test_a_cell_that_cannot_be_prepared_does_not_keep_others(spl: Prepared, tmp_path: Path, project: Path) -> None:
     """It is trouble, and told apart from a verdict that was not expected."""
     argv = (

@@ -95,6 +95,7 @@ def test_the_module_leaves_nothing_behind(kernel: PreparedKernel, tmp_path: Path
 
 
 @pytest.mark.splvm_kernels("debian-12", "debian-13", "debian-sid")
+@pytest.mark.splvm_slow
 def test_with_four_levels_of_paging(kernel: PreparedKernel) -> None:
     """Then the tables of the third level are made at boot (Linux commit 6eb82f994026 (in v5.9))."""
     traits = measure(booted_with(kernel, "no5lvl"))
@@ -112,6 +113,7 @@ def test_a_measurement_is_kept(kernel: PreparedKernel) -> None:
     assert measure(dataclasses.replace(kernel, machine=machine), anew=False) == traits
 
 
+@pytest.mark.splvm_slow
 def test_a_measurement_that_fails_is_not_kept(kernel: PreparedKernel) -> None:
     """It is trouble of the harness, with the place of the evidence, each time."""
     refusing = booted_with(kernel, f"module_blacklist={MODULE}")

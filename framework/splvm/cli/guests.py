@@ -229,7 +229,9 @@ def test(ctx: typer.Context) -> None:
         raise UsageError("the test suite is not part of an installed package", hint="run it in a checkout of splvm")
     at_once = fitting_jobs(Wish().ram_mib)
     processes = f"-n{at_once if at_once > 1 else 0}"
-    argv = [sys.executable, "-m", "pytest", "--splvm-require-vm", "--dist=worksteal", processes, *ctx.args]
+    # What takes the time is said each time, or a suite gets slow unseen.
+    options = ["--splvm-require-vm", "--dist=worksteal", "--durations=20", processes]
+    argv = [sys.executable, "-m", "pytest", *options, *ctx.args]
     note(shlex.join(argv))
     os.chdir(_ROOT)
     os.execv(sys.executable, argv)

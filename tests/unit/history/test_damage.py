@@ -89,11 +89,14 @@ def test_every_column_has_a_check(whole: Path) -> None:
         assert end_of(command, whole)[1] == ""
 
 
+@pytest.mark.parametrize("values", [1, pytest.param(len(ODD), marks=pytest.mark.splvm_slow)])
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
-def test_a_row_that_is_damaged_is_named(whole: Path, tmp_path: Path, table: str, column: str) -> None:
+def test_a_row_that_is_damaged_is_named(whole: Path, tmp_path: Path, table: str, column: str, values: int) -> None:
     """Every command that reads it says one thing, or did not need what is wrong."""
     path = Path(shutil.copy(whole, tmp_path / "history.sqlite"))
-    for value in ODD:
+    # One value for each column, and all values among the columns.
+    first = COLUMNS.index((table, column)) if values == 1 else 0
+    for value in (ODD * 2)[first % len(ODD) :][:values]:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             rowid, before = connection.execute(f"SELECT rowid, {column} FROM {table} ORDER BY rowid DESC").fetchone()
             change = f"UPDATE {table} SET {column} = ? WHERE rowid = ?"

@@ -100,6 +100,7 @@ def files(tree: Path) -> Iterator[tuple[str, bytes]]:
             yield name, path.read_bytes()
 
 
+@pytest.mark.splvm_slow
 def test_a_scenario_that_is_composed_takes_three_files(copy: Path) -> None:
     before = dict(files(copy))
     replace_end(copy / "framework/splvm/scenarios/held.py", ")\n", SCENARIO)

@@ -523,6 +523,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.splvm_slow
 def test_a_site_of_a_hundred_large_runs_is_small_enough(runs: list[RunRow], tmp_path: Path) -> None:
     """Each with a console of a megabyte that cannot be packed, and none as expected."""
     stalled = next(run for run in runs if run.verdict == "STALLED")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from operator import attrgetter
 from typing import TypeVar
 
 from splvm.evidence.checks.asked import another_machine, another_rate, another_workload, parameters_of
@@ -52,7 +53,11 @@ _PROBE: Mapping[str, tuple[str, ...]] = {
     "growth": ("begun", "done", "slabs"),
     "magazine": ("hits", "refills", "grew", "reusable", "reused"),
 }
-_PROBE_NAMES = tuple((tag, ".", name) for tag, names in _PROBE.items() for name in names)
+# For each tag the names, as they are told, and what reads the values: the class is read too, as of one attribute alone
+# there would be no tuple.
+_PROBE_COUNTERS = tuple(
+    (tag, tuple((tag, ".", name) for name in names), attrgetter(*names, "__class__")) for tag, names in _PROBE.items()
+)
 _HISTOGRAMS = ("latency", "waited", "woken")
 _THREAD = ("rounds", "allocs", "frees", "emergency", "failures", "corrupt")
 _MEMORY = ("written", "scanned", "scanned_direct", "some_us", "full_us", "oom_kills")
@@ -136,13 +141,21 @@ def _fallen(case: Case) -> Iterator[Reason]:
 
 
 def _fall(source: str, samples: Sequence[Sample[T]], counters: Callable[[T], Mapping[_Name, int]]) -> Iterator[Reason]:
-    told = [(sample, counters(sample.value)) for sample in samples]
+    told: list[tuple[Sample[T], Mapping[_Name, int]]] = []
+    for sample in samples:
+        # Most sources say the same again and again, by one and the same value.
+        again = told and told[-1][0].value is sample.value
+        told.append((sample, told[-1][1] if again else counters(sample.value)))
     for sample, counts in told:
+        if min(counts.values(), default=0) >= 0:
+            continue
         if (negative := next((name for name, count in counts.items() if count < 0), None)) is not None:
             text = f"{source}: {''.join(map(str, negative))} is {counts[negative]} at {seconds(sample.start_ns)}"
             yield Reason(text, (sample.seq,))
             return
     for before, now in pairwise(told):
+        if before[1] is now[1]:
+            continue
         # One that is gone was never there.
         fallen = next((name for name, count in before[1].items() if now[1].get(name, count) < count), None)
         if fallen is not None:
@@ -152,8 +165,10 @@ def _fall(source: str, samples: Sequence[Sample[T]], counters: Callable[[T], Map
 
 
 def _probe_counters(status: ProbeStatus) -> dict[_Name, int]:
-    told = ((name, getattr(getattr(status, name[0]), name[2], None)) for name in _PROBE_NAMES)
-    found: dict[_Name, int] = {name: count for name, count in told if count is not None}
+    found: dict[_Name, int] = {}
+    for tag, names, read in _PROBE_COUNTERS:
+        if (part := getattr(status, tag)) is not None:
+            found |= ((name, count) for name, count in zip(names, read(part), strict=False) if count is not None)
     for tag in _HISTOGRAMS:
         found |= {(tag, " ", bucket): count for bucket, count in getattr(status, tag).items()}
     for thread in status.threads:
