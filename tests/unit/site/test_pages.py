@@ -7,6 +7,8 @@ import gzip
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -641,3 +643,34 @@ def test_a_template_shows_no_control_character() -> None:
     template = make_environment().from_string("{{ text }}|{{ markup }}|{{ number }}")
     shown = template.render(text="a\x07\x1b[2J<b>\u202e\n\tc\x9b", markup=Markup("<b>\n</b>"), number=5)
     assert shown == "a&lt;b&gt;\ufffd\n\tc|<b>\n</b>|5"
+
+
+def test_what_a_killed_report_left_is_removed(tmp_path: Path) -> None:
+    """By the next one to the same place; one that is still at work keeps its own, and so do strangers."""
+    code = (
+        "import sys, time; from pathlib import Path; from splvm.site.place import start_site\n"
+        "with start_site(Path(sys.argv[1])): print('there', flush=True); time.sleep(60)"
+    )
+
+    def begin() -> subprocess.Popen[str]:
+        argv = [sys.executable, "-c", code, str(tmp_path / "site")]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == "there\n"
+        return process
+
+    def stop(process: subprocess.Popen[str]) -> None:
+        process.kill()
+        process.communicate()
+
+    (tmp_path / ".site-of-a-stranger").mkdir()
+    stop(begin())
+    assert len(list(tmp_path.iterdir())) == 2
+    at_work = begin()
+    try:
+        with start_site(tmp_path / "site"):
+            assert len(list(tmp_path.iterdir())) == 3
+    finally:
+        stop(at_work)
+    with start_site(tmp_path / "site"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".site-of-a-stranger", "site"]
