@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 from splvm.errors import DeadlineExceeded
@@ -58,3 +62,25 @@ def poll(probe: Callable[[], T | None], deadline: Deadline, what: str, interval_
         if last:
             raise DeadlineExceeded(what, deadline.seconds)
         time.sleep(min(interval_s, deadline.remaining_s))
+
+
+@contextmanager
+def interrupted_after(what: str, seconds: float) -> Iterator[None]:
+    """Interrupt what the interpreter does by itself, such as the match of a pattern. In the main thread alone.
+
+    :raises DeadlineExceeded: when it is not done within `seconds`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise DeadlineExceeded(what, seconds)
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, before)

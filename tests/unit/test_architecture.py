@@ -122,6 +122,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         **_RECORDED,
         "splvm.builds": "variants of SPL, of which verdicts are expected",
         "splvm.run": "what a scenario is, and what its steps wait for",
+        "splvm.__version__": "what a scenario has by itself is that of this version",
     },
     "splvm.report": {
         **BASE,

@@ -18,13 +18,15 @@ Expressions are those of rule-engine (https://zerosteiner.github.io/rule-engine/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splvm.builds.variants import find_variant
-from splvm.errors import UsageError, did_you_mean
+from splvm.deadline import interrupted_after
+from splvm.errors import DeadlineExceeded, UsageError, did_you_mean
 from splvm.history.cell import Cell
 from splvm.run.loads import parse_loads, with_own
 from splvm.run.prepare import find_any_kernel
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
     from rule_engine import Rule
 
 _MOST_REPEATS = 10_000
+# What an expression may have of characters, and take of seconds for one cell.
+_MOST_CHARS = 2000
+_EXPRESSION_S = 2.0
+_AXES = ("scenario", "kernel", "variant", "load")
+_EXAMPLE = 'for example scenario == "nominal" and kernel =~ "debian-1[12]"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +107,8 @@ def plan_cells(axes: Axes) -> list[Cell]:
     for name in kernels:
         find_any_kernel(name)
     loads = [parse_loads([given] if given else []) for given in axes.loads or ("",)]
-    wanted = [_compile("--include", text) for text in axes.include or ()]
-    unwanted = [_compile("--exclude", text) for text in axes.exclude or ()]
+    wanted = [_Expression("--include", text) for text in axes.include or ()]
+    unwanted = [_Expression("--exclude", text) for text in axes.exclude or ()]
     cells = dict.fromkeys(
         Cell(scenario, kernel, variant, ",".join(map(str, with_own(find_scenario(scenario).load, load))))
         for kernel in kernels
@@ -115,9 +122,8 @@ def plan_cells(axes: Axes) -> list[Cell]:
     return left
 
 
-def _matches(cell: Cell, wanted: Sequence[Rule], unwanted: Sequence[Rule]) -> bool:
-    names = _names(cell)
-    return all(rule.matches(names) for rule in wanted) and not any(rule.matches(names) for rule in unwanted)
+def _matches(cell: Cell, wanted: Sequence[_Expression], unwanted: Sequence[_Expression]) -> bool:
+    return all(it.matches(cell) for it in wanted) and not any(it.matches(cell) for it in unwanted)
 
 
 def _names(cell: Cell) -> Mapping[str, str]:
@@ -125,21 +131,48 @@ def _names(cell: Cell) -> Mapping[str, str]:
     return {"scenario": cell.scenario, "kernel": cell.kernel, "variant": cell.variant, "load": cell.loads}
 
 
-def _compile(option: str, text: str) -> Rule:
-    """:raises UsageError: with the place, and with the name that was meant."""
-    import rule_engine
+class _Expression:
+    """An expression of the user's. A pattern in it may take for ever, and what it computes may be none.
 
-    names = {name: rule_engine.DataType.STRING for name in _names(Cell("", "", ""))}
-    context = rule_engine.Context(type_resolver=rule_engine.type_resolver_from_dict(names))
-    try:
-        return rule_engine.Rule(text, context=context)
-    except rule_engine.SymbolResolutionError as error:
-        near = f"did you mean {error.suggestion}?" if error.suggestion else f"there are: {', '.join(names)}"
-        raise UsageError(f"{option} {text}: {error.message}", hint=near) from error
-    except rule_engine.EngineError as error:
-        token = getattr(error, "token", None)
-        at = len(text) if token is None else token.lexpos
-        raise UsageError(
-            f"{option}: {error.message}\n  {text}\n  {' ' * at}^",
-            hint='for example scenario == "nominal" and kernel =~ "debian-1[12]"',
-        ) from error
+    :raises UsageError: when it is none; with the place, and with the name that was meant.
+    """
+
+    def __init__(self, option: str, text: str) -> None:
+        self._option, self._text = option, text
+        if len(text) > _MOST_CHARS:
+            raise UsageError(f"{option}: an expression has at most {_MOST_CHARS} characters, this one has {len(text)}")
+        with self._evaluated():
+            self._rule = self._compiled()
+
+    def matches(self, cell: Cell) -> bool:
+        """Whether it holds for a cell."""
+        with self._evaluated():
+            return bool(self._rule.matches(_names(cell)))
+        raise AssertionError("it holds or not")
+
+    def _compiled(self) -> Rule:
+        import rule_engine
+
+        names = {name: rule_engine.DataType.STRING for name in _names(Cell("", "", ""))}
+        context = rule_engine.Context(type_resolver=rule_engine.type_resolver_from_dict(names))
+        return rule_engine.Rule(self._text, context=context)
+
+    @contextmanager
+    def _evaluated(self) -> Iterator[None]:
+        import rule_engine
+
+        option, text = self._option, self._text
+        try:
+            with interrupted_after(f"{option} {text}", _EXPRESSION_S):
+                yield
+        except rule_engine.SymbolResolutionError as error:
+            near = f"did you mean {error.suggestion}?" if error.suggestion else f"there are: {', '.join(_AXES)}"
+            raise UsageError(f"{option} {text}: {error.message}", hint=near) from error
+        except rule_engine.EngineError as error:
+            token = getattr(error, "token", None)
+            at = len(text) if token is None else token.lexpos
+            raise UsageError(f"{option}: {error.message}\n  {text}\n  {' ' * at}^", hint=_EXAMPLE) from error
+        except (RecursionError, MemoryError, ArithmeticError, ValueError, LookupError, TypeError) as error:
+            raise UsageError(f"{option} {text}: {error}", hint=_EXAMPLE) from error
+        except DeadlineExceeded as error:
+            raise UsageError(f"{option} {text}: it takes longer than {_EXPRESSION_S:g} s", hint=_EXAMPLE) from error

@@ -57,6 +57,7 @@ from splvm.evidence.checks.progress import (
 from splvm.evidence.checks.starvation import starved
 from splvm.evidence.checks.timeouts import check_quiet, check_woken
 from splvm.evidence.checks.trap import check_carried, check_caught, check_commits, check_resolved, check_trap
+from splvm.evidence.checks.unlike import check_unpulled
 from splvm.evidence.diagnosis import Condition
 from splvm.evidence.figures import describe
 from splvm.evidence.rule import Clause, Rule, clauses
@@ -105,6 +106,7 @@ CHECKS: Mapping[str, Check] = {
     "kept": check_kept,
     "pool": check_pool,
     "any-load": check_any_load,
+    "unpulled": check_unpulled,
     "loads": check_loads,
 }
 
@@ -151,7 +153,7 @@ GOODS: Mapping[str, Good] = {
     "retries": _good(good_retries, _RELEASED | {"fail"}, _WENT_ON | {"injected", "recovered"}),
     "survival": _good(good_survival, _RELEASED | {"trap", "resolve"}, _TRAPPED),
     "survival-low": _good(good_survival_low, _RELEASED | {"trap", "resolve"}, _TRAPPED | {"low"}),
-    "endurance": _good(good_endurance, _WINDOW, (), "any-load"),
+    "endurance": _good(good_endurance, _WINDOW, (), "any-load", "unpulled"),
 }
 
 # What is looked at in every run, whatever its rule; the loads once the window is over, and last whether its record

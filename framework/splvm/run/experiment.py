@@ -204,15 +204,23 @@ def _done_to_guest(experiment: Experiment) -> dict[str, Any]:
 
 def differing_parameters(experiment: Experiment) -> dict[str, str]:
     """The parameters that the scenario does not have by itself, by name: they are a part of the run's cell."""
-    scenario, usual = experiment.scenario, MachineSpec("", Path(), (), "")
-    own = replace(
-        experiment,
-        guest=replace(experiment.guest, machine=replace(usual, ram_mib=max(usual.ram_mib, scenario.least_mib))),
-        window_s=scenario.window_s,
-        # That of some lasts as long as the window.
-        workload=scenario.workload(experiment.window_s),
-    )
-    return differing(*(flatten_parameters(_done_to_guest(each), None) for each in (experiment, own)))
+    told = flatten_parameters(_done_to_guest(experiment), None)
+    return differing(told, own_parameters(experiment.scenario, experiment.window_s))
+
+
+def own_parameters(scenario: Scenario, window_s: float) -> dict[str, str]:
+    """The parameters that a scenario has by itself, by name.
+
+    :param window_s: of the run, because the workload of some scenarios lasts as long as the window.
+    """
+    usual = MachineSpec("", Path(), (), "")
+    own = {
+        "window_s": scenario.window_s,
+        "ram_mib": max(usual.ram_mib, scenario.least_mib),
+        "cpus": usual.cpus,
+        "workload": asdict(scenario.workload(window_s)),
+    }
+    return flatten_parameters(own, None)
 
 
 @contextmanager

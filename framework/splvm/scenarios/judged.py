@@ -14,13 +14,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from splvm import __version__
 from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import is_number
 from splvm.evidence.judge import check_rule, judge, verdict_on_damage
 from splvm.evidence.rule import Rule, parse_rule
 from splvm.evidence.timeline import Evidence
 from splvm.evidence.verdict import Outcome, Reason, Verdict
+from splvm.record.cellfacts import differing, flatten_parameters
 from splvm.record.reader import read_evidence
+from splvm.run.experiment import own_parameters
+from splvm.run.scenarios import LOAD_STEP
 from splvm.scenarios.table import SCENARIOS
 
 
@@ -48,7 +52,7 @@ def judge_evidence(evidence: Evidence) -> Verdict:
     own = _own_rule(evidence) if "rule" in evidence.facts else ours
     verdicts = [judge(evidence, rule) for rule in dict.fromkeys((ours, own)) if rule is not None]
     verdict = verdicts[0] if len(verdicts) == 1 else _worse(*verdicts)
-    return _by_bound(evidence, verdict)
+    return _by_bound(evidence, _as_named(evidence, verdict))
 
 
 def _own_rule(evidence: Evidence) -> Rule:
@@ -70,6 +74,31 @@ def _worse(ours: Verdict, own: Verdict) -> Verdict:
         f"by the {'record' if is_worse else 'table'}'s: {other.outcome} by the other"
     )
     return replace(verdict, reasons=(*verdict.reasons, Reason(text)))
+
+
+def _as_named(evidence: Evidence, verdict: Verdict) -> Verdict:
+    """A verdict on a run that is not what its run.json calls it is no good one.
+
+    A run has the phases of its scenario and no others. And what the scenario does not have by itself stands in
+    `differs`, as long as a record is of this version: what a scenario has by itself may change with the version.
+    """
+    scenario = SCENARIOS.get(str(evidence.facts.get("scenario")))
+    parameters, differs = (evidence.facts.get(name) for name in ("parameters", "differs"))
+    if scenario is None or not verdict.outcome.is_good or not isinstance(parameters, Mapping):
+        return verdict
+    reasons = []
+    window_s = parameters.get("window_s", scenario.window_s)
+    phases = {name for step in (LOAD_STEP, *scenario.steps(window_s)) for name in (step.name, step.then) if name}
+    if other := sorted(set(evidence.timeline.marks) - phases):
+        reasons.append(Reason(f"the run has phases that {scenario.name} does not have: {', '.join(other)[:200]}"))
+    if evidence.facts.get("splvm") == __version__ and isinstance(differs, Mapping):
+        own = own_parameters(scenario, window_s)
+        if differs != (told := differing(flatten_parameters(parameters, None), own)):
+            text = ", ".join(f"{name}={told[name]}" for name in told) or "nothing"
+            reasons.append(
+                Reason(f"run.json says that {dict(differs)} is not the scenario's own; that is {text}"[:400])
+            )
+    return replace(verdict, outcome=Outcome.INCONCLUSIVE, reasons=tuple(reasons)) if reasons else verdict
 
 
 def _by_bound(evidence: Evidence, verdict: Verdict) -> Verdict:

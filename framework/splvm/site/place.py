@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
+import glob
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from splvm.errors import SetupError, UsageError
@@ -19,6 +22,8 @@ from splvm.errors import SetupError, UsageError
 # The file that says that a directory is a site.
 MARK = "splvm-site.json"
 SCHEMA_VERSION = 1
+# The file that says that a directory is one in which a site is being made.
+_SCRATCH = "splvm-site-scratch"
 
 # renameat2() of Linux: both names change what they stand for in one step (rename(2)).
 _RENAME_EXCHANGE = 2
@@ -36,8 +41,10 @@ def start_site(out: Path) -> Iterator[Path]:
     check_place(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(out)
         # What is in here when it ends is removed: the unfinished site, or the one before.
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch, _locked(Path(scratch)):
+            (Path(scratch) / _SCRATCH).touch()
             site = Path(scratch) / "site"
             site.mkdir()
             yield site
@@ -47,6 +54,35 @@ def start_site(out: Path) -> Iterator[Path]:
             _put(site, out)
     except OSError as error:
         raise SetupError(f"--out {out}: {error}", hint="free some space, or name another directory") from error
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[bool]:
+    """Hold the lock of a directory; the kernel drops it when the process ends.
+
+    False: another process has it, or the file system has none.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = True
+        except OSError:
+            ours = False
+        yield ours
+    finally:
+        os.close(descriptor)
+
+
+def _remove_left(out: Path) -> None:
+    """Remove what reports to the same place left beside it when they were killed."""
+    with suppress(OSError):
+        for left in out.parent.glob(f".{glob.escape(out.name)}-*"):
+            if left.is_symlink() or not (left / _SCRATCH).is_file():
+                continue
+            with _locked(left) as ours:
+                if ours:
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 def real_path(out: Path) -> Path:

@@ -17,6 +17,7 @@ from splvm.history.database import History
 from splvm.history.knownissues import KnownIssue
 from splvm.history.schema import RunRow
 from splvm.log import step
+from splvm.report.markdown import clean
 from splvm.report.rates import CONFIDENCE, Rate
 from splvm.site import compare, plots
 from splvm.site.artefacts import Budget
@@ -190,10 +191,16 @@ def make_environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_without_controls,
     )
     env.filters |= {"printable": printable, "number": _number, "chance": _chance, "rate": _rate, "bytes": _bytes}
     env.globals |= {"symbol": symbol, "tone": tone, "told": told, "cell_page": cell_page}
     return env
+
+
+def _without_controls(value: object) -> object:
+    """What a template shows, wherever it comes from. Markup is of the site's own making."""
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def embed(data: str) -> Markup:

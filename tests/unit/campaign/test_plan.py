@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from experiments import experiment
 from splvm.campaign import matrix as matrix_module
 from splvm.campaign import night as night_module
+from splvm.campaign import plan
 from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.keep import keep_batches
 from splvm.campaign.matrix import MatrixPlan, read_matrix, run_matrix
@@ -490,3 +491,33 @@ def test_how_long_it_will_take(tmp_path: Path) -> None:
             run.verdict = "PROGRESS"
         history.add(runs)
         assert estimate_s([one, one, other, Cell("x", "debian-13", "z")], history, 2) == (4 * 8 / 2, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'scenario[99] == "x"',
+        "scenario.length ** 9999 ** 99 > 1",
+        '$split(scenario, "") == 1',
+        '$parse_datetime("x") == 1',
+        "$range(999999999999) == 1",
+        "1 / 0 == 1",
+        "not " * 400 + "true",
+        "1+" * 900 + "1 == 1",
+        'load =~ "' + "(" * 1500 + '"',
+        "1 == 1 or " * 300 + "true",
+    ],
+)
+def test_an_expression_that_comes_to_nothing(text: str) -> None:
+    axes = Axes(("nominal",), ("debian-12",), ("stock",), include=(text,))
+    try:
+        assert plan_cells(axes)
+    except UsageError as error:
+        assert "--include" in error.message
+
+
+def test_an_expression_that_takes_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_EXPRESSION_S", 0.2)
+    axes = Axes(("nominal",), ("debian-12",), ("stock",), exclude=(f'"{"a" * 40}" =~ "(a|a)*b"',))
+    with pytest.raises(UsageError, match="takes longer than"):
+        plan_cells(axes)

@@ -7,6 +7,8 @@ import gzip
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -16,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from markupsafe import Markup
 
 from site_data import HOSTILE, a_run, contrast, recorded_runs
 from splvm.errors import EvidenceError, SetupError, UsageError
@@ -36,7 +39,7 @@ from splvm.site.place import MARK, start_site
 from splvm.site.series import panels, phases, states, thin_out
 from splvm.site.trends import FIGURES, NAMES
 from splvm.site.waitdraw import draw
-from splvm.site.write import embed, write_site
+from splvm.site.write import embed, make_environment, write_site
 
 
 class Page(HTMLParser):
@@ -633,3 +636,41 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     yield
+
+
+def test_a_template_shows_no_control_character() -> None:
+    """Whoever forgets to take them out of a text: the templates do it, and leave lines and markup as they are."""
+    template = make_environment().from_string("{{ text }}|{{ markup }}|{{ number }}")
+    shown = template.render(text="a\x07\x1b[2J<b>\u202e\n\tc\x9b", markup=Markup("<b>\n</b>"), number=5)
+    assert shown == "a&lt;b&gt;\ufffd\n\tc|<b>\n</b>|5"
+
+
+def test_what_a_killed_report_left_is_removed(tmp_path: Path) -> None:
+    """By the next one to the same place; one that is still at work keeps its own, and so do strangers."""
+    code = (
+        "import sys, time; from pathlib import Path; from splvm.site.place import start_site\n"
+        "with start_site(Path(sys.argv[1])): print('there', flush=True); time.sleep(60)"
+    )
+
+    def begin() -> subprocess.Popen[str]:
+        argv = [sys.executable, "-c", code, str(tmp_path / "site")]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == "there\n"
+        return process
+
+    def stop(process: subprocess.Popen[str]) -> None:
+        process.kill()
+        process.communicate()
+
+    (tmp_path / ".site-of-a-stranger").mkdir()
+    stop(begin())
+    assert len(list(tmp_path.iterdir())) == 2
+    at_work = begin()
+    try:
+        with start_site(tmp_path / "site"):
+            assert len(list(tmp_path.iterdir())) == 3
+    finally:
+        stop(at_work)
+    with start_site(tmp_path / "site"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".site-of-a-stranger", "site"]

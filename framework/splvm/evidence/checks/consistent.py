@@ -26,6 +26,7 @@ from splvm.evidence.checks.selfsaid import (
     not_running,
     times_over,
 )
+from splvm.evidence.checks.unlike import UNLIKE
 from splvm.evidence.checks.zpool import pool_gave_up
 from splvm.evidence.formats.loadstatus import LoadStatus
 from splvm.evidence.formats.probestatus import ProbeStatus
@@ -81,6 +82,7 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         not_running(case),
         listed_twice(case),
         empty_columns(case),
+        *(unlike(case) for unlike in UNLIKE),
         *(_of_the_whole(case) if case.evidence.facts.get("outcome", {}).get("kind") == "ended" else ()),
     ):
         yield from (Complaint(Outcome.INCONCLUSIVE, reason) for reason in told)

@@ -107,4 +107,7 @@ def to_integer(word: str, line: int) -> int:
     """A number as the modules print them."""
     if not _INTEGER.fullmatch(word):
         raise EvidenceError(f"not a number: {excerpt(word)}", line=line)
-    return int(word, 16 if word.startswith("0x") else 10)
+    number = int(word, 16 if word.startswith("0x") else 10)
+    if not -(1 << 63) <= number < 1 << 64:
+        raise EvidenceError(f"not a number of 64 bits: {excerpt(word)}", line=line)
+    return number

@@ -1,0 +1,156 @@
+"""Checks of the record against what nobody did: a lever that was not pulled, a load that was not asked for, a reboot.
+
+What is wrong with a record says nothing of the module; checks/consistent.py makes INCONCLUSIVE of all of it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
+
+from splvm.evidence.checks.case import Case, Complaint, seconds
+from splvm.evidence.checks.loadlevel import wanted
+from splvm.evidence.formats.probestatus import ProbeStatus
+from splvm.evidence.timeline import HostReading
+from splvm.evidence.verdict import Outcome, Reason
+
+# The kernel's first line, once for each boot.
+_BOOT = re.compile(r"Linux version \S{1,200} \(")
+
+# What a status says of a lever, by the phase in which the lever is pulled; zero without this phase.
+_LEVERS: Mapping[str, Callable[[ProbeStatus], int]] = {
+    "hold": lambda status: abs(status.hold.held) + abs(status.hold.entries),
+    "trap": lambda status: abs(status.trap.sprung) + abs(status.trap.entered) + abs(status.trap.waiting),
+    "press": lambda status: int(status.pressure.on) + abs(status.pressure.taken),
+    "fragment": lambda status: abs(status.fragment.mib) + abs(status.fragment.filled),
+}
+
+
+def pulled_by_nobody(case: Case) -> Iterator[Reason]:
+    """A lever that the run has no phase for was not pulled."""
+    for phase, pulled in _LEVERS.items():
+        if phase in case.marks:
+            continue
+        sample = next((it for it in case.timeline.probe if pulled(it.value)), None)
+        if sample is not None:
+            reason = f"the run has no phase {phase}, and the probe's status at {seconds(sample.start_ns)} is of one"
+            yield Reason(reason, (sample.seq,))
+
+
+def loaded_by_nobody(case: Case) -> Iterator[Reason]:
+    """The load generator reports the loads of run.json alone."""
+    names = set(wanted(case.evidence.facts))
+    for sample in case.timeline.load:
+        other = sorted({load.name for load in sample.value.loads} - names)
+        if other or not names:
+            told = f"load {', '.join(other)}" if other else "a load"
+            yield Reason(f"the guest reports {told[:200]}, and run.json does not name it", (sample.seq,))
+            return
+
+
+def booted_twice(case: Case) -> Iterator[Reason]:
+    """The console is that of one boot."""
+    boots = len(_BOOT.findall(case.evidence.console))
+    if boots > 1:
+        yield Reason(f"console.log is of {boots} boots")
+
+
+def ended_by_nmi(case: Case) -> Iterator[Reason]:
+    """Nobody sends an NMI, which the kernel answers with a panic, to a guest in which all steps are taken."""
+    ended = case.evidence.facts.get("outcome", {}).get("kind") == "ended"
+    if ended and any("nmi" in (*look.taken, *look.failed) for look in case.timeline.looks):
+        yield Reason("run.json says that the run ended, and the monitor sent an NMI to the guest")
+
+
+def listed_by_nobody(case: Case) -> Iterator[Reason]:
+    """What the kernel listed is there because the monitor asked for it."""
+    if case.evidence.sysrq and not any(look.taken for look in case.timeline.looks):
+        yield Reason("sysrq.txt is there, and the monitor did not ask for it")
+
+
+def other_threads(case: Case) -> Iterator[Reason]:
+    """The critical threads are the same throughout, and what the module counts too."""
+    probe = case.timeline.probe
+    for before, now in pairwise(sample for sample in probe if sample.value.threads):
+        if _threads(before.value) != _threads(now.value) or _counts(before.value) != _counts(now.value):
+            reason = (
+                f"the probe's status at {seconds(now.start_ns)} is of other threads, or another module, than before"
+            )
+            yield Reason(reason, (before.seq, now.seq))
+            return
+
+
+def _threads(status: ProbeStatus) -> tuple[tuple[int, int], ...]:
+    return tuple((thread.index, thread.pid) for thread in status.threads)
+
+
+def _counts(status: ProbeStatus) -> tuple[bool, bool]:
+    return status.growth is None, status.magazine is None
+
+
+def grown_before(case: Case) -> Iterator[Reason]:
+    """No growth of the cache is done that was not begun."""
+    for now, after in pairwise(case.timeline.probe):
+        done, begun = (getattr(it.value.growth, name, 0) for it, name in ((now, "done"), (after, "begun")))
+        if now.value.growth is not None and after.value.growth is not None and done > begun:
+            reason = f"the probe counts {done} growths that were done at {seconds(now.start_ns)}, and {begun} that were"
+            yield Reason(f"{reason} begun", (now.seq, after.seq))
+            return
+
+
+def held_too_many(case: Case) -> Iterator[Reason]:
+    """No thread holds more objects than it ever takes."""
+    for sample in case.timeline.probe:
+        live, config = sample.value.live, sample.value.config
+        # It gives some back before it takes others only where it keeps some besides.
+        most = config.threads * (2 * config.objects + config.keep)
+        if min(live.slab, live.emergency) < 0 or live.slab + live.emergency > most:
+            reason = f"the probe says that threads hold {live.slab} and {live.emergency} objects at"
+            yield Reason(f"{reason} {seconds(sample.start_ns)}; they never take more than {most}", (sample.seq,))
+            return
+
+
+def host_goes_back(case: Case) -> Iterator[Reason]:
+    """The host's clock and its counters of the virtual CPUs only grow, and phases began in the order of the probe's."""
+    readings = case.timeline.host
+    for before, now in pairwise(readings):
+        if not before.at_s <= now.at_s or _fell(before, now):
+            yield Reason(f"what the host says of the guest's CPUs at {now.at_s:.3f} s goes back")
+            break
+    times = [*case.timeline.host_phases.values(), *(reading.at_s for reading in readings)]
+    if not all(math.isfinite(time) and time >= 0 for time in times):
+        yield Reason("samples.jsonl: a time of the host's is none")
+    both = [name for name in sorted(case.marks, key=case.marks.__getitem__) if name in case.timeline.host_phases]
+    begun = [case.timeline.host_phases[name] for name in both]
+    if begun != sorted(begun):
+        yield Reason(f"the host began the phases in another order than the probe noted: {', '.join(both)[:200]}")
+
+
+def _fell(before: HostReading, now: HostReading) -> bool:
+    # When QEMU ends, its CPUs go one by one.
+    if len(before.waits_s) != len(now.waits_s):
+        return False
+    return now.run_s < before.run_s or any(it < was for was, it in zip(before.waits_s, now.waits_s, strict=True))
+
+
+UNLIKE: tuple[Callable[[Case], Iterator[Reason]], ...] = (
+    pulled_by_nobody,
+    loaded_by_nobody,
+    booted_twice,
+    ended_by_nmi,
+    listed_by_nobody,
+    other_threads,
+    grown_before,
+    held_too_many,
+    host_goes_back,
+)
+
+
+def check_unpulled(case: Case) -> Iterator[Complaint]:
+    """Where a rule asks nothing of the critical threads, nobody pulled a lever on them."""
+    pulled = [name for name in ("hold", "trap", "fail") if name in case.marks]
+    if pulled:
+        reason = f"the run has the phase {', '.join(pulled)}, and is judged as one that only has to endure its load"
+        yield Complaint(Outcome.INCONCLUSIVE, Reason(reason))

@@ -1,0 +1,167 @@
+"""Records of what nobody did: each is whole and could be sealed, and none is good."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from simulated import DECLINED, HELD, LOADED, NOMINAL, Record, Run, simulate
+from splvm.errors import EvidenceError
+from splvm.evidence.formats.statusfile import to_integer
+from splvm.evidence.rule import Rule, clauses
+from splvm.evidence.verdict import Outcome
+from splvm.scenarios import judged
+from splvm.scenarios.judged import judge_evidence
+
+Change = Callable[[Run], None]
+
+
+def every(source: str, pattern: str, new: str, since: float = 0.0) -> Change:
+    """Put `new` for what the pattern finds in the texts of a source, from a share of them on."""
+
+    def change(run: Run) -> None:
+        told = [it for it in run.records if it.get("source") == source and it["what"] == "data"]
+        for record in told[int(since * len(told)) :]:
+            text = re.sub(pattern, new, record["text"], flags=re.MULTILINE)
+            assert text != record["text"]
+            record["text"] = text
+
+    return change
+
+
+def of_kind(run: Run, kind: str) -> list[Record]:
+    return [record for record in run.records if record["kind"] == kind]
+
+
+def look(run: Run) -> None:
+    taken = [{"what": "nmi", "ok": True, "detail": "from byte 0 of console.log on"}]
+    run.records.append({"kind": "monitor", "why": "lost", "taken": taken, "at_s": 9.0})
+
+
+def unnamed(run: Run) -> None:
+    run.facts["loads"] = []
+
+
+def fall(name: str) -> Change:
+    def change(run: Run) -> None:
+        for number, record in enumerate(reversed(of_kind(run, "host"))):
+            record["vcpus"] = [{**vcpu, name: number * 1000} for vcpu in record["vcpus"]]
+
+    return change
+
+
+def backwards(kind: str) -> Change:
+    def change(run: Run) -> None:
+        records = of_kind(run, kind)
+        for record, at_s in zip(records, [it["at_s"] for it in reversed(records)], strict=True):
+            record["at_s"] = at_s
+
+    return change
+
+
+def before_it_began(run: Run) -> None:
+    of_kind(run, "host")[0]["at_s"] = -1.0
+
+
+SPRUNG = (
+    "trap mode=off spent=0 tables=1 induced=0 sprung=1 declined=1 entered=0 waited=0 let_go=0 waiting=0 pid=0"
+    " since_ns=0 released_ns=0 gfp=0\n"
+)
+CHANGES: Mapping[str, tuple[str, Change, str]] = {
+    "a worker that was held in a run without the lever": (
+        NOMINAL,
+        every("probe", r"^hold (.*)entries=0", r"hold \1entries=1"),
+        "no phase hold",
+    ),
+    "a trap in a run without it": (HELD, every("probe", r"\Z", SPRUNG), "no phase trap"),
+    "memory that was fragmented by nobody": (
+        HELD,
+        every("probe", r"\Z", "fragment mib=5 filled=4 punched=2 rest=1\n"),
+        "no phase fragment",
+    ),
+    "a load that run.json does not name": (LOADED, unnamed, "does not name it"),
+    "an NMI in a run that ended": (HELD, look, "an NMI"),
+    "a thread of another pid": (HELD, every("probe", r"^thread 0 pid=\d+", "thread 0 pid=7", 0.5), "other threads"),
+    "growths that nobody counts any more": (NOMINAL, every("probe", r"^growth .*\n", "", 0.5), "another module"),
+    "growths that were done and not begun": (
+        NOMINAL,
+        every("probe", r"^growth begun=\d+ done=\d+", "growth begun=2 done=9"),
+        "were begun",
+    ),
+    "more objects than threads take": (
+        NOMINAL,
+        every("probe", r"^live slab=\d+", f"live slab={1 << 40}"),
+        "never take more",
+    ),
+    "a host's clock that goes back": (HELD, backwards("host"), "goes back"),
+    "a host's count of waiting that falls": (HELD, fall("wait_ns"), "goes back"),
+    "a host's count of running that falls": (HELD, fall("run_ns"), "goes back"),
+    "a time before the run": (HELD, before_it_began, "is none"),
+    "phases that the host began in another order": (HELD, backwards("phase"), "another order"),
+    "phases of another scenario": (
+        DECLINED,
+        lambda run: run.facts.update(scenario="nominal"),
+        "phases that nominal does not have",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_nobody_did(name: str) -> None:
+    kind, change, words = CHANGES[name]
+    run = copy.deepcopy(simulate(kind))
+    assert judge_evidence(run.evidence()).outcome.is_good
+    change(run)
+    verdict = judge_evidence(run.evidence())
+    told = [reason.text for reason in (*verdict.reasons, *(reason for _, reason in verdict.also))]
+    assert not verdict.outcome.is_good
+    assert any(words in text for text in told), told
+
+
+def test_a_console_of_two_boots() -> None:
+    run = copy.deepcopy(simulate(HELD))
+    verdict = judge_evidence(Run(run.facts, run.records, run.console * 2).evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "2 boots" in verdict.reasons[0].text
+
+
+@pytest.mark.parametrize(
+    ("differs", "version", "is_good"),
+    [({"window": "2"}, None, True), ({}, None, False), ({}, "0.0.9", True)],
+)
+def test_a_shorter_window_is_named(
+    monkeypatch: pytest.MonkeyPatch, differs: Mapping[str, str], version: str | None, is_good: bool
+) -> None:
+    """What a scenario does not have by itself stands in `differs`, in a record of this version."""
+    run = copy.deepcopy(simulate(NOMINAL))
+    monkeypatch.setattr(judged, "__version__", version or run.facts["splvm"])
+    run.facts["differs"] = differs
+    run.facts["parameters"] = {**run.facts["parameters"], "window_s": 2.0}
+    assert judge_evidence(run.evidence()).outcome.is_good == is_good
+
+
+def test_a_rule_that_asks_nothing_of_threads() -> None:
+    """A scenario that splvm does not know has to endure its load alone only where no lever was pulled."""
+    rule = Rule(clauses("phases window window-end end"), (), "endurance").to_json()
+    run = copy.deepcopy(simulate(LOADED))
+    run.facts.update(scenario="mine", rule=rule)
+    verdict = judge_evidence(run.evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "has the phase hold" in verdict.reasons[0].text
+
+
+@pytest.mark.parametrize("word", [str(1 << 64), "9" * 20, str(-(1 << 63) - 1), "-" + "9" * 20])
+def test_a_number_has_64_bits(word: str) -> None:
+    with pytest.raises(EvidenceError, match="64 bits"):
+        to_integer(word, 1)
+
+
+def test_the_largest_numbers() -> None:
+    assert [to_integer(word, 1) for word in (str((1 << 64) - 1), "0xffffffffffffffff", str(-(1 << 63)))] == [
+        (1 << 64) - 1,
+        (1 << 64) - 1,
+        -(1 << 63),
+    ]
