@@ -429,7 +429,8 @@ def test_a_phase_that_the_run_never_came_to(scenario: str, mark: str) -> None:
     noted = f"only one of probe and harness noted the phase {mark}"
     first = f"the run never came to: {mark}" if mark in needed(scenario) else noted
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert verdict.reasons[0].text == first
+    # Where the probe shows what only this phase does, that is said before.
+    assert first in [reason.text for reason in verdict.reasons[:2]]
 
 
 # Two things wrong
