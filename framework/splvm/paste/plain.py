@@ -20,6 +20,8 @@ from splvm.paste.prefixes import Line, Stripper
 # Lines of one stack, and the fewest.
 MAX_STEPS = 64
 LEAST_STEPS = 3
+# Characters of a line.
+MAX_CHARS = 240
 # Characters of a remark, and how far to the right of its function it goes on in the next line.
 _MAX_REMARK = 400
 _INDENTED = 12
@@ -62,7 +64,7 @@ _SIDES = re.compile(r"(?<=\S)\s{2,}(?=[\w*#=-])")
 _LABEL = re.compile(
     r"(?:[\s*#=~-]{0,40}(?P<label>[A-Za-z_][\w/.:-]{0,30}(?: [A-Z0-9]{1,4})?)"
     r"|[*=#-]{2,40} ?(?P<title>\w[\w /.-]{1,40}?))"
-    r"(?:[\s*#=:~-]|\(.{1,60}\)){0,60}$"
+    r"(?:[\s*#=:~-]|\((?:[^()]|\([^()]{0,40}\)){1,60}\)){0,60}$"
 )
 _TRACED = re.compile(r"\s{0,16}(?P<comm>\S.{0,15}?)-(?P<pid>\d{1,10})\s{1,12}\[\d{1,6}\].{0,80}<stack trace>$")
 
@@ -101,6 +103,11 @@ def column_of(line: str, message: str) -> int:
     return len(before[len(before.rstrip()) :].expandtabs())
 
 
+def is_bare(message: str) -> bool:
+    """Whether a line may be a step: most lines of logs have one of these, and no step has."""
+    return "+0x" not in message and ": " not in message and len(message) <= MAX_CHARS
+
+
 def steps_of(message: str, column: int) -> tuple[Step, ...]:
     """A line as a step of a stack, or of two that stand side by side; empty if it is none."""
     if (step := step_of(message, column)) is not None:
@@ -113,9 +120,7 @@ def steps_of(message: str, column: int) -> tuple[Step, ...]:
 
 def step_of(message: str, column: int) -> Step | None:
     """A line as a step of a stack; None if it is none."""
-    if "+0x" in message or ": " in message or len(message) > 240:
-        return None
-    match = _STEP.match(message)
+    match = _STEP.match(message) if is_bare(message) else None
     if match is None or frames_of(message) is not None:
         return None
     remark = match["remark"] or ""
@@ -192,6 +197,7 @@ class Steps:
 
 def label_of(line: str) -> tuple[str, int | None]:
     """What a line above a stack calls its thread, and its pid; empty if it says nothing."""
+    line = line[:MAX_CHARS]
     if traced := _TRACED.match(line):
         return traced["comm"], int(traced["pid"])
     match = _LABEL.match(line)
@@ -261,7 +267,9 @@ def _locks_in(step: Step) -> list[str]:
 
 
 def steps_before(lines: Sequence[str], at: int) -> int:
-    """How many lines before the one at `at`, which is a step, are steps too."""
+    """How many lines before the one at `at` are steps, if that one is a step too."""
+    if not is_bare(lines[at]):
+        return 0
     begin = at
     while begin >= 0 and at - begin <= MAX_STEPS and (not lines[begin].strip() or _may_be_step(lines[begin])):
         begin -= 1

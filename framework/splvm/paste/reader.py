@@ -19,7 +19,7 @@ from splvm.paste.frames import frames_of, head_of
 from splvm.paste.lines import Block, read_blocks
 from splvm.paste.logs import Log
 from splvm.paste.names import note_names
-from splvm.paste.plain import Steps, column_of, label_of, steps_before, steps_of
+from splvm.paste.plain import Steps, column_of, is_bare, label_of, steps_before, steps_of
 from splvm.paste.prefixes import Learned, Line, Stripper
 from splvm.paste.reading import Input, Reading
 from splvm.paste.records import Record, RecordReader
@@ -222,7 +222,7 @@ class Reader:
         """Take a message, if need be behind a prefix that nobody knew."""
         if self.half:
             line.message, self.half = f"{self.half} {line.message}", ""
-        if self.take_step(line, piece, block):
+        if (self.steps.steps or is_bare(line.message)) and self.take_step(line, piece, block):
             return
         if not line.message:
             if line.fenced:

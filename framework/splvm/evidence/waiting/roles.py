@@ -53,6 +53,7 @@ class Role(enum.StrEnum):
     ERROR_LOG = "error_log"
     PREFETCH = "prefetch"
     IO_PARENT = "io_parent"
+    SUPER_BLOCK = "super_block"
     Z_RELE = "z_rele"
     Z_DRAIN = "z_drain"
     Z_ZVOL = "z_zvol"
@@ -176,7 +177,12 @@ ROLES: tuple[RoleRow, ...] = (
         comm="txg_quiesce",
         functions=names("txg_quiesce_thread"),
     ),
-    RoleRow(Role.TXG_SYNC, "txg_sync_start(), module/zfs/txg.c", comm="txg_sync", functions=names("txg_sync_thread")),
+    RoleRow(
+        Role.TXG_SYNC,
+        "txg_sync_start(), module/zfs/txg.c; spa_sync() has no other caller",
+        comm="txg_sync",
+        functions=names("txg_sync_thread spa_sync"),
+    ),
     RoleRow(
         Role.TX_HOLDER,
         "these are given a transaction that is assigned to an open group, module/zfs/dmu.c, dbuf.c, zil.c, zvol.c",

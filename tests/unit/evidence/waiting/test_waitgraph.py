@@ -166,6 +166,16 @@ CASES: dict[str, Case] = {
     "a writer of the configuration that waits for its turn": alone(
         f"{CV} spa_config_enter spa_vdev_enter spa_vdev_attach", R.CONFIG
     ),
+    "a mount, an unmount and the group that both need": Case(
+        (
+            thread(400, "txg_sync", f"{CV} rrw_enter_write rrw_enter spa_sync_upgrades spa_sync txg_sync_thread"),
+            thread(70, "mount", f"{ASLEEP} rwsem_down_write_failed down_write grab_super sget zpl_mount_impl mount_fs"),
+            thread(71, "umount", f"{CV} txg_wait_synced zfs_sync zpl_sync_fs generic_shutdown_super cleanup_mnt"),
+        ),
+        {400: R.RRW, 70: R.LOCK, 71: R.TXG},
+        {(400, 70), (70, 71), (71, 400)},
+        cycle=(400, 70, 71),
+    ),
     "an I/O and its children": Case(
         (
             thread(60, "a", f"{ASLEEP} mutex_lock zio_wait_for_children zio_vdev_io_assess vdev_queue_aggregate"),
