@@ -62,8 +62,8 @@ def compare(
     elif as_json:
         print_json({"schema_version": SCHEMA_VERSION, "pairs": [_to_json(pair) for pair in pairs]})
     else:
-        rows = [row for pair in pairs for row in _rows(pair)]
-        make_console().print(listing(("cell", "what", "A", "B", "p"), rows, prose=0))
+        for pair in pairs:
+            _show(pair)
 
 
 def _nothing(cells: Sequence[Recent], *names: str) -> EvidenceError:
@@ -79,15 +79,19 @@ def _nothing(cells: Sequence[Recent], *names: str) -> EvidenceError:
     return EvidenceError(f"{' and '.join(names)} never ran the same scenario and variant on the same kernel")
 
 
+def _show(pair: Pair) -> None:
+    for words in (pair.where, f"  A: {pair.one.name}", f"  B: {pair.other.name}"):
+        typer.echo(plain(words))
+    make_console().print(listing(("what", "A", "B", "p"), list(_rows(pair))))
+
+
 def _rows(pair: Pair) -> Iterator[tuple[object, ...]]:
-    cell = plain(f"{pair.where} {pair.one.cell.variant}")
-    yield cell, "build", plain(pair.one.name), plain(pair.other.name), ""
-    yield cell, "as expected", *(f"{side.good} of {side.good.runs}" for side in (pair.one, pair.other)), _p(pair.p)
+    yield "as expected", *(f"{side.good} of {side.good.runs}" for side in (pair.one, pair.other)), _p(pair.p)
     for verdict in pair.verdicts:
-        yield cell, plain(verdict.verdict), *(str(share) for share in verdict.shares), ""
+        yield plain(verdict.verdict), *(str(share) for share in verdict.shares), ""
     for figure in pair.figures:
         sides = (f"{it[0]:g} ({it[1]:g} to {it[2]:g})" if it else "-" for it in figure.sides)
-        yield cell, f"{figure.words}, {figure.unit}".rstrip(", "), *sides, _p(figure.p)
+        yield f"{figure.words}, {figure.unit}".rstrip(", "), *sides, _p(figure.p)
 
 
 def _p(p: float | None) -> str:

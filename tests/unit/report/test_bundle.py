@@ -43,6 +43,7 @@ from splvm.record.writer import RunDirectory
 from splvm.report import issue as issue_module
 from splvm.report.again import reproducer
 from splvm.report.bundle import Bundle, extract_files, whole_records, write_bundle
+from splvm.report.comment import run_comment
 from splvm.report.issue import MAX_ISSUE_BYTES, Contents, issue_text
 from splvm.report.looks import LOOKS
 from splvm.report.markdown import MAX_LINE_CHARS, clean, code, fenced, items
@@ -1092,3 +1093,19 @@ def test_nothing_is_told_that_was_not_done(tmp_path: Path) -> None:
     assert "asked an SPL cache" not in told and "held the slab worker" not in told
     run = record_run(tmp_path / "run", simulate(HELD, FAULTS["no fallback"]))
     assert "asked an SPL cache" in pack(run).issue.read_text()
+
+
+def test_a_comment_on_a_long_cycle_has_40_lines_and_says_what_it_leaves_out() -> None:
+    evidence = simulate(HELD, FAULTS["no fallback"]).evidence()
+    pids = [*range(1000, 1012)]
+    frames = tuple(f"[<0>] function_{at}+0x1/0x2" for at in range(30))
+    tasks = tuple(Task(pid, f"t{pid}", "D", 1, 0, False, ("cv_wait",), frames, None) for pid in pids)
+    waits = [{"pid": pid, "comm": "t", "state": "D", "reason": "lock", "functions": ["f"]} for pid in pids]
+    waiting = {"source": "agent", "cycle": pids, "chain": [], "edges": [], "waits": waits, "sentence": "a /home/me/x"}
+    evidence = replace(evidence, timeline=replace(evidence.timeline, tasks=(Sample(0, 0, 1, "ssh", tasks),)))
+    text = run_comment(evidence, judge(evidence), waiting, "https://a.b/c")
+    assert 30 <= len(text.splitlines()) <= 40
+    shown = len(re.findall(r"(?m)^t1\d{3} pid", text))
+    assert shown and f"Stacks of {12 - shown} more threads are in the archive." in text
+    # Every stack that is shown is cut, and no place of the reporter's is in it.
+    assert text.count("\n...\n") == shown and "/home/me" not in text
