@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,15 @@ def start_closed_clone(
     templates = Templates.default()
     template = templates.get(plan, deadline.sub(BOOT_S))
     backing = template.backing(plan.machine, shared=False)
-    with start_closed(plan, backing, template.directory, beginning, record.path, deadline) as guest:
+    with ExitStack() as stack:
+        try:
+            guest = stack.enter_context(
+                start_closed(plan, backing, template.directory, beginning, record.path, deadline)
+            )
+        except HarnessError:
+            # It is of no use, and made anew for the next run.
+            templates.forget(template, deadline)
+            raise
         # The run's own word comes when the host is let in.
         record.add_facts({"boots": 0, "template": template.key, "no_clone": "", "token": None})
         yield guest
