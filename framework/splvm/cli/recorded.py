@@ -81,8 +81,8 @@ def bundle(
         variant_summary=variant.summary if variant else "",
     )
     note("run.json, qemu.log and harness.log name paths and programs of this host: read them before you publish")
-    typer.echo(f"archive: {made.archive} ({made.size_bytes} bytes)")
-    typer.echo(f"issue: {made.issue}")
+    typer.echo(plain(f"archive: {made.archive} ({made.size_bytes} bytes)"))
+    typer.echo(plain(f"issue: {made.issue}"))
 
 
 def examine(

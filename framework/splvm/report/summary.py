@@ -54,7 +54,7 @@ def summarize(
         head.append(f"\n  the guest fell silent while it booted, and was booted {boots} times (console-1.log)")
     parts: list[RenderableType] = [head]
     parts += [part for part in (_facts_table(verdict.figures), _slab_table(verdict.figures), _plot(verdict)) if part]
-    parts.append(Text(f"evidence: {where}", style="dim"))
+    parts.append(Text(f"evidence: {plain(where)}", style="dim"))
     return Panel(Group(*parts), title=Text(plain(title(facts))), title_align="left", border_style=style)
 
 
