@@ -217,7 +217,7 @@ def _show(search: Bisection) -> None:
         console.print(Text(plain(f"{label}: {search.name(each.candidate)}")))
         console.print(Text(plain(f"  {each.outcome} {each.said}")))
         console.print(Text(f"  {each.directory}"), soft_wrap=True)
-    typer.echo(f"evidence: {search.out}")
+    typer.echo(plain(f"evidence: {search.out}"))
     for line in paste(search):
         typer.echo(plain(line))
     typer.echo(_last_line(search, answer))

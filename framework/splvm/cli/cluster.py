@@ -9,6 +9,7 @@ import typer
 
 from splvm.cli.options import JobsOption, KeysOption, TrustOption, count_jobs
 from splvm.log import note
+from splvm.report.summary import plain
 
 app = typer.Typer(help="Keys for a cluster of machines.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -46,4 +47,4 @@ def keys(
     from splvm.campaign.clusterkeys import make_keys
 
     make_keys(directory)
-    typer.echo(f"keys: {directory}")
+    typer.echo(plain(f"keys: {directory}"))

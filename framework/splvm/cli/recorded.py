@@ -92,8 +92,8 @@ def bundle(
     )
     note("run.json, qemu.log and harness.log name paths and programs of this host: read them before you publish")
     say = note if as_comment else typer.echo
-    say(f"archive: {made.archive} ({made.size_bytes} bytes)")
-    say(f"issue: {made.issue}")
+    say(plain(f"archive: {made.archive} ({made.size_bytes} bytes)"))
+    say(plain(f"issue: {made.issue}"))
     if as_comment:
         typer.echo(made.comment, nl=False)
 

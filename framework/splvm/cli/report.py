@@ -9,6 +9,7 @@ import typer
 
 from splvm.cli.history import HistoryOption, KnownOption, history_place
 from splvm.cli.options import JsonOption, print_json
+from splvm.report.summary import plain
 
 SCHEMA_VERSION = 1
 
@@ -49,4 +50,5 @@ def report(
         told = {"directory": str(built.directory), "pages": built.pages, "bytes": built.bytes}
         print_json({"schema_version": SCHEMA_VERSION, **told})
     else:
-        typer.echo(f"report: {built.directory / 'index.html'} ({built.pages} pages, {built.bytes / 1e6:.1f} MB)")
+        text = f"report: {built.directory / 'index.html'} ({built.pages} pages, {built.bytes / 1e6:.1f} MB)"
+        typer.echo(plain(text))

@@ -59,7 +59,7 @@ def summarize(
     parts += [part for part in (_facts_table(verdict.figures), _slab_table(verdict.figures), _plot(verdict)) if part]
     if verdict.digest:
         parts.append(Text(f"digest: {verdict.digest[:16]}, in virtual time with seed {_seed(facts)}"))
-    parts.append(Text(f"evidence: {where}", style="dim"))
+    parts.append(Text(f"evidence: {plain(where)}", style="dim"))
     return Panel(Group(*parts), title=Text(plain(title(facts))), title_align="left", border_style=style)
 
 

@@ -18,3 +18,12 @@ def test_a_second_boot_is_told(boots: object, told: bool) -> None:
     shown = io.StringIO()
     Console(file=shown, width=120).print(summarize(judge(evidence), {**evidence.facts, "boots": boots}, "runs/x"))
     assert ("and was booted 2 times" in shown.getvalue()) is told
+
+
+def test_a_directory_with_an_odd_name() -> None:
+    """A terminal obeys nothing in it."""
+    evidence = simulate(HELD).evidence()
+    shown = io.StringIO()
+    where = "runs/\x1b[2J\x07\x7f\x85\x9b\u2066x\u202e"
+    Console(file=shown, width=120).print(summarize(judge(evidence), evidence.facts, where))
+    assert shown.getvalue().replace("\n", "").isprintable()
