@@ -12,7 +12,7 @@ from splvm import __version__
 from splvm.cli.history import HistoryOption, history_place
 from splvm.cli.options import JsonOption, make_console, print_json
 from splvm.errors import EvidenceError, UsageError, did_you_mean
-from splvm.report.summary import plain
+from splvm.report.summary import in_unit, plain
 from splvm.report.tables import listing
 
 if TYPE_CHECKING:
@@ -90,8 +90,14 @@ def _rows(pair: Pair) -> Iterator[tuple[object, ...]]:
     for verdict in pair.verdicts:
         yield plain(verdict.verdict), *(str(share) for share in verdict.shares), ""
     for figure in pair.figures:
-        sides = (f"{it[0]:g} ({it[1]:g} to {it[2]:g})" if it else "-" for it in figure.sides)
-        yield f"{figure.words}, {figure.unit}".rstrip(", "), *sides, _p(figure.p)
+        # A unit that is no part of the values is told once.
+        unit, name = ("ns", "") if figure.unit == "ns" else ("", figure.unit)
+        told = ([in_unit(value, unit) for value in it[:3]] if it else None for it in figure.sides)
+        yield (
+            f"{figure.words}, {name}".rstrip(", "),
+            *(f"{it[0]} ({it[1]} to {it[2]})" if it else "-" for it in told),
+            _p(figure.p),
+        )
 
 
 def _p(p: float | None) -> str:

@@ -148,7 +148,7 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for kind, what in _LATENCY.items():
         told = figures.get("latency", {}).get(kind)
         if told:
-            shares = ", ".join(f"{name} {_duration(ns)}" for name, ns in told["under_ns"].items())
+            shares = ", ".join(f"{name} {duration(ns)}" for name, ns in told["under_ns"].items())
             yield "latency" if kind == "all" else kind, f"{what.format(told['count'])}: under {shares}"
     magazines = figures.get("magazines")
     if magazines and magazines["hits"] + magazines["refills"] > 0:
@@ -182,12 +182,17 @@ def _loads(loads: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _duration(ns: int) -> str:
-    """Three digits of it."""
+def duration(ns: int) -> str:
+    """Three digits of it, in a unit that people read."""
     for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if ns >= size:
             return f"{ns / size:.3g} {unit}"
     return f"{ns} ns"
+
+
+def in_unit(value: float, unit: str) -> str:
+    """A figure as people read it."""
+    return duration(round(value)) if unit == "ns" else f"{value:.5g} {unit}".rstrip()
 
 
 def _slab_table(figures: Mapping[str, Any]) -> RenderableType | None:

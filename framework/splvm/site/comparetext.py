@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from splvm.history.schema import RunRow
 from splvm.record.cellfacts import PACKAGED
 from splvm.report.markdown import code
+from splvm.report.summary import in_unit
 from splvm.site.compare import Pair, Side
 
 MOST_LINES = 40
@@ -82,7 +83,11 @@ def _meaning(pairs: Sequence[Pair]) -> Iterator[str]:
 
 def _figures(pairs: Sequence[Pair]) -> Iterator[str]:
     told = [
-        (each.p, f"- {each.words} in {code(pair.where)}: {a[0]:g} {each.unit} in A, {b[0]:g} in B, p = {each.p:.2g}")
+        (
+            each.p,
+            f"- {each.words} in {code(pair.where)}: {in_unit(a[0], each.unit)} in A, {in_unit(b[0], each.unit)} in B, "
+            f"p = {each.p:.2g}",
+        )
         for pair in pairs
         for each in pair.figures
         for a, b in [each.sides]

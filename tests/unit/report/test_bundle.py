@@ -1101,11 +1101,11 @@ def test_a_comment_on_a_long_cycle_has_40_lines_and_says_what_it_leaves_out() ->
     frames = tuple(f"[<0>] function_{at}+0x1/0x2" for at in range(30))
     tasks = tuple(Task(pid, f"t{pid}", "D", 1, 0, False, ("cv_wait",), frames, None) for pid in pids)
     waits = [{"pid": pid, "comm": "t", "state": "D", "reason": "lock", "functions": ["f"]} for pid in pids]
-    waiting = {"source": "agent", "cycle": pids, "chain": [], "edges": [], "waits": waits, "sentence": "a /home/me/x"}
+    waiting = {"source": "agent", "cycle": pids, "chain": [], "edges": [], "waits": waits, "sentence": "a /srv/mine/x"}
     evidence = replace(evidence, timeline=replace(evidence.timeline, tasks=(Sample(0, 0, 1, "ssh", tasks),)))
     text = run_comment(evidence, judge(evidence), waiting, "https://a.b/c")
     assert 30 <= len(text.splitlines()) <= 40
     shown = len(re.findall(r"(?m)^t1\d{3} pid", text))
     assert shown and f"Stacks of {12 - shown} more threads are in the archive." in text
     # Every stack that is shown is cut, and no place of the reporter's is in it.
-    assert text.count("\n...\n") == shown and "/home/me" not in text
+    assert text.count("\n...\n") == shown and "/srv/mine" not in text
