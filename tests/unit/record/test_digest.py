@@ -28,7 +28,8 @@ def frames(run: Run, source: str = "") -> list[dict[str, Any]]:
 def virtual(change: Callable[[Run], None] = lambda run: None) -> Run:
     """A run of held-worker in virtual time."""
     run = copy.deepcopy(simulate(HELD))
-    run.facts["parameters"]["clock"] = "virtual"
+    run.facts["parameters"].update(clock="virtual", seed=7)
+    run.facts["outcome"]["closed_bytes"] = len(run.console)
     run.facts["differs"] = {"clock": "virtual"}
     # Nobody asks how the host treated the guest.
     run.records[:] = [record for record in run.records if record["kind"] != "host"]
@@ -124,3 +125,12 @@ def test_the_slab_file_from_outside_is_none() -> None:
     verdict = judged(virtual(lambda run: run.records[-1].update(text="nothing")))
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert "from outside cannot be read" in verdict.reasons[0].text
+
+
+def test_a_record_that_lacks_its_seed() -> None:
+    def change(run: Run) -> None:
+        del run.facts["parameters"]["seed"]
+
+    verdict = judged(virtual(change))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reasons[0].text == "run.json does not say parameters.seed"
