@@ -195,7 +195,13 @@ def _child(job: Job, pipe: Connection, scratch: str) -> None:
     signal.signal(signal.SIGTERM, _end)
     Thread(target=_follow_parent, args=(scratch,), name="parent", daemon=True).start()
     setup_logging(-1)
-    pipe.send(_run(job))
+    _tell(pipe, _run(job))
+
+
+def _tell(pipe: Connection, result: JobResult) -> None:
+    # Where the one that started it is about to end, nobody listens any more.
+    with suppress(BrokenPipeError):
+        pipe.send(result)
 
 
 def _follow_parent(scratch: str) -> None:

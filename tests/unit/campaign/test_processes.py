@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any, cast
 
@@ -217,3 +218,11 @@ def test_a_run_that_only_waits_for_its_turn_is_not_late(monkeypatch: pytest.Monk
     assert not running.is_late
     now[0] += 3600
     assert running.is_late
+
+
+def test_a_result_that_nobody_waits_for(tmp_path: Path) -> None:
+    """The process that started a run may end just before the run does."""
+    reader, writer = Pipe(duplex=False)
+    reader.close()
+    with writer:
+        processes._tell(writer, JobResult(Job("j", experiment(), tmp_path), (), 1.0))
