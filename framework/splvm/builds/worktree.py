@@ -36,7 +36,7 @@ class Kept:
 
 # A tree takes some 25 MiB.
 SPL_TREES = Kept("spl-work", 256 << 20)
-# A tree takes some 200 MiB.
+# A tree takes some 300 MiB.
 ZFS_TREES = Kept("zfs-work", 1 << 30)
 
 
