@@ -19,8 +19,9 @@ A wrong verdict is not an error: it is a result.
 
 from __future__ import annotations
 
+import difflib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -46,6 +47,12 @@ class UsageError(HarnessError):
     """A name or an option that does not exist; the message lists the valid ones."""
 
     exit_status = 2
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """A hint that names what is spelled nearly like it; None if nothing is."""
+    near = difflib.get_close_matches(name, list(known), 2)
+    return f"did you mean {' or '.join(near)}?" if near else None
 
 
 class SetupError(HarnessError):

@@ -1,8 +1,8 @@
-"""Names of what is the user's own: `path:` and where it is. The one place that reads them."""
+"""Names of what is at a path of the user's: `path:` and where it is. The one place that reads them."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 _PREFIX = "path:"
 
@@ -12,7 +12,7 @@ def own_path(name: str) -> str | None:
     return name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else None
 
 
-def name_path(path: Path) -> str:
+def name_path(path: PurePath) -> str:
     """The name of what is at a path."""
     return f"{_PREFIX}{path}"
 

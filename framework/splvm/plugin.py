@@ -46,7 +46,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--splvm-variant", default=_VARIANT, metavar="NAME", help="the variant of SPL; `splvm variants` lists them"
     )
-    group.addoption("--splvm-spl", default="debian", metavar="SOURCE", help="source of SPL: debian or path:DIR")
+    group.addoption(
+        "--splvm-spl", default="debian", metavar="SOURCE", help="source of SPL: debian, path:DIR, git:DIR@REV or pr:N"
+    )
     group.addoption(
         "--splvm-spl-patch",
         action="append",

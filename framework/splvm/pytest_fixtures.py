@@ -17,7 +17,7 @@ import pytest
 from splvm.builds.variants import find_variant
 from splvm.campaign.plan import Axes, plan_cells, read_axes
 from splvm.deadline import Deadline
-from splvm.errors import HarnessError
+from splvm.errors import HarnessError, UsageError
 from splvm.evidence.timeline import Timeline
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.guest.agent import AgentStream, start_agent
@@ -28,7 +28,7 @@ from splvm.host.memory import available_mib
 from splvm.record.names import EVIDENCE_FILES, RUN_FILE
 from splvm.record.reader import read_facts
 from splvm.record.writer import RunDirectory
-from splvm.report.issue import reproducer
+from splvm.report.again import reproducer
 from splvm.report.summary import plain
 from splvm.run.experiment import Dump, OnPhase, run_until_fed
 from splvm.run.live import LiveReadings
@@ -69,6 +69,8 @@ def cells_of(path: Path | None, kernel: str, variant: str) -> list[tuple[Cell, i
     :raises UsageError: when the file is none.
     """
     axes = read_axes(path, "--splvm-cells") if path else Axes()
+    if axes.spl or axes.spl_patch or axes.label:
+        raise UsageError(f"--splvm-cells {path}: source and patches of tests are those of --splvm-spl and -spl-patch")
     cells = plan_cells(axes.over(Axes(scenarios=ANYWHERE, kernels=(kernel,), variants=(variant,))))
     numbers = range(1, axes.repeat + 1) if axes.repeat and axes.repeat > 1 else [None]
     return [(cell, number) for cell in cells for number in numbers]
@@ -198,7 +200,7 @@ def _properties(verdict: Verdict, directory: Path) -> Iterator[tuple[str, object
     yield "reason", plain(verdict.reasons[0].text)
     yield "kernel", plain(str(facts["kernel"]["release"]))
     yield "spl", plain(f"{facts['spl']['version']} {facts['spl']['variant']}")
-    yield "command", reproducer(facts)
+    yield "command", reproducer(facts, paths=True)
     yield "evidence", str(directory)
     yield from (("attachment", str(directory / name)) for name in (RUN_FILE, *EVIDENCE_FILES))
 

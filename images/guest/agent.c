@@ -204,6 +204,20 @@ static void answer(uint64_t start_ns, int err, const char *line, size_t number_l
 	ring_unlock();
 }
 
+/* Has the kernel list on the console what this key of SysRq stands for. */
+static int ask_sysrq(const char *key, size_t len)
+{
+	int fd = len == 1 ? openat(proc_fd, "sysrq-trigger", O_WRONLY | O_CLOEXEC) : -1;
+	int err = 0;
+
+	if (fd < 0)
+		return len == 1 ? errno : EINVAL;
+	if (write(fd, key, 1) != 1)
+		err = errno;
+	close(fd);
+	return err;
+}
+
 /* False: the line ends the stream. */
 static bool run_line(struct input *in)
 {
@@ -220,6 +234,9 @@ static bool run_line(struct input *in)
 	if (in->len >= skip + 6 && !memcmp(in->line + skip, "probe ", 6)) {
 		skip += 6;
 		err = probe_write(in, in->line + skip, in->len - skip);
+	} else if (in->len >= skip + 6 && !memcmp(in->line + skip, "sysrq ", 6)) {
+		skip += 6;
+		err = ask_sysrq(in->line + skip, in->len - skip);
 	}
 	answer(start_ns, err, in->line, number_len, skip, in->len);
 	return true;
@@ -279,7 +296,7 @@ static int set_up_port(void)
 		fprintf(stderr, "agent: %s: %s\n", settings.port, strerror(errno));
 		return -1;
 	}
-	ring_add_output(fd, PORT_CHUNK);
+	ring_add_output(fd, PORT_CHUNK, write);
 	add_input(fd);
 	return fd;
 }
@@ -402,6 +419,7 @@ static const char usage[] =
 	"  --no-realtime    without locked memory, SCHED_FIFO and oom_score_adj\n"
 	"  --settle         go to the background and say on the console when the caller is gone;\n"
 	"                   then take `wake SECONDS SEED` from the port, and wait for --attach\n"
+	"  --bell ADDRESS   in virtual time: share memory at this address with the host, and ring\n"
 	"  --attach         have an agent that waits do it, if there is one\n"
 	"  --help           this text\n";
 
@@ -434,6 +452,7 @@ static void parse_options(int argc, char **argv)
 		{ "no-realtime", no_argument, NULL, 'n' },
 		{ "settle", no_argument, NULL, 'S' },
 		{ "attach", no_argument, NULL, 'A' },
+		{ "bell", required_argument, NULL, 'B' },
 		{ "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -454,6 +473,8 @@ static void parse_options(int argc, char **argv)
 			settings.realtime = false;
 		else if (c == 'S')
 			settings.settles = true;
+		else if (c == 'B')
+			settings.bell = number("bell", optarg, 1UL << 40);
 		else if (c == 'A')
 			settings.attaches = true;
 		else if (c == 'h')
@@ -469,7 +490,7 @@ int main(int argc, char **argv)
 {
 	sigset_t end;
 	unsigned int i;
-	int port, sig;
+	int port = -1, sig;
 
 	parse_options(argc, argv);
 	if (settings.attaches && attach())
@@ -483,12 +504,18 @@ int main(int argc, char **argv)
 	sigprocmask(SIG_BLOCK, &end, NULL);
 	set_up_ring();
 	set_up_proc();
-	ring_add_output(STDOUT_FILENO, PIPE_CHUNK);
-	add_input(STDIN_FILENO);
-	port = set_up_port();
+	if (settings.bell) {
+		add_input(set_up_bell(settings.bell));
+	} else {
+		ring_add_output(STDOUT_FILENO, PIPE_CHUNK, write);
+		add_input(STDIN_FILENO);
+		port = set_up_port();
+	}
 	set_up_sources();
-	if (settings.settles)
+	if (settings.settles || settings.bell)
 		open_sources();
+	if (settings.bell)
+		wait_for_go();
 	if (settings.realtime)
 		set_up_realtime();
 	/* For this thread, those for commands and the readers. */

@@ -2,7 +2,8 @@
 /*
  * What the parts of the sampling agent share: agent.c makes the stream,
  * agent_sources.c what goes into it, agent_tasks.c what is said of tasks;
- * agent_clone.c has an agent wait in a template until a clone's harness calls.
+ * agent_clone.c has an agent wait in a template until a clone's harness calls;
+ * agent_bell.c does all that in virtual time, in which there is no other way out.
  */
 #ifndef AGENT_H
 #define AGENT_H
@@ -12,15 +13,18 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 #define NSEC_PER_SEC	1000000000ULL
 #define SHORT_LEN	192	/* of a frame's header, and of short payloads */
 #define NR_SOURCES	13
 #define NR_READERS	(NR_SOURCES + 1)
+#define BELL_CHUNK	(16 * 1024)
 
 struct settings {
 	unsigned long rate, slow_every, ring_kib;
+	unsigned long bell;	/* in virtual time: where the memory is that is shared with the host */
 	const char *root, *port;
 	bool realtime, settles, attaches;
 };
@@ -68,7 +72,7 @@ void ring_close(const struct frame *last);
 
 void set_up_ring(void);
 /* What it writes at a time is at most this long: the kernel takes as much memory for it. */
-void ring_add_output(int fd, size_t chunk);
+void ring_add_output(int fd, size_t chunk, ssize_t (*write)(int fd, const void *buf, size_t n));
 void start_writers(void);
 
 /* After a failed read or write: whether to try again. Waits if the descriptor does not. */
@@ -92,6 +96,11 @@ void settle(void);
 void wait_for_wish(int port);
 /* Gives our streams to an agent that waits, and waits for its end. False: there is none. */
 bool attach(void);
+
+/* The bell is then an output, and what the host answers can be read from here. */
+int set_up_bell(unsigned long address);
+/* Says on the console that all is set up, and comes back in a clone. */
+void wait_for_go(void);
 
 /* With the lock held. For a while after now, what is read is written at once. */
 void be_prompt(uint64_t now);

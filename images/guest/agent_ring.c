@@ -24,6 +24,7 @@
 
 struct output {
 	int fd;
+	ssize_t (*write)(int fd, const void *buf, size_t n);
 	size_t chunk;	/* at most in one write */
 	uint64_t done;	/* bytes of the stream that went out */
 	bool open;
@@ -189,7 +190,7 @@ static void output_write(struct output *out)
 	memcpy(out->buf, ring.buf + at, n);
 	ring_unlock();
 	do
-		done = write(out->fd, out->buf, n);
+		done = out->write(out->fd, out->buf, n);
 	while (done < 0 && again(out->fd, POLLOUT));
 	ring_lock();
 	if (done < 0)
@@ -228,11 +229,12 @@ static void *writer_main(void *arg)
 	return NULL;
 }
 
-void ring_add_output(int fd, size_t chunk)
+void ring_add_output(int fd, size_t chunk, ssize_t (*write)(int fd, const void *buf, size_t n))
 {
 	struct output *out = &ring.outputs[ring.nr_outputs++];
 
 	out->fd = fd;
+	out->write = write;
 	out->chunk = chunk < MAX_CHUNK ? chunk : MAX_CHUNK;
 	out->open = true;
 	memset(out->buf, 1, sizeof(out->buf));

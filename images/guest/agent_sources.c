@@ -315,9 +315,10 @@ static uint64_t end_tick(uint64_t lead)
 		watch(base_ns + tick * period_ns + period_ns / 2);
 		/*
 		 * Whatever carries the stream on wakes for each write, which costs more than
-		 * the reading. After a command somebody waits for what comes of it.
+		 * the reading. After a command somebody waits for what comes of it, and in
+		 * lock-step always.
 		 */
-		if (tick > flush_due || now < prompt_until) {
+		if (tick > flush_due || now < prompt_until || settings.bell) {
 			ring_flush();
 			flush_due = tick - 1 + (FLUSH_NS + period_ns - 1) / period_ns;
 		}

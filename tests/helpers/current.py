@@ -9,6 +9,8 @@ from typing import Any
 from simulated import KINDS, Run, simulate
 from splvm import __version__
 from splvm.evidence.checks.loadlevel import on_pool
+from splvm.record.cellfacts import differing, flatten_parameters
+from splvm.run.experiment import own_parameters
 from splvm.run.loads import with_own
 from splvm.run.scenarios import Faults, Workload
 from splvm.scenarios.table import SCENARIOS
@@ -38,6 +40,8 @@ def current(kind: str) -> Run:
     if "faults" in facts:
         faults = Faults(**facts["faults"])
         facts |= {"faults": asdict(faults), "fault_settings": dict(faults.settings())}
+    own = own_parameters(scenario, scenario.window_s)
+    facts["differs"] = differing(flatten_parameters(facts["parameters"], None), own)
     console = f"{run.console}[    4.101010] splvm: run {TOKEN}\n"
     facts["outcome"]["console_bytes"] = len(console)
     return Run(facts, run.records, console)

@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import quopri
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 
@@ -166,12 +167,18 @@ PLAIN: dict[str, Form] = {
     "chat": lambda lines: "Jane  10:29 PM\n```" + "\n".join(lines) + "```\n",
     "tracker": lambda lines: "{code:title=dmesg|borderStyle=solid}\n" + "\n".join(lines) + "{code}\n",
     "colours of a terminal": lambda lines: "".join(f"\x1b[0m\x1b[31m{line}\x1b[0m\r\n" for line in lines),
+    "RTF": lambda lines: (
+        "{\\rtf1\\ansi\\deff0{\\fonttbl{\\f0 Courier;}}\\f0\\fs20\n"
+        + "".join(re.sub(r"([\\{}])", r"\\\1", line).replace("\t", "\\tab ") + "\\par\n" for line in lines)
+        + "}\n"
+    ),
     "prose around": lambda lines: "Hello,\n\nmy pool hangs:\n\n" + "\n".join(lines) + "\n\nThanks, Jane\n",
 }
 # What puts something before a kernel's messages: dmesg(1), journalctl(1), rsyslog, consoles, and combinations.
 KERNEL: dict[str, Form] = {
     "dmesg": _before("[86523.{us}] "),
     "dmesg soon after boot": _before("[    3.{us}] "),
+    "rsyslog with a facility": _before("2024-11-12T03:14:07.{us} kern.info box kernel: [86523.{us}] "),
     "dmesg with callers": _before("[86523.{us}][  T790] "),
     "dmesg -T": _before("[Thu Jul 28 04:20:23 2016] "),
     "dmesg -T in French": _before("[jeu. juil. 28 04:20:23 2016] "),

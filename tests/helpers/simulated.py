@@ -347,6 +347,8 @@ class Run:
                     record.record_host({key: line[key] for key in ("vcpus", "load1")})
                 case "phase":
                     record.record_phase(line["name"])
+                case "afterwards":
+                    record.record_afterwards(line["source"], line["text"])
         (path / "console.log").write_text(self.console)
         (path / "qemu.log").write_bytes(QEMU_LOG)
         (path / "harness.log").write_bytes(HARNESS_LOG)

@@ -45,7 +45,14 @@ def a_run(number: int, verdict: str = "PROGRESS", **told: Any) -> RunRow:
         **dict.fromkeys(
             ("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "command", "content"), "x"
         ),
-        **{"starved": "", "reason": f"reason of {number}", "fingerprint": "", "directory": "/nowhere"},
+        **{
+            "revision": "",
+            "tree": "",
+            "starved": "",
+            "reason": f"reason of {number}",
+            "fingerprint": "",
+            "directory": "/nowhere",
+        },
         **{"patches": [], "modules": {"spl.ko": "a" * 64}, "duration_s": 1.0},
         **{"verdict": verdict, "expected": ["PROGRESS"], "as_expected": verdict == "PROGRESS"},
     }

@@ -26,6 +26,7 @@ BASE: Mapping[str, str] = {
     "splvm.tomlfile": "files that a user writes",
     "splvm.plainfile": "files of others are opened one way",
     "splvm.ownpath": "names of what is the user's own",
+    "splvm.treename": "names of sources of SPL",
 }
 
 # Who may import what, besides itself, and why. A name stands for the module and all that is below it, unless a longer
@@ -48,6 +49,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.plainfile": "it may be any file of the host",
     },
     "splvm.ownpath": {},
+    "splvm.treename": {"splvm.ownpath": "a tree may be at a path"},
     "splvm.extras": {"splvm.errors": "a package that is missing is an error with a hint"},
     "splvm.evidence.formats": {"splvm.errors": "text that cannot be read"},
     "splvm.evidence.verdict": {},

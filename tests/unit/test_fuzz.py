@@ -67,6 +67,8 @@ from splvm.paste.cleaning import Cleaner
 from splvm.paste.explanation import explain
 from splvm.paste.moments import MAX_MOMENTS
 from splvm.paste.names import note_names
+from splvm.paste.plain import MAX_STEPS, Steps, column_of, label_of, steps_of
+from splvm.paste.prefixes import Line
 from splvm.paste.records import RecordReader
 from splvm.paste.redact import redact
 from splvm.paste.slabs import parse_slabs
@@ -320,6 +322,20 @@ def read_cleaned(text: str) -> None:
             assert split_escaped(part) is not None
 
 
+def read_steps(text: str) -> None:
+    steps = Steps()
+    for line in text.split("\n"):
+        message = line.strip()
+        label_of(line)
+        found = steps_of(message, column_of(line, message)) if message else ()
+        if not found or steps.begins_another(found[0]):
+            assert all(len(stack.frames) <= MAX_STEPS + 1 for stack, _ in steps.finish())
+        if found:
+            steps.add(found, Line(message), line, line)
+        else:
+            steps.goes_on(message, 20)
+
+
 def read_redacted(text: str) -> None:
     names: dict[str, str] = {}
     for line in text.split("\n"):
@@ -550,7 +566,29 @@ PARSERS: tuple[Parser, ...] = (
         read_cleaned,
         None,
         shipped,
-        ("Content-Transfer-Encoding: base64\n\n", "QUJD", "=\n", "[ @.123456] a+0x1/0x2 ", "%0A", "<p>&nbsp;", "\x1b]"),
+        (
+            "Content-Transfer-Encoding: base64\n\n",
+            "{\\rtf1 \\par\\'4",
+            "QUJD",
+            "=\n",
+            "[ @.123456] a+0x1/0x2 ",
+            "%0A",
+            "<p>&nbsp;",
+            "\x1b]",
+        ),
+    ),
+    Parser(
+        "Steps",
+        read_steps,
+        None,
+        field,
+        (
+            "  mutex_lock(&a->b_lock); <- Waiting on A@\n",
+            "zfs_a   zfs_b\n",
+            "-- A@ -- ((a)(b",
+            "=> cv_wait\n",
+            "a_lock->",
+        ),
     ),
     Parser("FrameReader", read_frames, EvidenceError, streams, ("F @ 1 slab same 1 1 0\n", "F ", "F 1 1 slab ")),
     Parser("Merger", read_merged, None, streams, ("@ ", "18446744073709551615 @ ")),
@@ -875,7 +913,7 @@ def parsers_of(module: ModuleType) -> set[str]:
 
 
 # What reads text that somebody pasted: splvm.paste.
-PASTES = {"explain", "parse_slabs", "redact", "RecordReader", "Cleaner"}
+PASTES = {"explain", "parse_slabs", "redact", "RecordReader", "Cleaner", "Steps"}
 
 
 def test_every_parser_has_a_row() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from splvm.builds.owntree import find_tree
 from splvm.builds.spl import _build_spl_ko, _configure, find_source
 from splvm.builds.tree import SPL_DIR, inputs_key
 from splvm.deadline import Deadline
@@ -120,7 +121,7 @@ def test_kept_tree_builds_what_a_clean_one_builds(spl: Prepared, tmp_path: Path)
         source.write_text(text.replace("HZ / 10", f"HZ / {number}"))
         header.write_text(PER_SLAB.sub(rf"\g<1>{per_slab}", macros))
         deadline = Deadline(600)
-        own = find_source(tree, spl.store, spl.apt, deadline)
+        own = find_source(find_tree(f"path:{tree}"), spl.store, spl.apt, deadline)
         config = _configure(spl.store, spl.kernel.root, own, deadline)
         made = _build_spl_ko(
             spl.store, spl.kernel.root, own, config, patches, inputs_key(tree, patches), deadline, keep=keep

@@ -14,6 +14,7 @@ import pytest
 
 from hostile import Host, start_victims, wait_for_sleepers
 from splvm.builds.module import make_module
+from splvm.builds.owntree import find_tree
 from splvm.builds.spl import _configure, build_spl, find_source
 from splvm.builds.tree import MAKE_GITREV, SPL_DIR
 from splvm.builds.variants import VARIANTS
@@ -69,7 +70,7 @@ def test_a_script_that_make_runs(spl: Prepared, host: Host, tree: Path, status: 
     header = f'#define ZFS_META_GITREV "{tree.parent.name}"'
     script.write_text(f"{host.script}echo '{header}' >$1\necho {RAN}\nexit {status}\n")
     store, deadline = spl.store, Deadline(600)
-    source = find_source(tree, store, spl.apt, deadline)
+    source = find_source(find_tree(f"path:{tree}"), store, spl.apt, deadline)
     before = {path.name for path in (store.root / "logs").iterdir()}
     if status:
         with pytest.raises(BuildError, match=RAN):
@@ -109,7 +110,7 @@ def test_configure(spl: Prepared, host: Host, tree: Path, name: str) -> None:
     configure = tree / "configure"
     script = f"#!/bin/sh\n# {tree}\n{host.script}echo {RAN}\n{end.format(secret=host.secret)}\n"
     configure.write_text(script)
-    source = find_source(tree, spl.store, spl.apt, Deadline(60))
+    source = find_source(find_tree(f"path:{tree}"), spl.store, spl.apt, Deadline(60))
     before = {path.name for path in spl.store.root.glob("spl-config/*")}
     with pytest.raises(SetupError, match=said):
         _configure(spl.store, spl.kernel.root.apart(), source, Deadline(300))
@@ -123,11 +124,12 @@ def test_configure(spl: Prepared, host: Host, tree: Path, name: str) -> None:
 KILLED = """
 import sys
 from pathlib import Path
+from splvm.builds.owntree import find_tree
 from splvm.builds.spl import _configure, find_source
 from splvm.deadline import Deadline
 from splvm.run.prepare import Wish, prepare
 spl = prepare(Wish(kernel=sys.argv[2]))
-source = find_source(Path(sys.argv[1]), spl.store, spl.apt, Deadline(60))
+source = find_source(find_tree(f"path:{sys.argv[1]}"), spl.store, spl.apt, Deadline(60))
 _configure(spl.store, spl.kernel.root, source, Deadline(300))
 """
 

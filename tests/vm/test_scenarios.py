@@ -40,7 +40,7 @@ REASONS = {
     ],
     ("held-worker", Outcome.PROGRESS): [
         r"spl_kmem_cache \(pid \d+\) was stuck for 3\.\d+ s in slabprobe_grow_work <- taskq_thread",
-        r"\d+ readings, \d+ context switches in each",
+        r"\d+ readings, its context-switch count stayed at \d+",
         r"got \d+ objects meanwhile, \d+ of them emergency objects; longest gap \d+\.\d ms",
         r"recovered \d+\.\d ms after the release",
     ],

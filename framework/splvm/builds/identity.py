@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from splvm.builds.foreign import find_escape
+from splvm.builds.owntree import OwnTree
 from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, ask_git
 from splvm.errors import SetupError
 from splvm.log import note
@@ -37,6 +38,15 @@ class TreeIdentity:
 
     spl: Identity
     zfs: Identity
+
+
+def identify(tree: OwnTree) -> TreeIdentity | None:
+    """Of which commit something is that is built of a tree now."""
+    if not tree.commit:
+        return read_identity(tree.directory)
+    describe = ask_git(tree.directory, "describe", "--tags", "--always", tree.commit).stdout.strip()
+    found = Identity(tree.commit, tree.branch, describe, "")
+    return TreeIdentity(found, found)
 
 
 def read_identity(tree: Path) -> TreeIdentity | None:

@@ -1,4 +1,4 @@
-"""The guest's root: an initramfs cut from a Debian root of the kernel's suite, and the keys to get in.
+"""The guest's root: an initramfs cut from a Debian root of the kernel's suite, and what is unpacked over it.
 
 busybox, dropbear, the agent, the few modules that a virtual machine needs. The root is in memory: under memory pressure
 there is nothing to page in, and no disk to wait for.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ from splvm.host.content import input_hash
 from splvm.host.process import run
 from splvm.host.store import Artefact, Store
 
-RECIPE = 3
+RECIPE = 4
+_KEYS_RECIPE = 3
 
 # Loaded by the guest's init, with what they depend on.
 MODULES = ("virtio_pci", "virtio_net", "virtio_console", "virtio_blk")
@@ -32,7 +34,7 @@ MODULES = ("virtio_pci", "virtio_net", "virtio_console", "virtio_blk")
 # Loaded by the load of that name, where the kernel has it.
 ZRAM = ("lzo_rle", "zram")
 
-_DIRECTORIES = ("bin", "dev", "etc/dropbear", "lib/modules", "proc", "root/.ssh", "run", "sys", "tmp")
+_DIRECTORIES = ("bin", "dev", "etc", "lib/modules", "proc", "root", "run", "sys", "tmp")
 
 
 def make_keys(store: Store, root: BuildRoot, deadline: Deadline) -> SshKeys:
@@ -49,7 +51,7 @@ def make_keys(store: Store, root: BuildRoot, deadline: Deadline) -> SshKeys:
         (line,) = re.findall(r"^ssh-ed25519 \S+", made.stdout, re.MULTILINE)
         (tree / "host_key.pub").write_text(f"{line}\n")
 
-    key = input_hash({"recipe": RECIPE, "identity": "rsa-2048", "host_key": "ed25519"})
+    key = input_hash({"recipe": _KEYS_RECIPE, "identity": "rsa-2048", "host_key": "ed25519"})
     keys = store.get("ssh-keys", key, build, deadline=deadline, what="SSH keys for guests")
     return SshKeys(keys.path / "identity", keys.path / "host_key.pub")
 
@@ -85,8 +87,54 @@ def _module_name(path: str) -> str:
     return Path(path).name.split(".ko")[0].replace("-", "_")
 
 
-def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline) -> Artefact:
-    """The initramfs, `initrd.cpio`: everything but SPL and the probe."""
+def build_login(store: Store, keys: SshKeys, deadline: Deadline) -> Artefact:
+    """What lets the holder of the keys in, `login.cpio`."""
+
+    def build(tree: Path) -> None:
+        with store.temporary() as work:
+            # The private host key of all guests is in it.
+            work.chmod(0o700)
+            stage = work / "stage"
+            # dropbear refuses keys below a directory that others may write to.
+            for name, mode in (
+                ("", 0o755),
+                ("etc", 0o755),
+                ("etc/dropbear", 0o700),
+                ("root", 0o700),
+                ("root/.ssh", 0o700),
+            ):
+                (stage / name).mkdir()
+                (stage / name).chmod(mode)
+            _write(stage / "root/.ssh/authorized_keys", keys.identity.with_suffix(".pub").read_bytes(), 0o600)
+            _write(stage / "etc/dropbear/host_key", keys.private_host_key.read_bytes(), 0o600)
+            pack(stage, tree / "login.cpio", deadline)
+
+    key = input_hash({"recipe": RECIPE, "identity": keys.identity.with_suffix(".pub"), "host_key": keys.host_key})
+    return store.get("login", key, build, deadline=deadline, what="login for guests")
+
+
+def build_additions(store: Store, modules: Sequence[Path], deadline: Deadline) -> Artefact:
+    """Modules that init loads in a guest into which nobody could put them later, `additions.cpio`.
+
+    :param modules: in the order of loading.
+    """
+
+    def build(tree: Path) -> None:
+        with store.temporary() as work:
+            stage = work / "stage"
+            for name in ("etc", "lib/modules"):
+                (stage / name).mkdir(parents=True)
+            for module in modules:
+                shutil.copyfile(module, stage / "lib/modules" / module.name)
+            (stage / "etc/splvm-modules").write_text("".join(f"{module.name}\n" for module in modules))
+            pack(stage, tree / "additions.cpio", deadline)
+
+    key = input_hash({"recipe": RECIPE, "modules": [{"name": path.name, "content": path} for path in modules]})
+    return store.get("additions", key, build, deadline=deadline, what="modules for guests in virtual time")
+
+
+def build_image(store: Store, kernel: Kernel, deadline: Deadline) -> Artefact:
+    """The initramfs, `initrd.cpio`: everything but keys, SPL and the probe."""
     sources = find_images() / "guest"
     load = find_images() / "load"
     key = input_hash(
@@ -98,8 +146,6 @@ def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline)
             "load": load,
             "modules": MODULES,
             "zram": ZRAM,
-            "identity": keys.identity.with_suffix(".pub"),
-            "host_key": keys.host_key,
         }
     )
 
@@ -107,8 +153,6 @@ def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline)
         log = store.root / "logs" / f"image-{kernel.release}.log"
         log.parent.mkdir(exist_ok=True)
         with store.temporary() as work:
-            # The private host key of all guests is put together here.
-            work.chmod(0o700)
             stage = work / "stage"
             for name in _DIRECTORIES:
                 (stage / name).mkdir(parents=True)
@@ -123,9 +167,9 @@ def build_image(store: Store, kernel: Kernel, keys: SshKeys, deadline: Deadline)
                 with suppress(BuildError):
                     _add_modules(kernel, stage, wanted, "etc/modules.zram")
                     break
-            _add_login(keys, stage)
-            shutil.copy2(sources / "init", stage / "init")
-            (stage / "init").chmod(0o755)
+            _add_accounts(stage)
+            _write(stage / "init", (sources / "init").read_bytes(), 0o755)
+            _write(stage / "bin" / "splvm-open", (sources / "open").read_bytes(), 0o755)
             pack(stage, tree / "initrd.cpio", deadline)
 
     return store.get("image", key, build, deadline=deadline, what=f"initramfs for {kernel.release}")
@@ -185,26 +229,29 @@ def read_module(path: Path) -> bytes:
     raise BuildError("initramfs", f"{path.name}: modules can be as they are, .xz or .gz", None)
 
 
-def _add_login(keys: SshKeys, stage: Path) -> None:
+def _add_accounts(stage: Path) -> None:
     files: Mapping[str, tuple[str, int]] = {
         "etc/passwd": ("root:x:0:0:root:/root:/bin/sh\n", 0o644),
         "etc/group": ("root:x:0:\n", 0o644),
         "etc/shadow": ("root:*:1:0:99999:7:::\n", 0o600),
         "etc/shells": ("/bin/sh\n", 0o644),
-        "root/.ssh/authorized_keys": (keys.identity.with_suffix(".pub").read_text(), 0o600),
     }
     for name, (text, mode) in files.items():
-        (stage / name).write_text(text)
+        _write(stage / name, text.encode(), mode)
+    for name, mode in (("", 0o755), ("root", 0o700)):
         (stage / name).chmod(mode)
-    shutil.copy2(keys.host_key.with_suffix(""), stage / "etc" / "dropbear" / "host_key")
-    # dropbear refuses keys below a directory that others may write to.
-    for name in ("", "root", "root/.ssh"):
-        (stage / name).chmod(0o700 if name else 0o755)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    path.write_bytes(content)
+    path.chmod(mode)
 
 
 def pack(stage: Path, target: Path, deadline: Deadline) -> None:
-    """Everything belongs to root; names in order, so that the same stage gives the same archive."""
+    """Everything belongs to root and is of the same time; names in order, so that equal stages give equal archives."""
     names = sorted(str(path.relative_to(stage)) for path in stage.rglob("*"))
+    for name in (*names, "."):
+        os.utime(stage / name, (0, 0), follow_symlinks=False)
     argv = [
         "cpio",
         "--create",

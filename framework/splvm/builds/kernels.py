@@ -15,7 +15,7 @@ from debian.debian_support import Version
 
 from splvm.builds.root import BuildRoot, build_root
 from splvm.deadline import Deadline
-from splvm.errors import SetupError, UsageError
+from splvm.errors import SetupError, UsageError, did_you_mean
 from splvm.host.archive import PackageGoneError, PackageVersion, parse_depends
 from splvm.host.content import input_hash
 from splvm.host.debian import PrivateApt
@@ -126,7 +126,8 @@ def find_kernel(name: str) -> KernelSpec:
     if row not in KERNELS or (at and not _RELEASE.fullmatch(release)):
         raise UsageError(
             f"there is no kernel {name!r}; there are: {', '.join(KERNELS)}",
-            hint="`ID@RELEASE` is one release (`splvm kernels --releases`), `built:NAME` builds one from source, "
+            hint=did_you_mean(row, KERNELS)
+            or "`ID@RELEASE` is one release (`splvm kernels --releases`), `built:NAME` builds one from source, "
             "`path:VMLINUZ,HEADERS` takes your own",
         )
     return replace(KERNELS[row], id=name, release=release) if at else KERNELS[row]

@@ -35,6 +35,8 @@ class Revision:
     title: str
     # Whether it touches anything that modules are made of.
     touches: bool
+    # Number of the commits before it, and it, that touch what configure reads: equal ones need one configure run.
+    config: int = 0
 
 
 def list_revisions(tree: Path, good: str, bad: str, paths: Sequence[str] = SPL_PATHS) -> list[Revision]:
@@ -64,8 +66,13 @@ def list_revisions(tree: Path, good: str, bad: str, paths: Sequence[str] = SPL_P
         raise UsageError(f"--good {good}: following first parents from {bad} does not come by it")
     touching = ask_git(tree, "log", "--first-parent", "--format=%H", f"{first}..{last}", "--", *paths).stdout.split()
     title = ask_git(tree, "log", "-1", "--format=%s", first).stdout.strip()
+    reading = ("log", "--first-parent", "--format=%H", f"{first}..{last}", "--", *CONFIGURE_INPUTS)
+    configured = {*ask_git(tree, *reading).stdout.split()}
     found = [Revision(first, title[:_MOST_TITLE], True)]
-    return found + [Revision(sha, title[:_MOST_TITLE], sha in touching) for sha, title in rows]
+    for sha, title in rows:
+        config = found[-1].config + (sha in configured)
+        found.append(Revision(sha, title[:_MOST_TITLE], sha in touching, config))
+    return found
 
 
 def find_branch(tree: Path) -> str:
@@ -114,6 +121,18 @@ def ask_git(tree: Path, *argv: str) -> Completed:
     """Run git in a tree: as its owner, with no program of the tree's own, and without writing to it."""
     words = [*_git_args(tree), *argv]
     return run(words, env=_git_env(tree), deadline=Deadline(_GIT_S), what=f"git {argv[0]}", check=False)
+
+
+def find_revision(repository: Path, name: str) -> tuple[str, str]:
+    """The commit that a revision stands for, and the branch if it names one, else an empty string.
+
+    :raises UsageError: when that is no git repository, or the revision stands for no commit.
+    """
+    commit = _resolve(repository, name)
+    asked = ("rev-parse", "--verify", "--quiet", "--symbolic-full-name", "--end-of-options", name)
+    # It says the option again, too.
+    full = ask_git(repository, *asked).stdout.split()[-1:]
+    return commit, next((word.removeprefix("refs/heads/") for word in full if word.startswith("refs/heads/")), "")
 
 
 def _resolve(tree: Path, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Saves of files that go into a module, as one sees them who wants to build it.
+"""Saves of files that go into modules, as one sees them who wants to build it.
 
 Files are looked at again and again, and read when something has touched them. Editors write in bursts, write beside and
 rename, and git replaces whole directories; what counts is that the content is another one than the last, and rests. A
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from splvm.builds.tree import find_inputs, inputs_key
+from splvm.builds.tree import SPL_PARTS, find_files, inputs_key
 from splvm.deadline import Deadline, poll
 from splvm.errors import SetupError
 
@@ -36,13 +36,15 @@ class Save:
 
 
 class Watch:
-    """What goes into one module.
+    """What goes into the modules of a guest.
 
     :param tree: of OpenZFS.
     :param patches: that are put on top of it.
+    :param parts: of the tree, from its top: what the modules are made of.
     """
 
-    def __init__(self, tree: Path, patches: Sequence[Path]) -> None:
+    def __init__(self, tree: Path, patches: Sequence[Path], parts: Sequence[str] = SPL_PARTS) -> None:
+        self._parts = tuple(parts)
         self._tree = tree
         self._patches = tuple(patches)
         self._seen: _Seen = {}
@@ -78,12 +80,12 @@ class Watch:
 
     def _key(self) -> str | None:
         with suppress(SetupError):
-            return inputs_key(self._tree, self._patches)
+            return inputs_key(self._tree, self._patches, self._parts)
         return None
 
     def _stat(self) -> _Seen:
         found: _Seen = {}
-        for path in (*find_inputs(self._tree).values(), *self._patches):
+        for path in (*find_files(self._tree, self._parts).values(), *self._patches):
             with suppress(OSError):
                 info = path.stat()
                 found[path] = (info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)

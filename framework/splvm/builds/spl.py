@@ -17,12 +17,12 @@ from pathlib import Path
 
 from splvm.assets import find_images
 from splvm.builds.foreign import put_file, take_directory, take_file
-from splvm.builds.identity import TreeIdentity, read_identity
+from splvm.builds.identity import TreeIdentity, identify
 from splvm.builds.module import MODULE_RECIPE, debug_file, fresh_log, make_module, sha256_of, strip_module
+from splvm.builds.owntree import OwnTree, find_tree, take_tree
 from splvm.builds.root import BuildRoot
 from splvm.builds.tree import (
     CONFIGURE_INPUTS,
-    SPL_DIR,
     apply_patch,
     check_unchanged,
     copy_files,
@@ -44,7 +44,6 @@ from splvm.host.debian import PrivateApt
 from splvm.host.process import run
 from splvm.host.store import Artefact, Store
 from splvm.log import note
-from splvm.ownpath import absolute, name_path, own_path
 from splvm.plainfile import MIB, read_plain
 
 RECIPE = 2
@@ -54,21 +53,24 @@ RECIPE = 2
 class SplSource:
     """An OpenZFS tree."""
 
-    # As the user named it: `debian` or `path:DIR`.
+    # As the user named it, with a whole path.
     name: str
+    # Directory of its files.
     tree: Path
     version: str
     # The package it is from, None for a tree of the user's.
     package: PackageVersion | None = None
     # Newer ones that could not be had, and why, one line each.
     passed_over: tuple[str, ...] = ()
-    # Of a checkout of the user's, as it is when something is built of it.
+    # The user's tree, None for the suite's.
+    own: OwnTree | None = None
+    # Of the user's, as it is when something is built of it; None where nobody knows.
     identity: TreeIdentity | None = None
 
     @property
     def is_own(self) -> bool:
         """Whether it is the user's."""
-        return self.name != "debian"
+        return self.own is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class SplBuild:
             "packages": {p.package: {"version": p.version, "sha256": p.sha256} for p in (self.source.package,) if p},
             "passed_over": list(self.source.passed_over),
             "variant": self.variant.name,
-            "patches": [{"name": p.name, "sha256": sha256_of(p)} for p in self.patches],
+            "patches": [{"name": p.name, "sha256": sha256_of(p), "path": str(p)} for p in self.patches],
             "modules": {m.name: sha256_of(m) for m in self.modules},
         }
 
@@ -128,13 +130,13 @@ class SplBuild:
 _MOST_PATCH_BYTES = 32 * MIB
 
 
-def check_inputs(name: str, patches: Sequence[Path]) -> Path | None:
+def check_inputs(name: str, patches: Sequence[Path]) -> OwnTree | None:
     """Look at what the user named before anything is fetched for it.
 
-    :param name: `debian`, or `path:DIR` with an OpenZFS tree (git checkout or unpacked release).
+    :param name: in one of the forms of `--spl`.
     :param patches: `.cocci`, `.patch` or `.diff` files.
     :returns: the user's tree, None for `debian`.
-    :raises UsageError: when the source is neither, DIR is no such tree, or a patch is no such file.
+    :raises UsageError: when there is no such tree, or a patch is no such file.
     """
     for patch in patches:
         if patch.suffix not in (".cocci", ".patch", ".diff") or not patch.is_file():
@@ -146,25 +148,15 @@ def check_inputs(name: str, patches: Sequence[Path]) -> Path | None:
         if not content.strip():
             # It would change nothing, and the run would count as one with it.
             raise UsageError(f"--spl-patch {patch}: there is nothing in it")
-    if name == "debian":
-        return None
-    directory = own_path(name)
-    if not directory:
-        raise UsageError(f"--spl {name}: not a source; it is `debian` or `path:DIR`")
-    tree = absolute(directory)
-    if not (tree / SPL_DIR / "spl-kmem-cache.c").is_file():
-        raise UsageError(
-            f"--spl {name}: not the top of an OpenZFS tree, 2.0 or later: "
-            f"{tree / SPL_DIR / 'spl-kmem-cache.c'} is not there"
-        )
-    return tree
+    return find_tree(name)
 
 
-def find_source(tree: Path | None, store: Store, apt: PrivateApt, deadline: Deadline) -> SplSource:
+def find_source(tree: OwnTree | None, store: Store, apt: PrivateApt, deadline: Deadline) -> SplSource:
     """The user's tree, or with None that of the kernel's suite."""
     if tree is None:
         return _debian_source(store, apt, deadline)
-    return SplSource(name_path(tree), tree, _meta_version(tree))
+    directory = take_tree(store, tree, deadline)
+    return SplSource(str(tree.name), directory, _meta_version(directory), own=tree)
 
 
 def _debian_source(store: Store, apt: PrivateApt, deadline: Deadline) -> SplSource:
@@ -230,8 +222,8 @@ def build_spl(
     :param patches: files that passed `check_inputs`, applied in this order after the variant's own.
     :raises BuildError: when a patch does not apply or something does not compile.
     """
-    if source.is_own:
-        source = replace(source, identity=read_identity(source.tree))
+    if source.own is not None:
+        source = replace(source, identity=identify(source.own))
     # What is built once is built from nothing.
     keep = source.is_own or bool(patches)
     if keep:

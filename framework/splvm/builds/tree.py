@@ -118,12 +118,13 @@ def find_inputs(tree: Path) -> dict[str, Path]:
     return find_files(tree, SPL_PARTS)
 
 
-def inputs_key(tree: Path, patches: Sequence[Path]) -> str:
+def inputs_key(tree: Path, patches: Sequence[Path], parts: Sequence[str] = SPL_PARTS) -> str:
     """Changes with what spl.ko is made from, and only with that: not with what editors leave beside it.
 
+    :param parts: of other modules, what they are made from.
     :raises SetupError: when a file cannot be read.
     """
-    return input_hash({"sources": find_inputs(tree), "patches": list(patches)})
+    return input_hash({"sources": find_files(tree, parts), "patches": list(patches)})
 
 
 def copy_tree(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from splvm.assets import find_images
-from splvm.errors import UsageError
+from splvm.errors import UsageError, did_you_mean
 from splvm.evidence.expectation import Expectation
 
 
@@ -81,4 +81,6 @@ def find_variant(name: str) -> Variant:
     try:
         return VARIANTS[name]
     except KeyError:
-        raise UsageError(f"there is no variant {name!r}; there are: {', '.join(VARIANTS)}") from None
+        raise UsageError(
+            f"there is no variant {name!r}; there are: {', '.join(VARIANTS)}", hint=did_you_mean(name, VARIANTS)
+        ) from None

@@ -23,10 +23,21 @@ from splvm.host.content import read_entry, walk
 from splvm.host.store import Store, boot_id
 from splvm.log import LOGGER
 
-_KIND = "spl-work"
 
-# A tree takes some 25 MiB. Bytes of all that are kept.
-_KEEP_BYTES = 256 << 20
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Trees of one kind."""
+
+    # In the store.
+    kind: str
+    # Bytes of all that are kept.
+    bytes: int
+
+
+# A tree takes some 25 MiB.
+SPL_TREES = Kept("spl-work", 256 << 20)
+# A tree takes some 200 MiB.
+ZFS_TREES = Kept("zfs-work", 1 << 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +58,7 @@ class _Seal:
 
 
 @contextmanager
-def keep_tree(store: Store, key: str, fresh: Path) -> Iterator[Path]:
+def keep_tree(store: Store, key: str, fresh: Path, kept: Kept = SPL_TREES) -> Iterator[Path]:
     """A directory with the files of `fresh`, and what was made of the like in it before.
 
     Another process that has the same one keeps nobody waiting: `fresh` itself is the directory then. A block that is
@@ -56,7 +67,7 @@ def keep_tree(store: Store, key: str, fresh: Path) -> Iterator[Path]:
     :param key: of all that the tree is made with, besides the files.
     :param fresh: in the store's scratch; it may be moved away.
     """
-    with store.workspace(_KIND, key) as home:
+    with store.workspace(kept.kind, key) as home:
         if home is None:
             LOGGER.debug("the build tree %s is in use: building beside it", key)
             yield fresh
@@ -76,7 +87,7 @@ def keep_tree(store: Store, key: str, fresh: Path) -> Iterator[Path]:
                 _write_seal(seal, _Seal(boot_id(), sources, _files(tree)))
             raise
         _write_seal(seal, _Seal(boot_id(), sources, _files(tree)))
-    store.trim(_KIND, _KEEP_BYTES, used=key)
+    store.trim(kept.kind, kept.bytes, used=key)
 
 
 def _update(tree: Path, seal: Path, fresh: Path, sources: Mapping[str, list[str]]) -> str:

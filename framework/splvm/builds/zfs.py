@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from splvm.builds.module import MODULE_RECIPE, fresh_log, make_module, sha256_of
 from splvm.builds.root import BuildRoot, build_root
 from splvm.builds.spl import SplBuild, SplSource
 from splvm.builds.tree import ALL_PARTS, SPL_DIR, check_unchanged, copy_files, find_files, generate_headers
+from splvm.builds.worktree import ZFS_TREES, keep_tree
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, SetupError
 from splvm.host.content import input_hash
@@ -116,8 +118,9 @@ def _build_modules(store: Store, root: BuildRoot, spl: SplBuild, deadline: Deadl
 
     def build(tree: Path) -> None:
         log = fresh_log(store, f"zfs-modules-{key[:12]}")
-        with store.temporary() as work:
-            src = work / "src"
+        with store.temporary() as scratch:
+            fresh = scratch / "build"
+            src = fresh / "src"
             try:
                 copy_files(files, src)
             except OSError as reason:
@@ -126,20 +129,31 @@ def _build_modules(store: Store, root: BuildRoot, spl: SplBuild, deadline: Deadl
             check_unchanged(source, {name: path for name, path in copied.items() if name in others}, inputs)
             shutil.copy2(spl.config / "zfs_config.h", src)
             for template in (*(src / "module").rglob("Kbuild.in"), *(src / "module").rglob("Makefile.in")):
-                inside = Path("/build", template.parent.relative_to(work))
+                inside = Path("/build", template.parent.relative_to(fresh))
                 template.with_suffix("").write_text(fill_in(template.read_text(), inside))
             # The first code of the tree that runs: until here the copy is what was read of it.
-            generate_headers(root, work, log, deadline)
-            variables = ["CONFIG_ZFS=m"]
-            make_module(root, work, "/build/src/module", variables, log, deadline, f"zfs.ko ({spl.source.version})")
-            made = sorted(path for path in (src / "module").rglob("*.ko") if path.stem != "spl")
-            names = [str(path.relative_to(work)) for path in made]
-            root.run(["strip", "--strip-debug", *names], work=work, deadline=deadline, what="strip", log=log)
-            for name in names:
-                take_file(work, name, tree)
+            generate_headers(root, fresh, log, deadline)
+            # The root's key is not that of its packages' versions.
+            tree_key = input_hash({"recipe": RECIPE, "config": spl.config / "zfs_config.h", "tools": root.versions()})
+            with keep_tree(store, tree_key, fresh, ZFS_TREES) if spl.is_own else nullcontext(fresh) as work:
+                what = f"zfs.ko ({spl.source.version})"
+                make_module(root, work, "/build/src/module", ["CONFIG_ZFS=m"], log, deadline, what)
+                _take_modules(store, root, work, tree, log, deadline)
 
     what = f"zfs.ko of {spl.source.version} for {root.release} (two minutes or more, once)"
     return store.get("zfs-modules", key, build, deadline=deadline, what=what)
+
+
+def _take_modules(store: Store, root: BuildRoot, work: Path, tree: Path, log: Path, deadline: Deadline) -> None:
+    """Put into `tree` what was built in `work`; what make goes by stays as make left it."""
+    made = sorted(path for path in (work / "src" / "module").rglob("*.ko") if path.stem != "spl")
+    names = [path.name for path in made]
+    with store.temporary() as out:
+        for path in made:
+            take_file(work, str(path.relative_to(work)), out)
+        root.run(["strip", "--strip-debug", *names], work=out, deadline=deadline, what="strip", log=log)
+        for name in names:
+            take_file(out, name, tree)
 
 
 def fill_in(makefile: str, directory: Path) -> str:

@@ -14,31 +14,34 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, extract_revision, list_revisions
-from splvm.builds.spl import check_inputs
-from splvm.campaign.campaignrun import CampaignRun, cell_of
+from splvm.builds.owntree import find_tree
+from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, list_revisions
+from splvm.campaign.campaignrun import CampaignRun, cell_of, describe_build
 from splvm.campaign.processes import Job, JobResult, run_jobs
+from splvm.campaign.quiet import QUIET_S, wait_until_quiet
 from splvm.campaign.repro import TROUBLES
 from splvm.campaign.search import Answer, Search
-from splvm.deadline import Deadline
 from splvm.errors import BuildError, EvidenceError, SetupError, UsageError
 from splvm.evidence.verdict import Outcome
 from splvm.host.content import file_hash
 from splvm.log import note, step
-from splvm.ownpath import absolute, name_path, own_path
+from splvm.ownpath import own_path
 from splvm.plainfile import MIB, read_plain
+from splvm.record.facts import Count
 from splvm.record.jsonfile import write_json
 from splvm.record.typedjson import from_json, to_json
 from splvm.run.experiment import Experiment
 from splvm.run.loads import MOST_SEED, parse_loads
-from splvm.run.prepare import PREPARE_BUDGET_S, Wish, prepare
+from splvm.run.prepare import Wish, prepare
 from splvm.scenarios.table import find_scenario
+from splvm.treename import TreeKind, TreeName
 
 SCHEMA_VERSION = 2
 
@@ -67,6 +70,8 @@ class Candidate:
     changes: bool = True
     # Of a patch, its content: one that was edited meanwhile is another one.
     sha256: str = ""
+    # Equal for commits that need one configure run.
+    config: Count = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +121,21 @@ class BisectPlan:
             raise ValueError(f"{self.wish.spl!r} has no commits")
 
 
-def find_commits(tree: str, good: str, bad: str, *, pool: bool) -> tuple[Candidate, ...]:
-    """The commits of a tree, the good end first.
+def find_commits(
+    repository: Path, good: str, bad: str, *, pool: bool, paths: Sequence[str] = ()
+) -> tuple[Candidate, ...]:
+    """The commits of a repository, the good end first.
 
-    :param tree: the tree, in the form of `--spl`.
+    :param repository: bare or not.
     :param pool: whether guests have a ZFS pool: then all modules are built from the tree, and not spl.ko alone.
-    :raises UsageError: when the tree is no checkout, or no commit touches the modules.
+    :param paths: only commits that touch one of these; by default what the modules are made of.
+    :raises UsageError: when there is no repository, or no commit touches the modules.
     """
-    directory = own_path(tree)
-    if not directory:
-        raise UsageError(f"--spl {tree}: commits are those of a git checkout", hint="use --spl path:DIR")
-    path = absolute(directory)
-    paths = ALL_PATHS if pool else SPL_PATHS
-    revisions = list_revisions(path, good, bad, paths)
+    paths = paths or (ALL_PATHS if pool else SPL_PATHS)
+    revisions = list_revisions(repository, good, bad, paths)
     if not any(each.touches for each in revisions[1:]):
-        raise UsageError(f"no commit of the range touches the sources of the modules: {', '.join(paths)}")
-    return tuple(Candidate(each.sha, each.title, each.touches) for each in revisions)
+        raise UsageError(f"no commit of the range touches {', '.join(paths)}", hint="--paths names other files")
+    return tuple(Candidate(each.sha, each.title, each.touches, config=each.config) for each in revisions)
 
 
 def find_patches(series: Path) -> tuple[Candidate, ...]:
@@ -180,9 +184,18 @@ class Bisection:
     skipped: dict[int, str] = field(default_factory=dict)
     # What a candidate's guests are made of: the same for those that are the same build.
     builds: dict[int, str] = field(default_factory=dict)
+    # Numbers of the runs whose guest the host starved.
+    starved: set[int] = field(default_factory=set)
     search: Search = field(init=False)
+    # Why it ended without an answer, beside that there were enough runs; not kept, for it may go on.
+    undecided: str = ""
+    # Whether the host starved the guest of the last run.
+    _starved: bool = False
     _experiments: dict[int, Experiment] = field(default_factory=dict)
     _begun: dict[Path, int] = field(default_factory=dict)
+    # When this process began with it, on the monotonic clock, and how many runs there were.
+    _began_s: float = 0.0
+    _known: int = 0
 
     def __post_init__(self) -> None:
         self.search = Search(len(self.plan.candidates))
@@ -196,6 +209,8 @@ class Bisection:
         known, self.tries = self.tries, []
         for each in known:
             self._take(each)
+        # The host may be another one now.
+        self.undecided = ""
 
     @property
     def answer(self) -> Answer | None:
@@ -205,7 +220,7 @@ class Bisection:
     @property
     def is_over(self) -> bool:
         """Whether no further run is needed, or allowed."""
-        return self.answer is not None or len(self.tries) >= self.plan.most_runs
+        return self.answer is not None or bool(self.undecided) or len(self.tries) >= self.plan.most_runs
 
     def run(self, at_once: int, on_try: OnTry) -> None:
         """Go on until it is over.
@@ -219,11 +234,15 @@ class Bisection:
             number = self._begun.pop(result.job.out)
             experiment, count = self._experiments[number], int(result.job.out.name)
             found = CampaignRun.of(cell_of(experiment), count, experiment, result, number)
+            self._starved = bool(result.runs) and result.last[0].is_starved
+            if self._starved:
+                self.starved.add(count)
             self._take(found)
             self._keep()
             on_try(self, found)
 
         self._keep()
+        self._began_s, self._known = time.monotonic(), len(self.tries)
         if not self.is_over:
             # What is wrong with them is known before anything is run; also after an interruption.
             for end in (self.search.count - 1, 0):
@@ -233,7 +252,11 @@ class Bisection:
 
     def _jobs(self) -> Iterator[Job]:
         while not self.is_over and len(self.tries) + len(self._begun) < self.plan.most_runs:
-            number = self.search.choose(self._begun.values())
+            if self._starved and not wait_until_quiet():
+                self.undecided = f"the host was busy for {QUIET_S / 60:.0f} minutes"
+                return
+            self._starved = False
+            number = self.search.choose(self._begun.values(), self._is_configured)
             experiment = self._prepare(number)
             if experiment is None:
                 continue
@@ -256,8 +279,17 @@ class Bisection:
             self.search.observe(number, found.outcome in self.plan.hits)
             return
         last = [each for each in self.tries if each.candidate == number][-TROUBLES:]
+        if any(each.number in self.starved for each in last):
+            # That is the host's doing. A host that is quiet by its own account and starves guests gives no answer.
+            if len(last) == TROUBLES and all(each.number in self.starved for each in last):
+                self.undecided = f"the host starved {TROUBLES} guests in a row"
+            return
         if len(last) == TROUBLES and all(self.is_silent(each) for each in last):
             self._skip(number, f"{TROUBLES} runs in a row said nothing: {found.reason}")
+
+    def _is_configured(self, number: int) -> bool:
+        """Whether a commit needs no configure run, or no build at all."""
+        return self.plan.candidates[number].config in {self.plan.candidates[each].config for each in self._experiments}
 
     def is_silent(self, each: CampaignRun) -> bool:
         """Whether a run says nothing of what is looked for."""
@@ -289,7 +321,7 @@ class Bisection:
             self._skip(number, error.message)
             self._keep()
             return None
-        build = _describe(experiment)
+        build = describe_build(experiment)
         known = self.builds.get(number)
         if known not in (None, build):
             raise EvidenceError(f"{title} is another build than its runs so far were of", hint="begin a new search")
@@ -321,21 +353,24 @@ class Bisection:
                 series = [Path(each.id) for each in plan.candidates[1 : number + 1]]
                 return self._experiment(replace(plan.wish, patches=(*plan.wish.patches, *series)))
             case ChangeKind.COMMITS:
-                # Its name is what a run's record says of its source.
-                tree = self.out / "tree" / candidate.id[:12]
-                try:
-                    repository = absolute(own_path(plan.wish.spl) or "")
-                    extract_revision(repository, candidate.id, tree, Deadline(PREPARE_BUDGET_S))
-                    _check_tree(candidate, tree)
-                    return self._experiment(replace(plan.wish, spl=name_path(tree)))
-                finally:
-                    shutil.rmtree(tree.parent, ignore_errors=True)
+                repository = own_path(plan.wish.spl) or ""
+                name = str(TreeName(TreeKind.COMMIT, repository, candidate.id))
+                _check_tree(candidate, name)
+                return self._experiment(replace(plan.wish, spl=name))
 
     def _experiment(self, wish: Wish) -> Experiment:
         plan = self.plan
         loads = parse_loads([plan.load] if plan.load else [])
         scenario = find_scenario(plan.scenario)
         return prepare(wish).experiment(scenario, window_s=plan.window_s, loads=loads, seed=plan.seed)
+
+    @property
+    def left_s(self) -> float:
+        """The host's time that the rest takes, if each further run is like those so far and none is in doubt, s."""
+        # Builds take most of it.
+        each_s = (time.monotonic() - self._began_s) / max(1, len(self.tries) - self._known)
+        # An answer has to be confirmed on either side.
+        return (self.search.bits + 2) * each_s
 
     def name(self, number: int) -> str:
         """A candidate for people to read; one beyond the last is none."""
@@ -374,6 +409,7 @@ class Bisection:
             "runs": [each.to_json() for each in self.tries],
             "skipped": {str(number): why for number, why in self.skipped.items()},
             "builds": {str(number): build for number, build in self.builds.items()},
+            "starved": sorted(self.starved),
             "answer": asdict(answer) if answer else None,
             "likeliest": asdict(self.search.likeliest()),
         }
@@ -401,6 +437,7 @@ def read_bisection(out: Path) -> Bisection:
         plan = BisectPlan.from_json(told["plan"])
         tries = [CampaignRun.from_json(row) for row in told["runs"]]
         skipped, builds = ({int(number): str(value) for number, value in told[name].items()} for name in _TOLD)
+        starved = {int(number) for number in told.get("starved", ())}
         numbers = {each.candidate for each in tries} | {*skipped, *builds}
         last = len(plan.candidates) - 1
         if not numbers <= set(range(last + 1)):
@@ -416,23 +453,15 @@ def read_bisection(out: Path) -> Bisection:
     for patch in plan.candidates:
         if patch.sha256 and (not Path(patch.id).is_file() or file_hash(patch.id) != patch.sha256):
             raise EvidenceError(f"{patch.id} has changed since the search began", hint="begin a new search")
-    return Bisection(plan, out, tries, skipped, builds)
+    return Bisection(plan, out, tries, skipped, builds, starved)
 
 
 _TOLD = ("skipped", "builds")
 
 
-def _check_tree(candidate: Candidate, tree: Path) -> None:
+def _check_tree(candidate: Candidate, name: str) -> None:
     """:raises BuildError: when a commit has no SPL in it."""
     try:
-        check_inputs(name_path(tree), ())
+        find_tree(name)
     except UsageError as error:
         raise BuildError(candidate.title, error.message, None) from error
-
-
-def _describe(experiment: Experiment) -> str:
-    """What its guests are made of, as far as candidates differ in it."""
-    facts = experiment.facts
-    # Not of which commit they are: many commits come to the same modules.
-    zfs = (facts.get("zfs") or {}).get("sha256")
-    return json.dumps([facts["kernel"]["release"], facts["spl"]["modules"], zfs], sort_keys=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -123,3 +124,11 @@ def cell_of(experiment: Experiment) -> Cell:
         str(experiment.facts.get("line", UNKNOWN)),
         tuple(differing_parameters(experiment).items()),
     )
+
+
+def describe_build(experiment: Experiment) -> str:
+    """What its guests are made of, as far as candidates differ in it."""
+    facts = experiment.facts
+    # Not of which commit they are: many commits come to the same modules.
+    zfs = (facts.get("zfs") or {}).get("sha256")
+    return json.dumps([facts["kernel"]["release"], facts["spl"]["modules"], zfs], sort_keys=True)

@@ -16,7 +16,7 @@ from splvm.history.schema import RunRow
 from splvm.log import note
 from splvm.record.names import RUN_FILE
 from splvm.record.reader import is_being_written, last_record_s, read_console, read_damage, read_facts
-from splvm.report.issue import reproducer
+from splvm.report.again import reproducer
 from splvm.report.summary import plain
 from splvm.scenarios.judged import judge_run
 
@@ -92,7 +92,7 @@ def _row(directory: Path, facts: Mapping[str, Any], verdict: Verdict, console: s
         verdict,
         console,
         directory=str(directory.absolute()),
-        command=reproducer(facts),
+        command=reproducer(facts, paths=True),
         duration_s=last_record_s(directory),
         damage=damage,
     )

@@ -9,13 +9,15 @@ An axis is given on the command line or in a file of TOML::
     include = ['scenario != "nominal" or load == ""']
     exclude = ['kernel =~ "debian-1[12]" and variant == "unscoped"']
     repeat = 1
+    spl = "git:/srv/zfs@master"
+    spl_patch = ["fix.patch"]
+    label = "nightly"
 
 Expressions are those of rule-engine (https://zerosteiner.github.io/rule-engine/syntax.html).
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from splvm.builds.variants import find_variant
 from splvm.deadline import interrupted_after
-from splvm.errors import DeadlineExceeded, UsageError
+from splvm.errors import DeadlineExceeded, UsageError, did_you_mean
 from splvm.history.cell import Cell
 from splvm.run.loads import parse_loads, with_own
 from splvm.run.prepare import find_any_kernel
@@ -55,6 +57,10 @@ class Axes:
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] | None = None
     repeat: int | None = None
+    # No axis: source, patches and name of the line of all cells, as `run` takes them.
+    spl: str | None = None
+    spl_patch: tuple[str, ...] | None = None
+    label: str | None = None
 
     def over(self, other: Axes) -> Axes:
         """These, and the other's where these say nothing."""
@@ -75,12 +81,14 @@ def read_axes(path: Path, option: str = "--file") -> Axes:
     known = [field.name for field in fields(Axes)]
     for name, value in content.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
             raise UsageError(f"{option} {path}: there is no {name!r}", hint=hint)
         if name == "repeat":
             if type(value) is not int or not 1 <= value <= _MOST_REPEATS:
                 raise UsageError(f"{option} {path}: repeat = {value!r}: it is a number from 1 to {_MOST_REPEATS}")
+        elif name in ("spl", "label"):
+            if not isinstance(value, str) or not value:
+                raise UsageError(f"{option} {path}: {name} = {value!r}: it is a string that is not empty")
         elif not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             raise UsageError(f"{option} {path}: {name} = {value!r}: it is a list of strings")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items()}

@@ -3,7 +3,7 @@
 No verdict is taken back, and no run is done again: each counts as it is. Owns the directory of a measurement::
 
     repro.json               every run so far, and the rates; replaced as they come
-    KERNEL-VARIANT/001       directory of a run
+    KERNEL-VARIANT[-SOURCE]/001  directory of a run
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from splvm.campaign.campaignrun import CampaignRun, cell_of
+from splvm.campaign.campaignrun import CampaignRun, cell_of, describe_build
 from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
@@ -76,12 +76,14 @@ class Series:
     variant: str
     experiment: Experiment
     hits: frozenset[Outcome] = HITS
+    # Source of SPL, as it was typed, where there are series of several; else empty.
+    source: str = ""
     trials: list[CampaignRun] = field(default_factory=list)
     # Runs that have begun.
     begun: int = 0
 
     def __str__(self) -> str:
-        return f"{self.kernel} {self.variant}"
+        return " ".join(filter(None, (self.kernel, self.variant, self.source)))
 
     @property
     def hit(self) -> list[CampaignRun]:
@@ -121,6 +123,7 @@ class Series:
         return {
             "kernel": self.kernel,
             "variant": self.variant,
+            "source": self.source,
             **self.rate.to_json(),
             "silent": len(self.silent),
             "onset_s": self.onsets,
@@ -146,6 +149,7 @@ def measure(
     :param about: further keys of repro.json.
     """
     begun: dict[Path, tuple[Series, int]] = {}
+    places = {id(each): name for each, name in zip(series, _names(series), strict=True)}
     patience = Deadline(until.minutes * 60) if until.minutes is not None else None
 
     def jobs() -> Iterator[Job]:
@@ -158,7 +162,7 @@ def measure(
                 if each.is_over(until):
                     continue
                 each.begun += 1
-                path = out / re.sub(r"[^\w.-]+", "-", f"{each.kernel}-{each.variant}") / f"{number:03}"
+                path = out / places[id(each)] / f"{number:03}"
                 begun[path] = (each, number)
                 # The same for each of the series: what they differ in is the build.
                 yield Job(f"{each}, run {number}", each.experiment.nth(number), path)
@@ -173,17 +177,42 @@ def measure(
     run_jobs(jobs(), at_once, take)
 
 
+def _names(series: Sequence[Series]) -> list[str]:
+    """A name of a directory for each; sources may differ in what such a name cannot have."""
+    names: list[str] = []
+    for each in series:
+        name = re.sub(r"[^\w.-]+", "-", str(each))
+        names.append(name if name not in names else f"{name}.{len(names) + 1}")
+    return names
+
+
 def compare(series: Sequence[Series]) -> list[dict[str, Any]]:
-    """The first series with each of the others."""
-    first, *others = series
+    """The first series with each of the others; of several sources, the base's with the others' that are alike."""
     return [
         {
-            "one": str(first),
+            "one": str(one),
             "other": str(other),
-            "difference": _difference(first.rate, other.rate),
-            "p": chance_of_difference(first.rate, other.rate),
+            "difference": _difference(one.rate, other.rate),
+            "p": chance_of_difference(one.rate, other.rate),
         }
-        for other in others
+        for one, other in _pairs(series)
+    ]
+
+
+def _pairs(series: Sequence[Series]) -> list[tuple[Series, Series]]:
+    base = series[0].source
+    if all(each.source == base for each in series):
+        return [(series[0], other) for other in series[1:]]
+    bases = {(each.kernel, each.variant): each for each in series if each.source == base}
+    return [(bases[each.kernel, each.variant], each) for each in series if each.source != base]
+
+
+def same_builds(series: Sequence[Series]) -> list[tuple[Series, Series]]:
+    """Those that are compared, and whose guests are made of the same modules: no difference is one of the sources."""
+    return [
+        (one, other)
+        for one, other in _pairs(series)
+        if describe_build(one.experiment) == describe_build(other.experiment)
     ]
 
 

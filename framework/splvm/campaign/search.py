@@ -10,7 +10,7 @@ times, and a flaky oracle more often. Nobody has to say beforehand whether the o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy
@@ -28,6 +28,9 @@ _BAD = ((0.5, 60.0, 1.0), (0.5, 1.5, 1.5))
 _WRONG_END = 0.02
 # Observations of the bad end before anything is said: they tell how flaky it is.
 _LEAST_BAD = 2
+
+# Share of the best gain with which a candidate tells about as much.
+_ALIKE = 0.8
 
 # The best candidate is looked for among this number of candidates, spread evenly by what is believed.
 _LOOKED_AT = 64
@@ -105,10 +108,11 @@ class Search:
         best = int(posterior.argmax())
         return Answer(best, best, float(posterior[best]))
 
-    def choose(self, pending: Iterable[int] = ()) -> int:
+    def choose(self, pending: Iterable[int] = (), cheap: Callable[[int], bool] = lambda _: False) -> int:
         """The candidate to be asked next.
 
         :param pending: candidates that are being asked; for each the likelier answer is taken for granted.
+        :param cheap: whether a candidate takes little time; one that tells about as much as the best goes before it.
         :raises ValueError: when none can be asked.
         """
         trial = Search(self.count)
@@ -116,9 +120,14 @@ class Search:
         trial._unchanged, trial._untestable = self._unchanged, self._untestable
         for candidate in pending:
             trial.observe(candidate, trial._chance(candidate) >= 0.5)
-        return trial._choose()
+        return trial._choose(cheap)
 
-    def _choose(self) -> int:
+    @property
+    def bits(self) -> float:
+        """What is not known yet, in bits: so many observations are needed at least, if none is wrong."""
+        return float(entr(self.posterior()).sum() / numpy.log(2))
+
+    def _choose(self, cheap: Callable[[int], bool]) -> int:
         testable = self.testable
         if not testable:
             raise ValueError("no candidate can be asked")
@@ -128,7 +137,10 @@ class Search:
         if self._owes_good_end:
             return 0
         looked_at = self._spread(testable)
-        return looked_at[int(self._gains(looked_at).argmax())]
+        gains = self._gains(looked_at)
+        by_gain = sorted(zip(gains, looked_at, strict=True), key=lambda it: -it[0])
+        most, best = by_gain[0]
+        return next((each for gain, each in by_gain if gain >= _ALIKE * most and cheap(each)), best)
 
     @property
     def _owes_good_end(self) -> bool:

@@ -19,7 +19,20 @@ import typer
 from typer.core import TyperGroup
 
 from splvm import __version__
-from splvm.cli import bisect, cluster, explain, guests, history, inventory, matrix, recorded, report, repro, watch
+from splvm.cli import (
+    bisect,
+    cluster,
+    compare,
+    explain,
+    guests,
+    history,
+    inventory,
+    matrix,
+    recorded,
+    report,
+    repro,
+    watch,
+)
 from splvm.cli.options import show_error, without_empty_directories
 from splvm.errors import HarnessError, UsageError
 from splvm.extras import missing_package
@@ -74,6 +87,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "matrix": matrix.matrix,
     "repro": repro.repro,
     "bisect": bisect.bisect,
+    "compare": compare.compare,
     "worker": cluster.worker,
     "report": report.report,
     "explain": explain.explain,

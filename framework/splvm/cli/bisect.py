@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
+from splvm.builds.owntree import find_repository, read_tree_name
 from splvm.builds.variants import VARIANTS, find_variant
 from splvm.campaign.repro import HITS
 from splvm.cli.options import (
@@ -34,12 +37,13 @@ from splvm.cli.options import (
 )
 from splvm.errors import UsageError
 from splvm.log import note
-from splvm.ownpath import absolute, name_path, own_path
+from splvm.ownpath import name_path
 from splvm.report.rates import Rate
 from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.run.loads import need_pool, parse_loads, with_own
 from splvm.scenarios.table import SCENARIOS, find_scenario
+from splvm.treename import TreeKind
 
 if TYPE_CHECKING:
     from splvm.campaign.bisect import Bisection, Candidate, ChangeKind
@@ -51,13 +55,24 @@ _MOST_RUNS = 500
 
 def bisect(
     scenario: Annotated[str | None, typer.Argument(help=f"One of: {', '.join(SCENARIOS)}.", metavar="SCENARIO")] = None,
-    good: Annotated[str | None, typer.Option(help="A good commit of --spl path:DIR.", metavar="REV")] = None,
-    bad: Annotated[str | None, typer.Option(help="A bad commit of --spl path:DIR.", metavar="REV")] = None,
+    good: Annotated[str | None, typer.Option(help="A good commit of --spl.", metavar="REV")] = None,
+    bad: Annotated[
+        str | None,
+        typer.Option(help="A bad commit of --spl; by default REV of git:DIR@REV, or the head of pr:N.", metavar="REV"),
+    ] = None,
     kernel: Annotated[
         list[str] | None,
         typer.Option(
             help="Kernels, as `run` takes them: one kernel, or the kernels to search, the good one first.",
             metavar="IDS",
+        ),
+    ] = None,
+    paths: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Search only commits that touch this path; may be given again. By default: all that the guest's "
+            "modules are made of.",
+            metavar="PATH",
         ),
     ] = None,
     series: Annotated[
@@ -108,8 +123,8 @@ def bisect(
         loads = parse_loads(load or ())
         pool = need_pool(with_own(find_scenario(scenario).load, loads))
         names = kernel_names(kernel or ["debian-12"])
-        kind, candidates = _find_candidates(names, series, spl, good, bad, pool=pool)
-        source = name_path(absolute(own_path(spl) or "")) if kind is ChangeKind.COMMITS else spl
+        kind, candidates = _find_candidates(names, series, spl, good, bad, pool=pool, paths=paths or ())
+        source = name_path(find_repository(read_tree_name(spl))) if kind is ChangeKind.COMMITS else spl
         wish = make_wish(
             names[0], find_variant(variant).name, source, spl_patch, accel, ram_mib=memory, clones=template
         )
@@ -131,11 +146,19 @@ def bisect(
 
 
 def _find_candidates(
-    kernels: list[str], series: Path | None, spl: str, good: str | None, bad: str | None, *, pool: bool
+    kernels: list[str],
+    series: Path | None,
+    spl: str,
+    good: str | None,
+    bad: str | None,
+    *,
+    pool: bool,
+    paths: Sequence[str],
 ) -> tuple[ChangeKind, tuple[Candidate, ...]]:
     """The candidates of the search, the good end first.
 
     :param pool: whether guests have a ZFS pool.
+    :param paths: of commits.
     :raises UsageError: when the options name no candidates, or more than one kind.
     """
     from splvm.campaign.bisect import Candidate, ChangeKind, find_commits, find_patches
@@ -154,19 +177,23 @@ def _find_candidates(
         return ChangeKind.PATCHES, find_patches(series)
     if len(kernels) > 1:
         return ChangeKind.KERNELS, tuple(Candidate(name, name) for name in kernels)
+    name = read_tree_name(spl)
+    # What names one commit names the bad end.
+    bad = bad or (f"refs/pull/{name.revision}/head" if name.kind is TreeKind.PULL else name.revision)
     if not good or not bad:
-        raise UsageError("both --good and --bad are needed", hint="they name commits of --spl path:DIR")
-    return ChangeKind.COMMITS, find_commits(spl, good, bad, pool=pool)
+        raise UsageError("both --good and --bad are needed", hint="--spl git:DIR@REV and pr:N name the bad one")
+    return ChangeKind.COMMITS, find_commits(find_repository(name), good, bad, pool=pool, paths=paths)
 
 
 def _tell(search: Bisection, each: CampaignRun) -> None:
     """A line for each run as it ends."""
     likeliest = search.search.likeliest()
     name = search.name(likeliest.first)
+    left = f", about {search.left_s / 60:.0f} min left" if not search.is_over else ""
     note(
         plain(
             f"{each.outcome or 'TROUBLE'} {search.name(each.candidate)} {each.said} "
-            f"[run {len(search.tries)}, likeliest: {name}, {likeliest.probability:.0%}]"
+            f"[run {len(search.tries)}, likeliest: {name}, {likeliest.probability:.0%}{left}]"
         )
     )
 
@@ -191,12 +218,35 @@ def _show(search: Bisection) -> None:
         console.print(Text(plain(f"  {each.outcome} {each.said}")))
         console.print(Text(f"  {each.directory}"), soft_wrap=True)
     typer.echo(plain(f"evidence: {search.out}"))
+    for line in paste(search):
+        typer.echo(plain(line))
     typer.echo(_last_line(search, answer))
+
+
+def paste(search: Bisection) -> list[str]:
+    """The answer for a report; empty if no single commit was found."""
+    plan, answer = search.plan, search.answer
+    if answer is None or not _is_found(search) or answer.first != answer.last or plan.kind != "commits":
+        return []
+    good, bad = plan.candidates[answer.first - 1], plan.candidates[answer.first]
+    words = ["splvm", "repro", plan.scenario, "--kernel", plan.wish.kernel, "--variant", plan.wish.variant]
+    words += ["--load", plan.load] if plan.load else []
+    words += ["--spl", f"git:zfs@{good.id}", "--spl", f"git:zfs@{bad.id}"]
+    told = search.tallies()
+    counts = (told[each] for each in (answer.first, answer.first - 1) if each in told)
+    said = " and ".join(f"{each.bad} of {each.bad + each.good}" for each in counts)
+    return [
+        f"{bad.id} is the first bad commit: {bad.title}",
+        f"{plan.scenario}, {plan.wish.kernel}, {plan.wish.variant}: bad runs with it, and before it: {said}",
+        f"again, with zfs a clone of OpenZFS: {shlex.join(words)}",
+    ]
 
 
 def _last_line(search: Bisection, answer: Answer | None) -> str:
     runs = f"runs={len(search.tries)}"
     if answer is None:
+        if search.undecided:
+            note(plain(f"{search.undecided}; `splvm bisect --resume {search.out}` goes on"))
         likeliest = search.search.likeliest()
         return plain(f"UNDECIDED {runs} likeliest {search.name(likeliest.first)} {likeliest.probability:.3f}")
     told = f"{answer.probability:.3f} {runs}"

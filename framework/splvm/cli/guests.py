@@ -16,16 +16,26 @@ from rich.text import Text
 from splvm.campaign.processes import Job, JobResult, fitting_jobs, run_jobs
 from splvm.cli.options import (
     AccelOption,
+    ClockChoice,
+    ClockOption,
+    DumpOption,
+    ExpectOption,
     JobsOption,
     KernelOption,
     LabelOption,
     LoadOption,
     MemoryOption,
+    NoioOption,
+    ObjectsOption,
     PatchOption,
+    QemuOption,
+    RateOption,
     RepeatOption,
     SeedOption,
+    SizeOption,
     SplOption,
     TemplateOption,
+    ThreadsOption,
     VariantOption,
     WindowOption,
     claim_directory,
@@ -45,7 +55,7 @@ from splvm.log import note, step
 from splvm.record.reader import read_facts
 from splvm.report.summary import verdict_line
 from splvm.report.tables import tally_table
-from splvm.run.experiment import Dump, run_until_fed
+from splvm.run.experiment import Dump, Experiment, run_until_fed
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Wish, prepare
 from splvm.run.scenarios import Scenario, Workload
@@ -110,27 +120,17 @@ def run(
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
+    qemu: QemuOption = "auto",
+    clock: ClockOption = ClockChoice.AUTO,
     template: TemplateOption = True,
     window: WindowOption = None,
-    rate: Annotated[int, typer.Option(help="Samples per second.", min=1, max=100)] = 20,
-    threads: Annotated[
-        int | None, typer.Option(help="Critical threads; by default the scenario's.", min=1, max=64)
-    ] = None,
-    objects: Annotated[
-        int | None,
-        typer.Option(help="Objects that a thread takes in a round; by default the scenario's.", min=1, max=16384),
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(help="Size of an object in bytes; by default the scenario's.", min=64, max=8 * 1024 * 1024),
-    ] = None,
-    noio: Annotated[
-        int | None, typer.Option(help="1: threads allocate with GFP_NOIO. 0: with GFP_KERNEL.", min=0, max=1)
-    ] = None,
-    dump: Annotated[
-        Dump, typer.Option(help="When to keep a dump of the guest's memory; `trouble` means STALLED or a lost guest.")
-    ] = Dump.NEVER,
-    expect: Annotated[str | None, typer.Option(help="The expected verdict.", metavar="VERDICT")] = None,
+    rate: RateOption = 20,
+    threads: ThreadsOption = None,
+    objects: ObjectsOption = None,
+    size: SizeOption = None,
+    noio: NoioOption = None,
+    dump: DumpOption = Dump.NEVER,
+    expect: ExpectOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
     """Run a scenario in a fresh guest and judge it.
@@ -142,8 +142,15 @@ def run(
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
     loads = parse_loads(load or ())
-    workload = _workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
-    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
+    workload = make_workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
+    wish = make_wish(
+        *(kernel, variant, spl, spl_patch, accel),
+        ram_mib=memory,
+        clones=template,
+        label=label,
+        qemu=qemu,
+        clock=clock.clock,
+    )
     base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
         prepared = prepare(wish)
@@ -157,6 +164,17 @@ def run(
         loads=loads,
         seed=pick_seed(seed, repeat),
     )
+    verdict, directory = run_series(experiment, base, repeat, count_jobs(jobs, memory))
+    typer.echo(verdict_line(verdict, read_facts(directory)))
+    if verdict.outcome not in experiment.expected:
+        raise typer.Exit(1)
+
+
+def run_series(experiment: Experiment, base: Path, repeat: int, at_once: int) -> tuple[Verdict, Path]:
+    """Run an experiment once or more often, and show each verdict.
+
+    :returns: the run that the status is of: the worst one that is not as expected, or else the last.
+    """
     results: list[tuple[Verdict, Path]] = []
 
     def take(result: JobResult) -> None:
@@ -165,14 +183,11 @@ def run(
 
     # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.
     todo = [Job(f"run {n} of {repeat}", experiment.nth(n), base / f"{n:03}") for n in range(1, repeat + 1)]
-    run_jobs(todo if repeat > 1 else [Job(scenario, experiment, base, 3)], count_jobs(jobs, memory), take)
+    run_jobs(todo if repeat > 1 else [Job(experiment.scenario.name, experiment, base, 3)], at_once, take)
     if repeat > 1:
         make_console().print(tally_table([verdict for verdict, _ in results], experiment.expected))
     odd = [result for result in results if result[0].outcome not in experiment.expected]
-    verdict, directory = worst(odd) if odd else results[-1]
-    typer.echo(verdict_line(verdict, read_facts(directory)))
-    if odd:
-        raise typer.Exit(1)
+    return worst(odd) if odd else results[-1]
 
 
 def worst(results: Sequence[tuple[Verdict, Path]]) -> tuple[Verdict, Path]:
@@ -181,7 +196,7 @@ def worst(results: Sequence[tuple[Verdict, Path]]) -> tuple[Verdict, Path]:
     return min(results, key=lambda result: order.index(result[0].outcome))
 
 
-def _workload(scenario: Scenario, window_s: float | None, **given: int | None) -> Workload:
+def make_workload(scenario: Scenario, window_s: float | None, **given: int | None) -> Workload:
     """The scenario's workload, with the given values in place of its own.
 
     :param window_s: length of the window, seconds of guest time; None: the scenario's.

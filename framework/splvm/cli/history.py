@@ -284,7 +284,8 @@ def _command(cell: Cell) -> str:
 
 
 def _row(run: RunRow, figure: str | None) -> tuple[object, ...]:
-    told = (f"{run.started:%Y-%m-%d %H:%M}", plain(run.release), plain(run.spl_version), run.verdict)
+    version = f"{run.spl_version} [{run.tree}]" if run.tree else run.spl_version
+    told = (f"{run.started:%Y-%m-%d %H:%M}", plain(run.release), plain(version), run.verdict)
     values = {each.name: each.value for each in run.figures}
     last = (f"{values[figure]:g}" if figure in values else "-",) if figure else ()
     return (*told, _mark(run.as_expected), run.fingerprint or "-", *last)

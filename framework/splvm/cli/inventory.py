@@ -32,8 +32,9 @@ from splvm.deadline import Deadline
 from splvm.errors import SetupError
 from splvm.evidence.expectation import Expectation
 from splvm.guest.template import Templates
-from splvm.host.capabilities import inspect_host
+from splvm.host.capabilities import HostReport, inspect_host
 from splvm.host.debian import PrivateApt
+from splvm.host.emulator import check_virtual_time
 from splvm.host.store import Store
 from splvm.log import step
 from splvm.report.summary import plain
@@ -56,6 +57,7 @@ def own_commit() -> str:
 def doctor(as_json: JsonOption = False) -> None:
     """Check whether this host can run guests, and name what it lacks."""
     report = inspect_host()
+    report = HostReport((*report.checks, check_virtual_time(Store.default_root())))
     if as_json:
         print_json({"schema_version": 1, "ok": report.ok, "checks": [asdict(check) for check in report.checks]})
     else:

@@ -27,7 +27,6 @@ from splvm.cli.options import (
     KeysOption,
     LabelOption,
     PatchOption,
-    SplOption,
     TemplateOption,
     TrustOption,
     claim_directory,
@@ -40,7 +39,6 @@ from splvm.cli.options import (
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.history.cell import Cell
 from splvm.log import note, progress
-from splvm.ownpath import absolute, name_path, own_path
 from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.run.buildline import find_line
@@ -71,7 +69,9 @@ def matrix(
             metavar="NAMES",
         ),
     ] = None,
-    spl: SplOption = "debian",
+    spl: Annotated[
+        str | None, typer.Option(help="Source of SPL, as `run` takes it; by default `debian`.", metavar="SOURCE")
+    ] = None,
     spl_patch: PatchOption = None,
     label: LabelOption = None,
     include: Annotated[
@@ -123,15 +123,16 @@ def matrix(
         include=tuple(include) if include else None,
         exclude=tuple(exclude) if exclude else None,
         repeat=repeat,
+        spl=spl,
+        spl_patch=tuple(map(str, spl_patch)) if spl_patch else None,
+        label=label,
     )
-    is_own = spl != "debian" or spl_patch or label
-    if resume is not None and (given != Axes() or is_own or file is not None or out is not None):
+    if resume is not None and (given != Axes() or file is not None or out is not None):
         raise UsageError("--resume goes on with the cells of the interrupted matrix; other cells cannot be named")
     if resume:
         chosen, done = read_matrix(resume)
     else:
-        wanted = make_wish("", "", spl, spl_patch, accel, label=label)
-        chosen, done = _make_plan(given, file, wanted), []
+        chosen, done = _make_plan(given, file), []
     check_inputs(chosen.spl, chosen.patches)
     wish = Wish(accelerator=accel, clones=template)
     todo = missing(chosen, done)
@@ -186,17 +187,17 @@ def _place(
         yield cluster.guests, cluster.run
 
 
-def _make_plan(given: Axes, file: Path | None, wish: Wish) -> MatrixPlan:
+def _make_plan(given: Axes, file: Path | None) -> MatrixPlan:
     """The plan of a new matrix.
 
-    :param wish: its source, patches and label apply to all cells.
     :raises UsageError: when a name in `given` or `file` is unknown.
     """
     axes = given.over(read_axes(file) if file else Axes()).over(_DEFAULT)
-    check_inputs(wish.spl, wish.patches)
+    patches = [Path(name) for name in axes.spl_patch or ()]
+    wish = make_wish("", "", axes.spl or "debian", patches, "auto", label=axes.label)
+    tree = check_inputs(wish.spl, wish.patches)
     # From here on the source has a whole path, for whoever resumes elsewhere.
-    tree = own_path(wish.spl)
-    source = wish.spl if tree is None else name_path(absolute(tree))
+    source = str(tree.name) if tree else wish.spl
     line = find_line(source, wish.patches, wish.label)
     cells = [replace(cell, line=line) for cell in plan_cells(axes)]
     return MatrixPlan.new(cells, axes.repeat or 1, spl=source, patches=wish.patches)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,12 +28,27 @@ from splvm.campaign.processes import fitting_jobs
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome, Verdict
+from splvm.guest.machine import Clock
 from splvm.record.reader import read_facts
 from splvm.report.summary import plain, summarize
 from splvm.run.buildline import check_label
 from splvm.run.expected import remark_on
+from splvm.run.experiment import Dump
 from splvm.run.loads import MOST_SEED
 from splvm.run.prepare import Wish, find_any_kernel, spec_of
+
+
+class ClockChoice(StrEnum):
+    """Values of `--clock`."""
+
+    AUTO = "auto"
+    REAL = "real"
+    VIRTUAL = "virtual"
+
+    @property
+    def clock(self) -> Clock:
+        return Clock.VIRTUAL if self is ClockChoice.VIRTUAL else Clock.REAL
+
 
 # Runs that one command makes at most.
 MOST_RUNS = 100_000
@@ -45,13 +61,23 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+_SOURCES = (
+    "`debian`, `path:DIR` with an OpenZFS tree, `git:DIR@REV` with a commit of a repository, or `pr:N`, a pull request "
+    "that was fetched into the clone SPLVM_OPENZFS"
+)
+
 KernelOption = Annotated[
     str,
     typer.Option(help=f"Kernel: {', '.join(KERNELS)}, {BUILT_KERNEL}, or your own as {OWN_KERNEL}.", metavar="ID"),
 ]
 VariantOption = Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")]
 SplOption = Annotated[
-    str, typer.Option(help="Source of SPL: `debian`, or `path:DIR` with an OpenZFS tree.", metavar="SOURCE")
+    str,
+    typer.Option(help=f"Source of SPL: {_SOURCES}.", metavar="SOURCE"),
+]
+SplsOption = Annotated[
+    list[str] | None,
+    typer.Option(help=f"Source of SPL: {_SOURCES}; may be given again, the base first.", metavar="SOURCE"),
 ]
 PatchOption = Annotated[
     list[Path] | None,
@@ -61,11 +87,25 @@ LabelOption = Annotated[
     str | None,
     typer.Option(
         help="A name for the line of your builds; the history compares runs of one line. By default the name is the "
-        "tree's branch, or its directory, and a hash of the patches.",
+        "tree's branch, its directory, REV or pr:N, and a hash of the patches.",
         metavar="NAME",
     ),
 ]
 AccelOption = Annotated[str, typer.Option(help="Accelerator: auto, kvm or tcg.", metavar="NAME")]
+QemuOption = Annotated[
+    str,
+    typer.Option(
+        help="QEMU: `host`, `suite:NAME` for that of a suite of Debian, or `auto`: the host's own if it will do.",
+        metavar="NAME",
+    ),
+]
+ClockOption = Annotated[
+    ClockChoice,
+    typer.Option(
+        help="Time of the guest: `real` is the host's; `virtual` is the number of the guest's instructions, and the "
+        "same seed is the same run. `auto` is real time."
+    ),
+]
 MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, max=1 << 20, metavar="MIB")]
 TemplateOption = Annotated[
     bool,
@@ -84,7 +124,11 @@ LoadOption = Annotated[
 ]
 SeedOption = Annotated[
     int | None,
-    typer.Option(help="Seed of the loads' random numbers; by default a new seed.", min=0, max=MOST_SEED),
+    typer.Option(
+        help="Seed of the loads' random numbers, and of a run in virtual time; by default a new seed.",
+        min=0,
+        max=MOST_SEED,
+    ),
 ]
 KeysOption = Annotated[
     Path | None,
@@ -101,6 +145,23 @@ WindowOption = Annotated[
     float | None,
     typer.Option(help="Length of the window in seconds of guest time.", min=1, max=3600, callback=finite),
 ]
+RateOption = Annotated[int, typer.Option(help="Samples per second.", min=1, max=100)]
+ThreadsOption = Annotated[int | None, typer.Option(help="Critical threads; by default the scenario's.", min=1, max=64)]
+ObjectsOption = Annotated[
+    int | None,
+    typer.Option(help="Objects that a thread takes in a round; by default the scenario's.", min=1, max=16384),
+]
+SizeOption = Annotated[
+    int | None,
+    typer.Option(help="Size of an object in bytes; by default the scenario's.", min=64, max=8 * 1024 * 1024),
+]
+NoioOption = Annotated[
+    int | None, typer.Option(help="1: threads allocate with GFP_NOIO. 0: with GFP_KERNEL.", min=0, max=1)
+]
+DumpOption = Annotated[
+    Dump, typer.Option(help="When to keep a dump of the guest's memory; `trouble` means STALLED or a lost guest.")
+]
+ExpectOption = Annotated[str | None, typer.Option(help="The expected verdict.", metavar="VERDICT")]
 RefreshOption = Annotated[bool, typer.Option("--refresh", help="Fetch new package lists first.")]
 
 
@@ -115,9 +176,12 @@ def make_wish(
     refresh: bool = False,
     clones: bool = True,
     label: str | None = None,
+    qemu: str = "auto",
+    clock: Clock = Clock.REAL,
 ) -> Wish:
     absolute = tuple(patch.absolute() for patch in patches or ())
-    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, check_label(label, spl, absolute))
+    line = check_label(label, spl, absolute)
+    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock)
 
 
 def pick_seed(seed: int | None, runs: int) -> int:

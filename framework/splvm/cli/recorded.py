@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -65,8 +66,16 @@ def bundle(
     ] = None,
     with_dump: Annotated[bool, typer.Option("--with-dump", help="Pack the dump of the guest's memory too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    as_comment: Annotated[
+        bool, typer.Option("--comment", help="Print a comment on the run, at most 40 lines of Markdown.")
+    ] = False,
+    link: Annotated[
+        str, typer.Option(help="The comment's link to the archive; by default its name and SHA-256.", metavar="URL")
+    ] = "",
 ) -> None:
     """Pack a run for a bug report: one archive, and the text of an issue in the form that OpenZFS asks for."""
+    if link and (not as_comment or not re.fullmatch(r"https?://[!-~]{1,500}", link)):
+        raise UsageError(f"--link {link}: it is a URL for --comment", hint="for example --comment --link https://...")
     evidence = read_evidence(directory)
     scenario, variant = SCENARIOS.get(str(evidence.facts.get("scenario"))), None
     if isinstance(spl := evidence.facts.get("spl"), dict):
@@ -79,10 +88,14 @@ def bundle(
         force=force,
         scenario_summary=scenario.summary if scenario else "",
         variant_summary=variant.summary if variant else "",
+        link=link,
     )
     note("run.json, qemu.log and harness.log name paths and programs of this host: read them before you publish")
-    typer.echo(plain(f"archive: {made.archive} ({made.size_bytes} bytes)"))
-    typer.echo(plain(f"issue: {made.issue}"))
+    say = note if as_comment else typer.echo
+    say(plain(f"archive: {made.archive} ({made.size_bytes} bytes)"))
+    say(plain(f"issue: {made.issue}"))
+    if as_comment:
+        typer.echo(made.comment, nl=False)
 
 
 def examine(

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from splvm.builds.variants import VARIANTS, find_variant
 from splvm.campaign.campaignrun import CampaignRun
-from splvm.campaign.repro import HITS, TROUBLES, Series, Until, compare, measure, to_json
+from splvm.campaign.repro import HITS, TROUBLES, Series, Until, compare, measure, same_builds, to_json
 from splvm.cli.options import (
     AccelOption,
     JobsOption,
@@ -20,7 +20,7 @@ from splvm.cli.options import (
     MemoryOption,
     PatchOption,
     SeedOption,
-    SplOption,
+    SplsOption,
     TemplateOption,
     WindowOption,
     claim_directory,
@@ -32,16 +32,17 @@ from splvm.cli.options import (
     pick_seed,
     print_json,
 )
-from splvm.errors import EvidenceError, HarnessError
+from splvm.errors import EvidenceError, HarnessError, UsageError
 from splvm.log import note, step
 from splvm.record.reader import read_facts
-from splvm.report.issue import reproducer
+from splvm.report.again import reproducer
 from splvm.report.rates import Rate
 from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import prepare
 from splvm.scenarios.table import SCENARIOS, find_scenario
+from splvm.treename import parse_tree_name
 
 _RUNS = "runs=20"
 # For as many a seed of its own is left.
@@ -56,7 +57,7 @@ def repro(
     variant: Annotated[
         str, typer.Option(help=f"Variants of SPL, separated by commas: {', '.join(VARIANTS)}.", metavar="NAMES")
     ] = "stock",
-    spl: SplOption = "debian",
+    spl: SplsOption = None,
     spl_patch: PatchOption = None,
     label: LabelOption = None,
     until: Annotated[
@@ -81,6 +82,8 @@ def repro(
 ) -> None:
     """Measure how often a scenario ends badly: run it again and again, on one build or on several builds in turn.
 
+    With several --spl, each build of a source takes turns with the build of the first source, and is compared with it.
+
     Every run counts as it is. The rate comes with its interval, and the time until a hit with its quartiles. An exact
     test compares the first series with each other series. The exit status is 0, also for a rate of zero. It is 1 if no
     run of a series gave a result, and 3 if trouble of the host or the harness was the cause.
@@ -88,20 +91,27 @@ def repro(
     chosen, ends = find_scenario(scenario), Until.parse(until or [_RUNS])
     hits = frozenset(find_outcome(name, "--hit") for name in hit.split(","))
     builds = [find_variant(name).name for name in variant.split(",")]
+    sources = list(dict.fromkeys(spl or ["debian"]))
+    if label and len(sources) > 1:
+        raise UsageError("--label names one line of builds, and each --spl is another", hint="leave it out")
     # One that is named twice would be compared with itself.
-    names = dict.fromkeys((name, build) for name in kernel_names(kernel or ["debian-12"]) for build in builds)
+    kernels = kernel_names(kernel or ["debian-12"])
+    names = dict.fromkeys((name, build, source) for name in kernels for build in builds for source in sources)
     loads, first_seed = parse_loads(load or ()), pick_seed(seed, _MOST_RUNS)
     at_once = count_jobs(jobs, memory)
     wishes = [
-        make_wish(name, build, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
-        for name, build in names
+        make_wish(name, build, source, spl_patch, accel, ram_mib=memory, clones=template, label=label)
+        for name, build, source in names
     ]
     base = claim_directory(out, f"repro-{scenario}")
     series = []
     for wish in wishes:
-        with step(f"preparing {wish.kernel}, {wish.variant}"):
+        source = wish.spl if len(sources) > 1 else ""
+        with step(f"preparing {wish.kernel}, {wish.variant}" + (f", {source}" if source else "")):
             experiment = prepare(wish).experiment(chosen, window_s=window, loads=loads, seed=first_seed)
-        series.append(Series(wish.kernel, wish.variant, experiment, hits))
+        series.append(Series(wish.kernel, wish.variant, experiment, hits, source))
+    for one, other in same_builds(series):
+        note(plain(f"{one} and {other} have the same modules"))
     about = {
         "scenario": scenario,
         "load": ",".join(map(str, loads)),
@@ -127,7 +137,16 @@ def _tell(series: Series, trial: CampaignRun) -> None:
 
 def _show(series: list[Series], base: Path) -> None:
     console = make_console()
-    columns = ("kernel", "variant", "hits", "runs", "rate (95 %)", "until a hit: median (quartiles)", "said nothing")
+    columns = (
+        "kernel",
+        "variant",
+        "source",
+        "hits",
+        "runs",
+        "rate (95 %)",
+        "until a hit: median (quartiles)",
+        "said nothing",
+    )
     console.print(listing(columns, [_row(each) for each in series], prose=0))
     for told in compare(series):
         if told["p"] is not None:
@@ -144,9 +163,18 @@ def _show(series: list[Series], base: Path) -> None:
 
 def _row(series: Series) -> tuple[object, ...]:
     rate: Rate = series.rate
-    onsets = series.onsets
+    onsets, name = series.onsets, parse_tree_name(series.source)
     time = f"{onsets[1]:.1f} s ({onsets[0]:.1f} to {onsets[2]:.1f})" if onsets else "-"
-    return series.kernel, series.variant, rate.hits, rate.runs, rate, time, len(series.silent)
+    return (
+        series.kernel,
+        series.variant,
+        plain(str(name.brief)) if name else "-",
+        rate.hits,
+        rate.runs,
+        rate,
+        time,
+        len(series.silent),
+    )
 
 
 def _again(trial: CampaignRun) -> str:
@@ -154,6 +182,6 @@ def _again(trial: CampaignRun) -> str:
     if trial.directory is None:
         return "-"
     try:
-        return reproducer(read_facts(trial.directory))
+        return reproducer(read_facts(trial.directory), paths=True)
     except EvidenceError as error:
         return error.message

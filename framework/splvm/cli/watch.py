@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,23 +11,37 @@ import typer
 
 from splvm.builds.saves import Watch
 from splvm.builds.spl import check_inputs, find_source
+from splvm.builds.tree import ALL_PARTS, CONFIGURE_INPUTS, SPL_PARTS
 from splvm.builds.variants import find_variant
+from splvm.cli.guests import make_workload, run_series
 from splvm.cli.options import (
     AccelOption,
+    DumpOption,
+    ExpectOption,
+    JobsOption,
     KernelOption,
     LabelOption,
+    LoadOption,
     MemoryOption,
+    NoioOption,
+    ObjectsOption,
     PatchOption,
+    RateOption,
+    RepeatOption,
+    SeedOption,
+    SizeOption,
     SplOption,
     TemplateOption,
+    ThreadsOption,
     VariantOption,
     WindowOption,
     claim_directory,
+    count_jobs,
     directory_id,
     find_outcome,
     make_wish,
+    pick_seed,
     show_error,
-    show_verdict,
 )
 from splvm.deadline import Deadline
 from splvm.errors import HarnessError, UsageError
@@ -35,7 +50,8 @@ from splvm.log import note, step
 from splvm.record.reader import read_facts
 from splvm.report.difference import compare_verdicts
 from splvm.report.summary import verdict_line
-from splvm.run.experiment import run_until_fed
+from splvm.run.experiment import Dump
+from splvm.run.loads import need_pool, parse_loads, with_own
 from splvm.run.prepare import PREPARE_BUDGET_S, add_spl, prepare_kernel
 from splvm.scenarios.table import SCENARIOS, find_scenario
 
@@ -47,40 +63,81 @@ def watch(
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
     label: LabelOption = None,
+    load: LoadOption = None,
+    seed: SeedOption = None,
+    repeat: RepeatOption = 1,
+    jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
     window: WindowOption = None,
-    expect: Annotated[str | None, typer.Option(help="The expected verdict.", metavar="VERDICT")] = None,
+    rate: RateOption = 20,
+    threads: ThreadsOption = None,
+    objects: ObjectsOption = None,
+    size: SizeOption = None,
+    noio: NoioOption = None,
+    dump: DumpOption = Dump.NEVER,
+    expect: ExpectOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
 ) -> None:
-    """Run a scenario now, and on every save of SPL's sources, headers or patches, until Ctrl-C.
+    """Run a scenario now, and on every save of the modules' sources, headers or patches, until Ctrl-C.
 
-    Each verdict comes with its difference from the previous verdict. A failed build shows the compiler's messages. The
-    exit status is that of the last save: 0 for the expected verdict, 1 for another verdict, 3 for no verdict. The
-    expected verdict is that of the packaged build. If packaged stock ends badly too, a good verdict also counts as
-    expected. --expect overrides this.
+    In a scenario with a pool these are the sources of all modules of OpenZFS, else those of SPL. Each verdict comes
+    with its difference from the previous verdict. A failed build shows the compiler's messages. The exit status is that
+    of the last save: 0 for the expected verdict, 1 for another verdict, 3 for no verdict. The expected verdict is that
+    of the packaged build. If packaged stock ends badly too, a good verdict also counts as expected. --expect overrides
+    this.
     """
     chosen = find_scenario(scenario)
+    loads = parse_loads(load or ())
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
+    workload = make_workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
+    first_seed = pick_seed(seed, repeat)
     wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
     find_variant(variant)
     own_tree = check_inputs(spl, wish.patches)
-    if own_tree is None and not wish.patches:
-        raise UsageError("there is nothing to watch", hint="--spl path:DIR, or --spl-patch FILE")
+    if (own_tree is None or own_tree.commit) and not wish.patches:
+        what = f"--spl {spl}: nobody edits a commit" if own_tree else "there is nothing to watch"
+        raise UsageError(what, hint="--spl path:DIR, or --spl-patch FILE")
+    at_once = count_jobs(jobs, memory)
     base = claim_directory(out, f"watch-{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}"):
         prepared = prepare_kernel(wish)
         source = find_source(own_tree, prepared.store, prepared.apt, Deadline(PREPARE_BUDGET_S))
+    parts = (*CONFIGURE_INPUTS, *(ALL_PARTS if need_pool(with_own(chosen.load, loads)) else SPL_PARTS))
+
+    def run(number: int) -> tuple[Verdict, Path, int]:
+        with step(f"building the modules, {variant}"):
+            build = add_spl(prepared, source, wish, Deadline(PREPARE_BUDGET_S))
+            experiment = build.experiment(
+                chosen,
+                expected=expected,
+                window_s=window,
+                rate_hz=rate,
+                workload=workload,
+                dump=dump,
+                loads=loads,
+                seed=first_seed,
+            )
+        verdict, directory = run_series(experiment, base / f"{number:03}", repeat, at_once)
+        return verdict, directory, 0 if verdict.outcome in experiment.expected else 1
+
+    raise typer.Exit(_follow(Watch(source.tree, wish.patches, parts), run))
+
+
+def _follow(watched: Watch, run: Callable[[int], tuple[Verdict, Path, int]]) -> int:
+    """Run at each save until Ctrl-C.
+
+    :param run: takes the number of the save; gives the verdict, its directory and its exit status.
+    :returns: the exit status of the last save.
+    :raises KeyboardInterrupt: when there was none yet.
+    """
     last: Verdict | None = None
     status: int | None = None
     try:
-        for number, save in enumerate(Watch(source.tree, wish.patches).saves(), 1):
+        for number, save in enumerate(watched.saves(), 1):
             try:
-                with step(f"building spl.ko, {variant}"):
-                    build = add_spl(prepared, source, wish, Deadline(PREPARE_BUDGET_S))
-                experiment = build.experiment(chosen, expected=expected, window_s=window)
-                verdict, directory = run_until_fed(experiment, base / f"{number:03}")[-1]
+                verdict, directory, status = run(number)
             except UsageError:
                 # No save can mend it.
                 raise
@@ -89,17 +146,15 @@ def watch(
                 status = error.exit_status
             else:
                 _tell(verdict, last, directory, time.time() - save.at_s)
-                status = 0 if verdict.outcome in experiment.expected else 1
                 last = verdict
             note("waiting for the next save; Ctrl-C ends it")
     except KeyboardInterrupt:
         if status is None:
             raise
-    raise typer.Exit(status or 0)
+    return status or 0
 
 
 def _tell(verdict: Verdict, last: Verdict | None, directory: Path, seconds: float) -> None:
-    show_verdict(verdict, directory)
     typer.echo(verdict_line(verdict, read_facts(directory)))
     differences = compare_verdicts(last, verdict) if last else ["the first verdict"]
     typer.echo(f"{seconds:.1f} s after the save: {differences[0]}")

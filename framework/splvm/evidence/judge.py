@@ -210,6 +210,10 @@ def judge(evidence: Evidence, rule: Rule) -> Verdict:
 
     :raises EvidenceError: when a name in the rule stands for nothing, or run.json cannot be read.
     """
+    return replace(_judge(evidence, rule), digest=evidence.digest)
+
+
+def _judge(evidence: Evidence, rule: Rule) -> Verdict:
     if evidence.damage:
         return verdict_on_damage(evidence)
     timeline = evidence.timeline

@@ -55,6 +55,8 @@ class LoadKind:
     pool: bool = False
     # Its work, if that is progress. Others only have to be there.
     progress: Progress | None = None
+    # Commands of images/load/setup that make what it works on, with its parameters; {device} is the disk.
+    made: tuple[str, ...] = ()
 
 
 # The level of several loads.
@@ -89,6 +91,7 @@ LOADS: Mapping[str, LoadKind] = {
             ),
             disk="ext4",
             fixed={"dir": "/mnt/writeback"},
+            made=("mount -t ext4 -o noatime {device} /mnt/writeback",),
             progress=Progress("was written back to the disk"),
         ),
         LoadKind(
@@ -133,12 +136,14 @@ LOADS: Mapping[str, LoadKind] = {
                 _DISK,
             ),
             disk="nothing",
+            made=("mkswap {device}", "swapon {device}"),
         ),
         LoadKind(
             "zram",
             "a process that is larger than memory and touches all of its memory; swap is compressed in memory",
             SWAP,
             (Parameter("used_mib", 64, "target of used swap, MiB"),),
+            made=("mkswap /dev/zram0", "swapon /dev/zram0"),
         ),
         LoadKind(
             "zfs",
@@ -161,6 +166,12 @@ LOADS: Mapping[str, LoadKind] = {
             "processes that together are larger than memory; swap is on a zvol (openzfs #7734)",
             SWAP,
             _CROWD,
+            made=(
+                "zfs create -V {swap_mib}M -b 4096 -o logbias=throughput -o sync=always -o primarycache=metadata "
+                "tank/swap",
+                "mkswap /dev/zd0",
+                "swapon /dev/zd0",
+            ),
             pool=True,
             progress=Progress("was touched by its processes", CROWD_NS),
         ),
@@ -170,6 +181,7 @@ LOADS: Mapping[str, LoadKind] = {
             SWAP,
             (*_CROWD, replace(_DISK, default=640)),
             disk="nothing",
+            made=("mkswap {device}", "swapon {device}"),
             progress=Progress("was touched by its processes", CROWD_NS),
         ),
         LoadKind(
@@ -182,6 +194,7 @@ LOADS: Mapping[str, LoadKind] = {
                 Parameter("file_mib", 64, "size of a file that is written all the time, MiB"),
             ),
             fixed={"dir": "/mnt/tank", "device": "/mnt/tank/cached"},
+            made=("zfs set compression=off tank", "dd if=/dev/zero of=/mnt/tank/cached bs=1M count={cached_mib}"),
             pool=True,
             progress=Progress("was locked by its process", CROWD_NS),
         ),

@@ -89,12 +89,19 @@ def read_frame(record: Mapping[str, Any]) -> Frame:
     return Frame(
         seq=count_of(record["seq"]),
         tick=count_of(record.get("tick", 0)),
-        source=str(record["source"]),
+        source=_text_of(record["source"]),
         what=What(record["what"]),
         start_ns=count_of(record["start_ns"]),
         end_ns=count_of(record["end_ns"]),
-        text=str(record["text"]),
+        text=_text_of(record["text"]),
     )
+
+
+def _text_of(value: Any) -> str:
+    """A text as the agent writes it: the files that it reads have no NUL."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"not a text: {str(value)[:40]!r}")
+    return value
 
 
 def count_of(value: Any) -> int:

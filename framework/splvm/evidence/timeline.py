@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
+from splvm.errors import EvidenceError
 from splvm.evidence.formats.loadstatus import LoadStatus
 from splvm.evidence.formats.probestatus import Hold, ProbeStatus
-from splvm.evidence.formats.slab import CacheRow, SlabFile
+from splvm.evidence.formats.slab import CacheRow, SlabFile, parse_slab
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.formats.stream import Frame, What
 from splvm.evidence.formats.txgs import Txgs
@@ -90,6 +91,8 @@ class Timeline:
     # When the host began each phase, seconds since the run began. For comparison with `host` only.
     host_phases: Mapping[str, float] = field(default_factory=dict)
     looks: tuple[Look, ...] = ()
+    # The slab file as it was read from outside, after the stream of a guest in virtual time had ended.
+    slab_afterwards: SlabFile | None = None
     # What is missing or cannot be read, in words.
     losses: tuple[str, ...] = ()
     # Whether the harness wrote down that it began.
@@ -124,6 +127,14 @@ class Evidence:
     damage: tuple[str, ...] = ()
     # What the kernel listed for SysRq.
     sysrq: str = ""
+    # In virtual time: of all that the guest left.
+    digest: str = ""
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether the guest's time was the number of its instructions."""
+        parameters = self.facts.get("parameters")
+        return isinstance(parameters, Mapping) and parameters.get("clock") == "virtual"
 
 
 def between(samples: Sequence[Sample[T]], start_ns: int, end_ns: int) -> tuple[Sample[T], ...]:
@@ -172,6 +183,7 @@ class _Builder:
         self.host: list[HostReading] = []
         self.phases: dict[str, float] = {}
         self.looks: list[Look] = []
+        self.slab_afterwards: SlabFile | None = None
         self.begun = False
         self.hello: dict[str, int] = {}
         self.obeyed: list[str] = []
@@ -200,6 +212,7 @@ class _Builder:
             host=tuple(self.host),
             host_phases=self.phases,
             looks=tuple(self.looks),
+            slab_afterwards=self.slab_afterwards,
             losses=tuple(self.losses),
             begun=self.begun,
             hello=self.hello,
@@ -223,8 +236,16 @@ class _Builder:
                 self.begun = True
             case "monitor":
                 self.looks.append(_look(record))
+            case "afterwards":
+                self._take_afterwards(record)
             case _:
                 pass
+
+    def _take_afterwards(self, record: Mapping[str, Any]) -> None:
+        try:
+            self.slab_afterwards = parse_slab(str(record["text"]))
+        except EvidenceError as error:
+            self.losses.append(f"the slab file that was read from outside cannot be read: {error.message}")
 
     def _take_frame(self, record: Mapping[str, Any]) -> None:
         frame, path = read_frame(record), str(record["path"])

@@ -73,6 +73,8 @@ class Verdict:
     starved: str = ""
     # Who waited for whom, where it was asked: the graph with its source, and what the list of tasks lacks.
     wait_for: Mapping[str, Any] = field(default_factory=dict)
+    # Of all that a guest in virtual time left; empty in real time.
+    digest: str = ""
 
     @property
     def is_starved(self) -> bool:
@@ -89,4 +91,5 @@ class Verdict:
             "figures": dict(self.figures),
             "starved": self.starved,
             "wait_for": dict(self.wait_for),
+            **({"digest": self.digest} if self.digest else {}),
         }

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Protocol
 
 import paramiko
 
@@ -48,6 +49,19 @@ _ECHO_BYTES = 200
 
 # Called with each frame and the path it came by.
 Sink = Callable[[Frame, str], None]
+
+
+class Agent(Protocol):
+    """Who has steps taken in a guest, whichever way it is reached."""
+
+    def command(self, command: str, deadline: Deadline) -> int:
+        """Write `command` to the probe; when it was done, guest time in ns."""
+
+    def gone(self) -> str | None:
+        """Why nothing will come any more, or None."""
+
+    def wait_for_news(self, changed: threading.Condition) -> None:
+        """Wait until more has come, or for a moment. The caller holds `changed`, which the sink notifies."""
 
 
 class AgentStream:
@@ -129,7 +143,7 @@ class AgentStream:
             self._commands += 1
             said = f"#{self._commands} {command}"
             self._send(f"#{self._commands} probe {command}\n")
-            while (reply := self._reply_to(said)) is None:
+            while (reply := find_reply(self._replies, said)) is None:
                 if (gone := self.gone()) is not None:
                     raise GuestLostError(f"probe {command}: {gone}")
                 if deadline.expired:
@@ -139,11 +153,12 @@ class AgentStream:
             raise GuestCommandError(f"the probe refused {command!r}: {reply.text.strip()}")
         return reply.end_ns
 
-    def _reply_to(self, said: str) -> Frame | None:
-        """The answer to a command. One that comes late, to a command that nobody waits for any more, is not it."""
-        number, _, command = said.partition(" ")
-        echo = f"{number} {command.encode()[:_ECHO_BYTES].decode(errors='replace')}"
-        return next((reply for reply in self._replies if reply.text.partition(" ")[2].strip() == echo), None)
+    def wait_for_news(self, changed: threading.Condition) -> None:
+        """Wait until something has changed, or for a moment.
+
+        :param changed: held by the caller; the sink notifies it.
+        """
+        changed.wait(0.2)
 
     def quit(self, deadline: Deadline) -> bool:
         """Ask for the end of the stream. True when it came whole, last frame and all."""
@@ -260,6 +275,16 @@ class AgentStream:
     def _end(self, reason: str) -> None:
         self._ended = self._ended or reason
         self._changed.notify_all()
+
+
+def find_reply(replies: Iterable[Frame], said: str) -> Frame | None:
+    """The answer to a command. One that comes late, to a command that nobody waits for any more, is not it.
+
+    :param said: the command, behind its number: `#N COMMAND`.
+    """
+    number, _, command = said.partition(" ")
+    echo = f"{number} {command.encode()[:_ECHO_BYTES].decode(errors='replace')}"
+    return next((reply for reply in replies if reply.text.partition(" ")[2].strip() == echo), None)
 
 
 @contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from splvm.guest.disks import Disk
+from splvm.host.emulator import ICOUNT_ARGS
 
 # Of the virtio-serial port; images/guest/init makes /dev/virtio-ports/NAME of it, as udev would.
 PORT_NAME = "splvm.agent"
@@ -14,6 +16,24 @@ PORT_NAME = "splvm.agent"
 # Virtual CPU models. `max` offers what the accelerator can do; under TCG smaller models were measured to be slower
 # to the first SSH answer, because the guest's crypto then runs without vector instructions.
 _CPU_MODEL = {"tcg": "max", "kvm": "host"}
+
+
+# The bell of a machine in virtual time: the port that the guest writes to (0x402 is SeaBIOS's own), and MiB of memory
+# that it shares with the host, which are the top of RAM. images/guest/agent_bell.c has the same.
+BELL_PORT = 0x4F0
+SHARED_MIB = 1
+
+# MiB of memory up to which a q35 has all of it in one piece (hw/i386/pc_q35.c), so that its top is where its size says.
+MOST_CLOSED_MIB = 2048 - SHARED_MIB
+
+
+class Clock(StrEnum):
+    """What a guest's time is made of."""
+
+    # The host's.
+    REAL = "real"
+    # The number of its own instructions; nothing comes in from the host.
+    VIRTUAL = "virtual"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +54,8 @@ class MachineSpec:
     append: tuple[str, ...] = ()
     # Scratch disks: /dev/vda, /dev/vdb and so on.
     disks: tuple[Disk, ...] = ()
+    # Of a machine in virtual time there are only clones.
+    clock: Clock = Clock.REAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +74,18 @@ class Backing:
         if self.memory is None:
             return []
         share = "on" if self.shared else "off"
-        return ["-object", f"memory-backend-file,id=ram0,size={ram_mib}M,share={share},mem-path={_value(self.memory)}"]
+        return ["-object", f"memory-backend-file,id=ram0,size={ram_mib}M,share={share},mem-path={escaped(self.memory)}"]
 
     def disk_args(self) -> Iterator[str]:
         overlay = "off" if self.shared else "on"
         for number, path in enumerate(self.disks):
             # No disk outlives its guest, so nothing has to reach the host's.
             how = f"if=none,id=disk{number},format=raw,cache=unsafe,discard=unmap,snapshot={overlay}"
-            yield from ("-drive", f"{how},file={_value(path)}")
+            yield from ("-drive", f"{how},file={escaped(path)}")
             yield from ("-device", f"virtio-blk-pci,drive=disk{number},serial=disk{number}")
 
 
-def _value(path: Path) -> str:
+def escaped(path: Path) -> str:
     """A path as the value of a key: a comma in it is doubled (QEMU manual, "QemuOpts")."""
     return str(path).replace(",", ",,")
 
@@ -129,4 +151,53 @@ def qemu_args(
         *("-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"),
         *("-device", "virtio-net-pci,netdev=net,romfile="),
         *backing.disk_args(),
+    ]
+
+
+def closed_args(
+    spec: MachineSpec,
+    *,
+    initrd: str,
+    qmp_fd: int,
+    bell_fd: int,
+    shared: str,
+    console: str,
+    backing: Backing,
+    restored: bool = False,
+) -> list[str]:
+    """The command line of QEMU for a guest in virtual time, into which nothing comes from outside.
+
+    Its network card has no driver before the host is let in, and its console only speaks. SLIRP keeps no timer without
+    IPv6: one would cut the shares of instructions of the virtual CPUs.
+
+    :param shared: the file of the memory that is shared with the host.
+    :param console: the file that what the guest says is appended to.
+    :param restored: the guest is not booted, its state is going to be read.
+    """
+    line = f"{kernel_command_line(spec)} numa=off memmap={SHARED_MIB}M${spec.ram_mib}M splvm_bell={spec.ram_mib << 20}"
+    assert backing.memory is not None, "there are only clones"
+    shared_args = f"memory-backend-file,id=shared,size={SHARED_MIB}M,share=on,mem-path={shared}"
+    return [
+        spec.qemu,
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-machine", "q35"),
+        *ICOUNT_ARGS,
+        *("-cpu", _CPU_MODEL["tcg"]),
+        *("-smp", str(spec.cpus)),
+        *("-m", f"{spec.ram_mib + SHARED_MIB}M"),
+        *backing.memory_args(spec.ram_mib),
+        *("-object", shared_args),
+        *("-numa", "node,memdev=ram0", "-numa", "node,memdev=shared"),
+        # What its random instructions give, and the day on which it starts.
+        *("-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"),
+        *(["-incoming", "defer"] if restored else ["-kernel", str(spec.kernel), "-initrd", initrd, "-append", line]),
+        *("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
+        *("-mon", "chardev=qmp,mode=control"),
+        *("-chardev", f"file,id=console,append=on,path={console}"),
+        *("-serial", "chardev:console"),
+        *("-chardev", f"socket,id=bell,fd={bell_fd}"),
+        *("-device", f"isa-debugcon,iobase={BELL_PORT:#x},chardev=bell"),
+        *("-netdev", "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22"),
+        *("-device", "virtio-net-pci,netdev=net,romfile="),
     ]

@@ -35,16 +35,12 @@ _MIGRATION_S = 15.0
 
 
 @dataclass(slots=True)
-class Qemu:
-    """A running QEMU."""
+class Emulator:
+    """A running QEMU, whatever its guest is connected to."""
 
     argv: tuple[str, ...]
     process: subprocess.Popen[bytes]
     qmp: Qmp
-    # The guest's serial console; read it all the time, or the guest waits for room.
-    console: socket.socket
-    # The virtio-serial port.
-    port: socket.socket
     log: Path
 
     def exit_code(self) -> int | None:
@@ -93,14 +89,17 @@ class Qemu:
         self.qmp.execute("stop", deadline=deadline)
         self._migrate("migrate", f"exec:cat > {shlex.quote(str(state))}", deadline)
 
-    def restore(self, state: Path, deadline: Deadline) -> None:
+    def restore(self, state: Path, deadline: Deadline, *, announce: bool = True) -> None:
         """Read what `freeze` wrote, and go on from there; for a QEMU that was started to be restored.
 
+        :param announce: tell the guest's network about it, some times over, by a timer on the host's clock.
         :raises GuestLostError: when QEMU cannot: the state is damaged, or another machine's.
         """
         if not state.is_file() or not state.stat().st_size:
             # QEMU would wait for it.
             raise GuestLostError(f"QMP migrate-incoming: there is nothing in {state}")
+        if not announce:
+            self.qmp.execute("migrate-set-parameters", {"announce-rounds": 0}, deadline=deadline)
         self._migrate("migrate-incoming", f"exec:cat {shlex.quote(str(state))}", deadline)
         self.qmp.execute("cont", deadline=deadline)
 
@@ -138,6 +137,16 @@ class Qemu:
         return "\n".join(line for line in _tail(self.log, lines).splitlines() if not line.startswith("$ "))
 
 
+@dataclass(slots=True)
+class Qemu(Emulator):
+    """A running QEMU whose guest is in real time."""
+
+    # The guest's serial console; read it all the time, or the guest waits for room.
+    console: socket.socket
+    # The virtio-serial port.
+    port: socket.socket
+
+
 def _tail(path: Path, lines: int) -> str:
     try:
         with path.open("rb") as file:
@@ -148,7 +157,7 @@ def _tail(path: Path, lines: int) -> str:
 
 
 @contextmanager
-def _initrd_memfd(initrds: Sequence[Path]) -> Iterator[int]:
+def initrd_memfd(initrds: Sequence[Path]) -> Iterator[int]:
     """All archives, one after the other, in memory that goes away with its last user."""
     with os.fdopen(os.memfd_create("initrd", os.MFD_CLOEXEC), "wb") as out:
         for path in initrds:
@@ -174,7 +183,7 @@ def start_qemu(
         qmp_here, qmp_there = map(stack.enter_context, socket.socketpair())
         console_here, console_there = map(stack.enter_context, socket.socketpair())
         port_here, port_there = map(stack.enter_context, socket.socketpair())
-        initrd = stack.enter_context(_initrd_memfd(() if restored else spec.initrds))
+        initrd = stack.enter_context(initrd_memfd(() if restored else spec.initrds))
         disks = [] if backing else [stack.enter_context(scratch_file(disk, deadline)) for disk in spec.disks]
         inherited = (qmp_there.fileno(), console_there.fileno(), port_there.fileno(), initrd, *disks)
         argv = qemu_args(
@@ -186,21 +195,43 @@ def start_qemu(
             backing=backing or Backing(None, tuple(Path(f"/proc/self/fd/{disk}") for disk in disks), shared=True),
             restored=restored,
         )
-        log = stack.enter_context(qemu_log.open("ab", buffering=0))
-        log.write(f"$ {shlex.join(argv)}\n".encode())
-        # Kills what is left, whatever happens in between.
-        process = stack.enter_context(start_process(argv, stdout=log, stderr=log, pass_fds=inherited))
+        emulator = stack.enter_context(launch(argv, (qmp_here, qmp_there), inherited, qemu_log, deadline))
         # The other ends are QEMU's alone, so that its end is seen here.
-        qmp_there.close()
         console_there.close()
         port_there.close()
-        qemu = Qemu(tuple(argv), process, Qmp(), console_here, port_here, qemu_log)
-        stack.callback(_stop, qemu)
-        _connect(qemu, qmp_here, deadline)
-        yield qemu
+        yield Qemu(emulator.argv, emulator.process, emulator.qmp, qemu_log, console_here, port_here)
 
 
-def _connect(qemu: Qemu, sock: socket.socket, deadline: Deadline) -> None:
+@contextmanager
+def launch(
+    argv: Sequence[str],
+    qmp: tuple[socket.socket, socket.socket],
+    inherited: Sequence[int],
+    log: Path,
+    deadline: Deadline,
+) -> Iterator[Emulator]:
+    """Start QEMU and connect its monitor; on leaving, end it: quit, terminate, kill.
+
+    :param qmp: this end of its monitor's socket, and that of QEMU, which is closed here.
+    :param inherited: the descriptors that the command line names.
+    :param log: where QEMU's own output goes.
+    :raises QemuLaunchError: when it ends at once.
+    """
+    here, there = qmp
+    with ExitStack() as stack:
+        file = stack.enter_context(log.open("ab", buffering=0))
+        file.write(f"$ {shlex.join(argv)}\n".encode())
+        # Kills what is left, whatever happens in between.
+        process = stack.enter_context(start_process(argv, stdout=file, stderr=file, pass_fds=inherited))
+        # It is QEMU's alone, so that its end is seen here.
+        there.close()
+        emulator = Emulator(tuple(argv), process, Qmp(), log)
+        stack.callback(_stop, emulator)
+        _connect(emulator, here, deadline)
+        yield emulator
+
+
+def _connect(qemu: Emulator, sock: socket.socket, deadline: Deadline) -> None:
     try:
         qemu.qmp.connect(sock, deadline.sub(10))
     except (QMPError, OSError, EOFError, DeadlineExceeded) as error:
@@ -210,7 +241,7 @@ def _connect(qemu: Qemu, sock: socket.socket, deadline: Deadline) -> None:
         raise QemuLaunchError(qemu.argv, qemu.exit_code(), qemu.log_tail()) from error
 
 
-def _stop(qemu: Qemu) -> None:
+def _stop(qemu: Emulator) -> None:
     """Ask it to go, then tell it to; what is still there after that is killed by whoever started the process."""
     if read_state(qemu.process.pid) in ("T", "t"):
         # Stopped, it hears nothing but the kill that whoever started it has in store.

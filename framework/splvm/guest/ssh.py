@@ -53,6 +53,11 @@ class SshKeys:
     # `ssh-ed25519 AAAA...` of the guests.
     host_key: Path
 
+    @property
+    def private_host_key(self) -> Path:
+        """As dropbear has it."""
+        return self.host_key.with_suffix("")
+
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:

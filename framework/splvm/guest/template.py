@@ -20,11 +20,12 @@ from pathlib import Path
 from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError
 from splvm.guest.agent import AGENT_PATH, PORT_FILE
+from splvm.guest.closed import STATE_FILE, freeze_closed
 from splvm.guest.console import start_console
 from splvm.guest.disks import make_disk
 from splvm.guest.guest import Guest, start_guest
 from splvm.guest.guestplan import GuestPlan
-from splvm.guest.machine import Backing, MachineSpec, qemu_args
+from splvm.guest.machine import Backing, Clock, MachineSpec, closed_args, qemu_args
 from splvm.guest.qemu import start_qemu
 from splvm.guest.ssh import start_ssh
 from splvm.host.content import Input, input_hash
@@ -79,7 +80,7 @@ class Template:
 
     @property
     def state(self) -> Path:
-        return self.directory / "state"
+        return self.directory / STATE_FILE
 
     @property
     def console(self) -> Path:
@@ -120,7 +121,9 @@ class Templates:
 
         def build(tree: Path) -> None:
             with self._store.temporary() as logs:
-                if plan.modules:
+                if plan.machine.clock is Clock.VIRTUAL:
+                    freeze_closed(plan, Template(tree, "").backing(plan.machine, shared=True), tree, logs, deadline)
+                elif plan.modules:
                     _freeze_clone(self.get(plan.bare, deadline), plan, logs, tree, deadline)
                 else:
                     _freeze_boot(plan, logs, tree, deadline)
@@ -140,14 +143,11 @@ class Templates:
 def template_key(plan: GuestPlan) -> str:
     """Hash of everything that goes into a template, QEMU itself among it."""
     named = replace(plan.machine, kernel=Path("kernel"))
-    argv = qemu_args(
-        named,
-        initrd="initrd",
-        qmp_fd=0,
-        console_fd=0,
-        port_fd=0,
-        backing=Template(Path(), "").backing(plan.machine, shared=False),
-    )
+    backing = Template(Path(), "").backing(plan.machine, shared=False)
+    if plan.machine.clock is Clock.VIRTUAL:
+        argv = closed_args(named, initrd="initrd", qmp_fd=0, bell_fd=0, shared="", console="", backing=backing)
+    else:
+        argv = qemu_args(named, initrd="initrd", qmp_fd=0, console_fd=0, port_fd=0, backing=backing)
     inputs: dict[str, Input] = {
         "recipe": RECIPE,
         "qemu": Path(find_program(plan.machine.qemu)),
@@ -155,7 +155,8 @@ def template_key(plan: GuestPlan) -> str:
         "disks": [[disk.mib, disk.content] for disk in plan.machine.disks],
         "kernel": plan.machine.kernel,
         "initrds": plan.machine.initrds,
-        "host_key": plan.keys.host_key,
+        # In virtual time it comes later.
+        **({"host_key": plan.keys.host_key} if plan.machine.clock is Clock.REAL else {}),
         "modules": [{"name": path.name, "content": path} for path in plan.modules],
         **({"setup": plan.setup} if plan.setup else {}),
     }
@@ -223,7 +224,7 @@ def _freeze(guest: Guest, tree: Path, deadline: Deadline) -> None:
     guest.ssh.close()
     if not guest.console.says(_SETTLED, deadline.sub(CLONE_BUDGET_S), since=since):
         raise BootError(f"it did not say {_SETTLED!r}", guest.console.tail())
-    guest.qemu.freeze(tree / "state", deadline)
+    guest.qemu.freeze(tree / STATE_FILE, deadline)
 
 
 @contextmanager

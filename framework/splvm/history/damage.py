@@ -63,7 +63,10 @@ CHECKS: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
         "batch": _is_text,
         "started": _is_moment,
         **dict.fromkeys(("scenario", "kernel", "variant"), _is_name),
-        **dict.fromkeys(("loads", "line", "release", "spl_version", "spl_source", "content", "accelerator"), _is_text),
+        **dict.fromkeys(
+            ("loads", "line", "release", "spl_version", "spl_source", "content", "revision", "tree", "accelerator"),
+            _is_text,
+        ),
         **dict.fromkeys(("qemu", "host", "starved", "reason", "fingerprint", "directory", "command"), _is_text),
         "parameters": _are_parameters,
         "patches": _are_texts,

@@ -74,7 +74,7 @@ def by_record(facts: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
 def by_row(scenario: str, source: str, patches: Sequence[str], command: str) -> tuple[str, dict[str, str]]:
     """Line and parameters of a run, by what a row of the history has of it.
 
-    :param source: `debian` or `path:DIR`; empty where it is not known.
+    :param source: in one of the forms of `--spl`; empty where it is not known.
     :param patches: names; what was in them is not known.
     :param command: that makes such a run again.
     """

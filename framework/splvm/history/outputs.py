@@ -25,14 +25,14 @@ from splvm.history.schema import Batch, RunRow
 from splvm.record.cellfacts import PACKAGED
 from splvm.record.names import CONSOLE_FILE, RUN_FILE, SAMPLES_FILE, VERDICT_FILE
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # What XML 1.0 cannot have, also not escaped, and what a terminal would obey.
 _NOT_XML = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # Of the columns of a run, those that are properties of a JUnit case.
 _PROPERTIES = (
-    "verdict", "kernel", "release", "variant", "loads", "parameters", "spl_version", "spl_source", "accelerator",
-    "qemu", "host", "fingerprint", "command", "directory",
+    "verdict", "kernel", "release", "variant", "loads", "parameters", "spl_version", "spl_source", "tree", "revision",
+    "accelerator", "qemu", "host", "fingerprint", "command", "directory",
 )  # fmt: skip
 
 

@@ -15,9 +15,10 @@ from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.verdict import Verdict
 from splvm.history.cell import Cell, write_parameters
 from splvm.history.olderruns import NOTHING_KNOWN, by_record
-from splvm.history.schema import TROUBLE, Figure, RunRow
+from splvm.history.schema import TROUBLE, ZFS, Figure, RunRow
 from splvm.record.cellfacts import UNKNOWN, fit_line
 from splvm.record.seal import is_sealed_whole
+from splvm.record.treefacts import commit_of, describe_tree
 
 _TEXT_CHARS = 2000
 _NAME_CHARS = 200
@@ -49,6 +50,7 @@ def make_run(
     expected = sorted(_names(facts.get("expected")))
     run_id = identity(facts, damage)
     modules = _at(facts, "spl", "modules")
+    zfs = {ZFS: _text(facts, "zfs", "sha256")} if _at(facts, "zfs", "sha256") else {}
     line, parameters = _place(facts)
     return RunRow(
         id=run_id,
@@ -64,8 +66,10 @@ def make_run(
         spl_version=_text(facts, "spl", "version"),
         spl_source=_text(facts, "spl", "source"),
         content=_text(facts, "spl", "content"),
+        revision=_clean(commit_of(facts)),
+        tree=_clean(describe_tree(facts)),
         patches=_names(_at(facts, "spl", "patches")),
-        modules={_clean(k): _clean(v) for k, v in modules.items()} if isinstance(modules, dict) else {},
+        modules={_clean(k): _clean(v) for k, v in modules.items()} | zfs if isinstance(modules, dict) else zfs,
         accelerator=_text(facts, "accelerator", "name"),
         qemu=_text(facts, "qemu", "version"),
         host=_text(facts, "host", "system"),
@@ -89,7 +93,18 @@ def make_trouble(cell: Cell, batch: str, number: int, reason: str, *, at: dateti
     :param at: when that was, UTC.
     """
     basis = json.dumps([batch, str(cell), number, at.isoformat()])
-    names = ("release", "spl_version", "spl_source", "content", "accelerator", "qemu", "host", "starved")
+    names = (
+        "release",
+        "spl_version",
+        "spl_source",
+        "content",
+        "revision",
+        "tree",
+        "accelerator",
+        "qemu",
+        "host",
+        "starved",
+    )
     return RunRow(
         id=hashlib.sha256(basis.encode()).hexdigest(),
         batch=_clean(batch),

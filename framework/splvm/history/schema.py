@@ -21,6 +21,10 @@ TROUBLE = "TROUBLE"
 _SAYS_NOTHING = frozenset({TROUBLE, *(outcome.value for outcome in Outcome if outcome.says_nothing)})
 
 
+# Among the modules of a run with a pool: the archive of all but spl.ko, with zpool and zfs.
+ZFS = "zfs.cpio"
+
+
 class _AsItIs(TypeDecorator[Any]):
     """A type whose values are given as they are where they are no such values."""
 
@@ -127,6 +131,10 @@ class RunRow(Base):
     spl_source: Mapped[str]
     # Hash of the source with all patches that spl.ko was made from; empty where it was not recorded.
     content: Mapped[str] = mapped_column(server_default="")
+    # Commit that the user's modules are of, and that with its branch and whether it was edited, in short; empty for the
+    # distribution's, and where it was not recorded.
+    revision: Mapped[str] = mapped_column(server_default="")
+    tree: Mapped[str] = mapped_column(server_default="")
     # Names of the patches, and the hash of each module: two runs with the same modules ran the same build.
     patches: Mapped[list[str]]
     modules: Mapped[dict[str, str]]

@@ -96,8 +96,18 @@ class QemuProgram:
     path: Path
     # (7, 2, 22) for example.
     version: tuple[int, ...]
-    # SHA-256 of the binary: distributions mend it without a new version.
+    # SHA-256 of the binary: distributions mend it without a new version. Of an unpacked one that of the script which
+    # names all its packages.
     sha256: str
+    # `host`, or the suite and the version of its package.
+    origin: str = "host"
+    # Why this one, one line.
+    reason: str = ""
+
+    def facts(self) -> dict[str, str]:
+        """As run.json has it."""
+        version = ".".join(map(str, self.version))
+        return {"version": version, "sha256": self.sha256, "origin": self.origin, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +234,8 @@ def find_boot_trouble(
     deadline: Deadline,
     *,
     boot_code: bytes = _BOOT_CODE,
+    what: str = "trying KVM",
+    kernel_s: float | None = None,
 ) -> str | None:
     """Boot a sector of code, and then a kernel, and say in one line what went wrong; None if nothing did.
 
@@ -231,18 +243,21 @@ def find_boot_trouble(
     :param kernel_image: booted without a root file system until it panics over that.
     :param scratch: directory for the disk and the consoles.
     :param boot_code: what the boot sector does.
+    :param what: the trial, for errors.
+    :param kernel_s: seconds that the kernel may take; by default those of a kernel under KVM.
     :raises DeadlineExceeded: when `deadline` rather than the trial's own budget was too short.
     """
     disk = scratch / "disk"
     disk.write_bytes(boot_code.ljust(510, b"\0") + b"\x55\xaa")
     os.truncate(disk, _DISK_BYTES)
-    ending = _trial(qemu, [*accel_args, *_sector_args(disk, scratch / "debug")], scratch, _SECTOR_S, deadline)
+    ending = _trial(qemu, [*accel_args, *_sector_args(disk, scratch / "debug")], scratch, _SECTOR_S, deadline, what)
     if _read_console(scratch / "debug") != "K" or ending.exit_code != _BOOT_EXIT:
         return f"a boot sector did not run: {ending.complaint}"
     if kernel_image is None:
         return None
     console = scratch / "console"
-    ending = _trial(qemu, [*accel_args, *_kernel_args(kernel_image, console)], scratch, _KERNEL_S, deadline)
+    args = [*accel_args, *_kernel_args(kernel_image, console)]
+    ending = _trial(qemu, args, scratch, _KERNEL_S if kernel_s is None else kernel_s, deadline, what)
     said = _read_console(console).strip()
     if _KERNEL_DONE.search(said):
         return None
@@ -264,15 +279,17 @@ class _Ending:
     complaint: str
 
 
-def _trial(qemu: QemuProgram, args: Sequence[str], scratch: Path, budget_s: float, deadline: Deadline) -> _Ending:
+def _trial(
+    qemu: QemuProgram, args: Sequence[str], scratch: Path, budget_s: float, deadline: Deadline, what: str
+) -> _Ending:
     """Run QEMU until it ends by itself, or for `budget_s`."""
     # No core file: QEMU aborts where KVM refuses what it needs.
     argv = ["prlimit", "--core=0", "--", str(qemu.path), *_bare_args(), *args]
     try:
-        done = run(argv, deadline=deadline.sub(budget_s), what="trying KVM", cwd=scratch, check=False)
+        done = run(argv, deadline=deadline.sub(budget_s), what=what, cwd=scratch, check=False)
     except DeadlineExceeded as reason:
         # The caller's own deadline says nothing about the guest.
-        deadline.check("trying KVM", reason.last_seen)
+        deadline.check(what, reason.last_seen)
         return _Ending(None, f"it hung for {budget_s:.0f} s")
     for line in done.tail.splitlines():
         if "error" in line.lower() or "failed" in line.lower():

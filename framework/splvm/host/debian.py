@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -200,6 +201,41 @@ class PrivateApt:
         :raises PackageGoneError: when the package, or that version of it, does not exist.
         """
         return parse_depends(self.candidate(package, version).depends)
+
+    def closure(self, package: str) -> dict[str, str]:
+        """Versions by name of all that a package needs to be installed where there is nothing, itself included.
+
+        What it only recommends is left out.
+
+        :raises PackageGoneError: when there is no such package.
+        :raises SetupError: when apt cannot resolve it.
+        """
+        said = self._ask("apt-get", "--simulate", "--no-install-recommends", "install", package)
+        found = dict(re.findall(r"^Inst (\S+) \((\S+)", said, re.MULTILINE))
+        if package not in found:
+            raise PackageGoneError(f"{self.suite.name} has no {package}")
+        return found
+
+    def download_all(self, versions: Mapping[str, str], directory: Path, deadline: Deadline) -> list[Path]:
+        """Fetch packages in one go; their .deb files. apt has checked each against the signed lists.
+
+        :param versions: by name, as `closure` gives them: whatever they need is among them.
+        :param directory: where the files are put.
+        :raises SetupError: when one of them cannot be fetched.
+        """
+        (directory / "partial").mkdir(exist_ok=True)
+        what = f"download of {len(versions)} packages ({self.suite.name})"
+        options = ["-o", f"Dir::Cache::archives={directory}", "-o", "Debug::NoLocking=true", "--no-install-recommends"]
+        wanted = [f"{name}={version}" for name, version in sorted(versions.items())]
+        argv = ["apt-get", *options, "--yes", "--download-only", "install", *wanted]
+        with step(what):
+            done = self._run(*argv, deadline=deadline, what=what)
+        if done.exit_code != 0:
+            raise explain(what, find_trouble(done.tail), done.tail)
+        found = sorted(directory.glob("*.deb"))
+        if len(found) != len(versions):
+            raise SetupError(f"{what}: apt fetched {len(found)} files")
+        return found
 
     def download(self, package: str, version: str, deadline: Deadline) -> Path:
         """The .deb file of a package, fetched once and kept.

@@ -40,6 +40,10 @@ class Memo:
             self._write(kept)
         return kept[question]
 
+    def known(self, question: str) -> str | None:
+        """The kept answer; None if there is none."""
+        return self._read().get(question)
+
     def _read(self) -> dict[str, str]:
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             head = json.loads(self.path.read_text(encoding="utf-8"))

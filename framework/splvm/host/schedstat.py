@@ -31,6 +31,16 @@ def read_steal_s() -> float:
         return 0.0
 
 
+def read_cpu_s(pid: int) -> float | None:
+    """Seconds of CPU time that all threads of a process have used; None when it has ended."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    # Fields 14 and 15 of proc(5), the first of these words being field 3.
+    return None if words[0] in "ZX" else (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def read_state(pid: int) -> str:
     """The letter of a process's state (proc(5), /proc/PID/stat): R, S, D, T, Z, ...; empty when it is gone."""
     try:

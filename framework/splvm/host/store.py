@@ -60,8 +60,9 @@ _KEEP_FOREIGN_S = 86400.0
 _REMOVE_S = 300.0
 # What a file system keeps for itself may be as much.
 _LEAST_ROOM_BYTES = 8 << 20
-# Kinds that hold private keys: of the guests themselves, in their image, and in the memory of a guest that runs.
-_PRIVATE = ("ssh-keys", "image", "template")
+# Kinds that hold private keys: of the guests themselves, in what is unpacked over their image (in images of older
+# stores), and in the memory of a guest that runs.
+_PRIVATE = ("ssh-keys", "login", "image", "template")
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,22 @@ _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4}){1,256}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0
 _PACKED = (b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh", b"PK\x03\x04")
 
 
+# Rich text: breaks of lines, characters by number, characters that are escaped, other words, and groups.
+_RICH = re.compile(
+    r"\\(?:(?P<break>par|line)\b ?|(?P<tab>tab)\b ?|'(?P<byte>[0-9a-fA-F]{2})|u(?P<code>-?\d{1,5}) ?\??"
+    r"|(?P<plain>[\\{}])|[a-zA-Z]{1,32}-?\d{0,10} ?|[~*_-])|[{}]|\\$"
+)
+
+
+def _rich(match: re.Match[str]) -> str:
+    """What a mark of rich text stands for."""
+    if match["byte"]:
+        return chr(int(match["byte"], 16))
+    if match["code"]:
+        return chr(int(match["code"]) % 0x10000)
+    return "\n" if match["break"] else "\t" if match["tab"] else match["plain"] or ""
+
+
 class Cleaner:
     """Gives the lines of which a line consists."""
 
@@ -49,6 +65,8 @@ class Cleaner:
         # Whether the text is quoted-printable, and the beginning of a line that goes on in the next one.
         self.quoted = False
         self.begun = ""
+        # Whether the text is rich text.
+        self.rich = False
         # Lines of headers that may still come before base64 does; None outside of such a part.
         self.headers: int | None = None
         self.decoding = False
@@ -70,6 +88,9 @@ class Cleaner:
 
     def clean_text(self, line: str) -> list[str]:
         """The same of what is no part in base64."""
+        if self.rich or line.startswith("{\\rtf"):
+            self.rich = True
+            return [part for part in _RICH.sub(_rich, line[:MAX_LINE]).split("\n") if part]
         if not self.begun and not _DIRTY.search(line):
             return [line] if line else []
         if "=" in line or self.begun:

@@ -6,9 +6,11 @@ Owns where a report ends in a text that may be cut anywhere. What a complaint lo
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from splvm.evidence.formats.kernlog import FindingKind, Report, Stage
 from splvm.paste.findings import Origin, PasteScanner
+from splvm.paste.frames import Frame
 from splvm.paste.prefixes import Line
 from splvm.paste.reading import Reading
 
@@ -70,6 +72,16 @@ class Complaints:
             self.origins[self.ordinal] = Origin(line.time, line=line.number)
         if len(scanner.reports) > 1:
             self.drain(scanner)
+
+    def scan_frames(self, line: Line, frames: Sequence[Frame]) -> None:
+        """Give it the frames of a line."""
+        for frame in frames:
+            if not frame.function.isidentifier():
+                self.scan(line, f" {'? ' if frame.guess else ''}{frame.function}+0x0/0x0")
+                continue
+            self.ordinal += 1
+            self.choose(line).read_frame(self.ordinal, line.caller, frame.function, guess=frame.guess)
+        self.gap = 0
 
     def drain(self, scanner: PasteScanner) -> None:
         for report in scanner.drain():

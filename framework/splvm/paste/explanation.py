@@ -15,7 +15,7 @@ from splvm.evidence.waiting.waitedges import Closes, Wait
 from splvm.evidence.waiting.waitgraph import MAX_NAMED, WaitGraph
 from splvm.evidence.waiting.waits import WaitReason
 from splvm.paste.findings import OUTAGES, PasteFinding, PasteKind, in_order
-from splvm.paste.known import KnownIssue, KnownScenario, fits, has_shape, known_table
+from splvm.paste.known import KnownIssue, KnownScenario, Stacks, fits, has_shape, known_table
 from splvm.paste.moments import NO_OUTAGE, Moment, Outage, Thread, join_stacks
 from splvm.paste.reader import Reader
 from splvm.paste.reading import Input, Reading, Unread
@@ -213,10 +213,11 @@ def explain_streams(streams: Iterable[tuple[str, BinaryIO]]) -> Explanation:
 
 def conclude(reading: Reading) -> Explanation:
     """What follows from all that was read."""
-    findings = in_order(list(reading.findings.found.values()))
+    findings = in_order(reading.findings.all())
     outage = next(
         (Outage(it.title, it.kind == PasteKind.POOL_SUSPENDED) for it in findings if it.kind in OUTAGES), NO_OUTAGE
     )
+    forget_empty(reading)
     kept = join_stacks([moment for moment in reading.moments if moment.threads])
     places = {id(thread): place for place, moment in enumerate(kept) for thread in moment.threads.values()}
     moments = []
@@ -250,6 +251,15 @@ def conclude(reading: Reading) -> Explanation:
     return _with_missing(draft, reading)
 
 
+def forget_empty(reading: Reading) -> None:
+    """Forget whose stack was asked for by number alone, and not shown: it may have ended, or root alone may read it."""
+    empty = {id(it) for it, _ in reading.threads if it.kind == "stack" and not it.stack and not it.comm}
+    if empty:
+        reading.threads = [(it, moment) for it, moment in reading.threads if id(it) not in empty]
+        for moment in reading.moments:
+            moment.threads = {pid: it for pid, it in moment.threads.items() if id(it) not in empty}
+
+
 def _task(thread: Thread, place: int | None) -> Task:
     return Task(
         thread.comm,
@@ -269,13 +279,13 @@ def _left_locked(findings: Sequence[PasteFinding], moments: Sequence[MomentShown
                 yield f"{it.comm}{'' if it.pid is None else f' (pid {it.pid})'} died: what it had locked stays locked"
 
 
-def _shapes(moment: Moment, graph: WaitGraph) -> list[frozenset[str]]:
+def _shapes(moment: Moment, graph: WaitGraph) -> Stacks:
     """The functions of each thread, and what it waits for, in the form of the table of what is known."""
     reasons = {wait.thread.pid: f"@{wait.reason}" for wait in graph.waits}
-    return [frozenset((*thread.stack, reasons.get(pid, ""))) for pid, thread in moment.threads.items()]
+    return Stacks(frozenset((*thread.stack, reasons.get(pid, ""))) for pid, thread in moment.threads.items())
 
 
-def _is_known(row: KnownIssue, findings: Sequence[PasteFinding], stacks: Sequence[Sequence[frozenset[str]]]) -> bool:
+def _is_known(row: KnownIssue, findings: Sequence[PasteFinding], stacks: Sequence[Stacks]) -> bool:
     if row.finding:
         return any(it.kind == row.finding and has_shape(row.functions, frozenset(it.frames)) for it in findings)
     return any(fits(row.threads, each) for each in stacks)

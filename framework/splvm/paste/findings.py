@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 
 from splvm.evidence.formats.kernlog import FindingKind, LogScanner, Report, Stage, fingerprint_of
+from splvm.paste.names import has_word
 
 # Different complaints kept of a text, and of one kind, so that each kind has room.
 MAX_FINDINGS = 2000
@@ -116,16 +117,9 @@ _REPORT_WORDS = (
 )
 
 
-def _has(message: str, words: tuple[str, ...]) -> bool:
-    for word in words:  # noqa: SIM110 - any() takes three times as long
-        if word in message:
-            return True
-    return False
-
-
 def begins_report(message: str) -> bool:
     """Whether it is worth while to ask what kind of a report the message begins or ends."""
-    return _has(message, _REPORT_WORDS)
+    return has_word(message, _REPORT_WORDS)
 
 
 # Complaints that begin a report as the kernel's own do.
@@ -158,13 +152,33 @@ _TASK_TITLE = re.compile(r"INFO: task (?P<comm>.{1,60}?):(?P<pid>\d{1,10}) block
 
 def single_finding(message: str) -> str | None:
     """The kind of a complaint that is one message; None if it is none."""
-    if not _has(message, _SINGLE_WORDS):
+    if not has_word(message, _SINGLE_WORDS):
         return None
     match = _SINGLES.match(message)
     if match and "message unit reset" in message:
         # The driver of the adapter says so of each start.
         return None
     return _SINGLE[int((match.lastgroup or "s0")[1:])][0] if match else None
+
+
+_OF_START = re.compile(r"usb [\d.-]{1,20}: reset \w{1,16}-speed")
+_EVENT = re.compile(r".{0,60}?(?<!\")\bereport\.fs\.zfs\.\w+\s*$")
+_EVENT_FIELD = re.compile(r"\s{0,16}class = \"?ereport\.fs\.zfs\.\w+")
+
+
+def is_of_start(message: str) -> bool:
+    """Whether a complaint is none where the machine has just started: a hub resets what it finds."""
+    return message[:4] == "usb " and _OF_START.match(message) is not None
+
+
+def is_event(message: str) -> bool:
+    """Whether it is the first line of an event of a pool."""
+    return "ereport." in message and _EVENT.match(message) is not None
+
+
+def is_event_field(message: str) -> bool:
+    """Whether it is the field of an event that has its class."""
+    return "class = " in message and _EVENT_FIELD.match(message) is not None
 
 
 # What splvm itself prints of a finding; see answer.py and splvm.report.pasteissue.
@@ -192,10 +206,18 @@ def is_own_answer(message: str) -> bool:
 class PasteScanner(LogScanner):
     """The scanner of the kernel's log, with what only pastes complain of."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # The last message of which the kind was asked, for that is asked twice of most.
+        self.asked = ""
+        self.answer: FindingKind | None = None
+
     def kind_of(self, message: str) -> FindingKind | None:
-        if match := _MORES.match(message):
-            return _MORE[int((match.lastgroup or "m0")[1:])][0]
-        return super().kind_of(message)
+        if message != self.asked:
+            match = _MORES.match(message)
+            kind = _MORE[int((match.lastgroup or "m0")[1:])][0] if match else super().kind_of(message)
+            self.asked, self.answer = message, kind
+        return self.answer
 
     def is_over(self, old: Report, new: Report, message: str) -> bool:
         """Whether a complaint begins where the end of the one before it is not in the text."""
@@ -255,6 +277,8 @@ class Findings:
 
     def __init__(self, dropped: Counter[str]) -> None:
         self.found: dict[tuple[str, ...], PasteFinding] = {}
+        # How often each was found, where that is more than its own count.
+        self.counts: Counter[tuple[str, ...]] = Counter()
         # By kind and thread: the complaints of it that have a stack.
         self.of_thread: dict[tuple[str, str], list[tuple[str, ...]]] = {}
         self.kinds: Counter[str] = Counter()
@@ -263,6 +287,10 @@ class Findings:
 
     def has_room(self, kind: str) -> bool:
         return self.kinds[kind] < MAX_OF_KIND and len(self.found) < MAX_FINDINGS
+
+    def all(self) -> list[PasteFinding]:
+        """Each complaint with its count, in the order of the text."""
+        return [replace(it, count=it.count + self.counts[key]) for key, it in self.found.items()]
 
     def add(self, finding: PasteFinding) -> None:
         """Count a complaint that is known, or keep it."""
@@ -274,8 +302,8 @@ class Findings:
         if known is not None:
             if finding.frames and not known.frames:
                 # What was reported without a stack has one now.
-                known = replace(known, frames=finding.frames, fingerprint=finding.fingerprint)
-            self.found[key] = replace(known, count=known.count + finding.count)
+                self.found[key] = replace(known, frames=finding.frames, fingerprint=finding.fingerprint)
+            self.counts[key] += finding.count
         elif self.has_room(finding.kind):
             self.found[key] = finding
             self.kinds[finding.kind] += 1
@@ -314,14 +342,14 @@ class Findings:
                 return
         elif not comm and (match := _COMM.match(report.title)):
             comm = match["comm"]
-        it = report.finding()
-        title = it.title
+        frames, title = tuple(report.frames or report.guesses), report.title
+        fingerprint = fingerprint_of(report.kind, title, frames)
         if origin.victim and "process " not in title:
             title = f"{title[:MAX_TITLE]}; killed {origin.victim}"
         elif origin.victim:
             comm = origin.victim.split(" (pid ")[0]
         self.add(
-            PasteFinding(it.kind, title, comm, pid, origin.time, it.time_s, 1, it.frames, it.fingerprint, origin.line)
+            PasteFinding(report.kind, title, comm, pid, origin.time, report.time_s, 1, frames, fingerprint, origin.line)
         )
 
     def add_single(self, kind: str, message: str, time: str, time_s: float | None, line: int) -> None:

@@ -7,13 +7,17 @@ scripts/decode_stacktrace.sh, crash(8), drgn's StackTrace.__str__(), and the `st
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
 _NAME = r"\.?(?P<function>[A-Za-z_$][\w$]{0,255})(?:\.[\w.$]{1,255})?"
 _OFFSET = r"\+(?:0x[0-9a-f]{1,16}|\d{1,7}(?![\w.]))(?:/(?:0x?)?[0-9a-f]{0,16})?"
-# Module with its build id, source position, what powerpc and s390 add.
-_AFTER = r"(?:\s{0,4}(?:\[[^\]]{0,160}\]?|\([^)]{0,200}\)?|</?[A-Z#]{2,12}>|[\w./-]{1,120}:\d{1,7}|-))*\s*$"
+# Module with its build id, source position, what powerpc and s390 add, and a remark behind an arrow.
+_AFTER = (
+    r"(?:\s{0,4}(?:\[[^\]]{0,160}\]?|\([^)]{0,200}\)?|</?[A-Z#]{2,12}>|[\w./-]{1,120}:\d{1,7}|-))*\s*"
+    r"(?:<[-=]{1,6}\s.{0,120})?$"
+)
 _ADDRESS = r"(?:\(?\[<?[0-9a-fx.]{1,18}>?\]\s{0,2}(?:\(|from\s)?|[0-9a-f]{16}:?\s{1,4}|=>\s)"
 _FRAME = re.compile(
     rf"(?:<[#/A-Z]{{2,8}}>\s{{0,8}})?{_ADDRESS}{{0,2}}(?P<guess>\?\s)?{_NAME}{_OFFSET}\)?{_AFTER}", re.ASCII
@@ -78,6 +82,7 @@ class Frame:
     guess: bool = False
 
 
+@functools.lru_cache(maxsize=4096)
 def frames_of(message: str) -> tuple[Frame, ...] | None:
     """The frames that a line consists of; empty for one that belongs to a stack and names none; None for another."""
     if message[:1] == "#":

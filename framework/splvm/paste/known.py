@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -79,24 +81,33 @@ def _shape(groups: Iterable[str]) -> Shape:
     return tuple(frozenset(group.split("|")) for group in groups)
 
 
-def fits(threads: Sequence[Shape], stacks: Sequence[frozenset[str]]) -> bool:
+class Stacks:
+    """The stacks of a moment, each given as its functions and what its thread waits for."""
+
+    def __init__(self, stacks: Iterable[frozenset[str]]) -> None:
+        self.stacks = tuple(stacks)
+        self.places: dict[str, list[int]] = defaultdict(list)
+        for at, stack in enumerate(self.stacks):
+            for name in stack:
+                self.places[name].append(at)
+
+    def with_shape(self, shape: Shape, enough: int) -> list[int]:
+        """The places of the first stacks that have all of a shape."""
+        wanted = [self.with_any(group) for group in shape if not any(name[:1] == "!" for name in group)]
+        places = min(wanted, key=len, default=range(len(self.stacks)))
+        return list(itertools.islice((at for at in places if has_shape(shape, self.stacks[at])), enough))
+
+    def with_any(self, group: frozenset[str]) -> Sequence[int]:
+        """The places of the stacks that have one of the functions."""
+        found = [self.places[name] for name in group if name in self.places]
+        return found[0] if len(found) == 1 else sorted({at for places in found for at in places})
+
+
+def fits(threads: Sequence[Shape], stacks: Stacks) -> bool:
     """Whether each shape is in a stack of its own."""
-    if not threads:
-        return False
-    return _assign(threads, 0, stacks, frozenset())
-
-
-def _assign(threads: Sequence[Shape], at: int, stacks: Sequence[frozenset[str]], taken: frozenset[int]) -> bool:
-    if at == len(threads):
-        return True
-    for number, stack in enumerate(stacks):
-        if number not in taken and has_shape(threads[at], stack):
-            # Equal stacks are as good as each other, so the first that fits is enough where no other shape wants it.
-            if _assign(threads, at + 1, stacks, taken | {number}):
-                return True
-            if not any(has_shape(other, stack) for other in threads[at + 1 :]):
-                return False
-    return False
+    # With as many stacks of each shape as there are shapes, one is left whichever the others take.
+    found = [stacks.with_shape(shape, len(threads)) for shape in threads]
+    return bool(threads) and all(found) and any(len(set(each)) == len(each) for each in itertools.product(*found))
 
 
 def has_shape(shape: Shape, stack: frozenset[str]) -> bool:

@@ -97,6 +97,13 @@ HINTS = (
         "ZFS: Loaded",
     ),
     *("io_failure", "currently suspended", "sas_cm", "megaraid_sas", "FAILED Result", "Sense Key", "failed command"),
+    "{\\rtf",
+    # Functions that wait, in stacks of functions alone.
+    *("mutex_lock", "mutex_enter", "rw_enter", "down_read", "down_write", "cv_wait", "txg_wait_", "dmu_tx_wait"),
+    *("zio_wait", "taskq_wait", "spa_config_enter", "wait_on_", "wait_for_", "range_lock", "spl_kmem_cache_alloc"),
+    *("<--", "<==", "<- ", "-> Takes", "-> takes", "-> Holds", "-> holds", "-> Wait", "-> wait", "() => "),
+    *("&lt;-", "&lt;=", "&gt; Takes", "&gt; takes", "&gt; Holds", "&gt; holds", "&gt; Wait", "&gt; wait"),
+    *("rangelock_enter", "zil_commit", "schedule_timeout", "io_schedule", "usermodehelper", "<stack trace>"),
     *("protection fault", "bad area", "ivide error", "Internal error", "hogged CPU", "SPLError", "aborting", "QID"),
 )
 # The lines around the head of a stack: in a text that is written backwards they have changed their places.

@@ -11,7 +11,15 @@ import re
 from splvm.evidence.formats.kernlog import FindingKind, Stage
 from splvm.paste.cleaning import Cleaner
 from splvm.paste.complaints import ANOTHER, MAX_GAP, Complaints
-from splvm.paste.findings import PasteKind, begins_report, is_own_answer, single_finding
+from splvm.paste.findings import (
+    PasteKind,
+    begins_report,
+    is_event,
+    is_event_field,
+    is_of_start,
+    is_own_answer,
+    single_finding,
+)
 from splvm.paste.frames import MARK, TRACE, Frame, Head, frames_of, head_of, program_counter
 from splvm.paste.moments import HeldLock
 from splvm.paste.prefixes import Line, Stripper
@@ -31,6 +39,9 @@ _DROPPED = re.compile(
     r"\*\* {0,2}\d{1,10} printk messages dropped|\d{1,10} printk messages dropped|Missed \d{1,10} kernel"
 )
 _BOOT = "Linux version "
+# Seconds after a start, and lines of one event of a pool.
+START_S = 120.0
+_EVENT_LINES = 4
 _CPU_HEAD = re.compile(r"NMI backtrace for cpu \d|(?:sysrq: )?CPU\d{1,6}:$|Sending NMI from CPU", re.ASCII)
 _BLOCKED_ON = re.compile(
     r"INFO: task (?P<comm>.{1,60}?):(?P<pid>\d{1,10})(?: <\w{1,10}>)? (?:is )?blocked on an? (?P<lock>[\w-]{1,20}),?"
@@ -62,6 +73,9 @@ class Log:
         # Whether the kernel said that it reports no more hung tasks.
         self.silenced = False
         self.last_line = 1
+        # When the machine started, on the clock of its lines, and where the last event of a pool was.
+        self.started_s: float | None = None
+        self.event = -100
         # Whether the last line was taken for a report's only because it came where more of it was expected.
         self.weak = False
 
@@ -100,16 +114,17 @@ class Log:
             # Not everybody copies that line. What lockdep shows before it is the chain of locks.
             self.complaints.scan(line, "Call Trace:")
         self.threads.take_frames(line, frames, self.line_before(line), in_report=report is not None)
-        for frame in frames:
-            mark = "? " if frame.guess else ""
-            self.complaints.scan(line, f" {mark}{frame.function}+0x0/0x0")
-        self.complaints.gap = 0
+        self.complaints.scan_frames(line, frames)
         self.before = ""
 
     def line_before(self, line: Line) -> Line | None:
         """What stood before a frame, where it may say whose stack comes."""
         if not self.before or (line.caller in self.threads.open and self.complaints.gap == 0):
             return None
+        return self.above()
+
+    def above(self) -> Line | None:
+        """The line before, without what stands before its message."""
         last = Cleaner().clean(self.before)[-1:]
         return Stripper().strip(last[0]) if last else None
 
@@ -189,6 +204,7 @@ class Log:
                     self.into.system.setdefault(key, value)
         if not line.message.startswith(_BOOT):
             return ""
+        self.started_s = line.clock_s
         self.threads.close()
         self.threads.end_list(whole=False)
         self.complaints.scan(line)
@@ -222,9 +238,23 @@ class Log:
         kind = single_finding(line.message)
         if kind is None:
             return False
+        if is_of_start(line.message) and self.at_start(line):
+            return False
+        if is_event(line.message):
+            # `zpool events -v` names the class of an event once more.
+            self.event = line.number
+        elif is_event_field(line.message) and line.number - self.event < _EVENT_LINES:
+            return True
         self.into.findings.add_single(kind, line.message, line.time, line.time_s, line.number)
         self.silenced |= kind == PasteKind.HUNG_TASKS_SILENCED
         return True
+
+    def at_start(self, line: Line) -> bool:
+        """Whether the machine started shortly before: then drivers look for their devices."""
+        if line.time_s is not None:
+            return line.time_s < START_S
+        then, now = self.started_s, line.clock_s
+        return then is not None and now is not None and 0 <= now - then < START_S
 
     def take_message(self, line: Line, *, begins: bool) -> str:
         """A line that begins a report, goes on with one, or stands within a stack."""

@@ -5,6 +5,7 @@ Owns which facts of the text go into the graph of a moment: owners, lists of loc
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.waiting.waitedges import Basis, Owner, Wait
 from splvm.evidence.waiting.waitgraph import WaitGraph, build_graph
 from splvm.evidence.waiting.waits import WAITERS, WaitReason
+from splvm.paste.plain import PlainStack
 
 # Threads kept of all moments of a text, the first ones, and frames of a stack.
 MAX_TASKS = 100_000
@@ -92,6 +94,8 @@ class Moment:
     # By pid: "mutex", "rw-semaphore", "semaphore".
     locks: dict[int, str] = field(default_factory=dict)
     held: dict[int, list[HeldLock]] = field(default_factory=dict)
+    # By pid: what the text says of a stack of functions alone.
+    said: dict[int, PlainStack] = field(default_factory=dict)
     # Why threads may lack; empty if the list is whole.
     cut: str = ""
 
@@ -110,7 +114,7 @@ class Moment:
         """Who waits for whom at this moment."""
         threads = [_stack_of(thread) for thread in self.threads.values()]
         graph = self.build(threads, self.owners, outage)
-        found = self.by_lock_lists(graph)
+        found = {**self.by_remarks(), **self.by_lock_lists(graph)}
         return self.build(threads, {**found, **self.owners}, outage) if found else graph
 
     def build(self, threads: Sequence[TaskStack], owners: Mapping[int, Owner], outage: Outage) -> WaitGraph:
@@ -139,13 +143,31 @@ class Moment:
                     found[pid] = Owner(others[0], Basis.LOCK_LIST)
         return found
 
+    def by_remarks(self) -> dict[int, Owner]:
+        """Who holds what a thread waits for, where who wrote its stack down says so of one thread: a guess."""
+        found = {}
+        for pid, stack in self.said.items():
+            holders = [it for it, other in self.said.items() if stack.lock and stack.lock in other.holds]
+            named = [it for it, thread in self.threads.items() if it != pid and is_named(thread.comm, stack.wants)]
+            if len(holders) == 1 or len(named) == 1:
+                found[pid] = Owner((holders if len(holders) == 1 else named)[0], Basis.ROLE)
+        return found
+
     def lock_of(self, pid: int, wait: Wait) -> str | None:
         """What is known of the lock that a thread waits for."""
         if pid in self.locks:
             return self.locks[pid]
+        if pid in self.said:
+            return self.said[pid].lock or None
         if _waits_for_a_lock(wait) and (locks := self.held.get(pid)):
             return locks[-1].name
         return None
+
+
+def is_named(comm: str, words: str) -> bool:
+    """Whether words name a thread: `THREAD A` by its last word."""
+    name = comm.split(" ")[-1].split("/")[0]
+    return bool(name) and re.search(rf"(?<![\w>.]){re.escape(name)}(?!\w)", words) is not None
 
 
 # Lists of who hangs, to which stacks that were read by hand belong.

@@ -41,6 +41,7 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("caller", r"\[[ ]{0,12}(?P<caller>[TC]\d{1,10})\][ ]?"),
     ("level", r"<\d{1,3}>"),
     ("decoded", rf"(?:kern|user|mail|daemon|auth|syslog|local\d)[ ]{{0,6}}:(?:{_LEVEL})[ ]{{0,6}}:[ ]?"),
+    ("facility", rf"(?:kern|user|mail|daemon|auth|syslog|local\d)\.(?:{_LEVEL})[ ]{{1,8}}(?=\S)"),
     (
         "kmsg",
         r"(?:\d[\w.+~-]{2,63},)?\d{1,6},\d{1,20},(?P<kmsg_us>\d{1,20}),[-c+](?:,caller=(?P<kcaller>[TC]\d{1,10}))?[^;\n]{0,80};",
@@ -67,6 +68,7 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("file", r"[\w./-]{0,120}(?:log|messages|dmesg|kmsg)[\w.-]{0,40}[:-](?:\d{1,8}[:-])?(?=\S)"),
 )
 _FORMS = {name: re.compile(pattern) for name, pattern in FORMS}
+_BOOT = _FORMS["boot"]
 # Which forms a line may begin with, by its first character: most lines have a few only.
 _ONLY_AFTER_TIME = frozenset(("host", "unit"))
 _UNSTAMPED = frozenset(("blanks", "quote", "table", "fence", "number", "file"))
@@ -83,7 +85,11 @@ _BY_FIRST: dict[str, tuple[str, ...]] = {
 }
 _DIGIT = ("kmsg", "rfc5424", "iso", "syslog", "day first", "clock", "unix", "number", "kernel", "host", "unit", "file")
 _WITHOUT_COLON = ("host",)
-_OTHER = ("kernel", "syslog", "decoded", "weekday", "host", "unit", "file")
+_OTHER = ("facility", "kernel", "syslog", "decoded", "weekday", "host", "unit", "file")
+# What most messages begin with is none of those; to ask once is cheaper than to try each.
+_ANY_OTHER = re.compile(
+    "|".join(re.sub(r"\?P<\w+>", "?:", dict(FORMS)[name]) for name in _OTHER if name not in _ONLY_AFTER_TIME)
+)
 # What quotes, `cat -A` and tags leave behind a frame or a mark.
 _TAILS = frozenset("`\"$>',}")
 _LIST_ENDS = ("']", '"]')
@@ -165,6 +171,8 @@ class Line:
     number: int = 0
     # Whether a log put something before it, and not only whoever indented or quoted it.
     stamped: bool = False
+    # Whether it begins or ends a block of a page.
+    fenced: bool = False
     # Seconds since some line before, where the log has only differences.
     elapsed_s: float | None = None
 
@@ -188,9 +196,15 @@ class Stripper:
         """The message of a line without what stands before it."""
         line = Line("")
         at, layers, timed = 0, 0, False
+        if text[:1] == "[" and (match := _BOOT.match(text)):
+            # Most logs have that alone.
+            line.time, line.time_s, line.stamped = match[0].strip(" []"), float(match["boot_s"]), True
+            at, layers = match.end(), 1
         while layers < MAX_LAYERS and at < len(text):
             first = text[at]
             names = _BY_FIRST.get(first) or (_DIGIT if first.isdigit() else _OTHER)
+            if names is _OTHER and not timed and _ANY_OTHER.match(text, at) is None:
+                break
             if names is _OTHER and text.find(":", at) < 0:
                 # No other form does without.
                 names = _WITHOUT_COLON
@@ -203,7 +217,8 @@ class Stripper:
                 break
             self.take(line, name, match)
             # A host stands after a time of the day, and dmesg's own (with a comma) has none.
-            timed = name in ("syslog", "day first") or (name == "iso" and "," not in match[0])
+            if name != "facility":
+                timed = name in ("syslog", "day first") or (name == "iso" and "," not in match[0])
             at = match.end()
             layers += 1
             line.stamped = line.stamped or name not in _UNSTAMPED
@@ -235,6 +250,8 @@ class Stripper:
                 line.time = (match[match.lastgroup or 0] or match[0]).strip()
                 if name == "human":
                     self.human = line.time
+            case "fence":
+                line.fenced = True
             case "caller":
                 line.caller = match["caller"]
             case "kernel":

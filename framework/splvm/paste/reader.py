@@ -19,10 +19,11 @@ from splvm.paste.frames import frames_of, head_of
 from splvm.paste.lines import Block, read_blocks
 from splvm.paste.logs import Log
 from splvm.paste.names import note_names
+from splvm.paste.plain import Steps, column_of, is_bare, label_of, steps_before, steps_of
 from splvm.paste.prefixes import Learned, Line, Stripper
 from splvm.paste.reading import Input, Reading
 from splvm.paste.records import Record, RecordReader
-from splvm.paste.wrapping import Joiner, fill_of, is_half, split_escaped, split_lines
+from splvm.paste.wrapping import Joiner, complete, fill_of, is_half, split_escaped, split_lines
 
 # Lines that say nothing and may still stand within a report, and within one of a crash.
 PATIENCE = 60
@@ -74,6 +75,8 @@ class Reader:
         self.written_at = 0
         # A line of which nothing could be made: the next one that says the same is not looked at.
         self.dull = ""
+        # Lines that may be a stack of functions alone.
+        self.steps = Steps()
         # Lines that were looked at, and whether they were too many.
         self.looked = 0
         self.tired = False
@@ -103,7 +106,8 @@ class Reader:
     @property
     def busy(self) -> bool:
         """Whether the next line may belong to what was read."""
-        return self.patience > 0 or self.cleaner.waits or self.cleaner.quoted or self.records.waits
+        waits = self.cleaner.waits or self.cleaner.quoted or self.records.waits
+        return self.patience > 0 or waits or bool(self.steps.steps)
 
     def read_block(self, block: Block) -> None:
         lines = block.lines
@@ -130,10 +134,11 @@ class Reader:
             at = at + joined if self.busy else block.next_hint(at + joined)
 
     def begin_at(self, block: Block, at: int) -> int:
-        """Where to begin to read for the sake of a line: its record may have begun before it."""
+        """Where to begin to read for the sake of a line: its record, or its stack, may have begun before it."""
         lines = block.lines
-        self.log.before = next((it for it in reversed(lines[max(0, at - 3) : at]) if it.strip()), "")
-        begin = at
+        begin = at - steps_before(lines, at)
+        before = next((it for it in reversed(lines[max(0, begin - 3) : begin]) if it.strip()), "")
+        self.log.before = "".join(self.cleaner.clean(before)[-1:]) if self.cleaner.rich else before
         if "MESSAGE" in lines[at][:24] or '"' in lines[at][:24]:
             for place in range(at - 1, max(-1, at - 60), -1):
                 before = lines[place][:4000].strip()
@@ -217,7 +222,11 @@ class Reader:
         """Take a message, if need be behind a prefix that nobody knew."""
         if self.half:
             line.message, self.half = f"{self.half} {line.message}", ""
+        if (self.steps.steps or is_bare(line.message)) and self.take_step(line, piece, block):
+            return
         if not line.message:
+            if line.fenced:
+                self.log.threads.end_bare()
             # A time alone, as date(1) prints it above what comes.
             self.log.before = piece if line.time else self.log.before
             return
@@ -225,6 +234,10 @@ class Reader:
             self.half = line.message[:400]
             self.patience = max(self.patience, 2)
             return
+        self.take_message(line, piece, block, learn=learn)
+
+    def take_message(self, line: Line, piece: str, block: Block, *, learn: bool) -> None:
+        """The same of one that is whole."""
         kind = self.take(line)
         weak = self.log.weak
         if (not kind or weak) and learn and not line.program and self.learned.learn(piece, line.message, weak=weak):
@@ -236,17 +249,45 @@ class Reader:
         else:
             self.log.before = piece
 
+    def take_step(self, line: Line, piece: str, block: Block) -> bool:
+        """Whether a line may be of a stack of functions alone, which is read when it is at its end."""
+        if not line.message or line.program:
+            return False
+        column = column_of(piece, line.message)
+        steps = steps_of(line.message, column)
+        right = self.steps.is_right(steps)
+        if not right and self.steps.goes_on(line.message, column):
+            return True
+        if self.steps.steps and not right and (not steps or self.steps.begins_another(steps[0])):
+            self.end_steps(block)
+        if steps:
+            above = None if self.steps.steps else self.log.above()
+            self.steps.add(steps, line, piece, above.message if above else "")
+        return bool(steps)
+
+    def end_steps(self, block: Block) -> None:
+        """The lines that may have been a stack are at their end."""
+        lines, stacks = self.steps.lines, self.steps.finish()
+        if not stacks:
+            for line, piece in lines:
+                self.take_message(line, piece, block, learn=False)
+            return
+        for stack, label in stacks:
+            self.log.threads.take_plain(lines[0][0], stack, *label_of(label))
+        self.log.before = ""
+        self.use(lines[0][0].number, "stack", block)
+        self.last_used = max(self.last_used, lines[-1][0].number)
+
     def take(self, line: Line) -> str:
         """The kind of text that a line is, empty if it is none."""
-        self.choose_log(line.host)
+        if line.host:
+            self.choose_log(line.host)
         note_names(line.message, self.into.names)
         if line.program:
             return self.take_written(line)
         return self.log.take(line) or self.take_file(line)
 
     def choose_log(self, host: str) -> None:
-        if not host:
-            return
         if len(self.into.hosts) < MAX_HOSTS:
             self.into.hosts.add(host)
         if host not in self.logs:
@@ -301,9 +342,14 @@ class Reader:
         """The input is at its end."""
         block = Block(end, [""])
         self.take_records(max(1, end - 1), self.records.finish(), block)
-        if self.half:
-            half, self.half = self.half, ""
-            self.take(Line(half, number=max(1, end - 1)))
+        if self.steps.steps:
+            self.end_steps(block)
+        above = self.log.above() or Line("")
+        half, self.half = self.half, ""
+        if rest := complete(half or above.message) or half:
+            above.message, above.number = rest, max(1, end - 1)
+            if kind := self.take(above):
+                self.use(above.number, kind, block)
         for log in self.logs.values():
             log.finish()
         self.into.files.finish()

@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 
 from splvm.evidence.waiting.waitedges import Basis, Owner
+from splvm.evidence.waiting.waits import WAITERS
 from splvm.paste.frames import BOTTOM, Frame, Head, loose_head
 from splvm.paste.moments import MAX_LOCKS, MAX_MOMENTS, MAX_TASKS, USUAL_TIMEOUT_S, HeldLock, Moment, Thread
+from splvm.paste.plain import PlainStack
 from splvm.paste.prefixes import Line
 from splvm.paste.reading import Reading
 
@@ -46,6 +48,11 @@ class Threads:
     def close(self) -> None:
         """What comes from here on is of no thread that is open."""
         self.open.clear()
+
+    def end_bare(self) -> None:
+        """What comes from here on is of no stack that was read by hand: each stands in a block of its own."""
+        for thread in self.open.values():
+            thread.ended = thread.ended or (thread.kind in BARE and bool(thread.frames))
 
     # Heads
 
@@ -167,7 +174,7 @@ class Threads:
         thread = self.open.get(line.caller)
         kind = "drgn" if line.message[:1] == "#" and " at " not in line.message else "stack"
         for frame in frames:
-            first = thread is None or is_another(thread, frame) or is_headed(thread, before)
+            first = thread is None or begins_anew(thread, frame) or is_headed(thread, before)
             if first and thread is not None and thread.kind not in BARE and thread.ended:
                 self.mix(thread)
                 first = not in_report
@@ -205,6 +212,16 @@ class Threads:
         self.begin(line, thread, head)
         return thread
 
+    def take_plain(self, line: Line, stack: PlainStack, comm: str, pid: int | None) -> None:
+        """A stack of functions alone, which is whole."""
+        pid = self.next_nameless() if pid is None else pid
+        state = "D" if stack.wants else "?"
+        thread = Thread(pid, comm, state, line.number, "stack", list(stack.frames), ended=True)
+        self.begin(line, thread, Head("stack", pid, comm, "?"))
+        self.open.pop(line.caller)
+        if self.moment is not None:
+            self.moment.said[pid] = stack
+
     # Locks
 
     def take_owner(self, blocked: re.Match[str]) -> None:
@@ -235,11 +252,23 @@ class Threads:
                 locks.append(lock)
 
 
+def begins_anew(thread: Thread, frame: Frame) -> bool:
+    """Whether a frame is the first one of another stack."""
+    return is_another(thread, frame) or sleeps_anew(thread, frame)
+
+
 def is_another(thread: Thread, frame: Frame) -> bool:
     """Whether a frame comes after the end of a stack; several functions may be at its end."""
     if not thread.ended or frame.guess:
         return False
     return not (frame.function in BOTTOM and thread.frames and thread.frames[-1] in BOTTOM)
+
+
+def sleeps_anew(thread: Thread, frame: Frame) -> bool:
+    """Whether a frame is of another stack that was read by hand: a thread sleeps once, in its innermost functions."""
+    if thread.kind not in BARE or frame.guess or frame.function not in WAITERS:
+        return False
+    return bool(thread.frames) and not WAITERS.issuperset(thread.frames)
 
 
 def is_headed(thread: Thread, before: Line | None) -> bool:

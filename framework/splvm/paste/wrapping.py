@@ -42,6 +42,19 @@ def is_half(message: str) -> bool:
     return message[:10] == "INFO: task" and _HALF_HUNG.match(message) is not None
 
 
+# What the first line of a report of a hung task goes on with, as two ages of the kernel write it.
+_HUNG_RESTS = (" blocked for more than ", " is blocked for more than ", " blocked in I/O wait for more than ")
+_CUT_HUNG = re.compile(r"INFO: task (?P<comm>.{1,60}?):(?P<pid>\d{1,10})(?P<rest> [a-z/O I]{0,40})$", re.ASCII)
+
+
+def complete(message: str) -> str:
+    """The first line of a report of a hung task whose end is not in the text, so far as to read it; else nothing."""
+    cut = _CUT_HUNG.match(message)
+    if cut is None or not any(rest.startswith(cut["rest"]) for rest in _HUNG_RESTS):
+        return ""
+    return f"INFO: task {cut['comm']}:{cut['pid']} blocked for more than the text says"
+
+
 @dataclass(slots=True)
 class Joiner:
     """Puts lines of a text together that were broken."""
@@ -94,7 +107,8 @@ def goes_on(line: Line, after: str) -> bool:
     """Whether a line is the rest of the one before, and not one of its own."""
     if frames_of(after) is not None or head_of(after) is not None or after.startswith(("Call ", "<", "#")):
         return line.message.strip() in ("", "?")
-    return not Stripper().strip(after).stamped
+    # Fields of an event, as zpool(8) prints them, are lines of their own.
+    return " = " not in after[:24] and not Stripper().strip(after).stamped
 
 
 def fill_of(lines: Sequence[str], at: int) -> int:
@@ -112,6 +126,8 @@ def fill_of(lines: Sequence[str], at: int) -> int:
 
 def _in_middle(line: str) -> bool:
     """Whether a time of the kernel's stands in the middle of a line, behind what is no prefix."""
+    if line.find("[", 8, _FILLED) < 0:
+        return False
     found = _STAMP.search(line, 8, _FILLED)
     return found is not None and Stripper().strip(line[: found.start()]).message.strip() != ""
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
-from splvm.ownpath import own_path
+from splvm.treename import parse_tree_name
 
 # The distribution's source without a change.
 PACKAGED = "packaged"
@@ -25,25 +24,25 @@ _ODD = re.compile(r"[^\w./+:@~-]+", re.ASCII)
 
 # Parameters by their name in run.json, as the options are called that set them. Keys of the workload and of faults keep
 # their names. Others, such as rate, seed and the bound on the latency, say nothing of what is done to a guest.
-_NAMES = {"ram_mib": "memory", "cpus": "cpus", "window_s": "window"}
+_NAMES = {"ram_mib": "memory", "cpus": "cpus", "window_s": "window", "clock": "clock"}
 
 
 def line_of(source: str, patches: Sequence[str], *, branch: str = "", label: str = "") -> str:
     """The line of a build.
 
-    :param source: `debian` or `path:DIR`.
+    :param source: in one of the forms of `--spl`.
     :param patches: SHA-256 of each, in order; the variant's own are not among them.
     :param branch: of DIR, if it is a git checkout and on one.
     :param label: what the user calls it.
     """
-    directory = own_path(source)
-    if directory is None and not patches:
+    named = parse_tree_name(source)
+    if not patches and named and not named.is_own:
         return PACKAGED
-    name = label or branch or (source if directory is None else PurePosixPath(directory).name)
+    line = label or branch or (named.line if named else source)
     if patches and not label:
-        name += f"+{hashlib.sha256(' '.join(patches).encode()).hexdigest()[:8]}"
-    name = fit_line(name)
-    return f"own-{name}".rstrip("-") if name in ("", PACKAGED, UNKNOWN) else name
+        line += f"+{hashlib.sha256(' '.join(patches).encode()).hexdigest()[:8]}"
+    line = fit_line(line)
+    return f"own-{line}".rstrip("-") if line in ("", PACKAGED, UNKNOWN) else line
 
 
 def fit_line(name: str) -> str:

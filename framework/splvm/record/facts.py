@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import msgspec
 
@@ -24,15 +24,26 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Named(TypedDict):
-    """One of a list, such as a load or a patch."""
+    """One of a list, such as a patch."""
 
     name: str
 
 
-class Loaded(Named, total=False):
-    """A load, and the values of its parameters."""
+class LoadFacts(TypedDict):
+    """A load, its values, and the commands that made what it works on; DISK is a disk of its own."""
 
-    values: dict[str, Count]
+    name: str
+    values: NotRequired[dict[str, Count]]
+    made: NotRequired[list[str]]
+    disk: NotRequired[str]
+
+
+class PoolFacts(TypedDict, total=False):
+    """How the pool was made, on what, and the parameters of zfs.ko that were set."""
+
+    made: list[str]
+    disk_mib: Count
+    parameters: dict[str, Any]
 
 
 class _Sized(TypedDict):
@@ -55,6 +66,7 @@ class Parameters(TypedDict, total=False):
     cpus: Count
     load: str | None
     seed: Count
+    clock: str
     workload: dict[str, Count]
 
 
@@ -66,6 +78,25 @@ class KernelFacts(TypedDict, total=False):
     package: str
 
 
+class GitFacts(TypedDict, total=False):
+    """The commit that modules are of, and the hash of the edits on top of it."""
+
+    commit: str
+    branch: str
+    describe: str
+    dirty: str
+
+
+class ZfsFacts(TypedDict, total=False):
+    """Of the other modules of OpenZFS, in a guest with a pool."""
+
+    source: str
+    version: str
+    git: GitFacts | None
+    tools: str
+    pool: PoolFacts
+
+
 class SplFacts(TypedDict, total=False):
     """Of SPL's sources and modules."""
 
@@ -73,6 +104,7 @@ class SplFacts(TypedDict, total=False):
     version: str
     variant: str
     content: str | None
+    git: GitFacts | None
     patches: list[Named]
     modules: dict[str, str]
 
@@ -101,6 +133,7 @@ class Ending(TypedDict, total=False):
 
     kind: str
     console_bytes: Count
+    closed_bytes: Count
 
 
 class Facts(TypedDict, total=False):
@@ -118,10 +151,11 @@ class Facts(TypedDict, total=False):
     line: str
     differs: dict[str, Any]
     parameters: Parameters
-    loads: list[Loaded]
+    loads: list[LoadFacts]
     faults: dict[str, Count]
     kernel: KernelFacts
     spl: SplFacts
+    zfs: ZfsFacts
     qemu: Version
     accelerator: Accelerator
     host: Host

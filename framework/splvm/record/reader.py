@@ -19,6 +19,7 @@ from typing import Any
 from splvm.errors import EvidenceError
 from splvm.evidence.timeline import Evidence, Timeline
 from splvm.plainfile import MIB, NotPlainError, describe_size, open_plain, read_plain
+from splvm.record.digest import closed_bytes, digest_of, is_virtual
 from splvm.record.facts import check_facts
 from splvm.record.names import (
     CONSOLE_FILE,
@@ -88,7 +89,19 @@ def _read_evidence(path: Path) -> Evidence:
             if not damage:
                 raise
             texts.append("")
-    return Evidence(facts, timeline, texts[0], tuple(damage), texts[1])
+    digest = "" if damage or not is_virtual(facts) else read_digest(path, facts)
+    return Evidence(facts, timeline, texts[0], tuple(damage), texts[1], digest)
+
+
+def read_digest(path: Path, facts: Mapping[str, Any]) -> str:
+    """The digest of a run in virtual time.
+
+    :param path: the run's directory.
+    :param facts: its run.json.
+    :raises EvidenceError: when its samples cannot be read.
+    """
+    console = read_file(path, CONSOLE_FILE)[: closed_bytes(facts)]
+    return digest_of(iterate_records(path / SAMPLES_FILE), console)
 
 
 def read_console(path: Path) -> str:

@@ -72,6 +72,13 @@ class RunDirectory:
         """
         self._record({"kind": "monitor", "why": why, **look})
 
+    def record_afterwards(self, source: str, text: str) -> None:
+        """Keep what was read from outside of a guest in virtual time, once its stream had ended.
+
+        :param source: of the agent's that it is to agree with.
+        """
+        self._record({"kind": "afterwards", "source": source, "text": text})
+
     def check(self) -> None:
         """:raises SetupError: when a record could not be written; the run is then worth nothing."""
         if self._failure is not None:

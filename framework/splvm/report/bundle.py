@@ -26,11 +26,14 @@ from splvm.evidence.sources import SourceReader, read_frame
 from splvm.evidence.timeline import OTHERS, Evidence, Sample, Timeline
 from splvm.evidence.verdict import Verdict
 from splvm.evidence.waiting.tasklists import find_waiting
+from splvm.host.content import file_hash
 from splvm.plainfile import MIB, describe_kind, describe_size, open_plain
 from splvm.record.names import DUMP_FILE, EVIDENCE_FILES, SAMPLES_FILE, VERDICT_FILE
 from splvm.record.reader import most_bytes, read_file
-from splvm.report.issue import Contents, issue_text, last_in_window
-from splvm.report.markdown import clean
+from splvm.report.blocked import last_in_window
+from splvm.report.comment import run_comment
+from splvm.report.issue import Contents, issue_text
+from splvm.report.markdown import clean, code
 from splvm.scenarios.judged import judge_evidence
 
 SUFFIX = ".tar.gz"
@@ -54,6 +57,8 @@ class Bundle:
     issue: Path
     # Bytes of the archive.
     size_bytes: int
+    # A short text on the run, which names the archive.
+    comment: str
 
 
 def write_bundle(
@@ -65,6 +70,7 @@ def write_bundle(
     force: bool = False,
     scenario_summary: str = "",
     variant_summary: str = "",
+    link: str = "",
 ) -> Bundle:
     """Pack a run. Neither file is ever there in part.
 
@@ -73,6 +79,7 @@ def write_bundle(
     :param out: the archive, by default beside the directory and named after it; the issue's text goes beside that.
     :param with_dump: also the dump of the guest's memory.
     :param force: overwrite what is there.
+    :param link: where the archive will be; the comment has it in place of the archive's name and hash.
     :raises UsageError: when `out` cannot be the name of an archive, or something is there already.
     :raises EvidenceError: when a file of the run cannot be read.
     :raises SetupError: when the bundle cannot be written.
@@ -106,7 +113,9 @@ def write_bundle(
     ).encode()
     members["issue.md"] = text
     size = _write_both(archive, issue, text, name, members, _end_time(evidence.facts, records))
-    return Bundle(archive, issue, size)
+    where = link or f"{code(archive.name)}, SHA-256 {code(file_hash(archive))}"
+    comment = run_comment(evidence, verdict, waiting, where, no_verdict=no_verdict)
+    return Bundle(archive, issue, size, comment)
 
 
 def _check_target(archive: Path, issue: Path, *, force: bool) -> None:

@@ -7,20 +7,16 @@ its own; what is cut says so and names the file that has it all.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 from splvm.evidence.checks.case import CACHE
 from splvm.evidence.figures import reading_times
 from splvm.evidence.formats.kernlog import Finding, scan_kernel_log
 from splvm.evidence.formats.slab import CacheRow
-from splvm.evidence.timeline import Evidence, Sample, T, between, cache_rows
-from splvm.evidence.verdict import Verdict
-from splvm.ownpath import name_path, own_path
-from splvm.record.cellfacts import PACKAGED, UNKNOWN
+from splvm.evidence.timeline import Evidence, cache_rows
+from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.names import (
     CONSOLE_FILE,
     DUMP_FILE,
@@ -32,8 +28,12 @@ from splvm.record.names import (
     SYSRQ_FILE,
     VERDICT_FILE,
 )
+from splvm.record.treefacts import describe_modules
+from splvm.report.again import is_own_tree, of, reproducer, source_of
+from splvm.report.blocked import blocked_stacks, is_by_sysrq, last_in_window
+from splvm.report.done import describe_guest, describe_window, is_probe_idle
 from splvm.report.looks import LOOKS
-from splvm.report.markdown import clean, code, fenced, items, one_line
+from splvm.report.markdown import code, fenced, items, one_line
 
 # Bytes of the text, at most, and what of that is kept for the headings. Only a run meant to be too long gets there.
 MAX_ISSUE_BYTES = 60_000
@@ -45,27 +45,6 @@ _MAX_SENTENCE_CHARS = 900
 _LINES_BEFORE = 4
 _LINES_AFTER = 60
 _LAST_LINES = 20
-# Stacks, and lines of one.
-_MAX_STACKS = 100
-_MAX_STACK_LINES = 48
-
-# Options of `splvm run`, and where run.json has their values.
-_OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("--kernel", ("kernel", "id")),
-    ("--variant", ("spl", "variant")),
-    ("--spl", ("spl", "source")),
-    ("--accel", ("accelerator", "name")),
-    ("--memory", ("parameters", "ram_mib")),
-    ("--window", ("parameters", "window_s")),
-    ("--rate", ("parameters", "rate_hz")),
-    ("--threads", ("parameters", "workload", "threads")),
-    ("--objects", ("parameters", "workload", "objects")),
-    ("--size", ("parameters", "workload", "size")),
-    ("--noio", ("parameters", "workload", "noio")),
-    ("--load", ("parameters", "load")),
-    ("--seed", ("parameters", "seed")),
-)
-
 # Of /proc/meminfo, what tells whether memory was short, and what SPL had of it.
 _MEMORY = ("MemTotal", "MemFree", "MemAvailable", "SwapTotal", "SwapFree", "Slab", "SUnreclaim", "VmallocUsed")
 
@@ -131,8 +110,9 @@ def issue_text(
         *_problem(evidence, verdict, waiting, scenario_summary),
         *_slab_rows(evidence),
         *_memory(extracted),
+        *_arc(evidence),
         "### Describe how to reproduce the problem",
-        *_reproduce(evidence.facts),
+        *_reproduce(evidence),
         "### Include any warning/errors/backtraces from the system logs",
         *_kernel_log(evidence, extracted),
         *_stacks(evidence, waiting),
@@ -160,15 +140,8 @@ def fitting(parts: Iterable[str]) -> Iterator[str]:
 # What run.json says
 
 
-def _of(facts: object, *keys: str) -> Any:
-    """What run.json says there; None when it says nothing, or is not as it should be."""
-    for key in keys:
-        facts = facts.get(key) if isinstance(facts, Mapping) else None
-    return facts
-
-
 def _told(facts: Mapping[str, Any], *keys: str) -> str:
-    value = _of(facts, *keys)
+    value = of(facts, *keys)
     return "not recorded" if value in (None, "") else code(value)
 
 
@@ -186,7 +159,7 @@ def _warnings(evidence: Evidence, no_verdict: str, variant_summary: str) -> Iter
         yield "> **The record is damaged. What follows may not be what the guest showed.**\n" + _quoted(what)
     if no_verdict:
         yield f"> **No verdict could be given:** {code(no_verdict)}"
-    variant = _of(evidence.facts, "spl", "variant")
+    variant = of(evidence.facts, "spl", "variant")
     if variant not in (None, "stock"):
         why = f" ({variant_summary})" if variant_summary else ""
         yield (
@@ -200,7 +173,7 @@ def _quoted(text: str) -> str:
 
 
 def _system(facts: Mapping[str, Any]) -> Iterator[str]:
-    distribution, _, version = str(_of(facts, "kernel", "id") or "").partition("-")
+    distribution, _, version = str(of(facts, "kernel", "id") or "").partition("-")
     rows = (
         ("Distribution Name", code(distribution.capitalize()) if distribution else "not recorded"),
         ("Distribution Version", code(version) if version else "not recorded"),
@@ -211,7 +184,7 @@ def _system(facts: Mapping[str, Any]) -> Iterator[str]:
     )
     yield "\n".join(("Type | Version/Name", "--- | ---", *(f"{name} | {value}" for name, value in rows)))
     yield items(list(_build(facts)), 6000, RUN_FILE)
-    parameters = [f"{name}={value}" for name, value in _pairs(_of(facts, "spl_parameters"))]
+    parameters = [f"{name}={value}" for name, value in _pairs(of(facts, "spl_parameters"))]
     if parameters:
         block = fenced("\n".join(one_line(line, 120) for line in parameters), 4000, RUN_FILE)
         yield _folded(f"Parameters of SPL in the guest ({len(parameters)})", block)
@@ -220,17 +193,17 @@ def _system(facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _build(facts: Mapping[str, Any]) -> Iterator[str]:
-    yield f"SPL from {code(_source(facts))}, variant {_told(facts, 'spl', 'variant')}"
-    patches = _of(facts, "spl", "patches")
+    yield f"SPL from {code(source_of(facts))}, variant {_told(facts, 'spl', 'variant')}"
+    patches = of(facts, "spl", "patches")
     for patch in patches if isinstance(patches, list) else ():
         yield f"patch on top: {_told(patch, 'name')}, SHA-256 {_told(patch, 'sha256')}"
     if not patches:
         yield "no patches on top"
-    for module, digest in _pairs(_of(facts, "spl", "modules")):
+    for module, digest in _pairs(of(facts, "spl", "modules")):
         yield f"module {code(module)}, SHA-256 {code(digest)}"
-    memory, cpus = _told(facts, "parameters", "ram_mib"), _told(facts, "parameters", "cpus")
-    yield f"the guest has {memory} MiB of memory, {cpus} CPUs and no disk; its root is an initramfs"
-    reason = _of(facts, "accelerator", "reason")
+    yield from (f"{module} is of {code(tree)}" for module, tree in describe_modules(facts))
+    yield from describe_guest(facts)
+    reason = of(facts, "accelerator", "reason")
     accelerator = _told(facts, "accelerator", "name") + (f" ({code(reason)})" if reason else "")
     yield f"QEMU {_told(facts, 'qemu', 'version')}, accelerator {accelerator}"
     yield f"host: {_told(facts, 'host', 'system')}, {_told(facts, 'host', 'cores')} cores"
@@ -249,7 +222,8 @@ def _problem(
     if verdict is None:
         yield f"In the {scenario} the run got no verdict."
     else:
-        yield f"In the {scenario} the verdict is **{verdict.outcome.value}**. {LOOKS[verdict.outcome].meaning}"
+        yield f"In the {scenario} the verdict is **{verdict.outcome.value}**. {_meaning(evidence, verdict)}".rstrip()
+        yield items(list(describe_window(evidence)), 2000, RUN_FILE)
         yield items([_reason(reason.text, reason.samples) for reason in verdict.reasons], 6000, VERDICT_FILE)
         if verdict.starved:
             yield f"The host gave the guest too little CPU for a while: {code(verdict.starved)}."
@@ -258,10 +232,16 @@ def _problem(
             yield "Also:\n\n" + items(also, 5000, VERDICT_FILE)
         if seen := list(_seen(verdict.figures)):
             yield "Measured:\n\n" + items(seen, 3000, VERDICT_FILE)
-    ending = _of(evidence.facts, "outcome")
-    if _of(ending, "kind") != "ended":
+    ending = of(evidence.facts, "outcome")
+    if of(ending, "kind") != "ended":
         yield f"The run did not come to its end: {_told(ending, 'kind')} ({_told(ending, 'detail')})."
     yield from _cycle(waiting)
+
+
+def _meaning(evidence: Evidence, verdict: Verdict) -> str:
+    """What the verdict says of SPL; where slabprobe asked SPL for nothing, the reasons say it all."""
+    is_idle = is_probe_idle(evidence) and verdict.outcome is Outcome.STALLED
+    return "" if is_idle else LOOKS[verdict.outcome].meaning
 
 
 def _reason(text: str, samples: Sequence[int]) -> str:
@@ -278,7 +258,7 @@ def _seen(figures: Mapping[str, Any]) -> Iterator[str]:
             f"the test module slabprobe held the slab worker {code(worker.get('comm', '?'))} (pid {worker['pid']}) "
             f"on purpose{held}{stack}"
         )
-    if "objects" in figures:
+    if figures.get("threads"):
         yield (
             f"in a window of {figures['window_s']} s {figures['threads']} critical threads got {figures['objects']} "
             f"objects of {figures['object_size']} bytes, {figures['emergency_objects']} of them emergency objects"
@@ -311,6 +291,9 @@ def _slab_rows(evidence: Evidence) -> Iterator[str]:
         sample = next((sample for sample in reversed(rows) if sample.end_ns <= until_ns), None)
         if sample is not None:
             lines.append(" | ".join((when, f"{sample.end_ns / 1e9:.3f}", str(sample.seq), *_cells(sample.value))))
+    if is_probe_idle(evidence):
+        yield from _other_caches(evidence)
+        return
     if not lines:
         yield f"No reading of `/proc/spl/kmem/slab` has the cache `{CACHE}`."
         return
@@ -318,6 +301,41 @@ def _slab_rows(evidence: Evidence) -> Iterator[str]:
     head = (" | ".join(names), " | ".join("---" for _ in names))
     yield f"The cache `{CACHE}` in `/proc/spl/kmem/slab`, before, during and after:"
     yield "\n".join((*head, *lines))
+
+
+def _other_caches(evidence: Evidence) -> Iterator[str]:
+    """What the last reading says of the caches of SPL and ZFS, where the probe has none of its own in use."""
+    if not evidence.timeline.slab:
+        yield "There is no reading of `/proc/spl/kmem/slab`."
+        return
+    last = evidence.timeline.slab[-1]
+    odd = [row.name for row in last.value.caches if (row.emergency.dlock or 0) + (row.emergency.max or 0) > 0]
+    said = f"callers that timed out, or emergency objects, in {code(', '.join(odd))}" if odd else "neither"
+    yield (
+        f"Callers that timed out and emergency objects in `/proc/spl/kmem/slab` (frame {last.seq}, all caches): {said}."
+    )
+
+
+_ARC = ("size", "c", "c_min", "c_max", "memory_throttle_count", "memory_direct_count", "memory_indirect_count")
+
+
+def _arc(evidence: Evidence) -> Iterator[str]:
+    """ZFS's cache at the beginning and in the window."""
+    readings = evidence.timeline.other.get("arcstats", ())
+    last = last_in_window(readings, evidence.timeline.marks)
+    if last is None:
+        return
+    before, during = (_arc_values(sample.value) for sample in (readings[0], last))
+    rows = [f"{name} | {before[name]} | {during[name]}" for name in _ARC if name in before and name in during]
+    if rows:
+        yield "ZFS's cache (arcstats), first reading and last in the window:"
+        yield "\n".join(("name | before | during", "--- | --- | ---", *rows))
+
+
+def _arc_values(text: str) -> dict[str, int]:
+    """Rows of three columns, of which the last is a number (include/os/linux/spl/sys/kstat.h)."""
+    words = (line.split() for line in text.splitlines()[:500])
+    return {it[0]: int(it[2]) for it in words if len(it) == 3 and it[2].isascii() and it[2].isdigit()}
 
 
 def _cells(row: CacheRow) -> Iterator[str]:
@@ -335,48 +353,19 @@ def _memory(extracted: Mapping[str, bytes]) -> Iterator[str]:
         yield fenced("\n".join(told), 1500, "meminfo.txt")
 
 
-def _reproduce(facts: Mapping[str, Any]) -> Iterator[str]:
+def _reproduce(evidence: Evidence) -> Iterator[str]:
+    facts = evidence.facts
     yield f"```sh\n{reproducer(facts)}\n```"
     notes = []
-    if _is_own_tree(facts):
+    if is_own_tree(facts):
         notes.append(
             f"the tree is the reporter's own, version {_told(facts, 'spl', 'version')}: give the path to yours"
         )
-    if _of(facts, "spl", "patches"):
+    if of(facts, "spl", "patches"):
         notes.append("the patches have to be the same files: their hashes are above")
-    notes.append(
-        "`slabprobe.ko`, which makes the load and holds the worker, is part of splvm and needs no change of SPL"
-    )
+    does = "does nothing in this scenario" if is_probe_idle(evidence) else "does to SPL what is said above"
+    notes.append(f"`slabprobe.ko`, which {does}, is part of splvm and needs no change of SPL")
     yield items(notes, 2000, RUN_FILE)
-
-
-def reproducer(facts: Mapping[str, Any]) -> str:
-    """The command that makes such a run again, on one line, fit for a shell."""
-    words = ["splvm", "run", str(_of(facts, "scenario"))]
-    for option, keys in _OPTIONS:
-        value = _source(facts) if option == "--spl" else _of(facts, *keys)
-        if isinstance(value, (str, int, float)) and (option, value) != ("--spl", "debian"):
-            words += [option, str(value)]
-    patches = _of(facts, "spl", "patches")
-    for patch in patches[:10] if isinstance(patches, list) else ():
-        words += ["--spl-patch", str(_of(patch, "name"))]
-    line = _of(facts, "line")
-    if isinstance(line, str) and line not in (PACKAGED, UNKNOWN):
-        words += ["--label", line]
-    # What a shell would take for more than a word must be gone before it is quoted, or a quote could go with it. The
-    # back quote could end the block that this is shown in.
-    return shlex.join(one_line(word, 120).replace("`", "'") for word in words)
-
-
-def _source(facts: Mapping[str, Any]) -> str:
-    """Where SPL is from, without the path to the reporter's tree."""
-    source = str(_of(facts, "spl", "source") or "debian")
-    directory = own_path(source)
-    return source if directory is None else name_path(Path(PurePosixPath(directory).name or "DIR"))
-
-
-def _is_own_tree(facts: Mapping[str, Any]) -> bool:
-    return own_path(str(_of(facts, "spl", "source"))) is not None
 
 
 def _kernel_log(evidence: Evidence, extracted: Mapping[str, bytes]) -> Iterator[str]:
@@ -403,7 +392,12 @@ def _kernel_log(evidence: Evidence, extracted: Mapping[str, bytes]) -> Iterator[
         # Lists that SysRq printed are no end of a log.
         own = next((at for at, line in enumerate(lines) if "sysrq: " in line or "SysRq : " in line), len(lines))
         yield "The end of its log" + (" before the harness asked for lists by SysRq:" if own < len(lines) else ":")
-        yield fenced("\n".join(lines[max(0, own - _LAST_LINES) : own]), 4000, "dmesg.txt")
+        # The guest's sshd writes to the console as well.
+        said = [line for line in lines[:own] if not _SSHD.match(line)]
+        yield fenced("\n".join(said[-_LAST_LINES:]), 4000, "dmesg.txt")
+
+
+_SSHD = re.compile(r"\[\d{1,10}\] [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d ", re.ASCII)
 
 
 def _findings(findings: Iterable[Finding]) -> Iterator[str]:
@@ -419,62 +413,17 @@ def _findings(findings: Iterable[Finding]) -> Iterator[str]:
 
 
 def _stacks(evidence: Evidence, waiting: Mapping[str, Any]) -> Iterator[str]:
-    """Those who wait, the ones of the cycle or of the chain first."""
-    by_sysrq = str(waiting.get("source", "")).startswith("sysrq")
-    named = [*waiting.get("cycle", ()), *waiting.get("chain", ()), *(wait["pid"] for wait in waiting.get("waits", ()))]
-    where = SYSRQ_FILE if by_sysrq else "stacks.txt"
-    stacks = _sysrq_stacks(evidence.sysrq) if by_sysrq else _agent_stacks(evidence, only_blocked=not waiting)
-    told = {wait["pid"]: wait for wait in waiting.get("waits", ())}
-    blocks = []
-    for pid in list(dict.fromkeys(named) if waiting else stacks)[:_MAX_STACKS]:
-        if pid in stacks:
-            blocks.append(stacks[pid])
-        elif pid in told:
-            # In the formats of old kernels a task has no line of its own to tell it by: then its functions have to do.
-            wait = told[pid]
-            functions = " <- ".join(wait["functions"])
-            blocks.append(f"{wait['comm']} pid {pid} state {wait['state']}: {wait['reason']}, {functions}")
+    blocks = blocked_stacks(evidence, waiting)
     if not blocks:
         yield "No stack of a blocked thread was recorded."
         return
+    by_sysrq = is_by_sysrq(waiting)
     by = "the kernel's own list, by SysRq" if by_sysrq else "the agent in the guest"
-    yield f"Stacks of threads that are blocked, by {by}:"
+    where = SYSRQ_FILE if by_sysrq else "stacks.txt"
+    others = len({wait["pid"] for wait in waiting.get("waits", ())}) - len(blocks)
+    rest = f" ({others} more that wait are in {code(where)})" if others > 0 else ""
+    yield f"Stacks of threads that are blocked, by {by}{rest}:"
     yield fenced("\n\n".join(blocks), 12000, where)
-
-
-_SYSRQ_TASK = re.compile(r"task:.{1,64}? {1,20}state:.{1,80}?\bpid: {0,12}(\d{1,10})\b", re.ASCII)
-
-
-def _sysrq_stacks(text: str) -> dict[int, str]:
-    """Each task of the lists with its stack as the kernel printed it, by pid; of several a whole one, then the last."""
-    found: dict[int, list[str]] = {}
-    block: list[str] | None = None
-    for line in clean(text).split("\n"):
-        task = _SYSRQ_TASK.search(line)
-        if task is not None:
-            pid = int(task[1])
-            block = [line]
-            if pid not in found or not any("</TASK>" in old for old in found[pid]):
-                found[pid] = block
-        elif "sysrq: " in line or "Showing busy workqueues" in line or "Sched Debug Version" in line:
-            block = None
-        elif block is not None and len(block) < _MAX_STACK_LINES:
-            block.append(line)
-    return {pid: "\n".join(lines).rstrip("\n") for pid, lines in found.items()}
-
-
-def _agent_stacks(evidence: Evidence, *, only_blocked: bool) -> dict[int, str]:
-    sample = last_in_window(evidence.timeline.tasks, evidence.timeline.marks)
-    tasks = [task for task in sample.value if task.state == "D" or not only_blocked] if sample else []
-    return {task.pid: "\n".join((f"{task.comm} pid {task.pid} state {task.state}", *task.raw)) for task in tasks}
-
-
-def last_in_window(samples: Sequence[Sample[T]], marks: Mapping[str, int]) -> Sample[T] | None:
-    """The last reading in the window, or the last of all if there is none, or was no window."""
-    within: Sequence[Sample[T]] = ()
-    if "window" in marks and "window-end" in marks:
-        within = between(samples, marks["window"], marks["window-end"])
-    return next(reversed(within or samples), None)
 
 
 def _contents(contents: Contents) -> Iterator[str]:

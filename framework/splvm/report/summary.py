@@ -15,6 +15,7 @@ from rich.text import Text
 from sparklines import sparklines
 
 from splvm.evidence.verdict import Verdict
+from splvm.record.treefacts import describe_modules, describe_tree
 from splvm.report.looks import LOOKS
 
 # What the durations of allocations are told of.
@@ -49,13 +50,21 @@ def summarize(
         head.append(f"\n  {plain(reason.text)}")
     if len(reasons) > 4:
         head.append(f"\n  ... and {len(reasons) - 4} more in verdict.json")
+    for names, tree in _trees(facts):
+        head.append(f"\n  {plain(f'{names} of {tree}')}")
     boots = facts.get("boots")
     if isinstance(boots, int) and boots > 1:
         head.append(f"\n  the guest fell silent while it booted, and was booted {boots} times (console-1.log)")
     parts: list[RenderableType] = [head]
     parts += [part for part in (_facts_table(verdict.figures), _slab_table(verdict.figures), _plot(verdict)) if part]
+    if verdict.digest:
+        parts.append(Text(f"digest: {verdict.digest[:16]}, in virtual time with seed {_seed(facts)}"))
     parts.append(Text(f"evidence: {plain(where)}", style="dim"))
     return Panel(Group(*parts), title=Text(plain(title(facts))), title_align="left", border_style=style)
+
+
+def _seed(facts: Mapping[str, Any]) -> str:
+    return plain(str(_part(facts, "parameters").get("seed")))
 
 
 def title(facts: Mapping[str, Any]) -> str:
@@ -68,10 +77,20 @@ def title(facts: Mapping[str, Any]) -> str:
 
 
 def verdict_line(verdict: Verdict, facts: Mapping[str, Any]) -> str:
-    """The last line on stdout: `VERDICT scenario kernel variant reason`."""
+    """The last line on stdout: `VERDICT scenario kernel variant reason`, and the user's tree in brackets."""
     kernel, spl = _part(facts, "kernel"), _part(facts, "spl")
     words = (verdict.outcome.value, facts.get("scenario"), kernel.get("id"), spl.get("variant"))
-    return plain(" ".join(str(word) for word in words) + f" {verdict.reasons[0].text}")
+    line = plain(" ".join(str(word) for word in words) + f" {verdict.reasons[0].text}")
+    tree = describe_tree(facts)
+    return f"{line} [{plain(tree)}]" if tree else line
+
+
+def _trees(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Names of modules, and what they are of."""
+    by_tree: dict[str, list[str]] = {}
+    for module, tree in describe_modules(facts):
+        by_tree.setdefault(tree, []).append(module)
+    yield from ((" and ".join(modules), tree) for tree, modules in by_tree.items())
 
 
 def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -120,8 +139,8 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         size = f"{figures['object_size'] // 1024} KiB"
         yield (
             "meanwhile",
-            f"{figures['threads']} critical threads got {figures['objects']} objects of {size} in "
-            f"{figures['window_s']:.1f} s ({figures['objects_per_s']:.0f}/s), "
+            f"{figures['threads']} critical threads got {figures['objects']} objects of {size} in the window "
+            f"({figures['objects_per_s']:.0f}/s), "
             f"{figures['emergency_objects']} of them emergency objects",
         )
     if figures.get("longest_gap_ms"):
@@ -129,7 +148,7 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for kind, what in _LATENCY.items():
         told = figures.get("latency", {}).get(kind)
         if told:
-            shares = ", ".join(f"{name} {_duration(ns)}" for name, ns in told["under_ns"].items())
+            shares = ", ".join(f"{name} {duration(ns)}" for name, ns in told["under_ns"].items())
             yield "latency" if kind == "all" else kind, f"{what.format(told['count'])}: under {shares}"
     magazines = figures.get("magazines")
     if magazines and magazines["hits"] + magazines["refills"] > 0:
@@ -163,12 +182,17 @@ def _loads(loads: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _duration(ns: int) -> str:
-    """Three digits of it."""
+def duration(ns: int) -> str:
+    """Three digits of it, in a unit that people read."""
     for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if ns >= size:
             return f"{ns / size:.3g} {unit}"
     return f"{ns} ns"
+
+
+def in_unit(value: float, unit: str) -> str:
+    """A figure as people read it."""
+    return duration(round(value)) if unit == "ns" else f"{value:.5g} {unit}".rstrip()
 
 
 def _slab_table(figures: Mapping[str, Any]) -> RenderableType | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from splvm.builds.owntree import read_tree_name
 from splvm.builds.revisions import find_branch
 from splvm.errors import UsageError
 from splvm.host.content import file_hash
-from splvm.ownpath import absolute, name_path, own_path
+from splvm.ownpath import absolute, name_path
 from splvm.record.cellfacts import MOST_LINE, PACKAGED, UNKNOWN, fit_line, line_of
+from splvm.treename import TreeKind
 
 
 def check_label(label: str | None, source: str, patches: Sequence[Path]) -> str:
@@ -24,10 +26,10 @@ def check_label(label: str | None, source: str, patches: Sequence[Path]) -> str:
             f"--label {label}: a label has letters, digits and any of . / + : @ ~ _ -, {MOST_LINE} at most, and is "
             f"neither {PACKAGED!r} nor {UNKNOWN!r}"
         )
-    if own_path(source) is None and not patches:
+    if not read_tree_name(source).is_own and not patches:
         raise UsageError(
             f"--label {label}: the build is the distribution's, whose line is {PACKAGED!r}",
-            hint="--spl path:DIR or --spl-patch FILE makes a build of your own",
+            hint="--spl path:DIR, git:DIR@REV or pr:N, or --spl-patch FILE, makes a build of your own",
         )
     return label
 
@@ -35,11 +37,12 @@ def check_label(label: str | None, source: str, patches: Sequence[Path]) -> str:
 def find_line(source: str, patches: Sequence[Path], label: str = "") -> str:
     """The line of a build.
 
-    :param source: `debian` or `path:DIR`.
+    :param source: in one of the forms of `--spl`.
     :param patches: the user's; that they are there was checked.
     :param label: what the user calls it.
     """
-    directory = own_path(source)
-    branch = "" if directory is None or label else find_branch(absolute(directory))
-    named = source if directory is None else name_path(absolute(directory))
+    name = read_tree_name(source)
+    tree = absolute(name.directory)
+    branch = find_branch(tree) if name.kind is TreeKind.PATH and not label else ""
+    named = name_path(tree) if name.kind is TreeKind.PATH else source
     return line_of(named, [file_hash(patch) for patch in patches], branch=branch, label=label)

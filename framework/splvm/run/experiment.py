@@ -22,24 +22,27 @@ from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError, QemuLaunchError
 from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome, Verdict
-from splvm.guest.agent import AgentStream, start_agent
+from splvm.guest.agent import Agent, start_agent
+from splvm.guest.bell import Beginning
 from splvm.guest.guest import Guest
 from splvm.guest.guestplan import GuestPlan
-from splvm.guest.machine import MachineSpec
+from splvm.guest.machine import Clock, MachineSpec
 from splvm.guest.memorydump import DUMP_LIMIT_BYTES
 from splvm.guest.monitor import Monitor
 from splvm.host.store import Store
 from splvm.host.turns import take_turn
 from splvm.log import LOGGER, note, step
 from splvm.record.cellfacts import differing, flatten_parameters
-from splvm.record.names import HARNESS_FILE
+from splvm.record.names import CONSOLE_FILE, HARNESS_FILE
 from splvm.record.reader import read_evidence
 from splvm.record.writer import RunDirectory
+from splvm.run.closedrun import drive, start_closed_clone
 from splvm.run.hostwatch import host_facts, start_host_watch
 from splvm.run.live import LiveReadings
 from splvm.run.loads import Load, start_loads
-from splvm.run.scenarios import LOAD_STEP, Faults, Scenario, Step, Workload
+from splvm.run.scenarios import LOAD_STEP, Faults, Scenario, Workload
 from splvm.run.starting import load_modules, start_any_guest
+from splvm.run.stepping import take_steps
 
 # Seconds of the host that a run may take beyond its boot, at most; a scenario here takes about ten.
 RUN_BUDGET_S = 300.0
@@ -157,6 +160,7 @@ def attempt_directory(out: Path, number: int) -> Path:
 
 def _facts(experiment: Experiment) -> dict[str, Any]:
     scenario, loads = experiment.scenario, experiment.loads
+    is_virtual = experiment.guest.machine.clock is Clock.VIRTUAL
     return {
         "scenario": scenario.name,
         "rule": scenario.rule.to_json(),
@@ -165,7 +169,8 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
             "latency_bound_ms": scenario.latency_bound_ms,
             "rate_hz": experiment.rate_hz,
             **_done_to_guest(experiment),
-            **({"load": ",".join(map(str, loads)), "seed": experiment.seed} if loads else {}),
+            **({"load": ",".join(map(str, loads))} if loads else {}),
+            **({"seed": experiment.seed} if loads or is_virtual else {}),
         },
         **({"loads": [load.to_json() for load in loads]} if loads else {}),
         **({"faults": asdict(scenario.faults)} if scenario.faults else {}),
@@ -192,6 +197,7 @@ def _done_to_guest(experiment: Experiment) -> dict[str, Any]:
         "window_s": experiment.window_s,
         "ram_mib": experiment.guest.machine.ram_mib,
         "cpus": experiment.guest.machine.cpus,
+        **({"clock": Clock.VIRTUAL} if experiment.guest.machine.clock is Clock.VIRTUAL else {}),
         "workload": asdict(experiment.workload),
     }
 
@@ -240,6 +246,8 @@ def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase |
     """Boot, run, end. A guest that is lost on the way is an outcome, not an error."""
     LOGGER.debug("run of %s in %s", experiment.scenario.name, record.path)
     deadline = Deadline(RUN_BUDGET_S)
+    if experiment.guest.machine.clock is Clock.VIRTUAL:
+        return _run_closed(experiment, record, deadline)
     with ExitStack() as stack:
         guest = stack.enter_context(start_any_guest(experiment.guest, record.path, deadline))
         record.add_facts({"boots": guest.boots, "template": guest.template, "no_clone": guest.no_clone})
@@ -252,6 +260,27 @@ def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase |
             outcome = _look_into(monitor, record, error)
     # What was read of the console, so that a log that the disk had no room for shows.
     return {**outcome, "console_bytes": guest.console.position}
+
+
+def _run_closed(experiment: Experiment, record: RunDirectory, deadline: Deadline) -> dict[str, Any]:
+    """The same in virtual time, where nobody disturbs a run and no load is beside it."""
+    scenario, live = experiment.scenario, LiveReadings(record)
+
+    def take(agent: Agent, list_tasks: Callable[[], None]) -> None:
+        def after(phase: str) -> None:
+            if phase == "window-end" and live.stands_still:
+                list_tasks()
+
+        agent.command(experiment.workload.command(), deadline)
+        with step(f"{scenario.name}: {scenario.summary}"):
+            steps = scenario.steps(experiment.window_s)
+            take_steps(steps, agent, live, record, deadline, before=lambda _: None, after=after)
+
+    beginning = Beginning(experiment.rate_hz, experiment.seed)
+    with start_closed_clone(experiment.guest, beginning, record, deadline) as guest:
+        outcome = drive(guest, record, live, take, deadline)
+    # QEMU has written it all, and has ended.
+    return {**outcome, "console_bytes": (record.path / CONSOLE_FILE).stat().st_size}
 
 
 def _look_into(monitor: Monitor, record: RunDirectory, error: HarnessError) -> dict[str, Any]:
@@ -293,14 +322,18 @@ def _drive(
         if experiment.loads:
             start_loads(guest, experiment.loads, experiment.seed, deadline)
             steps = (LOAD_STEP, *steps)
+
+        def before(phase: str) -> None:
+            if on_phase is not None:
+                on_phase(guest, phase)
+
+        def after(phase: str) -> None:
+            if phase == "window-end" and (experiment.dump is Dump.ALWAYS or live.stands_still):
+                taken = monitor.take_stall(Deadline(EVIDENCE_S))
+                record.record_look("the end of the window", {"taken": [it.to_json() for it in taken]})
+
         with step(f"{experiment.scenario.name}: {experiment.scenario.summary}"):
-            for phase in steps:
-                if on_phase is not None:
-                    on_phase(guest, phase.name)
-                _take_step(phase, agent, live, record, deadline)
-                if phase.name == "window-end" and (experiment.dump is Dump.ALWAYS or live.stands_still):
-                    taken = monitor.take_stall(Deadline(EVIDENCE_S))
-                    record.record_look("the end of the window", {"taken": [it.to_json() for it in taken]})
+            take_steps(steps, agent, live, record, deadline, before=before, after=after)
         if not agent.quit(deadline.sub(20)):
             raise GuestLostError(f"the agent did not finish its stream: {agent.gone() or 'no end came'}")
 
@@ -334,20 +367,3 @@ def _set_faults(guest: Guest, faults: Faults, deadline: Deadline) -> dict[str, s
     listing = guest.ssh.run(script, deadline=deadline.sub(20))
     pairs = (line.partition(":")[::2] for line in listing.stdout.splitlines()[:50])
     return {name: value[:200] for name, value in pairs}
-
-
-def _take_step(phase: Step, agent: AgentStream, live: LiveReadings, record: RunDirectory, deadline: Deadline) -> None:
-    LOGGER.debug("step %s: %s", phase.name or "(wait)", ", ".join(phase.commands) or "wait")
-    if phase.name:
-        record.record_phase(phase.name)
-        live.begin(agent.command(f"mark {phase.name}", deadline.sub(20)))
-    else:
-        live.begin()
-    for command in phase.commands:
-        agent.command(command, deadline.sub(20))
-    done = live.wait_until(phase.until, phase.limit_s, agent, deadline)
-    if done and phase.then:
-        record.record_phase(phase.then)
-        agent.command(f"mark {phase.then}", deadline.sub(20))
-    elif not done:
-        LOGGER.debug("step %s: not done after %.1f s of guest time", phase.name, phase.limit_s)

@@ -14,7 +14,7 @@ from splvm.evidence.formats.slab import CacheRow
 from splvm.evidence.formats.stream import Frame
 from splvm.evidence.sources import SourceReader
 from splvm.evidence.standstill import LOOK_NS, TXG_NS
-from splvm.guest.agent import AgentStream
+from splvm.guest.agent import Agent
 from splvm.log import LOGGER
 from splvm.record.writer import RunDirectory
 from splvm.run.readings import Reading
@@ -98,7 +98,7 @@ class LiveReadings:
             self._carried = self._probe.tx.carried if self._probe else 0
 
     def wait_until(
-        self, condition: Callable[[Reading], bool], limit_s: float, agent: AgentStream, deadline: Deadline
+        self, condition: Callable[[Reading], bool], limit_s: float, agent: Agent, deadline: Deadline
     ) -> bool:
         """Wait until `condition` holds. False when `limit_s` of guest time have passed before.
 
@@ -116,7 +116,7 @@ class LiveReadings:
                     raise GuestLostError(gone)
                 self._record.check()
                 deadline.check("the run")
-                self._changed.wait(0.2)
+                agent.wait_for_news(self._changed)
 
     def _reading(self) -> Reading | None:
         if self._probe is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from splvm.deadline import Deadline
-from splvm.errors import UsageError
+from splvm.errors import UsageError, did_you_mean
 from splvm.evidence.loads import LOADS, SWAP, LoadKind
 from splvm.guest.disks import Content, Disk
 from splvm.guest.guest import Guest
@@ -39,7 +39,9 @@ class Load:
 
     def to_json(self) -> dict[str, Any]:
         """As run.json has it."""
-        return {"name": self.kind.name, "values": dict(self.values)}
+        made = [command.format(device="DISK", **self.values) for command in self.kind.made]
+        disk = {"disk": self.kind.disk} if self.kind.disk else {}
+        return {"name": self.kind.name, "values": dict(self.values), "made": made, **disk}
 
     def words(self, device: str) -> str:
         """The argument of the guest's program."""
@@ -62,7 +64,9 @@ def parse_loads(options: Sequence[str]) -> tuple[Load, ...]:
     for text in (word for option in options for word in option.split(",")):
         name, *pairs = text.strip().split(":")
         if name not in LOADS:
-            raise UsageError(f"there is no load {name!r}; there are: {', '.join(LOADS)}")
+            raise UsageError(
+                f"there is no load {name!r}; there are: {', '.join(LOADS)}", hint=did_you_mean(name, LOADS)
+            )
         if name in loads:
             raise UsageError(f"--load: {name} is named twice")
         loads[name] = Load(LOADS[name], _values(LOADS[name], pairs))
@@ -98,8 +102,18 @@ def _values(kind: LoadKind, pairs: Sequence[str]) -> dict[str, int]:
 
 # What a template of a guest with a pool is made by: a txg a second at least, and a history that is short enough to be
 # read twenty times a second.
-POOL_SETUP = "splvm-zfs load zfs_txg_timeout=1 zfs_txg_history=8 && splvm-zfs pool /dev/vda1"
+_POOL_PARAMETERS = {"zfs_txg_timeout": 1, "zfs_txg_history": 8}
+_POOL_DEVICE = "/dev/vda1"
+_SET = " ".join(f"{name}={value}" for name, value in _POOL_PARAMETERS.items())
+POOL_SETUP = f"splvm-zfs load {_SET} && splvm-zfs pool {_POOL_DEVICE}"
 _POOL_MIB = 2048
+# As images/zfs/zfs makes it.
+_POOL_MADE = f"zpool create -f -o cachefile=none -O atime=off -O compression=lz4 -m /mnt/tank tank {_POOL_DEVICE}"
+
+
+def pool_facts() -> dict[str, Any]:
+    """What run.json says of how the pool is made."""
+    return {"made": [_POOL_MADE], "disk_mib": _POOL_MIB, "parameters": dict(_POOL_PARAMETERS)}
 
 
 def with_pool(machine: MachineSpec, archive: Path) -> MachineSpec:

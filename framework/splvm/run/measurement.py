@@ -1,8 +1,8 @@
 """Measures a kernel in a guest: the flags with which its __vmalloc() allocates page tables.
 
-The measurement is an artefact of the store, made once. It depends on the kernel and on the module that measures; on
-QEMU only in so far as the processor it offers decides how many levels of paging there are. What is kept is the
-evidence, and the answer is made from that each time.
+The measurement is an artefact of the store, made once for a kernel, the module that measures and a QEMU: the processor
+that QEMU offers decides how many levels of paging there are. What is kept is the evidence, and the answer is made from
+that each time.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from splvm.evidence.kerneltraits import KernelTraits, decide
 from splvm.guest.guest import Guest, start_guest
 from splvm.guest.guestplan import GuestPlan
 from splvm.host.content import input_hash
+from splvm.host.process import find_program
 from splvm.host.store import Artefact, Store
 from splvm.log import step
 from splvm.record.names import CONSOLE_FILE
@@ -63,6 +64,7 @@ def kernel_traits(
             "module": module.key,
             "accelerator": plan.machine.accelerator,
             "append": plan.machine.append,
+            "qemu": Path(find_program(plan.machine.qemu)),
         }
     )
     what = f"traits of {kernel.release}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from splvm import __version__
-from splvm.builds.image import build_image, make_keys
+from splvm.builds.image import build_additions, build_image, build_login, make_keys
 from splvm.builds.kconfig import parse_config
 from splvm.builds.kernels import Kernel, KernelSpec, fetch_kernel, find_kernel
 from splvm.builds.own import OwnKernel, find_own_kernel, take_kernel
@@ -24,7 +25,7 @@ from splvm.evidence.formats.gfpprobe import Way
 from splvm.evidence.kerneltraits import KernelTraits
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guestplan import GuestPlan, Start
-from splvm.guest.machine import MachineSpec
+from splvm.guest.machine import MOST_CLOSED_MIB, Clock, MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.archive import ReleaseFile
 from splvm.host.capabilities import (
@@ -33,16 +34,16 @@ from splvm.host.capabilities import (
     check_accelerator,
     check_programs,
     find_accelerator,
-    find_qemu,
 )
 from splvm.host.debian import PrivateApt
+from splvm.host.emulator import check_qemu_name, find_counting_emulator, find_emulator
 from splvm.host.store import Store
 from splvm.record.cellfacts import PACKAGED
 from splvm.run.buildline import find_line
 from splvm.run.expectations import yardstick_of
 from splvm.run.expected import Yardstick
 from splvm.run.experiment import Dump, Experiment
-from splvm.run.loads import POOL_SETUP, Load, need_pool, with_disks, with_own, with_pool
+from splvm.run.loads import POOL_SETUP, Load, need_pool, pool_facts, with_disks, with_own, with_pool
 from splvm.run.measurement import kernel_traits
 from splvm.run.scenarios import Scenario, Workload
 
@@ -57,7 +58,7 @@ class Wish:
     # A row of `KERNELS`, `built:NAME[,SUITE]`, or `path:VMLINUZ,HEADERS[,SUITE]`.
     kernel: str = "debian-12"
     variant: str = "stock"
-    # `debian` or `path:DIR`.
+    # In one of the forms of `--spl`.
     spl: str = "debian"
     patches: tuple[Path, ...] = ()
     # `auto`, `kvm` or `tcg`.
@@ -69,6 +70,9 @@ class Wish:
     clones: bool = True
     # What the user calls the line of such builds; empty: what `find_line` finds.
     label: str = ""
+    # `auto`, `host` or `suite:NAME`.
+    qemu: str = "auto"
+    clock: Clock = Clock.REAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,9 @@ class PreparedKernel:
     # Where it came from, for what else is wanted of the same suite.
     store: Store
     apt: PrivateApt
+    # The clock of its guests, and the QEMU of those in virtual time.
+    clock: Clock
+    counting: QemuProgram | None
 
     @property
     def plan(self) -> GuestPlan:
@@ -141,7 +148,7 @@ class Prepared(PreparedKernel):
                 }
                 for release in self.releases
             },
-            "qemu": {"version": ".".join(map(str, self.qemu.version)), "sha256": self.qemu.sha256},
+            "qemu": (self.counting or self.qemu).facts(),
             "accelerator": {"name": self.accelerator.name, "reason": self.accelerator.reason},
         }
 
@@ -188,18 +195,27 @@ class Prepared(PreparedKernel):
         loads = with_own(scenario.load, loads)
         machine, setup, facts = self.machine, "", self.facts()
         machine = replace(machine, ram_mib=max(machine.ram_mib, scenario.least_mib))
+        if self.clock is Clock.VIRTUAL:
+            check_closed(scenario, loads, machine.ram_mib, dump)
+            machine = self._closed(machine, deadline=Deadline(PREPARE_BUDGET_S))
         if need_pool(loads):
             zfs = self.zfs(Deadline(PREPARE_BUDGET_S))
-            machine, setup, facts = with_pool(machine, zfs.archive), POOL_SETUP, facts | {"zfs": zfs.facts()}
+            facts = facts | {"zfs": zfs.facts() | {"pool": pool_facts()}}
+            machine, setup = with_pool(machine, zfs.archive), POOL_SETUP
         else:
             self.spl.check_patches(scenario.name)
         if expected is None:
             yardstick = self.yardstick(scenario)
             expected = yardstick.outcomes
             facts = facts | ({"packaged": yardstick.to_json()} if yardstick.is_own else {})
+        if self.clock is Clock.VIRTUAL:
+            # Its modules are a part of its root.
+            plan = GuestPlan(machine, self.keys, start=Start.LOADED)
+        else:
+            plan = replace(self.plan, machine=with_disks(machine, loads), setup=setup)
         return Experiment(
             scenario,
-            replace(self.plan, machine=with_disks(machine, loads), setup=setup),
+            plan,
             facts,
             expected,
             window_s,
@@ -209,6 +225,13 @@ class Prepared(PreparedKernel):
             loads,
             seed,
         )
+
+    def _closed(self, machine: MachineSpec, deadline: Deadline) -> MachineSpec:
+        """The machine of a guest in virtual time: its root has the modules and no keys."""
+        assert self.counting is not None
+        additions = build_additions(self.store, self.spl.modules, deadline)
+        initrds = (machine.initrds[0], additions.path / "additions.cpio")
+        return replace(machine, qemu=str(self.counting.path), initrds=initrds, accelerator="tcg", clock=Clock.VIRTUAL)
 
     def zfs(self, deadline: Deadline) -> Zfs:
         """OpenZFS for a guest with a pool. The first build takes two minutes or more.
@@ -226,6 +249,23 @@ class Prepared(PreparedKernel):
                 f"{' and '.join(lacking)}",
                 hint="use --kernel built:faults",
             )
+
+
+def check_closed(scenario: Scenario, loads: Sequence[Load], ram_mib: int, dump: Dump) -> None:
+    """See whether a scenario can be run in virtual time.
+
+    :raises UsageError: when it needs what would come from the host: a disk, a pool, a program that is started by SSH, a
+        command of QEMU's monitor.
+    """
+    lacking = [f"load {load.kind.name}" for load in loads]
+    lacking += ["fault injection"] if scenario.faults is not None else []
+    lacking += ["a memory dump"] if dump is not Dump.NEVER else []
+    lacking += [f"{ram_mib} MiB of memory (at most {MOST_CLOSED_MIB})"] if ram_mib > MOST_CLOSED_MIB else []
+    if lacking:
+        raise UsageError(
+            f"{scenario.name} cannot be run in virtual time yet: it needs {', '.join(lacking)}",
+            hint="--clock real",
+        )
 
 
 # What a scenario with faults needs of a kernel.
@@ -298,16 +338,37 @@ def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | 
     """
     chosen = find_any_kernel(wish.kernel)
     check_accelerator(wish.accelerator)
+    check_qemu_name(wish.qemu)
+    _check_clock(wish)
     check_programs()
     store = store or Store.default()
     deadline = deadline or Deadline(PREPARE_BUDGET_S)
-    qemu = find_qemu(store.root)
+    qemu = find_emulator(wish.qemu, store, deadline)
     apt = PrivateApt(store.root, spec_of(chosen).suite)
     apt.update(deadline, **({"max_age_s": 0} if wish.refresh else {}))
     kernel = _get_kernel(store, apt, chosen, deadline)
     keys = make_keys(store, kernel.root, deadline)
-    image = build_image(store, kernel, keys, deadline)
+    image, login = build_image(store, kernel, deadline), build_login(store, keys, deadline)
     accelerator = find_accelerator(wish.accelerator, qemu, kernel.vmlinuz, store.root, deadline)
-    initrds = (image.path / "initrd.cpio",)
+    counting = None
+    if wish.clock is Clock.VIRTUAL:
+        counting = find_counting_emulator(wish.qemu, kernel.vmlinuz, store, deadline)
+        accelerator = Accelerator("tcg", "virtual time counts instructions")
+    initrds = (image.path / "initrd.cpio", login.path / "login.cpio")
     machine = MachineSpec(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name, ram_mib=wish.ram_mib)
-    return PreparedKernel(kernel, machine, keys, qemu, accelerator, wish.clones, store, apt)
+    return PreparedKernel(
+        kernel, machine, keys, qemu, accelerator, wish.clones, store, apt, clock=wish.clock, counting=counting
+    )
+
+
+def _check_clock(wish: Wish) -> None:
+    """:raises UsageError: when what is asked for besides does not go together with virtual time."""
+    if wish.clock is Clock.VIRTUAL and wish.accelerator == "kvm":
+        raise UsageError(
+            "a guest under KVM has real time: its instructions cannot be counted",
+            hint="--accel tcg, or --clock real",
+        )
+    if wish.clock is Clock.VIRTUAL and not wish.clones:
+        raise UsageError(
+            "guests in virtual time are clones: a boot ends when the host sees it", hint="leave --no-template"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from splvm.builds.variants import VARIANTS
-from splvm.errors import UsageError
+from splvm.errors import UsageError, did_you_mean
 from splvm.evidence.expectation import Expectation
 from splvm.run.expectations import find_expectation
 from splvm.run.scenarios import Scenario
@@ -40,4 +40,6 @@ def find_scenario(name: str) -> Scenario:
     try:
         return SCENARIOS[name]
     except KeyError:
-        raise UsageError(f"there is no scenario {name!r}; there are: {', '.join(SCENARIOS)}") from None
+        raise UsageError(
+            f"there is no scenario {name!r}; there are: {', '.join(SCENARIOS)}", hint=did_you_mean(name, SCENARIOS)
+        ) from None

@@ -6,6 +6,7 @@ of loads and parameters: the newest builds of two variants or two lines, and the
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from statistics import median
 
 from splvm.history.cell import Cell, write_parameters
 from splvm.history.database import Recent
-from splvm.history.schema import RunRow
+from splvm.history.schema import ZFS, RunRow
 from splvm.record.cellfacts import PACKAGED
 from splvm.report.rates import Rate, chance_of_difference
 from splvm.site.looks import ORDER, by_name
@@ -93,6 +94,52 @@ def pairs(cells: Sequence[Recent], figures: Sequence[tuple[str, str, str]]) -> I
             yield _compare(one, other, figures)
 
 
+def named_pairs(
+    cells: Sequence[Recent], one: str, other: str, figures: Sequence[tuple[str, str, str]]
+) -> Iterator[Pair]:
+    """Two builds by name, wherever both ran the same variant in the same scenario, on the same kernel and so on.
+
+    :param one: a line, a version of SPL, or the beginning of a commit or of the hash of spl.ko; of several builds that
+        it stands for the newest is taken.
+    """
+    ran = sorted((each for each in cells if each.cell.is_known), key=lambda each: _alike(each.cell))
+    for _, group in groupby(ran, key=lambda each: _alike(each.cell)):
+        sides = [side for each in group for side in _builds(each)]
+        found = [_newest(side for side in sides if is_named(side, name)) for name in (one, other)]
+        if found[0] is not None and found[1] is not None:
+            yield _compare(found[0], found[1], figures)
+
+
+def is_named(side: Side, name: str) -> bool:
+    """Whether a name stands for a build."""
+    begins = re.fullmatch("[0-9a-f]{7,64}", name) is not None
+    return any(
+        name in (run.line, run.spl_version)
+        or (begins and (run.revision.startswith(name) or run.modules.get("spl.ko", "").startswith(name)))
+        for run in side.runs
+    )
+
+
+def list_builds(cells: Sequence[Recent]) -> list[Side]:
+    """All builds that a name may stand for."""
+    return [side for each in cells if each.cell.is_known for side in _builds(each)]
+
+
+def names_of(side: Side) -> set[str]:
+    """What a build may be called, hashes by their beginning."""
+    run = side.runs[-1]
+    names = (run.line, run.spl_version, run.revision[:12], run.modules.get("spl.ko", "")[:12])
+    return set(filter(None, names))
+
+
+def _newest(sides: Iterator[Side]) -> Side | None:
+    return max(sides, key=lambda side: side.runs[-1].started, default=None)
+
+
+def _alike(cell: Cell) -> tuple[str, ...]:
+    return *_where(cell), cell.variant
+
+
 def _where(cell: Cell) -> tuple[str, ...]:
     return cell.scenario, cell.kernel, cell.loads, write_parameters(cell.parameters)
 
@@ -106,7 +153,7 @@ def _builds(recent: Recent) -> list[Side]:
             name = " ".join(filter(None, (run.variant, line, run.spl_version, _digest(run))))
             # One that comes back after another is the newest again.
             by_build[name] = [*by_build.pop(name, []), run]
-    return [_side(recent.cell, name, runs) for name, runs in by_build.items()]
+    return [_side(recent.cell, f"{name}{_tree(runs[-1])}", runs) for name, runs in by_build.items()]
 
 
 def _side(cell: Cell, name: str, runs: Sequence[RunRow]) -> Side:
@@ -115,7 +162,13 @@ def _side(cell: Cell, name: str, runs: Sequence[RunRow]) -> Side:
 
 
 def _digest(run: RunRow) -> str:
-    return f"({run.modules['spl.ko'][:8]})" if run.modules.get("spl.ko") else ""
+    hashes = [run.modules[name][:8] for name in ("spl.ko", ZFS) if run.modules.get(name)]
+    return f"({' '.join(hashes)})" if hashes else ""
+
+
+def _tree(run: RunRow) -> str:
+    """Commits that come to the same modules are one build, which has the name of the last."""
+    return f" [{run.tree}]" if run.tree else ""
 
 
 def _compare(one: Side, other: Side, figures: Sequence[tuple[str, str, str]]) -> Pair:

@@ -92,6 +92,8 @@ def facts_of(run: RunRow) -> Iterator[tuple[str, str]]:
         "loads": run.loads,
         "kernel": f"{run.kernel} ({run.release})" if run.release else run.kernel,
         "SPL": f"{run.spl_version}, from {run.spl_source}" if run.spl_source else run.spl_version,
+        "tree": run.tree,
+        "commit": run.revision,
         "variant": run.variant,
         "line": "" if run.line == PACKAGED else run.line,
         "parameters": run.parameters,

@@ -9,7 +9,6 @@ import pytest
 
 from splvm.builds.own import find_own_kernel
 from splvm.builds.spl import check_inputs
-from splvm.campaign.bisect import find_commits
 from splvm.errors import UsageError
 from splvm.ownpath import absolute, name_path, own_path
 
@@ -33,8 +32,6 @@ def test_a_path_and_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_every_option_refuses_what_is_no_such_name(name: str) -> None:
     with pytest.raises(UsageError, match="not a source"):
         check_inputs(name, ())
-    with pytest.raises(UsageError, match="commits are those of a git checkout"):
-        find_commits(name, "a", "b", pool=False)
     if own_path(name) is None:
         assert find_own_kernel(name) is None
 

@@ -11,7 +11,7 @@ import pytest
 from simulated import HELD, simulate
 from splvm.builds.saves import Save, Watch
 from splvm.builds.spl import _gather
-from splvm.builds.tree import SPL_DIR, find_inputs, inputs_key
+from splvm.builds.tree import ALL_PARTS, SPL_DIR, find_inputs, inputs_key
 from splvm.deadline import Deadline
 from splvm.errors import SetupError
 from splvm.evidence.verdict import Outcome, Reason, Verdict
@@ -176,3 +176,13 @@ def test_figures_are_listed_with_both_values() -> None:
 def test_text_of_a_guest_is_shown_without_control_characters() -> None:
     after = Verdict(Outcome.CRASHED, (Reason("BUG: \x1b[2J in spl"),))
     assert "new: BUG:  [2J in spl" in compare_verdicts(stalled("3"), after)
+
+
+def test_with_a_pool_the_sources_of_all_modules_count(tree: Path) -> None:
+    arc = tree / "module" / "zfs" / "arc.c"
+    arc.parent.mkdir(parents=True, exist_ok=True)
+    arc.write_text("one")
+    of_spl, of_all = Watch(tree, ()), Watch(tree, (), ALL_PARTS)
+    assert len(looks(of_spl)) == len(looks(of_all)) == 1
+    arc.write_text("two")
+    assert not looks(of_spl) and len(looks(of_all)) == 1

@@ -13,7 +13,7 @@ import pytest
 
 from places import PROJECT
 from splvm.builds import worktree
-from splvm.builds.worktree import keep_tree
+from splvm.builds.worktree import Kept, keep_tree
 from splvm.errors import BuildError
 from splvm.host.store import Store
 
@@ -214,12 +214,14 @@ def test_second_one_builds_beside_the_first(store: Store, tmp_path: Path) -> Non
     assert build(store, FILES) == []
 
 
-def test_trees_that_were_not_used_for_long_go(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trees_that_were_not_used_for_long_go(store: Store) -> None:
     keys = [f"{number:016x}" for number in range(3)]
     for key in keys[:2]:
         build(store, FILES, key)
     os.utime(store.root / "spl-work" / keys[0], (1, 1))
     size = sum(path.stat().st_blocks * 512 for path in (store.root / "spl-work" / keys[1]).rglob("*"))
-    monkeypatch.setattr(worktree, "_KEEP_BYTES", 2 * size + size // 2)
-    build(store, FILES, keys[2])
+    with store.temporary() as scratch:
+        fresh = make(scratch / "fresh", FILES)
+        with keep_tree(store, keys[2], fresh, Kept("spl-work", 2 * size)) as tree:
+            make(tree, FILES)
     assert {path.name for path in (store.root / "spl-work").iterdir()} == set(keys[1:])

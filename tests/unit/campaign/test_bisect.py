@@ -22,7 +22,9 @@ from splvm.builds.tree import SPL_DIR
 from splvm.campaign import bisect
 from splvm.campaign.bisect import Bisection, BisectPlan, Candidate, ChangeKind, find_patches, read_bisection
 from splvm.campaign.processes import Job, JobResult
+from splvm.campaign.quiet import wait_until_quiet
 from splvm.campaign.repro import HITS
+from splvm.campaign.search import Search
 from splvm.cli import app
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, EvidenceError, HarnessError, SetupError, UsageError
@@ -62,22 +64,16 @@ def broken(*names: str) -> dict[str, HarnessError]:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What stands for builds and guests: `oracle`, `builds` by the wish's kernel, and what was `asked` and built."""
-    told = SimpleNamespace(oracle=steps(0), builds={}, zfs={}, asked=[], built=[], broken={}, trees=[])
+    told = SimpleNamespace(oracle=steps(0), builds={}, zfs={}, asked=[], built=[], broken={})
 
     def prepare(wish: Wish) -> Any:
         told.built.append(wish)
         if wish.kernel in told.broken:
             raise told.broken[wish.kernel]
-        told.trees.append(wish.spl.startswith("path:") and Path(wish.spl[5:]).is_dir())
         modules = {"spl.ko": told.builds.get(wish.kernel, str(wish))}
         made = experiment(kernel={"release": "6.1"}, spl={"modules": modules}, zfs=told.zfs.get(wish.kernel))
 
-        def make(*_: Any, **__: Any) -> Any:
-            # ZFS is built now, of the same tree.
-            told.trees.append(wish.spl.startswith("path:") and Path(wish.spl[5:]).is_dir())
-            return made
-
-        return SimpleNamespace(experiment=make)
+        return SimpleNamespace(experiment=lambda *_, **__: made)
 
     def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
@@ -463,15 +459,13 @@ def test_a_commit_is_taken_out_and_the_checkout_left_alone(tree: Path, tmp_path:
 def test_commits_are_built_from_a_tree_of_their_own(world: SimpleNamespace, tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    candidates = bisect.find_commits(f"path:{tree}", "HEAD~5", "main", pool=False)
+    candidates = bisect.find_commits(tree, "HEAD~5", "main", pool=False)
     world.oracle = steps(2)
     search = Bisection(plan(6, kind=ChangeKind.COMMITS, candidates=candidates, wish=Wish(spl=f"path:{tree}")), out)
     search.run(1, lambda *_: None)
     assert found(search) == (2, 2)
     assert search.name(2) == f"{candidates[2].id[:12]} change 3"
-    assert {Path(wish.spl).name for wish in world.built} == {candidates[n].id[:12] for n in set(world.asked)}
-    assert world.trees and all(world.trees), "the tree is there for as long as something is built of it"
-    assert not (out / "tree").exists()
+    assert {wish.spl for wish in world.built} == {f"git:{tree}@{candidates[n].id}" for n in set(world.asked)}
 
 
 def test_commits_of_a_pool_may_touch_any_module(tree: Path) -> None:
@@ -481,10 +475,80 @@ def test_commits_of_a_pool_may_touch_any_module(tree: Path) -> None:
         (tree / name).write_text("x")
         git(tree, "add", "-A")
         git(tree, "commit", "-q", "-m", name)
-    where = (f"path:{tree}", "HEAD~2", "HEAD")
+    where = (tree, "HEAD~2", "HEAD")
     assert [each.changes for each in bisect.find_commits(*where, pool=True)] == [True, True, True]
     with pytest.raises(UsageError, match="no commit of the range touches"):
         bisect.find_commits(*where, pool=False)
+
+
+def test_commits_of_other_files(tree: Path) -> None:
+    found = bisect.find_commits(tree, "HEAD~5", "main", pool=False, paths=["README.md"])
+    assert [each.changes for each in found] == [True, True, False, True, True, False]
+    with pytest.raises(UsageError, match=r"touches nothing\.c(.|\n)*--paths names other files"):
+        bisect.find_commits(tree, "HEAD~5", "main", pool=False, paths=["nothing.c"])
+
+
+def test_commits_that_configure_sees_alike(tree: Path) -> None:
+    (tree / "config").mkdir()
+    (tree / "config" / "kernel.m4").write_text("x")
+    git(tree, "add", "-A")
+    git(tree, "commit", "-q", "-m", "a check")
+    (tree / CACHE).write_text("after")
+    git(tree, "commit", "-q", "-a", "-m", "after")
+    assert [each.config for each in list_revisions(tree, "main~3", "main")] == [0, 0, 1, 1]
+
+
+def test_of_candidates_that_tell_about_as_much_a_configured_one_is_asked() -> None:
+    search = Search(64)
+    for candidate, is_bad in ((63, True), (63, True), (0, False), (0, False)):
+        search.observe(candidate, is_bad)
+    best = search.choose()
+    assert search.choose(cheap=lambda number: number == best + 3) == best + 3
+    # What tells far less is not worth it.
+    assert search.choose(cheap=lambda number: number in (0, 63)) == best
+    assert 5 < search.bits < 7
+
+
+@pytest.mark.parametrize(("quiet", "runs"), [(True, 3), (False, 1)])
+def test_a_host_that_starves_guests_decides_nothing(
+    world: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool, runs: int
+) -> None:
+    starved = Verdict(Outcome.INCONCLUSIVE, (Reason("busy"),), starved="the host was busy")
+
+    def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
+        for job in jobs:
+            on_done(JobResult(job, ((starved, job.out),), 1.0))
+
+    monkeypatch.setattr(bisect, "run_jobs", run_jobs)
+    monkeypatch.setattr(bisect, "wait_until_quiet", lambda: quiet)
+    search = Bisection(plan(8), tmp_path)
+    search.run(1, lambda *_: None)
+    assert search.undecided and not search.skipped and len(search.tries) == runs
+    # Whoever goes on with it on a quiet host gets an answer.
+    monkeypatch.undo()
+    again = read_bisection(tmp_path)
+    assert not again.is_over and not again.undecided
+
+
+def test_waiting_for_a_quiet_host() -> None:
+    def host(*busy: int) -> Callable[[], str]:
+        """So many of each hundred ticks are busy from one look to the next."""
+        ticks = ((0, 0), *((sum(busy[: n + 1]), sum(100 - it for it in busy[: n + 1])) for n in range(len(busy))))
+        texts = iter([f"cpu  {used} 0 0 {idle} 0 0 0 0 0 0\ncpu0 1" for used, idle in ticks])
+        return lambda: next(texts)
+
+    assert wait_until_quiet(5.0, host(90, 80, 10))
+    assert not wait_until_quiet(0.0, host(*[90] * 1000))
+
+
+def test_an_answer_to_be_pasted(world: SimpleNamespace, tree: Path, tmp_path: Path) -> None:
+    world.oracle = steps(2)
+    argv = ["bisect", "held-worker", "--spl", f"path:{tree}", "--good", "HEAD~5", "--bad", "main"]
+    done = CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "o")])
+    bad, good = (git(tree, "rev-parse", name) for name in ("HEAD~3", "HEAD~4"))
+    assert f"{bad} is the first bad commit: change 3\n" in done.output
+    (command,) = re.findall(r"clone of OpenZFS: (.*)\n", done.output)
+    assert command.endswith(f"--spl git:zfs@{good} --spl git:zfs@{bad}") and str(tree) not in command
 
 
 # The command.
@@ -571,4 +635,16 @@ def test_the_documented_example(
     assert done.exit_code == 0, done.output
     sha = git(tree, "rev-parse", "master~3")
     assert re.search(rf"^FIRST_BAD 0\.\d+ runs=\d+ {sha[:12]} change 3$", done.output.splitlines()[-1])
-    assert world.trees and all(world.trees)
+
+
+@pytest.mark.parametrize("name", ["git:{tree}@main", "git:{tree}@HEAD@{{0}}", "pr:7", "path:{tree} --bad main"])
+def test_the_bad_end_is_in_the_name(
+    world: SimpleNamespace, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    git(tree, "update-ref", "refs/pull/7/head", "main")
+    monkeypatch.setenv("SPLVM_OPENZFS", str(tree))
+    world.oracle = steps(2)
+    argv = ["bisect", "held-worker", "--good", "HEAD~5", "--spl", *name.format(tree=tree).split()]
+    done = CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "o")])
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[-1].endswith("change 3")

@@ -118,6 +118,9 @@ def test_a_file_and_what_comes_before_it(tmp_path: Path) -> None:
         ("scenarios = [1]", "it is a list of strings", None),
         ("repeat = 0", "a number from 1 to", None),
         ("repeat = true", "a number from 1 to", None),
+        ("spl = 1", "a string that is not empty", None),
+        ('label = ""', "a string that is not empty", None),
+        ('spl_patch = "x.patch"', "it is a list of strings", None),
     ],
 )
 def test_a_file_that_is_none(tmp_path: Path, text: str, said: str, hint: str | None) -> None:
@@ -394,6 +397,11 @@ def test_a_matrix_of_a_build_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mon
     again = CliRunner().invoke(app, [*argv, "--resume", str(tmp_path / "o")])
     assert again.exit_code == 3
     assert [(wish.label, wish.patches) for wish in wishes] == [(line, (patch,))] * 2
+    # A file says it as well.
+    (tmp_path / "night.toml").write_text(f'spl_patch = ["{patch}"]\nlabel = "mine"\n')
+    axes = ["--scenario", "nominal", "--kernel", "debian-12", "--variant", "stock", "--file", f"{tmp_path}/night.toml"]
+    CliRunner().invoke(app, [*argv, *axes, "--out", str(tmp_path / "file")])
+    assert (wishes[-1].label, wishes[-1].patches, wishes[-1].spl) == ("mine", (patch,), "debian")
     refused = CliRunner().invoke(app, [*argv, "--resume", str(tmp_path / "o"), "--label", "mine"])
     assert "other cells cannot be named" in str(refused.exception)
     patch.unlink()

@@ -10,13 +10,15 @@ from statistics import NormalDist
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from experiments import experiment
 from simulated import simulate
 from simulated_faults import FAULTS
 from splvm.campaign import repro
 from splvm.campaign.processes import Job, JobResult
-from splvm.campaign.repro import TROUBLES, Series, Until, compare, measure
+from splvm.campaign.repro import TROUBLES, Series, Until, compare, measure, same_builds
+from splvm.cli import app
 from splvm.errors import UsageError
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.report.rates import Rate, chance_of_difference, quartiles
@@ -130,6 +132,47 @@ def test_a_series_with_enough_hits_ends_and_the_other_goes_on(monkeypatch: pytes
     (told,) = compare([stock, other])
     assert told["difference"] == 1
     assert told["p"] < 0.1
+
+
+def test_sources_are_compared_with_the_first_on_the_same_kernel(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    order: list[str] = []
+
+    def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
+        for job in jobs:
+            order.append(job.out.parent.name)
+            outcome = Outcome.STALLED if "pr-7" in str(job.out) else Outcome.PROGRESS
+            on_done(JobResult(job, ((Verdict(outcome, (Reason("why"),)), job.out),), 1.0))
+
+    monkeypatch.setattr(repro, "run_jobs", run_jobs)
+    modules = {"debian": "a", "pr:7": "b", "git:a/b@x": "a", "git:a-b@x": "b"}
+    series = [
+        Series(kernel, "stock", made, source=source)
+        for kernel in ("debian-11", "debian-12")
+        for source, module in modules.items()
+        for made in [experiment(kernel={"release": kernel}, spl={"modules": {"spl.ko": module}})]
+    ]
+    measure(series, tmp_path, until=Until(runs=5), at_once=1, on_trial=lambda *_: None, about={})
+    sources = ("debian", "pr-7", "git-a-b-x", "git-a-b-x")
+    wanted = [f"{kernel}-stock-{source}" for kernel in ("debian-11", "debian-12") for source in sources]
+    wanted[3], wanted[7] = f"{wanted[3]}.4", f"{wanted[7]}.8"
+    assert order == wanted * 5
+    told = compare(series)
+    assert [(it["one"], it["other"]) for it in told] == [
+        (f"{kernel} stock debian", f"{kernel} stock {source}")
+        for kernel in ("debian-11", "debian-12")
+        for source in list(modules)[1:]
+    ]
+    assert told[0]["difference"] == -1 and told[0]["p"] < 0.05 and told[1]["p"] == 1
+    assert [(str(one), str(other)) for one, other in same_builds(series)] == [
+        (f"{kernel} stock debian", f"{kernel} stock git:a/b@x") for kernel in ("debian-11", "debian-12")
+    ]
+
+
+def test_one_label_for_several_sources() -> None:
+    done = CliRunner().invoke(app, ["repro", "held-worker", "--spl", "debian", "--spl", "pr:7", "--label", "x"])
+    assert isinstance(done.exception, UsageError) and "--label names one line" in str(done.exception)
 
 
 def test_no_run_begins_when_time_is_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -245,22 +245,29 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         (
             *("scenario", "started", "batch", "splvm", "seal", "line", "kernel.id", "kernel.release", "kernel.package"),
             *("spl.source", "spl.version", "spl.variant", "qemu.version", "accelerator.name", "host.system"),
-            "outcome.kind",
+            *("outcome.kind", "zfs.source", "zfs.version", "zfs.tools"),
+            *(f"{part}.git.{name}" for part in ("spl", "zfs") for name in ("commit", "branch", "describe", "dirty")),
         ),
     ),
     "a text or nothing": (lambda value: value is None or isinstance(value, str), ("spl.content", "parameters.load")),
     "a number": (_is_number, ("parameters.window_s", "parameters.latency_bound_ms", "parameters.rate_hz")),
     "a count": (
         _is_count,
-        ("boots", "parameters.ram_mib", "parameters.cpus", "parameters.seed", "outcome.console_bytes"),
+        (
+            *("boots", "parameters.ram_mib", "parameters.cpus", "parameters.seed", "outcome.console_bytes"),
+            "zfs.pool.disk_mib",
+        ),
     ),
     "a count or nothing": (lambda value: value is None or _is_count(value), ("host.cores",)),
     "a mapping": (
         lambda value: isinstance(value, dict),
-        ("differs", "parameters", "kernel", "spl", "qemu", "accelerator", "host", "outcome"),
+        (
+            *("differs", "parameters", "kernel", "spl", "qemu", "accelerator", "host"),
+            *("outcome", "zfs", "zfs.pool", "zfs.pool.parameters"),
+        ),
     ),
-    "a mapping or nothing": (lambda value: value is None or isinstance(value, dict), ("rule",)),
-    "texts": (_is_texts, ("expected", "argv")),
+    "a mapping or nothing": (lambda value: value is None or isinstance(value, dict), ("rule", "spl.git", "zfs.git")),
+    "texts": (_is_texts, ("expected", "argv", "zfs.pool.made")),
     "counts": (_is_counts, ("parameters.workload", "faults")),
     "named": (_is_named, ("spl.patches",)),
     "loads": (lambda value: _is_named(value) and all(_is_counts(it.get("values", {})) for it in value), ("loads",)),
@@ -274,8 +281,9 @@ def test_every_place_that_has_a_type_is_tried() -> None:
     def places(kind: Any, above: str = "") -> Iterator[str]:
         for name, inner in get_type_hints(kind).items():
             yield f"{above}{name}"
-            if is_typeddict(inner):
-                yield from places(inner, f"{above}{name}.")
+            for each in (inner, *get_args(inner)):
+                if is_typeddict(each) and get_origin(inner) not in (list, dict):
+                    yield from places(each, f"{above}{name}.")
 
     assert set(places(Facts)) == set(SHAPES)
 

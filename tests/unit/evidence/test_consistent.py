@@ -351,3 +351,15 @@ def test_a_bad_verdict_stays_one(kind: str) -> None:
     verdict = judge_evidence(run.evidence())
     assert verdict.outcome is Outcome.CRASHED
     assert Outcome.INCONCLUSIVE in {outcome for outcome, _ in verdict.also}
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, 7, True, "a\0b"], ids=repr)
+def test_a_frame_without_a_text_is_a_loss(odd: object) -> None:
+    """Also of a source that nothing of the verdict rests on."""
+    run = simulate(HELD)
+    frames = [record for record in run.records if record["kind"] == "frame"]
+    for name in sorted({str(record["source"]) for record in frames}):
+        last = [at for at, record in enumerate(run.records) if record.get("source") == name][-1]
+        records = [*run.records[:last], {**run.records[last], "text": odd}, *run.records[last + 1 :]]
+        verdict = judge_evidence(Run(run.facts, records, run.console).evidence())
+        assert verdict.outcome is Outcome.INCONCLUSIVE, name

@@ -95,7 +95,7 @@ def test_the_reasons_for_progress() -> None:
     worker, threads, recovery = (reason.text for reason in verdict_of(HELD).reasons)
     assert re.fullmatch(
         r"worker spl_kmem_cache \(pid 114\) was stuck for 3\.000 s in slabprobe_grow_work <- taskq_thread: "
-        r"60 readings, 74 context switches in each",
+        r"60 readings, its context-switch count stayed at 74",
         worker,
     )
     assert re.fullmatch(
@@ -161,7 +161,8 @@ def test_the_reasons_for_progress_in_the_trap() -> None:
     worker, transactions, end, cycle = (reason.text for reason in verdict.reasons)
     assert re.fullmatch(
         r"worker spl_kmem_cache \(pid 114\) was caught for 3\.000 s in slabprobe_wait_commit <- try_to_free_pages <- "
-        r"slabprobe_pte_alloc_kernel <- __vmalloc <- spl_cache_grow_work: 60 readings, 74 context switches in each",
+        r"slabprobe_pte_alloc_kernel <- __vmalloc <- spl_cache_grow_work: 60 readings, "
+        r"its context-switch count stayed at 74",
         worker,
     )
     assert re.fullmatch(
@@ -428,7 +429,8 @@ def test_a_phase_that_the_run_never_came_to(scenario: str, mark: str) -> None:
     noted = f"only one of probe and harness noted the phase {mark}"
     first = f"the run never came to: {mark}" if mark in needed(scenario) else noted
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert verdict.reasons[0].text == first
+    # Where the probe shows what only this phase does, that is said before.
+    assert first in [reason.text for reason in verdict.reasons[:2]]
 
 
 # Two things wrong

@@ -42,6 +42,7 @@ MAY_LACK: Mapping[str, str] = {
     "spl.packages.": "likewise",
     "zfs": "the modules of a pool are of the sources of spl.ko, whose hash is there",
     "loads.0.values": "a load has the parameters that its version has; `parameters.load` has what was asked for",
+    "loads.0.made": "for people; what a load reached is in the readings",
     "faults.min_order": "faults of before had none, and the kernel's own are in `fault_settings`",
     "fault_settings.": "a kernel has the settings that its version has",
     "outcome.detail": "a sentence for people",

@@ -18,7 +18,7 @@ from splvm.evidence.verdict import Outcome
 from splvm.history.cell import Cell, read_parameters, write_parameters
 from splvm.history.olderruns import NOTHING_KNOWN, by_record, by_row
 from splvm.record.cellfacts import PACKAGED, UNKNOWN, line_of
-from splvm.report.issue import reproducer
+from splvm.report.again import reproducer
 from splvm.run.buildline import check_label, find_line
 from splvm.run.experiment import Experiment, _facts, differing_parameters
 from splvm.run.loads import parse_loads

@@ -32,6 +32,8 @@ def a_run(number: int) -> RunRow:
     return RunRow(
         id=run_id,
         batch="night",
+        revision="",
+        tree="",
         started=datetime(2026, 1, 1) + timedelta(minutes=number),
         **CELL.columns(),
         **dict.fromkeys(words, "x"),

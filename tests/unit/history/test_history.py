@@ -46,9 +46,9 @@ def a_run(number: int, verdict: str = "PROGRESS", **figures: float) -> RunRow:
         started=START + timedelta(minutes=number),
         **CELL.columns(),
         **dict.fromkeys(
-            ("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "starved", "content"), "x"
+            ("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "starved", "content", "tree"), "x"
         ),
-        **dict.fromkeys(("reason", "fingerprint", "directory", "command"), "x"),
+        **dict.fromkeys(("reason", "fingerprint", "directory", "command", "revision"), "x"),
         patches=[],
         modules={},
         verdict=verdict,

@@ -40,7 +40,9 @@ def a_run(number: int, scenario: str = "held-worker", verdict: str = "PROGRESS",
         "loads": "",
         "line": PACKAGED,
         "parameters": "",
-        **dict.fromkeys(("release", "spl_version", "spl_source", "content", "accelerator", "qemu", "host"), "x"),
+        **dict.fromkeys(
+            ("release", "spl_version", "spl_source", "content", "revision", "tree", "accelerator", "qemu", "host"), "x"
+        ),
         **dict.fromkeys(("starved", "fingerprint"), ""),
         "reason": "why",
         "directory": "/evidence",
@@ -106,6 +108,7 @@ def test_junit_has_the_evidence(tmp_path: Path) -> None:
     (case,) = suite
     properties = {each.get("name"): each.get("value") for each in case._elem.iter("property")}
     assert properties["directory"] == "/evidence"
+    assert (properties["tree"], properties["revision"]) == ("x", "x")
     assert properties["figure.longest_gap_ms"] == "112.25"
     assert "figure.latency.all.count" not in properties
     assert case.result[0].message == "STALLED (expected: PROGRESS): why"

@@ -431,6 +431,39 @@ def test_candidates_and_download(tmp_path: Path, sid: Site) -> None:
         apt.depends("missing")
 
 
+@pytest.fixture
+def linked(site: Site) -> Site:
+    """A suite in which one package needs another."""
+    site.main.add("sid", "tool", "1:2.0-1", depends="library (>= 3)")
+    site.main.add("sid", "library", "3.1-1")
+    site.main.add("sid", "unasked", "1")
+    site.main.publish("sid")
+    return site
+
+
+@needs_apt
+def test_a_package_with_all_that_it_needs(tmp_path: Path, linked: Site) -> None:
+    apt = private_apt(tmp_path, linked)
+    update(apt)
+    versions = apt.closure("tool")
+    assert versions == {"tool": "1:2.0-1", "library": "3.1-1"}
+    files = apt.download_all(versions, tmp_path, Deadline(60))
+    assert [path.name.split("_")[0] for path in files] == ["library", "tool"]
+    assert [path.parent for path in files] == [tmp_path, tmp_path]
+    with pytest.raises(PackageGoneError, match="sid has no missing"):
+        apt.closure("missing")
+
+
+@needs_apt
+def test_a_tampered_package_among_several_is_refused(tmp_path: Path, linked: Site) -> None:
+    apt = private_apt(tmp_path, linked)
+    update(apt)
+    deb = linked.main.root / "pool" / "library_3.1-1_all.deb"
+    deb.write_bytes(deb.read_bytes()[:-1] + b"X")
+    with pytest.raises(SetupError, match="a file is not the one that the signed package lists name"):
+        apt.download_all(apt.closure("tool"), tmp_path, Deadline(60))
+
+
 @needs_apt
 def test_archive_in_a_directory(tmp_path: Path, sid: Site) -> None:
     mirror = Mirror(f"file:{sid.main.root}", f"file:{sid.security.root}")

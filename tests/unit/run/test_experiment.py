@@ -67,8 +67,14 @@ class Stream:
 
     lost: str | None = None
 
+    def command(self, command: str, deadline: Deadline) -> int:
+        raise NotImplementedError
+
     def gone(self) -> str | None:
         return self.lost
+
+    def wait_for_news(self, changed: threading.Condition) -> None:
+        changed.wait(0.2)
 
 
 @dataclass

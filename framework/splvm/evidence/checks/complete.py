@@ -40,6 +40,10 @@ LATER: Mapping[tuple[str, ...], tuple[str, ...]] = {
 
 # Where there was something of the kind.
 _OF_A_LOAD: Mapping[tuple[str, ...], tuple[str, ...]] = {(): ("loads",), ("parameters",): ("load", "seed")}
+_OF_VIRTUAL_TIME: Mapping[tuple[str, ...], tuple[str, ...]] = {
+    ("parameters",): ("seed",),
+    ("outcome",): ("closed_bytes",),
+}
 _OF_FAULTS: Mapping[tuple[str, ...], tuple[str, ...]] = {(): ("faults", "fault_settings")}
 
 # What the harness writes into the guest's kernel log, and so on its console: the run's own word (run/experiment.py).
@@ -49,10 +53,12 @@ TOKEN = re.compile(r"splvm: run ([0-9a-f]{16})\b")
 def lacking_facts(case: Case) -> Iterator[Reason]:
     """run.json says what was run, on what, and how it was built."""
     facts = case.evidence.facts
-    wanted = [ALWAYS]
+    wanted = [ALWAYS, *([_OF_VIRTUAL_TIME] if case.evidence.is_virtual else [])]
     if facts.get("splvm") != _OLDER:
         wanted.append(LATER)
-        wanted += [_OF_A_LOAD] if {"load", "seed"} & _at(facts, ("parameters",)).keys() or facts.get("loads") else []
+        # In virtual time a run has a seed also without a load.
+        of_a_load = {"load"} if case.evidence.is_virtual else {"load", "seed"}
+        wanted += [_OF_A_LOAD] if of_a_load & _at(facts, ("parameters",)).keys() or facts.get("loads") else []
         wanted += [_OF_FAULTS] if {"faults", "fault_settings"} & facts.keys() else []
     missing = [
         ".".join((*outer, key))
@@ -83,6 +89,9 @@ def lacking_notes(case: Case) -> Iterator[Reason]:
     commands = {command.removeprefix("mark ") for command in timeline.obeyed if command.startswith("mark ")}
     if other := sorted(set(case.marks) ^ commands):
         yield Reason(f"the agent's answers are not those to the marks of the run: {', '.join(other)[:200]}")
+    if case.evidence.is_virtual:
+        # The host has no part in it.
+        return
     begin_s, end_s = (timeline.host_phases.get(name, math.inf) for name in ("window", "window-end"))
     if not any(begin_s <= reading.at_s <= end_s for reading in timeline.host):
         yield Reason("the host's own readings of the window are missing")

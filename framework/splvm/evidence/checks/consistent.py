@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import TypeVar
 
 from splvm.evidence.checks.asked import another_machine, another_rate, another_workload, parameters_of
-from splvm.evidence.checks.case import Case, Complaint, is_number, seconds
+from splvm.evidence.checks.case import CACHE, Case, Complaint, is_number, seconds
 from splvm.evidence.checks.complete import another_console, lacking_facts, lacking_notes, refused_commands
 from splvm.evidence.checks.selfsaid import (
     counted_twice,
@@ -67,6 +67,7 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
     """The record does not contradict itself."""
     for told in (
         _console(case),
+        _afterwards(case),
         _monitor(case),
         _clock(case),
         _fallen(case),
@@ -108,6 +109,22 @@ def _console(case: Case) -> Iterator[Reason]:
         yield Reason(f"console.log: no kernel said which it is; run.json says {release[:200]}")
     elif said != [release]:
         yield Reason(f"console.log is of kernel {', '.join(said[:3])}; run.json says {release[:200]}")
+
+
+def _afterwards(case: Case) -> Iterator[Reason]:
+    """In virtual time the slab file, read from outside as in real time, says what the last frame of it said."""
+    rows = case.rows()
+    after = case.timeline.slab_afterwards
+    if not case.evidence.is_virtual or not rows:
+        return
+    row = after.cache(CACHE) if after is not None else None
+    last = rows[-1].value
+    if row is None:
+        # A guest that was lost let nobody in.
+        if case.evidence.facts.get("outcome", {}).get("kind") == "ended":
+            yield Reason("the slab file was not read from outside after the stream had ended", (rows[-1].seq,))
+    elif (row.emergency, row.object.max, row.slab.max) != (last.emergency, last.object.max, last.slab.max):
+        yield Reason("the slab file that was read from outside is another than that of the last frame", (rows[-1].seq,))
 
 
 def _monitor(case: Case) -> Iterator[Reason]:

@@ -33,7 +33,7 @@ def good_progress(case: Case) -> Verdict:
         Reason(
             f"worker {worker.comm} (pid {pid}) was stuck for {seconds(end - start)} in "
             f"{' <- '.join(worker.blocked_on[:2])}: {len(tasks)} readings, "
-            f"{worker.voluntary + worker.nonvoluntary} context switches in each",
+            f"its context-switch count stayed at {worker.voluntary + worker.nonvoluntary}",
             seqs(tasks),
         ),
         Reason(

@@ -5,6 +5,8 @@ agent's readings have a hole there. And a thread that sleeps, while nobody runs 
 from such a one the host withholds nothing, but may keep its timer waiting, by the longest time for which a virtual CPU
 can have stood still.
 
+In virtual time the host withholds nothing: a guest's time is the number of its own instructions.
+
 Clocks of guest and host are not compared; what is a while after a phase began is that on either.
 """
 
@@ -42,6 +44,8 @@ _OWN = re.compile(rf"{_IDLE}|spl_\w+|slabprobe_\w+")
 
 def starved(case: Case, first: str = "window", last: str = "window-end") -> str:
     """Why there may be too little to judge by between two marks; empty when that is not the host's doing."""
+    if case.evidence.is_virtual:
+        return ""
     start, end = case.marks[first], case.marks[last]
     gap = widest_gap_ns(between(case.timeline.probe, start, end), start, end)
     if gap > STARVED_GAP_NS:
@@ -63,6 +67,8 @@ def starved(case: Case, first: str = "window", last: str = "window-end") -> str:
 
 def excuse(case: Case, start_ns: int, end_ns: int, needed_ns: int = 0) -> str:
     """Why the guest cannot be blamed for `needed_ns` of the time between two moments; empty when it can."""
+    if case.evidence.is_virtual:
+        return ""
     needed_ns = max(needed_ns, WITHHELD_AT_LEAST_NS)
     if sum(_holes_ns(case, start_ns, end_ns)) >= needed_ns:
         apart = max(_holes_ns(case, start_ns, end_ns))

@@ -179,7 +179,7 @@ def because_carried(case: Case) -> tuple[Reason, ...]:
         Reason(
             f"worker {worker.comm} (pid {worker.pid}) was caught for {seconds(end - start)} in "
             f"{' <- '.join(_steps(worker))}: {len(tasks)} readings, "
-            f"{worker.voluntary + worker.nonvoluntary} context switches in each",
+            f"its context-switch count stayed at {worker.voluntary + worker.nonvoluntary}",
             seqs(tasks),
         ),
         Reason(

@@ -385,7 +385,7 @@ class LogScanner:
         elif hinted and message.startswith(_END):
             self.open = None
         elif hinted and (kind := self.kind_of(message)):
-            dying = _DYING.match(message) is not None
+            dying = ("[#" in message or "Kernel panic" in message) and _DYING.match(message) is not None
             report = Report(kind, _title(message), number, time_s, caller, dying)
             if not self.absorbs(report, message):
                 self.begin(report, message)
@@ -393,6 +393,15 @@ class LogScanner:
             self.open.read(message)
             if self.open.stage is Stage.DONE and not self.open.dying:
                 self.open = None
+
+    def read_frame(self, number: int, caller: str | None, function: str, *, guess: bool) -> None:
+        """Take a line of which it is known that it is a frame."""
+        if self.open is not None and self.open.overdue(number):
+            self.open = None
+        if self.open is not None and self.open.printed_by(caller) and self.open.stage is Stage.TRACE:
+            names = self.open.guesses if guess else self.open.frames
+            if len(names) < MAX_FRAMES:
+                names.append(function)
 
     def kind_of(self, message: str) -> FindingKind | None:
         """The kind of the complaint that this message begins."""
@@ -449,6 +458,8 @@ class LogScanner:
 
     def is_consequence(self, message: str) -> bool:
         """Whether a panic only carries out what was reported before it."""
+        if "Kernel panic" not in message:
+            return False
         if _ON_WARN.search(message):
             return self.latest is not None and self.latest.kind.fatal
         return self.crash is not None and _CONSEQUENCE.search(message) is not None
@@ -517,9 +528,12 @@ def _title(message: str) -> str:
     return message[max(0, panic) :].strip()[:MAX_TITLE_CHARS]
 
 
+_NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
+
+
 @functools.lru_cache(maxsize=256)
 def fingerprint_of(kind: str, title: str, frames: tuple[str, ...]) -> str:
     """What a complaint has in common with itself on another day."""
     names = without_top(frames, _REPORTING | SCHEDULER)[:5]
-    basis = names or (re.sub(r"0x[0-9a-f]+|\d+", "N", title),)
+    basis = names or (_NUMBER.sub("N", title),)
     return hashlib.sha256("\n".join((kind, *basis)).encode("utf-8", "backslashreplace")).hexdigest()[:12]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
@@ -65,6 +66,26 @@ def _match(
 
 def _asked_by(row: WaitRow, frames: Sequence[str], at: int) -> str:
     return next((name for name in frames[at:] if name not in row.functions), "")
+
+
+class RoleFinder:
+    """Finds the roles of threads. Lists are long and most threads of them have none, so few rows are asked of each."""
+
+    def __init__(self, roles: Sequence[RoleRow]) -> None:
+        self.roles = roles
+        self.named = [place for place, role in enumerate(roles) if role.comm]
+        self.any_name = re.compile("|".join(roles[place].comm for place in self.named) or r"(?!)")
+        self.places: dict[str, list[int]] = defaultdict(list)
+        for place, role in enumerate(roles):
+            for function in role.functions:
+                self.places[function].append(place)
+
+    def places_of(self, thread: TaskStack) -> list[int]:
+        """The places in the table of the roles that a thread has, in order."""
+        asked = set(self.named) if self.any_name.fullmatch(thread.comm) else set()
+        for function in thread.frames[:MAX_FRAMES]:
+            asked.update(self.places.get(function, ()))
+        return [place for place in sorted(asked) if has_role(thread, self.roles[place])]
 
 
 def has_role(thread: TaskStack, role: RoleRow) -> bool:

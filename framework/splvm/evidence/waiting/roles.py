@@ -52,6 +52,8 @@ class Role(enum.StrEnum):
     SNAPSHOTS = "snapshots"
     ERROR_LOG = "error_log"
     PREFETCH = "prefetch"
+    IO_PARENT = "io_parent"
+    SUPER_BLOCK = "super_block"
     Z_RELE = "z_rele"
     Z_DRAIN = "z_drain"
     Z_ZVOL = "z_zvol"
@@ -96,7 +98,10 @@ SWAP_SUBMIT = names(
 # These have a transaction that is assigned already.
 TX_ASSIGNED = names(
     "dmu_write dmu_write_uio_dnode dmu_write_uio_dbuf dmu_assign_arcbuf_by_dbuf dmu_free_range dmu_buf_will_dirty"
-    " dmu_buf_will_fill dbuf_dirty zvol_log_write zvol_log_truncate zfs_log_write dmu_tx_commit"
+    " dmu_buf_will_fill dbuf_dirty zvol_log_write zvol_log_truncate zfs_log_write dmu_tx_commit dmu_object_claim"
+    " dmu_object_claim_dnsize dmu_object_alloc dmu_object_alloc_dnsize dmu_object_alloc_impl dmu_object_reclaim"
+    " dmu_object_reclaim_dnsize dmu_object_free dnode_allocate dnode_reallocate dnode_free zap_add zap_update"
+    " zap_remove zfs_mknode zfs_link_create zfs_link_destroy sa_update sa_bulk_update"
 )
 
 # Taskqs by name, and who waits for their tasks. A name of a thread has 15 characters at most.
@@ -172,7 +177,12 @@ ROLES: tuple[RoleRow, ...] = (
         comm="txg_quiesce",
         functions=names("txg_quiesce_thread"),
     ),
-    RoleRow(Role.TXG_SYNC, "txg_sync_start(), module/zfs/txg.c", comm="txg_sync", functions=names("txg_sync_thread")),
+    RoleRow(
+        Role.TXG_SYNC,
+        "txg_sync_start(), module/zfs/txg.c; spa_sync() has no other caller",
+        comm="txg_sync",
+        functions=names("txg_sync_thread spa_sync"),
+    ),
     RoleRow(
         Role.TX_HOLDER,
         "these are given a transaction that is assigned to an open group, module/zfs/dmu.c, dbuf.c, zil.c, zvol.c",

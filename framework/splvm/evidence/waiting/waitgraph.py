@@ -18,7 +18,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from splvm.evidence.formats.stacks import TaskStack
-from splvm.evidence.waiting.blocked import MAX_FRAMES, gives_besides, has_role, wait_of
+from splvm.evidence.waiting.blocked import MAX_FRAMES, RoleFinder, gives_besides, wait_of
 from splvm.evidence.waiting.closing import Candidate, Closing, Group
 from splvm.evidence.waiting.cycles import components, shortest_cycle
 from splvm.evidence.waiting.roles import ROLES, Role, RoleRow
@@ -132,13 +132,14 @@ class _Builder:
         self.ranks: dict[int, int] = {}
         self.titles: dict[int, str] = {}
         self.members: dict[Role, dict[int, None]] = defaultdict(dict)
+        finder = RoleFinder(roles)
         for pid, thread in threads.items():
-            for rank, role in enumerate(roles):
-                if has_role(thread, role):
-                    self.ranks.setdefault(pid, rank)
-                    if role.title or (role.comm and not thread.comm):
-                        self.titles.setdefault(pid, role.title or f"the {role.role} thread")
-                    self.members[role.role][pid] = None
+            for rank in finder.places_of(thread):
+                role = roles[rank]
+                self.ranks.setdefault(pid, rank)
+                if role.title or (role.comm and not thread.comm):
+                    self.titles.setdefault(pid, role.title or f"the {role.role} thread")
+                self.members[role.role][pid] = None
         self.roles = roles
         # What a thread of one pool waits for may be another pool's, if there are several.
         self.pools = max(len(self.members[role]) for role in (Role.TXG_SYNC, Role.TXG_QUIESCE))

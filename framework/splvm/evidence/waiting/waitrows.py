@@ -5,8 +5,8 @@ A wait that is new is one row of `ROWS`, which says where in the source it is; w
 
 from __future__ import annotations
 
-from splvm.evidence.waiting.roles import SWAP_IN, SWAP_SUBMIT, TASKQS, TX_ASSIGNED, Role, names
-from splvm.evidence.waiting.waits import SHRINKERS, WaitReason, WaitRow
+from splvm.evidence.waiting.roles import SWAP_IN, SWAP_SUBMIT, TASKQS, Role, names
+from splvm.evidence.waiting.waits import DIRECT_RECLAIM, SHRINKERS, WaitReason, WaitRow
 from splvm.evidence.waiting.zfslocks import LOCKS, How
 
 _PAGE = names(
@@ -43,6 +43,7 @@ _RRW = names(
     "rrw_enter rrw_enter_read rrw_enter_read_impl rrw_enter_read_prio rrw_enter_write rrm_enter rrm_enter_read"
     " rrm_enter_write"
 )
+_CONFIG = names("spa_config_enter spa_config_enter_impl spa_config_enter_mmp spa_config_enter_priority spa_vdev_enter")
 _MODULE = names("request_module __request_module call_modprobe")
 
 # The innermost function that is in a row decides; of several rows with it, the first.
@@ -96,11 +97,12 @@ ROWS: tuple[WaitRow, ...] = (
         WaitReason.TXG,
         "the transaction group",
         _TXG,
-        (Role.ZVOL,),
-        "the group stays open until zvol_write() commits, module/os/linux/zfs/zvol_os.c; reclaim may come in between",
+        (Role.TX_HOLDER,),
+        "no later group opens, and none is synced, until it commits, txg_quiesce() of module/zfs/txg.c; reclaim may"
+        " come in between, as in receive_object() of module/zfs/dmu_send.c in 2016",
         own=True,
-        of=Role.ZVOL,
-        within=TX_ASSIGNED,
+        of=Role.TX_HOLDER,
+        within=DIRECT_RECLAIM,
     ),
     WaitRow(
         WaitReason.TXG,
@@ -288,7 +290,19 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.CONFIG,
         "the pool's configuration lock",
-        names("spa_config_enter spa_config_enter_impl spa_config_enter_mmp spa_config_enter_priority spa_vdev_enter"),
+        _CONFIG,
+        (Role.CONFIG,),
+        "who has all of it as its writer has to wait as a reader too, spa_config_enter_impl(), module/zfs/spa_misc.c:"
+        " openzfs/zfs issue 9256",
+        own=True,
+        of=Role.CONFIG,
+        within=names("spa_vdev_attach spa_vdev_add spa_vdev_detach spa_vdev_split_mirror"),
+        kind="the configuration",
+    ),
+    WaitRow(
+        WaitReason.CONFIG,
+        "the pool's configuration lock",
+        _CONFIG,
         (Role.CONFIG,),
         "scl_cv of spa_config_enter_impl(), module/zfs/spa_misc.c: readers and writer are counted in no stack",
         kind="the configuration",

@@ -131,6 +131,25 @@ LOCKS: tuple[ZfsLock, ...] = (
         "dbuf_prefetch dmu_zfetch_run",
         "zf_rwlock, later zf_lock, module/zfs/dmu_zfetch.c: openzfs/zfs issue 3183",
     ),
+    ZfsLock(
+        "io_parent",
+        "the lock of an I/O",
+        How.LOCK,
+        "zio_wait_for_children zio_add_child zio_remove_child zio_notify_parent zio_change_priority zio_walk_parents",
+        "zio_change_priority",
+        "",
+        "io_lock, module/zfs/zio.c, which zio_change_priority() has while it changes the children: openzfs/zfs pull"
+        " request 7301",
+    ),
+    ZfsLock(
+        "super_block",
+        "the lock of a mounted file system",
+        How.LOCK,
+        "grab_super deactivate_super iterate_supers get_super user_get_super sget sget_userns zpl_sget",
+        "deactivate_locked_super generic_shutdown_super zpl_kill_sb",
+        "",
+        "s_umount, fs/super.c: openzfs/zfs issues 7598 and 7693",
+    ),
     # A writer that waits keeps new readers out, rrw_enter_read_impl(): it counts as one that has the lock.
     ZfsLock(
         "pool_config_writer",
@@ -146,10 +165,11 @@ LOCKS: tuple[ZfsLock, ...] = (
         "the configuration of a pool's datasets",
         How.WRITE,
         "dsl_sync_task_sync dsl_process_async_destroys spa_sync_upgrades dsl_pool_sync spa_sync",
-        "dmu_objset_own dmu_objset_hold dmu_objset_hold_flags dsl_prop_get zvol_create_minors_cb",
-        "dsl_pool_hold dsl_pool_config_enter dsl_pool_config_enter_prio spa_open rrw_enter rrw_enter_read"
-        " rrw_enter_read_impl rrw_enter_read_prio",
-        "dp_config_rwlock, module/zfs/{dsl_pool,dsl_synctask}.c: openzfs/zfs issues 7484 and 9662",
+        # The last one until 0.7.9, while it looks for the super block.
+        "dmu_objset_own dmu_objset_hold dmu_objset_hold_flags dsl_prop_get zvol_create_minors_cb zpl_mount_impl",
+        "dmu_objset_hold dmu_objset_rele dsl_pool_hold dsl_pool_config_enter dsl_pool_config_enter_prio spa_open"
+        " rrw_enter rrw_enter_read rrw_enter_read_impl rrw_enter_read_prio",
+        "dp_config_rwlock, module/zfs/{dsl_pool,dsl_synctask}.c: openzfs/zfs issues 7484, 7598 and 9662",
     ),
     ZfsLock(
         "teardown_reader",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 from dataclasses import replace
@@ -197,3 +198,14 @@ def test_a_virtual_cpu_that_is_gone_is_no_excuse() -> None:
 def test_where_the_host_says_nothing_it_is_no_excuse(kind: str) -> None:
     records = simulate(HELD, FAULTS["thread 1 waits too long once"] | STARVED).records
     assert judge_records(HELD, [record for record in records if record["kind"] != kind]).outcome is Outcome.SLOW
+
+
+def test_in_virtual_time_starvation_has_no_say() -> None:
+    """A run that the host would excuse in real time."""
+    waits = Knobs(waiting={1: LATER}, ready=True, host_wait=0.9)
+    run = copy.deepcopy(simulate(HELD, waits))
+    assert judge(run.evidence()).is_starved
+    run.facts["parameters"]["clock"] = "virtual"
+    verdict = judge(run.evidence())
+    assert verdict.outcome is Outcome.SLOW
+    assert verdict.starved == ""

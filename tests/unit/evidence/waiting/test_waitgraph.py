@@ -146,6 +146,45 @@ CASES: dict[str, Case] = {
         says="waits in mempool_alloc for the bio of zvol (pid 20)",
         comm="z_wr_int_h",
     ),
+    "a transaction in whose reclaim another one begins": Case(
+        (thread(50, "receiver", f"{CV} txg_wait_open dmu_tx_wait zfs_rmnode {SCAN} dnode_create dmu_object_claim"),),
+        {50: R.TXG},
+        {(50, 50)},
+        cycle=(50,),
+        says="cycle: receiver (pid 50) waits in txg_wait_open, in direct reclaim, for its own transaction group",
+    ),
+    "a transaction that is not assigned yet": alone(
+        f"{CV} txg_wait_open dmu_tx_wait zfs_rmnode {SCAN} spl_kmem_cache_alloc zfs_write", R.TXG
+    ),
+    "who has all of the configuration reads": Case(
+        (thread(51, "zpool", f"{CV} spa_config_enter zio_read arc_read vdev_label_init spa_vdev_attach"),),
+        {51: R.CONFIG},
+        {(51, 51)},
+        cycle=(51,),
+        says="waits in spa_config_enter for its own pool's configuration lock",
+    ),
+    "a writer of the configuration that waits for its turn": alone(
+        f"{CV} spa_config_enter spa_vdev_enter spa_vdev_attach", R.CONFIG
+    ),
+    "a mount, an unmount and the group that both need": Case(
+        (
+            thread(400, "txg_sync", f"{CV} rrw_enter_write rrw_enter spa_sync_upgrades spa_sync txg_sync_thread"),
+            thread(70, "mount", f"{ASLEEP} rwsem_down_write_failed down_write grab_super sget zpl_mount_impl mount_fs"),
+            thread(71, "umount", f"{CV} txg_wait_synced zfs_sync zpl_sync_fs generic_shutdown_super cleanup_mnt"),
+        ),
+        {400: R.RRW, 70: R.LOCK, 71: R.TXG},
+        {(400, 70), (70, 71), (71, 400)},
+        cycle=(400, 70, 71),
+    ),
+    "an I/O and its children": Case(
+        (
+            thread(60, "a", f"{ASLEEP} mutex_lock zio_wait_for_children zio_vdev_io_assess vdev_queue_aggregate"),
+            thread(61, "b", f"{ASLEEP} mutex_lock vdev_queue_change_io_priority zio_change_priority arc_read"),
+        ),
+        {60: R.LOCK, 61: R.LOCK},
+        {(60, 61), (61, 60)},
+        cycle=(61, 60),
+    ),
     "no bio": alone(f"{ASLEEP} mempool_alloc something_else", R.UNKNOWN),
     "sync-grow": Case(
         (

@@ -1,0 +1,282 @@
+"""Stacks of functions alone: what a person writes into a report, what ftrace prints, what is left of a backtrace.
+
+Owns how such lines are told from source code and lists of names, which end of a stack sleeps, and what remarks beside
+the functions say of locks. Names of functions alone prove little: a stack counts only if it ends in one that waits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from splvm.evidence.waiting.roles import ROLES
+from splvm.evidence.waiting.waitrows import ROWS
+from splvm.evidence.waiting.waits import WAITERS, WaitReason
+from splvm.paste.cleaning import Cleaner
+from splvm.paste.frames import BOTTOM, frames_of
+from splvm.paste.prefixes import Line, Stripper
+
+# Lines of one stack, and the fewest.
+MAX_STEPS = 64
+LEAST_STEPS = 3
+# Characters of a line.
+MAX_CHARS = 240
+# Characters of a remark, and how far to the right of its function it goes on in the next line.
+_MAX_REMARK = 400
+_INDENTED = 12
+# How functions of ZFS that wait are called in its source, where a stack of the kernel's has another one.
+_IN_SOURCE = {
+    "mutex_enter": "mutex_lock",
+    "rw_enter": "down_read",
+    "cv_wait": "__cv_wait",
+    "cv_wait_io": "__cv_wait_io",
+}
+# Functions that take a lock, which they name.
+_TAKERS = frozenset(
+    ["mutex_enter", "mutex_lock", "mutex_enter_nested", "rw_enter", "rrw_enter", "rrm_enter", "down_read", "down_write"]
+)
+# They end in one of these, or whoever shows them says that they wait.
+_SLEEPERS = WAITERS | _IN_SOURCE.keys() | _TAKERS | {name for row in ROWS for name in row.functions}
+_LOCKS = {name for row in ROWS if row.reason is WaitReason.LOCK for name in row.functions}
+_FIRST = WAITERS | _IN_SOURCE.keys() | _TAKERS | _LOCKS
+_KNOWN = _SLEEPERS | BOTTOM | {name for role in ROLES for name in role.functions}
+# Where a thread's work begins: stacks of which nothing else says that they are one have it at their outer end.
+_ENTRY = re.compile(
+    r"(?:kthread|worker_thread|taskq_thread|thread_generic_wrapper|\w+_thread|\w*ioctl\w*|vfs_\w+|ksys_\w+|sys_\w+|SyS_\w+"
+    r"|do_syscall_64|__x64_sys_\w+|do_\w+|zfs_ioc_\w+|zpl_\w+|spa_sync|kswapd|evict)"
+)
+_STEP = re.compile(
+    r"(?P<mark>=>|->|[+|`\\]-{0,3})?\s{0,4}(?P<name>[a-z_][A-Za-z0-9_]{2,80})(?:\.[a-z]\w{1,20}(?:\.\d{1,4})?)?"
+    r"(?P<call>\([^()]{0,120}\))?(?P<end>;?)(?P<address> at [0-9a-f]{8,16})?(?:\s{1,2}\[\w{1,32}\])?"
+    r"\s{0,40}(?P<remark>(?:<[-=]{0,6}|[-=]{1,6}>)\s{0,4}\S.{0,120}|\([^()]{2,100}\))?$",
+    re.ASCII,
+)
+_WANTS = re.compile(r"\b(?:wait\w*|block\w*|tries|trying|stuck|needs|wants)\b", re.IGNORECASE)
+_HOLDS = re.compile(r"\b(?:takes?|took|taken|holds?|holding|held|acquires?|acquired|owns)\b", re.IGNORECASE)
+_TAKEN = re.compile(rf"\b(?:{'|'.join(sorted(_TAKERS))})\((?P<lock>[^(),]{{1,60}})")
+_LOCK = re.compile(r"(?:\w{1,40}(?:->|\.))*(\w{0,40}(?:lock|mtx|mutex|umount|_sem)\w{0,20})(?![\w(])", re.ASCII)
+# Source code, and no stack: who unlocks does not wait.
+_UNLOCKS = re.compile(
+    r"(?:mutex|rw|rrw|rrm|spin|spa_config|rcu)_(?:exit|unlock|try\w+)\w*|up_(?:read|write)|\w*tryenter"
+)
+_SIDES = re.compile(r"(?<=\S)\s{2,}(?=[\w*#=-])")
+_LABEL = re.compile(
+    r"(?:[\s*#=~-]{0,40}(?P<label>[A-Za-z_][\w/.:-]{0,30}(?: [A-Z0-9]{1,4})?)"
+    r"|[*=#-]{2,40} ?(?P<title>\w[\w /.-]{1,40}?))"
+    r"(?:[\s*#=:~-]|\((?:[^()]|\([^()]{0,40}\)){1,60}\)){0,60}$"
+)
+_TRACED = re.compile(r"\s{0,16}(?P<comm>\S.{0,15}?)-(?P<pid>\d{1,10})\s{1,12}\[\d{1,6}\].{0,80}<stack trace>$")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A line that names a function."""
+
+    # Blanks before it.
+    column: int
+    name: str
+    # What stands in its parentheses; None if it has none.
+    given: str | None
+    # Whether a semicolon ends it, as in source code.
+    ended: bool
+    # Whether it has an address or a mark of a tool's before it.
+    marked: bool
+    remark: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlainStack:
+    """A stack, what sleeps first, and what is said of its locks."""
+
+    frames: tuple[str, ...]
+    # Names of locks that its thread has.
+    holds: frozenset[str]
+    # What its thread waits for, in the words of who wrote it, and the lock's name in them.
+    wants: str
+    lock: str
+
+
+def column_of(line: str, message: str) -> int:
+    """How far the message of a line is indented, whatever stands before the blanks."""
+    before = line[: max(0, line.find(message.split(None, 1)[0]))]
+    return len(before[len(before.rstrip()) :].expandtabs())
+
+
+def is_bare(message: str) -> bool:
+    """Whether a line may be a step: most lines of logs have one of these, and no step has."""
+    return "+0x" not in message and ": " not in message and len(message) <= MAX_CHARS
+
+
+def steps_of(message: str, column: int) -> tuple[Step, ...]:
+    """A line as a step of a stack, or of two that stand side by side; empty if it is none."""
+    if (step := step_of(message, column)) is not None:
+        return (step,)
+    if "  " not in message or len(sides := _SIDES.split(message)) != 2:
+        return ()
+    left, right = step_of(sides[0], column), step_of(sides[1], column + message.rfind(sides[1]))
+    return (left, right) if left is not None and right is not None else ()
+
+
+def step_of(message: str, column: int) -> Step | None:
+    """A line as a step of a stack; None if it is none."""
+    match = _STEP.match(message) if is_bare(message) else None
+    if match is None or frames_of(message) is not None:
+        return None
+    remark = match["remark"] or ""
+    name = match["name"]
+    if "_" not in name and name not in _KNOWN and not (match["call"] or match["mark"] == "=>" or match["address"]):
+        return None
+    call = match["call"]
+    if call and (_WANTS.search(call) or _HOLDS.search(call)):
+        call, remark = None, f"{call} {remark}"
+    marked = match["mark"] == "=>" or match["address"] is not None
+    return Step(column, name, call and call[1:-1], match["end"] == ";", marked, remark)
+
+
+class Steps:
+    """The lines of one stack, or of two side by side, as they come."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        # Of the stack to the right of it.
+        self.right: list[Step] = []
+        # Each without what stands before it and as it is, and what stands above the first one.
+        self.lines: list[tuple[Line, str]] = []
+        self.label = ""
+
+    def begins_another(self, step: Step) -> bool:
+        """Whether a step is of another stack: a thread sleeps once, and who is called first stands furthest out."""
+        steps = self.steps
+        if len(steps) >= MAX_STEPS:
+            return True
+        if len(steps) < LEAST_STEPS:
+            return False
+        if len({it.column for it in steps}) > 1:
+            return step.column <= steps[0].column
+        sleeps = step.name in _FIRST or bool(_WANTS.search(step.remark))
+        return steps[0].name in _SLEEPERS and steps[-1].name not in _FIRST and sleeps
+
+    def goes_on(self, message: str, column: int) -> bool:
+        """Whether a line goes on with the remark of the last step, or stands for functions that are left out."""
+        if not self.steps or not message:
+            return False
+        if not message.strip(" ."):
+            return True
+        last = self.steps[-1]
+        if not last.remark or column < last.column + _INDENTED:
+            return False
+        self.steps[-1] = replace(last, remark=f"{last.remark} {message}"[:_MAX_REMARK])
+        return True
+
+    def add(self, steps: Sequence[Step], line: Line, words: str, label: str) -> None:
+        """Add a line, given as one step or two, without what stands before it, and as it is."""
+        if not self.steps:
+            self.lines, self.label = [], label
+        self.lines.append((line, words))
+        if self.is_right(steps):
+            self.right.append(steps[0])
+        else:
+            self.steps.append(steps[0])
+            self.right += steps[1:]
+
+    def is_right(self, steps: Sequence[Step]) -> bool:
+        """Whether a line is of the stack to the right alone."""
+        return len(steps) == 1 and bool(self.right) and steps[0].column == self.right[0].column
+
+    def finish(self) -> list[tuple[PlainStack, str]]:
+        """The stacks that the lines are, each with what stands above it; others may come."""
+        found, labels = [], _SIDES.split(self.label.strip()) if self.right else [self.label]
+        for at, steps in enumerate((self.steps, self.right)):
+            label = labels[at] if at < len(labels) else ""
+            if (stack := stack_of(steps, label_of(label)[0])) is not None:
+                found.append((stack, label))
+        self.steps, self.right = [], []
+        return found
+
+
+def label_of(line: str) -> tuple[str, int | None]:
+    """What a line above a stack calls its thread, and its pid; empty if it says nothing."""
+    line = line[:MAX_CHARS]
+    if traced := _TRACED.match(line):
+        return traced["comm"], int(traced["pid"])
+    match = _LABEL.match(line)
+    if match is None:
+        return "", None
+    label = match["label"] or match["title"]
+    comm, _, pid = label.rpartition(":")
+    return (comm, int(pid)) if comm and pid.isdigit() else (label.rstrip(":."), None)
+
+
+def stack_of(steps: Sequence[Step], label: str) -> PlainStack | None:
+    """The stack that the lines are; None if they are none.
+
+    :param label: what stands above them.
+    """
+    if len(steps) < LEAST_STEPS or any(_UNLOCKS.fullmatch(step.name) for step in steps):
+        return None
+    path, returned = _path(steps)
+    remarks = any(step.remark for step in steps)
+    if not path or (any(step.ended for step in steps) and not (remarks and path != list(steps))):
+        return None
+    frames = [step.name for step in path]
+    inner = path[0]
+    waits = inner.name in _SLEEPERS or bool(inner.remark)
+    if not waits or not (remarks or label or any(it.marked for it in steps) or _ENTRY.fullmatch(frames[-1])):
+        return None
+    said = next((step for step in path if _WANTS.search(step.remark)), inner)
+    wants, lock = said.remark, next(iter(_locks_in(said)), "")
+    if inner.name not in _SLEEPERS and not (_WANTS.search(wants) or _HOLDS.search(wants) or _TAKEN.search(wants)):
+        return None
+    if inner.name not in _SLEEPERS and lock:
+        # What it calls to get the lock is not shown.
+        frames.insert(0, "mutex_lock")
+    holds = {lock for step in [*path[1:], *returned] if _is_taken(step) for lock in _locks_in(step)}
+    return PlainStack(tuple(_IN_SOURCE.get(name, name) for name in frames), frozenset(holds), wants, lock)
+
+
+def _path(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+    """The steps that are on the stack, what sleeps first, and those that have returned."""
+    flat = len({step.column for step in steps}) == 1
+    waiting = _SLEEPERS if flat else _FIRST
+    first, last = (step.name in waiting or bool(_WANTS.search(step.remark)) for step in (steps[0], steps[-1]))
+    if flat or (first and not last and not steps[-1].remark):
+        outward = first or not last or steps[-1].name in BOTTOM
+        return (list(steps) if outward else list(reversed(steps))), []
+    # Who is called stands further to the right.
+    path: list[Step] = []
+    returned: list[Step] = []
+    for step in steps:
+        while path and path[-1].column >= step.column:
+            returned.append(path.pop())
+        path.append(step)
+    return (list(reversed(path)), returned) if len(path) > 1 else ([], [])
+
+
+def _is_taken(step: Step) -> bool:
+    """Whether the thread has the lock that a step of it names."""
+    if step.remark:
+        return bool(_HOLDS.search(step.remark) or _TAKEN.search(step.remark)) and not _WANTS.search(step.remark)
+    return step.name in _TAKERS and bool(step.given)
+
+
+def _locks_in(step: Step) -> list[str]:
+    """The names of the locks that a step is about, without what they are part of."""
+    words = step.remark or (step.given or "" if step.name in _TAKERS else "")
+    return [it for it in _LOCK.findall(words) if "_" in it and it not in _TAKERS]
+
+
+def steps_before(lines: Sequence[str], at: int) -> int:
+    """How many lines before the one at `at` are steps, if that one is a step too."""
+    if not is_bare(lines[at]):
+        return 0
+    begin = at
+    while begin >= 0 and at - begin <= MAX_STEPS and (not lines[begin].strip() or _may_be_step(lines[begin])):
+        begin -= 1
+    return max(0, at - begin - 1)
+
+
+def _may_be_step(line: str) -> bool:
+    # Of rich text every line ends so.
+    text = Stripper().strip("".join(Cleaner().clean(line.removesuffix("\\par"))[-1:])).message
+    return not text.strip(".") or bool(steps_of(text, 0)) or frames_of(text) is not None

@@ -1,0 +1,59 @@
+"""The digest of all that a guest in virtual time left: the same template, plan and seed give the same one. Pure.
+
+What the host noted is not in it: not when a frame came, and not by which way. Neither is what was done to the guest
+after it had let the host in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
+from typing import Any
+
+# What the host adds to a frame.
+_OF_THE_HOST = ("at_s", "path")
+
+
+def is_virtual(facts: Mapping[str, Any]) -> bool:
+    """Whether a run's guest was in virtual time.
+
+    :param facts: its run.json.
+    """
+    parameters = facts.get("parameters")
+    return isinstance(parameters, Mapping) and parameters.get("clock") == "virtual"
+
+
+def closed_bytes(facts: Mapping[str, Any]) -> int:
+    """How much of its console a guest had said when the host was let in."""
+    outcome = facts.get("outcome")
+    count = outcome.get("closed_bytes") if isinstance(outcome, Mapping) else None
+    return count if isinstance(count, int) and count > 0 else 0
+
+
+def digest_of(records: Iterable[Mapping[str, Any]], console: bytes) -> str:
+    """64 hexadecimal digits.
+
+    :param records: of samples.jsonl.
+    :param console: what the guest said before the host was let in.
+    """
+    digest = hashlib.sha256()
+    for frame in _frames(records):
+        digest.update(f"{frame}\n".encode("utf-8", "surrogatepass"))
+    digest.update(console)
+    return digest.hexdigest()
+
+
+def first_difference(one: Iterable[Mapping[str, Any]], other: Iterable[Mapping[str, Any]]) -> str:
+    """The first frame in which two runs differ, in words; empty if they have the same frames."""
+    for number, (here, there) in enumerate(zip_longest(_frames(one), _frames(other))):
+        if here != there:
+            return f"frame {number}: {str(here)[:300]} in one, {str(there)[:300]} in the other"
+    return ""
+
+
+def _frames(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for record in records:
+        if record.get("kind") == "frame":
+            yield json.dumps({key: value for key, value in record.items() if key not in _OF_THE_HOST}, sort_keys=True)

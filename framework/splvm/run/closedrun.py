@@ -1,0 +1,127 @@
+"""A run in virtual time: a clone in lock-step to the end of its stream, and then what is asked of it from outside.
+
+What the guest leaves until the end of the stream is what its digest is made of. Whatever is taken after that depends on
+the host.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from splvm.deadline import Deadline
+from splvm.errors import DeadlineExceeded, EvidenceError, GuestLostError, HarnessError
+from splvm.evidence.diagnosis import CpuSign, Signs, diagnose, parse_registers
+from splvm.evidence.formats.kernlog import FindingKind, scan_kernel_log
+from splvm.guest.bell import Beginning
+from splvm.guest.closed import BOOT_S, ClosedGuest, start_closed
+from splvm.guest.guestplan import GuestPlan
+from splvm.guest.lockstep import LockStep
+from splvm.guest.template import Templates
+from splvm.log import LOGGER
+from splvm.record.names import REGISTERS_FILE, SYSRQ_FILE
+from splvm.record.writer import RunDirectory
+from splvm.run.live import LiveReadings
+
+# Keys of SysRq for the end of a window in which something stands still: blocked tasks, memory, CPUs, all tasks. The
+# answer to the last comes after the lists, and shows that they are whole.
+_LISTS = "wmlth"
+_REGISTERS_S = 5.0
+
+
+@contextmanager
+def start_closed_clone(
+    plan: GuestPlan, beginning: Beginning, record: RunDirectory, deadline: Deadline
+) -> Iterator[ClosedGuest]:
+    """A clone of the plan's template, which is made first if it is missing.
+
+    :raises HarnessError: when there can be none. It is not booted instead: a boot is no function of a seed.
+    """
+    templates = Templates.default()
+    template = templates.get(plan, deadline.sub(BOOT_S))
+    backing = template.backing(plan.machine, shared=False)
+    with ExitStack() as stack:
+        try:
+            guest = stack.enter_context(
+                start_closed(plan, backing, template.directory, beginning, record.path, deadline)
+            )
+        except HarnessError:
+            # It is of no use, and made anew for the next run.
+            templates.forget(template, deadline)
+            raise
+        # The run's own word comes when the host is let in.
+        record.add_facts({"boots": 0, "template": template.key, "no_clone": "", "token": None})
+        yield guest
+
+
+def drive(
+    guest: ClosedGuest,
+    record: RunDirectory,
+    live: LiveReadings,
+    take_steps: Callable[[LockStep, Callable[[], None]], None],
+    deadline: Deadline,
+) -> dict[str, Any]:
+    """Go through a run's steps, and then let the host in.
+
+    :param take_steps: given the agent, and what lists the guest's tasks.
+    :returns: how it ended.
+    """
+    agent = LockStep(guest.bell, live.take, deadline)
+    outcome: dict[str, Any] = {"kind": "ended", "detail": "all steps were taken"}
+    try:
+        take_steps(agent, lambda: _list_tasks(agent, guest.console, record))
+        if not agent.quit(deadline):
+            raise GuestLostError("the agent did not finish its stream: no end came")
+        said = guest.console.stat().st_size
+        agent.let_in(guest.let_in_words())
+    except (GuestLostError, DeadlineExceeded, EvidenceError) as error:
+        LOGGER.debug("lost: %s", error)
+        outcome = _look_into(guest, record, error)
+        said = guest.console.stat().st_size
+    else:
+        _look_from_outside(guest, record, deadline)
+    return {**outcome, "closed_bytes": said}
+
+
+def _list_tasks(agent: LockStep, console: Path, record: RunDirectory) -> None:
+    """Have the kernel list what stands still, and keep that apart from the console as well."""
+    start = console.stat().st_size
+    agent.list_tasks(_LISTS)
+    with console.open("rb") as said, (record.path / SYSRQ_FILE).open("ab") as kept:
+        said.seek(start)
+        kept.write(said.read())
+    taken = {"what": "sysrq", "ok": True, "detail": "by the agent"}
+    record.record_look("the end of the window", {"taken": [taken]})
+
+
+def _look_from_outside(guest: ClosedGuest, record: RunDirectory, deadline: Deadline) -> None:
+    """The slab file and SPL's parameters over SSH, and the run's own word on the console, as in real time."""
+    token = secrets.token_hex(8)
+    with guest.ssh(deadline) as ssh:
+        ssh.run(f"echo splvm: run {token} > /dev/kmsg", deadline=deadline.sub(20))
+        record.add_facts({"token": token})
+        slab = ssh.run("cat /proc/spl/kmem/slab", deadline=deadline.sub(20)).stdout
+        listing = ssh.run("cd /sys/module/spl/parameters && grep . *", deadline=deadline.sub(20), check=False).stdout
+    pairs = (line.partition(":")[::2] for line in listing.splitlines()[:200])
+    record.add_facts({"spl_parameters": {name: value[:200] for name, value in pairs}})
+    record.record_afterwards("slab", slab)
+
+
+def _look_into(guest: ClosedGuest, record: RunDirectory, error: HarnessError) -> dict[str, Any]:
+    """What became of a guest that rings no more: a panic has ended QEMU, or the registers say where it is."""
+    ended = guest.emulator.wait_until_ended(Deadline(1))
+    said = guest.console.read_text(errors="replace")
+    panics = [it.title for it in scan_kernel_log(said) if it.kind is FindingKind.PANIC]
+    cpus: tuple[CpuSign, ...] = ()
+    if ended is None:
+        try:
+            registers = guest.emulator.registers(Deadline(_REGISTERS_S))
+            (record.path / REGISTERS_FILE).write_text(registers, encoding="utf-8", errors="backslashreplace")
+            cpus = parse_registers(registers)
+        except HarnessError as trouble:
+            LOGGER.debug("registers: %s", trouble)
+    found = diagnose(Signs(panic=panics[0] if panics else "", exit_code=ended, qmp_status="running", cpus=cpus))
+    return {"kind": "lost", "condition": found.condition, "detail": f"{error.message}; {found.text}"}

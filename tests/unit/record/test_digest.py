@@ -1,0 +1,136 @@
+"""The digest of a run in virtual time: what is in it, and what is not."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulated import HELD, Run, simulate
+from splvm.evidence.verdict import Outcome, Verdict
+from splvm.record.digest import digest_of, first_difference
+from splvm.record.reader import read_evidence
+from splvm.scenarios.judged import judge_evidence
+
+CONSOLE = b"[    0.000000] Linux version\n"
+
+
+def frames(run: Run, source: str = "") -> list[dict[str, Any]]:
+    """All of them, or those of one source that have a text."""
+    found = (record for record in run.records if record["kind"] == "frame")
+    return [record for record in found if not source or (record["source"] == source and record["text"])]
+
+
+def virtual(change: Callable[[Run], None] = lambda run: None) -> Run:
+    """A run of held-worker in virtual time."""
+    run = copy.deepcopy(simulate(HELD))
+    run.facts["parameters"].update(clock="virtual", seed=7)
+    run.facts["outcome"]["closed_bytes"] = len(run.console)
+    run.facts["differs"] = {"clock": "virtual"}
+    # Nobody asks how the host treated the guest.
+    run.records[:] = [record for record in run.records if record["kind"] != "host"]
+    last = frames(run, "slab")[-1]
+    afterwards = {"kind": "afterwards", "at_s": 9.0, "source": "slab", "text": last["text"]}
+    run.records.append(afterwards)
+    change(run)
+    return run
+
+
+def judged(run: Run) -> Verdict:
+    return judge_evidence(run.evidence())
+
+
+def test_what_the_host_noted_is_not_in_it() -> None:
+    def later(run: Run) -> None:
+        for record in run.records:
+            record["at_s"] += 3.5
+        for frame in frames(run):
+            frame["path"] = "other"
+
+    one, other = virtual(), virtual(later)
+    assert digest_of(one.records, CONSOLE) == digest_of(other.records, CONSOLE)
+    assert first_difference(one.records, other.records) == ""
+
+
+@pytest.mark.parametrize("field", ["seq", "tick", "start_ns", "end_ns"])
+def test_every_number_of_a_frame_is_in_it(field: str) -> None:
+    def change(run: Run) -> None:
+        frames(run)[40][field] += 1
+
+    one, other = virtual(), virtual(change)
+    assert digest_of(one.records, CONSOLE) != digest_of(other.records, CONSOLE)
+    assert first_difference(one.records, other.records).startswith("frame 40: {")
+
+
+def test_the_console_is_in_it() -> None:
+    run = virtual()
+    assert digest_of(run.records, CONSOLE) != digest_of(run.records, CONSOLE + b".")
+
+
+def test_a_run_that_is_longer() -> None:
+    run = virtual()
+    assert "None in the other" in first_difference(run.records, run.records[:-40])
+
+
+def test_it_is_a_part_of_the_verdict(tmp_path: Path) -> None:
+    """Of the record alone, and without what was said once the host was let in."""
+    run = virtual()
+    record = run.start_record(tmp_path)
+    console = run.console.encode() + b"guest is up\n"
+    (tmp_path / "console.log").write_bytes(console)
+    said = {"closed_bytes": len(run.console.encode()), "console_bytes": len(console)}
+    record.finish({"kind": "ended", "detail": "all steps were taken", **said})
+    evidence = read_evidence(tmp_path)
+    written = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    verdict = judge_evidence(evidence)
+    assert verdict.outcome is Outcome.PROGRESS
+    assert verdict.to_json()["digest"] == verdict.digest == digest_of(written, run.console.encode())
+
+
+def test_real_time_has_none(tmp_path: Path) -> None:
+    run = simulate(HELD)
+    record = run.start_record(tmp_path)
+    (tmp_path / "console.log").write_text(run.console)
+    record.finish({"kind": "ended", "detail": "all steps were taken"})
+    assert "digest" not in judge_evidence(read_evidence(tmp_path)).to_json()
+
+
+def test_the_slab_file_from_outside_agrees() -> None:
+    assert judged(virtual()).outcome is Outcome.PROGRESS
+
+
+def test_the_slab_file_from_outside_is_another() -> None:
+    def change(run: Run) -> None:
+        run.records[-1]["text"] = next(it["text"] for it in frames(run, "slab") if it["tick"] > 60)
+
+    verdict = judged(virtual(change))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "read from outside is another than that of the last frame" in verdict.reasons[0].text
+
+
+def test_the_slab_file_was_not_read_from_outside() -> None:
+    def change(run: Run) -> None:
+        run.records.pop()
+
+    verdict = judged(virtual(change))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "was not read from outside" in verdict.reasons[0].text
+
+
+def test_the_slab_file_from_outside_is_none() -> None:
+    verdict = judged(virtual(lambda run: run.records[-1].update(text="nothing")))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "from outside cannot be read" in verdict.reasons[0].text
+
+
+def test_a_record_that_lacks_its_seed() -> None:
+    def change(run: Run) -> None:
+        del run.facts["parameters"]["seed"]
+
+    verdict = judged(virtual(change))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reasons[0].text == "run.json does not say parameters.seed"

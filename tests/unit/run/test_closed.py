@@ -1,0 +1,94 @@
+"""What can be run in virtual time, and what is said of the rest before anything is fetched or booted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from splvm.errors import UsageError
+from splvm.evidence.expectation import Expectation
+from splvm.evidence.rule import Rule
+from splvm.evidence.verdict import Outcome
+from splvm.guest.machine import MOST_CLOSED_MIB, Backing, Clock, MachineSpec, closed_args
+from splvm.run.experiment import Dump
+from splvm.run.loads import parse_loads
+from splvm.run.prepare import Wish, check_closed, prepare_kernel
+from splvm.run.scenarios import Faults, Scenario
+
+SCENARIO = Scenario(
+    name="some",
+    summary="",
+    steps=lambda window_s: (),
+    window_s=1.0,
+    rule=Rule(required=(), checks=(), good="health"),
+    expects=Expectation(Outcome.HEALTHY, ""),
+)
+SPEC = MachineSpec("qemu", Path("vmlinuz"), (Path("initrd.cpio"),), "tcg", clock=Clock.VIRTUAL)
+
+
+def test_a_scenario_that_needs_nothing_of_the_host() -> None:
+    check_closed(SCENARIO, (), MOST_CLOSED_MIB, Dump.NEVER)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "loads", "ram_mib", "dump", "what"),
+    [
+        (SCENARIO, ("lowmem",), 512, Dump.NEVER, "load lowmem"),
+        (replace(SCENARIO, faults=Faults(3)), (), 512, Dump.NEVER, "fault injection"),
+        (SCENARIO, (), 512, Dump.TROUBLE, "a memory dump"),
+        (SCENARIO, (), 2048, Dump.NEVER, r"2048 MiB of memory \(at most 2047\)"),
+    ],
+)
+def test_what_is_refused(scenario: Scenario, loads: tuple[str, ...], ram_mib: int, dump: Dump, what: str) -> None:
+    with pytest.raises(UsageError, match=f"some cannot be run in virtual time yet: it needs {what}") as caught:
+        check_closed(scenario, parse_loads(loads), ram_mib, dump)
+    assert caught.value.hint == "--clock real"
+
+
+@pytest.mark.parametrize(
+    ("wish", "what"),
+    [
+        (Wish(clock=Clock.VIRTUAL, accelerator="kvm"), "a guest under KVM has real time"),
+        (Wish(clock=Clock.VIRTUAL, clones=False), "guests in virtual time are clones"),
+        (Wish(qemu="mine"), "no QEMU 'mine'"),
+        (Wish(qemu="suite:potato"), "bullseye, bookworm, trixie, sid"),
+    ],
+)
+def test_options_that_do_not_go_together(wish: Wish, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        prepare_kernel(wish)
+
+
+def arguments(spec: MachineSpec = SPEC, *, restored: bool = False) -> list[str]:
+    backing = Backing(Path("memory"), (), shared=False)
+    names = {"initrd": "initrd", "shared": "shared", "console": "console.log"}
+    return closed_args(spec, qmp_fd=5, bell_fd=6, backing=backing, restored=restored, **names)
+
+
+def test_nothing_comes_in_from_outside() -> None:
+    argv = arguments()
+    line = " ".join(argv)
+    assert {"-nodefaults", "-no-user-config"} <= set(argv)
+    assert "-accel tcg,thread=single,tb-size=" in line
+    assert "-icount shift=3,sleep=off" in line
+    assert "virtio-serial" not in line
+    assert "virtio-blk" not in line
+    assert "-chardev file,id=console,append=on" in line, "it only speaks"
+    assert "restrict=on,ipv6=off" in line
+    assert "clock=vm" in line
+
+
+def test_the_shared_memory_is_the_top_of_ram() -> None:
+    argv = arguments(replace(SPEC, ram_mib=300))
+    (kernel,) = (argv[at + 1] for at, word in enumerate(argv) if word == "-append")
+    assert {"numa=off", "memmap=1M$300M", f"splvm_bell={300 << 20}"} <= set(kernel.split())
+    assert argv[argv.index("-m") + 1] == "301M"
+    nodes = [argv[at + 1] for at, word in enumerate(argv) if word == "-numa"]
+    assert nodes == ["node,memdev=ram0", "node,memdev=shared"]
+
+
+def test_a_clone_is_given_no_kernel() -> None:
+    assert "-kernel" not in arguments(restored=True)
+    assert "-incoming" in arguments(restored=True)
