@@ -42,7 +42,7 @@ def test_every_check_and_every_good_verdict_is_in_some_rule() -> None:
     rules = [scenario.rule for scenario in SCENARIOS.values()]
     used = {it.check for rule in rules for it in (*rule.required, *rule.checks)}
     # What is looked at in every run, or in some whatever their rule says; older records ask for `pool`.
-    assert used | {"crash", "lost", "losses", "consistent", "loads", "any-load", "pool"} == {*CHECKS, *MADE}
+    assert used | {"crash", "lost", "losses", "consistent", "loads", "any-load", "unpulled", "pool"} == {*CHECKS, *MADE}
     assert {rule.good for rule in rules} == set(GOODS)
 
 
@@ -130,17 +130,19 @@ WEAK = Rule(clauses("phases window window-end end"), (), "endurance")
 
 def test_a_weak_rule_of_ones_own_makes_no_verdict_better() -> None:
     evidence = with_rule(simulate(LOADED, FAULTS["no fallback"]).evidence(), WEAK)
-    assert judge(evidence, WEAK).outcome is Outcome.HEALTHY
+    # Threads that stand still are no complaint of it, so it says nothing where a lever was pulled on them.
+    assert judge(evidence, WEAK).outcome is Outcome.INCONCLUSIVE
     verdict = judge_evidence(evidence)
     assert verdict.outcome is Outcome.STALLED
     assert verdict.reasons[-1].text == (
         "run.json has another rule for this scenario than this splvm; the worse verdict counts, by the table's: "
-        "HEALTHY by the other"
+        "INCONCLUSIVE by the other"
     )
 
 
 def test_of_two_good_verdicts_the_tables_counts() -> None:
-    verdict = judge_evidence(with_rule(simulate(LOADED).evidence(), WEAK))
+    more = replace(RULE, required=(*RULE.required, clause("phases window")))
+    verdict = judge_evidence(with_rule(simulate(HELD).evidence(), more))
     assert verdict.outcome is Outcome.PROGRESS
     assert "another rule" in verdict.reasons[-1].text
 

@@ -100,6 +100,20 @@ def grown_before(case: Case) -> Iterator[Reason]:
             return
 
 
+def more_than_began(case: Case) -> Iterator[Reason]:
+    """Nobody is held, or caught in the trap, who did not come there."""
+    for sample in case.timeline.probe:
+        hold, trap = sample.value.hold, sample.value.trap
+        if not 0 <= hold.held <= hold.entries:
+            reason = f"the probe says that it holds {hold.held} workers, of {hold.entries}"
+            yield Reason(f"{reason}, at {seconds(sample.start_ns)}", (sample.seq,))
+            return
+        if trap.waited + trap.let_go > trap.entered or trap.waiting < 0:
+            reason = f"the probe counts {trap.waited + trap.let_go} waits in the trap that ended, of {trap.entered}"
+            yield Reason(f"{reason}, at {seconds(sample.start_ns)}", (sample.seq,))
+            return
+
+
 def held_too_many(case: Case) -> Iterator[Reason]:
     """No thread holds more objects than it ever takes."""
     for sample in case.timeline.probe:
@@ -143,6 +157,7 @@ UNLIKE: tuple[Callable[[Case], Iterator[Reason]], ...] = (
     listed_by_nobody,
     other_threads,
     grown_before,
+    more_than_began,
     held_too_many,
     host_goes_back,
 )
