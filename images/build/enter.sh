@@ -52,7 +52,7 @@ mkdir -m 1777 "$root/dev/shm"
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/tmp"
 path=/usr/sbin:/usr/bin:/sbin:/bin
 if [ -n "$ccache" ]; then
-	[ -z "$owner" ] || [ "$(stat -c %u:%g "$ccache")" = "$owner" ] || chown -R "$owner" "$ccache"
+	[ -z "$owner" ] || [ -z "$(find "$ccache" ! -uid "${owner%:*}" -print -quit)" ] || chown -R "$owner" "$ccache"
 	mkdir "$root/tmp/ccache"
 	mount --bind "$ccache" "$root/tmp/ccache"
 	mount -o "$flags" "$root/tmp/ccache"

@@ -18,6 +18,7 @@ from splvm.host.confine import (
     Place,
     confine_args,
     find_making_trouble,
+    find_trouble,
     make_args,
     start_many_ids,
     warn_once,
@@ -155,10 +156,12 @@ class BuildRoot:
         return replace(self, ccache=self.ccache and self.ccache.with_name(f"{self.ccache.name}-own"))
 
     def _open_ccache(self) -> Path | None:
-        """Its directory; None if there is none."""
-        if self.ccache is not None:
-            self.ccache.mkdir(parents=True, exist_ok=True)
-        return self.ccache
+        """Its directory; None if there is none. Outside a user namespace files have other owners than inside."""
+        if self.ccache is None:
+            return None
+        path = self.ccache.with_name(f"{self.ccache.name}-unconfined") if find_trouble() else self.ccache
+        path.mkdir(parents=True, exist_ok=True)
+        return path
 
 
 def parse_tools(status: str) -> dict[str, str]:

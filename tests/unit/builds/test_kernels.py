@@ -20,6 +20,7 @@ from splvm.builds.kernels import (
     list_releases,
     unpack_kernel,
 )
+from splvm.builds.owntree import OwnTree, read_tree_name
 from splvm.builds.resolved import known_kernels, remember_kernel, remember_traits
 from splvm.builds.root import parse_tools
 from splvm.builds.source import BUILT
@@ -255,7 +256,9 @@ def test_what_is_known(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     assert all(known.resolved is None and not known.stored for known in known_kernels(store))
     kernel = stored_kernel(store, tmp_path)
-    remember_kernel(store, kernel, SplSource("path:/x", tmp_path, "9.9"))
+    remember_kernel(
+        store, kernel, SplSource("path:/x", tmp_path, "9.9", own=OwnTree(read_tree_name("path:/x"), tmp_path))
+    )
     known = {known.spec.id: known for known in known_kernels(store)}
     assert list(known) == [*KERNELS, *(f"built:{name}" for name in BUILT)]
     last = known["debian-11"].resolved
@@ -263,7 +266,9 @@ def test_what_is_known(tmp_path: Path) -> None:
     assert (last.release, last.version, last.spl) == (NEW, "5", None)
     remember_kernel(store, kernel, SplSource("debian", tmp_path, "2.0.3-9"))
     # A tree of the user's does not make that forgotten.
-    remember_kernel(store, kernel, SplSource("path:/x", tmp_path, "9.9"))
+    remember_kernel(
+        store, kernel, SplSource("path:/x", tmp_path, "9.9", own=OwnTree(read_tree_name("path:/x"), tmp_path))
+    )
     said = known_kernels(store)[0].to_json()
     assert said["stored"] is True
     resolved: Any = said["resolved"]

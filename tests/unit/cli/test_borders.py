@@ -245,7 +245,7 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         (
             *("scenario", "started", "batch", "splvm", "seal", "line", "kernel.id", "kernel.release", "kernel.package"),
             *("spl.source", "spl.version", "spl.variant", "qemu.version", "accelerator.name", "host.system"),
-            *("outcome.kind", "zfs.source", "zfs.version", "zfs.tools"),
+            *("outcome.kind", "parameters.clock", "zfs.source", "zfs.version", "zfs.tools"),
             *(f"{part}.git.{name}" for part in ("spl", "zfs") for name in ("commit", "branch", "describe", "dirty")),
         ),
     ),
@@ -255,7 +255,7 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         _is_count,
         (
             *("boots", "parameters.ram_mib", "parameters.cpus", "parameters.seed", "outcome.console_bytes"),
-            "zfs.pool.disk_mib",
+            *("outcome.closed_bytes", "zfs.pool.disk_mib"),
         ),
     ),
     "a count or nothing": (lambda value: value is None or _is_count(value), ("host.cores",)),
