@@ -98,7 +98,7 @@ REASONS = {
     ],
     ("reclaim-cycle", Outcome.PROGRESS): [
         r"spl_kmem_cache \(pid \d+\) was caught for [3-9]\.\d+ s in slabprobe_wait_commit <- try_to_free_pages <- "
-        r"slabprobe_pte_alloc_kernel <- __vmalloc\w* <- spl_cache_grow_work: \d+ readings, \d+ context switches in e",
+        r"slabprobe_pte_alloc_kernel <- __vmalloc\w* <- spl_cache_grow_work: \d+ readings, its context-switch count",
         r"\d{3} of \d{3} transactions were carried by emergency objects",
         r"the cycle ended by itself, \d+\.\d+ s and 300 commits after it began",
         r"cycle: the transaction thread slabprobe/tx \(pid \d+\) waits in spl_\w+ for the slab worker spl_kmem_cache "
