@@ -38,11 +38,9 @@ ALL = ["nominal-debian-12-stock", "held-worker-debian-12-stock", "held-worker-de
 @pytest.mark.parametrize(
     ("argv", "names"),
     [
-        ([], ALL),
         (["-k", "held"], ALL[1:]),
         (["-m", "splvm_cell(variant='stock')"], ALL[:2]),
         (["-m", "splvm_vm and not splvm_cell(scenario='nominal')"], ALL[1:]),
-        (["-m", "not splvm_vm"], []),
     ],
 )
 def test_cells_are_selected(project_of_a_user: pytest.Pytester, argv: list[str], names: list[str]) -> None:

@@ -123,7 +123,7 @@ def walk(top: Path, commands: list[list[str]]) -> tuple[list[tuple[str, str]], i
     return [(how, said) for how, said in told["ends"]], told["peak_kib"]
 
 
-@pytest.mark.parametrize("share", [3, pytest.param(1, marks=pytest.mark.splvm_slow)])
+@pytest.mark.parametrize("share", [7, pytest.param(1, marks=pytest.mark.splvm_slow)])
 def test_every_command_on_every_kind_of_directory(tmp_path: Path, share: int) -> None:
     """No command waits, raises, takes much memory or shows what is behind a link."""
     places, history = [], str(tmp_path / "history.sqlite")
