@@ -34,7 +34,7 @@ def describe(evidence: Evidence, cache: str) -> dict[str, Any]:
             figures.update(_trap(timeline, start, end))
         figures.update(_kept(timeline, start, end))
         figures.update(load_figures(timeline, start, end))
-    figures["slab"] = _slab_lines(rows, marks)
+    figures["slab"] = _slab_lines(timeline, rows, marks)
     figures.update(_recovery(timeline, rows, marks))
     figures["series"] = _series(timeline, rows)
     return figures
@@ -134,13 +134,14 @@ def reading_times(marks: Mapping[str, int]) -> dict[str, int]:
     return {when: until_ns for when, until_ns in times.items() if until_ns is not None}
 
 
-def _slab_lines(rows: list[Sample[CacheRow]], marks: dict[str, int]) -> dict[str, Any]:
-    """The slab file's row before, during and after."""
+def _slab_lines(timeline: Timeline, rows: list[Sample[CacheRow]], marks: dict[str, int]) -> dict[str, Any]:
+    """The slab file's row before, during and after, and which flags are set in it, by the bits that the probe names."""
     lines: dict[str, Any] = {}
+    bits = timeline.probe[-1].value.bits if timeline.probe else {}
     for when, until_ns in reading_times(marks).items():
         row = next((s.value for s in reversed(rows) if s.end_ns <= until_ns), None)
         if row is not None:
-            lines[when] = row.to_json()
+            lines[when] = {**row.to_json(), "states": [name for name, bit in bits.items() if row.flags & bit]}
     return lines
 
 

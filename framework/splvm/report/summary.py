@@ -218,7 +218,9 @@ def _slab_cells(row: Mapping[str, Any]) -> Sequence[str]:
         emergency["alloc"],
         emergency["max"],
     )
-    return (f"{row['flags']:#07x}", *("-" if value is None else str(value) for value in values))
+    # That the cache is of vmalloc says its scenario.
+    states = [state for state in row.get("states", ()) if state != "kvmem"]
+    return (" ".join((*states, f"{row['flags']:#07x}")), *("-" if value is None else str(value) for value in values))
 
 
 def _plot(verdict: Verdict) -> RenderableType | None:
