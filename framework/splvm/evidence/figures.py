@@ -34,6 +34,7 @@ def describe(evidence: Evidence, cache: str) -> dict[str, Any]:
             figures.update(_trap(timeline, start, end))
         figures.update(_kept(timeline, start, end))
         figures.update(load_figures(timeline, start, end))
+        figures.update(_txgs(timeline, start, end))
     figures["slab"] = _slab_lines(timeline, rows, marks)
     figures.update(_recovery(timeline, rows, marks))
     figures["series"] = _series(timeline, rows)
@@ -132,6 +133,15 @@ def reading_times(marks: Mapping[str, int]) -> dict[str, int]:
         "after": 1 << 64,
     }
     return {when: until_ns for when, until_ns in times.items() if until_ns is not None}
+
+
+def _txgs(timeline: Timeline, start: int, end: int) -> dict[str, Any]:
+    """Txgs that were synced, and the number of the last one. Absent where there is no pool."""
+    samples = between(timeline.txgs, start, end)
+    if not samples:
+        return {}
+    first, last = samples[0].value.committed, samples[-1].value.committed
+    return {"txgs": {"synced": last - first, "last": last}}
 
 
 def _slab_lines(timeline: Timeline, rows: list[Sample[CacheRow]], marks: dict[str, int]) -> dict[str, Any]:

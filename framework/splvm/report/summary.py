@@ -163,6 +163,9 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         costs = ", ".join(f"{cost / 1000:.2f} us with {count}" for count, cost in figures["free_ns"].items())
         yield "free", f"{costs} objects kept"
     yield from _loads(figures.get("loads", {}))
+    if "txgs" in figures:
+        txgs = figures["txgs"]
+        yield "pool", f"{txgs['synced']} txgs were synced in the window, the last one is {txgs['last']}"
     if "recovery_ms" in figures:
         yield "recovery", f"{figures['recovery_ms']} ms after the release"
 
