@@ -48,6 +48,7 @@ def a_run(number: int, verdict: str = "PROGRESS", **told: Any) -> RunRow:
         **{
             "revision": "",
             "tree": "",
+            "digest": "",
             "starved": "",
             "reason": f"reason of {number}",
             "fingerprint": "",

@@ -64,10 +64,12 @@ CHECKS: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
         "started": _is_moment,
         **dict.fromkeys(("scenario", "kernel", "variant"), _is_name),
         **dict.fromkeys(
-            ("loads", "line", "release", "spl_version", "spl_source", "content", "revision", "tree", "accelerator"),
+            ("loads", "line", "release", "spl_version", "spl_source", "content", "revision", "tree", "digest"),
             _is_text,
         ),
-        **dict.fromkeys(("qemu", "host", "starved", "reason", "fingerprint", "directory", "command"), _is_text),
+        **dict.fromkeys(
+            ("accelerator", "qemu", "host", "starved", "reason", "fingerprint", "directory", "command"), _is_text
+        ),
         "parameters": _are_parameters,
         "patches": _are_texts,
         "modules": _are_hashes,

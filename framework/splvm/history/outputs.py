@@ -32,7 +32,7 @@ _NOT_XML = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010f
 # Of the columns of a run, those that are properties of a JUnit case.
 _PROPERTIES = (
     "verdict", "kernel", "release", "variant", "loads", "parameters", "spl_version", "spl_source", "tree", "revision",
-    "accelerator", "qemu", "host", "fingerprint", "command", "directory",
+    "digest", "accelerator", "qemu", "host", "fingerprint", "command", "directory",
 )  # fmt: skip
 
 

@@ -135,6 +135,8 @@ class RunRow(Base):
     # distribution's, and where it was not recorded.
     revision: Mapped[str] = mapped_column(server_default="")
     tree: Mapped[str] = mapped_column(server_default="")
+    # Of all that a guest in virtual time left; empty in real time.
+    digest: Mapped[str] = mapped_column(server_default="")
     # Names of the patches, and the hash of each module: two runs with the same modules ran the same build.
     patches: Mapped[list[str]]
     modules: Mapped[dict[str, str]]

@@ -34,6 +34,7 @@ def a_run(number: int) -> RunRow:
         batch="night",
         revision="",
         tree="",
+        digest="",
         started=datetime(2026, 1, 1) + timedelta(minutes=number),
         **CELL.columns(),
         **dict.fromkeys(words, "x"),

@@ -48,7 +48,7 @@ def a_run(number: int, verdict: str = "PROGRESS", **figures: float) -> RunRow:
         **dict.fromkeys(
             ("release", "spl_version", "spl_source", "accelerator", "qemu", "host", "starved", "content", "tree"), "x"
         ),
-        **dict.fromkeys(("reason", "fingerprint", "directory", "command", "revision"), "x"),
+        **dict.fromkeys(("reason", "fingerprint", "directory", "command", "revision", "digest"), "x"),
         patches=[],
         modules={},
         verdict=verdict,
