@@ -24,6 +24,7 @@ from splvm.record.reader import read_evidence
 from splvm.scenarios.table import EXPECTED
 from splvm.site.trends import NAMES
 from splvm.site.write import write_site
+from unpacking import unpack
 
 _RUNS = 100_000
 _KERNELS = ("debian-11", "debian-12", "debian-13", "debian-sid")
@@ -156,7 +157,7 @@ def _night(place: Path) -> list[RunRow]:
     """The recorded runs of tests/data, as often as it takes, each with a cell of its own."""
     for archive in sorted((PROJECT / "tests" / "data" / "runs").glob("*.tar.xz")):
         with tarfile.open(archive) as opened:
-            opened.extractall(place, filter="data")
+            unpack(opened, place)
     directories = sorted(place.iterdir())
     read = [run for _, run in read_runs(directories) if isinstance(run, RunRow)]
     runs = []

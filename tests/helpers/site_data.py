@@ -12,6 +12,7 @@ from typing import Any
 from splvm.campaign.keep import find_runs, read_runs
 from splvm.history.schema import Figure, RunRow
 from splvm.record.cellfacts import PACKAGED
+from unpacking import unpack
 
 # Text that would be markup, or a program, wherever it is not escaped.
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror=alert(1)>"'<b>{{7*7}}&lt;"""
@@ -21,7 +22,7 @@ def recorded_runs(data: Path, target: Path) -> list[RunRow]:
     """The runs of tests/data, unpacked below `target`; the first one is `progress`."""
     for archive in sorted((data / "runs").glob("*.tar.xz")):
         with tarfile.open(archive) as opened:
-            opened.extractall(target, filter="data")
+            unpack(opened, target)
     found = [run for _, run in read_runs(find_runs([target])[0]) if isinstance(run, RunRow)]
     return sorted(found, key=lambda run: Path(run.directory).name != "progress")
 

@@ -19,6 +19,7 @@ from splvm.evidence.verdict import Outcome
 from splvm.record.names import EVIDENCE_FILES, TAKEN_FILES
 from splvm.record.reader import read_evidence
 from splvm.scenarios.judged import judge_evidence as judge
+from unpacking import unpack
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,15 @@ RUNS = {
 ARCHIVES = (PROJECT / "tests" / "data") / "runs"
 
 
-def unpack(name: str, target: Path) -> Path:
+def unpack_run(name: str, target: Path) -> Path:
     with tarfile.open(ARCHIVES / f"{name}.tar.xz") as archive:
-        archive.extractall(target, filter="data")
+        unpack(archive, target)
     return target / name
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_recorded_run(name: str, tmp_path: Path) -> None:
-    run = unpack(name, tmp_path)
+    run = unpack_run(name, tmp_path)
     verdict = judge(read_evidence(run))
     said = " ".join(reason.text for reason in verdict.reasons)
     assert verdict.outcome is RUNS[name].outcome, said
@@ -116,7 +117,7 @@ def test_recorded_run(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["slow-asleep", "slow-unasked", "slow-unwoken"])
 def test_what_no_host_can_do_was_found_on_one_that_starved_its_guest(name: str, tmp_path: Path) -> None:
-    verdict = judge(read_evidence(unpack(name, tmp_path)))
+    verdict = judge(read_evidence(unpack_run(name, tmp_path)))
     assert re.fullmatch(
         r"the guest was starved: its CPUs ran 0\.\d s and waited [2-5]\.\d s for the host's", verdict.starved
     )
@@ -131,7 +132,7 @@ def test_every_verdict_was_recorded() -> None:
 @pytest.mark.parametrize("how", ["gone", "empty", "half"])
 def test_no_verdict_gets_better_by_a_loss(name: str, how: str, tmp_path: Path) -> None:
     for file in (*EVIDENCE_FILES, *TAKEN_FILES):
-        run = unpack(name, tmp_path / file)
+        run = unpack_run(name, tmp_path / file)
         path = run / file
         # A log that is empty is whole when it is.
         if not path.is_file() or not path.stat().st_size:
@@ -144,7 +145,7 @@ def test_no_verdict_gets_better_by_a_loss(name: str, how: str, tmp_path: Path) -
 
 
 def test_the_second_path_brought_what_the_first_could_not(tmp_path: Path) -> None:
-    evidence = read_evidence(unpack("progress-without-sshd", tmp_path))
+    evidence = read_evidence(unpack_run("progress-without-sshd", tmp_path))
     paths = [sample.path for sample in evidence.timeline.slab]
     first = paths.index("virtio-serial")
     assert 0 < first < len(paths)
@@ -164,5 +165,5 @@ def test_the_second_path_brought_what_the_first_could_not(tmp_path: Path) -> Non
     ],
 )
 def test_the_monitors_diagnosis(name: str, condition: Condition, tmp_path: Path) -> None:
-    (look,) = read_evidence(unpack(name, tmp_path)).timeline.looks
+    (look,) = read_evidence(unpack_run(name, tmp_path)).timeline.looks
     assert look.condition == condition

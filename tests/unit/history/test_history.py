@@ -32,6 +32,7 @@ from splvm.history.schema import Base, Figure, RunRow
 from splvm.record.reader import read_evidence
 from splvm.record.seal import _hash
 from splvm.scenarios.judged import judge_evidence as judge
+from unpacking import unpack
 
 CELL = Cell("held-worker", "debian-12", "stock")
 START = datetime(2026, 1, 1)
@@ -63,7 +64,7 @@ def a_run(number: int, verdict: str = "PROGRESS", **figures: float) -> RunRow:
 def recorded(data: Path, tmp_path: Path) -> dict[str, Any]:
     """Facts, verdict and console of a run that stalled."""
     with tarfile.open(data / "runs" / "stalled.tar.xz") as archive:
-        archive.extractall(tmp_path / "runs", filter="data")
+        unpack(archive, tmp_path / "runs")
     evidence = read_evidence(tmp_path / "runs" / "stalled")
     return {"facts": evidence.facts, "verdict": judge(evidence), "console": evidence.console}
 
@@ -202,7 +203,7 @@ def test_an_experiment_by_hand_is_no_run_of_the_packaged_cell(data: Path, tmp_pa
     """Of two recorded runs on stock one has a patch, and what it showed says nothing of the other's cell."""
     for name in ("progress", "miscounted"):
         with tarfile.open(data / "runs" / f"{name}.tar.xz") as archive:
-            archive.extractall(tmp_path / "runs", filter="data")
+            unpack(archive, tmp_path / "runs")
     runs = [read_run(tmp_path / "runs" / name) for name in ("progress", "miscounted")]
     with History(tmp_path / "history.sqlite") as history:
         history.add(runs)

@@ -23,6 +23,7 @@ from splvm.history.database import History, _make_engine
 from splvm.history.judgement import judge_nights
 from splvm.history.schema import RunRow
 from splvm.record.cellfacts import PACKAGED, UNKNOWN
+from unpacking import unpack
 
 COMMAND = "splvm run held-worker --kernel debian-12 --variant stock --memory 512 --window 3.0"
 # A run as the old program kept it, apart from what only one of them has.
@@ -71,7 +72,7 @@ def migrated(path: Path, *rows: Mapping[str, Any]) -> list[RunRow]:
 def record(data: Path, tmp_path: Path) -> Path:
     """A run with a patch, in a window of 2 s."""
     with tarfile.open(data / "runs" / "miscounted.tar.xz") as archive:
-        archive.extractall(tmp_path / "runs", filter="data")
+        unpack(archive, tmp_path / "runs")
     return tmp_path / "runs" / "miscounted"
 
 
@@ -99,7 +100,7 @@ def change(record: Path) -> None:
 
 def another(record: Path) -> None:
     with tarfile.open(Path(__file__).parents[2] / "data" / "runs" / "progress.tar.xz") as archive:
-        archive.extractall(record.parent, filter="data")
+        unpack(archive, record.parent)
     shutil.rmtree(record)
     (record.parent / "progress").rename(record)
 
