@@ -79,9 +79,11 @@ def test_a_script_that_make_runs(spl: Prepared, host: Host, tree: Path, status: 
         made = build_spl(store, spl.kernel.root, source, VARIANTS["stock"], (), deadline)
         assert header in (made.exports / "include" / "zfs_gitrev.h").read_text()
         store.forget("spl", made.exports.parent.name, deadline=deadline, what="spl.ko of a test")
-    logs = [path for path in (store.root / "logs").iterdir() if path.name not in before]
+    # Others build in the store at the same time.
+    new = [path for path in (store.root / "logs").iterdir() if path.name not in before]
+    logs = [path for path in new if RAN in path.read_text(errors="replace")]
     said = "".join(path.read_text(errors="replace") for path in logs)
-    assert RAN in said
+    assert said
     assert host.harm(said) == set()
     for path in logs:
         path.unlink()
@@ -111,13 +113,13 @@ def test_configure(spl: Prepared, host: Host, tree: Path, name: str) -> None:
     script = f"#!/bin/sh\n# {tree}\n{host.script}echo {RAN}\n{end.format(secret=host.secret)}\n"
     configure.write_text(script)
     source = find_source(find_tree(f"path:{tree}"), spl.store, spl.apt, Deadline(60))
-    before = {path.name for path in spl.store.root.glob("spl-config/*")}
-    with pytest.raises(SetupError, match=said):
-        _configure(spl.store, spl.kernel.root.apart(), source, Deadline(300))
-    log = spl.store.root / "logs" / f"configure-{spl.kernel.release}.log"
-    assert RAN in log.read_text()
-    assert host.harm(log.read_text()) == set()
-    assert {path.name for path in spl.store.root.glob("spl-config/*")} == before
+    # The second time too: what it left is not taken for a result.
+    for _ in range(2):
+        with pytest.raises(SetupError, match=said):
+            _configure(spl.store, spl.kernel.root.apart(), source, Deadline(300))
+        log = spl.store.root / "logs" / f"configure-{spl.kernel.release}.log"
+        assert RAN in log.read_text()
+        assert host.harm(log.read_text()) == set()
     assert not [*spl.store.root.glob(f"tmp/*-{os.getpid()}-*")]
 
 
