@@ -89,15 +89,15 @@ def read_frame(record: Mapping[str, Any]) -> Frame:
     return Frame(
         seq=count_of(record["seq"]),
         tick=count_of(record.get("tick", 0)),
-        source=_text_of(record["source"]),
+        source=text_of(record["source"]),
         what=What(record["what"]),
         start_ns=count_of(record["start_ns"]),
         end_ns=count_of(record["end_ns"]),
-        text=_text_of(record["text"]),
+        text=text_of(record["text"]),
     )
 
 
-def _text_of(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A text as the agent writes it: the files that it reads have no NUL."""
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"not a text: {str(value)[:40]!r}")

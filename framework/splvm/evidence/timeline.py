@@ -18,7 +18,7 @@ from splvm.evidence.formats.slab import CacheRow, SlabFile, parse_slab
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.formats.stream import Frame, What
 from splvm.evidence.formats.txgs import Txgs
-from splvm.evidence.sources import SourceReader, count_of, read_frame
+from splvm.evidence.sources import SourceReader, count_of, read_frame, text_of
 
 T = TypeVar("T")
 
@@ -228,10 +228,10 @@ class _Builder:
                 vcpus = record["vcpus"]
                 waits_s = tuple(count_of(vcpu["wait_ns"]) / 1e9 for vcpu in vcpus)
                 run_s = sum(count_of(vcpu["run_ns"]) for vcpu in vcpus) / 1e9
-                steal_s = float(record.get("steal_s", 0))
-                self.host.append(HostReading(float(record["at_s"]), run_s, sum(waits_s), steal_s, waits_s))
+                steal_s = _seconds_of(record.get("steal_s", 0))
+                self.host.append(HostReading(_seconds_of(record["at_s"]), run_s, sum(waits_s), steal_s, waits_s))
             case "phase":
-                self.phases[str(record["name"])] = float(record["at_s"])
+                self.phases[text_of(record["name"])] = _seconds_of(record["at_s"])
             case "start":
                 self.begun = True
             case "monitor":
@@ -248,7 +248,7 @@ class _Builder:
             self.losses.append(f"the slab file that was read from outside cannot be read: {error.message}")
 
     def _take_frame(self, record: Mapping[str, Any]) -> None:
-        frame, path = read_frame(record), str(record["path"])
+        frame, path = read_frame(record), text_of(record["path"])
         self._check_order(frame)
         if frame.source == "agent":
             self._take_agent(frame)
@@ -292,10 +292,17 @@ class _Builder:
             self.losses.append(f"frame {frame.seq}: {frame.source} goes back in time")
 
 
+def _seconds_of(value: Any) -> float:
+    """A time of the host's. Neither a text nor true is one."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+        raise ValueError(f"not a number of seconds: {str(value)[:40]}")
+    return float(value)
+
+
 def _look(record: Mapping[str, Any]) -> Look:
     steps = [(str(step["what"]), bool(step["ok"]), str(step["detail"])) for step in record["taken"]]
     return Look(
-        at_s=float(record["at_s"]),
+        at_s=_seconds_of(record["at_s"]),
         why=str(record["why"]),
         condition=str(record.get("condition", "")),
         text=str(record.get("text", "")),

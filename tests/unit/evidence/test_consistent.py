@@ -363,3 +363,20 @@ def test_a_frame_without_a_text_is_a_loss(odd: object) -> None:
         records = [*run.records[:last], {**run.records[last], "text": odd}, *run.records[last + 1 :]]
         verdict = judge_evidence(Run(run.facts, records, run.console).evidence())
         assert verdict.outcome is Outcome.INCONCLUSIVE, name
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, True, "1", float("nan"), float("inf"), -1.0, 1e12], ids=repr)
+@pytest.mark.parametrize("kind", ["phase", "host"])
+def test_a_time_of_the_hosts_that_is_none_is_a_loss(kind: str, odd: object) -> None:
+    run = simulate(HELD)
+    at = [number for number, record in enumerate(run.records) if record["kind"] == kind][3]
+    run.records[at] = {**run.records[at], "at_s": odd}
+    assert judge_evidence(run.evidence()).outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, 7, True], ids=repr)
+def test_a_path_that_is_none_is_a_loss(odd: object) -> None:
+    run = simulate(HELD)
+    at = [number for number, record in enumerate(run.records) if record["kind"] == "frame"][40]
+    run.records[at] = {**run.records[at], "path": odd}
+    assert judge_evidence(run.evidence()).outcome is Outcome.INCONCLUSIVE
