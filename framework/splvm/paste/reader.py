@@ -30,7 +30,7 @@ PATIENCE = 60
 # What says nothing in a log, and nobody misses; and lines of a gap of which it is asked.
 _IDLE = re.compile(
     r"-\[ cut here \]-|hung_task_timeout_secs|Tainted: |Modules linked in|^\W{0,8}[0-9a-f ]{30,}$"
-    r"|Content-T(?:ype|ransfer-Encoding): "
+    r"|Content-T(?:ype|ransfer-Encoding): |^\[[^\]]{1,60}\]$"
 )
 _MAX_ASKED = 200
 # Lines that are looked at however short they are, and for how many bytes of the input there is one more: what is made
