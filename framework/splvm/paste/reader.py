@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from splvm.errors import EvidenceError
 from splvm.paste.cleaning import MAX_LINE, Cleaner
-from splvm.paste.frames import frames_of, head_of
+from splvm.paste.frames import frames_of, head_of, loose_head
 from splvm.paste.lines import Block, read_blocks
 from splvm.paste.logs import Log
 from splvm.paste.names import note_names
@@ -332,6 +332,9 @@ class Reader:
         if not block.backwards and first > self.last_used + 1:
             begin = max(self.last_used + 1, block.number)
             lost = lines_that_say(block.lines[begin - block.number : first - block.number])
+            if lost and kind == "stack" and loose_head(lost[-1]) is not None:
+                # It says whose stack it is.
+                lost.pop()
             if lost:
                 shown = f"{count_of(len(lost))} of no kind that is known here, from {lost[0][:MAX_UNREAD_CHARS]!r} on"
                 self.into.complain(begin, shown)

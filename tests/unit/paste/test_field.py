@@ -44,6 +44,8 @@ def check(case: Mapping[str, Any], found: Explanation) -> None:
         stacks.setdefault(-1 if task.pid is None else task.pid, task.frames)
     for pid, functions in case.get("stacks", {}).items():
         assert stacks[int(pid)] == tuple(functions.split())
+    names = {str(-1 if task.pid is None else task.pid): task.comm for task in found.tasks}
+    assert {pid: names.get(pid) for pid in case.get("names", {})} == case.get("names", {})
     told = found.telling
     if "reasons" in case:
         assert told is not None

@@ -150,6 +150,7 @@ class _Builder:
                 self.waits[pid] = wait
         self.known: dict[WaitRow, list[int]] = {}
         self.free: dict[Role, list[int]] = {}
+        self.busy: dict[WaitRow, frozenset[int]] = {}
         # By row, who ends such a wait of a thread that is closed.
         self.closed: dict[WaitRow, list[int]] = {}
         self.holders = {pid: self.find_holders(pid, wait.row) for pid, wait in self.waits.items()}
@@ -223,7 +224,15 @@ class _Builder:
 
     def waits_for_itself(self, pid: int, row: WaitRow) -> bool:
         several = self.pools > 1 and row.reason is WaitReason.TXG
-        return row.own and not several and any(pid in self.members[role] for role in row.holders)
+        if not row.own or several or not any(pid in self.members[role] for role in row.holders):
+            return False
+        return not row.sole or not (self.is_doubted(row) or self.others(row) - {pid})
+
+    def others(self, row: WaitRow) -> AbstractSet[int]:
+        """Who may end such a wait and does something, two threads at most: whether there is another is the question."""
+        if row not in self.busy:
+            self.busy[row] = frozenset(itertools.islice(filter(self.is_busy, self.candidates(row)), 2))
+        return self.busy[row]
 
     def blocked_holders(self, row: WaitRow) -> list[int]:
         """Those who could end such a wait and are blocked; first one of each reason, then a second, and so on."""

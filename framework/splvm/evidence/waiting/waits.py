@@ -74,6 +74,8 @@ class WaitRow:
     running: bool = False
     # A thread that has such a role itself waits for itself.
     own: bool = False
+    # That only if no other thread may be the one.
+    sole: bool = False
     # Only with one of these further out.
     within: frozenset[str] = frozenset()
     # Only of threads that have this role.
@@ -101,3 +103,8 @@ WAITERS = SCHEDULER | names(
 SHRINKERS = names("do_shrink_slab shrink_slab shrink_slab_node shrink_slab_memcg")
 # mm/vmscan.c: where reclaim begins, and where kswapd's does.
 DIRECT_RECLAIM = names("try_to_free_pages try_to_free_mem_cgroup_pages __node_reclaim balance_pgdat")
+# mm/memory.c and mm/filemap.c, and where x86 enters them: a page that is not there is brought in.
+PAGE_FAULT = names(
+    "handle_mm_fault __handle_mm_fault filemap_fault do_page_fault __do_page_fault page_fault exc_page_fault"
+    " asm_exc_page_fault"
+)
