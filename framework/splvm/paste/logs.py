@@ -12,6 +12,7 @@ from splvm.evidence.formats.kernlog import FindingKind, Stage
 from splvm.paste.cleaning import Cleaner
 from splvm.paste.complaints import ANOTHER, MAX_GAP, Complaints
 from splvm.paste.findings import (
+    HOW_LONG,
     PasteKind,
     begins_report,
     is_event,
@@ -152,7 +153,7 @@ class Log:
 
     def take_head(self, line: Line, head: Head) -> None:
         if self.headless and head.kind == "task" and head.pid is not None:
-            self.complaints.scan(line, f"INFO: task {head.comm}:{head.pid} blocked for more than the first line says")
+            self.complaints.scan(line, f"INFO: task {head.comm}:{head.pid} {HOW_LONG}")
             self.hung_ordinal = self.complaints.ordinal
         self.headless, self.holder, self.before = False, None, ""
         report = self.complaints.choose(line).open
@@ -220,6 +221,7 @@ class Log:
         if self.holder is not None and (held := _HELD.match(message)):
             self.threads.take_lock(self.holder, HeldLock(held["address"], held["name"]))
             return "log"
+        self.complaints.take_lock(line)
         if self.take_single(line) or self.complaints.take_about(line):
             return "log"
         if is_own_answer(message):

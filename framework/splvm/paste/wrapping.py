@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from splvm.paste.findings import HOW_LONG
 from splvm.paste.frames import frames_of, head_of
 from splvm.paste.prefixes import Line, Stripper
 
@@ -52,7 +53,7 @@ def complete(message: str) -> str:
     cut = _CUT_HUNG.match(message)
     if cut is None or not any(rest.startswith(cut["rest"]) for rest in _HUNG_RESTS):
         return ""
-    return f"INFO: task {cut['comm']}:{cut['pid']} blocked for more than the text says"
+    return f"INFO: task {cut['comm']}:{cut['pid']} {HOW_LONG}"
 
 
 @dataclass(slots=True)
