@@ -32,8 +32,8 @@ _ABOUT = re.compile(
 _ABOUT_WORDS = ("by task ", " name: ", "while atomic")
 # Of whom lockdep speaks, and which lock is named next: kernel/locking/lockdep.c. A lock list has its own reader.
 _LOCKER = re.compile(
-    r"(?P<comm>.{1,60}?)/(?P<pid>\d{1,10})(?: \[HC\S{1,40}\])? (?:(?P<takes>is trying to (?:acquire|lock)\b|just changed the state"
-    r"|takes:)|is trying to release lock|is freeing memory|is leaving the kernel with locks)"
+    r"(?P<comm>.{1,60}?)/(?P<pid>\d{1,10})(?: \[HC\S{1,40}\])? (?:is trying to release lock|is freeing memory"
+    r"|is leaving the kernel with locks|(?P<takes>is trying to (?:acquire|lock)\b|just changed the state|takes:))"
 )
 _HAS_ONE = re.compile(r"(?:but|and this) task is already holding:?|but task is already holding lock:")
 _LOCK = re.compile(

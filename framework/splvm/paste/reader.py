@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import BinaryIO
 
 from splvm.errors import EvidenceError
@@ -23,7 +24,7 @@ from splvm.paste.plain import Steps, column_of, is_bare, label_of, steps_before,
 from splvm.paste.prefixes import Learned, Line, Stripper
 from splvm.paste.reading import Input, Reading
 from splvm.paste.records import Record, RecordReader
-from splvm.paste.wrapping import Joiner, complete, fill_of, is_half, split_escaped, split_lines
+from splvm.paste.wrapping import Joiner, begins_task, complete, fill_of, is_half, split_escaped, split_lines
 
 # Lines that say nothing and may still stand within a report, and within one of a crash.
 PATIENCE = 60
@@ -220,6 +221,9 @@ class Reader:
 
     def take_piece(self, line: Line, piece: str, block: Block, *, learn: bool) -> None:
         """Take a message, if need be behind a prefix that nobody knew."""
+        if self.half and begins_task(line.message):
+            self.take_between(line, piece, block)
+            return
         if self.half:
             line.message, self.half = f"{self.half} {line.message}", ""
         if (self.steps.steps or is_bare(line.message)) and self.take_step(line, piece, block):
@@ -235,6 +239,17 @@ class Reader:
             self.patience = max(self.patience, 2)
             return
         self.take_message(line, piece, block, learn=learn)
+
+    def take_between(self, line: Line, piece: str, block: Block) -> None:
+        """Take the first line of a thread where that of another one is not at its end.
+
+        Two CPUs print into each other then, and nothing says which of the two goes on in the next line.
+        """
+        half, self.half = replace(line, message=self.half, number=line.number - 1), ""
+        self.take_message(half, half.message, block, learn=False)
+        self.take_message(line, piece, block, learn=False)
+        if is_half(line.message) and (thread := self.log.threads.open.get(line.caller)) is not None:
+            self.log.threads.mix(thread)
 
     def take_message(self, line: Line, piece: str, block: Block, *, learn: bool) -> None:
         """The same of one that is whole."""

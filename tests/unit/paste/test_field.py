@@ -56,6 +56,9 @@ def check(case: Mapping[str, Any], found: Explanation) -> None:
         assert told is not None and sorted(told.graph.cycle) == case["cycle"]
     if "locks" in case:
         assert told is not None and dict(told.locks) == {int(pid): lock for pid, lock in case["locks"].items()}
+    if "mixed" in case:
+        assert told is not None and all(f"{name} (" in told.graph.sentence for name in case["mixed"])
+        assert "may be mixed with others" in told.graph.sentence
     if "count" in case:
         assert found.findings[0].count == case["count"]
     titles = " ".join(it.title for it in found.findings)

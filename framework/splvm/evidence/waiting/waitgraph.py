@@ -50,7 +50,7 @@ class WaitGraph:
     # Where the chain ends; empty if there is none.
     end: str
     sentence: str
-    # None if nobody waits.
+    # None if nobody waits, as far as stacks tell that are not mixed with others.
     closes: Closes | None
 
     def to_json(self) -> dict[str, object]:
@@ -164,7 +164,7 @@ class _Builder:
         if cycle:
             end, closes, sentence = "", Closes.CYCLE, self.tell_cycle(cycle)
         elif not self.waits:
-            end, closes, sentence = "", None, self.tell_nobody()
+            end, closes, sentence = "", Closes.UNKNOWN if self.mixed() else None, self.tell_nobody()
         else:
             order, cyclic = components(self.holders)
             chain = self.longest_chain(order)
@@ -441,7 +441,16 @@ class _Builder:
         return f"cycle: {self.tell_steps(cycle)}{by_role}"
 
     def tell_nobody(self) -> str:
-        return f"none of the {len(self.threads)} threads is blocked" if self.threads else "there are no threads"
+        if not self.threads:
+            return "there are no threads"
+        nobody = f"none of the {len(self.threads)} threads is blocked"
+        mixed = self.mixed()
+        names = " and ".join(map(self.name, mixed[:MAX_NAMED]))
+        return f"{nobody}, but the stacks of {names} may be mixed with others: may close" if mixed else nobody
+
+    def mixed(self) -> list[int]:
+        """The threads whose stacks may have frames of others."""
+        return sorted(self.notes.mixed & self.threads.keys())
 
     def tell_chain(self, chain: Sequence[int], end: str, closes: Closes) -> tuple[str, Closes]:
         more = self.count_alike(chain)
