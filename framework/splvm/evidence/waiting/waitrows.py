@@ -9,7 +9,7 @@ from splvm.evidence.waiting.roles import RANGE_LOCKS, SWAP_IN, SWAP_SUBMIT, TASK
 from splvm.evidence.waiting.waits import DIRECT_RECLAIM, PAGE_FAULT, SHRINKERS, WaitReason, WaitRow
 from splvm.evidence.waiting.zfslocks import LOCKS, How
 
-_PAGE = names(
+PAGE_WAITS = names(
     "folio_wait_bit_common folio_wait_bit folio_wait_bit_killable folio_wait_writeback __folio_lock"
     " __folio_lock_killable __folio_lock_or_retry wait_on_page_bit wait_on_page_bit_common wait_on_page_writeback"
     " __lock_page __lock_page_killable __lock_page_or_retry"
@@ -195,7 +195,7 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.SWAP_IO,
         "the swap I/O",
-        _PAGE,
+        PAGE_WAITS,
         (Role.ZVOL,),
         "do_swap_page() locks the page that it reads, mm/memory.c; swap is on a zvol in openzfs #7734",
         within=SWAP_IN,
@@ -204,7 +204,7 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.PAGE,
         "the page",
-        _PAGE,
+        PAGE_WAITS,
         (Role.PAGE, Role.LOG_WRITER, Role.FLUSHER),
         "zfs_putpage_commit_cb(), module/os/linux/zfs/zfs_vnops_os.c: writeback of a page ends when the log has it",
         within=names("zfs_freesp zfs_free_range zfs_trunc zfs_extend zfs_space zfs_putpage zpl_writepages zpl_fsync"),
@@ -213,7 +213,7 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.PAGE,
         "the page",
-        _PAGE | names("__wait_on_buffer __lock_buffer migration_entry_wait_on_locked"),
+        PAGE_WAITS | names("__wait_on_buffer __lock_buffer migration_entry_wait_on_locked"),
         (Role.ZVOL, Role.PAGE, Role.FLUSHER, Role.KSWAPD, Role.KCOMPACTD, Role.SWAP_USER),
         "folio_wait_bit_common(), mm/filemap.c (wait_on_page_bit_common() before 5.16); fs/buffer.c; mm/migrate.c",
         kind="memory",
