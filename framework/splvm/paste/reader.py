@@ -133,8 +133,10 @@ class Reader:
                 begin = self.begin_at(block, at)
                 self.patience = max(self.patience, at - begin + 1)
                 at, text = begin, lines[begin]
-            self.apart = self.apart or not text
-            if text:
+            if not text:
+                self.apart = True
+                self.log.note_blank()
+            else:
                 joined = self.read_line(block, at, text)
                 if joined > 1 and self.last_used == block.number_of(at):
                     self.last_used += joined - 1
@@ -242,7 +244,8 @@ class Reader:
             return
         if not line.message:
             if line.fenced:
-                self.log.threads.end_bare()
+                self.log.note_edge()
+            self.log.note_blank()
             # A time alone, as date(1) prints it above what comes.
             self.log.before = piece if line.time else self.log.before
             return
