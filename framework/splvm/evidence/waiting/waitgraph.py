@@ -161,6 +161,7 @@ class _Builder:
         order, cyclic = components(led)
         cycle = shortest_cycle(min(cyclic, key=self.telling), led) if cyclic else ()
         chain: tuple[int, ...] = ()
+        closes: Closes | None
         if cycle:
             end, closes, sentence = "", Closes.CYCLE, self.tell_cycle(cycle)
         elif not self.waits:
@@ -226,7 +227,7 @@ class _Builder:
         several = self.pools > 1 and row.reason is WaitReason.TXG
         if not row.own or several or not any(pid in self.members[role] for role in row.holders):
             return False
-        return not row.sole or not (self.is_doubted(row) or self.others(row) - {pid})
+        return not row.sole or not (self.notes.cut or self.is_doubted(row) or self.others(row) - {pid})
 
     def others(self, row: WaitRow) -> AbstractSet[int]:
         """Who may end such a wait and does something, two threads at most: whether there is another is the question."""

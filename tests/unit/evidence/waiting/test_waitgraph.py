@@ -1258,6 +1258,26 @@ def test_an_emergency_allocation_is_no_wait_for_the_worker() -> None:
     assert reasons(build_graph([thread(90, "slabprobe/0", stack), WORKER_HELD])) == {77: R.HELD, 90: R.RECLAIM}
 
 
+def test_in_a_list_that_is_cut_another_thread_may_have_the_range() -> None:
+    """Who holds the transaction itself needs no other thread."""
+    for name, closes in (
+        ("its own range, asked for again", Closes.UNKNOWN),
+        ("the group that it holds open itself", Closes.CYCLE),
+    ):
+        assert build_graph(CASES[name].threads, cut=True).closes is closes
+
+
+def test_mixed_stacks_are_no_proof_that_nobody_waits() -> None:
+    running = (thread(10, "a", "memcpy", "R"), thread(11, "b", "memcpy", "R"))
+    assert build_graph(running).closes is None
+    graph = build_graph(running, mixed=frozenset((10, 11)))
+    assert graph.closes is Closes.UNKNOWN
+    assert graph.sentence == (
+        "none of the 2 threads is blocked, but the stacks of a (pid 10) and b (pid 11) may be mixed with others:"
+        " may close"
+    )
+
+
 @pytest.mark.parametrize("state", ["S", "I", "T", "Z", "X", "?", "d", ""])
 def test_other_states_are_not_blocked(state: str) -> None:
     assert build_graph([replace(CRITICAL, state=state)]).waits == ()
