@@ -189,6 +189,8 @@ KERNEL: dict[str, Form] = {
     "dmesg -d": _before("[86523.{us} <    0.000001>] "),
     "dmesg -T -d": _before("[Thu Jul 28 04:20:23 2016 <    0.000001>] "),
     "dmesg -t -d": _before("[<    0.000001>] "),
+    "dmesg -H with a decimal comma, from its middle": _before("[  +0,000001] "),
+    "dmesg -d with a decimal comma": _before("[86523.{us} <    0,000001>] "),
     "dmesg -x": _before("kern  :err   : [86523.{us}] "),
     "dmesg -r": _before("<3>[86523.{us}] "),
     "dmesg -t -r": _before("<3>"),

@@ -30,6 +30,15 @@ _ABOUT = re.compile(
     r"|BUG: scheduling while atomic: (?P<comm3>.{1,60}?)/(?P<pid3>\d{1,10})/0x"
 )
 _ABOUT_WORDS = ("by task ", " name: ", "while atomic")
+# Of whom lockdep speaks, and which lock is named next: kernel/locking/lockdep.c. A lock list has its own reader.
+_LOCKER = re.compile(
+    r"(?P<comm>.{1,60}?)/(?P<pid>\d{1,10})(?: \[HC\S{1,40}\])? (?:is trying to release lock|is freeing memory"
+    r"|is leaving the kernel with locks|(?P<takes>is trying to (?:acquire|lock)\b|just changed the state|takes:))"
+)
+_HAS_ONE = re.compile(r"(?:but|and this) task is already holding:?|but task is already holding lock:")
+_LOCK = re.compile(
+    r"(?:\(ptrval\)|\(____ptrval____\)|[0-9a-f]{8,16})?\s{0,4}\((?P<name>[^\s{}]{1,120})\)\s?\{", re.ASCII
+)
 _VICTIM = re.compile(r".{0,120}?Kill(?:ed)? process (?P<pid>\d{1,10}),? \((?P<comm>.{1,60}?)\)")
 
 
@@ -45,6 +54,8 @@ class Complaints:
         # Messages that a scanner got, and lines since the last frame.
         self.ordinal = 0
         self.gap = 0
+        # What the thread of a lock report does with the lock that the next line names: `takes`, `holds` or nothing.
+        self.lock_verb = ""
 
     def choose(self, line: Line) -> PasteScanner:
         """The scanner that a line is for: one for each that prints, where the log says who does."""
@@ -109,6 +120,23 @@ class Complaints:
             )
             self.name(line, comm, int(pid))
         return True
+
+    def take_lock(self, line: Line) -> None:
+        """Keep whom a report of lockdep's is about, and which lock it takes while it has which."""
+        report = self.choose(line).open
+        if report is None or report.kind is not FindingKind.LOCKDEP or report.stage is not Stage.PREAMBLE:
+            return
+        origin, message = self.origins.get(report.line), line.message.lstrip()
+        if origin is None:
+            return
+        if "/" in message and (match := _LOCKER.match(message)):
+            origin.comm, origin.pid = origin.comm or match["comm"], int(match["pid"])
+            self.lock_verb = "takes" if match["takes"] else ""
+        elif "already holding" in message and _HAS_ONE.match(message):
+            self.lock_verb = "holds"
+        elif self.lock_verb and (match := _LOCK.match(message)):
+            origin.locks.setdefault(self.lock_verb, match["name"])
+            self.lock_verb = ""
 
     def name(self, line: Line, comm: str, pid: int | None) -> None:
         """Say who the open report is about, if nothing said it before."""

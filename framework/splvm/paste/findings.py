@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from splvm.evidence.formats.kernlog import FindingKind, LogScanner, Report, Stage, fingerprint_of
 from splvm.paste.names import has_word
@@ -231,11 +231,23 @@ class PasteScanner(LogScanner):
             old.frames and old.stage is not Stage.PREAMBLE and _FIRST_OF_CRASH.match(message)
         )
 
+    def is_headline(self, old: Report, new: Report, message: str) -> bool:
+        """Whether a person quoted the first line of a crash above the log, whose lines have times."""
+        unstamped = old.time_s is None and new.time_s is not None
+        first = _FIRST_OF_CRASH.match(old.title) and _FIRST_OF_CRASH.match(message)
+        return unstamped and bool(first) and old.stage is Stage.PREAMBLE and not old.frames and old in self.reports
+
     def absorbs(self, new: Report, message: str) -> bool:
         old = self.open
         if old is not None and self.is_over(old, new, message):
             self.open = None
             return super().absorbs(new, message)
+        if old is not None and self.is_headline(old, new, message):
+            # What the kernel said of it comes now.
+            self.reports.remove(old)
+            self.counts[old.kind] -= 1
+            self.open = None
+            return False
         if old is not None and new.line - old.line <= 4 and old.kind is new.kind:
             # One failure in two lines; one panic of SPL's in three.
             if new.kind is FindingKind.PAGE_ALLOC_FAILURE and not old.frames:
@@ -266,8 +278,12 @@ class Origin:
     line: int = 1
     # Who was killed for it.
     victim: str = ""
+    # Of lockdep's report: the lock that its thread `takes`, and the one that it `holds` meanwhile.
+    locks: dict[str, str] = field(default_factory=dict)
 
 
+# What a title says where the kernel's line is not in the text, or its end is not.
+HOW_LONG = "blocked for more than ? seconds: the text does not say how many"
 # Complaints of a thread, which is stuck for as long as they come.
 _BY_THREAD = frozenset((FindingKind.HUNG_TASK, FindingKind.SOFT_LOCKUP))
 
@@ -348,6 +364,8 @@ class Findings:
             title = f"{title[:MAX_TITLE]}; killed {origin.victim}"
         elif origin.victim:
             comm = origin.victim.split(" (pid ")[0]
+        if origin.locks:
+            title = f"{title[:MAX_TITLE]}; {', '.join(f'{verb} {lock}' for verb, lock in origin.locks.items())}"
         self.add(
             PasteFinding(report.kind, title, comm, pid, origin.time, report.time_s, 1, frames, fingerprint, origin.line)
         )

@@ -200,13 +200,36 @@ def head_of(message: str) -> Head | None:
     return None
 
 
+# What ps(1) prints of a thread: its name in brackets, or the command that it runs.
+_PS_NAME = r"\s{1,8}(?:\[(?P<comm>[^\[\]\s]{1,60})\]|(?P<command>[\w./+:@%-]{1,200})(?:\s.{0,160})?)$"
+_PS_TTY = r"(?:\?|pts/\d{1,5}|tty\w{1,8}|console|hvc\d)"
+_PS_TIME = r"(?:\d{1,5}-)?\d{1,5}:\d\d(?::\d\d)?"
+_PS_STATE = r"(?P<state>[RSDTZI])[<NsLl+]{0,5}"
+_PS = (
+    # aux
+    rf"[\w.+-]{{1,32}}\s{{1,20}}(?P<pid>\d{{1,7}})(?:\s{{1,8}}[\d.]{{1,6}}){{2}}(?:\s{{1,12}}\d{{1,12}}){{2}}\s{{1,8}}{_PS_TTY}"
+    rf"\s{{1,8}}{_PS_STATE}\s{{1,8}}\S{{1,12}}\s{{1,8}}{_PS_TIME}",
+    # -ef, and with -L a thread's number between those of its process
+    rf"[\w.+-]{{1,32}}\s{{1,20}}(?P<pid>\d{{1,7}})\s{{1,12}}\d{{1,7}}\s{{1,8}}\d{{1,3}}\s{{1,8}}[\w:]{{1,12}}\s{{1,8}}{_PS_TTY}"
+    rf"\s{{1,8}}{_PS_TIME}",
+    rf"[\w.+-]{{1,32}}(?:\s{{1,20}}\d{{1,7}}){{2}}\s{{1,12}}(?P<pid>\d{{1,7}})\s{{1,8}}\d{{1,3}}\s{{1,8}}\d{{1,6}}\s{{1,8}}[\w:]{{1,12}}"
+    rf"\s{{1,8}}{_PS_TTY}\s{{1,8}}{_PS_TIME}",
+    # -el
+    rf"\d\s{{1,4}}{_PS_STATE}\s{{1,8}}[\w.+-]{{1,32}}\s{{1,12}}(?P<pid>\d{{1,7}})\s{{1,12}}\d{{1,7}}\s.{{10,90}}?\s{_PS_TTY}"
+    rf"\s{{1,8}}{_PS_TIME}",
+    # ax
+    rf"(?P<pid>\d{{1,7}})\s{{1,8}}{_PS_TTY}\s{{1,8}}{_PS_STATE}\s{{1,8}}{_PS_TIME}",
+    # -o pid,stat
+    rf"(?P<pid>\d{{1,7}})\s{{1,8}}{_PS_STATE}",
+)
 # What people write above a stack: `790`, `PID 790:`, `txg_sync (790)`, a line of ps.
 _LOOSE = (
     re.compile(
         r"\S{1,32}\s{1,20}(?P<pid>\d{1,7})\s.{0,120}\s(?P<state>[RSDTZI])[<NsLl+]{0,4}\s.{0,60}\[(?P<comm>\S{1,60})\]$"
     ),
+    *(re.compile(pattern + _PS_NAME, re.ASCII) for pattern in _PS),
     re.compile(
-        r"(?:\W{0,8})(?:[Pp][Ii][Dd][ :=#]{0,3})?(?P<pid>\d{1,7})\b[ :=)\]-]{0,4}"
+        r"(?:\W{0,8})(?:[Pp][Ii][Dd][ :=#]{0,3})?(?P<pid>\d{1,7})\b[ :=)\]([-]{0,4}"
         r"(?P<comm>[A-Za-z_][\w/.:+-]{0,31})?\W{0,8}$"
     ),
     re.compile(
@@ -214,6 +237,8 @@ _LOOSE = (
         r"(?P<pid>\d{1,7})\W{0,8}$"
     ),
 )
+# Characters of a thread's name, TASK_COMM_LEN of include/linux/sched.h without its last.
+_COMM_CHARS = 15
 
 
 # What people number their stacks by.
@@ -239,6 +264,7 @@ def loose_head(line: str) -> Head | None:
         if match := pattern.match(line):
             found = match.groupdict()
             if (found["comm"] or "").lower() in _COUNTED:
-                return Head("stack", None, "", "?")
-            return Head("stack", int(found["pid"]), found["comm"] or "", found.get("state") or "?")
+                return Head("stack", None, f"{found['comm']} {found['pid']}", "?")
+            comm = found["comm"] or (found.get("command") or "").rpartition("/")[2].rstrip(":")[:_COMM_CHARS]
+            return Head("stack", int(found["pid"]), comm, found.get("state") or "?")
     return None

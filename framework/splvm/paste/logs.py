@@ -10,8 +10,9 @@ import re
 
 from splvm.evidence.formats.kernlog import FindingKind, Stage
 from splvm.paste.cleaning import Cleaner
-from splvm.paste.complaints import ANOTHER, MAX_GAP, Complaints
+from splvm.paste.complaints import ANOTHER, MAX_CALLERS, MAX_GAP, Complaints
 from splvm.paste.findings import (
+    HOW_LONG,
     PasteKind,
     begins_report,
     is_event,
@@ -20,11 +21,12 @@ from splvm.paste.findings import (
     is_own_answer,
     single_finding,
 )
-from splvm.paste.frames import MARK, TRACE, Frame, Head, frames_of, head_of, program_counter
+from splvm.paste.frames import BOTTOM, MARK, TRACE, Frame, Head, frames_of, head_of, program_counter
 from splvm.paste.moments import HeldLock
 from splvm.paste.prefixes import Line, Stripper
 from splvm.paste.reading import Reading
-from splvm.paste.threads import Threads
+from splvm.paste.seams import Seam
+from splvm.paste.threads import BARE, Threads
 
 # Reports of hung tasks after which the kernel prints no more of them (kernel.hung_task_warnings).
 USUAL_WARNINGS = 10
@@ -63,6 +65,8 @@ class Log:
         self.into = into
         self.complaints = Complaints(into)
         self.threads = Threads(into)
+        # By caller.
+        self.seams: dict[str | None, Seam] = {}
         # The line before, as it is written, where nothing was made of it.
         self.before = ""
         # Whose list of locks comes.
@@ -78,6 +82,8 @@ class Log:
         self.event = -100
         # Whether the last line was taken for a report's only because it came where more of it was expected.
         self.weak = False
+        # Whether the last frame is where a stack ends.
+        self.bottom = False
 
     def take(self, line: Line) -> str:
         """Take a message of the kernel's."""
@@ -100,6 +106,9 @@ class Log:
         first = message[:1]
         if (first == "<" and MARK.match(message)) or ("race" in message and TRACE.match(message)):
             begins = first != "<"
+            if begins:
+                self.part(line)
+                self.seam(line).begin()
             ends = message.startswith("</TASK>")
             self.threads.take_mark(line, begins=begins, ends=ends)
             self.complaints.scan(line, "Call Trace:" if begins else "")
@@ -108,7 +117,40 @@ class Log:
             return "stack"
         return ""
 
+    def seam(self, line: Line) -> Seam:
+        """What stands behind the last frame of whoever prints a line."""
+        if len(self.seams) > MAX_CALLERS:
+            self.seams.clear()
+        return self.seams.setdefault(line.caller, Seam())
+
+    def note_edge(self) -> None:
+        """A block of a page begins or ends."""
+        for seam in self.seams.values():
+            seam.fenced = True
+
+    def note_blank(self) -> None:
+        """A blank line comes."""
+        for seam in self.seams.values():
+            seam.blank = True
+
+    def part(self, line: Line) -> None:
+        """End the stack that is open, if what stands between it and the line says so."""
+        seam, thread = self.seam(line), self.threads.open.get(line.caller)
+        report = self.complaints.choose(line).open
+        # Chains of locks, which lockdep prints before its stack, stand one below the other.
+        chained = report is not None and report.stage is Stage.PREAMBLE
+        ended = (thread.ended if thread is not None else self.bottom) and not chained
+        by_hand = thread is not None and thread.kind in BARE and report is None
+        if seam.parts(line, self.line_before(line), ended=ended, by_hand=by_hand):
+            self.threads.open.pop(line.caller, None)
+            self.complaints.close(line)
+            seam.begin()
+
     def take_frames(self, line: Line, frames: tuple[Frame, ...]) -> None:
+        if frames:
+            self.part(line)
+            self.seam(line).take(line)
+            self.bottom = frames[-1].function in BOTTOM
         report = self.complaints.choose(line).open
         if report is not None and report.stage is Stage.PREAMBLE and report.kind is not FindingKind.LOCKDEP:
             # Not everybody copies that line. What lockdep shows before it is the chain of locks.
@@ -152,7 +194,7 @@ class Log:
 
     def take_head(self, line: Line, head: Head) -> None:
         if self.headless and head.kind == "task" and head.pid is not None:
-            self.complaints.scan(line, f"INFO: task {head.comm}:{head.pid} blocked for more than the first line says")
+            self.complaints.scan(line, f"INFO: task {head.comm}:{head.pid} {HOW_LONG}")
             self.hung_ordinal = self.complaints.ordinal
         self.headless, self.holder, self.before = False, None, ""
         report = self.complaints.choose(line).open
@@ -165,6 +207,7 @@ class Log:
         if head.kind == "hung":
             self.complaints.scan(line)
             self.hung_ordinal = self.complaints.ordinal
+        self.seam(line).begin()
         self.complaints.name(line, head.comm, head.pid)
         self.threads.take_head(line, head, within_report=self.complaints.choose(line).open is not None)
         if head.kind != "hung":
@@ -220,6 +263,7 @@ class Log:
         if self.holder is not None and (held := _HELD.match(message)):
             self.threads.take_lock(self.holder, HeldLock(held["address"], held["name"]))
             return "log"
+        self.complaints.take_lock(line)
         if self.take_single(line) or self.complaints.take_about(line):
             return "log"
         if is_own_answer(message):
@@ -277,6 +321,7 @@ class Log:
         now = complaints.choose(line).open
         if now is not was and now is not None:
             self.threads.close()
+            self.seam(line).begin()
             return "log"
         self.weak = was is not None and now is was and was.stage is Stage.PREAMBLE
         return "log" if self.weak else ""

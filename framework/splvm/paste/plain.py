@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from splvm.evidence.waiting.roles import ROLES
-from splvm.evidence.waiting.waitrows import ROWS
+from splvm.evidence.waiting.roles import RANGE_LOCKS, ROLES
+from splvm.evidence.waiting.waitrows import IDLE, PAGE_WAITS, ROWS
 from splvm.evidence.waiting.waits import WAITERS, WaitReason
 from splvm.paste.cleaning import Cleaner
 from splvm.paste.frames import BOTTOM, frames_of
@@ -39,7 +39,11 @@ _TAKERS = frozenset(
 # They end in one of these, or whoever shows them says that they wait.
 _SLEEPERS = WAITERS | _IN_SOURCE.keys() | _TAKERS | {name for row in ROWS for name in row.functions}
 _LOCKS = {name for row in ROWS if row.reason is WaitReason.LOCK for name in row.functions}
+# Those of them that call nothing but what puts a thread to sleep.
+_LEAVES = WAITERS | _IN_SOURCE.keys() | _TAKERS | _LOCKS | RANGE_LOCKS | PAGE_WAITS
 _FIRST = WAITERS | _IN_SOURCE.keys() | _TAKERS | _LOCKS
+# Characters of a thread's name at most: a longer word is none.
+_COMM_CHARS = 15
 _KNOWN = _SLEEPERS | BOTTOM | {name for role in ROLES for name in role.functions}
 # Where a thread's work begins: stacks of which nothing else says that they are one have it at their outer end.
 _ENTRY = re.compile(
@@ -66,6 +70,8 @@ _LABEL = re.compile(
     r"|[*=#-]{2,40} ?(?P<title>\w[\w /.-]{1,40}?))"
     r"(?:[\s*#=:~-]|\((?:[^()]|\([^()]{0,40}\)){1,60}\)){0,60}$"
 )
+# A label that says that a stack follows, so that any function may sleep in it.
+_NUMBERED = re.compile(r"(?:process|thread|task|stack|trace|cpu|pid)\b", re.IGNORECASE)
 _TRACED = re.compile(r"\s{0,16}(?P<comm>\S.{0,15}?)-(?P<pid>\d{1,10})\s{1,12}\[\d{1,6}\].{0,80}<stack trace>$")
 
 
@@ -184,15 +190,57 @@ class Steps:
         """Whether a line is of the stack to the right alone."""
         return len(steps) == 1 and bool(self.right) and steps[0].column == self.right[0].column
 
+    def take_names(self, after: Line, *, apart: bool) -> list[tuple[Line, str]]:
+        """Take away the last lines, if they are functions that belong to the frames with offsets after them.
+
+        A name before them that may be a thread's is none; it is left to whoever looks what stands above a stack.
+
+        :param apart: whether a blank line stands between them, so that a whole stack is one by itself.
+        """
+        if self.right or not frames_of(after.message) or (apart and len(self.steps) >= LEAST_STEPS):
+            return []
+        begin = len(self.steps)
+        while begin and is_name(self.steps[begin - 1]):
+            begin -= 1
+        names = [step.name for step in self.steps[begin:]]
+        begin += next((at for at, name in enumerate(names) if is_function(name)), len(names))
+        taken = [(line, step.name) for (line, _), step in zip(self.lines[begin:], self.steps[begin:], strict=True)]
+        self.steps, self.lines = self.steps[:begin], self.lines[:begin]
+        return taken
+
     def finish(self) -> list[tuple[PlainStack, str]]:
         """The stacks that the lines are, each with what stands above it; others may come."""
         found, labels = [], _SIDES.split(self.label.strip()) if self.right else [self.label]
         for at, steps in enumerate((self.steps, self.right)):
             label = labels[at] if at < len(labels) else ""
-            if (stack := stack_of(steps, label_of(label)[0])) is not None:
+            other = self.steps if at else self.right
+            # Beside a stack stands another one.
+            sure = bool(other) and stack_of(other, label) is not None
+            if (stack := stack_of(steps, label_of(label)[0], sure=sure)) is not None:
                 found.append((stack, label))
         self.steps, self.right = [], []
         return found
+
+    @property
+    def seems_one(self) -> bool:
+        """Whether a reader would take the lines for a stack, and not for source code or a list of names."""
+        names = {step.name for step in self.steps}
+        return (
+            len(self.steps) >= LEAST_STEPS
+            and all(map(is_name, self.steps))
+            and not any(map(_UNLOCKS.fullmatch, names))
+            and (bool(_NUMBERED.match(label_of(self.label)[0])) or not _SLEEPERS.isdisjoint(names))
+        )
+
+
+def is_name(step: Step) -> bool:
+    """Whether a line is the name of a function, and nothing besides."""
+    return step.given is None and not step.ended and not step.remark
+
+
+def is_function(name: str) -> bool:
+    """Whether a name above frames is a function's, and not the thread's."""
+    return (name in _SLEEPERS and name not in IDLE) or len(name) > _COMM_CHARS
 
 
 def label_of(line: str) -> tuple[str, int | None]:
@@ -208,10 +256,11 @@ def label_of(line: str) -> tuple[str, int | None]:
     return (comm, int(pid)) if comm and pid.isdigit() else (label.rstrip(":."), None)
 
 
-def stack_of(steps: Sequence[Step], label: str) -> PlainStack | None:
+def stack_of(steps: Sequence[Step], label: str, *, sure: bool = False) -> PlainStack | None:
     """The stack that the lines are; None if they are none.
 
     :param label: what stands above them.
+    :param sure: something else says that they are one.
     """
     if len(steps) < LEAST_STEPS or any(_UNLOCKS.fullmatch(step.name) for step in steps):
         return None
@@ -221,12 +270,18 @@ def stack_of(steps: Sequence[Step], label: str) -> PlainStack | None:
         return None
     frames = [step.name for step in path]
     inner = path[0]
-    waits = inner.name in _SLEEPERS or bool(inner.remark)
-    if not waits or not (remarks or label or any(it.marked for it in steps) or _ENTRY.fullmatch(frames[-1])):
+    # What is called last may be a function that nobody knows.
+    titled = sure or (bool(_NUMBERED.match(label)) and any(step.name in _SLEEPERS for step in path))
+    waits = inner.name in _SLEEPERS or bool(inner.remark) or (titled and all(map(is_name, path)))
+    if not waits or not (remarks or label or sure or any(it.marked for it in steps) or _ENTRY.fullmatch(frames[-1])):
         return None
     said = next((step for step in path if _WANTS.search(step.remark)), inner)
     wants, lock = said.remark, next(iter(_locks_in(said)), "")
-    if inner.name not in _SLEEPERS and not (_WANTS.search(wants) or _HOLDS.search(wants) or _TAKEN.search(wants)):
+    if (
+        inner.name not in _SLEEPERS
+        and inner.remark
+        and not (_WANTS.search(wants) or _HOLDS.search(wants) or _TAKEN.search(wants))
+    ):
         return None
     if inner.name not in _SLEEPERS and lock:
         # What it calls to get the lock is not shown.
@@ -238,10 +293,9 @@ def stack_of(steps: Sequence[Step], label: str) -> PlainStack | None:
 def _path(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
     """The steps that are on the stack, what sleeps first, and those that have returned."""
     flat = len({step.column for step in steps}) == 1
-    waiting = _SLEEPERS if flat else _FIRST
-    first, last = (step.name in waiting or bool(_WANTS.search(step.remark)) for step in (steps[0], steps[-1]))
+    first, last = (step.name in _FIRST or bool(_WANTS.search(step.remark)) for step in (steps[0], steps[-1]))
     if flat or (first and not last and not steps[-1].remark):
-        outward = first or not last or steps[-1].name in BOTTOM
+        outward = _is_outward(steps) if flat else True
         return (list(steps) if outward else list(reversed(steps))), []
     # Who is called stands further to the right.
     path: list[Step] = []
@@ -251,6 +305,15 @@ def _path(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
             returned.append(path.pop())
         path.append(step)
     return (list(reversed(path)), returned) if len(path) > 1 else ([], [])
+
+
+def _is_outward(steps: Sequence[Step]) -> bool:
+    """Whether of steps one below the other the innermost comes first: it sleeps, or what sleeps is next to it."""
+    if steps[-1].name in BOTTOM:
+        return True
+    sleepers = _LEAVES if any(step.name in _LEAVES for step in steps) else _SLEEPERS
+    asleep = [at for at, step in enumerate(steps) if step.name in sleepers or _WANTS.search(step.remark)]
+    return not asleep or asleep[0] <= len(steps) - 1 - asleep[-1]
 
 
 def _is_taken(step: Step) -> bool:
@@ -269,7 +332,12 @@ def _locks_in(step: Step) -> list[str]:
 def steps_before(lines: Sequence[str], at: int) -> int:
     """How many lines before the one at `at` are steps, if that one is a step too."""
     if not is_bare(lines[at]):
-        return 0
+        # Above frames with offsets may stand some without.
+        begin = before = at
+        while "+" in lines[at] and before and at - before < 2 * LEAST_STEPS and _may_be_step(lines[before - 1]):
+            before -= 1
+            begin = before if lines[before].strip() else begin
+        return at - begin
     begin = at
     while begin >= 0 and at - begin <= MAX_STEPS and (not lines[begin].strip() or _may_be_step(lines[begin])):
         begin -= 1

@@ -18,7 +18,7 @@ _TIME = r"\d{1,2}:\d\d(?::\d\d(?:[.,]\d{1,9})?)?"
 # Names of days and months in any language, and those of East Asia.
 _WORD = r"(?:[^\W\d_]{1,10}\.?|\d{1,2}(?:月|월))"
 _ZONE = r"(?:Z|[ ]?[+-]\d\d:?\d\d|[ ][A-Z]{3,5}(?=[ ]))"
-_LAG = r"(?:[ ]{1,4}<[ ]{0,12}[\d.]{1,24}>)?"
+_LAG = r"(?:[ ]{1,4}<[ ]{0,12}[\d.,]{1,24}>)?"
 _LEVEL = "emerg|alert|crit|err|warn|notice|info|debug"
 
 # Programs that hand on what the kernel said.
@@ -35,8 +35,9 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("table", r"\|[ \t]{1,8}"),
     ("fence", r"`{3,10}(?:[a-z]{1,10}(?=\s{0,8}$))?"),
     ("boot", rf"\[[ ]{{0,12}}(?P<boot_s>\d{{1,10}}\.\d{{1,9}}){_LAG}\][ ]?"),
-    ("delta", r"\[[ ]{0,12}\+(?P<delta_s>\d{1,8}\.\d{1,9})\][ ]?"),
-    ("lag", r"\[<[ ]{0,12}(?P<lag_s>\d{1,8}\.\d{1,9})>\][ ]?"),
+    # Differences have the decimal point of whoever asked for them, and that may be a comma.
+    ("delta", r"\[[ ]{0,12}\+(?P<delta_s>\d{1,8}[.,]\d{1,9})\][ ]?"),
+    ("lag", r"\[<[ ]{0,12}(?P<lag_s>\d{1,8}[.,]\d{1,9})>\][ ]?"),
     ("human", rf"\[(?P<human>{_WORD}[^\[\]<>]{{0,28}}?{_TIME}(?:[ ]\d{{4}})?){_LAG}\][ ]?"),
     ("caller", r"\[[ ]{0,12}(?P<caller>[TC]\d{1,10})\][ ]?"),
     ("level", r"<\d{1,3}>"),
@@ -242,7 +243,7 @@ class Stripper:
             case "delta" | "lag":
                 if self.human:
                     self.elapsed_s, self.human = clock_of(self.human) or 0.0, ""
-                self.elapsed_s += float(match[match.lastgroup or 0])
+                self.elapsed_s += float(match[match.lastgroup or 0].replace(",", "."))
                 line.time, line.elapsed_s = line.time or match[0].strip(" []"), self.elapsed_s
             case "unix":
                 line.time = match["unix_s"]

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 from splvm.errors import EvidenceError
 from splvm.paste.cleaning import MAX_LINE, Cleaner
-from splvm.paste.frames import frames_of, head_of
+from splvm.paste.frames import Frame, frames_of, head_of, loose_head
 from splvm.paste.lines import Block, read_blocks
 from splvm.paste.logs import Log
 from splvm.paste.names import note_names
@@ -23,14 +25,14 @@ from splvm.paste.plain import Steps, column_of, is_bare, label_of, steps_before,
 from splvm.paste.prefixes import Learned, Line, Stripper
 from splvm.paste.reading import Input, Reading
 from splvm.paste.records import Record, RecordReader
-from splvm.paste.wrapping import Joiner, complete, fill_of, is_half, split_escaped, split_lines
+from splvm.paste.wrapping import Joiner, begins_task, complete, fill_of, is_half, split_escaped, split_lines
 
 # Lines that say nothing and may still stand within a report, and within one of a crash.
 PATIENCE = 60
 # What says nothing in a log, and nobody misses; and lines of a gap of which it is asked.
 _IDLE = re.compile(
     r"-\[ cut here \]-|hung_task_timeout_secs|Tainted: |Modules linked in|^\W{0,8}[0-9a-f ]{30,}$"
-    r"|Content-T(?:ype|ransfer-Encoding): "
+    r"|Content-T(?:ype|ransfer-Encoding): |^\[[^\]]{1,60}\]$"
 )
 _MAX_ASKED = 200
 # Lines that are looked at however short they are, and for how many bytes of the input there is one more: what is made
@@ -77,12 +79,16 @@ class Reader:
         self.dull = ""
         # Lines that may be a stack of functions alone.
         self.steps = Steps()
+        # Whether the line before was blank.
+        self.apart = False
         # Lines that were looked at, and whether they were too many.
         self.looked = 0
         self.tired = False
         # Moments of the inputs before this one, and what there was no room for in them.
         self.moments_before = len(reading.moments)
         self.dropped = +reading.dropped
+        # The last lines.
+        self.last = Block(1, [])
         reading.files.begin(name)
 
     def read(self, stream: BinaryIO) -> None:
@@ -96,6 +102,7 @@ class Reader:
                 if block.backwards and not end:
                     self.into.complain(1, "it is written backwards, the latest line first: read from its end")
                 self.read_block(block)
+                self.last = block
                 end = block.number + len(block.lines)
         except EvidenceError as error:
             self.into.complain(max(1, end), error.message)
@@ -126,7 +133,10 @@ class Reader:
                 begin = self.begin_at(block, at)
                 self.patience = max(self.patience, at - begin + 1)
                 at, text = begin, lines[begin]
-            if text:
+            if not text:
+                self.apart = True
+                self.log.note_blank()
+            else:
                 joined = self.read_line(block, at, text)
                 if joined > 1 and self.last_used == block.number_of(at):
                     self.last_used += joined - 1
@@ -220,13 +230,22 @@ class Reader:
 
     def take_piece(self, line: Line, piece: str, block: Block, *, learn: bool) -> None:
         """Take a message, if need be behind a prefix that nobody knew."""
+        self.take_words(line, piece, block, learn=learn)
+        self.apart = not line.message.strip()
+
+    def take_words(self, line: Line, piece: str, block: Block, *, learn: bool) -> None:
+        """The same, whether it says something or not."""
+        if self.half and begins_task(line.message):
+            self.take_between(line, piece, block)
+            return
         if self.half:
             line.message, self.half = f"{self.half} {line.message}", ""
         if (self.steps.steps or is_bare(line.message)) and self.take_step(line, piece, block):
             return
         if not line.message:
             if line.fenced:
-                self.log.threads.end_bare()
+                self.log.note_edge()
+            self.log.note_blank()
             # A time alone, as date(1) prints it above what comes.
             self.log.before = piece if line.time else self.log.before
             return
@@ -235,6 +254,17 @@ class Reader:
             self.patience = max(self.patience, 2)
             return
         self.take_message(line, piece, block, learn=learn)
+
+    def take_between(self, line: Line, piece: str, block: Block) -> None:
+        """Take the first line of a thread where that of another one is not at its end.
+
+        Two CPUs print into each other then, and nothing says which of the two goes on in the next line.
+        """
+        half, self.half = replace(line, message=self.half, number=line.number - 1), ""
+        self.take_message(half, half.message, block, learn=False)
+        self.take_message(line, piece, block, learn=False)
+        if is_half(line.message) and (thread := self.log.threads.open.get(line.caller)) is not None:
+            self.log.threads.mix(thread)
 
     def take_message(self, line: Line, piece: str, block: Block, *, learn: bool) -> None:
         """The same of one that is whole."""
@@ -259,18 +289,33 @@ class Reader:
         if not right and self.steps.goes_on(line.message, column):
             return True
         if self.steps.steps and not right and (not steps or self.steps.begins_another(steps[0])):
-            self.end_steps(block)
+            self.end_steps(block, line)
         if steps:
             above = None if self.steps.steps else self.log.above()
             self.steps.add(steps, line, piece, above.message if above else "")
         return bool(steps)
 
-    def end_steps(self, block: Block) -> None:
-        """The lines that may have been a stack are at their end."""
-        lines, stacks = self.steps.lines, self.steps.finish()
+    def end_steps(self, block: Block, after: Line | None = None) -> None:
+        """The lines that may have been a stack are at their end.
+
+        :param after: the line that comes then.
+        """
+        names = self.steps.take_names(after, apart=self.apart) if after is not None else []
+        self.take_steps(block)
+        for line, name in names:
+            self.log.take_frames(line, (Frame(name),))
+            self.use(line.number, "stack", block)
+
+    def take_steps(self, block: Block) -> None:
+        """The same without those that belong to the next line."""
+        seems_one, lines, stacks = self.steps.seems_one, self.steps.lines, self.steps.finish()
         if not stacks:
             for line, piece in lines:
                 self.take_message(line, piece, block, learn=False)
+            if seems_one:
+                self.into.complain(
+                    lines[0][0].number, f"{count_of(len(lines))} like a stack: no function that waits is where one ends"
+                )
             return
         for stack, label in stacks:
             self.log.threads.take_plain(lines[0][0], stack, *label_of(label))
@@ -332,11 +377,18 @@ class Reader:
         if not block.backwards and first > self.last_used + 1:
             begin = max(self.last_used + 1, block.number)
             lost = lines_that_say(block.lines[begin - block.number : first - block.number])
-            if lost:
-                shown = f"{count_of(len(lost))} of no kind that is known here, from {lost[0][:MAX_UNREAD_CHARS]!r} on"
-                self.into.complain(begin, shown)
+            if lost and kind == "stack" and loose_head(lost[-1]) is not None:
+                # It says whose stack it is.
+                lost.pop()
+            self.lose(begin, lost)
         self.last_used = max(number, self.last_used)
         self.record_from = 0
+
+    def lose(self, begin: int, lost: Sequence[str]) -> None:
+        """Say that nothing was made of some lines."""
+        if lost:
+            shown = f"{count_of(len(lost))} of no kind that is known here, from {lost[0][:MAX_UNREAD_CHARS]!r} on"
+            self.into.complain(begin, shown)
 
     def finish(self, end: int) -> None:
         """The input is at its end."""
@@ -353,6 +405,9 @@ class Reader:
         for log in self.logs.values():
             log.finish()
         self.into.files.finish()
+        if self.used and not self.last.backwards and not self.tired:
+            begin = max(self.last_used + 1, self.last.number)
+            self.lose(begin, lines_that_say(self.last.lines[begin - self.last.number :]))
         for program, count in self.written.most_common(5):
             what = f"{count_of(count)} like the kernel's, written by {program[:60]}, which is not the kernel"
             self.into.complain(self.written_at, what)

@@ -34,6 +34,8 @@ class Threads:
         # The open stack of each caller.
         self.open: dict[str | None, Thread] = {}
         self.moment: Moment | None = None
+        # The last moment of reports of hung tasks.
+        self.hung: Moment | None = None
         # Where the list of tasks that comes is from; empty outside of one.
         self.sysrq = ""
         # Reports of hung tasks, and for how many seconds by pid.
@@ -48,11 +50,6 @@ class Threads:
     def close(self) -> None:
         """What comes from here on is of no thread that is open."""
         self.open.clear()
-
-    def end_bare(self) -> None:
-        """What comes from here on is of no stack that was read by hand: each stands in a block of its own."""
-        for thread in self.open.values():
-            thread.ended = thread.ended or (thread.kind in BARE and bool(thread.frames))
 
     # Heads
 
@@ -111,6 +108,9 @@ class Threads:
         hung = thread.kind == "hung"
         source = "hung-task" if hung or within_report or self.reports else "tasks"
         moment = self.moment
+        if hung and moment is not None and moment.source == "stacks":
+            # A stack without a head does not begin the list anew in which it stands.
+            moment = self.hung or moment
         if moment is None or moment.source != source:
             moment = self.begin_moment(source, line)
         if hung:
@@ -123,6 +123,7 @@ class Threads:
             self.last_hung[thread.pid] = blocked_s
             moment.timeout_s = min(max(blocked_s, 10), USUAL_TIMEOUT_S)
         self.moment = moment
+        self.hung = moment if source == "hung-task" else self.hung
         return moment
 
     def is_again(self, pid: int, blocked_s: int, line: Line) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from splvm.paste.findings import HOW_LONG
 from splvm.paste.frames import frames_of, head_of
 from splvm.paste.prefixes import Line, Stripper
 
@@ -42,6 +43,11 @@ def is_half(message: str) -> bool:
     return message[:10] == "INFO: task" and _HALF_HUNG.match(message) is not None
 
 
+def begins_task(message: str) -> bool:
+    """Whether this line is the first one that the kernel prints of a thread, at its end or not."""
+    return message[:5] == "task:" and _HALF_TASK.match(message) is not None
+
+
 # What the first line of a report of a hung task goes on with, as two ages of the kernel write it.
 _HUNG_RESTS = (" blocked for more than ", " is blocked for more than ", " blocked in I/O wait for more than ")
 _CUT_HUNG = re.compile(r"INFO: task (?P<comm>.{1,60}?):(?P<pid>\d{1,10})(?P<rest> [a-z/O I]{0,40})$", re.ASCII)
@@ -52,7 +58,7 @@ def complete(message: str) -> str:
     cut = _CUT_HUNG.match(message)
     if cut is None or not any(rest.startswith(cut["rest"]) for rest in _HUNG_RESTS):
         return ""
-    return f"INFO: task {cut['comm']}:{cut['pid']} blocked for more than the text says"
+    return f"INFO: task {cut['comm']}:{cut['pid']} {HOW_LONG}"
 
 
 @dataclass(slots=True)

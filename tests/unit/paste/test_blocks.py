@@ -92,6 +92,25 @@ def test_wherever_an_oops_is_cut(count: int) -> None:
     assert [it.count for it in explain(cut + HANG).findings] == [1, 1]
 
 
+@pytest.mark.parametrize("between", ["", "\n[turn 9 by jane]\n```log\n[    1.0] ZFS: Loaded module v2.1.11-1\n"])
+def test_a_headline_is_no_oops(between: str) -> None:
+    """An issue is often called as its first line; its title, place and time are the kernel's."""
+    (finding,) = explain(f"# BUG: unable to handle kernel NULL pointer dereference on my box\n{between}{OOPS}").findings
+    assert (finding.title, finding.count) == (OOPS.splitlines()[0].split("] ", 1)[1], 1)
+    assert finding.time_s == 100.0 and finding.line == 2 + between.count("\n")
+
+
+def test_a_first_line_of_which_the_time_was_not_copied_is_no_headline() -> None:
+    (finding,) = explain(OOPS.removeprefix("[  100.0] ")).findings
+    assert finding.title.startswith("BUG: kernel NULL pointer dereference") and finding.pid == 2345
+
+
+def test_a_title_says_that_the_text_does_not_say_for_how_long() -> None:
+    head = '[  300.1] "echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.\n'
+    (finding,) = explain(head + "".join(HANG.splitlines(keepends=True)[1:])).findings
+    assert finding.title == "INFO: task zfs:3000 blocked for more than ? seconds: the text does not say how many"
+
+
 def test_a_second_oops_is_another_one() -> None:
     second = OOPS.replace("100.0", "101.0").replace("2345", "99").replace("zpool", "zed").replace("spa_import", "f")
     assert kinds(explain(OOPS + second.replace("[#1]", "[#2]"))) == ["oops zpool 2345", "oops zed 99"]

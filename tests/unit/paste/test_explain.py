@@ -88,6 +88,18 @@ def test_statuses_of_the_command(tmp_path: Path) -> None:
     assert b"--vmlinux" in command(str(tmp_path / "core")).stderr
 
 
+def test_what_is_not_used_is_named() -> None:
+    """Also behind the last line of use, and what seems to be a stack."""
+    text = f"{HUNG}\nThread 7:\ntank_nap\ntank_walk\ntank_run\n\nThis is the end.\n"
+    found = explain(text)
+    first = HUNG.count("\n") + 3
+    assert f"3 lines like a stack: no function that waits is where one ends (line {first})" in [
+        f"{it.why} (line {it.line})" for it in found.unread
+    ]
+    assert "from 'Thread 7:' on" in found.unread[-1].why
+    assert explain(HUNG + "\n\n```\n").unread == ()
+
+
 def test_python_has_it_and_importing_costs_nothing() -> None:
     found = splvm.explain(HUNG)
     assert isinstance(found, splvm.Explanation)
@@ -108,7 +120,7 @@ def test_packed_input(pack: object) -> None:
 
 def test_packed_input_that_is_cut() -> None:
     found = explain_streams([("x", io.BytesIO(gzip.compress(HUNG.encode() * 2000)[:-20]))])
-    assert found.findings and "cannot be read any further" in found.unread[-1].why
+    assert found.findings and any("cannot be read any further" in it.why for it in found.unread)
 
 
 def test_utf_16() -> None:

@@ -44,6 +44,8 @@ def check(case: Mapping[str, Any], found: Explanation) -> None:
         stacks.setdefault(-1 if task.pid is None else task.pid, task.frames)
     for pid, functions in case.get("stacks", {}).items():
         assert stacks[int(pid)] == tuple(functions.split())
+    names = {str(-1 if task.pid is None else task.pid): task.comm for task in found.tasks}
+    assert {pid: names.get(pid) for pid in case.get("names", {})} == case.get("names", {})
     told = found.telling
     if "reasons" in case:
         assert told is not None
@@ -54,6 +56,9 @@ def check(case: Mapping[str, Any], found: Explanation) -> None:
         assert told is not None and sorted(told.graph.cycle) == case["cycle"]
     if "locks" in case:
         assert told is not None and dict(told.locks) == {int(pid): lock for pid, lock in case["locks"].items()}
+    if "mixed" in case:
+        assert told is not None and all(f"{name} (" in told.graph.sentence for name in case["mixed"])
+        assert "may be mixed with others" in told.graph.sentence
     if "count" in case:
         assert found.findings[0].count == case["count"]
     titles = " ".join(it.title for it in found.findings)

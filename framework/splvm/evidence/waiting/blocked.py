@@ -15,6 +15,8 @@ from splvm.evidence.waiting.waits import DIRECT_RECLAIM, SHRINKERS, WAITERS, Wai
 
 # Frames looked at of a stack.
 MAX_FRAMES = 64
+# What people number stacks by, which is no thread's name.
+_NUMBERED = re.compile(r"(?:thread|stack|process|task|trace|cpu) \S{1,6}", re.IGNORECASE)
 
 
 def wait_of(thread: TaskStack, table: dict[str, list[WaitRow]], roles: AbstractSet[Role]) -> Wait | None:
@@ -93,7 +95,9 @@ def has_role(thread: TaskStack, role: RoleRow) -> bool:
     frames = thread.frames[:MAX_FRAMES]
     if role.comm and re.fullmatch(role.comm, thread.comm) and USER_ENTRIES.isdisjoint(frames):
         return True
-    if role.functions.isdisjoint(frames) or not role.without.isdisjoint(frames) or (role.beneath and thread.comm):
+    if role.functions.isdisjoint(frames) or not role.without.isdisjoint(frames):
+        return False
+    if role.beneath and thread.comm and not _NUMBERED.fullmatch(thread.comm):
         return False
     return any(_gives(role, frames, at) for at, name in enumerate(frames) if name in role.functions)
 

@@ -35,6 +35,8 @@ class Role(enum.StrEnum):
     VDEV_QUEUE = "vdev_queue"
     OBJECT = "object"
     RANGE = "range"
+    RANGE_WRITER = "range_writer"
+    FILLER = "filler"
     PAGE = "page"
     CONFIG = "config"
     METASLAB = "metaslab"
@@ -94,6 +96,12 @@ def names(text: str) -> frozenset[str]:
 SWAP_IN = names("do_swap_page swapin_readahead swap_cluster_readahead read_swap_cache_async shmem_swapin_folio")
 SWAP_SUBMIT = names(
     "swap_readpage swap_read_folio swap_writepage swap_writeout __swap_writepage swap_writepage_bdev_async"
+)
+# What takes a range lock: zfs_range_lock() until 0.7, rangelock_enter() before 0.8.0.
+RANGE_LOCKS = names(
+    "zfs_rangelock_enter zfs_rangelock_enter_impl zfs_rangelock_enter_writer zfs_rangelock_enter_reader"
+    " rangelock_enter rangelock_enter_impl rangelock_enter_writer rangelock_enter_reader"
+    " zfs_range_lock zfs_range_lock_impl zfs_range_lock_writer zfs_range_lock_reader range_lock"
 )
 # These have a transaction that is assigned already.
 TX_ASSIGNED = names(
@@ -253,7 +261,20 @@ ROLES: tuple[RoleRow, ...] = (
             " zvol_discard"
         ),
         # The lock is given back before that, or is not taken yet.
-        before=names("zil_commit zfs_rangelock_enter zfs_rangelock_enter_impl zfs_range_lock rrm_enter_read zfs_enter"),
+        before=RANGE_LOCKS | names("zil_commit rrm_enter_read zfs_enter"),
+    ),
+    RoleRow(
+        Role.RANGE_WRITER,
+        "zfs_write(), module/zfs/zfs_vnops.c, has the range for itself while it copies what a program gives it",
+        functions=names("zfs_write"),
+        before=RANGE_LOCKS | names("zil_commit rrm_enter_read zfs_enter"),
+    ),
+    RoleRow(
+        Role.FILLER,
+        "dmu_buf_will_fill() to dmu_buf_fill_done() in dmu_write_uio_dnode(), module/zfs/dmu.c: openzfs/zfs pull"
+        " request 7339",
+        functions=names("dmu_write_uio_dnode"),
+        before=names("dmu_buf_hold_array_by_dnode dmu_buf_will_fill dmu_buf_will_dirty dmu_buf_fill_done"),
     ),
     RoleRow(
         Role.PAGE,

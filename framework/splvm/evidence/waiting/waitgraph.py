@@ -50,7 +50,7 @@ class WaitGraph:
     # Where the chain ends; empty if there is none.
     end: str
     sentence: str
-    # None if nobody waits.
+    # None if nobody waits, as far as stacks tell that are not mixed with others.
     closes: Closes | None
 
     def to_json(self) -> dict[str, object]:
@@ -150,6 +150,7 @@ class _Builder:
                 self.waits[pid] = wait
         self.known: dict[WaitRow, list[int]] = {}
         self.free: dict[Role, list[int]] = {}
+        self.busy: dict[WaitRow, frozenset[int]] = {}
         # By row, who ends such a wait of a thread that is closed.
         self.closed: dict[WaitRow, list[int]] = {}
         self.holders = {pid: self.find_holders(pid, wait.row) for pid, wait in self.waits.items()}
@@ -160,10 +161,11 @@ class _Builder:
         order, cyclic = components(led)
         cycle = shortest_cycle(min(cyclic, key=self.telling), led) if cyclic else ()
         chain: tuple[int, ...] = ()
+        closes: Closes | None
         if cycle:
             end, closes, sentence = "", Closes.CYCLE, self.tell_cycle(cycle)
         elif not self.waits:
-            end, closes, sentence = "", None, self.tell_nobody()
+            end, closes, sentence = "", Closes.UNKNOWN if self.mixed() else None, self.tell_nobody()
         else:
             order, cyclic = components(self.holders)
             chain = self.longest_chain(order)
@@ -223,7 +225,15 @@ class _Builder:
 
     def waits_for_itself(self, pid: int, row: WaitRow) -> bool:
         several = self.pools > 1 and row.reason is WaitReason.TXG
-        return row.own and not several and any(pid in self.members[role] for role in row.holders)
+        if not row.own or several or not any(pid in self.members[role] for role in row.holders):
+            return False
+        return not row.sole or not (self.notes.cut or self.is_doubted(row) or self.others(row) - {pid})
+
+    def others(self, row: WaitRow) -> AbstractSet[int]:
+        """Who may end such a wait and does something, two threads at most: whether there is another is the question."""
+        if row not in self.busy:
+            self.busy[row] = frozenset(itertools.islice(filter(self.is_busy, self.candidates(row)), 2))
+        return self.busy[row]
 
     def blocked_holders(self, row: WaitRow) -> list[int]:
         """Those who could end such a wait and are blocked; first one of each reason, then a second, and so on."""
@@ -432,7 +442,16 @@ class _Builder:
         return f"cycle: {self.tell_steps(cycle)}{by_role}"
 
     def tell_nobody(self) -> str:
-        return f"none of the {len(self.threads)} threads is blocked" if self.threads else "there are no threads"
+        if not self.threads:
+            return "there are no threads"
+        nobody = f"none of the {len(self.threads)} threads is blocked"
+        mixed = self.mixed()
+        names = " and ".join(map(self.name, mixed[:MAX_NAMED]))
+        return f"{nobody}, but the stacks of {names} may be mixed with others: may close" if mixed else nobody
+
+    def mixed(self) -> list[int]:
+        """The threads whose stacks may have frames of others."""
+        return sorted(self.notes.mixed & self.threads.keys())
 
     def tell_chain(self, chain: Sequence[int], end: str, closes: Closes) -> tuple[str, Closes]:
         more = self.count_alike(chain)

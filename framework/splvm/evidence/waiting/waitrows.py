@@ -5,11 +5,11 @@ A wait that is new is one row of `ROWS`, which says where in the source it is; w
 
 from __future__ import annotations
 
-from splvm.evidence.waiting.roles import SWAP_IN, SWAP_SUBMIT, TASKQS, Role, names
-from splvm.evidence.waiting.waits import DIRECT_RECLAIM, SHRINKERS, WaitReason, WaitRow
+from splvm.evidence.waiting.roles import RANGE_LOCKS, SWAP_IN, SWAP_SUBMIT, TASKQS, Role, names
+from splvm.evidence.waiting.waits import DIRECT_RECLAIM, PAGE_FAULT, SHRINKERS, WaitReason, WaitRow
 from splvm.evidence.waiting.zfslocks import LOCKS, How
 
-_PAGE = names(
+PAGE_WAITS = names(
     "folio_wait_bit_common folio_wait_bit folio_wait_bit_killable folio_wait_writeback __folio_lock"
     " __folio_lock_killable __folio_lock_or_retry wait_on_page_bit wait_on_page_bit_common wait_on_page_writeback"
     " __lock_page __lock_page_killable __lock_page_or_retry"
@@ -24,6 +24,10 @@ _ZIO = names(
 _READ = names(
     "dbuf_read dbuf_read_impl dmu_read dmu_read_impl dmu_read_uio_dnode dmu_buf_hold dmu_buf_hold_array_by_dnode"
     " arc_read space_map_load space_map_iterate zap_get_leaf_byblk dmu_tx_check_ioerr"
+)
+_BUFFER = names(
+    "dbuf_read dbuf_read_impl dmu_buf_hold_array_by_dnode arc_read dbuf_noread dbuf_assign_arcbuf dbuf_sync_leaf"
+    " dbuf_read_verify_dnode_crypt dmu_read_abd"
 )
 _TXG = names("txg_wait_open txg_wait_synced txg_wait_synced_impl txg_wait_synced_flags dmu_tx_wait")
 _LOCK = names(
@@ -102,7 +106,7 @@ ROWS: tuple[WaitRow, ...] = (
         " come in between, as in receive_object() of module/zfs/dmu_send.c in 2016",
         own=True,
         of=Role.TX_HOLDER,
-        within=DIRECT_RECLAIM,
+        within=DIRECT_RECLAIM | PAGE_FAULT,
     ),
     WaitRow(
         WaitReason.TXG,
@@ -112,6 +116,15 @@ ROWS: tuple[WaitRow, ...] = (
         "tx_quiesce_done_cv and tx_sync_done_cv, module/zfs/txg.c; dp_spaceavail_cv of dmu_tx_wait(), dmu_tx.c",
         own=True,
         each=True,
+    ),
+    WaitRow(
+        WaitReason.TXG,
+        "the next transaction group",
+        # The compiler makes one function of the two.
+        names("vdev_autotrim_wait_kick vdev_autotrim_thread"),
+        (Role.TXG_SYNC,),
+        "vdev_autotrim_kick_cv, which spa_sync() signals, module/zfs/vdev_trim.c",
+        top=True,
     ),
     WaitRow(
         WaitReason.TXG_HOLD,
@@ -152,10 +165,20 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.BUFFER,
         "the buffer",
-        names(
-            "dbuf_read dbuf_read_impl dmu_buf_hold_array_by_dnode arc_read dbuf_noread dbuf_assign_arcbuf"
-            " dbuf_sync_leaf dbuf_read_verify_dnode_crypt dmu_read_abd"
-        ),
+        _BUFFER,
+        (Role.FILLER, Role.ZIO_READ),
+        "db_changed, which dmu_buf_fill_done() signals as well, module/zfs/dbuf.c: who copies from a page into a buffer"
+        " and has to read that page first may read that very buffer, openzfs/zfs pull request 7339",
+        own=True,
+        sole=True,
+        of=Role.FILLER,
+        within=PAGE_FAULT,
+        kind="I/O",
+    ),
+    WaitRow(
+        WaitReason.BUFFER,
+        "the buffer",
+        _BUFFER,
         (Role.ZIO_READ,),
         "db_changed of dbuf_read(), signalled by dbuf_read_done(), module/zfs/dbuf.c and dmu.c",
         kind="I/O",
@@ -172,7 +195,7 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.SWAP_IO,
         "the swap I/O",
-        _PAGE,
+        PAGE_WAITS,
         (Role.ZVOL,),
         "do_swap_page() locks the page that it reads, mm/memory.c; swap is on a zvol in openzfs #7734",
         within=SWAP_IN,
@@ -181,7 +204,7 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.PAGE,
         "the page",
-        _PAGE,
+        PAGE_WAITS,
         (Role.PAGE, Role.LOG_WRITER, Role.FLUSHER),
         "zfs_putpage_commit_cb(), module/os/linux/zfs/zfs_vnops_os.c: writeback of a page ends when the log has it",
         within=names("zfs_freesp zfs_free_range zfs_trunc zfs_extend zfs_space zfs_putpage zpl_writepages zpl_fsync"),
@@ -190,7 +213,7 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.PAGE,
         "the page",
-        _PAGE | names("__wait_on_buffer __lock_buffer migration_entry_wait_on_locked"),
+        PAGE_WAITS | names("__wait_on_buffer __lock_buffer migration_entry_wait_on_locked"),
         (Role.ZVOL, Role.PAGE, Role.FLUSHER, Role.KSWAPD, Role.KCOMPACTD, Role.SWAP_USER),
         "folio_wait_bit_common(), mm/filemap.c (wait_on_page_bit_common() before 5.16); fs/buffer.c; mm/migrate.c",
         kind="memory",
@@ -206,10 +229,20 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.ZVOL,
         "the range lock",
-        names(
-            "zfs_rangelock_enter zfs_rangelock_enter_impl zfs_rangelock_enter_writer zfs_rangelock_enter_reader"
-            " zfs_range_lock zfs_range_lock_writer zfs_range_lock_reader"
-        ),
+        RANGE_LOCKS,
+        (Role.RANGE,),
+        "who writes what a page of the same file has, and has to read that page first, asks for the range again in"
+        " zfs_getpage(), module/os/linux/zfs/zfs_vnops_os.c: openzfs/zfs issue 18135",
+        own=True,
+        sole=True,
+        of=Role.RANGE_WRITER,
+        within=PAGE_FAULT,
+        kind="a range lock",
+    ),
+    WaitRow(
+        WaitReason.ZVOL,
+        "the range lock",
+        RANGE_LOCKS,
         (Role.RANGE,),
         "lr_write_cv and lr_read_cv, module/zfs/zfs_rlock.c",
         kind="a range lock",
@@ -352,6 +385,17 @@ ROWS: tuple[WaitRow, ...] = (
         "bq_add_cv and bq_pop_cv, module/zfs/bqueue.c; dmu_traverse.c, dmu_send.c, dmu_recv.c of module/zfs",
     ),
     WaitRow(
+        WaitReason.QUEUE,
+        "the other end of a pipe",
+        names(
+            "pipe_wait pipe_wait_readable pipe_wait_writable wait_for_partner pipe_write pipe_read anon_pipe_write"
+            " anon_pipe_read"
+        ),
+        (),
+        "pipe_wait() until 5.4, then rd_wait and wr_wait of pipe_read() and pipe_write(), fs/pipe.c",
+        top=True,
+    ),
+    WaitRow(
         WaitReason.INODE,
         "the inode",
         names(
@@ -427,7 +471,10 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.METASLAB,
         "the metaslab",
-        names("metaslab_load_wait metaslab_flush_wait metaslab_group_disable_wait metaslab_group_disabled_increment"),
+        names(
+            "metaslab_load_wait metaslab_flush_wait metaslab_group_disable_wait metaslab_group_disabled_increment"
+            " metaslab_disable"
+        ),
         (Role.METASLAB,),
         "ms_load_cv, ms_flush_cv and mg_ms_disabled_cv, module/zfs/metaslab.c",
         kind="a metaslab",

@@ -74,6 +74,8 @@ class WaitRow:
     running: bool = False
     # A thread that has such a role itself waits for itself.
     own: bool = False
+    # That only if no other thread may be the one.
+    sole: bool = False
     # Only with one of these further out.
     within: frozenset[str] = frozenset()
     # Only of threads that have this role.
@@ -90,14 +92,21 @@ class WaitRow:
     kind: str = ""
 
 
-# Put a thread to sleep for whoever called them, as those of the scheduler do (module/os/linux/spl/spl-condvar.c).
+# Put a thread to sleep for whoever called them, as those of the scheduler do (module/os/linux/spl/spl-condvar.c);
+# the last ones until 3.16, for wait_on_page_bit() and its kin (mm/filemap.c, fs/buffer.c).
 WAITERS = SCHEDULER | names(
     "cv_wait_common __cv_wait __cv_wait_io __cv_wait_io_sig __cv_wait_sig __cv_wait_idle __cv_wait_interruptible"
     " __cv_timedwait_common __cv_timedwait __cv_timedwait_io __cv_timedwait_sig __cv_timedwait_idle"
     " cv_timedwait_hires_common cv_timedwait_hires cv_timedwait_idle_hires __cv_timedwait_hires spl_wait_on_bit"
     " msleep usleep_range usleep_range_state"
+    " sync_page sync_page_killable sleep_on_page sleep_on_page_killable sync_buffer sleep_on_buffer"
 )
 # mm/vmscan.c, since 6.7 mm/shrinker.c: what they call is the shrinker.
 SHRINKERS = names("do_shrink_slab shrink_slab shrink_slab_node shrink_slab_memcg")
 # mm/vmscan.c: where reclaim begins, and where kswapd's does.
 DIRECT_RECLAIM = names("try_to_free_pages try_to_free_mem_cgroup_pages __node_reclaim balance_pgdat")
+# mm/memory.c and mm/filemap.c, and where x86 enters them: a page that is not there is brought in.
+PAGE_FAULT = names(
+    "handle_mm_fault __handle_mm_fault filemap_fault do_page_fault __do_page_fault page_fault exc_page_fault"
+    " asm_exc_page_fault"
+)

@@ -38,6 +38,7 @@ FAULT = "do_anonymous_page handle_mm_fault exc_page_fault"
 WRITE = f"zvol_write zvol_write_task {TASKQ}"
 GROW = f"{ASLEEP} schedule_timeout spl_cache_grow spl_kmem_cache_alloc"
 GROW_WORK = f"__vmalloc spl_vmalloc spl_slab_alloc __spl_cache_grow spl_cache_grow_work {TASKQ}"
+READ_IN = "filemap_fault __do_fault handle_mm_fault do_user_addr_fault exc_page_fault"
 INACTIVE = "txg_wait_open dmu_tx_wait dmu_tx_assign zfs_inactive zpl_evict_inode evict prune_icache_sb super_cache_scan"
 
 
@@ -658,6 +659,66 @@ CASES: dict[str, Case] = {
         {(600, 600)},
         cycle=(600,),
     ),
+    # A page fault in the middle of a write.
+    "its own range, asked for again": Case(
+        (thread(20, "cp", f"{CV} zfs_rangelock_enter_impl zfs_getpage {READ_IN} fault_in_readable zfs_write"),),
+        {20: R.ZVOL},
+        {(20, 20)},
+        cycle=(20,),
+        says="cp (pid 20) waits in zfs_rangelock_enter_impl for its own range lock (by role, a guess",
+    ),
+    "its own range, or another's": Case(
+        (
+            thread(20, "cp", f"{CV} zfs_rangelock_enter_impl zfs_getpage {READ_IN} fault_in_readable zfs_write"),
+            thread(21, "fallocate", f"{CV} txg_wait_open dmu_tx_wait zfs_free_range zfs_freesp zfs_space"),
+        ),
+        {20: R.ZVOL, 21: R.TXG},
+        {(20, 21)},
+        chain=(20, 21),
+        closes=Closes.UNKNOWN,
+    ),
+    "the range of who reads is not its own": alone(
+        f"{CV} zfs_rangelock_enter_impl zfs_getpage {READ_IN} zfs_uiomove zfs_read", R.ZVOL
+    ),
+    "a range that is not asked for by a fault": alone(f"{CV} zfs_rangelock_enter_impl zfs_getpage zfs_write", R.ZVOL),
+    "its own buffer, which it fills": Case(
+        (thread(20, "cp", f"{CV} dmu_buf_hold_array_by_dnode zfs_getpage {READ_IN} uiomove dmu_write_uio_dnode"),),
+        {20: R.BUFFER},
+        {(20, 20)},
+        cycle=(20,),
+        says="for its own buffer",
+    ),
+    "a buffer that a thread reads": Case(
+        (
+            thread(20, "cp", f"{CV} dmu_buf_hold_array_by_dnode zfs_getpage {READ_IN} uiomove dmu_write_uio_dnode"),
+            thread(21, "z_rd_int_1", f"{ASLEEP} new_function zio_execute {TASKQ}"),
+        ),
+        {20: R.BUFFER, 21: R.UNKNOWN},
+        {(20, 21)},
+        chain=(20, 21),
+        closes=Closes.UNKNOWN,
+    ),
+    "a buffer that a disk may owe": Case(
+        (thread(20, "cp", f"{CV} dmu_buf_hold_array_by_dnode zfs_getpage {READ_IN} uiomove dmu_write_uio_dnode"),),
+        {20: R.BUFFER},
+        set(),
+        chain=(20,),
+        devices="a disk that fails",
+    ),
+    "the group that it holds open itself": Case(
+        (thread(20, "cp", f"{CV} txg_wait_open dmu_tx_wait zpl_dirty_inode {READ_IN} uiomove dmu_write_uio_dnode"),),
+        {20: R.TXG},
+        {(20, 20)},
+        cycle=(20,),
+    ),
+    "the next group": Case(
+        (thread(20, "vdev_autotrim", f"{ASLEEP} cv_wait_common __cv_wait vdev_autotrim_thread"), SYNC),
+        {20: R.TXG, 400: R.ZIO},
+        {(20, 400)},
+        chain=(20, 400),
+        closes=Closes.UNKNOWN,
+    ),
+    "pipe": alone(f"{ASLEEP} pipe_wait pipe_write vfs_write", R.QUEUE),
     # What is known of locks of ZFS: openzfs/zfs pull request 4111.
     "a device's queue": Case(
         (
@@ -1195,6 +1256,26 @@ def test_a_worker_in_the_original_is_not_held() -> None:
 def test_an_emergency_allocation_is_no_wait_for_the_worker() -> None:
     stack = f"{ASLEEP} schedule_timeout reclaim_throttle {SCAN} spl_emergency_alloc spl_cache_grow spl_kmem_cache_alloc"
     assert reasons(build_graph([thread(90, "slabprobe/0", stack), WORKER_HELD])) == {77: R.HELD, 90: R.RECLAIM}
+
+
+def test_in_a_list_that_is_cut_another_thread_may_have_the_range() -> None:
+    """Who holds the transaction itself needs no other thread."""
+    for name, closes in (
+        ("its own range, asked for again", Closes.UNKNOWN),
+        ("the group that it holds open itself", Closes.CYCLE),
+    ):
+        assert build_graph(CASES[name].threads, cut=True).closes is closes
+
+
+def test_mixed_stacks_are_no_proof_that_nobody_waits() -> None:
+    running = (thread(10, "a", "memcpy", "R"), thread(11, "b", "memcpy", "R"))
+    assert build_graph(running).closes is None
+    graph = build_graph(running, mixed=frozenset((10, 11)))
+    assert graph.closes is Closes.UNKNOWN
+    assert graph.sentence == (
+        "none of the 2 threads is blocked, but the stacks of a (pid 10) and b (pid 11) may be mixed with others:"
+        " may close"
+    )
 
 
 @pytest.mark.parametrize("state", ["S", "I", "T", "Z", "X", "?", "d", ""])
