@@ -217,10 +217,11 @@ _PS = (
     # -el
     rf"\d\s{{1,4}}{_PS_STATE}\s{{1,8}}[\w.+-]{{1,32}}\s{{1,12}}(?P<pid>\d{{1,7}})\s{{1,12}}\d{{1,7}}\s.{{10,90}}?\s{_PS_TTY}"
     rf"\s{{1,8}}{_PS_TIME}",
-    # ax
+    # ax, then -e, and with -T a thread's number behind that of its process
     rf"(?P<pid>\d{{1,7}})\s{{1,8}}{_PS_TTY}\s{{1,8}}{_PS_STATE}\s{{1,8}}{_PS_TIME}",
-    # -o pid,stat
-    rf"(?P<pid>\d{{1,7}})\s{{1,8}}{_PS_STATE}",
+    rf"(?:\d{{1,7}}\s{{1,12}})?(?P<pid>\d{{1,7}})\s{{1,8}}{_PS_TTY}\s{{1,8}}{_PS_TIME}",
+    # -o pid,ppid,stat and -o pid,stat, perhaps with the function that waits before the name
+    rf"(?P<pid>\d{{1,7}})(?:\s{{1,12}}\d{{1,7}})?\s{{1,8}}{_PS_STATE}(?:\s{{1,12}}(?:[a-z]\w{{0,40}}_\w{{1,40}}|-)(?=\s{{1,8}}\S{{1,60}}$))?",
 )
 # What people write above a stack: `790`, `PID 790:`, `txg_sync (790)`, a line of ps.
 _LOOSE = (

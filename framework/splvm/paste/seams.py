@@ -63,7 +63,7 @@ class Seam:
             return True
         if before is None or (before.stamped and last.stamped):
             return False
-        return (ended and loose_head(before.message) is not None) or ((ended or by_hand) and is_prose(before.message))
+        return loose_head(before.message) is not None or ((ended or by_hand) and is_prose(before.message))
 
 
 def is_pause(last: Line, line: Line) -> bool:

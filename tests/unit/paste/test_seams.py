@@ -72,6 +72,16 @@ def test_the_rest_of_a_stack_after_another_one(first: str, time: str, between: s
     assert "zfs_fsync" not in found.findings[0].frames
 
 
+@pytest.mark.parametrize("first", [HUNG, bare(HUNG), CUT, bare(CUT)], ids=["", "bare", "cut", "bare and cut"])
+@pytest.mark.parametrize("head", ["612", "PID: 612", "612 pondd", "root 612 2 0 16:05 ? 00:00:00 [pondd]"])
+def test_a_number_alone(head: str, first: str) -> None:
+    """Also where the frames after it look like those before it."""
+    tail = TAIL.format(time="600.200001")
+    found = explain(f"{first}{head}\n{tail if first[0] == '[' else bare(tail)}")
+    assert [pid for pid, _ in stacks(found)] == [501, 612]
+    assert "zfs_fsync" not in found.findings[0].frames
+
+
 def test_a_block_after_a_warning() -> None:
     """Nothing says whose the stack of a warning is, and whose the next one."""
     again = bare(WARNED).split("\n", 1)[1].replace("tank_", "pond_")
