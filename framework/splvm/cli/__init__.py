@@ -7,6 +7,7 @@ host, 130 and 143 when ended by Ctrl-C and SIGTERM.
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import traceback
@@ -121,6 +122,14 @@ def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
+def _give_up_output() -> None:
+    """What cannot be written is not tried once more when the process ends: Python 3.11.2 would end with 120 for it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> NoReturn:
     """Entry point: turns every error into a message and an exit status."""
     signal.signal(signal.SIGTERM, _end_on_sigterm)
@@ -141,5 +150,6 @@ def main() -> NoReturn:
         hint = "is there room?" if error.errno in _DISK else "can it be read and written?"
         LOGGER.debug("%s", traceback.format_exc())
         show_error(HarnessError(f"{error.filename or 'a file'}: {error.strerror or error}", hint=hint))
+        _give_up_output()
         sys.exit(HarnessError.exit_status)
     raise AssertionError("a typer application exits")

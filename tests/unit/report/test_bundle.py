@@ -236,7 +236,7 @@ def test_every_verdict(tmp_path: Path, outcome: Outcome) -> None:
         for when, row in verdict.figures["slab"].items():
             packed = parse_slab(found[f"slab-{when}.txt"].decode()).cache("slabprobe")
             assert packed is not None
-            assert packed.to_json() == row
+            assert packed.to_json() == {name: value for name, value in row.items() if name != "states"}
             assert re.search(rf"^{when} \| [\d.]+ \| \d+ \| {row['flags']:#07x} \| ", text, re.M)
     for name in (*EVIDENCE_FILES, "run.json"):
         assert found[name] == (path / name).read_bytes()

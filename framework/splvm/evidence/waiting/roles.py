@@ -265,9 +265,10 @@ ROLES: tuple[RoleRow, ...] = (
     ),
     RoleRow(
         Role.RANGE_WRITER,
-        "zfs_write(), module/zfs/zfs_vnops.c, has the range for itself while it copies what a program gives it",
+        "zfs_write(), module/zfs/zfs_vnops.c, has the range for itself while it copies what a program gives it; it"
+        " brings pages in before it asks for the range as well as while it has it",
         functions=names("zfs_write"),
-        before=RANGE_LOCKS | names("zil_commit rrm_enter_read zfs_enter"),
+        before=RANGE_LOCKS | names("zil_commit rrm_enter_read zfs_enter zfs_uio_prefaultpages uio_prefaultpages"),
     ),
     RoleRow(
         Role.FILLER,
