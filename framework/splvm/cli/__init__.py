@@ -136,6 +136,9 @@ def main() -> NoReturn:
     try:
         # Its own errors (usage, Ctrl-C, a reader that has gone) it turns into messages and statuses itself.
         app()
+    except KeyboardInterrupt:
+        # While typer makes its commands, before it looks after Ctrl-C itself.
+        sys.exit(128 + signal.SIGINT)
     except HarnessError as error:
         show_error(error)
         sys.exit(error.exit_status)

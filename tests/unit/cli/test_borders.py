@@ -575,6 +575,17 @@ def test_ctrl_c_while_it_begins() -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
 
 
+def test_ctrl_c_while_the_commands_are_made() -> None:
+    """Before typer looks after it."""
+    code = (
+        "import os, signal, typer.main\n"
+        "typer.main.get_command = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+        "from splvm.__main__ import main\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 # What others on this host can read, and what the host can be used for.
 
 

@@ -380,3 +380,12 @@ def test_a_path_that_is_none_is_a_loss(odd: object) -> None:
     at = [number for number, record in enumerate(run.records) if record["kind"] == "frame"][40]
     run.records[at] = {**run.records[at], "path": odd}
     assert judge_evidence(run.evidence()).outcome is Outcome.INCONCLUSIVE
+
+
+def test_faults_that_nobody_asked_for() -> None:
+    run = simulate(HELD)
+    for frame in frames(run, "probe"):
+        frame["text"] = frame["text"].replace("config ", "fail place=grow marked=3 injected=2 missed=0\nconfig ", 1)
+    verdict = judge_evidence(run.evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "the run has no phase fail" in verdict.reasons[0].text

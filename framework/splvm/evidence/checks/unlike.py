@@ -24,6 +24,7 @@ _LEVERS: Mapping[str, Callable[[ProbeStatus], int]] = {
     "hold": lambda status: abs(status.hold.held) + abs(status.hold.entries),
     "trap": lambda status: abs(status.trap.sprung) + abs(status.trap.entered) + abs(status.trap.waiting),
     "press": lambda status: int(status.pressure.on) + abs(status.pressure.taken),
+    "fail": lambda status: abs(status.fail.marked) + abs(status.fail.injected),
     "fragment": lambda status: abs(status.fragment.mib) + abs(status.fragment.filled),
 }
 
@@ -31,7 +32,8 @@ _LEVERS: Mapping[str, Callable[[ProbeStatus], int]] = {
 def pulled_by_nobody(case: Case) -> Iterator[Reason]:
     """A lever that the run has no phase for was not pulled."""
     for phase, pulled in _LEVERS.items():
-        if phase in case.marks:
+        # Faults have no phase of their own where they come while the worker is held.
+        if phase in case.marks or (phase == "fail" and case.evidence.facts.get("faults")):
             continue
         sample = next((it for it in case.timeline.probe if pulled(it.value)), None)
         if sample is not None:
