@@ -207,7 +207,7 @@ def started_run(out: Path, project: Path, phase: str) -> Iterator[subprocess.Pop
         run_argv(out, "--window", window), cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
-        poll(lambda: True if has_reached(out, phase) else None, Deadline(240), phase)
+        poll(lambda: True if has_reached(out, phase) else None, Deadline(600), phase)
         yield process
     finally:
         process.kill()

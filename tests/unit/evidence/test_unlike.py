@@ -111,7 +111,7 @@ CHANGES: Mapping[str, tuple[str, Change, str]] = {
     "a host's clock that goes back": (HELD, backwards("host"), "goes back"),
     "a host's count of waiting that falls": (HELD, fall("wait_ns"), "goes back"),
     "a host's count of running that falls": (HELD, fall("run_ns"), "goes back"),
-    "a time before the run": (HELD, before_it_began, "is none"),
+    "a time before the run": (HELD, before_it_began, "not a number of seconds"),
     "phases that the host began in another order": (HELD, backwards("phase"), "another order"),
     "phases of another scenario": (
         DECLINED,
