@@ -16,6 +16,8 @@ from splvm.builds.variants import find_variant
 from splvm.cli.guests import make_workload, run_series
 from splvm.cli.options import (
     AccelOption,
+    ClockChoice,
+    ClockOption,
     DumpOption,
     ExpectOption,
     JobsOption,
@@ -26,6 +28,7 @@ from splvm.cli.options import (
     NoioOption,
     ObjectsOption,
     PatchOption,
+    QemuOption,
     RateOption,
     RepeatOption,
     SeedOption,
@@ -69,6 +72,8 @@ def watch(
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
+    qemu: QemuOption = "auto",
+    clock: ClockOption = ClockChoice.AUTO,
     template: TemplateOption = True,
     window: WindowOption = None,
     rate: RateOption = 20,
@@ -93,7 +98,14 @@ def watch(
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
     workload = make_workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
     first_seed = pick_seed(seed, repeat)
-    wish = make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, label=label)
+    wish = make_wish(
+        *(kernel, variant, spl, spl_patch, accel),
+        ram_mib=memory,
+        clones=template,
+        label=label,
+        qemu=qemu,
+        clock=clock.clock,
+    )
     find_variant(variant)
     own_tree = check_inputs(spl, wish.patches)
     if (own_tree is None or own_tree.commit) and not wish.patches:

@@ -106,6 +106,18 @@ def test_a_damaged_root_is_made_anew_before_it_is_used(
     assert root.versions() == {"gcc": "2"}
 
 
+def test_builds_of_other_owners_have_another_ccache(
+    tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of Debian's source and of the user's, and each in a user namespace and outside one."""
+    root = find(tmp_path)
+    places = set()
+    for trouble in ("", "not here"):
+        monkeypatch.setattr(root_module, "find_trouble", lambda trouble=trouble: trouble)
+        places |= {root._open_ccache(), root.apart()._open_ccache()}
+    assert len(places) == 4 and all(place is not None and place.is_dir() for place in places)
+
+
 def test_a_root_that_is_lost_is_made_anew(tmp_path: Path, made: Made) -> None:
     root = find(tmp_path)
     Store(tmp_path / "store").remove(root.artefact.path)

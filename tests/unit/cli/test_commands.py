@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from splvm import __version__
 from splvm.builds.kernels import KERNELS
 from splvm.builds.source import BUILT
 from splvm.builds.variants import VARIANTS
+from splvm.cli.guests import run
+from splvm.cli.watch import watch
 from splvm.evidence.verdict import Outcome
 from splvm.scenarios.table import EXPECTED, SCENARIOS
 from unpacking import unpack
@@ -256,3 +259,9 @@ def test_history_of_recorded_runs(commandline: CommandLine, data: Path, tmp_path
     assert commandline("history", "show", "a,b", store=store).returncode == 2
     assert commandline("history", "show", "a,b,c", "--parameter", "window", store=store).returncode == 2
     assert commandline("history", "import", str(tmp_path / "none"), store=store).returncode == 1
+
+
+def test_watch_takes_what_run_takes() -> None:
+    of_run, of_watch = (inspect.signature(command).parameters for command in (run, watch))
+    assert [*of_watch] == [*of_run]
+    assert {name: it.default for name, it in of_watch.items()} == {name: it.default for name, it in of_run.items()}

@@ -125,6 +125,19 @@ def test_a_cache_is_kept(tmp_path: Path) -> None:
     assert (cache / "file").read_text() == "more\n" * 2
 
 
+@confined
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of others")
+def test_a_cache_with_files_of_another_owner_can_be_written_to(tmp_path: Path) -> None:
+    """As builds left one that could not be confined; all of it is the builder's again."""
+    cache = tmp_path / "ccache"
+    (cache / "0").mkdir(parents=True)
+    place = Place(None, work(tmp_path), ccache=cache)
+    inside(place, "echo more >$CCACHE_DIR/file")
+    os.chown(cache / "0", 0, 0)
+    inside(place, "echo more >$CCACHE_DIR/0/file")
+    assert (cache / "0" / "file").read_text() == "more\n"
+
+
 # Ends
 
 HARNESS = """

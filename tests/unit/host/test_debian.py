@@ -90,8 +90,8 @@ def test_choose_mirror(rows: list[str], expected: tuple[str, str]) -> None:
     [
         [],
         [FOREIGN],
-        ["Packages|Ubuntu|Ubuntu|noble|http://ubuntu.example/ubuntu/"],
-        ["Packages|$(ORIGIN)|$(LABEL)|noble|http://ubuntu.example/ubuntu/"],
+        ["Packages|Ubuntu|Ubuntu|noble|http://host.example/other/"],
+        ["Packages|$(ORIGIN)|$(LABEL)|noble|http://host.example/other/"],
         [SECURITY],
     ],
 )
