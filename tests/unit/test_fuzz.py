@@ -44,7 +44,8 @@ from splvm.dump.postmortem import describe_dump, parse_report
 from splvm.errors import EvidenceError
 from splvm.evidence.diagnosis import Condition, Signs, diagnose, parse_registers
 from splvm.evidence.formats.gfpprobe import parse_gfpprobe
-from splvm.evidence.formats.kernlog import MAX_PER_KIND, FindingKind, scan_kernel_log
+from splvm.evidence.formats.kerncomplaints import FindingKind
+from splvm.evidence.formats.kernlog import MAX_PER_KIND, scan_kernel_log
 from splvm.evidence.formats.loadstatus import parse_load
 from splvm.evidence.formats.merge import MAX_WAITING_FRAMES, Merger
 from splvm.evidence.formats.probestatus import parse_probe

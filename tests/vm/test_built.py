@@ -12,7 +12,8 @@ from splvm.builds.kconfig import merge_fragments, parse_config
 from splvm.builds.source import BUILT, read_fragments
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
-from splvm.evidence.formats.kernlog import FindingKind, scan_kernel_log
+from splvm.evidence.formats.kerncomplaints import FindingKind
+from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.guest.guest import Guest, start_guest
 from splvm.record.reader import read_evidence

@@ -11,7 +11,8 @@ from splvm.builds.module import build_module
 from splvm.deadline import Deadline
 from splvm.errors import HarnessError
 from splvm.evidence.formats.gfpprobe import Level, Way, parse_gfpprobe
-from splvm.evidence.formats.kernlog import FindingKind, scan_kernel_log
+from splvm.evidence.formats.kerncomplaints import FindingKind
+from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.kerneltraits import KernelTraits, TraitAnswer, decide
 from splvm.guest.guest import Guest, start_guest
 from splvm.run import measurement

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from splvm.evidence.formats.gfpprobe import CONTROL, FlagEntry, FlagTrial, GfpReport, Level, LevelUse, Mask, Way
+from splvm.evidence.formats.kerncomplaints import FindingKind
 from splvm.evidence.formats.kernlines import split_stamp
-from splvm.evidence.formats.kernlog import FindingKind, scan_kernel_log
+from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.formats.stream import excerpt
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from splvm.evidence.formats.kernlog import FindingKind, Report, Stage
+from splvm.evidence.formats.kerncomplaints import FindingKind
+from splvm.evidence.formats.kernlog import Report, Stage
 from splvm.paste.findings import Origin, PasteScanner
 from splvm.paste.frames import Frame
 from splvm.paste.prefixes import Line

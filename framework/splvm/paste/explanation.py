@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from splvm.evidence.formats.kernlog import FindingKind
+from splvm.evidence.formats.kerncomplaints import FindingKind
 from splvm.evidence.waiting.waitedges import Closes, Wait
 from splvm.evidence.waiting.waitgraph import MAX_NAMED, WaitGraph
 from splvm.evidence.waiting.waits import WaitReason

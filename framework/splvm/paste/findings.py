@@ -11,7 +11,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from splvm.evidence.formats.kernlog import FindingKind, LogScanner, Report, Stage, fingerprint_of
+from splvm.evidence.formats.kerncomplaints import FindingKind
+from splvm.evidence.formats.kernlog import LogScanner, Report, Stage, fingerprint_of
 from splvm.paste.names import has_word
 
 # Different complaints kept of a text, and of one kind, so that each kind has room.

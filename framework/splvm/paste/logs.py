@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from splvm.evidence.formats.kernlog import FindingKind, Stage
+from splvm.evidence.formats.kerncomplaints import FindingKind
+from splvm.evidence.formats.kernlog import Stage
 from splvm.paste.cleaning import Cleaner
 from splvm.paste.complaints import ANOTHER, MAX_CALLERS, MAX_GAP, Complaints
 from splvm.paste.findings import (

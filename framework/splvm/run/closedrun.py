@@ -15,7 +15,8 @@ from typing import Any
 from splvm.deadline import Deadline
 from splvm.errors import DeadlineExceeded, EvidenceError, GuestLostError, HarnessError
 from splvm.evidence.diagnosis import CpuSign, Signs, diagnose, parse_registers
-from splvm.evidence.formats.kernlog import FindingKind, scan_kernel_log
+from splvm.evidence.formats.kerncomplaints import FindingKind
+from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.guest.bell import Beginning
 from splvm.guest.closed import BOOT_S, ClosedGuest, start_closed
 from splvm.guest.guestplan import GuestPlan

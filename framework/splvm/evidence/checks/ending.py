@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from splvm.evidence.checks.case import Case, Check, Complaint, seconds
 from splvm.evidence.diagnosis import Condition
-from splvm.evidence.formats.kernlog import FindingKind, scan_kernel_log
+from splvm.evidence.formats.kerncomplaints import FindingKind
+from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.formats.stacks import FUNCTION
 from splvm.evidence.verdict import Outcome, Reason
 

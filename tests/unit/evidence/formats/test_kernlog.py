@@ -13,15 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from places import PROJECT
-from splvm.evidence.formats.kernlog import (
-    BENIGN,
-    MAX_FRAMES,
-    MAX_PER_KIND,
-    Finding,
-    FindingKind,
-    LogScanner,
-    scan_kernel_log,
-)
+from splvm.evidence.formats.kerncomplaints import BENIGN, FindingKind
+from splvm.evidence.formats.kernlog import MAX_FRAMES, MAX_PER_KIND, Finding, LogScanner, scan_kernel_log
 
 FUZZ = settings(deadline=None, max_examples=200, derandomize=True)
 
