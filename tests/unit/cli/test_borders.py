@@ -11,99 +11,32 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 import typer
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from typer.models import ArgumentInfo, OptionInfo
 
+from oddfiles import FILES, KINDS, SECRET, a_run, holes, link
 from places import PROJECT
 from simulated import GOOD, HELD, NOMINAL, simulate
-from splvm.campaign.bisect import BisectPlan, Candidate, ChangeKind, read_bisection
-from splvm.campaign.keep import find_runs, keep_result, read_run
-from splvm.campaign.matrix import MatrixPlan, read_matrix
-from splvm.campaign.repro import HITS
+from splvm.campaign.keep import find_runs, read_run
 from splvm.cli import app
-from splvm.cli.bisect import _is_found, _show, _tell
 from splvm.cli.guests import worst
-from splvm.cli.options import summary_of
 from splvm.errors import EvidenceError, HarnessError, UsageError
 from splvm.evidence.verdict import Outcome, Reason, Verdict
-from splvm.history.cell import Cell
 from splvm.history.database import Patience
 from splvm.host.capabilities import inspect_host
 from splvm.host.store import Store
-from splvm.record.facts import Facts
-from splvm.record.names import EVIDENCE_FILES, RUN_FILE, TAKEN_FILES, VERDICT_FILE
-from splvm.record.reader import is_being_written, read_facts
-from splvm.record.seal import _hash
+from splvm.record.names import EVIDENCE_FILES, RUN_FILE
+from splvm.record.reader import is_being_written
 from splvm.record.writer import RunDirectory
-from splvm.report.summary import verdict_line
-from splvm.run.prepare import Wish
-from splvm.scenarios.judged import judge_run
 
-SECRET = "this is of another file of this host"
-FILES = (RUN_FILE, *EVIDENCE_FILES, *TAKEN_FILES, VERDICT_FILE)
-_GIB = 1 << 30
+# KiB that commands which read others' files may take.
 _MOST_KIB = 500 << 10
-
-
-def link(path: Path) -> None:
-    secret = path.parents[1] / "secret"
-    secret.write_text(f"{SECRET}\n{{}}\n")
-    path.symlink_to(secret)
-
-
-def device(path: Path) -> None:
-    if os.geteuid() == 0:
-        with contextlib.suppress(PermissionError):
-            os.mknod(path, 0o644 | stat.S_IFCHR, os.makedev(1, 5))
-    if not path.exists():
-        path.symlink_to("/dev/zero")
-
-
-def listening(path: Path) -> None:
-    # Paths of sockets are short.
-    here = os.open(path.parent, os.O_PATH)
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(f"/proc/self/fd/{here}/{path.name}")
-    os.close(here)
-
-
-def holes(path: Path) -> None:
-    with path.open("wb") as file:
-        file.truncate(4 * _GIB)
-
-
-def long_line(path: Path) -> None:
-    """A line of a gigabyte, begun as a record is."""
-    with path.open("wb") as file:
-        file.write(b'{"schema_version": 1, "kind": "')
-        file.truncate(_GIB)
-
-
-KINDS: Mapping[str, Callable[[Path], None]] = {
-    "link": link,
-    "fifo": os.mkfifo,
-    "device": device,
-    "socket": listening,
-    "directory": Path.mkdir,
-    "holes": holes,
-    "line": long_line,
-}
-
-
-def a_run(path: Path, scenario: str = NOMINAL) -> Path:
-    run = simulate(scenario, GOOD)
-    record = run.start_record(path)
-    record.add_facts({"started": "2026-11-01T00:00:00+00:00"})
-    record.finish(run.facts["outcome"])
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -183,177 +116,6 @@ def test_a_bundle_holds_nothing_of_other_files(whole: Path, tmp_path: Path) -> N
     app(["bundle", str(run), "--out", str(tmp_path / "x.tar.gz")], standalone_mode=False)
     packed = subprocess.run(["tar", "-xzOf", tmp_path / "x.tar.gz"], capture_output=True, check=True).stdout
     assert packed and SECRET.encode() not in packed
-
-
-# run.json
-
-
-_ODD: tuple[Any, ...] = (
-    None,
-    True,
-    -1,
-    0.5,
-    1e300,
-    "",
-    "2",
-    [],
-    [None],
-    [{}],
-    {},
-    {"": None},
-    {"x": [1]},
-    "\ud800",
-    [[[]]],
-)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_counts(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_count, value.values()))
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
-def _is_named(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(it, dict) and isinstance(it.get("name"), str) for it in value)
-
-
-def _is_digests(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        isinstance(it, dict) and _is_count(it.get("bytes")) and isinstance(it.get("sha256", ""), str | None)
-        for it in value.values()
-    )
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
-
-
-# What run.json may have at each place that is used, said another way than in record/facts.py.
-_KINDS: Mapping[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
-    "a text": (
-        lambda value: isinstance(value, str),
-        (
-            *("scenario", "started", "batch", "splvm", "seal", "line", "kernel.id", "kernel.release", "kernel.package"),
-            *("spl.source", "spl.version", "spl.variant", "qemu.version", "accelerator.name", "host.system"),
-            *("outcome.kind", "parameters.clock", "zfs.source", "zfs.version", "zfs.tools"),
-            *(f"{part}.git.{name}" for part in ("spl", "zfs") for name in ("commit", "branch", "describe", "dirty")),
-        ),
-    ),
-    "a text or nothing": (lambda value: value is None or isinstance(value, str), ("spl.content", "parameters.load")),
-    "a number": (_is_number, ("parameters.window_s", "parameters.latency_bound_ms", "parameters.rate_hz")),
-    "a count": (
-        _is_count,
-        (
-            *("boots", "parameters.ram_mib", "parameters.cpus", "parameters.seed", "outcome.console_bytes"),
-            *("outcome.closed_bytes", "zfs.pool.disk_mib"),
-        ),
-    ),
-    "a count or nothing": (lambda value: value is None or _is_count(value), ("host.cores",)),
-    "a mapping": (
-        lambda value: isinstance(value, dict),
-        (
-            *("differs", "parameters", "kernel", "spl", "qemu", "accelerator", "host"),
-            *("outcome", "zfs", "zfs.pool", "zfs.pool.parameters"),
-        ),
-    ),
-    "a mapping or nothing": (lambda value: value is None or isinstance(value, dict), ("rule", "spl.git", "zfs.git")),
-    "texts": (_is_texts, ("expected", "argv", "zfs.pool.made")),
-    "counts": (_is_counts, ("parameters.workload", "faults")),
-    "named": (_is_named, ("spl.patches",)),
-    "loads": (lambda value: _is_named(value) and all(_is_counts(it.get("values", {})) for it in value), ("loads",)),
-    "a table": (_is_table, ("spl.modules",)),
-    "digests": (_is_digests, ("evidence",)),
-}
-SHAPES = {place: test for test, places in _KINDS.values() for place in places}
-
-
-def test_every_place_that_has_a_type_is_tried() -> None:
-    def places(kind: Any, above: str = "") -> Iterator[str]:
-        for name, inner in get_type_hints(kind).items():
-            yield f"{above}{name}"
-            for each in (inner, *get_args(inner)):
-                if is_typeddict(each) and get_origin(inner) not in (list, dict):
-                    yield from places(each, f"{above}{name}.")
-
-    assert set(places(Facts)) == set(SHAPES)
-
-
-@pytest.mark.parametrize("place", SHAPES)
-def test_every_place_of_run_json_with_another_type(whole: Path, tmp_path: Path, place: str) -> None:
-    """One error, or the record is used to its end: verdict, summary, row of the history."""
-    run = shutil.copytree(whole, tmp_path / "run")
-    facts = json.loads((run / RUN_FILE).read_text())
-    *above, last = place.split(".")
-    errors = 0
-    for value in _ODD:
-        changed = json.loads(json.dumps(facts))
-        part = changed
-        for key in above:
-            part = part.setdefault(key, {})
-        part[last] = value
-        if place != "seal":
-            changed["seal"] = _hash(changed)
-        (run / RUN_FILE).write_text(json.dumps(changed))
-        wrong = not SHAPES[place](value)
-        try:
-            use(run)
-            assert not wrong, value
-        except EvidenceError as error:
-            errors += 1
-            assert not wrong or any(it in error.message for it in (place, "a number in it", "a text in it"))
-    assert errors
-
-
-def use(run: Path) -> None:
-    evidence, verdict = judge_run(run)
-    summary_of(verdict, evidence.facts, run)
-    verdict_line(verdict, evidence.facts)
-    keep_result(run, verdict)
-
-
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(place=st.sampled_from(sorted(SHAPES)), value=_JSON)
-def test_anything_in_run_json(whole: Path, tmp_path_factory: pytest.TempPathFactory, place: str, value: Any) -> None:
-    facts = json.loads((whole / RUN_FILE).read_text())
-    part = facts
-    *above, last = place.split(".")
-    for key in above:
-        part = part.setdefault(key, {})
-    part[last] = value
-    facts["seal"] = _hash(facts)
-    run = tmp_path_factory.mktemp("any")
-    for name in EVIDENCE_FILES:
-        os.link(whole / name, run / name)
-    (run / RUN_FILE).write_text(json.dumps(facts))
-    with contextlib.suppress(EvidenceError):
-        use(run)
-    shutil.rmtree(run)
-
-
-@pytest.mark.parametrize(
-    "text", ['{"schema_version":1,"a":' + "[" * 500 + "]" * 500 + "}", '{"schema_version":1,"a":1e999}']
-)
-def test_a_run_json_that_no_run_has(tmp_path: Path, text: str) -> None:
-    (tmp_path / RUN_FILE).write_text(text)
-    with pytest.raises(EvidenceError, match="damaged"):
-        read_facts(tmp_path)
 
 
 # Importing.
@@ -625,148 +387,6 @@ def test_a_series_ends_with_the_worst_of_its_runs() -> None:
 
 
 # matrix.json
-
-
-def a_matrix() -> dict[str, Any]:
-    cell = Cell("held-worker", "debian-12", "stock")
-    plan = MatrixPlan.new([cell], 1).to_json()
-    run = {**cell.to_json(), "number": 1, "verdict": "PROGRESS", "expected": ["PROGRESS"], "reason": "", "onset_s": 1.0}
-    run |= {"directory": "x", "seconds": 1.0, "candidate": 0, "machine": "", "lost": []}
-    return {"schema_version": 3, "plan": plan, "runs": [run]}
-
-
-def parts(told: dict[str, Any]) -> list[dict[str, Any]]:
-    return [told, told["plan"], told["plan"]["cells"][0], told["runs"][0]]
-
-
-def read_changed(out: Path, told: dict[str, Any]) -> None:
-    out.mkdir(exist_ok=True)
-    (out / "matrix.json").write_text(json.dumps(told))
-    with contextlib.suppress(EvidenceError):
-        read_matrix(out)
-
-
-@pytest.mark.parametrize("value", [*_ODD, float("inf"), float("nan"), 1e30, ["PROGRESS", 1], {"plan": {}}])
-def test_each_place_of_a_matrix_with_another_value(tmp_path: Path, value: Any) -> None:
-    for number, part in enumerate(parts(a_matrix())):
-        for key in part:
-            told = a_matrix()
-            parts(told)[number][key] = value
-            read_changed(tmp_path / "matrix", told)
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_a_damaged_matrix_is_one_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    told = a_matrix()
-    part = data.draw(st.sampled_from(parts(told)))
-    part[data.draw(st.sampled_from(sorted(part)))] = data.draw(_JSON)
-    out = tmp_path_factory.mktemp("matrix")
-    read_changed(out, told)
-    shutil.rmtree(out)
-
-
-# bisect.json
-
-
-def a_bisection() -> dict[str, Any]:
-    """Of three kernels, after a run of each end."""
-    candidates = tuple(Candidate(name, name) for name in ("debian-11", "debian-12", "debian-13"))
-    plan = BisectPlan("held-worker", ChangeKind.KERNELS, candidates, Wish(), HITS, 0.95, 2, 1).to_json()
-    runs = []
-    for candidate, verdict in ((0, "PROGRESS"), (2, "STALLED")):
-        cell = Cell("held-worker", candidates[candidate].id, "stock").to_json()
-        run = {**cell, "number": 1, "verdict": verdict, "expected": ["PROGRESS"], "reason": "why", "onset_s": 1.0}
-        runs.append(run | {"directory": "x", "seconds": 1.0, "candidate": candidate, "machine": "", "lost": []})
-    told = {"schema_version": 2, "plan": plan, "runs": runs}
-    return {**told, "skipped": {"1": "why"}, "builds": {"0": "a", "2": "b"}, "answer": None, "likeliest": {}}
-
-
-def parts_of_bisection(told: dict[str, Any]) -> list[dict[str, Any]]:
-    plan = told["plan"]
-    return [told, plan, plan["wish"], *plan["candidates"], *told["runs"], told["skipped"], told["builds"]]
-
-
-def go_on_with(out: Path, told: dict[str, Any]) -> bool:
-    """What the command does with it, but for runs; whether it was taken."""
-    out.mkdir(exist_ok=True)
-    (out / "bisect.json").write_text(json.dumps(told))
-    try:
-        search = read_bisection(out)
-    except HarnessError as error:
-        assert error.message
-        return False
-    json.dumps(search.to_json())
-    for run in search.tries:
-        _tell(search, run)
-    _show(search)
-    _is_found(search)
-    return True
-
-
-def test_a_bisection_that_is_whole_is_taken(tmp_path: Path) -> None:
-    assert go_on_with(tmp_path / "bisection", a_bisection())
-
-
-@pytest.mark.parametrize("value", [*_ODD, float("inf"), float("nan"), 1e30, 10**400, "0", ["PROGRESS", 1], {"7": ""}])
-def test_each_place_of_a_bisection_with_another_value(tmp_path: Path, value: Any) -> None:
-    for number, part in enumerate(parts_of_bisection(a_bisection())):
-        for key in part:
-            told = a_bisection()
-            parts_of_bisection(told)[number][key] = value
-            go_on_with(tmp_path / "bisection", told)
-            told = a_bisection()
-            del parts_of_bisection(told)[number][key]
-            go_on_with(tmp_path / "bisection", told)
-
-
-_TYPED = {"plan": ("scenario", "load", "confidence", "most_runs", "seed", "window_s"), "wish": tuple(Wish.__slots__)}
-_TYPED["candidates"] = tuple(Candidate.__slots__)
-
-
-@pytest.mark.parametrize(("part", "name"), [(part, name) for part, names in _TYPED.items() for name in names])
-def test_a_plan_of_other_types_is_damaged(tmp_path: Path, part: str, name: str) -> None:
-    """What nothing looked at here would end in the middle of a search."""
-    odd: tuple[Any, ...] = ({}, [0], -1, 1e300, True)
-    for value in odd:
-        told = a_bisection()
-        place = told["plan"] if part == "plan" else told["plan"][part]
-        (place[1] if part == "candidates" else place)[name] = value
-        if not (value is True and name in ("changes", "refresh", "clones")):
-            assert not go_on_with(tmp_path / "bisection", told), value
-
-
-@pytest.mark.parametrize("change", ["no hits", "no changes", "ends skipped", "ends alike", "no tree", "one candidate"])
-def test_a_bisection_that_no_command_begins_is_damaged(tmp_path: Path, change: str) -> None:
-    told = a_bisection()
-    plan = told["plan"]
-    match change:
-        case "no hits":
-            plan["hits"] = []
-        case "no changes":
-            plan["candidates"] = [{**each, "changes": False} for each in plan["candidates"]]
-        case "ends skipped":
-            told["skipped"] = {"2": "why"}
-        case "ends alike":
-            told["builds"] = {"0": "a", "2": "a"}
-        case "no tree":
-            plan["kind"] = "commits"
-        case "one candidate":
-            plan["candidates"], told["runs"] = plan["candidates"][:1], told["runs"][:1]
-    assert not go_on_with(tmp_path / "bisection", told)
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_a_damaged_bisection_is_one_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    told = a_bisection()
-    part = data.draw(st.sampled_from(parts_of_bisection(told)))
-    part[data.draw(st.sampled_from(sorted(part)))] = data.draw(_JSON)
-    out = tmp_path_factory.mktemp("bisection")
-    go_on_with(out, told)
-    shutil.rmtree(out)
-
-
 @pytest.mark.parametrize("kind", ["fifo", "directory", "holes", "socket"])
 @pytest.mark.parametrize(("command", "name"), [("matrix", "matrix.json"), ("bisect", "bisect.json")])
 def test_a_state_that_is_no_plain_file(tmp_path: Path, command: str, name: str, kind: str) -> None:
