@@ -6,14 +6,14 @@ Owns the answer as data, and its JSON; its words for people are in answer.py.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from splvm.evidence.formats.kerncomplaints import FindingKind
 from splvm.evidence.waiting.waitedges import Closes, Wait
 from splvm.evidence.waiting.waitgraph import MAX_NAMED, WaitGraph
-from splvm.evidence.waiting.waits import WaitReason
+from splvm.evidence.waiting.waits import OWNED_LOCKS, WaitReason
 from splvm.paste.findings import OUTAGES, PasteFinding, PasteKind, in_order
 from splvm.paste.known import KnownIssue, KnownScenario, Stacks, fits, has_shape, known_table
 from splvm.paste.moments import NO_OUTAGE, Moment, Outage, Thread, join_stacks
@@ -273,7 +273,7 @@ def _task(thread: Thread, place: int | None) -> Task:
 
 def _left_locked(findings: Sequence[PasteFinding], moments: Sequence[MomentShown]) -> Iterable[str]:
     """Who died before others waited for a lock: make_task_dead(), kernel/exit.c, gives no lock back."""
-    if any(wait.reason in LOCK_REASONS for moment in moments for wait in moment.graph.waits):
+    if any(wait.reason in OWNED_LOCKS for moment in moments for wait in moment.graph.waits):
         for it in findings:
             if it.kind in (FindingKind.OOPS, FindingKind.BUG) and it.comm:
                 yield f"{it.comm}{'' if it.pid is None else f' (pid {it.pid})'} died: what it had locked stays locked"
@@ -347,74 +347,78 @@ def _compare(moments: Sequence[Moment]) -> Iterable[Moved]:
             return
 
 
-LOCK_REASONS = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.RRW, WaitReason.CONFIG, WaitReason.ZFS_LOCK))
-# What an answer asks for; each with the condition.
+# Gives the stacks of all threads.
 _LIST = "echo t > /proc/sysrq-trigger; dmesg > tasks.txt  # with log_buf_len=16M, or the ring buffer cuts it"
 
 
 def _with_missing(draft: Explanation, reading: Reading) -> Explanation:
     """The explanation with what is missing to be sure of it."""
+    unknown = draft.telling is not None and draft.telling.graph.closes is Closes.UNKNOWN
+    rules = (*_missing_of_waits(draft, reading, unknown), *_missing_of_text(draft, reading, unknown))
+    return replace(draft, missing=tuple(Missing(what, command) for holds, what, command in rules if holds))
+
+
+def _missing_of_waits(draft: Explanation, reading: Reading, unknown: bool) -> Iterator[tuple[bool, str, str]]:
+    """What would tell more of those who wait: whether it is missing, what it is, and the command."""
     reasons = {wait.reason for moment in draft.moments for wait in moment.graph.waits}
-    kinds = {it.kind for it in draft.findings}
-    inputs = {it.kind for it in draft.inputs}
-    telling = draft.telling
-    graph = telling.graph if telling is not None else None
-    sources = {it.source for it in draft.moments}
     owned = {pid for moment in reading.moments for pid in moment.owners}
-    unowned = graph is not None and any(it.reason in LOCK_REASONS and it.thread.pid not in owned for it in graph.waits)
+    waits = draft.telling.graph.waits if draft.telling is not None else ()
     absent = _absent_owners(reading)
-    mixed = any(thread.mixed for thread, _ in reading.threads)
-    unknown = graph is not None and graph.closes is Closes.UNKNOWN
-    rules = (
-        (
-            unknown and "sysrq-t" not in sources,
-            "the stacks of all threads: the one that others wait for may not be blocked for long enough to be reported",
-            _LIST,
-        ),
-        (
-            unknown and unowned,
-            "the owner of the lock",
-            "drgn or crash on /proc/kcore; kernels with CONFIG_DETECT_HUNG_TASK_BLOCKER or lockdep print it",
-        ),
-        (
-            bool(absent),
-            f"the stack of {' and '.join(absent.values())}, who owns a lock",
-            f"cat {' '.join(f'/proc/{pid}/stack' for pid in absent)}",
-        ),
-        (
-            WaitReason.TASKQ in reasons and "taskq" not in inputs,
-            "which tasks of the taskq run",
-            "cat /proc/spl/taskq-all",
-        ),
-        (
-            WaitReason.SLAB_GROWTH in reasons and not draft.slab,
-            "whether the cache is flagged as deadlocked and emergency objects are handed out",
-            "timeout 5 cat /proc/spl/kmem/slab",
-        ),
-        (
-            WaitReason.ZIO in reasons and not kinds & OUTAGES and draft.closes is not Closes.CYCLE,
-            "whether a device owes the I/O",
-            "zpool status -v; zpool events -v | tail -n 200; dmesg | grep -iE 'error|timeout|reset'",
-        ),
-        (
-            PasteKind.HUNG_TASKS_SILENCED in kinds,
-            "reports of what hung later",
-            "sysctl kernel.hung_task_warnings=-1",
-        ),
-        (mixed, "stacks that are not printed into each other", "echo w > /proc/sysrq-trigger  # once more, by itself"),
-        (
-            unknown and len(draft.moments) == 1,
-            "whether anything moves",
-            "echo w > /proc/sysrq-trigger; sleep 30; echo w > /proc/sysrq-trigger",
-        ),
-        (
-            bool(draft.tasks) and not any(it.stack for it, _ in reading.threads),
-            "the stacks of the blocked threads",
-            "echo w > /proc/sysrq-trigger; dmesg",
-        ),
+    yield (
+        unknown and "sysrq-t" not in {it.source for it in draft.moments},
+        "the stacks of all threads: the one that others wait for may not be blocked for long enough to be reported",
+        _LIST,
     )
-    missing = tuple(Missing(what, command) for holds, what, command in rules if holds)
-    return replace(draft, missing=missing)
+    yield (
+        unknown and any(it.reason in OWNED_LOCKS and it.thread.pid not in owned for it in waits),
+        "the owner of the lock",
+        "drgn or crash on /proc/kcore; kernels with CONFIG_DETECT_HUNG_TASK_BLOCKER or lockdep print it",
+    )
+    yield (
+        bool(absent),
+        f"the stack of {' and '.join(absent.values())}, who owns a lock",
+        f"cat {' '.join(f'/proc/{pid}/stack' for pid in absent)}",
+    )
+    yield (
+        WaitReason.TASKQ in reasons and "taskq" not in {it.kind for it in draft.inputs},
+        "which tasks of the taskq run",
+        "cat /proc/spl/taskq-all",
+    )
+    yield (
+        WaitReason.SLAB_GROWTH in reasons and not draft.slab,
+        "whether the cache is flagged as deadlocked and emergency objects are handed out",
+        "timeout 5 cat /proc/spl/kmem/slab",
+    )
+    outage = {it.kind for it in draft.findings} & OUTAGES
+    yield (
+        WaitReason.ZIO in reasons and not outage and draft.closes is not Closes.CYCLE,
+        "whether a device owes the I/O",
+        "zpool status -v; zpool events -v | tail -n 200; dmesg | grep -iE 'error|timeout|reset'",
+    )
+
+
+def _missing_of_text(draft: Explanation, reading: Reading, unknown: bool) -> Iterator[tuple[bool, str, str]]:
+    """What a better text would have."""
+    yield (
+        any(it.kind == PasteKind.HUNG_TASKS_SILENCED for it in draft.findings),
+        "reports of what hung later",
+        "sysctl kernel.hung_task_warnings=-1",
+    )
+    yield (
+        any(thread.mixed for thread, _ in reading.threads),
+        "stacks that are not printed into each other",
+        "echo w > /proc/sysrq-trigger  # once more, by itself",
+    )
+    yield (
+        unknown and len(draft.moments) == 1,
+        "whether anything moves",
+        "echo w > /proc/sysrq-trigger; sleep 30; echo w > /proc/sysrq-trigger",
+    )
+    yield (
+        bool(draft.tasks) and not any(it.stack for it, _ in reading.threads),
+        "the stacks of the blocked threads",
+        "echo w > /proc/sysrq-trigger; dmesg",
+    )
 
 
 def _absent_owners(reading: Reading) -> dict[int, str]:

@@ -11,7 +11,6 @@ Work is linear in the number of threads; edges are bounded for each of them.
 from __future__ import annotations
 
 import itertools
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -24,16 +23,16 @@ from splvm.evidence.waiting.cycles import components, shortest_cycle
 from splvm.evidence.waiting.roles import ROLES, Role, RoleRow
 from splvm.evidence.waiting.waitedges import Basis, Closes, Edge, Owner, Wait
 from splvm.evidence.waiting.waitrows import IDLE, ROWS
-from splvm.evidence.waiting.waits import WAITERS, WaitReason, WaitRow
+from splvm.evidence.waiting.waits import OWNED_LOCKS, WAITERS, WaitReason, WaitRow
+from splvm.evidence.waiting.waitwords import plural_of, shown, verb_of
 
 # The pid of an owner that is not in the text.
 NOBODY = -(2**62)
 # Threads that one is taken to wait for: more than there are reasons, see blocked_holders().
 MAX_EDGES = 24
-# Threads that a sentence names, and characters of their names and of the places where they wait.
+# Threads that a sentence names, and characters of their names.
 MAX_NAMED = 12
 MAX_NAME_CHARS = 32
-MAX_PLACE_CHARS = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +329,7 @@ class _Builder:
     # Words
 
     def name(self, pid: int) -> str:
-        comm = self.threads[pid].comm and _shown(self.threads[pid].comm, MAX_NAME_CHARS)
+        comm = self.threads[pid].comm and shown(self.threads[pid].comm, MAX_NAME_CHARS)
         if pid < 0:
             # A stack of which nothing says whose it is.
             return " ".join(filter(None, (self.titles.get(pid, ""), comm, f"(stack {-pid})")))
@@ -351,21 +350,21 @@ class _Builder:
         wait = self.waits.get(pid)
         if wait is None:
             if self.is_busy(pid):
-                state = _shown(self.threads[pid].state, 1)
+                state = shown(self.threads[pid].state, 1)
                 if state == "?":
                     return "may be blocked: nothing says its state", Closes.UNKNOWN
                 return "runs (state R)" if state == "R" else f"is not blocked (state {state})", Closes.CHAIN
             idle = Closes.UNKNOWN if waiter is None else self.if_idle(self.waits[waiter].row)
-            return f"is idle (state {_shown(self.threads[pid].state, 1)})", idle
+            return f"is idle (state {shown(self.threads[pid].state, 1)})", idle
         if wait.reason is WaitReason.HELD:
             return "is held by slabprobe until the host releases it", Closes.CHAIN
         if not wait.thread.frames:
             return "waits, without a stack in the text", Closes.UNKNOWN
         if wait.tells_nothing:
             return "waits, and its stack is cut before it says for what", Closes.UNKNOWN
-        waits = f"{_verb(wait)} for {wait.row.noun}"
+        waits = f"{verb_of(wait)} for {wait.row.noun}"
         if owner := self.notes.owners.get(pid):
-            name = f"{_shown(owner.comm, MAX_NAME_CHARS)} (pid {owner.pid})" if owner.comm else f"pid {owner.pid}"
+            name = f"{shown(owner.comm, MAX_NAME_CHARS)} (pid {owner.pid})" if owner.comm else f"pid {owner.pid}"
             return f"{waits} of {name}, whose stack is not in the text", Closes.UNKNOWN
         if wait.row.named:
             return waits, Closes.CHAIN
@@ -375,7 +374,7 @@ class _Builder:
             return waits, Closes.UNKNOWN
         others = [holder for holder in self.candidates(wait.row) if holder != pid]
         if wait.thread.state == "R":
-            return _verb(wait).rstrip(","), Closes.UNKNOWN if self.notes.cut else Closes.CHAIN
+            return verb_of(wait).rstrip(","), Closes.UNKNOWN if self.notes.cut else Closes.CHAIN
         if not others:
             return f"{waits}, and its holder is not in the text", Closes.UNKNOWN
         if not any(map(self.is_busy, others)):
@@ -396,7 +395,7 @@ class _Builder:
             return "the stack of the owner is not in the text"
         if not wait.thread.frames or wait.tells_nothing:
             return "nothing says what it waits for"
-        if wait.reason in _OWNED:
+        if wait.reason in OWNED_LOCKS:
             return "the owner of this lock is not in the text"
         if wait.reason in (WaitReason.UNKNOWN, WaitReason.SHRINKER):
             return "what ends this wait is not known"
@@ -431,7 +430,7 @@ class _Builder:
 
     def tell_steps(self, cycle: Sequence[int]) -> str:
         pairs = list(zip(cycle, [*cycle[1:], cycle[0]], strict=True))
-        steps = [f"{self.name(a)} {_verb(self.waits[a])} for {self.wants(a, b)}" for a, b in pairs[:MAX_NAMED]]
+        steps = [f"{self.name(a)} {verb_of(self.waits[a])} for {self.wants(a, b)}" for a, b in pairs[:MAX_NAMED]]
         more = f"; and so on through {len(cycle) - MAX_NAMED} more" if len(cycle) > MAX_NAMED else ""
         return f"{'; '.join(steps)}{more}"
 
@@ -458,14 +457,14 @@ class _Builder:
         sentence = self.name(chain[0]) + (f" and {more} more" if more else "")
         pairs = list(itertools.pairwise(chain))
         for at, (pid, holder) in enumerate(pairs[:MAX_NAMED]):
-            verb = _verb(self.waits[pid], plural=at == 0 and more > 0)
+            verb = verb_of(self.waits[pid], plural=at == 0 and more > 0)
             sentence += f"{', which' if at else ''} {verb} for {self.wants(pid, holder)}"
         if len(pairs) > MAX_NAMED:
             sentence += f", and so on through {len(pairs) - MAX_NAMED} more, the last of which {end}"
         elif pairs:
             sentence += f", which {end}"
         else:
-            sentence += f" {_plural(end) if more else end}"
+            sentence += f" {plural_of(end) if more else end}"
         if closes is Closes.UNKNOWN:
             return f"{sentence}: may close, {self.what_is_missing(chain[-1])}", closes
         lock = next((pid for pid in self.waits if self.ends_in_a_lock(pid) and pid not in chain), None)
@@ -476,7 +475,7 @@ class _Builder:
 
     def ends_in_a_lock(self, pid: int) -> bool:
         """Whether the owner of what this thread waits for is not known."""
-        return self.waits[pid].reason in _OWNED and not self.holders[pid]
+        return self.waits[pid].reason in OWNED_LOCKS and not self.holders[pid]
 
     def count_alike(self, chain: Sequence[int]) -> int:
         """How many threads wait just as the first one of the chain does."""
@@ -492,28 +491,4 @@ class _Builder:
 
 
 # Locks that stacks tell kinds of.
-LOCKS = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.CONFIG, WaitReason.RRW))
-# Locks that have an owner.
-_OWNED = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.RRW, WaitReason.CONFIG, WaitReason.ZFS_LOCK))
-
-
-def _verb(wait: Wait, *, plural: bool = False) -> str:
-    """What the thread does and where, as in "waits in F, in shrinker G, in direct reclaim,"."""
-    verb = "keeps running" if wait.thread.state == "R" else "waits"
-    places = [_shown(place) for place in (*wait.functions[:1], *wait.inside)]
-    if wait.reason is WaitReason.SHRINKER and wait.inside:
-        # What waits is the shrinker, and not the function that called it.
-        del places[0]
-    text = verb + "".join(f"{',' if at else ''} in {place}" for at, place in enumerate(places))
-    text += "," if len(places) > 1 else ""
-    return _plural(text) if plural else text
-
-
-def _shown(text: str, chars: int = MAX_PLACE_CHARS) -> str:
-    """A word of the guest's as a sentence shows it."""
-    return "".join(char if char.isprintable() else "?" for char in text[:chars]) or "?"
-
-
-def _plural(verb: str) -> str:
-    """The same, said of several threads."""
-    return re.sub(r"\A(wait|keep)s\b", r"\1", re.sub(r"\Ais\b", "are", verb))
+LOCKS = OWNED_LOCKS - {WaitReason.ZFS_LOCK}

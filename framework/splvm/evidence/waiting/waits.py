@@ -54,6 +54,10 @@ class WaitReason(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
+# Locks that have an owner.
+OWNED_LOCKS = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.RRW, WaitReason.CONFIG, WaitReason.ZFS_LOCK))
+
+
 @dataclass(frozen=True, slots=True)
 class WaitRow:
     """Functions that mean a wait, and who ends it."""
