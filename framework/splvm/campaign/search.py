@@ -124,7 +124,7 @@ class Search:
 
     @property
     def bits(self) -> float:
-        """What is not known yet, in bits: so many observations are needed at least, if none is wrong."""
+        """What is not known yet, in bits: the least number of observations that are needed, if none is wrong."""
         return float(entr(self.posterior()).sum() / numpy.log(2))
 
     def _choose(self, cheap: Callable[[int], bool]) -> int:

@@ -90,7 +90,7 @@ def _rows(pair: Pair) -> Iterator[tuple[object, ...]]:
     for verdict in pair.verdicts:
         yield plain(verdict.verdict), *(str(share) for share in verdict.shares), ""
     for figure in pair.figures:
-        # A unit that is no part of the values is told once.
+        # Each duration has a unit that fits it; any other unit stands once, beside the name.
         unit, name = ("ns", "") if figure.unit == "ns" else ("", figure.unit)
         told = ([in_unit(value, unit) for value in it[:3]] if it else None for it in figure.sides)
         yield (

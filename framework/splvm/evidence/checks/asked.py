@@ -12,8 +12,8 @@ from splvm.evidence.verdict import Reason
 
 # KiB that the kernel maps of a guest's memory beside it, or leaves out: reserved pages lie within all of it.
 _MAPPED_KIB = 16 << 10
-# Where that is not told: what the kernel keeps for itself, before it counts, is an eighth of the memory (KASAN's shadow
-# of it, mm/kasan), as much again for other debugging, and so many KiB for its image, its log and the initramfs.
+# Where nobody says that: before it counts, a kernel keeps an eighth of the memory for KASAN's shadow of it (mm/kasan),
+# as much again for other debugging, and these KiB for its image, its log and the initramfs.
 _KEPT_SHARE, _KEPT_KIB = 4, 192 << 10
 
 # Of /proc/meminfo; the second is x86's alone (arch/x86/mm/pat/set_memory.c).

@@ -92,7 +92,7 @@ def is_count(value: object) -> TypeGuard[int]:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Likewise a number, whole or not."""
+    """Whether it is a number, whole or not. True is none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

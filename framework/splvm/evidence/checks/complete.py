@@ -27,10 +27,10 @@ ALWAYS: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("outcome",): ("console_bytes",),
 }
 
-# The one version that wrote no others.
+# The one version that wrote no keys of `LATER`.
 _OLDER = "0.1.0"
 
-# Likewise since the version after that.
+# Keys that each version after 0.1.0 has written.
 LATER: Mapping[tuple[str, ...], tuple[str, ...]] = {
     (): ("archive", "boots", "differs", "line", "no_clone", "rule", "template", "token"),
     ("parameters", "workload"): ("commits", "keep", "noio"),

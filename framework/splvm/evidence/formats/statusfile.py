@@ -40,7 +40,7 @@ class Line:
         return {key: pairs[key] for key in keys}
 
     def numbers(self, *keys: str) -> dict[str, int]:
-        """The same as numbers."""
+        """The values of these keys as numbers."""
         return {key: to_integer(value, self.number) for key, value in self.texts(*keys).items()}
 
     def later(self, **defaults: int) -> dict[str, int]:

@@ -29,5 +29,5 @@ def shown(text: str, chars: int = MAX_PLACE_CHARS) -> str:
 
 
 def plural_of(verb: str) -> str:
-    """The same, said of several threads."""
+    """The verb as it is said of several threads."""
     return re.sub(r"\A(wait|keep)s\b", r"\1", re.sub(r"\Ais\b", "are", verb))
