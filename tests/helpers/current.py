@@ -42,9 +42,10 @@ def current(kind: str) -> Run:
         facts |= {"faults": asdict(faults), "fault_settings": dict(faults.settings())}
     own = own_parameters(scenario, scenario.window_s)
     facts["differs"] = differing(flatten_parameters(facts["parameters"], None), own)
-    console = f"{run.console}[    4.101010] splvm: run {TOKEN}\n"
+    console = f"{run.console}splvm: clone is awake\n[    4.101010] splvm: run {TOKEN}\n"
     facts["outcome"]["console_bytes"] = len(console)
-    return Run(facts, run.records, console)
+    first, *rest = run.records
+    return Run(facts, [{**first, "token": TOKEN}, *rest], console)
 
 
 def keys_of(facts: Any, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
