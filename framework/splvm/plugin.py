@@ -55,7 +55,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="a .patch or .cocci file for the source; may be given again",
+        help="a .patch, .cocci or .h file for the source; may be given again",
+    )
+    group.addoption(
+        "--splvm-debug", action="store_true", help="build all modules with OpenZFS's debug option (assertions)"
     )
     group.addoption(
         "--splvm-cells",
@@ -188,15 +191,17 @@ def prepare_spl(pytestconfig: pytest.Config) -> Callable[..., Prepared]:
 
     Its arguments are fields of `Wish` and take precedence over the options.
     """
+    from splvm.assets import find_debug_header
     from splvm.pytest_fixtures import CachedBuilds
     from splvm.run.prepare import Wish
 
     option = pytestconfig.getoption
+    patches = [*option("--splvm-spl-patch"), *([find_debug_header()] if option("--splvm-debug") else [])]
     base: dict[str, Any] = {
         "kernel": option("--splvm-kernel"),
         "variant": option("--splvm-variant"),
         "spl": option("--splvm-spl"),
-        "patches": tuple(patch.absolute() for patch in option("--splvm-spl-patch")),
+        "patches": tuple(patch.absolute() for patch in patches),
         "accelerator": option("--splvm-accel"),
         "clones": not option("--splvm-no-template"),
     }

@@ -69,8 +69,8 @@ def cells_of(path: Path | None, kernel: str, variant: str) -> list[tuple[Cell, i
     :raises UsageError: when the file is none.
     """
     axes = read_axes(path, "--splvm-cells") if path else Axes()
-    if axes.spl or axes.spl_patch or axes.label:
-        raise UsageError(f"--splvm-cells {path}: source and patches of tests are those of --splvm-spl and -spl-patch")
+    if axes.spl or axes.spl_patch or axes.debug or axes.label:
+        raise UsageError(f"--splvm-cells {path}: --splvm-spl, --splvm-spl-patch and --splvm-debug choose the build")
     cells = plan_cells(axes.over(Axes(scenarios=ANYWHERE, kernels=(kernel,), variants=(variant,))))
     numbers = range(1, axes.repeat + 1) if axes.repeat and axes.repeat > 1 else [None]
     return [(cell, number) for cell in cells for number in numbers]

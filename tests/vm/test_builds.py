@@ -12,7 +12,7 @@ import pytest
 
 from splvm.builds.owntree import find_tree
 from splvm.builds.spl import _build_spl_ko, _configure, find_source
-from splvm.builds.tree import SPL_DIR, inputs_key
+from splvm.builds.tree import SPL_DIR
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, UsageError
 from splvm.evidence.verdict import Outcome
@@ -118,9 +118,7 @@ def test_kept_tree_builds_what_a_clean_one_builds(spl: Prepared, tmp_path: Path)
         deadline = Deadline(600)
         own = find_source(find_tree(f"path:{tree}"), spl.store, spl.apt, deadline)
         config = _configure(spl.store, spl.kernel.root, own, deadline)
-        made = _build_spl_ko(
-            spl.store, spl.kernel.root, own, config, patches, inputs_key(tree, patches), deadline, keep=keep
-        )
+        made = _build_spl_ko(spl.store, spl.kernel.root, own, config, patches, deadline, keep=keep)
         content = input_hash({"made": made.path})
         spl.store.forget(made.kind, made.key, deadline=deadline, what="spl.ko of a test")
         return content

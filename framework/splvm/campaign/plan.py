@@ -11,6 +11,7 @@ An axis is given on the command line or in a file of TOML::
     repeat = 1
     spl = "git:/srv/zfs@master"
     spl_patch = ["fix.patch"]
+    debug = true
     label = "nightly"
 
 Expressions are those of rule-engine (https://zerosteiner.github.io/rule-engine/syntax.html).
@@ -57,9 +58,10 @@ class Axes:
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] | None = None
     repeat: int | None = None
-    # No axis: source, patches and name of the line of all cells, as `run` takes them.
+    # No axis: source, patches, debug option and name of the line of all cells, as `run` takes them.
     spl: str | None = None
     spl_patch: tuple[str, ...] | None = None
+    debug: bool | None = None
     label: str | None = None
 
     def over(self, other: Axes) -> Axes:
@@ -86,6 +88,9 @@ def read_axes(path: Path, option: str = "--file") -> Axes:
         if name == "repeat":
             if type(value) is not int or not 1 <= value <= _MOST_REPEATS:
                 raise UsageError(f"{option} {path}: repeat = {value!r}: it is a number from 1 to {_MOST_REPEATS}")
+        elif name == "debug":
+            if not isinstance(value, bool):
+                raise UsageError(f"{option} {path}: debug = {value!r}: it is true or false")
         elif name in ("spl", "label"):
             if not isinstance(value, str) or not value:
                 raise UsageError(f"{option} {path}: {name} = {value!r}: it is a string that is not empty")

@@ -16,6 +16,7 @@ from splvm.campaign.repro import HITS
 from splvm.cli.options import (
     MOST_RUNS,
     AccelOption,
+    DebugOption,
     JobsOption,
     JsonOption,
     LoadOption,
@@ -82,6 +83,7 @@ def bisect(
     variant: Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")] = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     hit: Annotated[
         str, typer.Option(help="Verdicts that count as bad, separated by commas.", metavar="VERDICTS")
     ] = ",".join(sorted(HITS)),
@@ -126,7 +128,10 @@ def bisect(
         kind, candidates = _find_candidates(names, series, spl, good, bad, pool=pool, paths=paths or ())
         source = name_path(find_repository(read_tree_name(spl))) if kind is ChangeKind.COMMITS else spl
         wish = make_wish(
-            names[0], find_variant(variant).name, source, spl_patch, accel, ram_mib=memory, clones=template
+            *(names[0], find_variant(variant).name, source, spl_patch, accel),
+            ram_mib=memory,
+            clones=template,
+            debug=debug,
         )
         hits = frozenset(find_outcome(name, "--hit") for name in hit.split(","))
         given, first = ",".join(map(str, loads)), pick_seed(seed, most_runs)

@@ -18,6 +18,7 @@ from splvm.cli.options import (
     AccelOption,
     ClockChoice,
     ClockOption,
+    DebugOption,
     DumpOption,
     ExpectOption,
     JobsOption,
@@ -113,6 +114,7 @@ def run(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     label: LabelOption = None,
     load: LoadOption = None,
     seed: SeedOption = None,
@@ -147,6 +149,7 @@ def run(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
         clones=template,
+        debug=debug,
         label=label,
         qemu=qemu,
         clock=clock.clock,
@@ -218,6 +221,7 @@ def shell(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
@@ -229,7 +233,7 @@ def shell(
 
     The guest ends with the shell. The exit status is that of the shell.
     """
-    prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template))
+    prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, debug=debug))
     with Store.default().temporary() as logs:
         status = run_shell(prepared, logs, command)
     raise typer.Exit(status)

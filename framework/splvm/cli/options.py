@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.panel import Panel
 
+from splvm.assets import find_debug_header
 from splvm.builds.kernels import KERNELS
 from splvm.builds.own import FORM as OWN_KERNEL
 from splvm.builds.source import FORM as BUILT_KERNEL
@@ -81,7 +82,14 @@ SplsOption = Annotated[
 ]
 PatchOption = Annotated[
     list[Path] | None,
-    typer.Option(help="A .patch or .cocci file to apply to the source; may be given again.", metavar="FILE"),
+    typer.Option(
+        help="A .patch or .cocci file to apply to the source, or a .h file with macros for all modules; may be given "
+        "again.",
+        metavar="FILE",
+    ),
+]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", help="Build all modules with OpenZFS's debug option: its assertions are checked.")
 ]
 LabelOption = Annotated[
     str | None,
@@ -175,11 +183,12 @@ def make_wish(
     ram_mib: int = 512,
     refresh: bool = False,
     clones: bool = True,
+    debug: bool = False,
     label: str | None = None,
     qemu: str = "auto",
     clock: Clock = Clock.REAL,
 ) -> Wish:
-    absolute = tuple(patch.absolute() for patch in patches or ())
+    absolute = tuple(patch.absolute() for patch in (*(patches or ()), *([find_debug_header()] if debug else ())))
     line = check_label(label, spl, absolute)
     return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock)
 

@@ -13,6 +13,7 @@ from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.repro import HITS, TROUBLES, Series, Until, compare, measure, same_builds, to_json
 from splvm.cli.options import (
     AccelOption,
+    DebugOption,
     JobsOption,
     JsonOption,
     LabelOption,
@@ -59,6 +60,7 @@ def repro(
     ] = "stock",
     spl: SplsOption = None,
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     label: LabelOption = None,
     until: Annotated[
         list[str] | None,
@@ -100,7 +102,7 @@ def repro(
     loads, first_seed = parse_loads(load or ()), pick_seed(seed, _MOST_RUNS)
     at_once = count_jobs(jobs, memory)
     wishes = [
-        make_wish(name, build, source, spl_patch, accel, ram_mib=memory, clones=template, label=label)
+        make_wish(name, build, source, spl_patch, accel, ram_mib=memory, clones=template, debug=debug, label=label)
         for name, build, source in names
     ]
     base = claim_directory(out, f"repro-{scenario}")

@@ -18,6 +18,7 @@ from splvm.cli.options import (
     AccelOption,
     ClockChoice,
     ClockOption,
+    DebugOption,
     DumpOption,
     ExpectOption,
     JobsOption,
@@ -65,6 +66,7 @@ def watch(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     label: LabelOption = None,
     load: LoadOption = None,
     seed: SeedOption = None,
@@ -102,13 +104,14 @@ def watch(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
         clones=template,
+        debug=debug,
         label=label,
         qemu=qemu,
         clock=clock.clock,
     )
     find_variant(variant)
     own_tree = check_inputs(spl, wish.patches)
-    if (own_tree is None or own_tree.commit) and not wish.patches:
+    if (own_tree is None or own_tree.commit) and not spl_patch:
         what = f"--spl {spl}: nobody edits a commit" if own_tree else "there is nothing to watch"
         raise UsageError(what, hint="--spl path:DIR, or --spl-patch FILE")
     at_once = count_jobs(jobs, memory)
