@@ -256,6 +256,13 @@ def _last_line(search: Bisection, answer: Answer | None) -> str:
         return plain(f"UNDECIDED {runs} likeliest {search.name(likeliest.first)} {likeliest.probability:.3f}")
     told = f"{answer.probability:.3f} {runs}"
     if answer.first == 0:
+        if parted := search.plan.candidates[0].parted:
+            note(
+                plain(
+                    f"{search.name(0)} is where {parted} and the bad end parted, and it is bad: what mended it is on "
+                    f"the branch of {parted} alone; name a good end that is older"
+                )
+            )
         return f"GOOD_END_IS_BAD {told}"
     if answer.first >= len(search.plan.candidates):
         return f"BAD_END_IS_GOOD {told}"
