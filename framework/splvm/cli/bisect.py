@@ -16,6 +16,7 @@ from splvm.campaign.repro import HITS
 from splvm.cli.options import (
     MOST_RUNS,
     AccelOption,
+    CampaignClockOption,
     DebugOption,
     JobsOption,
     JsonOption,
@@ -37,6 +38,7 @@ from splvm.cli.options import (
     print_json,
 )
 from splvm.errors import UsageError
+from splvm.guest.machine import Clock
 from splvm.log import note
 from splvm.ownpath import name_path
 from splvm.report.rates import Rate
@@ -100,6 +102,7 @@ def bisect(
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
+    clock: CampaignClockOption = Clock.REAL,
     template: TemplateOption = True,
     window: WindowOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
@@ -132,6 +135,7 @@ def bisect(
             ram_mib=memory,
             clones=template,
             debug=debug,
+            clock=clock,
         )
         hits = frozenset(find_outcome(name, "--hit") for name in hit.split(","))
         given, first = ",".join(map(str, loads)), pick_seed(seed, most_runs)
@@ -236,6 +240,7 @@ def paste(search: Bisection) -> list[str]:
     good, bad = plan.candidates[answer.first - 1], plan.candidates[answer.first]
     words = ["splvm", "repro", plan.scenario, "--kernel", plan.wish.kernel, "--variant", plan.wish.variant]
     words += ["--load", plan.load] if plan.load else []
+    words += ["--clock", plan.wish.clock] if plan.wish.clock is not Clock.REAL else []
     words += ["--spl", f"git:zfs@{good.id}", "--spl", f"git:zfs@{bad.id}"]
     told = search.tallies()
     counts = (told[each] for each in (answer.first, answer.first - 1) if each in told)

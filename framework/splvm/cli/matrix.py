@@ -38,6 +38,7 @@ from splvm.cli.options import (
     print_json,
 )
 from splvm.errors import HarnessError, SetupError, UsageError
+from splvm.guest.machine import Clock
 from splvm.history.cell import Cell
 from splvm.log import note, progress
 from splvm.report.summary import plain
@@ -105,6 +106,13 @@ def matrix(
     keys: KeysOption = None,
     trust_network: TrustOption = False,
     accel: AccelOption = "auto",
+    clock: Annotated[
+        Clock | None,
+        typer.Option(
+            help="Time of the guests: `virtual` is the number of the guest's instructions, in each cell whose scenario "
+            "can be run so; other cells stay in real time. By default `real`."
+        ),
+    ] = None,
     template: TemplateOption = True,
     history: HistoryOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
@@ -128,6 +136,7 @@ def matrix(
         spl=spl,
         spl_patch=tuple(map(str, spl_patch)) if spl_patch else None,
         debug=debug or None,
+        clock=clock,
         label=label,
     )
     if resume is not None and (given != Axes() or file is not None or out is not None):

@@ -111,7 +111,15 @@ ClockOption = Annotated[
     ClockChoice,
     typer.Option(
         help="Time of the guest: `real` is the host's; `virtual` is the number of the guest's instructions, and the "
-        "same seed is the same run. `auto` is real time."
+        "same seed is the same run. `auto` is real time, and virtual time for a second run after the host starved the "
+        "guest."
+    ),
+]
+CampaignClockOption = Annotated[
+    Clock,
+    typer.Option(
+        help="Time of the guests: `real`, or `virtual`, the number of the guest's instructions. Each further run of a "
+        "cell has the next seed."
     ),
 ]
 MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, max=1 << 20, metavar="MIB")]

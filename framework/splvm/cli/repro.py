@@ -13,6 +13,7 @@ from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.repro import HITS, TROUBLES, Series, Until, compare, measure, same_builds, to_json
 from splvm.cli.options import (
     AccelOption,
+    CampaignClockOption,
     DebugOption,
     JobsOption,
     JsonOption,
@@ -34,6 +35,7 @@ from splvm.cli.options import (
     print_json,
 )
 from splvm.errors import EvidenceError, HarnessError, UsageError
+from splvm.guest.machine import Clock
 from splvm.log import note, step
 from splvm.record.reader import read_facts
 from splvm.report.again import reproducer
@@ -77,6 +79,7 @@ def repro(
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
+    clock: CampaignClockOption = Clock.REAL,
     template: TemplateOption = True,
     window: WindowOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
@@ -102,7 +105,14 @@ def repro(
     loads, first_seed = parse_loads(load or ()), pick_seed(seed, _MOST_RUNS)
     at_once = count_jobs(jobs, memory)
     wishes = [
-        make_wish(name, build, source, spl_patch, accel, ram_mib=memory, clones=template, debug=debug, label=label)
+        make_wish(
+            *(name, build, source, spl_patch, accel),
+            ram_mib=memory,
+            clones=template,
+            debug=debug,
+            label=label,
+            clock=clock,
+        )
         for name, build, source in names
     ]
     base = claim_directory(out, f"repro-{scenario}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ from splvm.builds.saves import Watch
 from splvm.builds.spl import check_inputs, find_source
 from splvm.builds.tree import ALL_PARTS, CONFIGURE_INPUTS, SPL_PARTS
 from splvm.builds.variants import find_variant
-from splvm.cli.guests import make_workload, run_series
+from splvm.cli.guests import make_workload, may_be_virtual, run_series
 from splvm.cli.options import (
     AccelOption,
     ClockChoice,
@@ -50,13 +51,14 @@ from splvm.cli.options import (
 from splvm.deadline import Deadline
 from splvm.errors import HarnessError, UsageError
 from splvm.evidence.verdict import Verdict
+from splvm.guest.machine import Clock
 from splvm.log import note, step
 from splvm.record.reader import read_facts
 from splvm.report.difference import compare_verdicts
 from splvm.report.summary import verdict_line
-from splvm.run.experiment import Dump
+from splvm.run.experiment import Dump, Experiment
 from splvm.run.loads import need_pool, parse_loads, with_own
-from splvm.run.prepare import PREPARE_BUDGET_S, add_spl, prepare_kernel
+from splvm.run.prepare import PREPARE_BUDGET_S, PreparedKernel, add_spl, prepare_kernel
 from splvm.scenarios.table import SCENARIOS, find_scenario
 
 
@@ -122,9 +124,9 @@ def watch(
     parts = (*CONFIGURE_INPUTS, *(ALL_PARTS if need_pool(with_own(chosen.load, loads)) else SPL_PARTS))
 
     def run(number: int) -> tuple[Verdict, Path, int]:
-        with step(f"building the modules, {variant}"):
-            build = add_spl(prepared, source, wish, Deadline(PREPARE_BUDGET_S))
-            experiment = build.experiment(
+        def experiment_on(kernel: PreparedKernel) -> Experiment:
+            build = add_spl(kernel, source, wish, Deadline(PREPARE_BUDGET_S))
+            return build.experiment(
                 chosen,
                 expected=expected,
                 window_s=window,
@@ -134,7 +136,15 @@ def watch(
                 loads=loads,
                 seed=first_seed,
             )
-        verdict, directory = run_series(experiment, base / f"{number:03}", repeat, at_once)
+
+        with step(f"building the modules, {variant}"):
+            experiment = experiment_on(prepared)
+
+        def in_virtual_time() -> Experiment:
+            return experiment_on(prepare_kernel(replace(wish, clock=Clock.VIRTUAL)))
+
+        twin = in_virtual_time if clock is ClockChoice.AUTO and may_be_virtual(experiment, clones=template) else None
+        verdict, directory = run_series(experiment, base / f"{number:03}", repeat, at_once, twin)
         return verdict, directory, 0 if verdict.outcome in experiment.expected else 1
 
     raise typer.Exit(_follow(Watch(source.tree, wish.patches, parts), run))

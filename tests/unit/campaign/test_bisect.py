@@ -396,21 +396,22 @@ def test_a_good_end_on_a_branch_of_a_release(tree: Path) -> None:
 
 
 def test_where_the_good_end_parted_is_asked_first(
-    world: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    world: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody said that it is good; where it is bad, what mended it is on the other branch."""
+    caplog.set_level("INFO", logger="splvm")
     candidates = tuple(replace(each, parted="" if n else "v1") for n, each in enumerate(plan(20).candidates))
     world.oracle = steps(0)
     search = Bisection(replace(plan(20), candidates=candidates), tmp_path)
     search.run(1, lambda *_: None)
     assert world.asked[0] == 0
     assert _last_line(search, search.answer).startswith("GOOD_END_IS_BAD")
-    said = capsys.readouterr().err
-    assert "k0 is where v1 and the bad end parted, and it is bad" in said
-    named = Bisection(plan(20), tmp_path / "named")
+    assert "k0 is where v1 and the bad end parted, and it is bad" in caplog.text
+    caplog.clear()
+    named = Bisection(plan(20), tmp_path)
     named.run(1, lambda *_: None)
     assert _last_line(named, named.answer).startswith("GOOD_END_IS_BAD")
-    assert "parted" not in capsys.readouterr().err
+    assert "parted" not in caplog.text
 
 
 def test_a_commit_is_taken_out_to_a_relative_path(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
