@@ -191,17 +191,15 @@ def prepare_spl(pytestconfig: pytest.Config) -> Callable[..., Prepared]:
 
     Its arguments are fields of `Wish` and take precedence over the options.
     """
-    from splvm.assets import find_debug_header
-    from splvm.pytest_fixtures import CachedBuilds
+    from splvm.pytest_fixtures import CachedBuilds, patches_of
     from splvm.run.prepare import Wish
 
     option = pytestconfig.getoption
-    patches = [*option("--splvm-spl-patch"), *([find_debug_header()] if option("--splvm-debug") else [])]
     base: dict[str, Any] = {
         "kernel": option("--splvm-kernel"),
         "variant": option("--splvm-variant"),
         "spl": option("--splvm-spl"),
-        "patches": tuple(patch.absolute() for patch in patches),
+        "patches": patches_of(option("--splvm-spl-patch"), debug=option("--splvm-debug")),
         "accelerator": option("--splvm-accel"),
         "clones": not option("--splvm-no-template"),
     }

@@ -23,8 +23,8 @@ from typing import Any, TypedDict
 
 from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.processes import Job, JobResult, OnDone
+from splvm.clock import Clock
 from splvm.errors import EvidenceError, HarnessError, SetupError
-from splvm.guest.machine import Clock
 from splvm.history.cell import Cell
 from splvm.log import note, step
 from splvm.plainfile import MIB, read_plain

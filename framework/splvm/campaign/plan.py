@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splvm.builds.variants import find_variant
+from splvm.clock import Clock
 from splvm.deadline import interrupted_after
 from splvm.errors import DeadlineExceeded, UsageError, did_you_mean
-from splvm.guest.machine import Clock
 from splvm.history.cell import Cell
 from splvm.run.experiment import Dump
 from splvm.run.loads import parse_loads, with_own

@@ -37,8 +37,8 @@ from splvm.cli.options import (
     pick_seed,
     print_json,
 )
+from splvm.clock import Clock
 from splvm.errors import UsageError
-from splvm.guest.machine import Clock
 from splvm.log import note
 from splvm.ownpath import name_path
 from splvm.report.rates import Rate

@@ -49,9 +49,9 @@ from splvm.cli.options import (
     show_error,
     show_verdict,
 )
+from splvm.clock import Clock
 from splvm.errors import HarnessError, UsageError
 from splvm.evidence.verdict import Outcome, Verdict
-from splvm.guest.machine import Clock
 from splvm.host.capabilities import check_programs
 from splvm.host.store import Store
 from splvm.log import note, step

@@ -37,8 +37,8 @@ from splvm.cli.options import (
     make_wish,
     print_json,
 )
+from splvm.clock import Clock
 from splvm.errors import HarnessError, SetupError, UsageError
-from splvm.guest.machine import Clock
 from splvm.history.cell import Cell
 from splvm.log import note, progress
 from splvm.report.summary import plain

@@ -26,10 +26,10 @@ from splvm.builds.own import FORM as OWN_KERNEL
 from splvm.builds.source import FORM as BUILT_KERNEL
 from splvm.builds.variants import VARIANTS
 from splvm.campaign.processes import fitting_jobs
+from splvm.clock import Clock
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome, Verdict
-from splvm.guest.machine import Clock
 from splvm.record.reader import read_facts
 from splvm.report.summary import plain, summarize
 from splvm.run.buildline import check_label

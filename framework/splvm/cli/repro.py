@@ -34,8 +34,8 @@ from splvm.cli.options import (
     pick_seed,
     print_json,
 )
+from splvm.clock import Clock
 from splvm.errors import EvidenceError, HarnessError, UsageError
-from splvm.guest.machine import Clock
 from splvm.log import note, step
 from splvm.record.reader import read_facts
 from splvm.report.again import reproducer

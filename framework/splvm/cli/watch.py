@@ -48,10 +48,10 @@ from splvm.cli.options import (
     pick_seed,
     show_error,
 )
+from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import HarnessError, UsageError
 from splvm.evidence.verdict import Verdict
-from splvm.guest.machine import Clock
 from splvm.log import note, step
 from splvm.record.reader import read_facts
 from splvm.report.difference import compare_verdicts

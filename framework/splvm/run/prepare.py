@@ -19,13 +19,14 @@ from splvm.builds.source import BuiltKernel, build_kernel, find_built_kernel
 from splvm.builds.spl import SplBuild, SplSource, build_spl, check_inputs, find_source
 from splvm.builds.variants import find_variant
 from splvm.builds.zfs import Zfs, build_zfs
+from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
 from splvm.evidence.formats.gfpprobe import Way
 from splvm.evidence.kerneltraits import KernelTraits
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guestplan import GuestPlan, Start
-from splvm.guest.machine import MOST_CLOSED_MIB, Clock, MachineSpec
+from splvm.guest.machine import MOST_CLOSED_MIB, MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.archive import ReleaseFile
 from splvm.host.capabilities import (

@@ -12,9 +12,9 @@ from experiments import experiment
 from splvm.campaign.processes import Job, JobResult
 from splvm.cli import guests
 from splvm.cli.guests import may_be_virtual, run_series
+from splvm.clock import Clock
 from splvm.errors import SetupError
 from splvm.evidence.verdict import Outcome, Reason, Verdict
-from splvm.guest.machine import Clock
 from splvm.run.experiment import Dump, Experiment
 from splvm.run.loads import parse_loads
 from splvm.scenarios.table import SCENARIOS
