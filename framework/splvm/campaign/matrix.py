@@ -23,6 +23,7 @@ from typing import Any, TypedDict
 
 from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.processes import Job, JobResult, OnDone
+from splvm.clock import Clock
 from splvm.errors import EvidenceError, HarnessError, SetupError
 from splvm.history.cell import Cell
 from splvm.log import note, step
@@ -233,16 +234,18 @@ def _prepare_all(
     cells: Mapping[Cell, object], wish: Wish, plan: MatrixPlan
 ) -> Iterator[tuple[Cell, Experiment | HarnessError]]:
     """What each cell is to run, or why that cannot be; what several need is prepared once."""
-    prepared: dict[tuple[str, str], Prepared | HarnessError] = {}
+    prepared: dict[tuple[str, str, str], Prepared | HarnessError] = {}
     wish = replace(wish, spl=plan.spl, patches=plan.patches)
     for cell in cells:
-        key = (cell.kernel, cell.variant)
+        clock = Clock(dict(cell.parameters).get("clock", Clock.REAL))
+        key = (cell.kernel, cell.variant, clock)
         # What it was when the plan was made: a checkout may be on another branch by now.
         label = "" if cell.line == PACKAGED else cell.line
         try:
             if key not in prepared:
                 with step(f"preparing {cell.kernel}, {cell.variant}"):
-                    prepared[key] = prepare(replace(wish, kernel=cell.kernel, variant=cell.variant, label=label))
+                    asked = replace(wish, kernel=cell.kernel, variant=cell.variant, label=label, clock=clock)
+                    prepared[key] = prepare(asked)
             build = prepared[key]
             if isinstance(build, HarnessError):
                 raise build

@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError, QemuLaunchError
 from splvm.evidence.judge import judge
@@ -26,7 +27,7 @@ from splvm.guest.agent import Agent, start_agent
 from splvm.guest.bell import Beginning
 from splvm.guest.guest import Guest
 from splvm.guest.guestplan import GuestPlan
-from splvm.guest.machine import Clock, MachineSpec
+from splvm.guest.machine import MachineSpec
 from splvm.guest.memorydump import DUMP_LIMIT_BYTES
 from splvm.guest.monitor import Monitor
 from splvm.host.store import Store

@@ -19,13 +19,14 @@ from splvm.builds.source import BuiltKernel, build_kernel, find_built_kernel
 from splvm.builds.spl import SplBuild, SplSource, build_spl, check_inputs, find_source
 from splvm.builds.variants import find_variant
 from splvm.builds.zfs import Zfs, build_zfs
+from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
 from splvm.evidence.formats.gfpprobe import Way
 from splvm.evidence.kerneltraits import KernelTraits
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guestplan import GuestPlan, Start
-from splvm.guest.machine import MOST_CLOSED_MIB, Clock, MachineSpec
+from splvm.guest.machine import MOST_CLOSED_MIB, MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.archive import ReleaseFile
 from splvm.host.capabilities import (
@@ -251,17 +252,21 @@ class Prepared(PreparedKernel):
             )
 
 
-def check_closed(scenario: Scenario, loads: Sequence[Load], ram_mib: int, dump: Dump) -> None:
-    """See whether a scenario can be run in virtual time.
-
-    :raises UsageError: when it needs what would come from the host: a disk, a pool, a program that is started by SSH, a
-        command of QEMU's monitor.
+def lacks_for_virtual_time(scenario: Scenario, loads: Sequence[Load], ram_mib: int, dump: Dump) -> list[str]:
+    """What a run needs that would come from the host: a disk, a pool, a program that is started by SSH, a command of
+    QEMU's monitor. Nothing if the run can be made in virtual time.
     """
+    ram_mib = max(ram_mib, scenario.least_mib)
     lacking = [f"load {load.kind.name}" for load in loads]
     lacking += ["fault injection"] if scenario.faults is not None else []
     lacking += ["a memory dump"] if dump is not Dump.NEVER else []
     lacking += [f"{ram_mib} MiB of memory (at most {MOST_CLOSED_MIB})"] if ram_mib > MOST_CLOSED_MIB else []
-    if lacking:
+    return lacking
+
+
+def check_closed(scenario: Scenario, loads: Sequence[Load], ram_mib: int, dump: Dump) -> None:
+    """:raises UsageError: when a run cannot be made in virtual time; with what it needs."""
+    if lacking := lacks_for_virtual_time(scenario, loads, ram_mib, dump):
         raise UsageError(
             f"{scenario.name} cannot be run in virtual time yet: it needs {', '.join(lacking)}",
             hint="--clock real",

@@ -121,6 +121,8 @@ def test_a_file_and_what_comes_before_it(tmp_path: Path) -> None:
         ("spl = 1", "a string that is not empty", None),
         ('label = ""', "a string that is not empty", None),
         ('spl_patch = "x.patch"', "it is a list of strings", None),
+        ("debug = 1", "it is true or false", None),
+        ('clock = "auto"', "it is one of real, virtual", None),
     ],
 )
 def test_a_file_that_is_none(tmp_path: Path, text: str, said: str, hint: str | None) -> None:
@@ -166,9 +168,11 @@ class Lab:
         self.outcomes: dict[str, Outcome | str] = {}
         # What guests are made of.
         self.facts: dict[str, Any] = {}
+        self.wishes: list[Wish] = []
         monkeypatch.setattr(matrix_module, "prepare", self.prepare)
 
     def prepare(self, wish: Wish) -> Lab:
+        self.wishes.append(wish)
         if wish.kernel in self.outcomes:
             raise SetupError(str(self.outcomes[wish.kernel]))
         return self
@@ -192,6 +196,17 @@ class Lab:
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     return Lab(monkeypatch)
+
+
+def test_cells_in_virtual_time(lab: Lab, tmp_path: Path) -> None:
+    """Those that can be; each build is made once for each clock."""
+    axes = Axes(scenarios=("nominal", "zfs-held-worker"), kernels=("debian-12",), variants=("stock",), clock="virtual")
+    cells = plan_cells(replace(axes, loads=("", "lowmem")))
+    assert [dict(cell.parameters) for cell in cells] == [{"clock": "virtual"}, {}, {}, {}]
+    assert str(cells[0]) == "nominal debian-12 stock clock=virtual"
+    run_matrix(MatrixPlan.new(cells, 1), tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=lambda *_: None)
+    assert [wish.clock for wish in lab.wishes] == ["virtual", "real"]
+    assert {cell.parameters for cell in plan_cells(replace(axes, clock=None))} == {()}
 
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
