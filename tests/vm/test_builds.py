@@ -155,8 +155,8 @@ ASSERTION = """@@
  spl_emergency_alloc(...)
  {
  <...
-+ASSERT3P(skc, ==, NULL);
  spin_lock(&skc->skc_lock);
++ASSERT3P(skc, ==, NULL);
  ...>
  }
 """
