@@ -21,7 +21,7 @@ from splvm.evidence.checks.accounting import (
 )
 from splvm.evidence.checks.case import CACHE, Case, Check, Complaint, is_number
 from splvm.evidence.checks.consistent import check_consistent
-from splvm.evidence.checks.ending import check_crash, check_losses, check_lost, check_phases
+from splvm.evidence.checks.ending import check_losses, check_lost, check_phases
 from splvm.evidence.checks.good import (
     good_endurance,
     good_health,
@@ -34,6 +34,7 @@ from splvm.evidence.checks.good import (
     good_survival_low,
 )
 from splvm.evidence.checks.injected import check_injected
+from splvm.evidence.checks.kernelsaid import because_warned, check_crash, check_warned
 from splvm.evidence.checks.large import check_fragmented, check_made, check_order
 from splvm.evidence.checks.loadlevel import (
     because_loads,
@@ -76,6 +77,7 @@ def _make_woken(*words: str) -> Check:
 # Checks by the name that a rule has for them.
 CHECKS: Mapping[str, Check] = {
     "crash": check_crash,
+    "warned": check_warned,
     "lost": check_lost,
     "losses": check_losses,
     "consistent": check_consistent,
@@ -158,7 +160,7 @@ GOODS: Mapping[str, Good] = {
 
 # What is looked at in every run, whatever its rule; the loads once the window is over, and last whether its record
 # agrees with itself.
-ALWAYS = clauses("crash", "lost", "losses")
+ALWAYS = clauses("crash", "lost", "losses", "warned")
 IN_WINDOW = clauses("loads")
 LAST = clauses("consistent")
 
@@ -232,7 +234,7 @@ def _judge(evidence: Evidence, rule: Rule) -> Verdict:
     hunger = _hunger(case, complaints)
     if not complaints:
         verdict = GOODS[rule.good].verdict(case)
-        reasons = (*verdict.reasons, *because_loads(case))
+        reasons = (*verdict.reasons, *because_loads(case), *because_warned(case))
         return replace(verdict, reasons=reasons, figures=figures, starved=hunger)
     order = list(Outcome)
     complaints.sort(key=lambda complaint: order.index(complaint.outcome))
