@@ -21,6 +21,7 @@ from splvm.evidence.checks.accounting import (
 )
 from splvm.evidence.checks.case import CACHE, Case, Check, Complaint, is_number
 from splvm.evidence.checks.consistent import check_consistent
+from splvm.evidence.checks.cputime import check_cpu
 from splvm.evidence.checks.ending import check_losses, check_lost, check_phases
 from splvm.evidence.checks.good import (
     good_endurance,
@@ -46,8 +47,9 @@ from splvm.evidence.checks.loadlevel import (
 )
 from splvm.evidence.checks.longlived import check_costs, check_kept
 from splvm.evidence.checks.magazines import check_magazines
+from splvm.evidence.checks.marks import check_marks, check_mask, check_told
 from splvm.evidence.checks.onset import onset_s
-from splvm.evidence.checks.pressure import check_low
+from splvm.evidence.checks.pressure import check_low, check_reserve
 from splvm.evidence.checks.progress import (
     check_latency,
     check_needed,
@@ -56,7 +58,7 @@ from splvm.evidence.checks.progress import (
     check_threads,
 )
 from splvm.evidence.checks.starvation import starved
-from splvm.evidence.checks.timeouts import check_quiet, check_woken
+from splvm.evidence.checks.timeouts import check_quiet, check_slept, check_woken
 from splvm.evidence.checks.trap import check_carried, check_caught, check_commits, check_resolved, check_trap
 from splvm.evidence.checks.unlike import check_unpulled
 from splvm.evidence.diagnosis import Condition
@@ -110,6 +112,12 @@ CHECKS: Mapping[str, Check] = {
     "any-load": check_any_load,
     "unpulled": check_unpulled,
     "loads": check_loads,
+    "slept": check_slept,
+    "told": check_told,
+    "marks": check_marks,
+    "mask": check_mask,
+    "reserve": check_reserve,
+    "cpu": check_cpu,
 }
 
 # Those that take words: what makes a check of them.
@@ -158,10 +166,10 @@ GOODS: Mapping[str, Good] = {
     "endurance": _good(good_endurance, _WINDOW, (), "any-load", "unpulled"),
 }
 
-# What is looked at in every run, whatever its rule; the loads once the window is over, and last whether its record
-# agrees with itself.
+# What is looked at in every run, whatever its rule; the loads, and what SPL did meanwhile, once the window is over, and
+# last whether its record agrees with itself.
 ALWAYS = clauses("crash", "lost", "losses", "warned")
-IN_WINDOW = clauses("loads")
+IN_WINDOW = clauses("loads", "slept", "told", "marks", "mask", "reserve", "cpu")
 LAST = clauses("consistent")
 
 # Times that verdicts rest on, by the marks around them.

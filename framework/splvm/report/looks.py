@@ -39,7 +39,7 @@ LOOKS: Mapping[Outcome, Look] = {
     ),
     Outcome.SUSPECT: Look(
         "red",
-        "!",
+        "✱",
         "Nothing stood still, but the kernel warned of SPL, or SPL did what it promises not to do.",
     ),
     Outcome.NOT_TRIGGERED: Look(

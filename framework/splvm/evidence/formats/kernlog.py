@@ -189,7 +189,7 @@ class Report:
                 names = self.guesses if frame["guess"] else self.frames
                 if len(names) < MAX_FRAMES:
                     names.append(frame["function"])
-                    self.modules.update(filter(None, [not frame["guess"] and frame["module"]]))
+                    self.modules.update(filter(None, [None if frame["guess"] else frame["module"]]))
             elif not mark:
                 self.stage = Stage.DONE
 
