@@ -35,8 +35,10 @@ SLEEP_NS = 3 * TIMEOUT_NS
 # Waits that end late, and readings that show a caller asleep beside a worker that has nothing to do, from which on a
 # wake-up is lost at times: no stock SPL showed either (docs/performance.md).
 LOST_AT_LEAST = 2
-# Threads that are ready to run, by CPU, from which on threads of the guest's own keep each other waiting for a CPU.
+# Threads that are ready to run, by CPU, from which on threads of the guest's own keep each other waiting for a CPU; and
+# growths that are done while a caller waits, from which on they were for others.
 CROWD = 2
+OTHERS_AT_LEAST = 2
 _MILLIS = {bucket: f"{2**bucket // 1_000_000} ms" for bucket in (LONG_BUCKET, HALF_BUCKET, TIMEOUT_BUCKET)}
 
 
@@ -83,28 +85,32 @@ def because_in_time(case: Case) -> Reason:
         text = f"nobody timed out (dlock {row.value.emergency.dlock}), and the slab file agrees with the probe"
     else:
         text = (
-            f"{row.value.emergency.dlock} callers timed out while at least {CROWD} threads for each CPU were ready to "
-            "run, so worker and callers waited for a CPU; the slab file agrees with the probe"
+            f"{row.value.emergency.dlock} callers timed out, of more threads than CPUs: each time the worker grew the "
+            f"cache for others meanwhile, or {CROWD} threads for each CPU were ready to run; the slab file agrees with "
+            "the probe"
         )
     return Reason(text, (row.seq,))
 
 
 def _is_crowded(case: Case, start_ns: int, end_ns: int) -> bool:
-    """Whether threads had to wait for the guest's own CPUs each time that a caller timed out.
-
-    A worker that waits for a CPU is late, and who is woken and waits for one finds that the cache grows again.
-    """
+    """Whether there were too many threads for the guest's CPUs each time that a caller timed out."""
     rises = _late(case, start_ns, end_ns)
-    return bool(rises) and all(_waited_for_cpu(case, rise) for rise in rises)
+    return bool(rises) and all(_are_too_many(case, rise) for rise in rises)
 
 
-def _waited_for_cpu(case: Case, when: tuple[int, int]) -> bool:
-    """Whether there are more critical threads than CPUs, and many threads were ready to run between two moments."""
+def _are_too_many(case: Case, when: tuple[int, int]) -> bool:
+    """Whether there are more critical threads than CPUs, and between two moments they were in each other's way.
+
+    A worker that waits for a CPU is late. A caller that is woken and waits for one finds no object any more, and that
+    the cache grows again.
+    """
     cpus = parameters_of(case).get("cpus")
     if not is_count(cpus) or not cpus or case.timeline.probe[-1].value.config.threads <= cpus:
         return False
     ready = (sum(task.state == "R" for task in sample.value) for sample in between(case.timeline.tasks, *when))
-    return max(ready, default=0) >= CROWD * cpus
+    told = [sample.value.growth for sample in between(case.timeline.probe, *when)]
+    done = [growth.done for growth in told if growth is not None]
+    return max(ready, default=0) >= CROWD * cpus or (len(done) > 1 and done[-1] - done[0] >= OTHERS_AT_LEAST)
 
 
 def _late(case: Case, start_ns: int, end_ns: int) -> list[tuple[int, int]]:
@@ -176,7 +182,8 @@ def check_woken(start: str, end: str, outcome: Outcome) -> Check:
             return
         first, last = samples[0].value, samples[-1].value
         seen = _slept_on(first, last) if last.growth is not None else _took_as_long(first, last)
-        if seen is not None and not _waited_for_cpu(case, (case.marks[start], case.marks[end])):
+        when = case.marks[start], case.marks[end]
+        if seen is not None and (unwoken(case, *when) >= TIMEOUTS_AT_LEAST or not _are_too_many(case, when)):
             text = f"callers are not woken: between {start} and {end}, {seen[1]}"
             excused = _excuse_late(case, case.marks[start], case.marks[end], seen[0])
             yield unless_starved(outcome, text, excused, seqs(samples))
