@@ -31,6 +31,7 @@ def current(kind: str) -> Run:
     facts["kernel"] |= {"suite": "bookworm", "packages": {"linux-image": _PACKAGE}, "root": "db" * 16}
     facts["kernel"] |= {"built_with": {"gcc": "4:12.2.0-3"}, "passed_over": [], "built": None}
     facts["spl"] |= {"content": "ab" * 32, "git": None, "packages": {"zfs-dkms": _PACKAGE}, "passed_over": []}
+    facts["growth"] = {"marked": True, "noio": True}
     if KINDS[kind].loads:
         loads = with_own(",".join(KINDS[kind].loads), ())
         facts["loads"] = [load.to_json() for load in loads]

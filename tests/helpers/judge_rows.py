@@ -53,6 +53,13 @@ BACK = r"critical threads did not come back after the release"
 ROWS = (
     # check_crash
     Row("oops", Outcome.CRASHED, r"OOPS: BUG: kernel NULL pointer .* \(console\.log line 5\)$", EVERY),
+    # check_warned
+    Row(
+        "the kernel warns of spl",
+        Outcome.SUSPECT,
+        r"the kernel warned, with spl in the stack: Unexpected gfp: 0x2",
+        EVERY,
+    ),
     # check_lost
     Row("lost", Outcome.LOST, r"the agent was silent for 20 s; .*; last reading at 6\.\d{3} s of guest time$", ALL),
     Row(

@@ -41,9 +41,10 @@ from splvm.host.emulator import check_qemu_name, find_counting_emulator, find_em
 from splvm.host.store import Store
 from splvm.record.cellfacts import PACKAGED
 from splvm.run.buildline import find_line
-from splvm.run.expectations import yardstick_of
+from splvm.run.expectations import find_expectation, yardstick_of
 from splvm.run.expected import Yardstick
 from splvm.run.experiment import Dump, Experiment
+from splvm.run.fits import check_fits
 from splvm.run.loads import POOL_SETUP, Load, need_pool, pool_facts, with_disks, with_own, with_pool
 from splvm.run.measurement import kernel_traits
 from splvm.run.scenarios import Scenario, Workload
@@ -187,8 +188,8 @@ class Prepared(PreparedKernel):
         :param dump: when to keep a dump of the guest's memory.
         :param loads: loads beside the scenario.
         :param seed: seed of the random numbers of the loads.
-        :raises UsageError: when the scenario needs fault injection and the kernel lacks it, or when a patch goes into
-            no module of the guest.
+        :raises UsageError: when the scenario needs fault injection and the kernel lacks it, when a patch goes into no
+            module of the guest, or when the workload does not fit into its memory.
         """
         if scenario.faults is not None:
             self._check_faults(scenario)
@@ -196,6 +197,8 @@ class Prepared(PreparedKernel):
         loads = with_own(scenario.load, loads)
         machine, setup, facts = self.machine, "", self.facts()
         machine = replace(machine, ram_mib=max(machine.ram_mib, scenario.least_mib))
+        workload = workload or scenario.workload(window_s)
+        check_fits(workload, machine.ram_mib)
         if self.clock is Clock.VIRTUAL:
             check_closed(scenario, loads, machine.ram_mib, dump)
             machine = self._closed(machine, deadline=Deadline(PREPARE_BUDGET_S))
@@ -209,6 +212,7 @@ class Prepared(PreparedKernel):
             yardstick = self.yardstick(scenario)
             expected = yardstick.outcomes
             facts = facts | ({"packaged": yardstick.to_json()} if yardstick.is_own else {})
+        facts = facts | {"growth": self._growth(scenario)}
         if self.clock is Clock.VIRTUAL:
             # Its modules are a part of its root.
             plan = GuestPlan(machine, self.keys, start=Start.LOADED)
@@ -221,11 +225,22 @@ class Prepared(PreparedKernel):
             expected,
             window_s,
             rate_hz,
-            workload or scenario.workload(window_s),
+            workload,
             dump,
             loads,
             seed,
         )
+
+    def _growth(self, scenario: Scenario) -> dict[str, bool | None]:
+        """What run.json says of how a growth allocates.
+
+        That is whether SPL marks its threads, and whether page tables are asked for without I/O and filesystems. The
+        flags alone are asked of a kernel only where there is a trap to see that.
+        """
+        marked = self.spl.variant.marked
+        cell = find_expectation(scenario, self.spl.variant)
+        asked = cell is not None and cell.ignoring is not None
+        return {"marked": marked, "noio": True if marked else self.honours_flags() if asked else None}
 
     def _closed(self, machine: MachineSpec, deadline: Deadline) -> MachineSpec:
         """The machine of a guest in virtual time: its root has the modules and no keys."""

@@ -156,6 +156,19 @@ class Pressure:
     taken: int = 0
     given: int = 0
     refused: int = 0
+    # Free pages below which memory is a reserve: the min watermarks of all zones. None: nobody told.
+    min: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelBits:
+    """Bits of the kernel, from the headers that the module was built with."""
+
+    # The mark of a thread in which memory must not be reclaimed by I/O (PF_MEMALLOC_NOIO).
+    noio: int
+    # The flags of an allocation that may begin I/O, and that may enter a filesystem (__GFP_IO, __GFP_FS).
+    io: int
+    fs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +305,8 @@ class ProbeStatus:
     # fragmented, `before` and `after`.
     fragment: Fragment = Fragment()
     blocks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    # Nor do modules of before marks and masks were judged have this.
+    kernel: KernelBits | None = None
 
 
 def parse_probe(text: str) -> ProbeStatus:
@@ -322,6 +337,7 @@ def parse_probe(text: str) -> ProbeStatus:
         kept=_kept(records.all("kept")),
         fragment=_fragment(records.only("fragment")) if records.has("fragment") else Fragment(),
         blocks=_blocks(records.all("blocks")),
+        kernel=KernelBits(**records.only("kernel").numbers("noio", "io", "fs")) if records.has("kernel") else None,
     )
 
 
@@ -373,7 +389,8 @@ def _transactions(line: Line) -> Transactions:
 def _pressure(line: Line) -> Pressure:
     values = line.numbers("on", "held", "free", "taken", "given", "refused")
     on = values.pop("on")
-    return Pressure(on=on != 0, **values)
+    least = line.numbers("min") if "min" in line.pairs() else {}
+    return Pressure(on=on != 0, **values, **least)
 
 
 def _growth(line: Line) -> Growth:
