@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from splvm.clock import Clock
 from splvm.evidence.verdict import Outcome
-from splvm.guest.machine import Clock
 from splvm.pytest_fixtures import RunResult
 from splvm.run.scenarios import Workload
 
