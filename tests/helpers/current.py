@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict
 from typing import Any
 
-from simulated import KINDS, Run, simulate
+from modern import modern
+from simulated import KINDS, Run
 from splvm import __version__
 from splvm.evidence.checks.loadlevel import on_pool
 from splvm.record.cellfacts import differing, flatten_parameters
@@ -21,7 +21,7 @@ _PACKAGE = {"version": "2.1.11-1+deb12u1", "sha256": "28" * 32}
 
 def current(kind: str) -> Run:
     """A good run of this version."""
-    run = copy.deepcopy(simulate(kind))
+    run = modern(kind)
     facts, scenario = run.facts, SCENARIOS[run.facts["scenario"]]
     facts["splvm"] = __version__
     facts |= {"rule": scenario.rule.to_json(), "line": "packaged", "differs": {}, "boots": 0, "template": "9c" * 16}
@@ -31,7 +31,6 @@ def current(kind: str) -> Run:
     facts["kernel"] |= {"suite": "bookworm", "packages": {"linux-image": _PACKAGE}, "root": "db" * 16}
     facts["kernel"] |= {"built_with": {"gcc": "4:12.2.0-3"}, "passed_over": [], "built": None}
     facts["spl"] |= {"content": "ab" * 32, "git": None, "packages": {"zfs-dkms": _PACKAGE}, "passed_over": []}
-    facts["growth"] = {"marked": True, "noio": True}
     if KINDS[kind].loads:
         loads = with_own(",".join(KINDS[kind].loads), ())
         facts["loads"] = [load.to_json() for load in loads]

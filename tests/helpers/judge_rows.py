@@ -55,7 +55,7 @@ ROWS = (
     Row("oops", Outcome.CRASHED, r"OOPS: BUG: kernel NULL pointer .* \(console\.log line 5\)$", EVERY),
     # check_warned
     Row(
-        "the kernel warns of spl",
+        "kernel warns",
         Outcome.SUSPECT,
         r"the kernel warned, with spl in the stack: Unexpected gfp: 0x2",
         EVERY,

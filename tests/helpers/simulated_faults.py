@@ -38,7 +38,9 @@ _OOPS = """\
 """
 
 
+# A line that no report contains comes first: what the kernel says while it goes down is a part of the crash.
 _WARNING = """\
+[    9.017000] sysrq: Show Blocked State
 [    9.017302] Unexpected gfp: 0x2 (__GFP_HIGHMEM). Fixing up to gfp: 0xcc0 (GFP_KERNEL). Fix your code!
 [    9.017911] CPU: 0 PID: 114 Comm: spl_kmem_cache Tainted: G           OE      6.1.0-56-cloud-amd64 #1
 [    9.019380] Call Trace:
@@ -66,7 +68,7 @@ FAULTS: Mapping[str, Knobs] = {
     # --- the guest
     "console of another kernel": Knobs(console="[    0.000000] Linux version 5.10.0-46 (builder@example)\n"),
     "oops": Knobs(console=_OOPS),
-    "the kernel warns of spl": Knobs(console=_WARNING),
+    "kernel warns": Knobs(console=_WARNING),
     "lost": Knobs(outcome=("lost", "the agent was silent for 20 s; QEMU is still running"), cut=_HALF),
     "lost before the first reading": Knobs(outcome=("lost", "the connection was closed"), cut=Span("")),
     "cut off": Knobs(outcome=("cut off", "no space left on device"), cut=_HALF),

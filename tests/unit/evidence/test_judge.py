@@ -443,6 +443,7 @@ ONE_OF_EACH = {
     Outcome.NO_RECOVERY: FAULTS["flagged growing at the end"],
     Outcome.MISCOUNTED: FAULTS["size is wrong"],
     Outcome.SLOW: FAULTS["thread 1 waits too long before the window"],
+    Outcome.SUSPECT: FAULTS["kernel warns"],
     Outcome.NOT_TRIGGERED: FAULTS["worker runs"],
     Outcome.INCONCLUSIVE: FAULTS["frames dropped"],
 }
@@ -499,7 +500,8 @@ def test_the_worker_is_the_one_that_was_held_when_the_window_began() -> None:
 
 
 def test_the_bound_is_that_of_the_run() -> None:
-    evidence = evidence_of(HELD, "thread 1 waits too long once")
+    # A thread that is ready to run: one that sleeps for so long is not asked for this bound.
+    evidence = simulate(HELD, FAULTS["thread 1 waits too long once"] | Knobs(ready=True)).evidence()
     for bound_ms, outcome in ((749, Outcome.SLOW), (750, Outcome.PROGRESS)):
         parameters = {**evidence.facts["parameters"], "latency_bound_ms": bound_ms}
         assert judge(replace(evidence, facts={**evidence.facts, "parameters": parameters})).outcome is outcome
