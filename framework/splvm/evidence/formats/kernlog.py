@@ -91,8 +91,9 @@ _BOOT = "Linux version "
 
 # The kernel names a function's module behind it, and since Linux 5.14 its build id, if it was asked to.
 _MODULE = r"(?: \[(?P<module>\w{1,64})[\] ])?"
-# A race is told with both functions in its first message, and without a call trace (kernel/kcsan/report.c).
+# A race is told with both functions in its first message; each access has its stack (kernel/kcsan/report.c).
 _NAMED = re.compile(rf"{FUNCTION} \[(?P<module>\w{{1,64}})\]", re.ASCII)
+_ACCESS = re.compile(r"[a-z ()-]{1,40} to 0x[0-9a-f]{1,16} of \d{1,9} bytes by .{1,60} on cpu \d{1,5}:$")
 CALL_TRACE = re.compile(r"\s{0,8}Call [Tt]race:")
 FRAME = re.compile(rf"\s{{0,8}}(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}})?(?P<guess>\? )?{FUNCTION}{_MODULE}", re.ASCII)
 # Marks of another stack inside a trace: <TASK>, </TASK>, <IRQ>, <#DF>, and on old kernels <EOI> before a frame.
@@ -177,7 +178,7 @@ class Report:
     def read(self, message: str) -> None:
         """Take a line that begins no report of its own."""
         if self.stage is Stage.PREAMBLE:
-            if CALL_TRACE.match(message):
+            if CALL_TRACE.match(message) or _ACCESS.match(message):
                 self.stage = Stage.TRACE
             elif not self.frames and (rip := RIP.match(message)):
                 self.frames.append(rip["function"])

@@ -59,7 +59,7 @@ EXPECTED: dict[str, list[tuple[FindingKind, int, str, tuple[str, ...]]]] = {
         (K.HUNG_TASK, 34, "INFO: task dd:1190 blocked in I/O wait", ("__schedule", "io_schedule")),
     ],
     "kasan": [(K.KASAN, 2, "BUG: KASAN: use-after-free in spl_emergency", ("dump_stack_lvl", "print_report"))],
-    "kcsan": [(K.WARNING, 2, "BUG: KCSAN: data-race in spl_cache_grow+0x1d4", ())],
+    "kcsan": [(K.WARNING, 2, "BUG: KCSAN: data-race in spl_cache_grow+0x1d4", ("spl_cache_grow_work", "taskq_thread"))],
     "lockdep": [
         (K.LOCKDEP, 3, "WARNING: possible circular locking", ("dump_stack_lvl", "check_noncircular", "__lock_acquire"))
     ],
