@@ -20,7 +20,7 @@ from splvm.deadline import Deadline
 from splvm.dump.postmortem import describe_dump, examine_run
 from splvm.errors import DeadlineExceeded, EvidenceError, UsageError
 from splvm.evidence.timeline import Evidence
-from splvm.evidence.verdict import Verdict
+from splvm.evidence.verdict import Outcome, Verdict
 from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.host.store import Store
 from splvm.log import note
@@ -77,13 +77,16 @@ def _compare(evidence: Evidence, verdict: Verdict, directory: Path, same_as: Pat
     """Say whether two runs are the same run.
 
     :raises UsageError: when they cannot be.
-    :raises EvidenceError: when they have to be, and are not.
+    :raises EvidenceError: when they have to be, and are not; or when a record says nothing.
     """
     other, of_other = judge_run(same_as)
     if not is_virtual(evidence.facts) or not is_virtual(other.facts):
         raise UsageError(f"--same-as {same_as}: only runs in virtual time have a digest", hint="run --clock virtual")
     if otherwise := decided_otherwise(evidence.facts, other.facts):
         raise UsageError(f"--same-as {same_as}: these are two runs: {', '.join(otherwise)} differ")
+    for path, each in ((directory, verdict), (same_as, of_other)):
+        if each.outcome is Outcome.INCONCLUSIVE:
+            raise EvidenceError(f"{path} cannot be compared: {each.outcome}: {plain(each.reasons[0].text)}")
     if verdict.digest == of_other.digest:
         note(f"one digest: {verdict.digest}")
         return

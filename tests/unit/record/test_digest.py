@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,10 @@ def test_two_runs_of_a_seed_are_compared(tmp_path: Path, commandline: CommandLin
     assert commandline("judge", str(one), "--same-as", str(same)).returncode == 0
     differs = commandline("judge", str(one), "--same-as", str(other))
     assert differs.returncode == 1 and "differ: frame 40: {" in differs.stderr
+    shutil.copy(same / "samples.jsonl", other / "samples.jsonl")
+    for damaged in ((one, other), (other, one)):
+        refused = commandline("judge", str(damaged[0]), "--same-as", str(damaged[1]))
+        assert refused.returncode == 1 and "cannot be compared: INCONCLUSIVE" in refused.stderr
     for path, said in ((seed, "these are two runs: parameters differ"), (slow, "only runs in virtual time")):
         refused = commandline("judge", str(one), "--same-as", str(path))
         assert refused.returncode == 2 and said in refused.stderr
