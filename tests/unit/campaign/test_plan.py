@@ -262,7 +262,10 @@ def test_a_disk_that_is_full_in_the_middle(lab: Lab, tmp_path: Path, monkeypatch
     assert {(run.cell, run.number) for run in runs} == set(PLAN.todo)
 
 
-@pytest.mark.parametrize("spoil", ["gone", "no run.json", "changed", "another matrix", "moved"])
+SPOILT = ["gone", "no run.json", "changed", "another matrix", "moved", "another cell", "verdict", "expected", "twice"]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
 def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spoil: str) -> None:
     out = tmp_path / "o"
     out.mkdir()
@@ -279,6 +282,16 @@ def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spo
             shutil.rmtree(place)
             job = Job("x", replace(experiment(), facts={"batch": "another"}), place)
             leave_record(job)
+        case "another cell" | "expected":
+            facts = {"batch": PLAN.batch, **({"scenario": "x"} if spoil == "another cell" else {"expected": ["SLOW"]})}
+            shutil.rmtree(place)
+            leave_record(Job("x", replace(experiment(), facts=facts), place))
+        case "verdict":
+            (place / "verdict.json").write_text('{"verdict": "STALLED"}')
+        case "twice":
+            listed = json.loads((out / "matrix.json").read_text())
+            listed["runs"][3]["directory"] = listed["runs"][2]["directory"]
+            (out / "matrix.json").write_text(json.dumps(listed))
         case "moved":
             out = out.rename(tmp_path / "elsewhere")
     plan, done = read_matrix(out)
