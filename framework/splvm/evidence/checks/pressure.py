@@ -16,8 +16,8 @@ _PAGE_KIB = 4
 
 # Free pages that count as a use of the reserves, by the min watermark, and readings that have to show it: what comes in
 # from the network is put into pages of the reserves too, for a moment.
-_RESERVE_SHARE = 1.0
-_USED_AT_LEAST = 2
+_RESERVE_SHARE = 0.9
+_USED_AT_LEAST = 3
 
 
 def check_low(case: Case) -> Iterator[Complaint]:
@@ -51,8 +51,8 @@ def check_reserve(case: Case) -> Iterator[Complaint]:
     if len(used) >= _USED_AT_LEAST:
         low = min(used, key=lambda sample: sample.value.pressure.free).value.pressure
         text = (
-            f"the reserves of memory were used: {len(used)} of {len(samples)} readings have fewer free pages than the "
-            f"min watermark ({low.min}), the lowest {low.free}"
+            f"the reserves of memory were used: {len(used)} of {len(samples)} readings have fewer free pages than "
+            f"{_RESERVE_SHARE:.0%} of the min watermark ({low.min}), the lowest {low.free}"
         )
         yield Complaint(Outcome.SUSPECT, Reason(text, seqs(used)))
 
