@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from splvm.evidence.formats.kerncomplaints import FindingKind
 from splvm.evidence.formats.kernlog import Report, Stage
-from splvm.paste.findings import Origin, PasteScanner
+from splvm.paste.findings import LOCKS, Origin, PasteScanner
 from splvm.paste.frames import Frame
 from splvm.paste.prefixes import Line
 from splvm.paste.reading import Reading
@@ -81,7 +81,7 @@ class Complaints:
         scanner.read_message(self.ordinal, line.time_s, line.caller, message or line.message, True)
         report = scanner.open
         if report is not None and report.line == self.ordinal:
-            self.origins[self.ordinal] = Origin(line.time, line=line.number)
+            self.origins[self.ordinal] = Origin(line.time, line=line.number, stamped=line.stamped)
         if len(scanner.reports) > 1:
             self.drain(scanner)
 
@@ -124,10 +124,17 @@ class Complaints:
 
     def take_lock(self, line: Line) -> None:
         """Keep whom a report of lockdep's is about, and which lock it takes while it has which."""
-        report = self.choose(line).open
-        if report is None or report.kind is not FindingKind.LOCKDEP or report.stage is not Stage.PREAMBLE:
+        report, message = self.choose(line).open, line.message.lstrip()
+        if report is None or report.kind is not FindingKind.LOCKDEP:
+            if "is trying to acquire lock" not in message or not _LOCKER.match(message):
+                return
+            # The lines above it were not copied.
+            self.close(line)
+            self.scan(line, LOCKS)
+            report = self.choose(line).open
+        if report is None or report.stage is not Stage.PREAMBLE:
             return
-        origin, message = self.origins.get(report.line), line.message.lstrip()
+        origin = self.origins.get(report.line)
         if origin is None:
             return
         if "/" in message and (match := _LOCKER.match(message)):
@@ -149,6 +156,14 @@ class Complaints:
         """Who a report is about, if something said it."""
         origin = self.origins.get(report.line)
         return origin.pid if origin is not None else None
+
+    def is_quoted(self, line: Line) -> bool:
+        """Whether all of the open report is a line that a person quoted above the log which begins with this one."""
+        report = self.choose(line).open
+        origin = self.origins.get(report.line) if report is not None else None
+        return (
+            origin is not None and report is not None and report.line == self.ordinal and line.stamped > origin.stamped
+        )
 
     @property
     def open_is_preamble(self) -> bool:

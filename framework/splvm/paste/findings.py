@@ -7,6 +7,7 @@ are put together by the scanner of kernlog.py, whose fingerprints these are.
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,8 @@ from splvm.paste.names import has_word
 MAX_FINDINGS = 2000
 MAX_OF_KIND = 1000
 MAX_TITLE = 300
+# Messages of which it is remembered what they are: logs repeat themselves.
+MAX_REMEMBERED = 2048
 
 
 class PasteKind(enum.StrEnum):
@@ -118,6 +121,7 @@ _REPORT_WORDS = (
 )
 
 
+@functools.lru_cache(maxsize=MAX_REMEMBERED)
 def begins_report(message: str) -> bool:
     """Whether it is worth while to ask what kind of a report the message begins or ends."""
     return has_word(message, _REPORT_WORDS)
@@ -151,6 +155,7 @@ _STUCK = re.compile(r"\[(?P<comm>[^\[\]]{1,40}):(?P<pid>\d{1,10})\]")
 _TASK_TITLE = re.compile(r"INFO: task (?P<comm>.{1,60}?):(?P<pid>\d{1,10}) blocked")
 
 
+@functools.lru_cache(maxsize=MAX_REMEMBERED)
 def single_finding(message: str) -> str | None:
     """The kind of a complaint that is one message; None if it is none."""
     if not has_word(message, _SINGLE_WORDS):
@@ -199,6 +204,7 @@ _FIRST_OF_CRASH = re.compile(r"BUG: |kernel BUG at|Unable to handle|general prot
 MAX_STEP_S, MAX_CRASH_S = 1.0, 10.0
 
 
+@functools.lru_cache(maxsize=MAX_REMEMBERED)
 def is_own_answer(message: str) -> bool:
     """Whether splvm printed this, so that it is second-hand."""
     return message.removeprefix("- ")[:3] in _OWN_BEGINS and _OWN.match(message) is not None
@@ -277,12 +283,16 @@ class Origin:
     comm: str = ""
     pid: int | None = None
     line: int = 1
+    # Whether its first line has a time or a name before it.
+    stamped: bool = False
     # Who was killed for it.
     victim: str = ""
     # Of lockdep's report: the lock that its thread `takes`, and the one that it `holds` meanwhile.
     locks: dict[str, str] = field(default_factory=dict)
 
 
+# The first line of a report of lockdep's that begins in the text with who takes the lock.
+LOCKS = "WARNING: possible circular locking: the text lacks the line that says which kind it is"
 # What a title says where the kernel's line is not in the text, or its end is not.
 HOW_LONG = "blocked for more than ? seconds: the text does not say how many"
 # Complaints of a thread, which is stuck for as long as they come.

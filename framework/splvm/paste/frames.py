@@ -22,8 +22,8 @@ _ADDRESS = r"(?:\(?\[<?[0-9a-fx.]{1,18}>?\]\s{0,2}(?:\(|from\s)?|[0-9a-f]{16}:?\
 _FRAME = re.compile(
     rf"(?:<[#/A-Z]{{2,8}}>\s{{0,8}})?{_ADDRESS}{{0,2}}(?P<guess>\?\s)?{_NAME}{_OFFSET}\)?{_AFTER}", re.ASCII
 )
-# crash: ` #1 [ffffc90000] schedule at ffffffff81512345 [zfs]`
-_CRASH = re.compile(rf"#\d{{1,3}}\s{{0,2}}\[[0-9a-f]{{1,18}}\] {_NAME}(?:\+\w{{1,18}})? at [0-9a-f]{{1,18}}", re.ASCII)
+# crash: ` #1 [ffffc90000] schedule at ffffffff81512345 [zfs]`; git takes lines with the sign for comments
+_CRASH = re.compile(rf"#?\d{{1,3}}\s{{0,2}}\[[0-9a-f]{{1,18}}\] {_NAME}(?:\+\w{{1,18}})? at [0-9a-f]{{1,18}}", re.ASCII)
 # drgn: `#3  zio_wait (./module/zfs/zio.c:123:4)`, `#3  at 0xf (zio_wait+0x1/0x2) in zio_wait at zio.c:123`
 _DRGN = re.compile(
     rf"#\d{{1,3}}\s{{1,4}}(?:at 0x[0-9a-f]{{1,16}} \([^)]{{1,160}}\) in |0x[0-9a-f]{{1,16}} in )?{_NAME}"
@@ -101,6 +101,8 @@ def frames_of(message: str) -> tuple[Frame, ...] | None:
             return ()
         if match := _DECODED.match(message):
             return (Frame(match["function"], match["guess"] is not None),)
+    if " at ffff" in message and message[:1].isdecimal() and (match := _CRASH.match(message)):
+        return (Frame(match["function"]),)
     if message[:1] == "[" and _ADDRESS_ONLY.match(message):
         return ()
     return None
@@ -169,6 +171,7 @@ _SDB = re.compile(
 _SDB_STATES = {"UNINTERRUPTIBLE": "D", "INTERRUPTIBLE": "S", "RUNNING": "R", "IDLE": "I"}
 
 
+@functools.lru_cache(maxsize=2048)
 def head_of(message: str) -> Head | None:
     """Whose stack a line begins."""
     first = message[:1]
@@ -255,10 +258,20 @@ _COMMANDS = re.compile(
 )
 
 
+# `thread 1 holds A and tries to get B:`
+_SENTENCE = re.compile(
+    r"(?P<name>(?:thread|process|task|context|path|stack) #?\w{1,4}) "
+    r"(?:holds|holding|has|is|waits|waiting|wants|tries|trying|takes|taking|blocks)\b",
+    re.IGNORECASE | re.ASCII,
+)
+
+
 def loose_head(line: str) -> Head | None:
     """Whose stack it is by the line before it; only for stacks that nothing else says it of."""
     line = line.strip()[:240]
     line = line[prompt.end() :] if (prompt := _PROMPT.match(line)) else line
+    if counted := _SENTENCE.match(line):
+        return Head("stack", None, counted["name"], "?")
     if command := _COMMANDS.match(line):
         return Head("stack", int(command["pid"]), "", "?") if command["pid"] else None
     for pattern in _LOOSE:

@@ -101,7 +101,8 @@ HINTS = (
     # Functions that wait, in stacks of functions alone.
     *("mutex_lock", "mutex_enter", "rw_enter", "down_read", "down_write", "cv_wait", "txg_wait_", "dmu_tx_wait"),
     *("zio_wait", "taskq_wait", "spa_config_enter", "wait_on_", "wait_for_", "range_lock", "spl_kmem_cache_alloc"),
-    *("<--", "<==", "<- ", "-> Takes", "-> takes", "-> Holds", "-> holds", "-> Wait", "-> wait", "() => "),
+    *("<--", "<==", "<- ", "-> Takes", "-> takes", "-> Holds", "-> holds", "-> Wait", "-> wait", "() => ", "() -> "),
+    *("RW_READER", "RW_WRITER", "wait for ", "waits for ", "is trying to acquire lock", "() -&gt; ", "() =&gt; "),
     *("&lt;-", "&lt;=", "&gt; Takes", "&gt; takes", "&gt; Holds", "&gt; holds", "&gt; Wait", "&gt; wait"),
     *("rangelock_enter", "zil_commit", "schedule_timeout", "io_schedule", "usermodehelper", "<stack trace>"),
     *("protection fault", "bad area", "ivide error", "Internal error", "hogged CPU", "SPLError", "aborting", "QID"),

@@ -152,6 +152,8 @@ class Log:
             self.part(line)
             self.seam(line).take(line)
             self.bottom = frames[-1].function in BOTTOM
+            if self.complaints.is_quoted(line):
+                self.complaints.close(line)
         report = self.complaints.choose(line).open
         if report is not None and report.stage is Stage.PREAMBLE and report.kind is not FindingKind.LOCKDEP:
             # Not everybody copies that line. What lockdep shows before it is the chain of locks.
@@ -181,6 +183,11 @@ class Log:
         if "hung_task_timeout_secs" in message:
             # The second line of a report: if the first one was not copied, the thread comes next.
             self.headless = self.complaints.ordinal - self.hung_ordinal > 3
+            thread = self.threads.open.get(line.caller)
+            if thread is not None and thread.stack:
+                # Another thread's report: its first line may have been left out, and its name as well.
+                self.threads.open.pop(line.caller)
+                self.complaints.close(line)
             return "log"
         if head := head_of(message):
             self.take_head(line, head)

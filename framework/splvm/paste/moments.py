@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.waiting.waitedges import Basis, Owner, Wait
-from splvm.evidence.waiting.waitgraph import WaitGraph, build_graph
-from splvm.evidence.waiting.waits import WAITERS, WaitReason
+from splvm.evidence.waiting.waitgraph import WaitGraph, build_graph, wait_alone
+from splvm.evidence.waiting.waits import OWNED_LOCKS, WAITERS, WaitReason
 from splvm.paste.plain import PlainStack
 
 # Threads kept of all moments of a text, the first ones, and frames of a stack.
@@ -112,7 +112,7 @@ class Moment:
 
     def graph(self, outage: Outage = NO_OUTAGE) -> WaitGraph:
         """Who waits for whom at this moment."""
-        threads = [_stack_of(thread) for thread in self.threads.values()]
+        threads = [_stack_of(thread, self.said.get(pid)) for pid, thread in self.threads.items()]
         graph = self.build(threads, self.owners, outage)
         found = {**self.by_remarks(), **self.by_lock_lists(graph)}
         return self.build(threads, {**found, **self.owners}, outage) if found else graph
@@ -146,11 +146,18 @@ class Moment:
     def by_remarks(self) -> dict[int, Owner]:
         """Who holds what a thread waits for, where who wrote its stack down says so of one thread: a guess."""
         found = {}
+        having: dict[str, list[int]] = defaultdict(list)
+        called: dict[str, list[int]] = defaultdict(list)
         for pid, stack in self.said.items():
-            holders = [it for it, other in self.said.items() if stack.lock and stack.lock in other.holds]
-            named = [it for it, thread in self.threads.items() if it != pid and is_named(thread.comm, stack.wants)]
+            for lock in stack.holds:
+                having[lock].append(pid)
+        for pid, thread in self.threads.items():
+            called[name_in_words(thread.comm)].append(pid)
+        for pid, stack in self.said.items():
+            holders = having.get(stack.lock, []) if stack.lock else []
+            named = {it for word in words_of(stack.wants) for it in called.get(word, ())[:3]} - {pid}
             if len(holders) == 1 or len(named) == 1:
-                found[pid] = Owner((holders if len(holders) == 1 else named)[0], Basis.ROLE)
+                found[pid] = Owner(holders[0] if len(holders) == 1 else named.pop(), Basis.ROLE)
         return found
 
     def lock_of(self, pid: int, wait: Wait) -> str | None:
@@ -164,10 +171,18 @@ class Moment:
         return None
 
 
-def is_named(comm: str, words: str) -> bool:
-    """Whether words name a thread: `THREAD A` by its last word."""
-    name = comm.split(" ")[-1].split("/")[0]
-    return bool(name) and re.search(rf"(?<![\w>.]){re.escape(name)}(?!\w)", words) is not None
+def name_in_words(comm: str) -> str:
+    """What words call a thread: `THREAD A` by its last one."""
+    return comm.rpartition(" ")[2].partition("/")[0]
+
+
+def words_of(words: str) -> set[str]:
+    """The words that may be names of threads: fields and functions of what is before them are none."""
+    return {*_NAME.findall(words), *_LONG_NAME.findall(words)}
+
+
+_NAME = re.compile(r"(?<![\w>.])\w{1,60}(?!\w)")
+_LONG_NAME = re.compile(r"(?<![\w>.])\w[\w.:+#-]{1,60}\w(?!\w)")
 
 
 # Lists of who hangs, to which stacks that were read by hand belong.
@@ -205,10 +220,26 @@ def _waits_for_a_lock(wait: Wait) -> bool:
     return wait.reason is WaitReason.LOCK
 
 
-def _stack_of(thread: Thread) -> TaskStack:
-    """The thread as the graph takes it: one of which no state is known counts as blocked if its stack says so."""
+def _stack_of(thread: Thread, said: PlainStack | None) -> TaskStack:
+    """The thread as the graph takes it: one of which no state is known counts as blocked if its stack says so.
+
+    :param said: what a person says of it; who shows where it wants a lock need not show what it calls to get it.
+    """
+    if thread.kind == "stack" and said is not None and said.wants:
+        stack = TaskStack(thread.pid, thread.comm, "D", thread.stack)
+        wait = wait_alone(stack)
+        if said.lock and (wait is None or wait.reason not in OWNED_LOCKS):
+            return TaskStack(thread.pid, thread.comm, "D", ("mutex_lock", *thread.stack))
+        return stack
     if thread.state == "?":
         blocked = TaskStack(thread.pid, thread.comm, "D", thread.stack)
-        if any(wait.reason is not WaitReason.UNKNOWN for wait in build_graph((blocked,)).waits):
+        if not thread.frames and thread.guesses and thread.guesses[0] not in WAITERS:
+            # The rest of a stack, of which no line is certain.
+            return TaskStack(thread.pid, thread.comm, "?", thread.stack)
+        if thread.stack and WAITERS.issuperset(thread.stack):
+            # It sleeps, and what it waits for is cut off.
+            return blocked
+        wait = wait_alone(blocked)
+        if wait is not None and wait.reason is not WaitReason.UNKNOWN:
             return blocked
     return TaskStack(thread.pid, thread.comm, thread.state, thread.stack)

@@ -6,6 +6,7 @@ the functions say of locks. Names of functions alone prove little: a stack count
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +21,12 @@ from splvm.paste.prefixes import Line, Stripper
 # Lines of one stack, and the fewest.
 MAX_STEPS = 64
 LEAST_STEPS = 3
+# The fewest locks of a thread that is shown on one line.
+LEAST_LOCKS = 2
 # Characters of a line.
 MAX_CHARS = 240
+# Characters of words in angles that stand for functions.
+MAX_ANGLES = 60
 # Characters of a remark, and how far to the right of its function it goes on in the next line.
 _MAX_REMARK = 400
 _INDENTED = 12
@@ -57,7 +62,38 @@ _STEP = re.compile(
     re.ASCII,
 )
 _WANTS = re.compile(r"\b(?:wait\w*|block\w*|tries|trying|stuck|needs|wants)\b", re.IGNORECASE)
-_HOLDS = re.compile(r"\b(?:takes?|took|taken|holds?|holding|held|acquires?|acquired|owns)\b", re.IGNORECASE)
+_HOLDS = re.compile(
+    r"\b(?:takes?|took|taken|holds?|holding|held|acquires?|acquired|owns|grabs?|grabbed|RW_(?:READER|WRITER))\b",
+    re.IGNORECASE,
+)
+_READS = "RW_READER"
+# What a sentence says of locks, verb by verb: who tries to take one does not have it.
+_VERBS = re.compile(
+    rf"(?P<wants>{_WANTS.pattern}(?:\s{{1,2}}\w{{1,8}}){{0,2}}?\s{{1,2}}(?:acquire|take|get|grab|obtain|lock|enter)\b"
+    rf"|{_WANTS.pattern})|{_HOLDS.pattern}|\bhas\b",
+    re.IGNORECASE,
+)
+# A step in words, below the function that takes it.
+_ACT = re.compile(
+    r"(?P<verb>(?:waits?|waiting|blocks?|blocked|tries|trying|acquires?|acquired|takes?|holds?|grabs?|locks?)"
+    r"(?: (?:for|on|to|at|acquire|take|get|lock)){0,2}) (?:the |an? )?(?P<lock>[\w>.()*&\[\]-]{3,60})$",
+    re.IGNORECASE | re.ASCII,
+)
+# Functions of which each calls the next, on one line.
+_CALLS = re.compile(
+    r"(?:(?:->|=>)\s?)?(?P<names>[a-z_]\w{2,60}(?:\(\))?(?:\s?(?:->|=>)\s?[a-z_]\w{2,60}(?:\(\))?){1,12})"
+    r"(?:\s?(?:->|=>)\s?\.{2,3})?\s{0,8}(?P<remark>\([^()]{2,100}\)|<[-=]{1,6}\s\S.{0,120})?$",
+    re.ASCII,
+)
+# A thread on one line: `1. arc_release() -> hash_lock -> l2arc_buflist_mtx`.
+_PLACES = re.compile(r"\s{1,4}[-=]{1,2}>\s{1,4}")
+_NUMBER = re.compile(r"(?:[-*]\s{1,4})?(?P<name>[\w ]{1,12})[.):]\s{1,4}")
+_ONE_CALL = re.compile(r"([a-z_]\w{2,60})\(\)", re.ASCII)
+_ONE_LOCK = re.compile(r"&?(?:\w{1,40}->)*\w{0,40}(?:lock|mtx|mutex|_sem)\w{0,20}(?:\[\w{0,8}\])?", re.ASCII)
+_ARROW = re.compile(r"\s?(?:->|=>)\s?")
+_MARKED = ("->", "=>")
+# What a person wrote beside a frame that has an offset.
+_BESIDE = re.compile(r"(?:<[-=]{1,6}\s(?P<arrow>.{1,120})|\((?P<words>[^()]{0,40}\s[^()]{1,80})\))$")
 _TAKEN = re.compile(rf"\b(?:{'|'.join(sorted(_TAKERS))})\((?P<lock>[^(),]{{1,60}})")
 _LOCK = re.compile(r"(?:\w{1,40}(?:->|\.))*(\w{0,40}(?:lock|mtx|mutex|umount|_sem)\w{0,20})(?![\w(])", re.ASCII)
 # Source code, and no stack: who unlocks does not wait.
@@ -89,6 +125,10 @@ class Step:
     # Whether it has an address or a mark of a tool's before it.
     marked: bool
     remark: str
+    # Functions that were called on the way to it and stand on the same line, the outermost first.
+    through: tuple[str, ...] = ()
+    # Whether words say what becomes of a lock: of such a sketch the functions stand one below the other.
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +156,7 @@ def is_bare(message: str) -> bool:
 
 def steps_of(message: str, column: int) -> tuple[Step, ...]:
     """A line as a step of a stack, or of two that stand side by side; empty if it is none."""
-    if (step := step_of(message, column)) is not None:
+    if (step := step_of(message, column) or calls_of(message, column)) is not None:
         return (step,)
     if "  " not in message or len(sides := _SIDES.split(message)) != 2:
         return ()
@@ -140,6 +180,48 @@ def step_of(message: str, column: int) -> Step | None:
     return Step(column, name, call and call[1:-1], match["end"] == ";", marked, remark)
 
 
+def calls_of(message: str, column: int) -> Step | None:
+    """A line as functions that call each other; None if it is none: what is behind arrows may be fields as well."""
+    match = _CALLS.match(message) if "->" in message or "=>" in message else None
+    if match is None or not is_bare(message):
+        return None
+    names = [name.removesuffix("()") for name in _ARROW.split(match["names"])]
+    functions = sum("_" in name or name in _KNOWN for name in names)
+    if functions < len(names) - 1 or (len(names) < LEAST_STEPS and not message.startswith(_MARKED)):
+        return None
+    return Step(column, names[-1], None, False, False, match["remark"] or "", tuple(names[:-1]))
+
+
+def path_of(message: str) -> tuple[PlainStack, str] | None:
+    """A line that is a whole thread, and its name: functions, and locks in the order in which it takes them."""
+    if "() -> " not in message and "() => " not in message:
+        return None
+    name = _NUMBER.match(message)
+    places = _PLACES.split(message[name.end() if name else 0 :][:MAX_CHARS].rstrip(" ."))
+    calls = [match[1] for match in map(_ONE_CALL.fullmatch, places) if match]
+    locks = [it.strip("&").rpartition("->")[2].partition("[")[0] for it in places if _ONE_LOCK.fullmatch(it)]
+    if not calls or len(locks) < LEAST_LOCKS or not _ONE_LOCK.fullmatch(places[-1]):
+        return None
+    *held, wanted = locks
+    stack = PlainStack(("mutex_lock", *reversed(calls)), frozenset(held), f"waits for {wanted}", wanted)
+    return stack, f"path {name['name'].strip()}" if name else ""
+
+
+def is_half_path(message: str) -> bool:
+    """Whether a line is such a thread, and goes on in the next one."""
+    return message.endswith((" ->", " =>")) and ("() -> " in message or "() => " in message)
+
+
+def act_of(message: str, column: int) -> Step | None:
+    """A line that says in words what becomes of a lock, as the step that does it; None if it is none."""
+    match = _ACT.match(message) if is_bare(message) else None
+    if match is None or not _LOCK.search(match["lock"]):
+        return None
+    if _WANTS.search(match["verb"]):
+        return Step(column, "mutex_enter", None, False, False, message, told=True)
+    return Step(column, "mutex_enter", match["lock"], False, False, "", told=True)
+
+
 class Steps:
     """The lines of one stack, or of two side by side, as they come."""
 
@@ -159,7 +241,7 @@ class Steps:
         if len(steps) < LEAST_STEPS:
             return False
         if len({it.column for it in steps}) > 1:
-            return step.column <= steps[0].column
+            return step.column < steps[0].column + (not any(it.told for it in steps))
         sleeps = step.name in _FIRST or bool(_WANTS.search(step.remark))
         return steps[0].name in _SLEEPERS and steps[-1].name not in _FIRST and sleeps
 
@@ -167,7 +249,7 @@ class Steps:
         """Whether a line goes on with the remark of the last step, or stands for functions that are left out."""
         if not self.steps or not message:
             return False
-        if not message.strip(" ."):
+        if is_left_out(message):
             return True
         last = self.steps[-1]
         if not last.remark or column < last.column + _INDENTED:
@@ -233,6 +315,13 @@ class Steps:
         )
 
 
+def is_left_out(message: str) -> bool:
+    """Whether a line stands for functions: dots, or words as `<reclaim>`; the kernel's own marks are capitals."""
+    return not message.strip(" .") or (
+        message[0] == "<" and message[-1] == ">" and len(message) < MAX_ANGLES and not message.isupper()
+    )
+
+
 def is_name(step: Step) -> bool:
     """Whether a line is the name of a function, and nothing besides."""
     return step.given is None and not step.ended and not step.remark
@@ -268,7 +357,7 @@ def stack_of(steps: Sequence[Step], label: str, *, sure: bool = False) -> PlainS
     remarks = any(step.remark for step in steps)
     if not path or (any(step.ended for step in steps) and not (remarks and path != list(steps))):
         return None
-    frames = [step.name for step in path]
+    frames = [name for step in path for name in (step.name, *reversed(step.through))]
     inner = path[0]
     # What is called last may be a function that nobody knows.
     titled = sure or (bool(_NUMBERED.match(label)) and any(step.name in _SLEEPERS for step in path))
@@ -286,7 +375,9 @@ def stack_of(steps: Sequence[Step], label: str, *, sure: bool = False) -> PlainS
     if inner.name not in _SLEEPERS and lock:
         # What it calls to get the lock is not shown.
         frames.insert(0, "mutex_lock")
-    holds = {lock for step in [*path[1:], *returned] if _is_taken(step) for lock in _locks_in(step)}
+    taken = [step for step in [*path[1:], *returned] if _is_taken(step)]
+    # Who reads twice waits for nobody.
+    holds = {lock for step in taken if not (_READS in step.remark and _READS in wants) for lock in _locks_in(step)}
     return PlainStack(tuple(_IN_SOURCE.get(name, name) for name in frames), frozenset(holds), wants, lock)
 
 
@@ -329,6 +420,32 @@ def _locks_in(step: Step) -> list[str]:
     return [it for it in _LOCK.findall(words) if "_" in it and it not in _TAKERS]
 
 
+def remark_beside(message: str) -> str:
+    """What a person wrote beside a frame that has an offset; empty if nothing."""
+    if message[-1:] != ")" and " <-" not in message and " <=" not in message:
+        return ""
+    match = _BESIDE.search(message)
+    words = (match["arrow"] or match["words"]) if match else ""
+    return words if _VERBS.search(words) else ""
+
+
+def heard(words: str, before: PlainStack | None = None) -> PlainStack:
+    """What words say of locks: whose a thread has, and which it waits for.
+
+    :param before: what is known of the thread already.
+    """
+    stack = before or PlainStack((), frozenset(), "", "")
+    verbs = list(_VERBS.finditer(words))
+    for verb, after in itertools.zip_longest(verbs, verbs[1:]):
+        said = words[verb.start() : after.start() if after else None]
+        locks = [it for it in _LOCK.findall(said) if "_" in it and it not in _TAKERS]
+        if verb["wants"] and not stack.wants:
+            stack = replace(stack, wants=said, lock=next(iter(locks), ""))
+        elif not verb["wants"]:
+            stack = replace(stack, holds=stack.holds | set(locks))
+    return stack
+
+
 def steps_before(lines: Sequence[str], at: int) -> int:
     """How many lines before the one at `at` are steps, if that one is a step too."""
     if not is_bare(lines[at]):
@@ -345,6 +462,7 @@ def steps_before(lines: Sequence[str], at: int) -> int:
 
 
 def _may_be_step(line: str) -> bool:
-    # Of rich text every line ends so.
-    text = Stripper().strip("".join(Cleaner().clean(line.removesuffix("\\par"))[-1:])).message
-    return not text.strip(".") or bool(steps_of(text, 0)) or frames_of(text) is not None
+    # Of rich text every line ends so, and has its tabs in words.
+    words = line.removesuffix("\\par").replace("\\tab ", "\t")
+    text = Stripper().strip("".join(Cleaner().clean(words)[-1:])).message
+    return is_left_out(text) or bool(steps_of(text, 0)) or frames_of(text) is not None or act_of(text, 0) is not None

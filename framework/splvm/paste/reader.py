@@ -21,7 +21,7 @@ from splvm.paste.frames import Frame, frames_of, head_of, loose_head
 from splvm.paste.lines import Block, read_blocks
 from splvm.paste.logs import Log
 from splvm.paste.names import note_names
-from splvm.paste.plain import Steps, column_of, is_bare, label_of, steps_before, steps_of
+from splvm.paste.plain import Steps, act_of, column_of, is_bare, is_half_path, label_of, path_of, steps_before, steps_of
 from splvm.paste.prefixes import Learned, Line, Stripper
 from splvm.paste.reading import Input, Reading
 from splvm.paste.records import Record, RecordReader
@@ -249,7 +249,7 @@ class Reader:
             # A time alone, as date(1) prints it above what comes.
             self.log.before = piece if line.time else self.log.before
             return
-        if is_half(line.message):
+        if is_half(line.message) or is_half_path(line.message):
             self.half = line.message[:400]
             self.patience = max(self.patience, 2)
             return
@@ -283,8 +283,15 @@ class Reader:
         """Whether a line may be of a stack of functions alone, which is read when it is at its end."""
         if not line.message or line.program:
             return False
+        if (path := path_of(line.message)) is not None:
+            self.end_steps(block, line)
+            self.log.threads.take_plain(line, *path, None)
+            self.use(line.number, "stack", block)
+            return True
         column = column_of(piece, line.message)
         steps = steps_of(line.message, column)
+        if not steps and self.steps.steps and (act := act_of(line.message, column)) is not None:
+            steps = (act,)
         right = self.steps.is_right(steps)
         if not right and self.steps.goes_on(line.message, column):
             return True
@@ -309,6 +316,8 @@ class Reader:
     def take_steps(self, block: Block) -> None:
         """The same without those that belong to the next line."""
         seems_one, lines, stacks = self.steps.seems_one, self.steps.lines, self.steps.finish()
+        # They are read twice, by themselves and as a stack.
+        self.looked += len(lines)
         if not stacks:
             for line, piece in lines:
                 self.take_message(line, piece, block, learn=False)

@@ -18,7 +18,7 @@ MAX_PAUSE_S = 10.0
 _WORD = re.compile(r"(?<![\w+/.])[A-Za-z]{2,}(?![\w+/])")
 _LEFT_OUT = re.compile(r"omit|snip|skip|left out|truncat|cut\b|same as|repeat", re.IGNORECASE)
 _SENTENCE = 4
-_NUMBER = re.compile(r"#(\d{1,3})\s")
+_NUMBER = re.compile(r"#?(\d{1,3})\s{1,2}\[?")
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from splvm.evidence.waiting.waitedges import Basis, Owner
 from splvm.evidence.waiting.waits import WAITERS
 from splvm.paste.frames import BOTTOM, Frame, Head, loose_head
 from splvm.paste.moments import MAX_LOCKS, MAX_MOMENTS, MAX_TASKS, USUAL_TIMEOUT_S, HeldLock, Moment, Thread
-from splvm.paste.plain import PlainStack
+from splvm.paste.plain import MAX_CHARS, PlainStack, heard, remark_beside
 from splvm.paste.prefixes import Line
 from splvm.paste.reading import Reading
 
@@ -193,6 +193,8 @@ class Threads:
                 thread.add(frame.function, guess=frame.guess)
                 thread.ended = thread.ended or (frame.function in BOTTOM and not frame.guess)
             before = None
+        if frames and thread is not None and thread.kind in BARE and (words := remark_beside(line.message)):
+            self.hear(thread, words)
         if not frames and thread is not None and _ALL_ONES.search(line.message):
             thread.ended = True
 
@@ -211,7 +213,17 @@ class Threads:
         pid = head.pid if head.pid is not None else self.next_nameless()
         thread = Thread(pid, head.comm, head.state, line.number, kind)
         self.begin(line, thread, head)
+        if before is not None:
+            self.hear(thread, before.message)
         return thread
+
+    def hear(self, thread: Thread, words: str) -> None:
+        """Keep what a person says of the locks of a stack."""
+        moment = self.moment
+        if moment is not None and moment.threads.get(thread.pid) is thread:
+            said = heard(words[:MAX_CHARS], moment.said.get(thread.pid))
+            if said.wants or said.holds:
+                moment.said[thread.pid] = said
 
     def take_plain(self, line: Line, stack: PlainStack, comm: str, pid: int | None) -> None:
         """A stack of functions alone, which is whole."""

@@ -392,3 +392,33 @@ def test_a_stack_that_is_not_shown_is_no_thread() -> None:
     found = explain(text + "[<0>] zio_wait+0x1/0x2\n[<0>] spa_sync+0x1/0x2\n")
     assert [(it.pid, it.frames) for it in found.tasks] == [(790, ("zio_wait", "spa_sync"))]
     assert explain("splvm: stack 812 D zfs\nsplvm: end collector\n").tasks[0].comm == "zfs"
+
+
+def test_a_headline_has_no_stack() -> None:
+    """The rest of a stack that stands under the title of an issue is another thread's."""
+    rest = "[  299.9]  tank_read+0x10/0x90 [zfs]\n[  300.0]  ret_from_fork+0x22/0x30\n"
+    found = explain(f"# VERIFY3(tank->tk_size > 0) failed (0 > 0)\n\n{rest}{HANG}")
+    assert [(it.kind, it.frames) for it in found.findings if it.kind == "panic"] == [("panic", ())]
+    assert [it.frames for it in found.tasks] == [
+        ("tank_read", "ret_from_fork"),
+        ("__mutex_lock", "spa_open_common"),
+    ]
+
+
+def test_reports_of_which_somebody_left_lines_out() -> None:
+    """The second line of a report of a hung task ends the stack of the one before, if its first one is missing."""
+    first = "".join(HANG.splitlines(keepends=True)[1:])
+    told = '[  300.1] "echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.\n'
+    found = explain(f"{first}{told}[  300.1]  schedule+0x29/0x70\n[  300.1]  arc_evict+0xfa/0x6e0 [zfs]\n")
+    assert [(it.pid, it.frames) for it in found.tasks] == [
+        (3000, ("__mutex_lock", "spa_open_common")),
+        (None, ("schedule", "arc_evict")),
+    ]
+    whole = explain(HANG.replace("\n", "\n" + told, 1))
+    assert [it.frames for it in whole.tasks] == [("__mutex_lock", "spa_open_common")]
+
+
+def test_the_rest_of_a_stack_says_nothing() -> None:
+    """The last line of another stack, which may be left over, is not what the answer is about."""
+    found = explain("[  299.9]  ? kthread_create_on_node+0x180/0x180\n" + HANG)
+    assert [moment.graph.sentence.split(" (")[0] for moment in found.moments] == ["zfs"]

@@ -55,6 +55,7 @@ class Role(enum.StrEnum):
     ERROR_LOG = "error_log"
     PREFETCH = "prefetch"
     IO_PARENT = "io_parent"
+    ARC_LIST = "arc_list"
     SUPER_BLOCK = "super_block"
     Z_RELE = "z_rele"
     Z_DRAIN = "z_drain"

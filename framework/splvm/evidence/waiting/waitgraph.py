@@ -117,21 +117,36 @@ class _Notes:
     suspended: bool
 
 
+def _by_function(rows: Sequence[WaitRow]) -> dict[str, list[WaitRow]]:
+    table: dict[str, list[WaitRow]] = defaultdict(list)
+    for row in rows:
+        for function in row.functions:
+            table[function].append(row)
+    return table
+
+
+_TABLE = _by_function(ROWS)
+_FINDER = RoleFinder(ROLES)
+
+
+def wait_alone(thread: TaskStack) -> Wait | None:
+    """What a thread is blocked by, if no other thread is known."""
+    had = frozenset(ROLES[place].role for place in _FINDER.places_of(thread))
+    return wait_of(thread, _TABLE, had)
+
+
 class _Builder:
     def __init__(
         self, threads: dict[int, TaskStack], rows: Sequence[WaitRow], roles: Sequence[RoleRow], notes: _Notes
     ) -> None:
         self.threads = threads
         self.notes = notes
-        table: dict[str, list[WaitRow]] = defaultdict(list)
-        for row in rows:
-            for function in row.functions:
-                table[function].append(row)
+        table = _TABLE if rows is ROWS else _by_function(rows)
         # How telling a thread is: the place of its first role in the table.
         self.ranks: dict[int, int] = {}
         self.titles: dict[int, str] = {}
         self.members: dict[Role, dict[int, None]] = defaultdict(dict)
-        finder = RoleFinder(roles)
+        finder = _FINDER if roles is ROLES else RoleFinder(roles)
         for pid, thread in threads.items():
             for rank in finder.places_of(thread):
                 role = roles[rank]

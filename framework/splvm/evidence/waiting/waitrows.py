@@ -64,7 +64,7 @@ ROWS: tuple[WaitRow, ...] = (
     ),
     WaitRow(
         WaitReason.PANICKED,
-        "ever: it failed a check of ZFS's own",
+        "ever: it failed a check of ZFS's own, and what it has it never gives back",
         names("spl_panic spl_debug_bug vcmn_err"),
         (),
         "spl_panic() and vcmn_err(), module/os/linux/spl/spl-err.c: they schedule for ever;"
@@ -309,8 +309,13 @@ ROWS: tuple[WaitRow, ...] = (
             lock.source,
             asked_by=names(lock.asked_by),
             kind=lock.role,
+            own=again,
+            sole=again,
+            of=Role(lock.role) if again else None,
+            within=names(lock.again) if again else frozenset(),
         )
         for lock in LOCKS
+        for again in ([True, False] if lock.again else [False])
         if lock.how is How.LOCK
     ),
     WaitRow(

@@ -34,6 +34,8 @@ class ZfsLock:
     held_in: str
     before: str
     source: str
+    # Functions that a thread which has it goes through where it asks for it once more, and so waits for itself.
+    again: str = ""
 
 
 LOCKS: tuple[ZfsLock, ...] = (
@@ -83,7 +85,8 @@ LOCKS: tuple[ZfsLock, ...] = (
         "zfs_inactive",
         "zfsvfs_teardown zfs_sb_teardown zfs_resume_fs",
         "taskq_wait_outstanding",
-        "z_teardown_inactive_lock, module/os/linux/zfs/zfs_vfsops.c: openzfs/zfs pull request 2681",
+        "z_teardown_inactive_lock, module/os/linux/zfs/zfs_vfsops.c: openzfs/zfs pull requests 2681, 3726",
+        again="zfs_resume_fs",
     ),
     ZfsLock(
         "zvol_suspend",
@@ -140,6 +143,16 @@ LOCKS: tuple[ZfsLock, ...] = (
         "",
         "io_lock, module/zfs/zio.c, which zio_change_priority() has while it changes the children: openzfs/zfs pull"
         " request 7301",
+    ),
+    ZfsLock(
+        "arc_list",
+        "the lock of a list of the ARC",
+        How.LOCK,
+        "arc_evict arc_evict_ghost arc_evict_state arc_evict_state_impl l2arc_list_locked l2arc_sublist_lock",
+        "l2arc_write_buffers l2arc_feed_thread",
+        "l2arc_list_locked l2arc_sublist_lock l2arc_evict spa_config_enter arc_adjust arc_reclaim_needed",
+        "arcs_mtx, later the lock of a multilist's part, module/zfs/arc.c: openzfs/zfs commit 409dc1a570",
+        again="try_to_free_pages shrink_slab",
     ),
     ZfsLock(
         "super_block",

@@ -604,7 +604,44 @@ CASES: dict[str, Case] = {
         {10: R.TXG, 400: R.PANICKED},
         {(10, 400)},
         chain=(10, 400),
-        says="txg_sync (pid 400), which waits in spl_panic for ever: it failed a check of ZFS's own: a chain",
+        says="txg_sync (pid 400), which waits in spl_panic for ever: it failed a check of ZFS's own, and what it has it"
+        " never gives back: a chain, not a cycle",
+    ),
+    "a list of the ARC, by itself through reclaim": Case(
+        (
+            thread(
+                500,
+                "l2arc_feed",
+                f"{ASLEEP} __mutex_lock mutex_lock arc_evict_state arc_evict_impl {SHRINK} spl_kmem_alloc"
+                f" l2arc_feed_thread {KTHREAD}",
+            ),
+        ),
+        {500: R.LOCK},
+        {(500, 500)},
+        cycle=(500,),
+    ),
+    "a list of the ARC, which another thread may have as well": Case(
+        (
+            thread(10, "sh", f"{ASLEEP} __mutex_lock mutex_lock arc_evict_state {SHRINK} kvmalloc l2arc_write_buffers"),
+            thread(501, "l2arc_feed", "memcpy l2arc_write_buffers l2arc_feed_thread", "R"),
+        ),
+        {10: R.LOCK},
+        {(10, 501)},
+        chain=(10, 501),
+        says="which runs (state R)",
+    ),
+    "a file system that is resumed, and lets go of an inode": Case(
+        (
+            thread(
+                10,
+                "zfs",
+                f"{ASLEEP} rwsem_down_read_failed down_read zfs_inactive zpl_evict_inode evict iput zfs_rezget"
+                " zfs_resume_fs zfs_ioc_rollback",
+            ),
+        ),
+        {10: R.LOCK},
+        {(10, 10)},
+        cycle=(10,),
     ),
     # Locks and what else has no owner in a stack.
     "configuration": alone(
