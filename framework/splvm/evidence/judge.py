@@ -30,6 +30,7 @@ from splvm.evidence.checks.good import (
     good_progress,
     good_retries,
     good_spare,
+    good_storm,
     good_survival,
     good_survival_low,
 )
@@ -55,6 +56,7 @@ from splvm.evidence.checks.progress import (
     check_threads,
 )
 from splvm.evidence.checks.starvation import starved
+from splvm.evidence.checks.storm import check_storm, check_storm_atomic, check_storm_safe, check_storm_seen
 from splvm.evidence.checks.timeouts import check_quiet, check_woken
 from splvm.evidence.checks.trap import check_carried, check_caught, check_commits, check_resolved, check_trap
 from splvm.evidence.checks.unlike import check_unpulled
@@ -108,6 +110,10 @@ CHECKS: Mapping[str, Check] = {
     "any-load": check_any_load,
     "unpulled": check_unpulled,
     "loads": check_loads,
+    "storm": check_storm,
+    "storm-seen": check_storm_seen,
+    "storm-safe": check_storm_safe,
+    "storm-atomic": check_storm_atomic,
 }
 
 # Those that take words: what makes a check of them.
@@ -153,6 +159,11 @@ GOODS: Mapping[str, Good] = {
     "retries": _good(good_retries, _RELEASED | {"fail"}, _WENT_ON | {"injected", "recovered"}),
     "survival": _good(good_survival, _RELEASED | {"trap", "resolve"}, _TRAPPED),
     "survival-low": _good(good_survival_low, _RELEASED | {"trap", "resolve"}, _TRAPPED | {"low"}),
+    "storm": _good(
+        good_storm,
+        _WINDOW | {"hold", "release", "final"},
+        {"storm", "storm-seen", "storm-safe", "storm-atomic"},
+    ),
     "endurance": _good(good_endurance, _WINDOW, (), "any-load", "unpulled"),
 }
 
