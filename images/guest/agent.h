@@ -18,7 +18,7 @@
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 #define NSEC_PER_SEC	1000000000ULL
 #define SHORT_LEN	192	/* of a frame's header, and of short payloads */
-#define NR_SOURCES	13
+#define NR_SOURCES	14
 #define NR_READERS	(NR_SOURCES + 1)
 #define BELL_CHUNK	(16 * 1024)
 

@@ -148,6 +148,9 @@ static struct source sources[NR_SOURCES] = {
 	{ .name = "tasks", .most_hz = 20, .collect = collect_tasks },
 	{ .name = "probe", .collect = collect_file, .paths = { "slabprobe" } },
 	{ .name = "slab", .collect = collect_file, .paths = { "spl/kmem/slab" } },
+	/* Of a probe that was told to watch the allocator; it is long. */
+	{ .name = "sites", .times = 2, .optional = true, .collect = collect_file,
+	  .paths = { "slabprobe_sites" } },
 	/* Not of proc: the generator of loads writes it, if there is one. */
 	{ .name = "load", .most_hz = 20, .optional = true, .collect = collect_file,
 	  .paths = { "../run/splvm-load" } },

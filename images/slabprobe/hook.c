@@ -20,7 +20,8 @@
 /* Kprobes find what is not exported; 0 if there is no such function. */
 unsigned long probe_find_function(const char *name)
 {
-	struct kprobe kprobe = { .symbol_name = name };
+	/* Armed, it would have the kernel's text written for nothing. */
+	struct kprobe kprobe = { .symbol_name = name, .flags = KPROBE_FLAG_DISABLED };
 	unsigned long address;
 
 	if (register_kprobe(&kprobe))

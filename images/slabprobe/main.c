@@ -17,6 +17,7 @@
 #include <linux/uaccess.h>
 
 #include "slabprobe.h"
+#include "sites.h"
 
 #define NR_MARKS	32
 #define MARK_LEN	32
@@ -159,6 +160,82 @@ static int cmd_mark(char *args)
 	return 0;
 }
 
+static int cmd_sites(char *args)
+{
+	char *word = strsep(&args, " ");
+
+	if (word && !strcmp(word, "on"))
+		return probe_sites_set(PROBE_SITES_COUNT, args && *args ? args : "spl");
+	if (word && !strcmp(word, "off"))
+		return probe_sites_set(PROBE_SITES_OFF, NULL);
+	return -EINVAL;
+}
+
+static int set_storm(char *args)
+{
+	struct probe_storm_config wish;
+	char *word;
+
+	probe_storm_config(&wish);
+	while ((word = strsep(&args, " ")) != NULL) {
+		char *key = strsep(&word, "=");
+		unsigned int value;
+
+		if (!*key)
+			continue;
+		if (!word || kstrtouint(word, 0, &value))
+			return -EINVAL;
+		if (!strcmp(key, "ops"))
+			wish.ops = value;
+		else if (!strcmp(key, "rate"))
+			wish.rate = value;
+		else if (!strcmp(key, "trap"))
+			wish.trap = value;
+		else if (!strcmp(key, "mark"))
+			wish.mark = value;
+		else if (!strcmp(key, "helpers"))
+			wish.helpers = value;
+		else if (!strcmp(key, "threads"))
+			wish.threads = value;
+		else if (!strcmp(key, "how"))
+			wish.how = value;
+		else if (!strcmp(key, "seed"))
+			wish.seed = value;
+		else
+			return -EINVAL;
+	}
+	return probe_storm_set(&wish);
+}
+
+/* FUNCTION+OFFSET, or nothing for everywhere. */
+static int cmd_only(char *args)
+{
+	char *function = args ? strsep(&args, "+") : NULL;
+	unsigned int offset;
+
+	if (!function)
+		return probe_storm_only(NULL, 0);
+	if (!args || kstrtouint(args, 0, &offset))
+		return -EINVAL;
+	return probe_storm_only(function, offset);
+}
+
+static int cmd_storm(char *args)
+{
+	char *word = strsep(&args, " ");
+
+	if (word && !strcmp(word, "set"))
+		return set_storm(args);
+	if (word && !strcmp(word, "only"))
+		return cmd_only(args);
+	if (word && !strcmp(word, "start"))
+		return probe_storm_start();
+	if (!word || strcmp(word, "stop"))
+		return -EINVAL;
+	probe_storm_stop();
+	return 0;
+}
+
 static const struct command {
 	const char *name;
 	int (*run)(char *args);
@@ -174,6 +251,8 @@ static const struct command {
 	{ "pressure", cmd_pressure },
 	{ "fail", cmd_fail },
 	{ "fragment", cmd_fragment },
+	{ "sites", cmd_sites },
+	{ "storm", cmd_storm },
 	{ "mark", cmd_mark },
 };
 
@@ -225,6 +304,8 @@ static int probe_show(struct seq_file *m, void *v)
 	probe_threads_show(m);
 	probe_kept_show(m);
 	probe_fragment_show(m);
+	probe_sites_show_status(m);
+	probe_storm_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
 			   marks[i % NR_MARKS].name);
@@ -258,9 +339,14 @@ static int __init slabprobe_init(void)
 	if (err)
 		goto uncycle;
 	probe_growth_init();
+	err = probe_sites_init();
+	if (err)
+		goto ungrowth;
 	if (proc_create(PROBE_NAME, 0600, NULL, &probe_ops))
 		return 0;
 	err = -ENOMEM;
+	probe_sites_exit();
+ungrowth:
 	probe_growth_exit();
 	probe_pressure_exit();
 uncycle:
@@ -279,6 +365,8 @@ static void __exit slabprobe_exit(void)
 	remove_proc_entry(PROBE_NAME, NULL);
 	probe_release();
 	probe_trap_set(PROBE_TRAP_OFF, 0);
+	probe_storm_exit();
+	probe_sites_exit();
 	probe_pressure_exit();
 	probe_fail_set(PROBE_FAIL_OFF);
 	probe_threads_exit();

@@ -94,22 +94,11 @@ static unsigned long slabprobe_held_count(struct shrinker *shrinker, struct shri
 	return min_t(unsigned long, READ_ONCE(nr_held), PIECE);
 }
 
-/* Reclaim that does not hear of what it got goes on to the OOM killer. */
-static void tell_reclaim(unsigned long pages)
-{
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 4, 0)
-	mm_account_reclaimed_pages(pages);
-#else
-	if (current->reclaim_state)
-		current->reclaim_state->reclaimed_slab += pages;
-#endif
-}
-
 static unsigned long slabprobe_held_scan(struct shrinker *shrinker, struct shrink_control *sc)
 {
 	unsigned long n = give_pages(sc->nr_to_scan);
 
-	tell_reclaim(n);
+	probe_tell_reclaim(n);
 	return n ? n : SHRINK_STOP;
 }
 

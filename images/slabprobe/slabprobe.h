@@ -7,7 +7,8 @@
  * cost, growth.c how often the cache grew, hold.c the lever, cycle.c the trap, hook.c
  * how both divert a function of somebody else, fail.c which allocations fail,
  * pressure.c low memory, fragment.c free memory in single pages, shrink.c how
- * shrinkers are registered, cache.c is the only file that sees SPL headers.
+ * shrinkers are registered, sites.c where SPL allocates, storm.c reclaim there,
+ * ops.c what its transactions do. cache.c and ops.c alone see SPL headers.
  */
 #ifndef SLABPROBE_H
 #define SLABPROBE_H

@@ -21,6 +21,7 @@ from simulated import (
     POOL,
     ROOM,
     SPARE,
+    STORM,
     ZVOL,
 )
 from splvm.evidence.verdict import Outcome
@@ -50,9 +51,44 @@ EVERY = (*ALL, *ENDURED)
 STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.3\d\d s "
 BACK = r"critical threads did not come back after the release"
 
+# What any record may lack.
+ANY = (*EVERY, STORM)
+
 ROWS = (
+    # check_storm
+    Row("storm without a question", Outcome.NOT_TRIGGERED, r"in 0 reclaims at allocation sites no shrinker", (STORM,)),
+    Row("storm that is another", Outcome.INCONCLUSIVE, r"the storm was set to rate=2, and run.json says 1$", (STORM,)),
+    # check_storm_safe
+    Row(
+        "somebody is caught at a site",
+        Outcome.STALLED,
+        r"deadlock at an allocation site: slabprobe_tq \(pid 132\) waits in reclaim at spl_emergency_alloc -> "
+        r"__get_free_pages -> __alloc_pages \(site 1c0f874f; GFP mask 0xcc0, .* for 1\.\d+ s up to the end",
+        (STORM,),
+    ),
+    Row(
+        "somebody is caught at a site as the window ends",
+        Outcome.INCONCLUSIVE,
+        r"slabprobe_tq \(pid 132\) waits in reclaim at .* since 0\.\d+ s only, when the window ended: too short",
+        (STORM,),
+    ),
+    # check_storm_seen
+    Row(
+        "functions of the allocator are blind",
+        Outcome.INCONCLUSIVE,
+        r"1 functions of the allocator cannot be watched .*: sites are blind$",
+        (STORM,),
+    ),
+    Row("nobody watches the allocator", Outcome.INCONCLUSIVE, r"nobody watched where SPL allocates$", (STORM,)),
+    # check_storm_atomic
+    Row(
+        "an allocation sleeps under a lock",
+        Outcome.CRASHED,
+        r"3 of \d+ allocations at spl_emergency_alloc -> .* may sleep where that is forbidden",
+        (STORM,),
+    ),
     # check_crash
-    Row("oops", Outcome.CRASHED, r"OOPS: BUG: kernel NULL pointer .* \(console\.log line 5\)$", EVERY),
+    Row("oops", Outcome.CRASHED, r"OOPS: BUG: kernel NULL pointer .* \(console\.log line 5\)$", ANY),
     # check_warned
     Row(
         "kernel warns",
@@ -68,12 +104,12 @@ ROWS = (
         r"the connection was closed; nothing was ever read$",
         (*ALL, *ENDURED),
     ),
-    Row("cut off", Outcome.INCONCLUSIVE, r"the run was cut off: no space left on device$", EVERY),
-    Row("interrupted", Outcome.INCONCLUSIVE, r"the run was interrupted: by the user$", EVERY),
+    Row("cut off", Outcome.INCONCLUSIVE, r"the run was cut off: no space left on device$", ANY),
+    Row("interrupted", Outcome.INCONCLUSIVE, r"the run was interrupted: by the user$", ANY),
     # check_losses
-    Row("frames lost", Outcome.INCONCLUSIVE, r"frames \d+ to \d+ are missing$", EVERY),
-    Row("first frames lost", Outcome.INCONCLUSIVE, r"frames 0 to 1 are missing$", EVERY),
-    Row("frames dropped", Outcome.INCONCLUSIVE, r"the agent dropped 3 frames$", EVERY),
+    Row("frames lost", Outcome.INCONCLUSIVE, r"frames \d+ to \d+ are missing$", ANY),
+    Row("first frames lost", Outcome.INCONCLUSIVE, r"frames 0 to 1 are missing$", ANY),
+    Row("frames dropped", Outcome.INCONCLUSIVE, r"the agent dropped 3 frames$", ANY),
     Row(
         "no end of the stream",
         Outcome.INCONCLUSIVE,
@@ -329,7 +365,7 @@ ROWS = (
     # check_loaded
     Row("no load is named", Outcome.INCONCLUSIVE, r"run\.json does not name the load [a-z, -]+$", (POOL, *ENDURED)),
     # check_consistent
-    Row("console of another kernel", Outcome.INCONCLUSIVE, r"console\.log is of kernel 6\.1\.0-56-.*, 5\.10", EVERY),
+    Row("console of another kernel", Outcome.INCONCLUSIVE, r"console\.log is of kernel 6\.1\.0-56-.*, 5\.10", ANY),
     # check_costs
     Row(
         "frees cost more the more is kept",

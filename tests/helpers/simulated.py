@@ -65,6 +65,12 @@ POOL = "zfs-held-worker"
 ZVOL, DISK, ARC, ROOM = "zvol-swap", "disk-swap", "zfs-arc-mlock", "zfs-arc-room"
 MAPPED, EXT4 = "zfs-mmap", "ext4-mmap"
 
+# Reclaim comes at allocation sites, while two threads make transactions.
+STORM = "storm"
+# What a storm is set to.
+STORM_SETTINGS = {"ops": 0xFFF, "rate": 1, "trap": 3, "mark": 1, "helpers": 0, "threads": 3, "how": 3}
+STORM_PIDS = (131, 132)
+
 # Commits that whoever is caught in the trap waits for.
 COMMITS = 300
 
@@ -121,6 +127,17 @@ _HELD_PHASES = (
     Phase("release", 2, ("release", "resume")),
     Phase("recovered", 20),
     *_FINISH,
+)
+
+_STORM = (
+    Phase("", 2),
+    Phase("settle", 10, ("storm start",)),
+    Phase("window", 40),
+    Phase("hold", 20, ("hold",)),
+    Phase("window-end", 0),
+    Phase("release", 4, ("release", "storm stop")),
+    Phase("final", 22),
+    Phase("end", 2),
 )
 
 _ENDURED = (Phase("", 2), Phase("load", 20), Phase("window", 120), Phase("window-end", 0), Phase("end", 2))
@@ -190,6 +207,7 @@ KINDS: Mapping[str, Kind] = {
     ROOM: Kind(_ENDURED, Outcome.HEALTHY, loads=("arc-mlock",)),
     MAPPED: Kind(_ENDURED, Outcome.HEALTHY, loads=("zfs-mmap", "lowmem")),
     EXT4: Kind(_ENDURED, Outcome.HEALTHY, loads=("writeback", "lowmem")),
+    STORM: Kind(_STORM, Outcome.IMMUNE),
 }
 
 
@@ -242,6 +260,10 @@ class Knobs:
     own: bool = False
     # Commits do not let go whom it caught.
     forever: bool = False
+    # In a storm somebody is caught at a site, and nobody lets it go.
+    stormed: Span | None = None
+    # Nobody watches the allocator.
+    unwatched: bool = False
     # Transactions are not committed, and not carried by emergency objects.
     uncommitted: Span | None = None
     uncarried: Span | None = None
@@ -394,6 +416,9 @@ def simulate(scenario: str, knobs: Knobs = GOOD) -> Run:
         "host": {"cores": 2, "load": [0.5, 0.4, 0.3], "system": "Linux 6.18.44 x86_64"},
         "outcome": {**dict(zip(("kind", "detail"), knobs.outcome, strict=True)), "console_bytes": len(console)},
     }
+    if scenario == STORM:
+        parameters: Any = facts["parameters"]
+        parameters |= {"storm": {**STORM_SETTINGS, "only": []}, "seed": 7, "watched": "spl"}
     if scenario in (GROW, SPARE):
         facts["faults"] = {"times": INJECTED, "min_order": 0}
     if (loads := KINDS[scenario].loads) and not knobs.unloaded:
@@ -441,6 +466,13 @@ _MEMORY_TASK = (
 )
 _IDLES = f"[<0>] idle+0xaf/0xf0 [slabprobe]\n[<0>] critical_thread+0x32/0x340 [slabprobe]\n{_KTHREAD}"
 
+
+_STORMED = (
+    "[<0>] slabprobe_storm_wait+0xb8/0x130 [slabprobe]\n[<0>] slabprobe_storm_scan+0x7c/0xb0 [slabprobe]\n"
+    f"{TRAP_STACK.split(chr(10), 2)[2]}[<0>] slabprobe_storm_reclaim+0x51/0x60 [slabprobe]\n"
+    "[<0>] __get_free_pages+0x11/0x40\n[<0>] spl_emergency_alloc+0xd7/0x200 [spl]\n"
+    f"[<0>] slabprobe_storm_transaction+0x33/0xd0 [slabprobe]\n{_KTHREAD}"
+)
 
 # Context switches of the worker when it comes to be held: a few for each tick before.
 WORKER_SWITCHES = 2 + 6 * 12
@@ -511,6 +543,10 @@ class _Simulation:
         self.is_declined = scenario == DECLINED
         self.is_organic = scenario == ORGANIC
         self.is_long = scenario == LONG
+        self.is_storm = scenario == STORM
+        # Whether transactions are made; how many shrinkers were asked; since when somebody is caught, 0: nobody is.
+        self.storms = False
+        self.storm_asked = self.storm_commits = self.stormed_ns = self.storm_let_go = 0
         self.loads = KINDS[scenario].loads
         self.txg = 20
         self.written = 0
@@ -611,6 +647,12 @@ class _Simulation:
                 self.wanted = "stopped"
             case "park":
                 self.wanted = "parked"
+            case "storm start":
+                self.storms = True
+            case "storm stop":
+                self.storms = False
+                self.storm_let_go += self.stormed_ns > 0
+                self.stormed_ns = 0
             case "resume":
                 self.wanted = "running"
             case "fragment 512":
@@ -640,6 +682,8 @@ class _Simulation:
         self.starved_ns += int(PERIOD_NS * (self.knobs.host_wait if self.within(self.knobs.starving) else QUIET_HOST))
         if self.is_cycle:
             self.move_trap()
+        if self.storms:
+            self.move_storm()
         self.refused += 3 * (self.pressing and not self.within(self.knobs.relieved))
         if self.place != "off":
             self.marked += 3
@@ -657,6 +701,13 @@ class _Simulation:
         if self.armed and self.held_ticks and (enough or self.within(self.knobs.free_worker)):
             self.armed = False
             self.waited += 1
+
+    def move_storm(self) -> None:
+        if not self.stormed_ns:
+            self.storm_asked += 0 if self.knobs.deaf else 25
+            self.storm_commits += 2
+        if self.within(self.knobs.stormed):
+            self.stormed_ns = self.stormed_ns or self.now_ns
 
     def move_worker(self) -> None:
         held = self.armed and not self.within(self.knobs.free_worker)
@@ -758,6 +809,8 @@ class _Simulation:
         self.read_source("probe", self.probe_text)
         self.read_source("slab", self.slab_text)
         self.read_source("tasks", self.tasks_text)
+        if self.is_storm and self.tick % 20 == 0 and not self.knobs.unwatched:
+            self.read_source("sites", self.sites_text)
         if self.loads and "load" in self.begun:
             self.read_source("load", self.load_text)
         if on_pool(self.loads):
@@ -864,7 +917,43 @@ class _Simulation:
             costs = {"min_ns": cost_ns - 500, "median_ns": cost_ns}
             lines.append(self.probe_line(f"kept {kept}", objects=TIMED, batches=self.batches, **costs))
         lines += [f"blocks {when} {' '.join(map(str, counts))}" for when, counts in self.blocks.items()]
+        lines += self.storm_lines() if self.is_storm else []
         lines += [f"mark {index} {time_ns} {name}" for index, (name, time_ns) in enumerate(self.marks)]
+        return "\n".join(lines) + "\n"
+
+    def storm_lines(self) -> list[str]:
+        caught = int(self.stormed_ns > 0)
+        entered = caught + self.storm_let_go
+        counts = {"reclaims": self.storm_asked, "shrinks": 0, "crowded": 0, "asked": self.storm_asked}
+        counts |= {"declined": self.storm_asked - entered, "entered": entered, "waited": 0}
+        counts |= {"let_go": self.storm_let_go, "waiting": caught, "pid": STORM_PIDS[1] if entered else 0}
+        counts |= {"since_ns": self.stormed_ns, "left_ns": 0, "site": 0, "gfp": 0xCC0 * bool(entered)}
+        counts |= {"asked_gfp": 0xC00, "kswapd": 0, "failed": 0}
+        state = {"running": int(self.storms), "idle": int(not self.storms)}
+        watch = {"hooks": 9, "blind": 0, "count": 1, "calls": 2 * self.storm_asked, "lost": 0, "atomic": 0}
+        return [
+            self.probe_line("sites", **watch, preempt_count=1).replace("sites ", "sites mode=count module=spl ", 1),
+            self.probe_line("storm", **state, **STORM_SETTINGS, seed=7, only=0, **counts),
+            *(
+                [self.probe_line("stormwait 0", pid=STORM_PIDS[1], since_ns=self.stormed_ns, site=0, gfp=0xCC0)]
+                * caught
+            ),
+            *(
+                self.probe_line(f"stormtx {number}", pid=pid, open=caught, commits=self.storm_commits)
+                for number, pid in enumerate(STORM_PIDS)
+            ),
+        ]
+
+    def sites_text(self) -> str:
+        """One site of two functions."""
+        masks = {"asked": 0xCC0, "effective": 0xC00, "noio": 1, "nofs": 0, "calls": 2 * self.storm_asked}
+        entered = self.storm_let_go + (self.stormed_ns > 0)
+        counts = {"reclaims": self.storm_asked, "declined": self.storm_asked - entered, "entered": entered}
+        rest = {"waiting": int(self.stormed_ns > 0), "atomic": 0, "preempt": 0, "least": 4096, "most": 65536}
+        site = self.line("sites", "site 0", helper=0, **masks, **counts, **rest)
+        chain = "chain=__alloc_pages<__get_free_pages<spl_emergency_alloc+0xd7/0x200 [spl]"
+        lines = ["slabprobe_sites 1", f"now_ns {self.now_ns}", "masks fs=0x80 io=0x40 reclaim=0x400"]
+        lines += ["hook __alloc_pages gfp_arg=0 err=0", f"{site} id=1c0f874f thread=slabprobe_tq {chain}", "end"]
         return "\n".join(lines) + "\n"
 
     def service_lines(self) -> list[str]:
@@ -994,6 +1083,9 @@ class _Simulation:
             text = worker_text("D", _CAUGHT if self.is_cycle else _HELD, (self.switches, 0))
         if self.knobs.worker is not None and self.within(self.knobs.worker[0]):
             text = self.knobs.worker[1]
+        if self.stormed_ns:
+            for pid, name in zip(STORM_PIDS, ("slabprobe/tx", "slabprobe_tq"), strict=True):
+                text += f"task pid={pid} comm={name} state=D voluntary=40 nonvoluntary=3\n{_STORMED}"
         return text + _MEMORY_TASK + "".join(self.thread_task(thread) for thread in self.threads)
 
     def thread_task(self, thread: _Thread) -> str:

@@ -65,6 +65,14 @@ def _probe(span: Span, cell: str, by: int, also: str = "") -> Knobs:
 
 
 FAULTS: Mapping[str, Knobs] = {
+    # --- the storm
+    "storm without a question": Knobs(deaf=True),
+    "somebody is caught at a site": Knobs(stormed=Span("window", 1.0)),
+    "somebody is caught at a site as the window ends": Knobs(stormed=Span("hold", 0.5)),
+    "storm that is another": _probe(_WINDOW, "storm.rate", 1),
+    "functions of the allocator are blind": _probe(_WINDOW, "sites.blind", 1),
+    "nobody watches the allocator": Knobs(unwatched=True),
+    "an allocation sleeps under a lock": Knobs(skews=(Skew("sites", {"site 0.atomic": 3}, _WINDOW),)),
     # --- the guest
     "console of another kernel": Knobs(console="[    0.000000] Linux version 5.10.0-46 (builder@example)\n"),
     "oops": Knobs(console=_OOPS),

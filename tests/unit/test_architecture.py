@@ -103,6 +103,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.guest.ssh": "the type of the keys that are put into an image",
         "splvm.evidence.expectation": "a variant says what is expected of it",
         "splvm.evidence.verdict": "and that is a verdict",
+        "splvm.evidence.formats.sites": "a function has one name, with what a compiler adds and without",
     },
     "splvm.dump": {
         **BASE,

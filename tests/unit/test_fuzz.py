@@ -37,7 +37,7 @@ from hypothesis import strategies as st
 import splvm.evidence
 from pasteforms import KERNEL, PLAIN, RARE
 from places import PROJECT
-from simulated import BASE_NS, HELD, LOADED, NOMINAL, POOL, TXG_HEADING, Knobs, simulate
+from simulated import BASE_NS, HELD, LOADED, NOMINAL, POOL, STORM, TXG_HEADING, Knobs, simulate
 from simulated_faults import FAULTS
 from splvm.deadline import Deadline
 from splvm.dump.postmortem import describe_dump, parse_report
@@ -49,6 +49,7 @@ from splvm.evidence.formats.kernlog import MAX_PER_KIND, scan_kernel_log
 from splvm.evidence.formats.loadstatus import parse_load
 from splvm.evidence.formats.merge import MAX_WAITING_FRAMES, Merger
 from splvm.evidence.formats.probestatus import parse_probe
+from splvm.evidence.formats.sites import parse_sites
 from splvm.evidence.formats.slab import contradictions, parse_slab, regressions
 from splvm.evidence.formats.stacks import parse_tasks
 from splvm.evidence.formats.statusfile import parse_records
@@ -140,6 +141,7 @@ RUNS: tuple[tuple[str, Knobs], ...] = (
     (HELD, FAULTS["worker's switches go on"] | FAULTS["frames lost"]),
     (HELD, FAULTS["emergency objects below zero"] | FAULTS["oops"]),
     (NOMINAL, FAULTS["kernel's own cache"] | FAULTS["lost"]),
+    (STORM, FAULTS["somebody is caught at a site"]),
 )
 
 _LOOK = {
@@ -609,6 +611,9 @@ PARSERS: tuple[Parser, ...] = (
         ("trial @ ", "alloc 0 pte gfp=@ ", "level "),
     ),
     Parser("parse_probe", parse_probe, EvidenceError, lambda: payloads("probe"), ("thread @ ", "mark @ 1 a", "a=1 ")),
+    Parser(
+        "parse_sites", parse_sites, EvidenceError, lambda: payloads("sites"), ("site @ ", "chain=a<b+0x1/0x2", "end\n")
+    ),
     Parser("parse_load", parse_load, EvidenceError, lambda: payloads("load"), ("load @ ", "worker @ 0 ", "a=1 ")),
     Parser("parse_txgs", parse_txgs, EvidenceError, lambda: payloads("txgs"), ("9 @ C 0 0 0 0 0 0 0 0 0", TXG_HEADING)),
     Parser("parse_tasks", read_tasks, EvidenceError, lambda: payloads("tasks"), ("task pid=@ ", "[<0>] a.", "stack ")),

@@ -23,9 +23,10 @@ from splvm.scenarios.table import EXPECTED, SCENARIOS, WHATEVER_SPL
 
 # What a maintainer asks first is in the reasons, whatever the scenario.
 ALWAYS = {
-    Outcome.PROGRESS: r"spl_kmem_cache \(pid \d+\) was (stuck|caught) for \d+\.\d+ s in slabprobe_",
+    Outcome.PROGRESS: r"spl_kmem_cache \(pid \d+\) was (stuck|caught) for \d+\.\d+ s in slabprobe_|"
+    r"spl_kmem_cache was caught \d+ times at spl_cache_grow_work",
     Outcome.HEALTHY: r"none of them an emergency object|nothing stood still under the load|made to fail; no caller",
-    Outcome.IMMUNE: r"the trap was sprung (\d+) times and declined \1 times",
+    Outcome.IMMUNE: r"the trap was sprung (\d+) times and declined \1 times|and a commit ended each of \d+ waits in it",
     Outcome.SLOW: r"a free costs more|waited \d+\.\d ms between two allocations|got no object between",
     Outcome.STALLED: r"for (the last )?\d+\.\d+ s (of|up to the end of) the window|nothing was .* between",
     Outcome.NOT_TRIGGERED: r"no worker came to be held|no allocation was made to fail",
@@ -112,6 +113,13 @@ REASONS = {
     ],
 }
 
+REASONS |= {
+    ("storm", Outcome.IMMUNE): [
+        r"\d+ sites were reached, and the kernel reclaimed at \d+ of them; \d+ transactions were committed in the w",
+    ],
+    ("storm", Outcome.STALLED): [r"deadlock at an allocation site: .* waits in reclaim at .*spl_kmem_cache_alloc"],
+}
+
 LOW = r"memory was low throughout: \d+ to \d+ KiB free in the readings, \d{3} MiB taken; \d+ times there was no page"
 REASONS |= {
     ("reclaim-organic", outcome): [
@@ -130,6 +138,7 @@ SHORT = {
     *(("long-lived", variant) for variant in ("stock", "list-walk")),
     ("fragmented", "stock"),
     ("zfs-held-worker", "stock"),
+    ("storm", "stock"),
 }
 
 # Those with faults take a kernel that is built from source, and such builds take minutes.

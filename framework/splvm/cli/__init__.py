@@ -32,6 +32,7 @@ from splvm.cli import (
     recorded,
     report,
     repro,
+    storm,
     watch,
 )
 from splvm.cli.options import show_error, without_empty_directories
@@ -86,6 +87,8 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "run": guests.run,
     "watch": watch.watch,
     "matrix": matrix.matrix,
+    "storm": storm.storm,
+    "sites": storm.sites,
     "repro": repro.repro,
     "bisect": bisect.bisect,
     "compare": compare.compare,

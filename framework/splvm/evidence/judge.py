@@ -31,6 +31,7 @@ from splvm.evidence.checks.good import (
     good_progress,
     good_retries,
     good_spare,
+    good_storm,
     good_survival,
     good_survival_low,
 )
@@ -58,6 +59,7 @@ from splvm.evidence.checks.progress import (
     check_threads,
 )
 from splvm.evidence.checks.starvation import starved
+from splvm.evidence.checks.storm import check_storm, check_storm_atomic, check_storm_safe, check_storm_seen
 from splvm.evidence.checks.timeouts import check_quiet, check_slept, check_woken
 from splvm.evidence.checks.trap import check_carried, check_caught, check_commits, check_resolved, check_trap
 from splvm.evidence.checks.unlike import check_unpulled
@@ -118,6 +120,10 @@ CHECKS: Mapping[str, Check] = {
     "mask": check_mask,
     "reserve": check_reserve,
     "cpu": check_cpu,
+    "storm": check_storm,
+    "storm-seen": check_storm_seen,
+    "storm-safe": check_storm_safe,
+    "storm-atomic": check_storm_atomic,
 }
 
 # Those that take words: what makes a check of them.
@@ -163,6 +169,11 @@ GOODS: Mapping[str, Good] = {
     "retries": _good(good_retries, _RELEASED | {"fail"}, _WENT_ON | {"injected", "recovered"}),
     "survival": _good(good_survival, _RELEASED | {"trap", "resolve"}, _TRAPPED),
     "survival-low": _good(good_survival_low, _RELEASED | {"trap", "resolve"}, _TRAPPED | {"low"}),
+    "storm": _good(
+        good_storm,
+        _WINDOW | {"hold", "release", "final"},
+        {"storm", "storm-seen", "storm-safe", "storm-atomic"},
+    ),
     "endurance": _good(good_endurance, _WINDOW, (), "any-load", "unpulled"),
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.loadstatus import parse_load
 from splvm.evidence.formats.probestatus import parse_probe
+from splvm.evidence.formats.sites import parse_sites
 from splvm.evidence.formats.slab import parse_slab
 from splvm.evidence.formats.stacks import parse_tasks
 from splvm.evidence.formats.stream import Frame, What
@@ -24,6 +25,7 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
     "tasks": parse_tasks,
     "load": parse_load,
     "txgs": parse_txgs,
+    "sites": parse_sites,
 }
 
 # What the agent says of itself and of commands: no reading of anything.

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.loadstatus import LoadStatus
 from splvm.evidence.formats.probestatus import Hold, ProbeStatus
+from splvm.evidence.formats.sites import SitesFile
 from splvm.evidence.formats.slab import CacheRow, SlabFile, parse_slab
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.formats.stream import Frame, What
@@ -83,6 +84,7 @@ class Timeline:
     tasks: tuple[Sample[tuple[Task, ...]], ...] = ()
     load: tuple[Sample[LoadStatus], ...] = ()
     txgs: tuple[Sample[Txgs], ...] = ()
+    sites: tuple[Sample[SitesFile], ...] = ()
     # Texts of the other sources (`OTHERS`), by source.
     other: Mapping[str, tuple[Sample[str], ...]] = field(default_factory=dict)
     # Reads that had not come back: source, in `value`.
@@ -212,6 +214,7 @@ class _Builder:
             tasks=tuple(self.samples.get("tasks", ())),
             load=tuple(self.samples.get("load", ())),
             txgs=tuple(self.samples.get("txgs", ())),
+            sites=tuple(self.samples.get("sites", ())),
             other=other,
             blocked=tuple(self.blocked),
             host=tuple(self.host),

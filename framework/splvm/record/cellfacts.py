@@ -58,6 +58,7 @@ def flatten_parameters(parameters: Mapping[str, Any], faults: Mapping[str, Any] 
     """
     flat = {name: _text(parameters[key]) for key, name in _NAMES.items() if key in parameters}
     flat |= {str(key): _text(value) for key, value in _mapping(parameters.get("workload")).items()}
+    flat |= {f"storm_{key}": _text(value) for key, value in _mapping(parameters.get("storm")).items()}
     return flat | {f"faults.{key}": _text(value) for key, value in _mapping(faults).items()}
 
 

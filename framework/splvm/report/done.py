@@ -48,13 +48,17 @@ def _loads(loads: object) -> Iterator[str]:
 def describe_window(evidence: Evidence) -> Iterator[str]:
     """What was done from the lever to the end, and for how long the guest was watched."""
     marks = evidence.timeline.marks
-    if "hold" in marks:
+    parameters = _mapping(evidence.facts.get("parameters"))
+    if "storm" in parameters:
+        yield "the kernel reclaimed at SPL's allocation sites, where slabprobe's shrinker waits for transactions"
+        yield "the worker was held in the last third of the window"
+    elif "hold" in marks:
         yield "the test module slabprobe held the slab worker on purpose from before the window until after it"
     if "trap" in marks:
         yield "slabprobe's trap was open: a shrinker that waits for commits, where reclaim enters it"
     if threads := _threads(evidence):
         yield f"{threads} critical threads of slabprobe allocated from an SPL cache of their own"
-    asked = _mapping(evidence.facts.get("parameters")).get("window_s")
+    asked = parameters.get("window_s")
     if "window" in marks and "window-end" in marks:
         lasted = (marks["window-end"] - marks["window"]) / 1e9
         short = isinstance(asked, (int, float)) and lasted < 0.9 * asked

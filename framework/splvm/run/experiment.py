@@ -41,7 +41,7 @@ from splvm.run.closedrun import drive, start_closed_clone
 from splvm.run.hostwatch import host_facts, start_host_watch
 from splvm.run.live import LiveReadings
 from splvm.run.loads import Load, start_loads
-from splvm.run.scenarios import LOAD_STEP, Faults, Scenario, Workload
+from splvm.run.scenarios import LOAD_STEP, Faults, Scenario, Storm, Workload
 from splvm.run.starting import load_modules, start_any_guest
 from splvm.run.stepping import take_steps
 
@@ -92,6 +92,9 @@ class Experiment:
     # What the guest has to bear meanwhile, and what random numbers of it are drawn from.
     loads: tuple[Load, ...] = ()
     seed: int = 1
+    # Reclaim at allocation sites, and whether they are watched: of which module, empty: not.
+    storm: Storm | None = None
+    watched: str = ""
 
     def nth(self, number: int) -> Experiment:
         """The same with the seed of a run in a series; that of the first is its own."""
@@ -172,7 +175,8 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
             "rate_hz": experiment.rate_hz,
             **_done_to_guest(experiment),
             **({"load": ",".join(map(str, loads))} if loads else {}),
-            **({"seed": experiment.seed} if loads or is_virtual else {}),
+            **({"seed": experiment.seed} if loads or is_virtual or experiment.storm else {}),
+            **({"watched": experiment.watched} if experiment.watched else {}),
         },
         **({"loads": [load.to_json() for load in loads]} if loads else {}),
         **({"faults": asdict(scenario.faults)} if scenario.faults else {}),
@@ -201,6 +205,7 @@ def _done_to_guest(experiment: Experiment) -> dict[str, Any]:
         "cpus": experiment.guest.machine.cpus,
         **({"clock": Clock.VIRTUAL} if experiment.guest.machine.clock is Clock.VIRTUAL else {}),
         "workload": asdict(experiment.workload),
+        **({"storm": {**asdict(experiment.storm), "only": list(experiment.storm.only)}} if experiment.storm else {}),
     }
 
 
@@ -221,6 +226,7 @@ def own_parameters(scenario: Scenario, window_s: float) -> dict[str, str]:
         "ram_mib": max(usual.ram_mib, scenario.least_mib),
         "cpus": usual.cpus,
         "workload": asdict(scenario.workload(window_s)),
+        **({"storm": {**asdict(scenario.storm), "only": list(scenario.storm.only)}} if scenario.storm else {}),
     }
     return flatten_parameters(own, None)
 
@@ -273,7 +279,8 @@ def _run_closed(experiment: Experiment, record: RunDirectory, deadline: Deadline
             if phase == "window-end" and live.stands_still:
                 list_tasks()
 
-        agent.command(experiment.workload.command(), deadline)
+        for command in _first_commands(experiment):
+            agent.command(command, deadline)
         with step(f"{scenario.name}: {scenario.summary}"):
             steps = scenario.steps(experiment.window_s)
             take_steps(steps, agent, live, record, deadline, before=lambda _: None, after=after)
@@ -283,6 +290,13 @@ def _run_closed(experiment: Experiment, record: RunDirectory, deadline: Deadline
         outcome = drive(guest, record, live, take, deadline)
     # QEMU has written it all, and has ended.
     return {**outcome, "console_bytes": (record.path / CONSOLE_FILE).stat().st_size}
+
+
+def _first_commands(experiment: Experiment) -> tuple[str, ...]:
+    """What the probe is set to before the first step."""
+    watch = (f"sites on {experiment.watched}",) if experiment.watched else ()
+    storm = experiment.storm.commands(experiment.seed) if experiment.storm else ()
+    return (experiment.workload.command(), *watch, *storm)
 
 
 def _look_into(monitor: Monitor, record: RunDirectory, error: HarnessError) -> dict[str, Any]:
@@ -319,7 +333,8 @@ def _drive(
             is_starving=monitor.is_starving,
         ) as agent,
     ):
-        agent.command(experiment.workload.command(), deadline.sub(20))
+        for command in _first_commands(experiment):
+            agent.command(command, deadline.sub(20))
         steps = experiment.scenario.steps(experiment.window_s)
         if experiment.loads:
             start_loads(guest, experiment.loads, experiment.seed, deadline)

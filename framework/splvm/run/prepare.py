@@ -47,7 +47,7 @@ from splvm.run.experiment import Dump, Experiment
 from splvm.run.fits import check_fits
 from splvm.run.loads import POOL_SETUP, Load, need_pool, pool_facts, with_disks, with_own, with_pool
 from splvm.run.measurement import kernel_traits
-from splvm.run.scenarios import Scenario, Workload
+from splvm.run.scenarios import Scenario, Storm, Workload
 
 # Seconds for all fetching and building; from nothing it takes about four minutes on two cores.
 PREPARE_BUDGET_S = 3600.0
@@ -179,6 +179,8 @@ class Prepared(PreparedKernel):
         dump: Dump = Dump.NEVER,
         loads: tuple[Load, ...] = (),
         seed: int = 1,
+        storm: Storm | None = None,
+        watched: str = "",
     ) -> Experiment:
         """An experiment on it.
 
@@ -188,6 +190,8 @@ class Prepared(PreparedKernel):
         :param dump: when to keep a dump of the guest's memory.
         :param loads: loads beside the scenario.
         :param seed: seed of the random numbers of the loads.
+        :param storm: by default the scenario's own.
+        :param watched: module whose allocations are watched; empty: SPL's where there is a storm.
         :raises UsageError: when the scenario needs fault injection and the kernel lacks it, when a patch goes into no
             module of the guest, or when the workload does not fit into its memory.
         """
@@ -229,6 +233,8 @@ class Prepared(PreparedKernel):
             dump,
             loads,
             seed,
+            storm or scenario.storm,
+            watched or ("spl" if storm or scenario.storm else ""),
         )
 
     def _growth(self, scenario: Scenario) -> dict[str, bool | None]:

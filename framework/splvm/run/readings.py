@@ -128,6 +128,45 @@ def in_single_pages(reading: Reading) -> bool:
     return "after" in reading.probe.blocks
 
 
+# For how long somebody has to be caught at an allocation site before the window ends for it: some more than
+# evidence/checks/storm.py asks for.
+_CAUGHT_NS = 1_400_000_000
+# And for so long a phase lasts for it at least, seconds: a few readings.
+_LOOK_S = 0.3
+
+
+def _caught_for_ns(reading: Reading) -> int:
+    """For how long the one that tells most has been caught; 0: nobody is."""
+    told = reading.probe.storm.told if reading.probe.storm is not None else None
+    return reading.probe.now_ns - told.since_ns if told is not None else 0
+
+
+def storming(reading: Reading) -> bool:
+    """Every thread has committed a transaction, or somebody is caught already."""
+    storm = reading.probe.storm
+    if storm is None:
+        return False
+    return _caught_for_ns(reading) > _CAUGHT_NS or bool(storm.txs and all(tx.commits for tx in storm.txs))
+
+
+def weathered(seconds: float) -> Callable[[Reading], bool]:
+    """Time has passed and nobody is caught, or somebody has been for so long that it is for ever."""
+
+    def until(reading: Reading) -> bool:
+        caught_ns = _caught_for_ns(reading)
+        if caught_ns > _CAUGHT_NS and lasts(_LOOK_S)(reading):
+            return True
+        return lasts(seconds)(reading) and not caught_ns
+
+    return until
+
+
+def storm_over(reading: Reading) -> bool:
+    """No thread is in a transaction any more."""
+    storm = reading.probe.storm
+    return storm is not None and bool(storm.idle)
+
+
 def at_rest(reading: Reading) -> bool:
     return reading.probe.run.parked == reading.probe.config.threads
 

@@ -73,6 +73,55 @@ class Faults:
         }
 
 
+# Bits of `Storm.ops`, by the table of images/slabprobe/ops.c: what a transaction may do.
+OPS = (
+    "large-sleep",
+    "large-pushpage",
+    "large-nosleep",
+    "small",
+    "slab-backed",
+    "kmem",
+    "strings",
+    "vmem",
+    "taskq",
+    "taskq-create",
+    "thread",
+    "atomic",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """Reclaim at allocation sites; the keys of the probe's `storm set` command."""
+
+    # What transactions do, as bits of `OPS`.
+    ops: int = (1 << len(OPS)) - 1
+    # One of so many allocations is preceded by a reclaim.
+    rate: int = 1
+    # Where the shrinker waits: 1 where it may enter a filesystem, 2 where it may do I/O, 3 both.
+    trap: int = 3
+    # 1: the transaction thread marks itself with SPL's spl_fstrans_mark().
+    mark: int = 1
+    # 1: also in threads of others that somebody of SPL's waits for, 2: there alone. With both, threads are made within
+    # transactions, and otherwise between them.
+    helpers: int = 0
+    # Who makes transactions: 1 a thread of the probe's, 2 a task of a taskq, 3 both.
+    threads: int = 3
+    # How: 1 by try_to_free_pages(), 2 by all shrinkers at priority 0, 3 in turns.
+    how: int = 3
+    # Places to which reclaim is confined, each as FUNCTION+OFFSET of a return address; none: everywhere.
+    only: tuple[str, ...] = ()
+
+    def commands(self, seed: int) -> tuple[str, ...]:
+        """The probe's commands.
+
+        :param seed: of the draw for `rate`.
+        """
+        names = ("ops", "rate", "trap", "mark", "helpers", "threads", "how")
+        values = " ".join(f"{name}={getattr(self, name)}" for name in names)
+        return (f"storm set {values} seed={seed & 0xFFFFFFFF}", *(f"storm only {place}" for place in self.only))
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One phase of a scenario."""
@@ -122,6 +171,8 @@ class Scenario:
     workload: Callable[[float], Workload] = same_rounds
     # What the kernel's fault injection is set to; None: it is not used, and the kernel need not have it.
     faults: Faults | None = None
+    # Reclaim at allocation sites; None: there is none.
+    storm: Storm | None = None
     # Loads that belong to it, as `--load` names them; what the command line names comes on top.
     load: str = ""
     # MiB that its guest has at least.

@@ -27,7 +27,7 @@ from unpacking import unpack
 
 COMMANDS = (
     *("doctor", "build", "kernels", "variants", "probe-kernel", "run", "watch", "matrix", "repro", "bisect", "judge"),
-    *("history", "report", "worker", "bundle", "examine", "demo", "shell", "parse-slab", "test"),
+    *("history", "report", "worker", "bundle", "examine", "demo", "shell", "parse-slab", "sites", "storm", "test"),
 )
 
 

@@ -52,6 +52,8 @@ def test_what_depends_on_the_kernel() -> None:
         ("reclaim-cycle", "sync-grow"): (Outcome.STALLED, Outcome.IMMUNE),
         ("reclaim-organic", "unscoped"): (Outcome.PROGRESS, Outcome.IMMUNE),
         ("reclaim-organic", "sync-grow"): (Outcome.STALLED, Outcome.IMMUNE),
+        ("storm", "unscoped"): (Outcome.PROGRESS, Outcome.IMMUNE),
+        ("storm", "sync-grow"): (Outcome.STALLED, Outcome.IMMUNE),
     }
 
 

@@ -45,6 +45,7 @@ _OF_VIRTUAL_TIME: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("parameters",): ("seed",),
     ("outcome",): ("closed_bytes",),
 }
+_OF_A_STORM: Mapping[tuple[str, ...], tuple[str, ...]] = {("parameters",): ("seed", "watched")}
 _OF_FAULTS: Mapping[tuple[str, ...], tuple[str, ...]] = {(): ("faults", "fault_settings")}
 
 # The run's own word (run/experiment.py): what the harness writes of it into the guest's kernel log, and so on its
@@ -64,9 +65,11 @@ def lacking_facts(case: Case) -> Iterator[Reason]:
     wanted = [ALWAYS, *([_OF_VIRTUAL_TIME] if case.evidence.is_virtual else [])]
     if facts.get("splvm") != _OLDER:
         wanted.append(LATER)
-        # In virtual time a run has a seed also without a load.
-        of_a_load = {"load"} if case.evidence.is_virtual else {"load", "seed"}
-        wanted += [_OF_A_LOAD] if of_a_load & _at(facts, ("parameters",)).keys() or facts.get("loads") else []
+        # In virtual time, and in a storm, a run has a seed also without a load.
+        parameters = _at(facts, ("parameters",))
+        of_a_load = {"load"} if case.evidence.is_virtual or "storm" in parameters else {"load", "seed"}
+        wanted += [_OF_A_LOAD] if of_a_load & parameters.keys() or facts.get("loads") else []
+        wanted += [_OF_A_STORM] if "storm" in parameters else []
         wanted += [_OF_FAULTS] if {"faults", "fault_settings"} & facts.keys() else []
     missing = [
         ".".join((*outer, key))

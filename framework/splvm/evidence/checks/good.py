@@ -13,6 +13,7 @@ from splvm.evidence.checks.large import because_fragmented
 from splvm.evidence.checks.longlived import because_kept
 from splvm.evidence.checks.magazines import because_magazines
 from splvm.evidence.checks.pressure import because_low
+from splvm.evidence.checks.storm import because_weathered, worker_was_caught
 from splvm.evidence.checks.timeouts import because_in_time
 from splvm.evidence.checks.trap import because_carried, because_immune
 from splvm.evidence.timeline import between
@@ -97,6 +98,12 @@ def good_survival(case: Case) -> Verdict:
 def good_survival_low(case: Case) -> Verdict:
     verdict = good_survival(case)
     return replace(verdict, reasons=(*verdict.reasons, because_low(case)))
+
+
+def good_storm(case: Case) -> Verdict:
+    """Of reclaim at allocation sites: nobody waits for ever; the worker may have waited, and transactions went on."""
+    outcome = Outcome.PROGRESS if worker_was_caught(case) else Outcome.IMMUNE
+    return Verdict(outcome, because_weathered(case))
 
 
 def good_retries(case: Case) -> Verdict:

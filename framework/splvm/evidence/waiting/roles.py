@@ -169,7 +169,7 @@ ROLES: tuple[RoleRow, ...] = (
         Role.TRANSACTION,
         "slabprobe_transaction(), images/slabprobe/threads.c: the thread that allocates and then commits",
         comm="slabprobe/tx",
-        functions=names("slabprobe_transaction"),
+        functions=names("slabprobe_transaction slabprobe_storm_transaction"),
         title="the transaction thread",
     ),
     RoleRow(Role.CRITICAL, "spawn(), images/slabprobe/threads.c", comm=r"slabprobe/\d+"),

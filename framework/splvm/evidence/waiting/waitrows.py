@@ -83,9 +83,10 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.COMMIT,
         "the commit",
-        names("slabprobe_wait_commit slabprobe_shrink_scan"),
+        names("slabprobe_wait_commit slabprobe_shrink_scan slabprobe_storm_wait slabprobe_storm_scan"),
         (Role.TRANSACTION,),
-        "slabprobe_wait_commit(), images/slabprobe/cycle.c: a shrinker that waits, as a filesystem's does, for commits",
+        "slabprobe_wait_commit(), images/slabprobe/cycle.c, and slabprobe_storm_wait(), storm.c: a shrinker that waits,"
+        " as a filesystem's does, for commits",
         own=True,
     ),
     WaitRow(

@@ -1,0 +1,340 @@
+"""Commands that ask where SPL allocates: `sites` lists it, `storm` has the kernel reclaim there."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from splvm.builds.calls import Call, find_calls
+from splvm.campaign.places import Place, find_places, masks_of, places_json, why_unreached
+from splvm.campaign.stormruns import StormReport, find_only, run_pass, weather
+from splvm.cli.options import (
+    AccelOption,
+    ClockChoice,
+    ClockOption,
+    ExpectOption,
+    JsonOption,
+    KernelOption,
+    LabelOption,
+    LoadOption,
+    MemoryOption,
+    PatchOption,
+    QemuOption,
+    SeedOption,
+    SplOption,
+    TemplateOption,
+    VariantOption,
+    WindowOption,
+    claim_directory,
+    directory_id,
+    find_outcome,
+    make_console,
+    make_wish,
+    pick_seed,
+    print_json,
+    show_verdict,
+)
+from splvm.errors import EvidenceError, UsageError, did_you_mean
+from splvm.evidence.formats.sites import SitesFile
+from splvm.evidence.verdict import Outcome
+from splvm.log import step
+from splvm.record.reader import read_evidence, read_facts
+from splvm.report.summary import plain, verdict_line
+from splvm.report.tables import listing
+from splvm.run.experiment import Experiment, run_until_fed
+from splvm.run.loads import need_pool, parse_loads, with_own
+from splvm.run.prepare import Prepared, Wish, prepare
+from splvm.run.scenarios import OPS, Storm
+from splvm.scenarios.table import SCENARIOS, find_scenario
+
+STORM = "storm"
+REPORT_FILE = "storm.json"
+SITES_FILE = "sites.json"
+
+# Seconds of the host after which `storm` begins no run of a single place.
+_BUDGET_S = 60.0
+
+
+class Scope(StrEnum):
+    """Values of `--scope` and `--module`."""
+
+    SPL = "spl"
+    ZFS = "zfs"
+
+
+class Trap(StrEnum):
+    """Values of `--trap`."""
+
+    FS = "fs"
+    IO = "io"
+    BOTH = "both"
+
+    @property
+    def bits(self) -> int:
+        return {Trap.FS: 1, Trap.IO: 2, Trap.BOTH: 3}[self]
+
+
+OutOption = Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")]
+
+
+def sites(
+    scenario: Annotated[
+        str, typer.Argument(help=f"Scenario that is run meanwhile: {', '.join(SCENARIOS)}.", metavar="[SCENARIO]")
+    ] = STORM,
+    module: Annotated[Scope, typer.Option(help="Module whose allocations are listed.")] = Scope.SPL,
+    load: LoadOption = None,
+    kernel: KernelOption = "debian-12",
+    variant: VariantOption = "stock",
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    seed: SeedOption = None,
+    memory: MemoryOption = 512,
+    accel: AccelOption = "auto",
+    qemu: QemuOption = "auto",
+    clock: ClockOption = ClockChoice.AUTO,
+    template: TemplateOption = True,
+    window: WindowOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List where SPL allocates: each chain of calls, with its masks, threads and sizes.
+
+    Nothing is reclaimed. Direct calls of the allocator that the run never reached are named too, by the module's
+    relocations.
+    """
+    chosen = find_scenario(scenario)
+    loads = parse_loads(load or ())
+    if module is Scope.ZFS and not need_pool(with_own(chosen.load, loads)):
+        raise UsageError("--module zfs: a guest without a pool has no zfs.ko", hint="--load zfs gives it a pool")
+    wish = make_wish(
+        *(kernel, variant, spl, spl_patch, accel), ram_mib=memory, clones=template, qemu=qemu, clock=clock.clock
+    )
+    base = claim_directory(out, f"sites-{scenario}-{directory_id(kernel)}-{variant}")
+    prepared = _prepare(wish)
+    experiment = prepared.experiment(
+        chosen,
+        expected=frozenset(Outcome),
+        window_s=window,
+        loads=loads,
+        seed=pick_seed(seed, 1),
+        # The storm's transactions without its reclaim.
+        storm=replace(chosen.storm, rate=0) if chosen.storm else None,
+        watched=module,
+    )
+    # Of zfs.ko nobody has the relocations at hand.
+    calls = find_calls(prepared.spl.modules[0]) if module is Scope.SPL else ()
+    verdict, directory = run_until_fed(experiment, base)[-1]
+    timeline = read_evidence(directory).timeline
+    if not timeline.sites:
+        raise EvidenceError(f"{directory}: nobody watched the allocator: {verdict.outcome} {verdict.reasons[0].text}")
+    file = timeline.sites[-1].value
+    places = find_places([file], calls)
+    watch = timeline.probe[-1].value.watch
+    content = {
+        "schema_version": 1,
+        "module": module,
+        "kernel": read_facts(directory)["kernel"]["release"],
+        "directory": str(directory),
+        "hooks": [{"name": it.name, "blind": it.is_blind} for it in file.hooks],
+        "lost": watch.lost if watch else None,
+        "counts_locks": bool(watch and watch.preempt_count),
+        "places": places_json(places, file),
+    }
+    (directory / SITES_FILE).write_text(json.dumps(content, indent=1) + "\n")
+    if as_json:
+        print_json(content)
+        return
+    _show_sites(places, file)
+    blind = [it.name for it in file.hooks if it.is_blind]
+    typer.echo(f"blind: {', '.join(blind) if blind else 'no function of the allocator'}; lost: {content['lost']}")
+    typer.echo(f"evidence: {directory}")
+
+
+def _show_sites(places: Sequence[Place], file: SitesFile) -> None:
+    rows = [
+        (
+            place.name,
+            site.thread,
+            site.calls,
+            f"{site.asked:#x}",
+            f"{site.effective:#x}",
+            file.may_enter(site),
+            "NOIO" if site.noio else "NOFS" if site.nofs else "-",
+            f"{site.least}-{site.most}" if site.most != site.least else site.most,
+            site.preempt,
+            " < ".join(site.chain[:-1]),
+        )
+        for place in places
+        for site in sorted(place.sites, key=lambda site: -site.calls)
+    ]
+    columns = ("place", "thread", "calls", "asked", "effective", "may enter", "mark", "bytes", "preempt", "chain")
+    make_console().print(listing(columns, rows))
+    missing = [place for place in places if not place.sites]
+    direct = sum(place.call is not None and place.call.is_direct for place in places)
+    typer.echo(f"{len(rows)} sites at {len(places) - len(missing)} places; {direct} direct calls of the allocator")
+    for place in missing:
+        typer.echo(plain(f"never reached: {place.name} ({why_unreached(place, places)})"))
+
+
+def storm(
+    scope: Annotated[Scope, typer.Option(help="Module at whose allocations the kernel reclaims.")] = Scope.SPL,
+    kernel: KernelOption = "debian-12",
+    variant: VariantOption = "stock",
+    spl: SplOption = "debian",
+    spl_patch: PatchOption = None,
+    label: LabelOption = None,
+    site: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Reclaim at this place alone, in one run: FUNCTION, FUNCTION:CALLEE or FUNCTION:CALLEE#N; may be "
+            "given again.",
+            metavar="PLACE",
+        ),
+    ] = None,
+    trap: Annotated[
+        Trap, typer.Option(help="Where a shrinker waits for the transaction: may enter a filesystem, may do I/O.")
+    ] = Trap.BOTH,
+    unmarked: Annotated[
+        bool, typer.Option("--unmarked", help="The transaction thread does not mark itself: the control.")
+    ] = False,
+    helpers: Annotated[
+        bool,
+        typer.Option(
+            "--helpers", help="Threads are made within transactions, and reclaim comes in the thread that makes them."
+        ),
+    ] = False,
+    ops: Annotated[
+        str | None, typer.Option(help=f"What transactions do: {', '.join(OPS)}; by default all.", metavar="NAMES")
+    ] = None,
+    seed: SeedOption = None,
+    memory: MemoryOption = 512,
+    accel: AccelOption = "auto",
+    qemu: QemuOption = "auto",
+    clock: ClockOption = ClockChoice.AUTO,
+    template: TemplateOption = True,
+    window: WindowOption = None,
+    expect: ExpectOption = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Have the kernel reclaim at every allocation site of SPL, while transactions are open.
+
+    The exit status is 0 for the expected verdict, and 1 for another verdict, as that of `run`.
+    """
+    if scope is not Scope.SPL:
+        raise UsageError("--scope zfs: storms over zfs.ko are not there yet", hint="`splvm sites --module zfs` is")
+    chosen = find_scenario(STORM)
+    expected = frozenset({find_outcome(expect)}) if expect is not None else None
+    wish = make_wish(
+        *(kernel, variant, spl, spl_patch, accel),
+        ram_mib=memory,
+        clones=template,
+        label=label,
+        qemu=qemu,
+        clock=clock.clock,
+    )
+    config = Storm(trap=trap.bits, mark=int(not unmarked), helpers=int(helpers), ops=_find_ops(ops))
+    base = claim_directory(out, f"storm-{directory_id(kernel)}-{variant}")
+    prepared = _prepare(wish)
+    calls = find_calls(prepared.spl.modules[0])
+    only = _find_places(site or (), calls)
+    number = pick_seed(seed, 1)
+
+    def make(asked: Storm, window_s: float | None) -> Experiment:
+        return prepared.experiment(chosen, expected=expected, window_s=window or window_s, seed=number, storm=asked)
+
+    if only:
+        report = StormReport(calls)
+        report.passes.append(
+            run_pass(make(replace(config, only=only), None), base / "one", ", ".join(site or ()), calls)
+        )
+    else:
+        report = weather(make, config, calls, base, budget_s=_BUDGET_S)
+    worst = report.worst
+    (base / REPORT_FILE).write_text(json.dumps(report.to_json(), indent=1, default=str) + "\n")
+    if as_json:
+        print_json(report.to_json())
+    else:
+        _show_report(report)
+        for finding in report.findings:
+            words = _repeat(kernel, variant, spl, spl_patch, config, finding.place, number)
+            typer.echo(plain(f"{finding.place}: {finding.last.verdict.reasons[0].text}"))
+            if sentence := finding.last.verdict.wait_for.get("sentence"):
+                typer.echo(plain(f"  {sentence}"))
+            typer.echo(plain(f"  repeat it: {shlex.join(words)}"))
+        for name in report.left:
+            typer.echo(plain(f"not run alone, for want of time: {name}"))
+    show_verdict(worst.verdict, worst.directory)
+    facts = read_facts(worst.directory)
+    typer.echo(f"evidence: {base}")
+    typer.echo(verdict_line(worst.verdict, facts))
+    if worst.verdict.outcome not in facts["expected"]:
+        raise typer.Exit(1)
+
+
+def _prepare(wish: Wish) -> Prepared:
+    with step(f"preparing {wish.kernel}, {wish.variant}"):
+        return prepare(wish)
+
+
+def _find_ops(names: str | None) -> int:
+    if names is None:
+        return Storm().ops
+    bits = 0
+    for name in names.split(","):
+        if name not in OPS:
+            raise UsageError(
+                f"--ops {name}: there is no such operation", hint=did_you_mean(name, OPS) or ", ".join(OPS)
+            )
+        bits |= 1 << OPS.index(name)
+    return bits
+
+
+def _find_places(names: Sequence[str], calls: Sequence[Call]) -> tuple[str, ...]:
+    only, wrong = find_only(names, calls)
+    if wrong:
+        known = [call.place for call in calls if call.is_direct]
+        hint = did_you_mean(wrong[0], known) or "`splvm sites` lists the places"
+        raise UsageError(f"--site {wrong[0]}: this build has no such place", hint=hint)
+    return only
+
+
+def _repeat(
+    kernel: str, variant: str, spl: str, patches: Sequence[Path] | None, config: Storm, place: str, seed: int
+) -> list[str]:
+    """The command that repeats a finding."""
+    words = ["splvm", "storm", "--kernel", kernel, "--variant", variant]
+    words += ["--spl", spl] if spl != "debian" else []
+    for patch in patches or ():
+        words += ["--spl-patch", str(patch)]
+    words += ["--helpers"] if config.helpers else ["--site", place]
+    words += ["--unmarked"] if not config.mark else []
+    words += ["--trap", {1: "fs", 2: "io"}[config.trap]] if config.trap != 3 else []
+    if config.ops != Storm().ops:
+        words += ["--ops", ",".join(name for at, name in enumerate(OPS) if config.ops >> at & 1)]
+    return [*words, "--seed", str(seed)]
+
+
+def _show_report(report: StormReport) -> None:
+    files = report.files
+    rows = [
+        (
+            place.name,
+            report.state(place),
+            place.reclaims,
+            masks_of(place, files),
+            ",".join(sorted({site.thread for site in place.sites})) or "-",
+        )
+        for place in report.places
+    ]
+    make_console().print(listing(("place", "state", "reclaims", "may enter", "threads"), rows))
+    total = sum(place.reclaims for place in report.places)
+    asked = [place for place in report.places if place.reclaims]
+    typer.echo(f"{total} reclaims at {len(asked)} of {len(report.places)} places, in {len(report.passes)} runs")

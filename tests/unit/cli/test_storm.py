@@ -1,0 +1,51 @@
+"""What `storm` and `sites` refuse before anything is fetched or built, and how a finding is repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from commandline import CommandLine
+from splvm.campaign.stormruns import StormReport
+from splvm.cli.storm import _find_ops, _repeat
+from splvm.errors import UsageError
+from splvm.run.scenarios import OPS, Storm
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["storm", "--scope", "zfs"], "storms over zfs.ko are not there yet"),
+        (["storm", "--ops", "kmem,kmen"], "there is no such operation"),
+        (["storm", "--trap", "swap"], "swap"),
+        (["sites", "--module", "zfs"], "a guest without a pool has no zfs.ko"),
+        (["sites", "nominl"], "there is no scenario 'nominl'"),
+    ],
+)
+def test_what_is_refused(commandline: CommandLine, argv: list[str], message: str, tmp_path: Path) -> None:
+    done = commandline(*argv, "--out", str(tmp_path / "run"), cwd=tmp_path, store=tmp_path / "store")
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_operations_are_bits() -> None:
+    assert _find_ops(None) == (1 << len(OPS)) - 1
+    assert _find_ops("kmem,large-sleep") == 1 | 1 << OPS.index("kmem")
+    with pytest.raises(UsageError, match="no such operation"):
+        _find_ops("")
+
+
+def test_the_command_that_repeats_a_finding() -> None:
+    config = Storm(mark=0, trap=1, ops=_find_ops("kmem"))
+    words = _repeat("debian-12", "stock", "debian", [Path("/x.patch")], config, "f:g#1", 7)
+    assert " ".join(words) == (
+        "splvm storm --kernel debian-12 --variant stock --spl-patch /x.patch --site f:g#1 --unmarked --trap fs "
+        "--ops kmem --seed 7"
+    )
+    assert "--site" not in _repeat("debian-12", "stock", "debian", None, Storm(helpers=1), "helpers:kthreadd", 7)
+
+
+def test_a_report_of_nothing() -> None:
+    assert StormReport(()).to_json()["places"] == []
