@@ -156,7 +156,7 @@ ASSERTION = """@@
  {
  <...
  spin_lock(&skc->skc_lock);
-+ASSERT3P(skc, ==, NULL);
++ASSERT(skc == NULL);
  ...>
  }
 """
