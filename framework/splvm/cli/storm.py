@@ -19,6 +19,7 @@ from splvm.cli.options import (
     AccelOption,
     ClockChoice,
     ClockOption,
+    DebugOption,
     ExpectOption,
     JsonOption,
     KernelOption,
@@ -94,6 +95,7 @@ def sites(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     seed: SeedOption = None,
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
@@ -114,7 +116,12 @@ def sites(
     if module is Scope.ZFS and not need_pool(with_own(chosen.load, loads)):
         raise UsageError("--module zfs: a guest without a pool has no zfs.ko", hint="--load zfs gives it a pool")
     wish = make_wish(
-        *(kernel, variant, spl, spl_patch, accel), ram_mib=memory, clones=template, qemu=qemu, clock=clock.clock
+        *(kernel, variant, spl, spl_patch, accel),
+        ram_mib=memory,
+        clones=template,
+        debug=debug,
+        qemu=qemu,
+        clock=clock.clock,
     )
     base = claim_directory(out, f"sites-{scenario}-{directory_id(kernel)}-{variant}")
     prepared = _prepare(wish)
@@ -189,6 +196,7 @@ def storm(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     label: LabelOption = None,
     site: Annotated[
         list[str] | None,
@@ -235,6 +243,7 @@ def storm(
     wish = make_wish(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
+        debug=debug,
         clones=template,
         label=label,
         qemu=qemu,
@@ -264,7 +273,7 @@ def storm(
     else:
         _show_report(report)
         for finding in report.findings:
-            words = _repeat(kernel, variant, spl, spl_patch, config, finding.place, number)
+            words = _repeat(kernel, variant, spl, wish.patches, config, finding.place, number)
             typer.echo(plain(f"{finding.place}: {finding.last.verdict.reasons[0].text}"))
             if sentence := finding.last.verdict.wait_for.get("sentence"):
                 typer.echo(plain(f"  {sentence}"))
