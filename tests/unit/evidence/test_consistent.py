@@ -22,6 +22,7 @@ from simulated import (
     ORGANIC,
     POOL,
     SPARE,
+    STORM,
     ZVOL,
     Knobs,
     Record,
@@ -396,8 +397,12 @@ def _flags(run: Run, change: Callable[[int], int], share: float) -> None:
     )
 
 
+# Where the probe has a cache of its own; a storm's operations have theirs.
+CACHED = [kind for kind, it in KINDS.items() if any(p.name == "settle" for p in it.phases) and kind != STORM]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("kind", [kind for kind, it in KINDS.items() if any(p.name == "settle" for p in it.phases)])
+@pytest.mark.parametrize("kind", CACHED)
 @pytest.mark.parametrize("bit", [KVMEM, 0x1, 0x100])
 def test_a_cache_of_another_sort_in_one_reading(kind: str, bit: int, share: float) -> None:
     verdict = judge(kind, lambda run: _flags(run, lambda flags: flags ^ bit, share))
