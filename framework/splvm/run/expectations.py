@@ -46,3 +46,17 @@ def expected_outcomes(
 ) -> frozenset[Outcome]:
     """Which verdicts count as expected; parameters as `yardstick_of` takes them."""
     return yardstick_of(scenario, variant, honours, own=own).outcomes
+
+
+def growth_of(scenario: Scenario, variant: Variant, honours: Callable[[], bool]) -> dict[str, bool | None]:
+    """How a growth of this variant allocates, as run.json has it: evidence/checks/marks.py compares what was seen.
+
+    `marked` says whether SPL marks its threads, and `noio` whether page tables are asked for without I/O and
+    filesystems: by the mark, on any kernel, or else by the flags. A kernel is asked about flags only where a trap sees
+    what became of them, and `noio` is None elsewhere.
+
+    :param honours: as `yardstick_of` takes it.
+    """
+    cell = find_expectation(scenario, variant)
+    asked = cell is not None and cell.ignoring is not None
+    return {"marked": variant.marked, "noio": True if variant.marked else honours() if asked else None}

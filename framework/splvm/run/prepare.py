@@ -41,7 +41,7 @@ from splvm.host.emulator import check_qemu_name, find_counting_emulator, find_em
 from splvm.host.store import Store
 from splvm.record.cellfacts import PACKAGED
 from splvm.run.buildline import find_line
-from splvm.run.expectations import find_expectation, yardstick_of
+from splvm.run.expectations import growth_of, yardstick_of
 from splvm.run.expected import Yardstick
 from splvm.run.experiment import Dump, Experiment
 from splvm.run.fits import check_fits
@@ -216,7 +216,7 @@ class Prepared(PreparedKernel):
             yardstick = self.yardstick(scenario)
             expected = yardstick.outcomes
             facts = facts | ({"packaged": yardstick.to_json()} if yardstick.is_own else {})
-        facts = facts | {"growth": self._growth(scenario)}
+        facts = facts | {"growth": growth_of(scenario, self.spl.variant, self.honours_flags)}
         if self.clock is Clock.VIRTUAL:
             # Its modules are a part of its root.
             plan = GuestPlan(machine, self.keys, start=Start.LOADED)
@@ -236,17 +236,6 @@ class Prepared(PreparedKernel):
             storm or scenario.storm,
             watched or ("spl" if storm or scenario.storm else ""),
         )
-
-    def _growth(self, scenario: Scenario) -> dict[str, bool | None]:
-        """What run.json says of how a growth allocates.
-
-        That is whether SPL marks its threads, and whether page tables are asked for without I/O and filesystems. The
-        flags alone are asked of a kernel only where there is a trap to see that.
-        """
-        marked = self.spl.variant.marked
-        cell = find_expectation(scenario, self.spl.variant)
-        asked = cell is not None and cell.ignoring is not None
-        return {"marked": marked, "noio": True if marked else self.honours_flags() if asked else None}
 
     def _closed(self, machine: MachineSpec, deadline: Deadline) -> MachineSpec:
         """The machine of a guest in virtual time: its root has the modules and no keys."""

@@ -20,7 +20,7 @@ from splvm.evidence.verdict import Outcome
 from splvm.evidence.waiting.roles import ROLES, Role, RoleRow
 from splvm.evidence.waiting.waitrows import ROWS
 from splvm.evidence.waiting.waits import WaitRow
-from splvm.run.expectations import expected_outcomes, find_expectation
+from splvm.run.expectations import expected_outcomes, find_expectation, growth_of
 from splvm.run.expected import GOOD
 from splvm.run.readings import BATCHES, CARRIED, DECLINES, Reading
 from splvm.run.scenarios import Step, Workload
@@ -38,6 +38,29 @@ def test_every_cell_is_there_and_says_why() -> None:
     cells = (*EXPECTED.values(), *WHATEVER_SPL.values())
     assert all(len(cell.why) > 20 for cell in cells)
     assert len({cell.why for cell in cells}) == len(cells)
+
+
+@pytest.mark.parametrize(
+    ("variant", "scenario", "honours", "marked", "noio"),
+    [
+        ("stock", "reclaim-cycle", False, True, True),
+        ("no-emergency", "nominal", False, True, True),
+        ("unscoped", "reclaim-cycle", True, False, True),
+        ("unscoped", "reclaim-cycle", False, False, False),
+        ("sync-grow", "reclaim-organic", False, False, False),
+        ("unscoped", "held-worker", False, False, None),
+    ],
+)
+def test_how_a_growth_allocates(variant: str, scenario: str, honours: bool, marked: bool, noio: bool | None) -> None:
+    """By the mark on any kernel, by the flags as the kernel was measured, and unknown where no trap sees them."""
+
+    def measured() -> bool:
+        assert not marked
+        assert noio is not None, "a kernel is measured for nothing"
+        return honours
+
+    told = growth_of(SCENARIOS[scenario], VARIANTS[variant], measured)
+    assert told == {"marked": marked, "noio": noio}
 
 
 def test_what_depends_on_the_kernel() -> None:
