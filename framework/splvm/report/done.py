@@ -15,6 +15,11 @@ from splvm.report.markdown import code
 _MOST_COMMAND_CHARS = 300
 
 
+def critical_threads(count: object) -> str:
+    """`1 critical thread`, `2 critical threads`."""
+    return f"{count} critical thread{'' if count == 1 else 's'}"
+
+
 def describe_guest(facts: Mapping[str, Any]) -> Iterator[str]:
     """Memory, CPUs, disks, pool and loads."""
     parameters = _mapping(facts.get("parameters"))
@@ -57,7 +62,8 @@ def describe_window(evidence: Evidence) -> Iterator[str]:
     if "trap" in marks:
         yield "slabprobe's trap was open: a shrinker that waits for commits, where reclaim enters it"
     if threads := _threads(evidence):
-        yield f"{threads} critical threads of slabprobe allocated from an SPL cache of their own"
+        own = "its own" if threads == 1 else "their own"
+        yield f"{critical_threads(threads)} of slabprobe allocated from an SPL cache of {own}"
     asked = parameters.get("window_s")
     if "window" in marks and "window-end" in marks:
         lasted = (marks["window-end"] - marks["window"]) / 1e9

@@ -31,7 +31,7 @@ from splvm.record.names import (
 from splvm.record.treefacts import describe_modules
 from splvm.report.again import is_own_tree, of, reproducer, source_of
 from splvm.report.blocked import blocked_stacks, is_by_sysrq, last_in_window
-from splvm.report.done import describe_guest, describe_window, is_probe_idle
+from splvm.report.done import critical_threads, describe_guest, describe_window, is_probe_idle
 from splvm.report.looks import LOOKS
 from splvm.report.markdown import code, fenced, items, one_line
 
@@ -260,7 +260,7 @@ def _seen(figures: Mapping[str, Any]) -> Iterator[str]:
         )
     if figures.get("threads"):
         yield (
-            f"in a window of {figures['window_s']} s {figures['threads']} critical threads got {figures['objects']} "
+            f"in a window of {figures['window_s']} s {critical_threads(figures['threads'])} got {figures['objects']} "
             f"objects of {figures['object_size']} bytes, {figures['emergency_objects']} of them emergency objects"
         )
     if figures.get("longest_gap_ms") is not None:

@@ -16,6 +16,7 @@ from sparklines import sparklines
 
 from splvm.evidence.verdict import Verdict
 from splvm.record.treefacts import describe_modules, describe_tree
+from splvm.report.done import critical_threads
 from splvm.report.looks import LOOKS
 
 # What the durations of allocations are told of.
@@ -139,7 +140,7 @@ def _facts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         size = f"{figures['object_size'] // 1024} KiB"
         yield (
             "meanwhile",
-            f"{figures['threads']} critical threads got {figures['objects']} objects of {size} in the window "
+            f"{critical_threads(figures['threads'])} got {figures['objects']} objects of {size} in the window "
             f"({figures['objects_per_s']:.0f}/s), "
             f"{figures['emergency_objects']} of them emergency objects",
         )
