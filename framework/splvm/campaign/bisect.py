@@ -23,7 +23,7 @@ from typing import Any
 
 from splvm.builds.owntree import find_tree
 from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, list_revisions
-from splvm.campaign.campaignrun import CampaignRun, cell_of, describe_build
+from splvm.campaign.campaignrun import CampaignRun, cell_of, describe_build, trouble_of
 from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.campaign.quiet import QUIET_S, wait_until_quiet
 from splvm.campaign.repro import TROUBLES
@@ -276,6 +276,10 @@ class Bisection:
             self._begun[path] = number
             yield Job(f"run {count}, {self.plan.candidates[number].title}", experiment.nth(count), path)
 
+    def directory_of(self, each: CampaignRun) -> Path:
+        """Where the evidence of a run is."""
+        return self.out / self._place(each.candidate) / f"{each.number:03}"
+
     def _place(self, number: int) -> str:
         candidate = self.plan.candidates[number]
         name = candidate.id[:12] if self.plan.kind is ChangeKind.COMMITS else Path(candidate.id).name or "base"
@@ -432,7 +436,8 @@ def read_bisection(out: Path) -> Bisection:
     """A search that was begun, to go on with.
 
     :param out: directory of the search.
-    :raises EvidenceError: when there is no search, its file is damaged, or a patch has changed.
+    :raises EvidenceError: when there is no search, its file is damaged, a patch has changed, or a run's record is not
+        there, or says something else.
     """
     path = out / _FILE
     try:
@@ -462,7 +467,13 @@ def read_bisection(out: Path) -> Bisection:
     for patch in plan.candidates:
         if patch.sha256 and (not Path(patch.id).is_file() or file_hash(patch.id) != patch.sha256):
             raise EvidenceError(f"{patch.id} has changed since the search began", hint="begin a new search")
-    return Bisection(plan, out, tries, skipped, builds, starved)
+    if len({each.number for each in tries}) < len(tries):
+        raise EvidenceError(f"{path} is damaged: a run is listed twice", hint="begin a new search")
+    search = Bisection(plan, out, tries, skipped, builds, starved)
+    for each in tries:
+        if each.outcome is not None and (trouble := trouble_of(each, search.directory_of(each))):
+            raise EvidenceError(f"run {each.number}: {trouble}; nothing was started", hint="begin a new search")
+    return search
 
 
 _TOLD = ("skipped", "builds")

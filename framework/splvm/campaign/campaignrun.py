@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
 from splvm.campaign.processes import JobResult
+from splvm.errors import EvidenceError, UsageError
 from splvm.evidence.verdict import Outcome
 from splvm.history.cell import Cell
 from splvm.record.cellfacts import UNKNOWN
+from splvm.record.reader import read_damage, read_facts
 from splvm.record.typedjson import from_json
 from splvm.run.experiment import Experiment, differing_parameters
+from splvm.run.prepare import find_any_kernel, spec_of
+from splvm.scenarios.judged import judge_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +137,49 @@ def describe_build(experiment: Experiment) -> str:
     # Not of which commit they are: many commits come to the same modules.
     zfs = (facts.get("zfs") or {}).get("sha256")
     return json.dumps([facts["kernel"]["release"], facts["spl"]["modules"], zfs], sort_keys=True)
+
+
+def trouble_of(run: CampaignRun, directory: Path, batch: str | None = None) -> str:
+    """What keeps a run of a list from being believed; empty if its record says what the list says.
+
+    :param directory: of the run, where it is now.
+    :param batch: of the matrix.
+    """
+    try:
+        facts = read_facts(directory)
+        damage = read_damage(directory, facts)
+        if batch is not None and facts.get("batch") != batch:
+            return f"{directory} is of another matrix"
+        if damage:
+            return f"{directory}: {damage[0]}"
+        otherwise = next(_otherwise(run, facts, directory), "")
+    except EvidenceError as error:
+        return error.message
+    except OSError as error:
+        return f"{directory}: {error.strerror}"
+    return f"{otherwise} is not what {directory} says" if otherwise else ""
+
+
+def _kernel_id(name: str) -> str:
+    """The id of a kernel that the user named, as run.json has it."""
+    try:
+        return spec_of(find_any_kernel(name)).id
+    except UsageError:
+        return name
+
+
+def _otherwise(run: CampaignRun, facts: Mapping[str, Any], directory: Path) -> Iterator[str]:
+    """What the list of runs says otherwise than a run's own record: somebody may have moved directories."""
+    cell, kernel, spl = run.cell, facts.get("kernel") or {}, facts.get("spl") or {}
+    parameters = facts.get("parameters") or {}
+    told = (
+        ("the scenario", facts.get("scenario"), cell.scenario),
+        ("the kernel", kernel.get("id"), _kernel_id(cell.kernel)),
+        ("the variant", spl.get("variant"), cell.variant),
+        ("the line", facts.get("line"), cell.line),
+        ("the load", parameters.get("load"), cell.loads),
+        ("the clock", parameters.get("clock"), dict(cell.parameters).get("clock")),
+        ("the expected verdict", facts.get("expected"), sorted(run.expected)),
+        ("the verdict", judge_run(directory)[1].outcome if "scenario" in facts else None, run.outcome),
+    )
+    yield from (name for name, record, listed in told if record is not None and record != listed)

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from splvm.campaign.campaignrun import CampaignRun
+from splvm.campaign.campaignrun import CampaignRun, trouble_of
 from splvm.campaign.processes import Job, JobResult, OnDone
 from splvm.clock import Clock
 from splvm.errors import EvidenceError, HarnessError, SetupError
@@ -30,11 +30,11 @@ from splvm.log import note, step
 from splvm.plainfile import MIB, read_plain
 from splvm.record.cellfacts import PACKAGED
 from splvm.record.jsonfile import write_json
-from splvm.record.reader import read_damage, read_facts, read_verdict_name
+from splvm.record.reader import read_facts
 from splvm.record.typedjson import from_json
 from splvm.run.experiment import Experiment, attempt_directory
 from splvm.run.loads import MOST_SEED, parse_loads
-from splvm.run.prepare import Prepared, Wish, find_any_kernel, prepare, spec_of
+from splvm.run.prepare import Prepared, Wish, prepare
 from splvm.scenarios.table import find_scenario
 
 SCHEMA_VERSION = 3
@@ -97,6 +97,8 @@ class MatrixPlan:
         if not 1 <= row["repeat"] <= _MOST_RUNS or not 0 <= row["seed"] <= MOST_SEED - row["repeat"]:
             raise ValueError(f"repeat and seed are {row['repeat']} and {row['seed']}")
         cells = tuple(Cell.from_json(cell) for cell in row["cells"])
+        if any(dict(cell.parameters).get("clock", Clock.REAL) not in tuple(Clock) for cell in cells):
+            raise ValueError("a clock that is none")
         return cls(row["batch"], cells, row["repeat"], row["seed"], row["spl"], row["patches"])
 
     @property
@@ -148,9 +150,11 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
         raise EvidenceError(f"{path}: {error.strerror}") from error
     except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
         raise EvidenceError(f"{path} is damaged: {error}", hint="begin a new matrix") from error
-    places, kept = plan.places(), []
+    places, kept, listed = plan.places(), [], set[tuple[Cell, int]]()
     for run in runs:
-        trouble = _find_trouble(run, out, places, plan.batch)
+        is_twice = (run.cell, run.number) in listed
+        listed.add((run.cell, run.number))
+        trouble = "it is listed twice" if is_twice else _find_trouble(run, out, places, plan.batch)
         if trouble:
             note(f"{run.cell}, run {run.number}: it will run again, because {trouble}")
         else:
@@ -169,35 +173,7 @@ def _find_trouble(run: CampaignRun, out: Path, places: Mapping[tuple[Cell, int],
     directory = (out / place).with_name(run.directory.name)
     if directory not in (attempt_directory(out / place, number) for number in range(1, _ATTEMPTS + 1)):
         return f"{directory} is no directory of this run"
-    try:
-        facts = read_facts(directory)
-        damage = read_damage(directory, facts)
-    except EvidenceError as error:
-        return error.message
-    except OSError as error:
-        return f"{directory}: {error.strerror}"
-    if facts.get("batch") != batch:
-        return f"{directory} is of another matrix"
-    if damage:
-        return f"{directory}: {damage[0]}"
-    return next((f"{name} is not what {directory} says" for name in _otherwise(run, facts, directory)), "")
-
-
-def _otherwise(run: CampaignRun, facts: Mapping[str, Any], directory: Path) -> Iterator[str]:
-    """What the list of runs says otherwise than a run's own record: somebody may have moved directories."""
-    cell, kernel, spl = run.cell, facts.get("kernel") or {}, facts.get("spl") or {}
-    parameters = facts.get("parameters") or {}
-    told = (
-        ("the scenario", facts.get("scenario"), cell.scenario),
-        ("the kernel", kernel.get("id"), spec_of(find_any_kernel(cell.kernel)).id),
-        ("the variant", spl.get("variant"), cell.variant),
-        ("the line", facts.get("line"), cell.line),
-        ("the load", parameters.get("load"), cell.loads),
-        ("the clock", parameters.get("clock"), dict(cell.parameters).get("clock")),
-        ("the expected verdict", facts.get("expected"), sorted(run.expected)),
-        ("the verdict", read_verdict_name(directory), run.outcome),
-    )
-    yield from (name for name, record, listed in told if record is not None and record != listed)
+    return trouble_of(run, directory, batch)
 
 
 def missing(plan: MatrixPlan, done: Iterable[CampaignRun]) -> list[tuple[Cell, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from experiments import experiment
+from experiments import experiment, leave_record
 from places import PROJECT
 from splvm.builds.revisions import extract_revision, find_branch, list_revisions
 from splvm.builds.tree import SPL_DIR
@@ -79,6 +80,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
+            leave_record(job)
             number = int(job.out.parent.name[:3])
             told.asked.append(number)
             outcome = told.oracle(number)
@@ -395,6 +397,31 @@ def test_a_good_end_on_a_branch_of_a_release(tree: Path) -> None:
     assert [each.parted for each in found] == ["v1", "", "", ""]
 
 
+@pytest.mark.parametrize("spoil", ["gone", "changed", "swapped", "another verdict", "twice"])
+def test_runs_are_believed_by_their_evidence(world: SimpleNamespace, tmp_path: Path, spoil: str) -> None:
+    world.oracle = steps(3)
+    search = Bisection(plan(6), tmp_path)
+    search.run(1, lambda *_: None)
+    assert found(read_bisection(tmp_path)) == (3, 3)
+    one, other = (search.directory_of(each) for each in search.tries[:2])
+    match spoil:
+        case "gone":
+            shutil.rmtree(one)
+        case "changed":
+            (one / "console.log").write_text("nothing happened")
+        case "swapped" | "another verdict":
+            shutil.rmtree(one)
+            facts = {"scenario": "nominal"} if spoil == "swapped" else {"expected": ["SLOW"]}
+            leave_record(Job("x", replace(experiment(), facts=facts), one))
+        case "twice":
+            told = json.loads((tmp_path / "bisect.json").read_text())
+            told["runs"].append(told["runs"][0])
+            (tmp_path / "bisect.json").write_text(json.dumps(told))
+    assert other.is_dir()
+    with pytest.raises(EvidenceError, match=r"nothing was started|listed twice"):
+        read_bisection(tmp_path)
+
+
 def test_where_the_good_end_parted_is_asked_first(
     world: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -539,6 +566,7 @@ def test_a_host_that_starves_guests_decides_nothing(
 
     def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
+            leave_record(job)
             on_done(JobResult(job, ((starved, job.out),), 1.0))
 
     monkeypatch.setattr(bisect, "run_jobs", run_jobs)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oddfiles import ANY_JSON, ODD_VALUES
+from splvm.campaign import bisect as bisect_module
 from splvm.campaign.bisect import BisectPlan, Candidate, ChangeKind, read_bisection
 from splvm.campaign.matrix import MatrixPlan, read_matrix
 from splvm.campaign.repro import HITS
@@ -64,14 +65,20 @@ def test_a_damaged_matrix_is_one_error(tmp_path_factory: pytest.TempPathFactory,
 # bisect.json
 
 
+@pytest.fixture(autouse=True)
+def evidence_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here bisect.json alone is looked at."""
+    monkeypatch.setattr(bisect_module, "trouble_of", lambda *_: "")
+
+
 def a_bisection() -> dict[str, Any]:
     """Of three kernels, after a run of each end."""
     candidates = tuple(Candidate(name, name) for name in ("debian-11", "debian-12", "debian-13"))
     plan = BisectPlan("held-worker", ChangeKind.KERNELS, candidates, Wish(), HITS, 0.95, 2, 1).to_json()
     runs = []
-    for candidate, verdict in ((0, "PROGRESS"), (2, "STALLED")):
+    for number, (candidate, verdict) in enumerate(((0, "PROGRESS"), (2, "STALLED")), 1):
         cell = Cell("held-worker", candidates[candidate].id, "stock").to_json()
-        run = {**cell, "number": 1, "verdict": verdict, "expected": ["PROGRESS"], "reason": "why", "onset_s": 1.0}
+        run = {**cell, "number": number, "verdict": verdict, "expected": ["PROGRESS"], "reason": "why", "onset_s": 1.0}
         runs.append(run | {"directory": "x", "seconds": 1.0, "candidate": candidate, "machine": "", "lost": []})
     told = {"schema_version": 2, "plan": plan, "runs": runs}
     return {**told, "skipped": {"1": "why"}, "builds": {"0": "a", "2": "b"}, "answer": None, "likeliest": {}}

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from experiments import experiment
+from experiments import experiment, leave_record
+from simulated import HELD, simulate
+from simulated_faults import FAULTS
 from splvm.campaign import matrix as matrix_module
 from splvm.campaign import night as night_module
 from splvm.campaign import plan
@@ -33,7 +35,6 @@ from splvm.history.database import History
 from splvm.history.rows import make_trouble
 from splvm.history.schema import TROUBLE
 from splvm.pytest_fixtures import cells_of
-from splvm.record.writer import RunDirectory
 from splvm.run.buildline import find_line
 from splvm.run.experiment import Experiment
 from splvm.run.prepare import Wish
@@ -149,14 +150,6 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 # Going on.
-
-
-def leave_record(job: Job) -> None:
-    """As a run of the job would have left it."""
-    record = RunDirectory(job.out, job.experiment.facts)
-    for name in ("console.log", "qemu.log", "harness.log"):
-        (job.out / name).touch()
-    record.finish({"kind": "ended", "detail": "all steps were taken"})
 
 
 class Lab:
@@ -287,7 +280,11 @@ def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spo
             shutil.rmtree(place)
             leave_record(Job("x", replace(experiment(), facts=facts), place))
         case "verdict":
-            (place / "verdict.json").write_text('{"verdict": "STALLED"}')
+            shutil.rmtree(place)
+            run = simulate(HELD, FAULTS["no fallback"])
+            kernel = {**run.facts["kernel"], "id": "debian-11"}
+            record = run.start_record(place, {"batch": PLAN.batch, "kernel": kernel})
+            record.finish(run.facts["outcome"])
         case "twice":
             listed = json.loads((out / "matrix.json").read_text())
             listed["runs"][3]["directory"] = listed["runs"][2]["directory"]
