@@ -89,6 +89,8 @@ class SplBuild:
     content: str = ""
     # Patches of the user's that go into other modules than spl.ko alone, by name.
     beside_spl: tuple[str, ...] = ()
+    # SHA-256 of each patch, as it was when it was read.
+    hashes: tuple[str, ...] = ()
     # Semantic patches of the user's that `source` does not have: spl.ko was built of a patched copy of its own files.
     semantic: tuple[Path, ...] = ()
 
@@ -124,7 +126,10 @@ class SplBuild:
             "packages": {p.package: {"version": p.version, "sha256": p.sha256} for p in (self.source.package,) if p},
             "passed_over": list(self.source.passed_over),
             "variant": self.variant.name,
-            "patches": [{"name": p.name, "sha256": sha256_of(p), "path": str(p)} for p in self.patches],
+            "patches": [
+                {"name": path.name, "sha256": digest, "path": str(path)}
+                for path, digest in zip(self.patches, self.hashes, strict=True)
+            ],
             "modules": {m.name: sha256_of(m) for m in self.modules},
         }
 
@@ -144,11 +149,12 @@ def check_inputs(name: str, patches: Sequence[Path]) -> OwnTree | None:
     for patch in patches:
         if patch.suffix not in (".cocci", ".patch", ".diff", ".h") or not patch.is_file():
             raise UsageError(f"--spl-patch {patch}: not a file that ends in .cocci, .patch, .diff or .h")
+        most = MIB if patch.suffix == ".h" else _MOST_PATCH_BYTES
         try:
-            content = read_plain(patch, _MOST_PATCH_BYTES, follow=True)
+            content = read_plain(patch, most, follow=True)
         except OSError as error:
             raise UsageError(f"--spl-patch {patch}: {error.strerror}") from error
-        if not content.strip():
+        if not content.removeprefix(b"\xef\xbb\xbf").strip(b"\0 \t\r\n\v\f"):
             # It would change nothing, and the run would count as one with it.
             raise UsageError(f"--spl-patch {patch}: there is nothing in it")
     return find_tree(name)
@@ -232,17 +238,21 @@ def build_spl(
     keep = source.is_own or bool(patches)
     if keep:
         root = root.apart()
+    hashes = tuple(map(sha256_of, patches))
     headers = [patch for patch in patches if patch.suffix == ".h"]
     others = [patch for patch in patches if patch.suffix != ".h"]
 
     def build(tree: SplSource, semantic: Sequence[Path], beside: tuple[str, ...] = ()) -> SplBuild:
         config = _with_headers(store, _configure(store, root, tree, deadline), headers, deadline)
         inputs = inputs_key(tree.tree, (*semantic, *headers))
+        # Until here the patches were read. What somebody saves now goes into the next build.
+        if tuple(map(sha256_of, patches)) != hashes:
+            raise SetupError("a patch was changed while it was read", hint="try again")
         spl = _build_spl_ko(store, root, tree, config, semantic, deadline, keep=keep)
         probe = _build_probe(store, root, config, spl, deadline)
         modules = (spl.path / "spl.ko", probe.path / "slabprobe.ko")
         left = tuple(others) if semantic else ()
-        return SplBuild(tree, variant, tuple(patches), modules, config.path, spl.path, inputs, beside, left)
+        return SplBuild(tree, variant, tuple(patches), modules, config.path, spl.path, inputs, beside, hashes, left)
 
     if all(patch.suffix == ".cocci" for patch in others):
         try:

@@ -87,6 +87,8 @@ def _compare(evidence: Evidence, verdict: Verdict, directory: Path, same_as: Pat
     for path, each in ((directory, verdict), (same_as, of_other)):
         if each.outcome is Outcome.INCONCLUSIVE:
             raise EvidenceError(f"{path} cannot be compared: {each.outcome}: {plain(each.reasons[0].text)}")
+    if (token := evidence.facts.get("token")) and token == other.facts.get("token"):
+        raise EvidenceError(f"{directory} and {same_as} are one run, and not two")
     if verdict.digest == of_other.digest:
         note(f"one digest: {verdict.digest}")
         return

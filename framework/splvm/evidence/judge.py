@@ -20,6 +20,7 @@ from splvm.evidence.checks.accounting import (
     check_rows,
 )
 from splvm.evidence.checks.case import CACHE, Case, Check, Complaint, is_number
+from splvm.evidence.checks.complete import of_another_run
 from splvm.evidence.checks.consistent import check_consistent
 from splvm.evidence.checks.cputime import check_cpu
 from splvm.evidence.checks.ending import check_losses, check_lost, check_phases
@@ -244,6 +245,8 @@ def _judge(evidence: Evidence, rule: Rule) -> Verdict:
     if not is_number(bound_ms) or not 0 < bound_ms < 1e9:
         raise EvidenceError(f"run.json: latency_bound_ms is {bound_ms!r}, and not a number of milliseconds")
     case = Case(evidence, timeline, timeline.marks, int(bound_ms) * 1_000_000)
+    if foreign := tuple(of_another_run(case)):
+        return Verdict(Outcome.INCONCLUSIVE, foreign)
     loaded = clauses("phases load") if wanted(evidence.facts) else ()
     complaints = [*_complain(case, (*ALWAYS, *rule.required, *loaded))]
     if "window" in case.marks and "window-end" in case.marks:

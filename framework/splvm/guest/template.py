@@ -35,7 +35,9 @@ from splvm.host.process import find_program, run
 from splvm.host.store import Store
 from splvm.record.names import CONSOLE_FILE, QEMU_FILE
 
-RECIPE = 2
+RECIPE = 3
+# Has a word of each template's own.
+_MADE = "made"
 
 # What images/guest/agent_clone.c says.
 _SETTLED = "splvm: guest has settled"
@@ -84,6 +86,11 @@ class Template:
         return self.directory / STATE_FILE
 
     @property
+    def name(self) -> str:
+        """Of this frozen state: one that is made again of equal inputs is frozen at another moment."""
+        return f"{self.key}-{(self.directory / _MADE).read_text()}"
+
+    @property
     def console(self) -> Path:
         """All that it said until it was frozen."""
         return self.directory / CONSOLE_FILE
@@ -129,6 +136,7 @@ class Templates:
                 else:
                     _freeze_boot(plan, logs, tree, deadline)
                 shutil.copyfile(logs / CONSOLE_FILE, tree / CONSOLE_FILE)
+            (tree / _MADE).write_text(secrets.token_hex(4))
 
         what = f"template of a guest{' with ' if plan.modules else ''}{', '.join(path.name for path in plan.modules)}"
         what += f", {plan.setup}" if plan.setup else ""

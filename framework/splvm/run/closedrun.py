@@ -52,7 +52,7 @@ def start_closed_clone(
             # It is of no use, and made anew for the next run.
             templates.forget(template, deadline)
             raise
-        record.add_facts({"boots": 0, "template": template.key, "no_clone": ""})
+        record.add_facts({"boots": 0, "template": template.name, "no_clone": ""})
         yield guest
 
 

@@ -16,6 +16,7 @@ import pytest
 from splvm.assets import find_debug_header, find_images
 from splvm.builds import spl as spl_module
 from splvm.builds import zfs as zfs_module
+from splvm.builds.module import sha256_of
 from splvm.builds.root import BuildRoot
 from splvm.builds.spl import SplBuild, SplSource, build_spl
 from splvm.builds.tree import (
@@ -351,6 +352,28 @@ def test_a_tree_that_changes_while_zfs_is_copied(inputs: Inputs, monkeypatch: py
     spl = build_spl(store, inputs.root, source, VARIANTS["stock"], (), Deadline(60))
     with pytest.raises(SetupError, match="was changed while it was read"):
         zfs_module._build_modules(store, inputs.root, spl, Deadline(60))
+
+
+def test_a_patch_that_is_saved_while_it_is_read(inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What run.json says of a patch is what was built; `watch` builds while somebody saves."""
+    path = patch(inputs.tmp_path, SEMANTIC.format("cache"), "x.cocci")
+    source = SplSource("path:x", inputs.tree, "2.4.99-1")
+
+    def build(store: Keys) -> SplBuild:
+        return build_spl(store, inputs.root, source, VARIANTS["stock"], (path,), Deadline(60))
+
+    class Saved(Keys):
+        def get(self, kind: str, key: str, build: Callable[[Path], None], **more: Any) -> Artefact:
+            if kind == "spl-config":
+                path.write_text(f"// saved\n{path.read_text()}")
+            return super().get(kind, key, build, **more)
+
+    with pytest.raises(SetupError, match="a patch was changed while it was read"):
+        build(Saved(inputs.tmp_path / "keys", inputs.tree))
+    before = sha256_of(path)
+    made = build(Keys(inputs.tmp_path / "keys", inputs.tree))
+    path.write_text("saved later")
+    assert made.facts()["patches"] == [{"name": "x.cocci", "sha256": before, "path": str(path)}]
 
 
 def test_a_patch_of_zfs_alone_needs_a_guest_with_a_pool(inputs: Inputs) -> None:

@@ -101,10 +101,12 @@ def test_a_word_that_is_no_text(odd: Any) -> None:
     spoil(with_start(current(HELD), token=odd), "record 1 cannot be read")
 
 
-def test_a_bad_record_without_a_word_stays_bad() -> None:
-    run = with_start(current(HELD), token=OTHER)
+@pytest.mark.parametrize(("token", "outcome"), [(None, Outcome.CRASHED), (OTHER, Outcome.INCONCLUSIVE)])
+def test_a_bad_record_stays_bad_unless_it_is_another_runs(token: str | None, outcome: Outcome) -> None:
+    """An expected bad verdict is a good exit status: evidence of another run is worth none."""
+    run = with_start(current(HELD), token=token)
     panic = Run(run.facts, run.records, f"{run.console}[    9.0] Kernel panic - not syncing: Fatal exception\n")
-    assert judge_evidence(panic.evidence()).outcome is Outcome.CRASHED
+    assert judge_evidence(panic.evidence()).outcome is outcome
 
 
 # What a run has once

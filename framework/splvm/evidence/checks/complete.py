@@ -134,6 +134,14 @@ def another_samples(case: Case) -> Iterator[Reason]:
         yield Reason(f"samples.jsonl is of run {str(said)[:40]}; run.json is of {str(token)[:40]}")
 
 
+def of_another_run(case: Case) -> Iterator[Reason]:
+    """What says itself that it is another run's: it is worth no verdict, as little as what is damaged."""
+    if case.timeline.token is not None:
+        yield from another_samples(case)
+    if _SAID.search(case.evidence.console):
+        yield from another_console(case)
+
+
 def another_list(case: Case) -> Iterator[Reason]:
     """What the kernel listed is this run's own: the console has it too."""
     if not is_of_console(case.evidence):

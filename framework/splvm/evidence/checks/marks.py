@@ -62,8 +62,9 @@ def check_marks(case: Case) -> Iterator[Complaint]:
     bare = [(sample, task) for sample, task in told if task.flags is not None and not task.flags & bits.noio]
     if growth.get("marked") is True and bare:
         yield Complaint(Outcome.SUSPECT, _unmarked(bare, len(told), bits))
+    # Since 5.17 vmalloc itself marks its caller while it allocates without I/O, so some readings may show a mark.
     marked = [sample for sample, task in told if task.flags is not None and task.flags & bits.noio]
-    if growth.get("marked") is False and marked:
+    if growth.get("marked") is False and len(marked) * 2 > len(told):
         text = f"SPL's threads are marked in {len(marked)} of {len(told)} readings, and this variant has no marks"
         yield Complaint(Outcome.INCONCLUSIVE, Reason(text, seqs(marked)))
 

@@ -56,6 +56,7 @@ def test_a_mark_is_asked_of_the_worker_alone_once_it_has_begun() -> None:
     [
         ({"marked": False, "noio": None}, bare, Outcome.PROGRESS),
         ({"marked": False, "noio": None}, marked, Outcome.INCONCLUSIVE),
+        ({"marked": False, "noio": None}, lambda _, tick: 0x208040 if tick % 4 else MARKED, Outcome.PROGRESS),
         ({"marked": True, "noio": True}, marked, Outcome.PROGRESS),
     ],
 )
