@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 
-from modern import modern
+from modern import in_virtual_time, modern
 from simulated import HELD, NOMINAL
 from splvm.evidence.verdict import Outcome
 from splvm.scenarios.judged import judge_evidence as judge
@@ -20,11 +19,7 @@ def used(callers_ns: int, worker_ns: int, kind: str = NOMINAL, clock: str = "vir
         return (worker_ns if comm.startswith("spl_kmem_cache") else callers_ns) * tick
 
     run = modern(kind, run_ns=run_ns)
-    run.facts["parameters"] |= {"clock": clock, "seed": 1}
-    run.facts["outcome"]["closed_bytes"] = run.facts["outcome"]["console_bytes"]
-    last = [record["text"] for record in run.records if record.get("source") == "slab" and record["what"] == "data"][-1]
-    afterwards = {"kind": "afterwards", "source": "slab", "text": last, "at_s": 60.0}
-    verdict = judge(replace(run, records=[*run.records, afterwards]).evidence())
+    verdict = judge((in_virtual_time(run) if clock == "virtual" else run).evidence())
     return verdict.outcome, verdict.reasons[0].text
 
 

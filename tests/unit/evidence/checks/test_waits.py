@@ -95,6 +95,12 @@ def test_more_threads_than_cpus_wait_for_a_cpu() -> None:
     assert complaint.outcome is Outcome.SLOW
 
 
+def test_a_busy_host_changes_nothing_of_that() -> None:
+    assert not quiet(1, FAULTS["host starves the guest"])[0]
+    (complaint,) = quiet(2, FAULTS["host starves the guest"])[0]
+    assert complaint.outcome is Outcome.INCONCLUSIVE
+
+
 def test_threads_that_sleep_do_not_wait_for_a_cpu() -> None:
     (complaint,) = quiet(1, Knobs(unwoken=Span(""), uncounted=True))[0]
     assert complaint.outcome is Outcome.SLOW
