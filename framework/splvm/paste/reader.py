@@ -43,6 +43,8 @@ BYTES_PER_LINE = 30
 _LONG = 80
 # What a line of a kind costs besides.
 _COSTS = {"log": 2, "slab": 2}
+# What a line costs that is a whole thread.
+_THREAD_COST = 8
 # Characters of a line that an answer repeats.
 MAX_UNREAD_CHARS = 60
 # Names of machines kept of a text.
@@ -285,6 +287,7 @@ class Reader:
             return False
         if (path := path_of(line.message)) is not None:
             self.end_steps(block, line)
+            self.looked += _THREAD_COST
             self.log.threads.take_plain(line, *path, None)
             self.use(line.number, "stack", block)
             return True
