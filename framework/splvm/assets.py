@@ -27,3 +27,12 @@ def find_kernel_config() -> Path:
         if (candidate / "guest.config").is_file():
             return candidate
     raise FileNotFoundError(f"kernel-config/ is neither two above nor inside {_PACKAGE}")
+
+
+# The header of `--debug`, as run.json names it among the patches.
+DEBUG_HEADER = "openzfs-debug.h"
+
+
+def find_debug_header() -> Path:
+    """What `--debug` adds to zfs_config.h."""
+    return find_images() / "spl" / DEBUG_HEADER

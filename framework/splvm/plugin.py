@@ -55,7 +55,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         type=Path,
         metavar="FILE",
-        help="a .patch or .cocci file for the source; may be given again",
+        help="a .patch, .cocci or .h file for the source; may be given again",
+    )
+    group.addoption(
+        "--splvm-debug", action="store_true", help="build all modules with OpenZFS's debug option (assertions)"
     )
     group.addoption(
         "--splvm-cells",
@@ -188,7 +191,7 @@ def prepare_spl(pytestconfig: pytest.Config) -> Callable[..., Prepared]:
 
     Its arguments are fields of `Wish` and take precedence over the options.
     """
-    from splvm.pytest_fixtures import CachedBuilds
+    from splvm.pytest_fixtures import CachedBuilds, patches_of
     from splvm.run.prepare import Wish
 
     option = pytestconfig.getoption
@@ -196,7 +199,7 @@ def prepare_spl(pytestconfig: pytest.Config) -> Callable[..., Prepared]:
         "kernel": option("--splvm-kernel"),
         "variant": option("--splvm-variant"),
         "spl": option("--splvm-spl"),
-        "patches": tuple(patch.absolute() for patch in option("--splvm-spl-patch")),
+        "patches": patches_of(option("--splvm-spl-patch"), debug=option("--splvm-debug")),
         "accelerator": option("--splvm-accel"),
         "clones": not option("--splvm-no-template"),
     }

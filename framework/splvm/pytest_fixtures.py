@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from splvm.assets import find_debug_header
 from splvm.builds.variants import find_variant
 from splvm.campaign.plan import Axes, plan_cells, read_axes
 from splvm.deadline import Deadline
@@ -69,11 +70,16 @@ def cells_of(path: Path | None, kernel: str, variant: str) -> list[tuple[Cell, i
     :raises UsageError: when the file is none.
     """
     axes = read_axes(path, "--splvm-cells") if path else Axes()
-    if axes.spl or axes.spl_patch or axes.label:
-        raise UsageError(f"--splvm-cells {path}: source and patches of tests are those of --splvm-spl and -spl-patch")
+    if axes.spl or axes.spl_patch or axes.debug or axes.label:
+        raise UsageError(f"--splvm-cells {path}: --splvm-spl, --splvm-spl-patch and --splvm-debug choose the build")
     cells = plan_cells(axes.over(Axes(scenarios=ANYWHERE, kernels=(kernel,), variants=(variant,))))
     numbers = range(1, axes.repeat + 1) if axes.repeat and axes.repeat > 1 else [None]
     return [(cell, number) for cell in cells for number in numbers]
+
+
+def patches_of(given: Sequence[Path], *, debug: bool) -> tuple[Path, ...]:
+    """The patches of a build, with what `--splvm-debug` adds."""
+    return tuple(patch.absolute() for patch in (*given, *([find_debug_header()] if debug else [])))
 
 
 class CachedBuilds:

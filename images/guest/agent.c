@@ -318,7 +318,7 @@ static void push_hello(void)
 	struct text t = { .buf = buf, .size = sizeof(buf) };
 	struct frame f;
 
-	text_num(&t, "hello version=", 1);
+	text_num(&t, "hello version=", 2);
 	text_num(&t, " rate_hz=", settings.rate);
 	text_num(&t, " slow_every=", settings.slow_every);
 	text_num(&t, " base_ns=", base_ns);

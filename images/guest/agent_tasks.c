@@ -174,6 +174,35 @@ static bool read_switches(int fd, struct switches *s)
 	return true;
 }
 
+/* The number with which a text begins, put behind a word; nothing if it begins with none. */
+static void put_number(struct text *out, const char *word, const char *digits)
+{
+	if (*digits < '0' || *digits > '9')
+		return;
+	text_num(out, word, strtoull(digits, NULL, 10));
+}
+
+/*
+ * The marks of the task: the ninth field of stat, six behind the state
+ * (do_task_stat(), fs/proc/array.c).
+ */
+static void put_flags(struct text *out, int fd)
+{
+	char stat[192];
+	ssize_t n = fd < 0 ? -1 : pread(fd, stat, sizeof(stat) - 1, 0);
+	const char *at;
+	unsigned int i;
+
+	if (n <= 0)
+		return;
+	stat[n] = '\0';
+	at = strrchr(stat, ')');
+	for (i = 0; at && i < 7; i++)
+		at = after(at, " ");
+	if (at)
+		put_number(out, " flags=", at);
+}
+
 static void put_stack(struct text *out, const char *stack, ssize_t len)
 {
 	unsigned int lines = 0;
@@ -218,6 +247,9 @@ static bool read_task(struct task *task, int pid, struct text *out)
 	text_put(out, &after.state, 1);
 	text_num(out, " voluntary=", after.voluntary);
 	text_num(out, " nonvoluntary=", after.nonvoluntary);
+	put_flags(out, task->fds[STAT]);
+	/* It was read before all else of the task. */
+	put_number(out, " run_ns=", task->runs);
 	if (before.voluntary != after.voluntary || before.nonvoluntary != after.nonvoluntary)
 		text_str(out, " moved=1");
 	text_str(out, "\n");
@@ -242,13 +274,12 @@ static bool has_rested(struct task *task)
 	bool rested;
 
 	if (task->fds[SCHEDSTAT] >= 0)
-		len = pread(task->fds[SCHEDSTAT], runs, sizeof(runs), 0);
-	if (len <= 0 || len == sizeof(runs) || runs[0] == '0') {
-		task->runs_len = 0;
-		return false;
-	}
-	rested = len == task->runs_len && !memcmp(runs, task->runs, len);
+		len = pread(task->fds[SCHEDSTAT], runs, sizeof(runs) - 1, 0);
+	if (len <= 0 || len == sizeof(runs) - 1)
+		len = 0;
+	rested = len && runs[0] != '0' && len == task->runs_len && !memcmp(runs, task->runs, len);
 	memcpy(task->runs, runs, len);
+	task->runs[len] = '\0';
 	task->runs_len = len;
 	return rested;
 }

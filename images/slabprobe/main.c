@@ -5,11 +5,13 @@
  * It is in proc and not in debugfs so that it is there on every kernel, also on
  * one that is locked down, and that a file held open does not pin the module.
  */
+#include <linux/gfp.h>
 #include <linux/kernel.h>
 #include <linux/ktime.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/proc_fs.h>
+#include <linux/sched.h>
 #include <linux/seq_file.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -291,6 +293,9 @@ static int probe_show(struct seq_file *m, void *v)
 	seq_printf(m, PROBE_NAME " 1\nnow_ns %llu\n", ktime_get_ns());
 	seq_printf(m, "bits kvmem=%#lx deadlocked=%#lx growing=%#lx reaping=%#lx\n",
 		   bits.kvmem, bits.deadlocked, bits.growing, bits.reaping);
+	/* What marks and masks of this kernel are read by. */
+	seq_printf(m, "kernel noio=%#x io=%#x fs=%#x\n", PF_MEMALLOC_NOIO,
+		   (__force unsigned int)__GFP_IO, (__force unsigned int)__GFP_FS);
 	probe_hold_show(m);
 	probe_cycle_show(m);
 	probe_pressure_show(m);

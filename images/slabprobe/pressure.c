@@ -14,6 +14,8 @@
 #include <linux/kthread.h>
 #include <linux/list.h>
 #include <linux/mm.h>
+#include <linux/mmzone.h>
+#include <linux/nodemask.h>
 #include <linux/sched.h>
 #include <linux/spinlock.h>
 #include <linux/swap.h>
@@ -137,10 +139,22 @@ void probe_pressure_exit(void)
 	probe_shrinker_remove(&held_shrinker);
 }
 
+/* Pages below which memory is a reserve, of all zones together. */
+static unsigned long reserve(void)
+{
+	unsigned int node, zone;
+	unsigned long pages = 0;
+
+	for_each_online_node(node)
+		for (zone = 0; zone < MAX_NR_ZONES; zone++)
+			pages += READ_ONCE(NODE_DATA(node)->node_zones[zone]._watermark[WMARK_MIN]);
+	return pages;
+}
+
 void probe_pressure_show(struct seq_file *m)
 {
-	seq_printf(m, "pressure on=%d held=%lu taken=%lld given=%lld refused=%lld free=%lu\n",
+	seq_printf(m, "pressure on=%d held=%lu taken=%lld given=%lld refused=%lld free=%lu min=%lu\n",
 		   READ_ONCE(pressing), READ_ONCE(nr_held), atomic64_read(&taken),
 		   atomic64_read(&given), atomic64_read(&refused),
-		   global_zone_page_state(NR_FREE_PAGES));
+		   global_zone_page_state(NR_FREE_PAGES), reserve());
 }

@@ -26,7 +26,7 @@ SLOW = {"meminfo": 1, "pressure": 1, "vmstat": 1, "loadavg": 1, "slabinfo": 4, "
 NUMBER = rb"(0|[1-9][0-9]*)"
 SOURCE = rb"(agent|slab|probe|load|txgs|poolstate|tasks|meminfo|pressure|vmstat|loadavg|slabinfo|arcstats|ctl)"
 HEADER = re.compile(rb"F %b %b %b (data|same|blocked|error) %b %b %b" % (NUMBER, NUMBER, SOURCE, *(NUMBER,) * 3))
-HELLO = re.compile(rb"hello version=1 rate_hz=%b slow_every=%b base_ns=%b period_ns=%b pid=%b" % ((NUMBER,) * 5))
+HELLO = re.compile(rb"hello version=2 rate_hz=%b slow_every=%b base_ns=%b period_ns=%b pid=%b" % ((NUMBER,) * 5))
 END = re.compile(rb"end frames=%b dropped=%b" % ((NUMBER,) * 2))
 STATUS = """\
 Name:\tspl_kmem_cache

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict
 from typing import Any
 
-from simulated import KINDS, Run, simulate
+from modern import modern
+from simulated import KINDS, Run
 from splvm import __version__
 from splvm.evidence.checks.loadlevel import on_pool
 from splvm.record.cellfacts import differing, flatten_parameters
@@ -21,7 +21,7 @@ _PACKAGE = {"version": "2.1.11-1+deb12u1", "sha256": "28" * 32}
 
 def current(kind: str) -> Run:
     """A good run of this version."""
-    run = copy.deepcopy(simulate(kind))
+    run = modern(kind)
     facts, scenario = run.facts, SCENARIOS[run.facts["scenario"]]
     facts["splvm"] = __version__
     facts |= {"rule": scenario.rule.to_json(), "line": "packaged", "differs": {}, "boots": 0, "template": "9c" * 16}
@@ -42,9 +42,10 @@ def current(kind: str) -> Run:
         facts |= {"faults": asdict(faults), "fault_settings": dict(faults.settings())}
     own = own_parameters(scenario, scenario.window_s)
     facts["differs"] = differing(flatten_parameters(facts["parameters"], None), own)
-    console = f"{run.console}[    4.101010] splvm: run {TOKEN}\n"
+    console = f"{run.console}splvm: clone is awake\n[    4.101010] splvm: run {TOKEN}\n"
     facts["outcome"]["console_bytes"] = len(console)
-    return Run(facts, run.records, console)
+    first, *rest = run.records
+    return Run(facts, [{**first, "token": TOKEN}, *rest], console)
 
 
 def keys_of(facts: Any, above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

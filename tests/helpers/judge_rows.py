@@ -89,6 +89,13 @@ ROWS = (
     ),
     # check_crash
     Row("oops", Outcome.CRASHED, r"OOPS: BUG: kernel NULL pointer .* \(console\.log line 5\)$", ANY),
+    # check_warned
+    Row(
+        "kernel warns",
+        Outcome.SUSPECT,
+        r"the kernel warned, with spl in the stack: Unexpected gfp: 0x2",
+        ANY,
+    ),
     # check_lost
     Row("lost", Outcome.LOST, r"the agent was silent for 20 s; .*; last reading at 6\.\d{3} s of guest time$", ALL),
     Row(

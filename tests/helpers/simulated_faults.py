@@ -38,6 +38,17 @@ _OOPS = """\
 """
 
 
+# A line that no report contains comes first: what the kernel says while it goes down is a part of the crash.
+_WARNING = """\
+[    9.017000] sysrq: Show Blocked State
+[    9.017302] Unexpected gfp: 0x2 (__GFP_HIGHMEM). Fixing up to gfp: 0xcc0 (GFP_KERNEL). Fix your code!
+[    9.017911] CPU: 0 PID: 114 Comm: spl_kmem_cache Tainted: G           OE      6.1.0-56-cloud-amd64 #1
+[    9.019380] Call Trace:
+[    9.020105]  dump_stack_lvl+0x44/0x5c
+[    9.021880]  spl_slab_alloc+0x2f/0x1b0 [spl]
+"""
+
+
 def _slab(span: Span, **cells: int) -> Knobs:
     """The slab file is wrong: `emergency_max=3` adds 3 to that cell."""
     return Knobs(skews=(Skew("slab", {name.replace("_", "."): by for name, by in cells.items()}, span),))
@@ -65,6 +76,7 @@ FAULTS: Mapping[str, Knobs] = {
     # --- the guest
     "console of another kernel": Knobs(console="[    0.000000] Linux version 5.10.0-46 (builder@example)\n"),
     "oops": Knobs(console=_OOPS),
+    "kernel warns": Knobs(console=_WARNING),
     "lost": Knobs(outcome=("lost", "the agent was silent for 20 s; QEMU is still running"), cut=_HALF),
     "lost before the first reading": Knobs(outcome=("lost", "the connection was closed"), cut=Span("")),
     "cut off": Knobs(outcome=("cut off", "no space left on device"), cut=_HALF),

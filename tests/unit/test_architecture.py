@@ -27,6 +27,7 @@ BASE: Mapping[str, str] = {
     "splvm.plainfile": "files of others are opened one way",
     "splvm.ownpath": "names of what is the user's own",
     "splvm.treename": "names of sources of SPL",
+    "splvm.clock": "what a guest's time is made of",
 }
 
 # Who may import what, besides itself, and why. A name stands for the module and all that is below it, unless a longer
@@ -49,6 +50,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.plainfile": "it may be any file of the host",
     },
     "splvm.ownpath": {},
+    "splvm.clock": {},
     "splvm.treename": {"splvm.ownpath": "a tree may be at a path"},
     "splvm.extras": {"splvm.errors": "a package that is missing is an error with a hint"},
     "splvm.evidence.formats": {"splvm.errors": "text that cannot be read"},

@@ -92,7 +92,7 @@ def test_every_option_and_marker_has_the_name_in_it(pytester: pytest.Pytester) -
     section = re.search(r"^guests with SPL.*?^\S", pytester.runpytest_inprocess("--help").stdout.str(), re.M | re.S)
     assert section
     names = re.findall(r"^ +(--[\w-]+)", section[0], re.M)
-    assert [name.removeprefix("--splvm-") for name in names] == [*OLD]
+    assert {name.removeprefix("--splvm-") for name in names} == {*OLD, "debug"}
     markers = re.findall(r"^@pytest\.mark\.(\w+)", pytester.runpytest_inprocess("--markers").stdout.str(), re.M)
     ours = {"splvm_vm", "splvm_slow", "splvm_kernels", "splvm_memory", "splvm_cell"}
     assert ours <= {*markers} and not {*markers} & {"vm", "slow", "kernels", "memory", "cell"}

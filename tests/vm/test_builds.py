@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from splvm.assets import find_debug_header
 from splvm.builds.owntree import find_tree
 from splvm.builds.spl import _build_spl_ko, _configure, find_source
-from splvm.builds.tree import SPL_DIR, inputs_key
+from splvm.builds.tree import SPL_DIR
+from splvm.builds.zfs import _build_modules
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, UsageError
 from splvm.evidence.verdict import Outcome
@@ -118,9 +120,7 @@ def test_kept_tree_builds_what_a_clean_one_builds(spl: Prepared, tmp_path: Path)
         deadline = Deadline(600)
         own = find_source(find_tree(f"path:{tree}"), spl.store, spl.apt, deadline)
         config = _configure(spl.store, spl.kernel.root, own, deadline)
-        made = _build_spl_ko(
-            spl.store, spl.kernel.root, own, config, patches, inputs_key(tree, patches), deadline, keep=keep
-        )
+        made = _build_spl_ko(spl.store, spl.kernel.root, own, config, patches, deadline, keep=keep)
         content = input_hash({"made": made.path})
         spl.store.forget(made.kind, made.key, deadline=deadline, what="spl.ko of a test")
         return content
@@ -148,3 +148,35 @@ def test_checkout_without_configure(run_scenario: Callable[..., RunResult], spl:
         path.unlink()
     run_scenario("held-worker", spl=f"path:{tree}").must_be(Outcome.PROGRESS)
     assert not (tree / "configure").exists()
+
+
+ASSERTION = """@@
+@@
+ spl_emergency_alloc(...)
+ {
+ <...
+ spin_lock(&skc->skc_lock);
++ASSERT3P(skc, ==, NULL);
+ ...>
+ }
+"""
+
+
+@pytest.mark.splvm_slow
+@pytest.mark.parametrize(("patches", "outcome"), [((), Outcome.PROGRESS), ((find_debug_header(),), Outcome.CRASHED)])
+def test_assertions_are_checked_with_the_debug_option(
+    run_scenario: Callable[..., RunResult], tmp_path: Path, patches: tuple[Path, ...], outcome: Outcome
+) -> None:
+    patch = tmp_path / "assertion.cocci"
+    patch.write_text(ASSERTION)
+    run_scenario("held-worker", window_s=2, patches=(patch, *patches)).must_be(outcome)
+
+
+@pytest.mark.splvm_slow
+def test_a_semantic_patch_of_zfs_is_in_zfs_ko(prepare_spl: Callable[..., Prepared], tmp_path: Path) -> None:
+    patch = tmp_path / "arc.cocci"
+    patch.write_text('@@\n@@\n arc_init(...)\n {\n ...\n+printk("splvm was here\\n");\n mutex_init(...);\n ...\n }\n')
+    build = prepare_spl(patches=(patch,))
+    assert build.spl.beside_spl == ("arc.cocci",)
+    made = _build_modules(build.store, build.kernel.root.apart(), build.spl, Deadline(900))
+    assert b"splvm was here" in (made.path / "zfs.ko").read_bytes()

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from splvm.cli import app
+from splvm.clock import Clock
 from splvm.evidence.verdict import Outcome, Verdict
-from splvm.guest.machine import Clock
 from splvm.pytest_fixtures import RunResult
 from splvm.record.reader import read_evidence
 from splvm.run.experiment import run_experiment

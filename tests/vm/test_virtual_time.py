@@ -18,9 +18,9 @@ import pytest
 
 from leftovers import qemus_of
 from splvm.builds.kernels import KERNELS
+from splvm.clock import Clock
 from splvm.errors import UsageError
 from splvm.evidence.verdict import Outcome, Verdict
-from splvm.guest.machine import Clock
 from splvm.record.digest import first_difference
 from splvm.record.reader import iterate_records, read_evidence, read_facts
 from splvm.run.experiment import Experiment, run_experiment

@@ -37,6 +37,8 @@ class Revision:
     touches: bool
     # Number of the commits before it, and it, that touch what configure reads: equal ones need one configure run.
     config: int = 0
+    # The name of the good end, where this is only the commit at which that one and the bad end parted.
+    parted: str = ""
 
 
 def list_revisions(tree: Path, good: str, bad: str, paths: Sequence[str] = SPL_PATHS) -> list[Revision]:
@@ -68,7 +70,7 @@ def list_revisions(tree: Path, good: str, bad: str, paths: Sequence[str] = SPL_P
     title = ask_git(tree, "log", "-1", "--format=%s", first).stdout.strip()
     reading = ("log", "--first-parent", "--format=%H", f"{first}..{last}", "--", *CONFIGURE_INPUTS)
     configured = {*ask_git(tree, *reading).stdout.split()}
-    found = [Revision(first, title[:_MOST_TITLE], True)]
+    found = [Revision(first, title[:_MOST_TITLE], True, parted=good if first != named else "")]
     for sha, title in rows:
         config = found[-1].config + (sha in configured)
         found.append(Revision(sha, title[:_MOST_TITLE], sha in touching, config))

@@ -23,6 +23,7 @@ from splvm.builds.owntree import OwnTree, find_tree, take_tree
 from splvm.builds.root import BuildRoot
 from splvm.builds.tree import (
     CONFIGURE_INPUTS,
+    NoMatchError,
     apply_patch,
     check_unchanged,
     copy_files,
@@ -88,6 +89,8 @@ class SplBuild:
     content: str = ""
     # Patches of the user's that go into other modules than spl.ko alone, by name.
     beside_spl: tuple[str, ...] = ()
+    # Semantic patches of the user's that `source` does not have: spl.ko was built of a patched copy of its own files.
+    semantic: tuple[Path, ...] = ()
 
     @property
     def debug(self) -> Mapping[str, Path]:
@@ -134,13 +137,13 @@ def check_inputs(name: str, patches: Sequence[Path]) -> OwnTree | None:
     """Look at what the user named before anything is fetched for it.
 
     :param name: in one of the forms of `--spl`.
-    :param patches: `.cocci`, `.patch` or `.diff` files.
+    :param patches: `.cocci`, `.patch`, `.diff` or `.h` files.
     :returns: the user's tree, None for `debian`.
     :raises UsageError: when there is no such tree, or a patch is no such file.
     """
     for patch in patches:
-        if patch.suffix not in (".cocci", ".patch", ".diff") or not patch.is_file():
-            raise UsageError(f"--spl-patch {patch}: not a file that ends in .cocci, .patch or .diff")
+        if patch.suffix not in (".cocci", ".patch", ".diff", ".h") or not patch.is_file():
+            raise UsageError(f"--spl-patch {patch}: not a file that ends in .cocci, .patch, .diff or .h")
         try:
             content = read_plain(patch, _MOST_PATCH_BYTES, follow=True)
         except OSError as error:
@@ -219,7 +222,8 @@ def build_spl(
 ) -> SplBuild:
     """The modules of one source, variant and list of patches.
 
-    :param patches: files that passed `check_inputs`, applied in this order after the variant's own.
+    :param patches: files that passed `check_inputs`, applied in this order after the variant's own. A header goes to
+        the end of zfs_config.h, which all files of all modules include first.
     :raises BuildError: when a patch does not apply or something does not compile.
     """
     if source.own is not None:
@@ -228,19 +232,48 @@ def build_spl(
     keep = source.is_own or bool(patches)
     if keep:
         root = root.apart()
-    semantic: Sequence[Path] = (*variant.patches(), *patches)
-    beside: tuple[str, ...] = ()
-    if any(patch.suffix != ".cocci" for patch in patches):
-        # A plain patch may touch anything: configure and all modules have it then.
-        patched = patch_tree(store, source.tree, semantic, deadline)
-        source, semantic = replace(source, tree=patched.tree), ()
-        beside = tuple(name for name, files in patched.touched.items() if not any(map(goes_into_spl, files)))
-    config = _configure(store, root, source, deadline)
-    inputs = inputs_key(source.tree, semantic)
-    spl = _build_spl_ko(store, root, source, config, semantic, inputs, deadline, keep=keep)
-    probe = _build_probe(store, root, config, spl, deadline)
-    modules = (spl.path / "spl.ko", probe.path / "slabprobe.ko")
-    return SplBuild(source, variant, tuple(patches), modules, config.path, spl.path, inputs, beside)
+    headers = [patch for patch in patches if patch.suffix == ".h"]
+    others = [patch for patch in patches if patch.suffix != ".h"]
+
+    def build(tree: SplSource, semantic: Sequence[Path], beside: tuple[str, ...] = ()) -> SplBuild:
+        config = _with_headers(store, _configure(store, root, tree, deadline), headers, deadline)
+        inputs = inputs_key(tree.tree, (*semantic, *headers))
+        spl = _build_spl_ko(store, root, tree, config, semantic, deadline, keep=keep)
+        probe = _build_probe(store, root, config, spl, deadline)
+        modules = (spl.path / "spl.ko", probe.path / "slabprobe.ko")
+        left = tuple(others) if semantic else ()
+        return SplBuild(tree, variant, tuple(patches), modules, config.path, spl.path, inputs, beside, left)
+
+    if all(patch.suffix == ".cocci" for patch in others):
+        try:
+            return build(source, (*variant.patches(), *others))
+        except NoMatchError:
+            # It may be for another module.
+            if not others:
+                raise
+    # A plain patch may touch anything: configure and all modules have it then.
+    patched = patch_tree(store, source.tree, others, deadline, of_spl=variant.patches())
+    beside = tuple(patch.name for patch in others if not any(map(goes_into_spl, patched.touched[patch.name])))
+    return build(replace(source, tree=patched.tree), (), beside)
+
+
+def _with_headers(store: Store, config: Artefact, headers: Sequence[Path], deadline: Deadline) -> Artefact:
+    """What configure found, and the user's headers after it."""
+    if not headers:
+        return config
+    found = config.path / "zfs_config.h"
+    try:
+        texts = [found.read_bytes(), *(read_plain(path, MIB, follow=True) for path in headers)]
+    except OSError as error:
+        raise SetupError(f"cannot read a header of --spl-patch: {error}") from error
+    text = b"\n".join(texts)
+
+    def build(tree: Path) -> None:
+        (tree / "zfs_config.h").write_bytes(text)
+
+    key = input_hash({"recipe": RECIPE, "root": config.key, "text": text.decode("utf-8", "surrogateescape")})
+    what = f"zfs_config.h with {', '.join(path.name for path in headers)}"
+    return store.get("spl-config-more", key, build, deadline=deadline, what=what)
 
 
 def _configure(store: Store, root: BuildRoot, source: SplSource, deadline: Deadline) -> Artefact:
@@ -281,14 +314,14 @@ def _build_spl_ko(
     source: SplSource,
     config: Artefact,
     patches: Sequence[Path],
-    inputs: str,
     deadline: Deadline,
     *,
     keep: bool,
 ) -> Artefact:
-    """:param inputs: `inputs_key` of source and patches.
+    """:param patches: semantic ones.
     :param keep: build in a tree that is kept for the next build of this source.
     """
+    inputs = inputs_key(source.tree, patches)
     kbuild = find_images() / "spl" / "Kbuild"
     made_with: dict[str, Input] = {"recipe": MODULE_RECIPE, "config": config.key, "kbuild": kbuild}
     key = input_hash({**made_with, "inputs": inputs})

@@ -23,14 +23,16 @@ from splvm.builds.root import BuildRoot
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, SetupError
 from splvm.host.confine import Place, confine_args
-from splvm.host.content import input_hash
+from splvm.host.content import Input, input_hash
 from splvm.host.process import run
 from splvm.host.store import Store
 
-RECIPE = 1
+RECIPE = 2
 
 # Directory of SPL's own sources in an OpenZFS tree, 2.0 and later.
 SPL_DIR = Path("module/os/linux/spl")
+# That of the sources of all modules.
+MODULES_DIR = Path("module")
 
 # What configure reads; an edit of the modules' code does not run it again.
 CONFIGURE_INPUTS = ("META", "autogen.sh", "configure", "configure.ac", "config", "copy-builtin", "zfs_config.h.in")
@@ -71,7 +73,7 @@ class PatchedTree:
     """A tree of the store with patches on it."""
 
     tree: Path
-    # The files that each patch touches, by the patch's name; of a semantic patch those of SPL that it changes.
+    # The files that each patch touches, by the patch's name; of a semantic patch those that it changes.
     touched: Mapping[str, tuple[str, ...]]
 
 
@@ -174,30 +176,36 @@ def generate_headers(root: BuildRoot, work: Path, log: Path, deadline: Deadline)
         root.run(argv, work=work, deadline=deadline, what=MAKE_GITREV, log=log)
 
 
-def patch_tree(store: Store, tree: Path, patches: Sequence[Path], deadline: Deadline) -> PatchedTree:
+def patch_tree(
+    store: Store, tree: Path, patches: Sequence[Path], deadline: Deadline, *, of_spl: Sequence[Path] = ()
+) -> PatchedTree:
     """A copy of a whole tree with patches on it, by the content of both. All that is built of it has them.
 
+    :param of_spl: semantic patches that are applied first, and to the sources of SPL alone.
     :raises BuildError: when a patch does not apply, or has a hunk that goes into no module.
     :raises SetupError: when the tree or a patch cannot be read.
     """
     with store.temporary() as scratch:
-        copies = [scratch / f"patch-{number}" / patch.name for number, patch in enumerate(patches)]
+        both = (*of_spl, *patches)
+        copies = [scratch / f"patch-{number}" / patch.name for number, patch in enumerate(both)]
         try:
-            for patch, to in zip(patches, copies, strict=True):
+            for patch, to in zip(both, copies, strict=True):
                 to.parent.mkdir()
                 shutil.copyfile(patch, to)
             # The key is the copy's, so nobody's save comes between the two.
             copy_tree(tree, scratch / "src")
         except OSError as reason:
             raise SetupError(f"cannot read {tree} or a patch: {reason}") from reason
-        names = [patch.name for patch in patches]
-        key = input_hash({"recipe": RECIPE, "tree": scratch / "src", "patches": copies, "names": names})
+        names = [patch.name for patch in both]
+        made_of: dict[str, Input] = {"tree": scratch / "src", "patches": copies, "names": names}
+        key = input_hash({"recipe": RECIPE, "of SPL": len(of_spl), **made_of})
 
         def build(made: Path) -> None:
             log = fresh_log(store, f"patch-{key[:12]}")
             touched: dict[str, list[str]] = {}
-            for patch in copies:
-                files = apply_patch(patch, scratch / "src", log, deadline)
+            for number, patch in enumerate(copies):
+                part = SPL_DIR if number < len(of_spl) else MODULES_DIR
+                files = apply_patch(patch, scratch / "src", log, deadline, part)
                 _check_hunks(patch, files, log)
                 touched.setdefault(patch.name, []).extend(files)
             (made / "touched.json").write_text(json.dumps(touched), encoding="utf-8")
@@ -230,35 +238,42 @@ def _check_hunks(patch: Path, files: Iterable[str], log: Path) -> None:
         )
 
 
-def apply_patch(patch: Path, src: Path, log: Path, deadline: Deadline) -> list[str]:
+class NoMatchError(BuildError):
+    """A semantic patch matches nothing."""
+
+
+def apply_patch(patch: Path, src: Path, log: Path, deadline: Deadline, part: Path = SPL_DIR) -> list[str]:
     """Apply one patch, semantic or plain, to a private copy of an OpenZFS tree.
 
     A patch is a program: a semantic one may hold Python and OCaml, a plain one a script for ed. So spatch and patch are
     the host's own, and see nothing of the host but their like.
 
     :param src: in scratch, where the patch gets a place beside it.
-
+    :param part: directory of the sources that a semantic patch is for, from the top of the tree.
     :returns: the files that it touches, from the top of the tree.
-    :raises BuildError: when it does not apply, or matches nothing.
+    :raises NoMatchError: when a semantic patch matches nothing.
+    :raises BuildError: when it does not apply.
     """
     # A directory with nothing else in it, which whoever the patch runs as can read.
     with TemporaryDirectory(dir=src.parent, prefix="patch-") as beside:
         Path(beside).chmod(0o755)
         shutil.copyfile(patch, Path(beside, patch.name))
         Path(beside, patch.name).chmod(0o644)
-        apply = _apply_semantic if patch.suffix == ".cocci" else _apply_plain
-        return apply(patch.name, Place(None, src, Path(beside)), log, deadline)
+        place = Place(None, src, Path(beside))
+        if patch.suffix == ".cocci":
+            return _apply_semantic(patch.name, place, part, log, deadline)
+        return _apply_plain(patch.name, place, log, deadline)
 
 
-def _apply_semantic(name: str, place: Place, log: Path, deadline: Deadline) -> list[str]:
+def _apply_semantic(name: str, place: Place, part: Path, log: Path, deadline: Deadline) -> list[str]:
     what, src = f"semantic patch {name}", place.work
-    files = sorted(str(path.relative_to(src)) for path in (src / SPL_DIR).glob("*.c"))
+    files = sorted(str(path.relative_to(src)) for path in (src / part).rglob("*.c"))
     before = {file: sha256_of(plain_file(src, file)) for file in files}
     argv = ["spatch", "--very-quiet", "--sp-file", f"/usr/src/{name}", "--in-place", *files]
     run(confine_args(place, argv), deadline=deadline, what=what, log=log, error=BuildError)
     changed = [file for file, digest in before.items() if sha256_of(plain_file(src, file)) != digest]
     if not changed:
-        raise BuildError(what, "it matches nothing in the sources of SPL", log)
+        raise NoMatchError(what, f"it matches nothing in {part} of the source", log)
     return changed
 
 

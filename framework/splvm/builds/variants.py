@@ -26,6 +26,8 @@ class Variant:
     control_for: str
     # Semantic patches in images/spl/variants, in the order in which they are applied.
     cocci: tuple[str, ...] = ()
+    # Whether the worker and SPL's other threads are marked as such in which memory must not be reclaimed by I/O.
+    marked: bool = True
     # Which verdict is expected in a scenario, by its name, where the scenario's own row does not say it.
     expects: Mapping[str, Expectation] = field(default_factory=dict)
 
@@ -58,6 +60,7 @@ VARIANTS: Mapping[str, Variant] = {
             summary="worker and emergency objects as they came in 2012: NOIO in the flags only, no thread is marked",
             control_for="the worker itself can deadlock, where vmalloc does not honour its flags",
             cocci=("noio-flags.cocci", "no-marks.cocci"),
+            marked=False,
         ),
         Variant(
             name="sync-grow",
@@ -65,6 +68,7 @@ VARIANTS: Mapping[str, Variant] = {
             "objects",
             control_for="the deadlock is there that the worker was made for",
             cocci=("noio-flags.cocci", "no-marks.cocci", "grow-in-caller.cocci"),
+            marked=False,
         ),
         Variant(
             name="list-walk",

@@ -20,7 +20,7 @@ from splvm.builds.kernels import Kernel
 from splvm.builds.module import MODULE_RECIPE, fresh_log, make_module, sha256_of
 from splvm.builds.root import BuildRoot, build_root
 from splvm.builds.spl import SplBuild, SplSource
-from splvm.builds.tree import ALL_PARTS, SPL_DIR, check_unchanged, copy_files, find_files, generate_headers
+from splvm.builds.tree import ALL_PARTS, SPL_DIR, check_unchanged, copy_files, find_files, generate_headers, patch_tree
 from splvm.builds.worktree import ZFS_TREES, keep_tree
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, SetupError
@@ -101,6 +101,8 @@ def build_zfs(store: Store, apt: PrivateApt, kernel: Kernel, spl: SplBuild, dead
 def _build_modules(store: Store, root: BuildRoot, spl: SplBuild, deadline: Deadline) -> Artefact:
     """All of them, as the tree's own makefiles have them; the spl.ko among them is left out."""
     source = spl.source.tree
+    if spl.semantic:
+        source = patch_tree(store, source, spl.semantic, deadline).tree
     files = find_files(source, ALL_PARTS)
     # spl.ko comes with its exports: what it is compiled of does not go into the others.
     others = {name: path for name, path in files.items() if not Path(name).is_relative_to(SPL_DIR)}

@@ -72,6 +72,8 @@ class Candidate:
     sha256: str = ""
     # Equal for commits that need one configure run.
     config: Count = 0
+    # What the user named as the good end, where this commit is where it and the bad end parted.
+    parted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,9 @@ def find_commits(
     revisions = list_revisions(repository, good, bad, paths)
     if not any(each.touches for each in revisions[1:]):
         raise UsageError(f"no commit of the range touches {', '.join(paths)}", hint="--paths names other files")
-    return tuple(Candidate(each.sha, each.title, each.touches, config=each.config) for each in revisions)
+    return tuple(
+        Candidate(each.sha, each.title, each.touches, config=each.config, parted=each.parted) for each in revisions
+    )
 
 
 def find_patches(series: Path) -> tuple[Candidate, ...]:
@@ -256,7 +260,12 @@ class Bisection:
                 self.undecided = f"the host was busy for {QUIET_S / 60:.0f} minutes"
                 return
             self._starved = False
-            number = self.search.choose(self._begun.values(), self._is_configured)
+            # Nobody said that the commit is good at which the good end parted from the bad one: git asks it first too.
+            is_known = not self.plan.candidates[0].parted or any(each.candidate == 0 for each in self.tries)
+            if is_known or 0 in self._begun.values() or 0 in self.skipped:
+                number = self.search.choose(self._begun.values(), self._is_configured)
+            else:
+                number = 0
             experiment = self._prepare(number)
             if experiment is None:
                 continue

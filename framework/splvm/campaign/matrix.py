@@ -23,17 +23,18 @@ from typing import Any, TypedDict
 
 from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.processes import Job, JobResult, OnDone
+from splvm.clock import Clock
 from splvm.errors import EvidenceError, HarnessError, SetupError
 from splvm.history.cell import Cell
 from splvm.log import note, step
 from splvm.plainfile import MIB, read_plain
 from splvm.record.cellfacts import PACKAGED
 from splvm.record.jsonfile import write_json
-from splvm.record.reader import read_damage, read_facts
+from splvm.record.reader import read_damage, read_facts, read_verdict_name
 from splvm.record.typedjson import from_json
 from splvm.run.experiment import Experiment, attempt_directory
 from splvm.run.loads import MOST_SEED, parse_loads
-from splvm.run.prepare import Prepared, Wish, prepare
+from splvm.run.prepare import Prepared, Wish, find_any_kernel, prepare, spec_of
 from splvm.scenarios.table import find_scenario
 
 SCHEMA_VERSION = 3
@@ -41,6 +42,8 @@ SCHEMA_VERSION = 3
 MATRIX_FILE = "matrix.json"
 # A hundred thousand runs.
 _MOST_RUNS = 100_000
+# Runs of a guest that the host starves.
+_ATTEMPTS = 3
 _MOST_BYTES = 128 * MIB
 
 
@@ -164,6 +167,8 @@ def _find_trouble(run: CampaignRun, out: Path, places: Mapping[tuple[Cell, int],
         return "it is not in the plan"
     # Its directory was named from wherever that was; an attempt has another name than the first.
     directory = (out / place).with_name(run.directory.name)
+    if directory not in (attempt_directory(out / place, number) for number in range(1, _ATTEMPTS + 1)):
+        return f"{directory} is no directory of this run"
     try:
         facts = read_facts(directory)
         damage = read_damage(directory, facts)
@@ -173,7 +178,26 @@ def _find_trouble(run: CampaignRun, out: Path, places: Mapping[tuple[Cell, int],
         return f"{directory}: {error.strerror}"
     if facts.get("batch") != batch:
         return f"{directory} is of another matrix"
-    return f"{directory}: {damage[0]}" if damage else ""
+    if damage:
+        return f"{directory}: {damage[0]}"
+    return next((f"{name} is not what {directory} says" for name in _otherwise(run, facts, directory)), "")
+
+
+def _otherwise(run: CampaignRun, facts: Mapping[str, Any], directory: Path) -> Iterator[str]:
+    """What the list of runs says otherwise than a run's own record: somebody may have moved directories."""
+    cell, kernel, spl = run.cell, facts.get("kernel") or {}, facts.get("spl") or {}
+    parameters = facts.get("parameters") or {}
+    told = (
+        ("the scenario", facts.get("scenario"), cell.scenario),
+        ("the kernel", kernel.get("id"), spec_of(find_any_kernel(cell.kernel)).id),
+        ("the variant", spl.get("variant"), cell.variant),
+        ("the line", facts.get("line"), cell.line),
+        ("the load", parameters.get("load"), cell.loads),
+        ("the clock", parameters.get("clock"), dict(cell.parameters).get("clock")),
+        ("the expected verdict", facts.get("expected"), sorted(run.expected)),
+        ("the verdict", read_verdict_name(directory), run.outcome),
+    )
+    yield from (name for name, record, listed in told if record is not None and record != listed)
 
 
 def missing(plan: MatrixPlan, done: Iterable[CampaignRun]) -> list[tuple[Cell, int]]:
@@ -209,7 +233,7 @@ def run_matrix(
     keep()
     todo = missing(plan, runs)
     # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.
-    attempts = 3 if plan.repeat == 1 else 1
+    attempts = _ATTEMPTS if plan.repeat == 1 else 1
     places = plan.places()
     ready: dict[Path, tuple[Cell, int, Experiment]] = {}
     experiments = dict(_prepare_all(dict.fromkeys(cell for cell, _ in todo), wish, plan))
@@ -233,16 +257,18 @@ def _prepare_all(
     cells: Mapping[Cell, object], wish: Wish, plan: MatrixPlan
 ) -> Iterator[tuple[Cell, Experiment | HarnessError]]:
     """What each cell is to run, or why that cannot be; what several need is prepared once."""
-    prepared: dict[tuple[str, str], Prepared | HarnessError] = {}
+    prepared: dict[tuple[str, str, str], Prepared | HarnessError] = {}
     wish = replace(wish, spl=plan.spl, patches=plan.patches)
     for cell in cells:
-        key = (cell.kernel, cell.variant)
+        clock = Clock(dict(cell.parameters).get("clock", Clock.REAL))
+        key = (cell.kernel, cell.variant, clock)
         # What it was when the plan was made: a checkout may be on another branch by now.
         label = "" if cell.line == PACKAGED else cell.line
         try:
             if key not in prepared:
                 with step(f"preparing {cell.kernel}, {cell.variant}"):
-                    prepared[key] = prepare(replace(wish, kernel=cell.kernel, variant=cell.variant, label=label))
+                    asked = replace(wish, kernel=cell.kernel, variant=cell.variant, label=label, clock=clock)
+                    prepared[key] = prepare(asked)
             build = prepared[key]
             if isinstance(build, HarnessError):
                 raise build

@@ -11,6 +11,8 @@ An axis is given on the command line or in a file of TOML::
     repeat = 1
     spl = "git:/srv/zfs@master"
     spl_patch = ["fix.patch"]
+    debug = true
+    clock = "virtual"
     label = "nightly"
 
 Expressions are those of rule-engine (https://zerosteiner.github.io/rule-engine/syntax.html).
@@ -25,11 +27,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splvm.builds.variants import find_variant
+from splvm.clock import Clock
 from splvm.deadline import interrupted_after
 from splvm.errors import DeadlineExceeded, UsageError, did_you_mean
 from splvm.history.cell import Cell
+from splvm.run.experiment import Dump
 from splvm.run.loads import parse_loads, with_own
-from splvm.run.prepare import find_any_kernel
+from splvm.run.prepare import Wish, find_any_kernel, lacks_for_virtual_time
 from splvm.scenarios.table import find_scenario
 from splvm.tomlfile import read_toml
 
@@ -57,9 +61,12 @@ class Axes:
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] | None = None
     repeat: int | None = None
-    # No axis: source, patches and name of the line of all cells, as `run` takes them.
+    # No axis: source, patches, debug option and name of the line of all cells, as `run` takes them.
     spl: str | None = None
     spl_patch: tuple[str, ...] | None = None
+    debug: bool | None = None
+    # `virtual`: in each cell whose scenario can be run so.
+    clock: str | None = None
     label: str | None = None
 
     def over(self, other: Axes) -> Axes:
@@ -86,6 +93,12 @@ def read_axes(path: Path, option: str = "--file") -> Axes:
         if name == "repeat":
             if type(value) is not int or not 1 <= value <= _MOST_REPEATS:
                 raise UsageError(f"{option} {path}: repeat = {value!r}: it is a number from 1 to {_MOST_REPEATS}")
+        elif name == "debug":
+            if not isinstance(value, bool):
+                raise UsageError(f"{option} {path}: debug = {value!r}: it is true or false")
+        elif name == "clock":
+            if value not in tuple(Clock):
+                raise UsageError(f"{option} {path}: clock = {value!r}: it is one of {', '.join(Clock)}")
         elif name in ("spl", "label"):
             if not isinstance(value, str) or not value:
                 raise UsageError(f"{option} {path}: {name} = {value!r}: it is a string that is not empty")
@@ -117,9 +130,20 @@ def plan_cells(axes: Axes) -> list[Cell]:
         for scenario in scenarios
     )
     left = [cell for cell in cells if _matches(cell, wanted, unwanted)]
+    if axes.clock == Clock.VIRTUAL:
+        left = [_in_virtual_time(cell) for cell in left]
     if not left:
         raise UsageError("no cell is left", hint=f"--include and --exclude leave out all {len(cells)} cells")
     return left
+
+
+def _in_virtual_time(cell: Cell) -> Cell:
+    """The cell in virtual time, if its scenario can be run so; else as it is."""
+    scenario = find_scenario(cell.scenario)
+    loads = parse_loads([cell.loads] if cell.loads else [])
+    if lacks_for_virtual_time(scenario, loads, Wish().ram_mib, Dump.NEVER):
+        return cell
+    return replace(cell, parameters=(*cell.parameters, ("clock", Clock.VIRTUAL)))
 
 
 def _matches(cell: Cell, wanted: Sequence[_Expression], unwanted: Sequence[_Expression]) -> bool:

@@ -6,7 +6,6 @@ Owns these processes. They end with `run_jobs`, however it ends, and take down t
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import time
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import get_temp_dir
@@ -23,6 +22,7 @@ from threading import Thread
 from types import FrameType
 from typing import NoReturn
 
+from splvm.campaign import forkend
 from splvm.errors import HarnessError
 from splvm.evidence.verdict import Verdict
 from splvm.host.memory import available_mib
@@ -110,13 +110,14 @@ def run_jobs(jobs: Iterable[Job], at_once: int, on_done: OnDone) -> None:
     # What it imports once, no job has to. Each job's process runs the program's script up to its main function again,
     # and that imports the command line.
     loaded = {name for name in sys.modules if name.partition(".")[0] == __package__.partition(".")[0]}
-    context.set_forkserver_preload(sorted(loaded - {"splvm.__main__"} | {"splvm.run.experiment"}))
+    context.set_forkserver_preload(sorted(loaded - {"splvm.__main__"} | {"splvm.run.experiment", forkend.__name__}))
+    _start_fork_server()
     waiting, running = iter(jobs), dict[Connection, _Running]()
     try:
         while True:
             for job in islice(waiting, at_once - len(running)):
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(job, theirs, get_temp_dir()), daemon=False)
+                process = context.Process(target=_child, args=(job, theirs), daemon=False)
                 with theirs:
                     process.start()
                 running[ours] = _Running(job, process)
@@ -129,6 +130,15 @@ def run_jobs(jobs: Iterable[Job], at_once: int, on_done: OnDone) -> None:
             each.process.terminate()
         for pipe, each in running.items():
             each.finish(pipe)
+
+
+def _start_fork_server() -> None:
+    """Start it, if it does not run, with a word of what it has to remove when it ends."""
+    os.environ[forkend.DIRECTORY] = get_temp_dir()
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop(forkend.DIRECTORY, None)
 
 
 def _ready(running: dict[Connection, _Running]) -> list[Connection]:
@@ -185,15 +195,12 @@ def _run(job: Job) -> JobResult:
     return JobResult(job, runs, time.monotonic() - start)
 
 
-def _child(job: Job, pipe: Connection, scratch: str) -> None:
-    """Main function of a job's process.
-
-    :param scratch: directory with the fork server's socket, which the process that made it removes if it can.
-    """
+def _child(job: Job, pipe: Connection) -> None:
+    """Main function of a job's process."""
     # Ctrl-C goes to all processes of the terminal: this one is ended by the one that started it, in order, and once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
-    Thread(target=_follow_parent, args=(scratch,), name="parent", daemon=True).start()
+    Thread(target=_follow_parent, name="parent", daemon=True).start()
     setup_logging(-1)
     _tell(pipe, _run(job))
 
@@ -204,7 +211,7 @@ def _tell(pipe: Connection, result: JobResult) -> None:
         pipe.send(result)
 
 
-def _follow_parent(scratch: str) -> None:
+def _follow_parent() -> None:
     """End this process when the one that started it was killed.
 
     PR_SET_PDEATHSIG is of no use here: the parent by birth is the fork server, which outlives the other one for as long
@@ -213,7 +220,6 @@ def _follow_parent(scratch: str) -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
-        shutil.rmtree(scratch, ignore_errors=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
 

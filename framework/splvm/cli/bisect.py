@@ -16,6 +16,8 @@ from splvm.campaign.repro import HITS
 from splvm.cli.options import (
     MOST_RUNS,
     AccelOption,
+    CampaignClockOption,
+    DebugOption,
     JobsOption,
     JsonOption,
     LoadOption,
@@ -35,6 +37,7 @@ from splvm.cli.options import (
     pick_seed,
     print_json,
 )
+from splvm.clock import Clock
 from splvm.errors import UsageError
 from splvm.log import note
 from splvm.ownpath import name_path
@@ -82,6 +85,7 @@ def bisect(
     variant: Annotated[str, typer.Option(help=f"Variant of SPL: {', '.join(VARIANTS)}.", metavar="NAME")] = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     hit: Annotated[
         str, typer.Option(help="Verdicts that count as bad, separated by commas.", metavar="VERDICTS")
     ] = ",".join(sorted(HITS)),
@@ -98,6 +102,7 @@ def bisect(
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
+    clock: CampaignClockOption = Clock.REAL,
     template: TemplateOption = True,
     window: WindowOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
@@ -126,7 +131,11 @@ def bisect(
         kind, candidates = _find_candidates(names, series, spl, good, bad, pool=pool, paths=paths or ())
         source = name_path(find_repository(read_tree_name(spl))) if kind is ChangeKind.COMMITS else spl
         wish = make_wish(
-            names[0], find_variant(variant).name, source, spl_patch, accel, ram_mib=memory, clones=template
+            *(names[0], find_variant(variant).name, source, spl_patch, accel),
+            ram_mib=memory,
+            clones=template,
+            debug=debug,
+            clock=clock,
         )
         hits = frozenset(find_outcome(name, "--hit") for name in hit.split(","))
         given, first = ",".join(map(str, loads)), pick_seed(seed, most_runs)
@@ -231,6 +240,7 @@ def paste(search: Bisection) -> list[str]:
     good, bad = plan.candidates[answer.first - 1], plan.candidates[answer.first]
     words = ["splvm", "repro", plan.scenario, "--kernel", plan.wish.kernel, "--variant", plan.wish.variant]
     words += ["--load", plan.load] if plan.load else []
+    words += ["--clock", plan.wish.clock] if plan.wish.clock is not Clock.REAL else []
     words += ["--spl", f"git:zfs@{good.id}", "--spl", f"git:zfs@{bad.id}"]
     told = search.tallies()
     counts = (told[each] for each in (answer.first, answer.first - 1) if each in told)
@@ -251,6 +261,13 @@ def _last_line(search: Bisection, answer: Answer | None) -> str:
         return plain(f"UNDECIDED {runs} likeliest {search.name(likeliest.first)} {likeliest.probability:.3f}")
     told = f"{answer.probability:.3f} {runs}"
     if answer.first == 0:
+        if parted := search.plan.candidates[0].parted:
+            note(
+                plain(
+                    f"{search.name(0)} is where {parted} and the bad end parted, and it is bad: what mended it is on "
+                    f"the branch of {parted} alone; name a good end that is older"
+                )
+            )
         return f"GOOD_END_IS_BAD {told}"
     if answer.first >= len(search.plan.candidates):
         return f"BAD_END_IS_GOOD {told}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,7 @@ from splvm.cli.options import (
     AccelOption,
     ClockChoice,
     ClockOption,
+    DebugOption,
     DumpOption,
     ExpectOption,
     JobsOption,
@@ -45,9 +46,11 @@ from splvm.cli.options import (
     make_console,
     make_wish,
     pick_seed,
+    show_error,
     show_verdict,
 )
-from splvm.errors import UsageError
+from splvm.clock import Clock
+from splvm.errors import HarnessError, UsageError
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.host.capabilities import check_programs
 from splvm.host.store import Store
@@ -55,9 +58,9 @@ from splvm.log import note, step
 from splvm.record.reader import read_facts
 from splvm.report.summary import verdict_line
 from splvm.report.tables import tally_table
-from splvm.run.experiment import Dump, Experiment, run_until_fed
+from splvm.run.experiment import Dump, Experiment, attempt_directory, run_until_fed
 from splvm.run.loads import parse_loads
-from splvm.run.prepare import Wish, prepare
+from splvm.run.prepare import Prepared, Wish, lacks_for_virtual_time, prepare
 from splvm.run.scenarios import Scenario, Workload
 from splvm.run.shell import run_shell
 from splvm.scenarios.table import SCENARIOS, find_scenario
@@ -113,6 +116,7 @@ def run(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     label: LabelOption = None,
     load: LoadOption = None,
     seed: SeedOption = None,
@@ -138,6 +142,9 @@ def run(
     The exit status is 0 for the expected verdict, and 1 for another verdict. `splvm variants` lists the expected
     verdicts. A build with your own source or patches is compared with the packaged build of its variant on its kernel.
     If packaged stock ends badly too, a good verdict also counts as expected. --expect overrides all of this.
+
+    If the host starved the guest of CPU, a single run is made again: in virtual time, unless --clock says otherwise or
+    the scenario needs real time.
     """
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
@@ -147,6 +154,7 @@ def run(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
         clones=template,
+        debug=debug,
         label=label,
         qemu=qemu,
         clock=clock.clock,
@@ -154,25 +162,52 @@ def run(
     base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
         prepared = prepare(wish)
-    experiment = prepared.experiment(
-        chosen,
-        expected=expected,
-        window_s=window,
-        rate_hz=rate,
-        workload=workload,
-        dump=dump,
-        loads=loads,
-        seed=pick_seed(seed, repeat),
-    )
-    verdict, directory = run_series(experiment, base, repeat, count_jobs(jobs, memory))
+    first_seed = pick_seed(seed, repeat)
+
+    def experiment_on(build: Prepared) -> Experiment:
+        return build.experiment(
+            chosen,
+            expected=expected,
+            window_s=window,
+            rate_hz=rate,
+            workload=workload,
+            dump=dump,
+            loads=loads,
+            seed=first_seed,
+        )
+
+    experiment = experiment_on(prepared)
+
+    def in_virtual_time() -> Experiment:
+        return experiment_on(prepare(replace(wish, clock=Clock.VIRTUAL)))
+
+    twin = in_virtual_time if clock is ClockChoice.AUTO and may_be_virtual(experiment, clones=template) else None
+    verdict, directory = run_series(experiment, base, repeat, count_jobs(jobs, memory), twin)
     typer.echo(verdict_line(verdict, read_facts(directory)))
     if verdict.outcome not in experiment.expected:
         raise typer.Exit(1)
 
 
-def run_series(experiment: Experiment, base: Path, repeat: int, at_once: int) -> tuple[Verdict, Path]:
+# Makes the experiment anew for a guest in virtual time.
+Twin = Callable[[], Experiment]
+
+
+def may_be_virtual(experiment: Experiment, *, clones: bool) -> bool:
+    """Whether a run that the host starved can be made again in virtual time.
+
+    :param clones: whether guests may be clones.
+    """
+    machine = experiment.guest.machine
+    lacking = lacks_for_virtual_time(experiment.scenario, experiment.loads, machine.ram_mib, experiment.dump)
+    return clones and machine.accelerator == "tcg" and machine.clock is Clock.REAL and not lacking
+
+
+def run_series(
+    experiment: Experiment, base: Path, repeat: int, at_once: int, twin: Twin | None = None
+) -> tuple[Verdict, Path]:
     """Run an experiment once or more often, and show each verdict.
 
+    :param twin: a single run whose guest the host starved is made again of this, and not in real time.
     :returns: the run that the status is of: the worst one that is not as expected, or else the last.
     """
     results: list[tuple[Verdict, Path]] = []
@@ -183,11 +218,29 @@ def run_series(experiment: Experiment, base: Path, repeat: int, at_once: int) ->
 
     # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.
     todo = [Job(f"run {n} of {repeat}", experiment.nth(n), base / f"{n:03}") for n in range(1, repeat + 1)]
-    run_jobs(todo if repeat > 1 else [Job(experiment.scenario.name, experiment, base, 3)], at_once, take)
+    if repeat > 1:
+        run_jobs(todo, at_once, take)
+    else:
+        run_jobs([Job(experiment.scenario.name, experiment, base, 1 if twin else 3)], 1, take)
+        if twin and results[-1][0].is_starved:
+            run_jobs([_again(experiment, base, results.pop()[0], twin)], 1, take)
     if repeat > 1:
         make_console().print(tally_table([verdict for verdict, _ in results], experiment.expected))
     odd = [result for result in results if result[0].outcome not in experiment.expected]
     return worst(odd) if odd else results[-1]
+
+
+def _again(experiment: Experiment, base: Path, verdict: Verdict, twin: Twin) -> Job:
+    """The second run of a guest that the host starved."""
+    place = attempt_directory(base, 2)
+    try:
+        again = twin()
+    except HarnessError as error:
+        show_error(error)
+        note(f"{base}: {verdict.starved}; running again in real time, as virtual time cannot be had")
+        return Job(experiment.scenario.name, experiment, place, 2)
+    note(f"{base}: {verdict.starved}; running again in virtual time, where the host has no say")
+    return Job(experiment.scenario.name, again, place)
 
 
 def worst(results: Sequence[tuple[Verdict, Path]]) -> tuple[Verdict, Path]:
@@ -218,6 +271,7 @@ def shell(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     template: TemplateOption = True,
@@ -229,7 +283,7 @@ def shell(
 
     The guest ends with the shell. The exit status is that of the shell.
     """
-    prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template))
+    prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, ram_mib=memory, clones=template, debug=debug))
     with Store.default().temporary() as logs:
         status = run_shell(prepared, logs, command)
     raise typer.Exit(status)

@@ -18,6 +18,7 @@ from splvm.builds.symbols import fetch_symbols
 from splvm.builds.variants import VARIANTS
 from splvm.cli.options import (
     AccelOption,
+    DebugOption,
     JsonOption,
     KernelOption,
     PatchOption,
@@ -75,6 +76,7 @@ def build(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     accel: AccelOption = "auto",
     refresh: RefreshOption = False,
     template: Annotated[bool, typer.Option("--template", help="Also make the template of guests.")] = False,
@@ -84,7 +86,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Fetch and build everything that a run needs, and print where it is."""
-    prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, refresh=refresh))
+    prepared = prepare(make_wish(kernel, variant, spl, spl_patch, accel, refresh=refresh, debug=debug))
     frozen = None
     if template:
         frozen = Templates.default().get(prepared.plan, Deadline(PREPARE_BUDGET_S))

@@ -22,6 +22,7 @@ from splvm.cli.history import HistoryOption, history_place
 from splvm.cli.options import (
     MOST_RUNS,
     AccelOption,
+    DebugOption,
     JobsOption,
     JsonOption,
     KeysOption,
@@ -36,6 +37,7 @@ from splvm.cli.options import (
     make_wish,
     print_json,
 )
+from splvm.clock import Clock
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.history.cell import Cell
 from splvm.log import note, progress
@@ -73,6 +75,7 @@ def matrix(
         str | None, typer.Option(help="Source of SPL, as `run` takes it; by default `debian`.", metavar="SOURCE")
     ] = None,
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     label: LabelOption = None,
     include: Annotated[
         list[str] | None,
@@ -103,6 +106,13 @@ def matrix(
     keys: KeysOption = None,
     trust_network: TrustOption = False,
     accel: AccelOption = "auto",
+    clock: Annotated[
+        Clock | None,
+        typer.Option(
+            help="Time of the guests: `virtual` is the number of the guest's instructions, in each cell whose scenario "
+            "can be run so; other cells stay in real time. By default `real`."
+        ),
+    ] = None,
     template: TemplateOption = True,
     history: HistoryOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
@@ -111,9 +121,9 @@ def matrix(
     """Run many cells: scenarios by kernels by variants by loads. Compare each verdict with the expected verdict.
 
     Each run has a fresh guest. Separate names by commas. --kernel may be given again; a kernel with a colon in its name
-    needs its own --kernel. --spl, --spl-patch and --label apply to all cells. Expressions are those of rule-engine,
-    with the names scenario, kernel, variant and load. splvm first fetches and builds everything. If the guest of one
-    cell does not boot, the other cells still run. Every run becomes a row of the history.
+    needs its own --kernel. --spl, --spl-patch, --debug and --label apply to all cells. Expressions are those of
+    rule-engine, with the names scenario, kernel, variant and load. splvm first fetches and builds everything. If the
+    guest of one cell does not boot, the other cells still run. Every run becomes a row of the history.
     """
     given = Axes(
         scenarios=_words(scenario),
@@ -125,6 +135,8 @@ def matrix(
         repeat=repeat,
         spl=spl,
         spl_patch=tuple(map(str, spl_patch)) if spl_patch else None,
+        debug=debug or None,
+        clock=clock,
         label=label,
     )
     if resume is not None and (given != Axes() or file is not None or out is not None):
@@ -194,7 +206,7 @@ def _make_plan(given: Axes, file: Path | None) -> MatrixPlan:
     """
     axes = given.over(read_axes(file) if file else Axes()).over(_DEFAULT)
     patches = [Path(name) for name in axes.spl_patch or ()]
-    wish = make_wish("", "", axes.spl or "debian", patches, "auto", label=axes.label)
+    wish = make_wish("", "", axes.spl or "debian", patches, "auto", debug=bool(axes.debug), label=axes.label)
     tree = check_inputs(wish.spl, wish.patches)
     # From here on the source has a whole path, for whoever resumes elsewhere.
     source = str(tree.name) if tree else wish.spl

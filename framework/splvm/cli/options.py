@@ -20,15 +20,16 @@ import typer
 from rich.console import Console
 from rich.panel import Panel
 
+from splvm.assets import find_debug_header
 from splvm.builds.kernels import KERNELS
 from splvm.builds.own import FORM as OWN_KERNEL
 from splvm.builds.source import FORM as BUILT_KERNEL
 from splvm.builds.variants import VARIANTS
 from splvm.campaign.processes import fitting_jobs
+from splvm.clock import Clock
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome, Verdict
-from splvm.guest.machine import Clock
 from splvm.record.reader import read_facts
 from splvm.report.summary import plain, summarize
 from splvm.run.buildline import check_label
@@ -81,7 +82,14 @@ SplsOption = Annotated[
 ]
 PatchOption = Annotated[
     list[Path] | None,
-    typer.Option(help="A .patch or .cocci file to apply to the source; may be given again.", metavar="FILE"),
+    typer.Option(
+        help="A .patch or .cocci file to apply to the source, or a .h file with macros for all modules; may be given "
+        "again.",
+        metavar="FILE",
+    ),
+]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", help="Build all modules with OpenZFS's debug option: its assertions are checked.")
 ]
 LabelOption = Annotated[
     str | None,
@@ -103,7 +111,15 @@ ClockOption = Annotated[
     ClockChoice,
     typer.Option(
         help="Time of the guest: `real` is the host's; `virtual` is the number of the guest's instructions, and the "
-        "same seed is the same run. `auto` is real time."
+        "same seed is the same run. `auto` is real time, and virtual time for a second run after the host starved the "
+        "guest."
+    ),
+]
+CampaignClockOption = Annotated[
+    Clock,
+    typer.Option(
+        help="Time of the guests: `real`, or `virtual`, the number of the guest's instructions. Each further run of a "
+        "cell has the next seed."
     ),
 ]
 MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, max=1 << 20, metavar="MIB")]
@@ -175,11 +191,12 @@ def make_wish(
     ram_mib: int = 512,
     refresh: bool = False,
     clones: bool = True,
+    debug: bool = False,
     label: str | None = None,
     qemu: str = "auto",
     clock: Clock = Clock.REAL,
 ) -> Wish:
-    absolute = tuple(patch.absolute() for patch in patches or ())
+    absolute = tuple(patch.absolute() for patch in (*(patches or ()), *([find_debug_header()] if debug else ())))
     line = check_label(label, spl, absolute)
     return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock)
 

@@ -19,12 +19,16 @@ from splvm.cli.options import (
 from splvm.deadline import Deadline
 from splvm.dump.postmortem import describe_dump, examine_run
 from splvm.errors import DeadlineExceeded, EvidenceError, UsageError
+from splvm.evidence.timeline import Evidence
+from splvm.evidence.verdict import Outcome, Verdict
 from splvm.evidence.waiting.waitgraph import build_graph
 from splvm.host.store import Store
 from splvm.log import note
 from splvm.paste.slabs import SORTS, never, parse_slabs, series
 from splvm.plainfile import MIB, describe_size
-from splvm.record.reader import read_evidence
+from splvm.record.digest import decided_otherwise, first_difference, is_virtual
+from splvm.record.names import SAMPLES_FILE
+from splvm.record.reader import iterate_records, read_evidence
 from splvm.report.bundle import write_bundle
 from splvm.report.summary import plain, verdict_line
 from splvm.report.tables import change_table, slab_table
@@ -41,13 +45,23 @@ _SHELLS = ("-", "/dev/fd/", "/proc/self/fd/")
 
 def judge(
     directory: Annotated[Path, typer.Argument(help="Directory of a run.", metavar="DIR")],
+    same_as: Annotated[
+        Path | None,
+        typer.Option(
+            help="Another run of the same seed in virtual time: name the first frame in which the two differ.",
+            metavar="DIR",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge a recorded run again, from its files alone.
 
-    The exit status is 0 for the expected verdict, and 1 for another verdict or a record that cannot be read.
+    The exit status is 0 for the expected verdict, and 1 for another verdict, a record that cannot be read, or a record
+    that differs from that of --same-as.
     """
     evidence, verdict = judge_run(directory)
+    if same_as is not None:
+        _compare(evidence, verdict, directory, same_as)
     facts = evidence.facts
     expected = verdict.outcome in facts.get("expected", ())
     if as_json:
@@ -57,6 +71,31 @@ def judge(
         typer.echo(verdict_line(verdict, facts))
     if not expected:
         raise typer.Exit(1)
+
+
+def _compare(evidence: Evidence, verdict: Verdict, directory: Path, same_as: Path) -> None:
+    """Say whether two runs are the same run.
+
+    :raises UsageError: when they cannot be.
+    :raises EvidenceError: when they have to be, and are not; or when a record says nothing.
+    """
+    other, of_other = judge_run(same_as)
+    if not is_virtual(evidence.facts) or not is_virtual(other.facts):
+        raise UsageError(f"--same-as {same_as}: only runs in virtual time have a digest", hint="run --clock virtual")
+    if otherwise := decided_otherwise(evidence.facts, other.facts):
+        raise UsageError(f"--same-as {same_as}: these are two runs: {', '.join(otherwise)} differ")
+    for path, each in ((directory, verdict), (same_as, of_other)):
+        if each.outcome is Outcome.INCONCLUSIVE:
+            raise EvidenceError(f"{path} cannot be compared: {each.outcome}: {plain(each.reasons[0].text)}")
+    if verdict.digest == of_other.digest:
+        note(f"one digest: {verdict.digest}")
+        return
+    frames = (iterate_records(path / SAMPLES_FILE) for path in (directory, same_as))
+    where = plain(first_difference(*frames) or "the frames are the same, and the consoles differ")
+    raise EvidenceError(
+        f"{directory} and {same_as} are runs of one seed, and differ: {where}",
+        hint="a digest that differs is a bug of splvm: keep both directories, and report it",
+    )
 
 
 def bundle(

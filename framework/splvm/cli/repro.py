@@ -13,6 +13,8 @@ from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.repro import HITS, TROUBLES, Series, Until, compare, measure, same_builds, to_json
 from splvm.cli.options import (
     AccelOption,
+    CampaignClockOption,
+    DebugOption,
     JobsOption,
     JsonOption,
     LabelOption,
@@ -32,6 +34,7 @@ from splvm.cli.options import (
     pick_seed,
     print_json,
 )
+from splvm.clock import Clock
 from splvm.errors import EvidenceError, HarnessError, UsageError
 from splvm.log import note, step
 from splvm.record.reader import read_facts
@@ -59,6 +62,7 @@ def repro(
     ] = "stock",
     spl: SplsOption = None,
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     label: LabelOption = None,
     until: Annotated[
         list[str] | None,
@@ -75,6 +79,7 @@ def repro(
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
+    clock: CampaignClockOption = Clock.REAL,
     template: TemplateOption = True,
     window: WindowOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
@@ -100,7 +105,14 @@ def repro(
     loads, first_seed = parse_loads(load or ()), pick_seed(seed, _MOST_RUNS)
     at_once = count_jobs(jobs, memory)
     wishes = [
-        make_wish(name, build, source, spl_patch, accel, ram_mib=memory, clones=template, label=label)
+        make_wish(
+            *(name, build, source, spl_patch, accel),
+            ram_mib=memory,
+            clones=template,
+            debug=debug,
+            label=label,
+            clock=clock,
+        )
         for name, build, source in names
     ]
     base = claim_directory(out, f"repro-{scenario}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +14,12 @@ from splvm.builds.saves import Watch
 from splvm.builds.spl import check_inputs, find_source
 from splvm.builds.tree import ALL_PARTS, CONFIGURE_INPUTS, SPL_PARTS
 from splvm.builds.variants import find_variant
-from splvm.cli.guests import make_workload, run_series
+from splvm.cli.guests import make_workload, may_be_virtual, run_series
 from splvm.cli.options import (
     AccelOption,
     ClockChoice,
     ClockOption,
+    DebugOption,
     DumpOption,
     ExpectOption,
     JobsOption,
@@ -46,6 +48,7 @@ from splvm.cli.options import (
     pick_seed,
     show_error,
 )
+from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import HarnessError, UsageError
 from splvm.evidence.verdict import Verdict
@@ -53,9 +56,9 @@ from splvm.log import note, step
 from splvm.record.reader import read_facts
 from splvm.report.difference import compare_verdicts
 from splvm.report.summary import verdict_line
-from splvm.run.experiment import Dump
+from splvm.run.experiment import Dump, Experiment
 from splvm.run.loads import need_pool, parse_loads, with_own
-from splvm.run.prepare import PREPARE_BUDGET_S, add_spl, prepare_kernel
+from splvm.run.prepare import PREPARE_BUDGET_S, PreparedKernel, add_spl, prepare_kernel
 from splvm.scenarios.table import SCENARIOS, find_scenario
 
 
@@ -65,6 +68,7 @@ def watch(
     variant: VariantOption = "stock",
     spl: SplOption = "debian",
     spl_patch: PatchOption = None,
+    debug: DebugOption = False,
     label: LabelOption = None,
     load: LoadOption = None,
     seed: SeedOption = None,
@@ -102,13 +106,14 @@ def watch(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
         clones=template,
+        debug=debug,
         label=label,
         qemu=qemu,
         clock=clock.clock,
     )
     find_variant(variant)
     own_tree = check_inputs(spl, wish.patches)
-    if (own_tree is None or own_tree.commit) and not wish.patches:
+    if (own_tree is None or own_tree.commit) and not spl_patch:
         what = f"--spl {spl}: nobody edits a commit" if own_tree else "there is nothing to watch"
         raise UsageError(what, hint="--spl path:DIR, or --spl-patch FILE")
     at_once = count_jobs(jobs, memory)
@@ -119,9 +124,9 @@ def watch(
     parts = (*CONFIGURE_INPUTS, *(ALL_PARTS if need_pool(with_own(chosen.load, loads)) else SPL_PARTS))
 
     def run(number: int) -> tuple[Verdict, Path, int]:
-        with step(f"building the modules, {variant}"):
-            build = add_spl(prepared, source, wish, Deadline(PREPARE_BUDGET_S))
-            experiment = build.experiment(
+        def experiment_on(kernel: PreparedKernel) -> Experiment:
+            build = add_spl(kernel, source, wish, Deadline(PREPARE_BUDGET_S))
+            return build.experiment(
                 chosen,
                 expected=expected,
                 window_s=window,
@@ -131,7 +136,15 @@ def watch(
                 loads=loads,
                 seed=first_seed,
             )
-        verdict, directory = run_series(experiment, base / f"{number:03}", repeat, at_once)
+
+        with step(f"building the modules, {variant}"):
+            experiment = experiment_on(prepared)
+
+        def in_virtual_time() -> Experiment:
+            return experiment_on(prepare_kernel(replace(wish, clock=Clock.VIRTUAL)))
+
+        twin = in_virtual_time if clock is ClockChoice.AUTO and may_be_virtual(experiment, clones=template) else None
+        verdict, directory = run_series(experiment, base / f"{number:03}", repeat, at_once, twin)
         return verdict, directory, 0 if verdict.outcome in experiment.expected else 1
 
     raise typer.Exit(_follow(Watch(source.tree, wish.patches, parts), run))

@@ -21,7 +21,8 @@ from splvm.evidence.checks.accounting import (
 )
 from splvm.evidence.checks.case import CACHE, Case, Check, Complaint, is_number
 from splvm.evidence.checks.consistent import check_consistent
-from splvm.evidence.checks.ending import check_crash, check_losses, check_lost, check_phases
+from splvm.evidence.checks.cputime import check_cpu
+from splvm.evidence.checks.ending import check_losses, check_lost, check_phases
 from splvm.evidence.checks.good import (
     good_endurance,
     good_health,
@@ -35,6 +36,7 @@ from splvm.evidence.checks.good import (
     good_survival_low,
 )
 from splvm.evidence.checks.injected import check_injected
+from splvm.evidence.checks.kernelsaid import because_warned, check_crash, check_warned
 from splvm.evidence.checks.large import check_fragmented, check_made, check_order
 from splvm.evidence.checks.loadlevel import (
     because_loads,
@@ -46,8 +48,9 @@ from splvm.evidence.checks.loadlevel import (
 )
 from splvm.evidence.checks.longlived import check_costs, check_kept
 from splvm.evidence.checks.magazines import check_magazines
+from splvm.evidence.checks.marks import check_marks, check_mask, check_told
 from splvm.evidence.checks.onset import onset_s
-from splvm.evidence.checks.pressure import check_low
+from splvm.evidence.checks.pressure import check_low, check_reserve
 from splvm.evidence.checks.progress import (
     check_latency,
     check_needed,
@@ -57,7 +60,7 @@ from splvm.evidence.checks.progress import (
 )
 from splvm.evidence.checks.starvation import starved
 from splvm.evidence.checks.storm import check_storm, check_storm_atomic, check_storm_safe, check_storm_seen
-from splvm.evidence.checks.timeouts import check_quiet, check_woken
+from splvm.evidence.checks.timeouts import check_quiet, check_slept, check_woken
 from splvm.evidence.checks.trap import check_carried, check_caught, check_commits, check_resolved, check_trap
 from splvm.evidence.checks.unlike import check_unpulled
 from splvm.evidence.diagnosis import Condition
@@ -78,6 +81,7 @@ def _make_woken(*words: str) -> Check:
 # Checks by the name that a rule has for them.
 CHECKS: Mapping[str, Check] = {
     "crash": check_crash,
+    "warned": check_warned,
     "lost": check_lost,
     "losses": check_losses,
     "consistent": check_consistent,
@@ -110,6 +114,12 @@ CHECKS: Mapping[str, Check] = {
     "any-load": check_any_load,
     "unpulled": check_unpulled,
     "loads": check_loads,
+    "slept": check_slept,
+    "told": check_told,
+    "marks": check_marks,
+    "mask": check_mask,
+    "reserve": check_reserve,
+    "cpu": check_cpu,
     "storm": check_storm,
     "storm-seen": check_storm_seen,
     "storm-safe": check_storm_safe,
@@ -167,10 +177,10 @@ GOODS: Mapping[str, Good] = {
     "endurance": _good(good_endurance, _WINDOW, (), "any-load", "unpulled"),
 }
 
-# What is looked at in every run, whatever its rule; the loads once the window is over, and last whether its record
-# agrees with itself.
-ALWAYS = clauses("crash", "lost", "losses")
-IN_WINDOW = clauses("loads")
+# What is looked at in every run, whatever its rule; the loads, and what SPL did meanwhile, once the window is over, and
+# last whether its record agrees with itself.
+ALWAYS = clauses("crash", "lost", "losses", "warned")
+IN_WINDOW = clauses("loads", "slept", "told", "marks", "mask", "reserve", "cpu")
 LAST = clauses("consistent")
 
 # Times that verdicts rest on, by the marks around them.
@@ -243,7 +253,7 @@ def _judge(evidence: Evidence, rule: Rule) -> Verdict:
     hunger = _hunger(case, complaints)
     if not complaints:
         verdict = GOODS[rule.good].verdict(case)
-        reasons = (*verdict.reasons, *because_loads(case))
+        reasons = (*verdict.reasons, *because_loads(case), *because_warned(case))
         return replace(verdict, reasons=reasons, figures=figures, starved=hunger)
     order = list(Outcome)
     complaints.sort(key=lambda complaint: order.index(complaint.outcome))

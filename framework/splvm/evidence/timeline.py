@@ -97,8 +97,9 @@ class Timeline:
     slab_afterwards: SlabFile | None = None
     # What is missing or cannot be read, in words.
     losses: tuple[str, ...] = ()
-    # Whether the harness wrote down that it began.
+    # Whether the harness wrote down that it began, and of which run it said that then.
     begun: bool = False
+    token: str | None = None
     # What the agent said of itself when it began: `rate_hz`, `period_ns` and others.
     hello: Mapping[str, int] = field(default_factory=dict)
     # Commands that the probe has obeyed, without their numbers; and what the agent said of those that failed.
@@ -186,7 +187,9 @@ class _Builder:
         self.phases: dict[str, float] = {}
         self.looks: list[Look] = []
         self.slab_afterwards: SlabFile | None = None
-        self.begun = False
+        self.token: str | None = None
+        # Kinds of records that are in a run once, and were seen.
+        self.seen: set[str] = set()
         self.hello: dict[str, int] = {}
         self.obeyed: list[str] = []
         self.refused: list[Sample[str]] = []
@@ -198,6 +201,8 @@ class _Builder:
         for number, record in enumerate(records, 1):
             try:
                 self._take(record)
+                if record["kind"] == "start" and number > 1:
+                    self.losses.append(f"record {number} says that the run begins, and others are before it")
             except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
                 self.losses.append(f"record {number} cannot be read: {error!r}")
         if not self.ended:
@@ -217,7 +222,8 @@ class _Builder:
             looks=tuple(self.looks),
             slab_afterwards=self.slab_afterwards,
             losses=tuple(self.losses),
-            begun=self.begun,
+            begun="start" in self.seen,
+            token=self.token,
             hello=self.hello,
             obeyed=tuple(self.obeyed),
             refused=tuple(self.refused),
@@ -234,15 +240,24 @@ class _Builder:
                 steal_s = _seconds_of(record.get("steal_s", 0))
                 self.host.append(HostReading(_seconds_of(record["at_s"]), run_s, sum(waits_s), steal_s, waits_s))
             case "phase":
-                self.phases[text_of(record["name"])] = _seconds_of(record["at_s"])
+                self._take_once(f"phase {text_of(record['name'])}")
+                self.phases[record["name"]] = _seconds_of(record["at_s"])
             case "start":
-                self.begun = True
+                self._take_once("start")
+                self.token = text_of(record["token"]) if "token" in record else None
             case "monitor":
                 self.looks.append(_look(record))
             case "afterwards":
+                self._take_once(f"afterwards {text_of(record['source'])}")
                 self._take_afterwards(record)
             case _:
                 pass
+
+    def _take_once(self, what: str) -> None:
+        """Note what a run has once. Twice it is the record of two runs, and the latter one must not hide the former."""
+        if what in self.seen:
+            self.losses.append(f"the record has `{what[:80]}` twice")
+        self.seen.add(what)
 
     def _take_afterwards(self, record: Mapping[str, Any]) -> None:
         try:
@@ -268,6 +283,7 @@ class _Builder:
     def _take_agent(self, frame: Frame) -> None:
         words = dict(word.split("=", 1) for word in frame.text.split() if "=" in word)
         if frame.text.startswith("hello "):
+            self._take_once("hello")
             self.hello = {name: count_of(int(value)) for name, value in words.items()}
         elif frame.text.startswith("end "):
             self.ended = True

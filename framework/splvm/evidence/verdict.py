@@ -25,6 +25,9 @@ class Outcome(StrEnum):
     MISCOUNTED = "MISCOUNTED"
     # Progress, but a latency bound was broken.
     SLOW = "SLOW"
+    # Nothing stood still, but the kernel warned of SPL, or SPL's marks, flags or use of memory are not those of a right
+    # SPL.
+    SUSPECT = "SUSPECT"
     # The worker was never proven stuck, or nobody needed it.
     NOT_TRIGGERED = "NOT_TRIGGERED"
     # Gaps in the evidence.

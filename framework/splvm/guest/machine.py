@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from splvm.clock import Clock
 from splvm.guest.disks import Disk
 from splvm.host.emulator import ICOUNT_ARGS
 
@@ -25,15 +25,6 @@ SHARED_MIB = 1
 
 # MiB of memory up to which a q35 has all of it in one piece (hw/i386/pc_q35.c), so that its top is where its size says.
 MOST_CLOSED_MIB = 2048 - SHARED_MIB
-
-
-class Clock(StrEnum):
-    """What a guest's time is made of."""
-
-    # The host's.
-    REAL = "real"
-    # The number of its own instructions; nothing comes in from the host.
-    VIRTUAL = "virtual"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError
 from splvm.guest.agent import AGENT_PATH, PORT_FILE
@@ -25,7 +26,7 @@ from splvm.guest.console import start_console
 from splvm.guest.disks import make_disk
 from splvm.guest.guest import Guest, start_guest
 from splvm.guest.guestplan import GuestPlan
-from splvm.guest.machine import Backing, Clock, MachineSpec, closed_args, qemu_args
+from splvm.guest.machine import Backing, MachineSpec, closed_args, qemu_args
 from splvm.guest.qemu import start_qemu
 from splvm.guest.ssh import start_ssh
 from splvm.host.content import Input, input_hash

@@ -25,6 +25,27 @@ def is_virtual(facts: Mapping[str, Any]) -> bool:
     return isinstance(parameters, Mapping) and parameters.get("clock") == "virtual"
 
 
+# What decides the digest, by its place in run.json.
+_DECIDES = (
+    *(("scenario",), ("parameters",), ("template",)),
+    *(("kernel", "release"), ("spl", "modules"), ("qemu", "sha256")),
+)
+
+
+def decided_otherwise(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What two runs differ in of what decides the digest, by its place in run.json; nothing if it has to be one.
+
+    :param one: run.json of a run; `other` likewise.
+    """
+    return [".".join(place) for place in _DECIDES if _at(one, place) != _at(other, place)]
+
+
+def _at(facts: object, place: Iterable[str]) -> object:
+    for key in place:
+        facts = facts.get(key) if isinstance(facts, Mapping) else None
+    return facts
+
+
 def closed_bytes(facts: Mapping[str, Any]) -> int:
     """How much of its console a guest had said when the host was let in."""
     outcome = facts.get("outcome")

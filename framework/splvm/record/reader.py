@@ -30,6 +30,7 @@ from splvm.record.names import (
     SCHEMA_VERSION,
     SYSRQ_FILE,
     TAKEN_FILES,
+    VERDICT_FILE,
 )
 from splvm.record.seal import Digest, find_damage
 
@@ -102,6 +103,19 @@ def read_digest(path: Path, facts: Mapping[str, Any]) -> str:
     """
     console = read_file(path, CONSOLE_FILE)[: closed_bytes(facts)]
     return digest_of(iterate_records(path / SAMPLES_FILE), console)
+
+
+def read_verdict_name(path: Path) -> str | None:
+    """What verdict.json says, None if there is none that can be read. It is no evidence.
+
+    :param path: the run's directory.
+    """
+    try:
+        told = json.loads(read_file(path, VERDICT_FILE))
+    except (EvidenceError, OSError, ValueError, RecursionError):
+        return None
+    name = told.get("verdict") if isinstance(told, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def read_console(path: Path) -> str:

@@ -29,7 +29,7 @@ class RunDirectory:
     """Writes the evidence of one run. Its methods may be called from any thread.
 
     :param path: made if it is not there.
-    :param facts: what run.json says from the beginning.
+    :param facts: what run.json says from the beginning. A `token` among them stands in samples.jsonl as well.
     """
 
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
@@ -44,7 +44,9 @@ class RunDirectory:
         with suppress(OSError):
             fcntl.flock(self._samples, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._write_facts()
-        self._record({"kind": "start", "schema_version": SCHEMA_VERSION})
+        # What the samples belong to: evidence/checks/complete.py compares it.
+        own = {"token": facts["token"]} if "token" in facts else {}
+        self._record({"kind": "start", "schema_version": SCHEMA_VERSION, **own})
 
     def add_facts(self, facts: Mapping[str, Any]) -> None:
         """Add to run.json what is only known now; it is written with the outcome."""

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from splvm.assets import DEBUG_HEADER
 from splvm.record.cellfacts import PACKAGED, UNKNOWN
 from splvm.report.markdown import one_line
 from splvm.treename import parse_tree_name
@@ -48,6 +49,9 @@ def reproducer(facts: Mapping[str, Any], *, paths: bool = False) -> str:
             words += [option, str(value)]
     patches = of(facts, "spl", "patches")
     for patch in patches[:10] if isinstance(patches, list) else ():
+        if of(patch, "name") == DEBUG_HEADER:
+            words.append("--debug")
+            continue
         words += ["--spl-patch", str((of(patch, "path") if paths else None) or of(patch, "name"))]
     line = of(facts, "line")
     if isinstance(line, str) and line not in (PACKAGED, UNKNOWN):

@@ -37,6 +37,11 @@ LOOKS: Mapping[Outcome, Look] = {
         "◔",
         "There was progress, but objects came later than the bound allows, or from the wrong place.",
     ),
+    Outcome.SUSPECT: Look(
+        "red",
+        "✱",
+        "Nothing stood still, but the kernel warned of SPL, or SPL did what it promises not to do.",
+    ),
     Outcome.NOT_TRIGGERED: Look(
         "yellow", "○", "The run did not bring about its condition, so it says nothing about SPL."
     ),

@@ -6,7 +6,6 @@ the host.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -53,8 +52,7 @@ def start_closed_clone(
             # It is of no use, and made anew for the next run.
             templates.forget(template, deadline)
             raise
-        # The run's own word comes when the host is let in.
-        record.add_facts({"boots": 0, "template": template.key, "no_clone": "", "token": None})
+        record.add_facts({"boots": 0, "template": template.key, "no_clone": ""})
         yield guest
 
 
@@ -99,11 +97,12 @@ def _list_tasks(agent: LockStep, console: Path, record: RunDirectory) -> None:
 
 
 def _look_from_outside(guest: ClosedGuest, record: RunDirectory, deadline: Deadline) -> None:
-    """The slab file and SPL's parameters over SSH, and the run's own word on the console, as in real time."""
-    token = secrets.token_hex(8)
+    """The slab file and SPL's parameters over SSH, and the run's own word on the console, as in real time.
+
+    The word is another one in each run, so the guest must not have it before its digest is made.
+    """
     with guest.ssh(deadline) as ssh:
-        ssh.run(f"echo splvm: run {token} > /dev/kmsg", deadline=deadline.sub(20))
-        record.add_facts({"token": token})
+        ssh.run(f"echo splvm: run {record.facts['token']} > /dev/kmsg", deadline=deadline.sub(20))
         slab = ssh.run("cat /proc/spl/kmem/slab", deadline=deadline.sub(20)).stdout
         listing = ssh.run("cd /sys/module/spl/parameters && grep . *", deadline=deadline.sub(20), check=False).stdout
     pairs = (line.partition(":")[::2] for line in listing.splitlines()[:200])

@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError, QemuLaunchError
 from splvm.evidence.judge import judge
@@ -26,7 +27,7 @@ from splvm.guest.agent import Agent, start_agent
 from splvm.guest.bell import Beginning
 from splvm.guest.guest import Guest
 from splvm.guest.guestplan import GuestPlan
-from splvm.guest.machine import Clock, MachineSpec
+from splvm.guest.machine import MachineSpec
 from splvm.guest.memorydump import DUMP_LIMIT_BYTES
 from splvm.guest.monitor import Monitor
 from splvm.host.store import Store
@@ -111,7 +112,8 @@ def run_experiment(experiment: Experiment, out: Path, on_phase: OnPhase | None =
     :raises BootError: when the guest does not come up.
     :raises HarnessError: for any other trouble that is not the guest's.
     """
-    record = RunDirectory(out, _facts(experiment))
+    # The run's own word: in samples.jsonl from the beginning, and on the console as soon as there is a guest.
+    record = RunDirectory(out, {**_facts(experiment), "token": secrets.token_hex(8)})
     outcome: dict[str, Any] = {"kind": "cut off", "detail": "the harness failed"}
     try:
         with _harness_log(out / HARNESS_FILE):
@@ -355,8 +357,7 @@ def _drive(
 
 def _sign_console(guest: Guest, record: RunDirectory, deadline: Deadline) -> None:
     """Have the guest's console say a word of this run's own; evidence/checks/complete.py looks for it."""
-    token = secrets.token_hex(8)
-    record.add_facts({"token": token})
+    token = record.facts["token"]
     for _ in range(_TOKEN_TRIES):
         since = guest.console.position
         guest.ssh.run(f"echo splvm: run {token} > /dev/kmsg", deadline=deadline.sub(20))

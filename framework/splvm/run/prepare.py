@@ -19,13 +19,14 @@ from splvm.builds.source import BuiltKernel, build_kernel, find_built_kernel
 from splvm.builds.spl import SplBuild, SplSource, build_spl, check_inputs, find_source
 from splvm.builds.variants import find_variant
 from splvm.builds.zfs import Zfs, build_zfs
+from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
 from splvm.evidence.formats.gfpprobe import Way
 from splvm.evidence.kerneltraits import KernelTraits
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guestplan import GuestPlan, Start
-from splvm.guest.machine import MOST_CLOSED_MIB, Clock, MachineSpec
+from splvm.guest.machine import MOST_CLOSED_MIB, MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.archive import ReleaseFile
 from splvm.host.capabilities import (
@@ -40,9 +41,10 @@ from splvm.host.emulator import check_qemu_name, find_counting_emulator, find_em
 from splvm.host.store import Store
 from splvm.record.cellfacts import PACKAGED
 from splvm.run.buildline import find_line
-from splvm.run.expectations import yardstick_of
+from splvm.run.expectations import find_expectation, yardstick_of
 from splvm.run.expected import Yardstick
 from splvm.run.experiment import Dump, Experiment
+from splvm.run.fits import check_fits
 from splvm.run.loads import POOL_SETUP, Load, need_pool, pool_facts, with_disks, with_own, with_pool
 from splvm.run.measurement import kernel_traits
 from splvm.run.scenarios import Scenario, Storm, Workload
@@ -190,8 +192,8 @@ class Prepared(PreparedKernel):
         :param seed: seed of the random numbers of the loads.
         :param storm: by default the scenario's own.
         :param watched: module whose allocations are watched; empty: SPL's where there is a storm.
-        :raises UsageError: when the scenario needs fault injection and the kernel lacks it, or when a patch goes into
-            no module of the guest.
+        :raises UsageError: when the scenario needs fault injection and the kernel lacks it, when a patch goes into no
+            module of the guest, or when the workload does not fit into its memory.
         """
         if scenario.faults is not None:
             self._check_faults(scenario)
@@ -199,6 +201,8 @@ class Prepared(PreparedKernel):
         loads = with_own(scenario.load, loads)
         machine, setup, facts = self.machine, "", self.facts()
         machine = replace(machine, ram_mib=max(machine.ram_mib, scenario.least_mib))
+        workload = workload or scenario.workload(window_s)
+        check_fits(workload, machine.ram_mib)
         if self.clock is Clock.VIRTUAL:
             check_closed(scenario, loads, machine.ram_mib, dump)
             machine = self._closed(machine, deadline=Deadline(PREPARE_BUDGET_S))
@@ -212,6 +216,7 @@ class Prepared(PreparedKernel):
             yardstick = self.yardstick(scenario)
             expected = yardstick.outcomes
             facts = facts | ({"packaged": yardstick.to_json()} if yardstick.is_own else {})
+        facts = facts | {"growth": self._growth(scenario)}
         if self.clock is Clock.VIRTUAL:
             # Its modules are a part of its root.
             plan = GuestPlan(machine, self.keys, start=Start.LOADED)
@@ -224,13 +229,24 @@ class Prepared(PreparedKernel):
             expected,
             window_s,
             rate_hz,
-            workload or scenario.workload(window_s),
+            workload,
             dump,
             loads,
             seed,
             storm or scenario.storm,
             watched or ("spl" if storm or scenario.storm else ""),
         )
+
+    def _growth(self, scenario: Scenario) -> dict[str, bool | None]:
+        """What run.json says of how a growth allocates.
+
+        That is whether SPL marks its threads, and whether page tables are asked for without I/O and filesystems. The
+        flags alone are asked of a kernel only where there is a trap to see that.
+        """
+        marked = self.spl.variant.marked
+        cell = find_expectation(scenario, self.spl.variant)
+        asked = cell is not None and cell.ignoring is not None
+        return {"marked": marked, "noio": True if marked else self.honours_flags() if asked else None}
 
     def _closed(self, machine: MachineSpec, deadline: Deadline) -> MachineSpec:
         """The machine of a guest in virtual time: its root has the modules and no keys."""
@@ -257,17 +273,21 @@ class Prepared(PreparedKernel):
             )
 
 
-def check_closed(scenario: Scenario, loads: Sequence[Load], ram_mib: int, dump: Dump) -> None:
-    """See whether a scenario can be run in virtual time.
-
-    :raises UsageError: when it needs what would come from the host: a disk, a pool, a program that is started by SSH, a
-        command of QEMU's monitor.
+def lacks_for_virtual_time(scenario: Scenario, loads: Sequence[Load], ram_mib: int, dump: Dump) -> list[str]:
+    """What a run needs that would come from the host: a disk, a pool, a program that is started by SSH, a command of
+    QEMU's monitor. Nothing if the run can be made in virtual time.
     """
+    ram_mib = max(ram_mib, scenario.least_mib)
     lacking = [f"load {load.kind.name}" for load in loads]
     lacking += ["fault injection"] if scenario.faults is not None else []
     lacking += ["a memory dump"] if dump is not Dump.NEVER else []
     lacking += [f"{ram_mib} MiB of memory (at most {MOST_CLOSED_MIB})"] if ram_mib > MOST_CLOSED_MIB else []
-    if lacking:
+    return lacking
+
+
+def check_closed(scenario: Scenario, loads: Sequence[Load], ram_mib: int, dump: Dump) -> None:
+    """:raises UsageError: when a run cannot be made in virtual time; with what it needs."""
+    if lacking := lacks_for_virtual_time(scenario, loads, ram_mib, dump):
         raise UsageError(
             f"{scenario.name} cannot be run in virtual time yet: it needs {', '.join(lacking)}",
             hint="--clock real",

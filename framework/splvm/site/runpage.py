@@ -105,6 +105,7 @@ def facts_of(run: RunRow) -> Iterator[tuple[str, str]]:
         "host": run.host,
         "batch": run.batch,
         "fingerprint": run.fingerprint,
+        "digest": run.digest,
         "starved": run.starved,
         "directory": run.directory,
         "id": run.id,

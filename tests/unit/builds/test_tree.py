@@ -7,12 +7,13 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from splvm.assets import find_images
+from splvm.assets import find_debug_header, find_images
 from splvm.builds import spl as spl_module
 from splvm.builds import zfs as zfs_module
 from splvm.builds.root import BuildRoot
@@ -151,6 +152,7 @@ def diff(name: str, old: str, new: str) -> str:
 ARC = diff("module/zfs/arc.c", "int arc;", "int patched;")
 HEADER = diff("include/sys/arc.h", "int arc;", "int patched;")
 KMEM = diff(CACHE, "int cache;", "int patched;")
+SEMANTIC = "@@\n@@\n-int {};\n+int patched;\n"
 
 
 def patch(tmp_path: Path, text: str, name: str = "x.patch") -> Path:
@@ -207,15 +209,25 @@ class Keys(Store):
     def __init__(self, top: Path, tree: Path) -> None:
         super().__init__(top)
         self.seen: dict[str, str] = {}
+        # Whether there are semantic patches.
+        self.patches = False
         self.made = {"zfs_config.h": "config", "Module.symvers": "symbols", "spl.ko": "", "slabprobe.ko": ""}
         self._tree = tree
 
     def get(self, kind: str, key: str, build: Callable[[Path], None], **more: Any) -> Artefact:
         self.seen[kind] = key
-        if kind == "patched-tree":
+        if kind in ("patched-tree", "spl-config-more"):
             found = super().get(kind, key, build, **more)
-            self._tree = found.path / "src"
+            self._tree = found.path / "src" if kind == "patched-tree" else self._tree
             return found
+        if kind == "spl" and self.patches:
+            # As far as without a compiler: the sources are copied and patched.
+            with TemporaryDirectory(dir=self.root) as scratch:
+                try:
+                    build(Path(scratch))
+                except FileNotFoundError as reason:
+                    # The root of these tests has no compiler, and no package at all.
+                    assert str(reason.filename).endswith("var/lib/dpkg/status")
         made = self.root / kind / f"{key}.made"
         shutil.rmtree(made, ignore_errors=True)
         write(made, self.made)
@@ -244,6 +256,7 @@ class Inputs(SimpleNamespace):
     def keys(self) -> dict[str, str]:
         store = Keys(self.tmp_path / "keys", self.tree)
         store.made |= self.made
+        store.patches = any(patch.suffix == ".cocci" for patch in self.patches)
         source = SplSource(f"path:{self.tree}", self.tree, "2.4.99-1")
         spl = build_spl(store, self.root, source, VARIANTS[self.variant], self.patches, Deadline(60))
         zfs_module._build_modules(store, self.root, spl, Deadline(60))
@@ -266,8 +279,8 @@ def edit(name: str) -> Callable[[Inputs], object]:
     return lambda it: (it.tree / name).write_text("edited") and None
 
 
-def put(text: str) -> Callable[[Inputs], object]:
-    return lambda it: setattr(it, "patches", (patch(it.tmp_path, text),))
+def put(text: str, name: str = "x.patch") -> Callable[[Inputs], object]:
+    return lambda it: setattr(it, "patches", (patch(it.tmp_path, text, name),))
 
 
 def recipe(module: Any, name: str) -> Callable[[Inputs], object]:
@@ -302,6 +315,9 @@ WALK: dict[str, tuple[Callable[[Inputs], object], set[str]]] = {
     "how modules are made": (recipe(zfs_module, "MODULE_RECIPE"), {"zfs-modules"}),
     "how zfs.ko is made": (recipe(zfs_module, "RECIPE"), {"zfs-modules"}),
     "variant": (lambda it: setattr(it, "variant", "no-emergency"), {"spl"}),
+    "header of macros": (lambda it: setattr(it, "patches", (find_debug_header(),)), HEADERS),
+    "semantic patch of SPL": (put(SEMANTIC.format("cache"), "x.cocci"), {"spl"}),
+    "semantic patch of ZFS": (put(SEMANTIC.format("arc"), "x.cocci"), {"zfs-modules"}),
     "what editors leave": (edit("module/zfs/arc.c~"), set()),
     "somebody's make": (lambda it: write(it.tree, LEFT) and None, set()),
 }

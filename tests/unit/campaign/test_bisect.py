@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from splvm.campaign.quiet import wait_until_quiet
 from splvm.campaign.repro import HITS
 from splvm.campaign.search import Search
 from splvm.cli import app
+from splvm.cli.bisect import _last_line
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, EvidenceError, HarnessError, SetupError, UsageError
 from splvm.evidence.verdict import Outcome, Reason, Verdict
@@ -390,6 +392,26 @@ def test_a_good_end_on_a_branch_of_a_release(tree: Path) -> None:
     found = list_revisions(tree, "v1", "main")
     assert found[0].sha == git(tree, "rev-parse", "main~3")
     assert [each.title for each in found] == ["change 3", "change 4", "change 5", "merged"]
+    assert [each.parted for each in found] == ["v1", "", "", ""]
+
+
+def test_where_the_good_end_parted_is_asked_first(
+    world: SimpleNamespace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody said that it is good; where it is bad, what mended it is on the other branch."""
+    caplog.set_level("INFO", logger="splvm")
+    candidates = tuple(replace(each, parted="" if n else "v1") for n, each in enumerate(plan(20).candidates))
+    world.oracle = steps(0)
+    search = Bisection(replace(plan(20), candidates=candidates), tmp_path)
+    search.run(1, lambda *_: None)
+    assert world.asked[0] == 0
+    assert _last_line(search, search.answer).startswith("GOOD_END_IS_BAD")
+    assert "k0 is where v1 and the bad end parted, and it is bad" in caplog.text
+    caplog.clear()
+    named = Bisection(plan(20), tmp_path)
+    named.run(1, lambda *_: None)
+    assert _last_line(named, named.answer).startswith("GOOD_END_IS_BAD")
+    assert "parted" not in caplog.text
 
 
 def test_a_commit_is_taken_out_to_a_relative_path(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

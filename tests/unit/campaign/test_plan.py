@@ -121,6 +121,8 @@ def test_a_file_and_what_comes_before_it(tmp_path: Path) -> None:
         ("spl = 1", "a string that is not empty", None),
         ('label = ""', "a string that is not empty", None),
         ('spl_patch = "x.patch"', "it is a list of strings", None),
+        ("debug = 1", "it is true or false", None),
+        ('clock = "auto"', "it is one of real, virtual", None),
     ],
 )
 def test_a_file_that_is_none(tmp_path: Path, text: str, said: str, hint: str | None) -> None:
@@ -166,9 +168,11 @@ class Lab:
         self.outcomes: dict[str, Outcome | str] = {}
         # What guests are made of.
         self.facts: dict[str, Any] = {}
+        self.wishes: list[Wish] = []
         monkeypatch.setattr(matrix_module, "prepare", self.prepare)
 
     def prepare(self, wish: Wish) -> Lab:
+        self.wishes.append(wish)
         if wish.kernel in self.outcomes:
             raise SetupError(str(self.outcomes[wish.kernel]))
         return self
@@ -192,6 +196,17 @@ class Lab:
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     return Lab(monkeypatch)
+
+
+def test_cells_in_virtual_time(lab: Lab, tmp_path: Path) -> None:
+    """Those that can be; each build is made once for each clock."""
+    axes = Axes(scenarios=("nominal", "zfs-held-worker"), kernels=("debian-12",), variants=("stock",), clock="virtual")
+    cells = plan_cells(replace(axes, loads=("", "lowmem")))
+    assert [dict(cell.parameters) for cell in cells] == [{"clock": "virtual"}, {}, {}, {}]
+    assert str(cells[0]) == "nominal debian-12 stock clock=virtual"
+    run_matrix(MatrixPlan.new(cells, 1), tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=lambda *_: None)
+    assert [wish.clock for wish in lab.wishes] == ["virtual", "real"]
+    assert {cell.parameters for cell in plan_cells(replace(axes, clock=None))} == {()}
 
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -247,7 +262,10 @@ def test_a_disk_that_is_full_in_the_middle(lab: Lab, tmp_path: Path, monkeypatch
     assert {(run.cell, run.number) for run in runs} == set(PLAN.todo)
 
 
-@pytest.mark.parametrize("spoil", ["gone", "no run.json", "changed", "another matrix", "moved"])
+SPOILT = ["gone", "no run.json", "changed", "another matrix", "moved", "another cell", "verdict", "expected", "twice"]
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
 def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spoil: str) -> None:
     out = tmp_path / "o"
     out.mkdir()
@@ -264,6 +282,16 @@ def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spo
             shutil.rmtree(place)
             job = Job("x", replace(experiment(), facts={"batch": "another"}), place)
             leave_record(job)
+        case "another cell" | "expected":
+            facts = {"batch": PLAN.batch, **({"scenario": "x"} if spoil == "another cell" else {"expected": ["SLOW"]})}
+            shutil.rmtree(place)
+            leave_record(Job("x", replace(experiment(), facts=facts), place))
+        case "verdict":
+            (place / "verdict.json").write_text('{"verdict": "STALLED"}')
+        case "twice":
+            listed = json.loads((out / "matrix.json").read_text())
+            listed["runs"][3]["directory"] = listed["runs"][2]["directory"]
+            (out / "matrix.json").write_text(json.dumps(listed))
         case "moved":
             out = out.rename(tmp_path / "elsewhere")
     plan, done = read_matrix(out)

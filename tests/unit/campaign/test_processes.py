@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
@@ -94,6 +95,8 @@ from experiments import experiment
 
 def main():
     run_jobs([Job(name, experiment({qemu!r}), Path({out!r} + name)) for name in "ab"], 2, print)
+    print("all have ended", flush=True)
+    sys.stdin.read()
 
 if __name__ == "__main__":
     main()
@@ -116,14 +119,46 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, number: int
             pids: list[int] = []
             while len(pids) < 4:
                 pids += map(int, fifo.read_text().split())
+            pids += children_of(process.pid)
             process.send_signal(number)
-        watches = [os.pidfd_open(pid) for pid in pids if Path(f"/proc/{pid}").exists()]
-        for watch in watches:
-            assert select.select([watch], [], [], 60)[0], "a process is still there a minute later"
-            os.close(watch)
+        wait_for_end(pids)
         assert not list(Path(temporary).glob("pymp-*"))
     for name in "ab":
         assert json.loads(Path(f"{out}{name}/run.json").read_text())["outcome"]["kind"] == "interrupted"
+
+
+def children_of(parent: int) -> list[int]:
+    """The fork server, and Python's tracker of resources."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        # Others come and go.
+        with suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_for_end(pids: list[int]) -> None:
+    for watch in [os.pidfd_open(pid) for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert select.select([watch], [], [], 60)[0], "a process is still there a minute later"
+        os.close(watch)
+
+
+def test_nothing_is_left_of_one_that_was_killed_after_its_jobs(tmp_path: Path) -> None:
+    """Nor is the fork server's socket: a worker of a cluster waits like this for its next run."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(tests=str(PROJECT / "tests" / "helpers"), qemu="/bin/false", out=f"{tmp_path}/"))
+    with tempfile.TemporaryDirectory(prefix="t") as temporary:
+        env = {**os.environ, "TMPDIR": temporary}
+        argv = [sys.executable, str(program)]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, text=True) as process:
+            assert process.stdout is not None
+            assert any("all have ended" in line for line in process.stdout)
+            assert list(Path(temporary).glob("pymp-*/listener-*"))
+            children = children_of(process.pid)
+            process.kill()
+        wait_for_end(children)
+        assert not list(Path(temporary).glob("pymp-*"))
 
 
 MEMORY = "MemTotal: 1 kB\nMemAvailable: {} kB\n"

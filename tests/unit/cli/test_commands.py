@@ -80,7 +80,7 @@ def test_version() -> None:
         (("run", "nominal", "--accel", "no-such"), ("auto", "kvm", "tcg")),
         (("run", "nominal", "--spl", "no-such"), ("debian", "path:DIR")),
         (("run", "nominal", "--spl", "path:/"), ("not the top of an OpenZFS tree",)),
-        (("run", "nominal", "--spl-patch", "no-such.cocci"), (".cocci, .patch or .diff",)),
+        (("run", "nominal", "--spl-patch", "no-such.cocci"), (".cocci, .patch, .diff or .h",)),
         (("repro", "no-such"), ("nominal", "held-worker")),
         (("run", "held-workr"), ("there are: ", "did you mean held-worker")),
         (("run", "nominal", "--variant", "stok"), ("did you mean stock?",)),

@@ -9,7 +9,26 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from simulated import HELD, KINDS, LOADED, NOMINAL, POOL, ZVOL, Knobs, Record, Run, Span, simulate
+from simulated import (
+    CYCLE,
+    DEADLOCKED,
+    GROWING,
+    HELD,
+    KINDS,
+    KVMEM,
+    LOADED,
+    LONG,
+    NOMINAL,
+    ORGANIC,
+    POOL,
+    SPARE,
+    ZVOL,
+    Knobs,
+    Record,
+    Run,
+    Span,
+    simulate,
+)
 from splvm.errors import EvidenceError
 from splvm.evidence.sources import read_frame
 from splvm.evidence.verdict import Outcome, Verdict
@@ -313,6 +332,93 @@ def test_a_worker_that_is_stuck_elsewhere(pattern: str, new: str) -> None:
     verdict = judge(HELD, _every("tasks", pattern, new))
     assert verdict.outcome is Outcome.NOT_TRIGGERED
     assert re.search(r"\(pid 114\) is not where the probe holds a worker: ", verdict.reasons[0].text)
+
+
+@pytest.mark.parametrize(
+    "comm",
+    ["bash", "kworker/0:1", "spl_kmem", "spl_kmem_cache2", "spl_dynamic_tas", "xspl_kmem_cache", "slabprobe/mem"],
+)
+@pytest.mark.parametrize("kind", [HELD, CYCLE, ORGANIC])
+def test_a_worker_of_another_name(kind: str, comm: str) -> None:
+    """Whether it is held or caught."""
+    verdict = judge(kind, _every("tasks", r"comm=spl_kmem_cache", f"comm={comm}"))
+    assert verdict.outcome is Outcome.NOT_TRIGGERED
+    assert verdict.reasons[0].text.startswith(f"{comm} (pid 114)"), verdict.reasons
+
+
+@pytest.mark.parametrize("comm", ["spl_kmem_cache", "spl_kmem_cache/", "spl_kmem_cache/0"])
+@pytest.mark.parametrize("kind", [HELD, CYCLE])
+def test_the_workers_name_in_each_version(kind: str, comm: str) -> None:
+    run = copy.deepcopy(simulate(kind))
+    for frame in frames(run, "tasks"):
+        frame["text"] = frame["text"].replace("comm=spl_kmem_cache ", f"comm={comm} ")
+    assert judge_evidence(run.evidence()).outcome is KINDS[kind].best
+
+
+@pytest.mark.parametrize("function", ["taskq_thread", "slabprobe_grow_work"])
+def test_who_was_caught_was_sent_there_by_its_taskq(function: str) -> None:
+    verdict = judge(CYCLE, _every("tasks", rf"^\[<0>\] {function}\+.*\n", ""))
+    assert verdict.outcome is Outcome.NOT_TRIGGERED
+    assert "which was caught, is not SPL's worker that grows a cache" in verdict.reasons[0].text
+
+
+def test_a_worker_that_was_caught_in_an_spl_without_one() -> None:
+    verdict = judge(CYCLE, _every("probe", r"^hold ", "hold worker=0 "))
+    assert verdict.outcome is Outcome.NOT_TRIGGERED
+    assert "is not SPL's worker that grows a cache, and this SPL has none" in verdict.reasons[0].text
+
+
+@pytest.mark.parametrize("kind", [HELD, CYCLE])
+def test_a_worker_that_gets_another_name(kind: str) -> None:
+    def change(run: Run) -> None:
+        told = [it for it in frames(run, "tasks") if "state=D" in it["text"].partition("\n")[0]]
+        told[len(told) // 2]["text"] = told[len(told) // 2]["text"].replace("spl_kmem_cache", "spl_kmem_cache/1", 1)
+
+    verdict = judge(kind, change)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("its name has changed to spl_kmem_cache/1" in reason.text for reason in verdict.reasons)
+
+
+def _flags(run: Run, change: Callable[[int], int], share: float) -> None:
+    """Change the flags of the probe's cache in one reading, some share of the way through those in the window."""
+    times = dict(re.findall(r"^mark \d+ (\d+) (\S+)", frames(run, "probe")[-1]["text"], re.MULTILINE))
+    marks = {name: int(at_ns) for at_ns, name in times.items()}
+    slab = frames(run, "slab")
+    texts = [it["text"] for it in slab]
+    for at, frame in enumerate(slab):
+        # Each has a text of its own now.
+        texts[at] = frame["text"] if frame["what"] == "data" else texts[at - 1]
+        frame.update(what="data", text=texts[at])
+    inside = [it for it in slab if marks["window"] <= it["start_ns"] and it["end_ns"] <= marks["window-end"]]
+    chosen = inside[int(share * (len(inside) - 1))]
+    chosen["text"] = re.sub(
+        r"(?m)^(slabprobe +)(0x\w+)", lambda m: f"{m[1]}{change(int(m[2], 16)):#07x}", chosen["text"]
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("kind", [kind for kind, it in KINDS.items() if any(p.name == "settle" for p in it.phases)])
+@pytest.mark.parametrize("bit", [KVMEM, 0x1, 0x100])
+def test_a_cache_of_another_sort_in_one_reading(kind: str, bit: int, share: float) -> None:
+    verdict = judge(kind, lambda run: _flags(run, lambda flags: flags ^ bit, share))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("it has become one of another sort" in reason.text for reason in verdict.reasons), verdict.reasons
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("kind", [HELD, CYCLE, ORGANIC, LONG, SPARE, LOADED, POOL])
+@pytest.mark.parametrize(("name", "bit"), [("growing", GROWING), ("deadlocked", DEADLOCKED)])
+def test_a_flag_that_one_reading_does_not_show(kind: str, name: str, bit: int, share: float) -> None:
+    verdict = judge(kind, lambda run: _flags(run, lambda flags: flags & ~bit, share))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any(re.search(rf"do not show that it is {name}$", it.text) for it in verdict.reasons), verdict.reasons
+
+
+@pytest.mark.parametrize("kind", [HELD, NOMINAL, CYCLE])
+def test_frees_of_the_last_status(kind: str) -> None:
+    verdict = judge(kind, _text("probe", r"frees=\d+", "frees=99999999"))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert re.match(r"at rest at \d+\.\d{3} s threads had taken -\d+ objects more", verdict.reasons[0].text)
 
 
 def test_what_a_load_has_done_does_not_become_less() -> None:

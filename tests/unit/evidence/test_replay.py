@@ -90,6 +90,11 @@ RUNS = {
     "slow-list": Recorded(
         Outcome.SLOW, ("a free costs more the more emergency objects are kept", "10000: ", "the bound is 10 times")
     ),
+    # Whoever writes back may begin I/O: tests/history.
+    "suspect": Recorded(
+        Outcome.SUSPECT,
+        ("is not marked (flags 0x248040 without PF_MEMALLOC_NOIO", "GFP mask 0xd40, which has __GFP_IO;"),
+    ),
     # The threads never had the cache grow.
     "not-triggered": Recorded(Outcome.NOT_TRIGGERED, ("no worker came to be held",)),
 }

@@ -222,7 +222,9 @@ def test_frame_larger_than_the_ring_is_lost_each_time(start: Callable[..., Agent
 
 def test_tasks(start: Callable[..., Agent], proc: FakeProc) -> None:
     deep = [f"[<0>] frame_{i}+0x1/0x2" for i in range(40)]
-    proc.add_task(77, "spl_kmem_cache", status=STATUS.format(12, 3), stack="\n".join(deep) + "\n")
+    # The ninth field of stat, and the first of schedstat; a name may hold both kinds of bracket.
+    told = {"stat": "77 (a) (b) D 2 0 0 0 -1 2129984 0 0\n", "schedstat": "5000 10 3\n"}
+    proc.add_task(77, "spl_kmem_cache", status=STATUS.format(12, 3), stack="\n".join(deep) + "\n", **told)
     proc.add_task(78, "slabprobe a b", status=STATUS.format(1, 0).replace("D (", "S ("), stack="[<0>] last")
     proc.add_task(79, "bash", status=STATUS.format(5, 5), stack="")
     proc.add_task(80, "slabprobe/1", status=STATUS.format(2, 0))
@@ -230,14 +232,15 @@ def test_tasks(start: Callable[..., Agent], proc: FakeProc) -> None:
     proc.add_task(82, "slabprobe/2", status=STATUS.format(3, 9).replace("D (", "R ("), stack="[<0>] where it was")
     agent = start()
     assert tasks_in(agent.until_is("tasks", "data").payload) == {
-        "task pid=77 comm=spl_kmem_cache state=D voluntary=12 nonvoluntary=3": deep[:32],
+        "task pid=77 comm=spl_kmem_cache state=D voluntary=12 nonvoluntary=3 flags=2129984 run_ns=5000": deep[:32],
         "task pid=78 comm=slabprobe_a_b state=S voluntary=1 nonvoluntary=0": ["[<0>] last"],
         "task pid=80 comm=slabprobe/1 state=D voluntary=2 nonvoluntary=0": ["stack errno=2"],
         "task pid=82 comm=slabprobe/2 state=R voluntary=3 nonvoluntary=9": [],
     }
     agent.until_is("tasks", "same")
     proc.overwrite("77/status", STATUS.format(14, 3))
-    changed = b"task pid=77 comm=spl_kmem_cache state=D voluntary=14 nonvoluntary=3\n"
+    proc.overwrite("77/schedstat", "6000 10 4\n")
+    changed = b"task pid=77 comm=spl_kmem_cache state=D voluntary=14 nonvoluntary=3 flags=2129984 run_ns=6000\n"
     agent.until(lambda f: changed in f.payload)
     agent.quit()
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commandline import CommandLine
 from simulated import HELD, Run, simulate
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.digest import digest_of, first_difference
@@ -89,6 +91,38 @@ def test_it_is_a_part_of_the_verdict(tmp_path: Path) -> None:
     verdict = judge_evidence(evidence)
     assert verdict.outcome is Outcome.PROGRESS
     assert verdict.to_json()["digest"] == verdict.digest == digest_of(written, run.console.encode())
+
+
+def leave(run: Run, path: Path) -> Path:
+    """The run's directory."""
+    record = run.start_record(path)
+    console = run.console.encode()
+    (path / "console.log").write_bytes(console)
+    said = {"closed_bytes": len(console), "console_bytes": len(console)}
+    record.finish({"kind": "ended", "detail": "all steps were taken", **said})
+    return path
+
+
+def test_two_runs_of_a_seed_are_compared(tmp_path: Path, commandline: CommandLine) -> None:
+    def later(run: Run) -> None:
+        frames(run)[40]["end_ns"] += 1
+
+    def seeded(run: Run) -> None:
+        run.facts["parameters"]["seed"] = 8
+
+    real = simulate(HELD)
+    runs = {"one": virtual(), "same": virtual(), "later": virtual(later), "seed": virtual(seeded), "real": real}
+    one, same, other, seed, slow = (leave(run, tmp_path / name) for name, run in runs.items())
+    assert commandline("judge", str(one), "--same-as", str(same)).returncode == 0
+    differs = commandline("judge", str(one), "--same-as", str(other))
+    assert differs.returncode == 1 and "differ: frame 40: {" in differs.stderr
+    shutil.copy(same / "samples.jsonl", other / "samples.jsonl")
+    for damaged in ((one, other), (other, one)):
+        refused = commandline("judge", str(damaged[0]), "--same-as", str(damaged[1]))
+        assert refused.returncode == 1 and "cannot be compared: INCONCLUSIVE" in refused.stderr
+    for path, said in ((seed, "these are two runs: parameters differ"), (slow, "only runs in virtual time")):
+        refused = commandline("judge", str(one), "--same-as", str(path))
+        assert refused.returncode == 2 and said in refused.stderr
 
 
 def test_real_time_has_none(tmp_path: Path) -> None:

@@ -103,7 +103,12 @@ def record_run(path: Path, run: Run, more: Mapping[str, Any] | None = None, sysr
     record = run.start_record(path, more)
     if sysrq:
         (path / "sysrq.txt").write_text(sysrq)
-    record.finish(run.facts["outcome"])
+        # The console has the kernel's list too.
+        with (path / "console.log").open("a") as console:
+            console.write(sysrq)
+    outcome = run.facts["outcome"]
+    size = (path / "console.log").stat().st_size
+    record.finish(outcome | {"console_bytes": size} if sysrq else outcome)
     record.write_verdict(judge(read_evidence(path)))
     return path
 
@@ -308,7 +313,8 @@ def test_stacks_that_are_too_many(by_sysrq: bool) -> None:
     frames = tuple(f"[<0>] function_{at}+0x1/0x2" for at in range(30))
     tasks = tuple(Task(*it, 1, 0, False, ("spl_kmem_cache_alloc",), frames, None) for it in many)
     timeline = replace(evidence.timeline, tasks=(Sample(0, 0, 1, "ssh", tasks),))
-    text = text_of(replace(evidence, timeline=timeline, sysrq=sysrq if by_sysrq else ""))
+    sysrq = sysrq if by_sysrq else ""
+    text = text_of(replace(evidence, timeline=timeline, sysrq=sysrq, console=evidence.console + sysrq))
     where = "sysrq.txt" if by_sysrq else "stacks.txt"
     stacks = text.partition("Stacks of threads")[2].partition("<details>")[0]
     assert re.search(rf"Cut after \d+ of \d+ lines; the rest is in `{where}`\.\n\n$", stacks)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from splvm.clock import Clock
 from splvm.errors import UsageError
 from splvm.evidence.expectation import Expectation
 from splvm.evidence.rule import Rule
 from splvm.evidence.verdict import Outcome
-from splvm.guest.machine import MOST_CLOSED_MIB, Backing, Clock, MachineSpec, closed_args
+from splvm.guest.machine import MOST_CLOSED_MIB, Backing, MachineSpec, closed_args
 from splvm.run.experiment import Dump
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Wish, check_closed, prepare_kernel

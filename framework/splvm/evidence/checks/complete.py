@@ -10,8 +10,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
-from splvm.evidence.checks.case import Case
+from splvm.evidence.checks.case import Case, is_count
 from splvm.evidence.verdict import Reason
+from splvm.evidence.waiting.tasklists import is_of_console
 
 # Keys of run.json, the outer one first, and keys below. Each version of splvm has written them in each run.
 ALWAYS: Mapping[tuple[str, ...], tuple[str, ...]] = {
@@ -47,8 +48,15 @@ _OF_VIRTUAL_TIME: Mapping[tuple[str, ...], tuple[str, ...]] = {
 _OF_A_STORM: Mapping[tuple[str, ...], tuple[str, ...]] = {("parameters",): ("seed", "watched")}
 _OF_FAULTS: Mapping[tuple[str, ...], tuple[str, ...]] = {(): ("faults", "fault_settings")}
 
-# What the harness writes into the guest's kernel log, and so on its console: the run's own word (run/experiment.py).
-TOKEN = re.compile(r"splvm: run ([0-9a-f]{16})\b")
+# The run's own word (run/experiment.py): what the harness writes of it into the guest's kernel log, and so on its
+# console.
+_TOKEN = re.compile(r"[0-9a-f]{16}")
+_SAID = re.compile(rf"splvm: run ({_TOKEN.pattern})\b")
+
+# What the agent of a clone says on the console when it is given time and seed (images/guest/agent_clone.c).
+_AWAKE = "splvm: clone is awake"
+# Boots of a guest at most, see guest/guest.py.
+_MOST_BOOTS = 2
 
 
 def lacking_facts(case: Case) -> Iterator[Reason]:
@@ -92,6 +100,9 @@ def lacking_notes(case: Case) -> Iterator[Reason]:
     commands = {command.removeprefix("mark ") for command in timeline.obeyed if command.startswith("mark ")}
     if other := sorted(set(case.marks) ^ commands):
         yield Reason(f"the agent's answers are not those to the marks of the run: {', '.join(other)[:200]}")
+    marks = [mark.name for mark in timeline.probe[-1].value.marks] if timeline.probe else []
+    if twice := sorted({name for name in marks if marks.count(name) > 1}):
+        yield Reason(f"the probe has a mark twice: {', '.join(twice)[:200]}")
     if case.evidence.is_virtual:
         # The host has no part in it.
         return
@@ -109,7 +120,39 @@ def refused_commands(case: Case) -> Iterator[Reason]:
 def another_console(case: Case) -> Iterator[Reason]:
     """The console is this run's own: it has the run's word, and no other run's."""
     token = case.evidence.facts.get("token")
-    said = list(dict.fromkeys(TOKEN.findall(case.evidence.console)))
+    said = list(dict.fromkeys(_SAID.findall(case.evidence.console)))
     if said != ([] if token is None else [token]):
         told = f"of run {', '.join(said[:3])}" if said else "of no run that says its name"
         yield Reason(f"console.log is {told}; run.json is of {str(token)[:40]}")
+
+
+def another_samples(case: Case) -> Iterator[Reason]:
+    """The samples are this run's own: the harness wrote the run's word when it began them."""
+    token, said = case.evidence.facts.get("token"), case.timeline.token
+    is_older = token is None and case.evidence.facts.get("splvm") == _OLDER
+    if said != token or not (is_older or (isinstance(token, str) and _TOKEN.fullmatch(token))):
+        yield Reason(f"samples.jsonl is of run {str(said)[:40]}; run.json is of {str(token)[:40]}")
+
+
+def another_list(case: Case) -> Iterator[Reason]:
+    """What the kernel listed is this run's own: the console has it too."""
+    if not is_of_console(case.evidence):
+        yield Reason("sysrq.txt has lines that console.log does not have")
+
+
+def another_beginning(case: Case) -> Iterator[Reason]:
+    """The guest came up as run.json says: a clone has a template and says that it is one, another one was booted."""
+    facts = case.evidence.facts
+    if facts.get("splvm") == _OLDER:
+        return
+    boots, template, no_clone = (facts.get(name) for name in ("boots", "template", "no_clone"))
+    if not (is_count(boots) and boots <= _MOST_BOOTS and isinstance(template, str) and isinstance(no_clone, str)):
+        yield Reason(f"run.json does not say how the guest came up: boots is {str(boots)[:40]}")
+        return
+    told = f"{boots} boots, {'a' if template else 'no'} template" + (", and why it is no clone" if no_clone else "")
+    # In virtual time there are clones alone, and they are silent.
+    awake = _AWAKE in case.evidence.console
+    if bool(boots) == bool(template) or (no_clone and not boots) or (case.evidence.is_virtual and boots):
+        yield Reason(f"run.json says of the guest: {told}")
+    elif not case.evidence.is_virtual and awake == bool(boots):
+        yield Reason(f"run.json says of the guest: {told}; its console is that of {'a' if awake else 'no'} clone")

@@ -15,12 +15,21 @@ from typing import TypeVar
 
 from splvm.evidence.checks.asked import another_machine, another_rate, another_workload, parameters_of
 from splvm.evidence.checks.case import CACHE, Case, Complaint, is_number, seconds
-from splvm.evidence.checks.complete import another_console, lacking_facts, lacking_notes, refused_commands
+from splvm.evidence.checks.complete import (
+    another_beginning,
+    another_console,
+    another_list,
+    another_samples,
+    lacking_facts,
+    lacking_notes,
+    refused_commands,
+)
 from splvm.evidence.checks.selfsaid import (
     counted_twice,
     empty_columns,
     flag_bits,
     held_at_rest,
+    lasting_flags,
     lever_let_go,
     listed_twice,
     not_running,
@@ -67,6 +76,8 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
     """The record does not contradict itself."""
     for told in (
         _console(case),
+        another_samples(case),
+        another_list(case),
         _afterwards(case),
         _monitor(case),
         _clock(case),
@@ -77,6 +88,7 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         counted_twice(case),
         held_at_rest(case),
         flag_bits(case),
+        lasting_flags(case),
         times_over(case),
         lever_let_go(case),
         not_running(case),
@@ -96,6 +108,7 @@ def _of_the_whole(case: Case) -> Iterator[Iterator[Reason]]:
     yield another_rate(case)
     yield another_machine(case)
     yield another_console(case)
+    yield another_beginning(case)
 
 
 def _console(case: Case) -> Iterator[Reason]:

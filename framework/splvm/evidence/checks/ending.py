@@ -1,4 +1,4 @@
-"""Checks of how a run ended, and whether its record is whole: crash, loss, frames that are missing, phases."""
+"""Checks of how a run ended, and whether its record is whole: loss, frames that are missing, phases."""
 
 from __future__ import annotations
 
@@ -6,22 +6,12 @@ import re
 from collections.abc import Iterator
 
 from splvm.evidence.checks.case import Case, Check, Complaint, seconds
+from splvm.evidence.checks.kernelsaid import NMI_PANIC, injected_nmi
 from splvm.evidence.diagnosis import Condition
 from splvm.evidence.formats.kerncomplaints import FindingKind
 from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.formats.stacks import FUNCTION
 from splvm.evidence.verdict import Outcome, Reason
-
-# What the kernel says when the harness has sent it an NMI (unknown_nmi_error(), arch/x86/kernel/nmi.c).
-_NMI_PANIC = "Kernel panic - not syncing: NMI: Not continuing"
-
-
-def check_crash(case: Case) -> Iterator[Complaint]:
-    nmi = _injected_nmi(case)
-    for finding in scan_kernel_log(case.evidence.console):
-        if finding.fatal and not (nmi and _NMI_PANIC in finding.title):
-            where = f"console.log line {finding.line}"
-            yield Complaint(Outcome.CRASHED, Reason(f"{finding.kind.name}: {finding.title} ({where})"))
 
 
 def check_lost(case: Case) -> Iterator[Complaint]:
@@ -42,7 +32,7 @@ def check_lost(case: Case) -> Iterator[Complaint]:
 
 def _found_by_nmi(case: Case) -> str:
     """Where a CPU was that took no interrupt: the function that an NMI met."""
-    after = case.evidence.console.partition(_NMI_PANIC)[2] if _injected_nmi(case) else ""
+    after = case.evidence.console.partition(NMI_PANIC)[2] if injected_nmi(case) else ""
     met = re.search(rf"RIP: \d{{4}}:{FUNCTION}", after[:20000])
     return f"; an NMI met a CPU in {met['function']}" if met else ""
 
@@ -53,10 +43,6 @@ def _killed_agent(case: Case) -> str:
     oom = any(it.kind is FindingKind.OOM_KILL for it in findings)
     killed = re.search(r"Killed process \d{1,10} \(splvm-agent\)", case.evidence.console) if oom else None
     return "; the kernel killed the agent for memory" if killed else ""
-
-
-def _injected_nmi(case: Case) -> bool:
-    return any("nmi" in look.taken for look in case.timeline.looks)
 
 
 def check_losses(case: Case) -> Iterator[Complaint]:

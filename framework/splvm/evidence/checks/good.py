@@ -14,6 +14,7 @@ from splvm.evidence.checks.longlived import because_kept
 from splvm.evidence.checks.magazines import because_magazines
 from splvm.evidence.checks.pressure import because_low
 from splvm.evidence.checks.storm import because_weathered, worker_was_caught
+from splvm.evidence.checks.timeouts import because_in_time
 from splvm.evidence.checks.trap import because_carried, because_immune
 from splvm.evidence.timeline import between
 from splvm.evidence.verdict import Outcome, Reason, Verdict
@@ -74,14 +75,11 @@ def good_health(case: Case) -> Verdict:
     probes = case.probes("window", "window-end")
     first, last = probes[0].value, probes[-1].value
     got = sum(t.allocs for t in last.threads) - sum(t.allocs for t in first.threads)
-    row = case.rows()[-1]
+    emergency = last.live.emergency_total
+    which = f"{emergency} emergency objects among all" if emergency else "none of them an emergency object"
     reasons = (
-        Reason(
-            f"{len(last.threads)} critical threads got {got} objects, none of them an emergency object", seqs(probes)
-        ),
-        Reason(
-            f"nobody timed out (dlock {row.value.emergency.dlock}), and the slab file agrees with the probe", (row.seq,)
-        ),
+        Reason(f"{len(last.threads)} critical threads got {got} objects, {which}", seqs(probes)),
+        because_in_time(case),
         *because_magazines(case),
     )
     return Verdict(Outcome.HEALTHY, reasons)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from splvm.evidence.checks.case import HOLE_NS, Case, Complaint, held_worker, millis, seconds, seqs, unless_starved
-from splvm.evidence.checks.starvation import WORKER, excuse_wait
+from splvm.evidence.checks.starvation import excuse_wait
 from splvm.evidence.formats.probestatus import CriticalThread, ProbeStatus
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.standstill import THREAD_NS
 from splvm.evidence.timeline import Sample, between, widest_gap_ns
 from splvm.evidence.verdict import Outcome, Reason
+from splvm.evidence.waiting.roles import ROLES, Role
 
 # The window is looked at in slices of this length, ns: in each, every critical thread has to advance.
 SLICE_NS = 1_000_000_000
@@ -18,6 +20,9 @@ SLICE_NS = 1_000_000_000
 # Where a worker stands that the lever holds: in the probe's function (images/slabprobe/hold.c), which goes on to SPL's
 # own when it is let go, and which SPL's taskq has called.
 _LEVER, _TASKQ = "slabprobe_grow_work", "taskq_thread"
+
+# The name of SPL's worker, in all versions that have one.
+_WORKER = re.compile(next(row.comm for row in ROLES if row.role is Role.SLAB_WORKER))
 
 
 def check_stuck(case: Case) -> Iterator[Complaint]:
@@ -36,11 +41,17 @@ def _held_elsewhere(case: Case, pid: int) -> Iterator[Complaint]:
     """It is SPL's worker, and stuck where the probe holds it. The stack is the same in each reading."""
     sample = between(case.timeline.tasks, *case.window)[0]
     worker = next(task for task in sample.value if task.pid == pid)
-    inside, held, outside = " ".join(worker.frames).partition(_LEVER)
-    if held and "spl_cache_grow" not in inside and _TASKQ in outside.split() and worker.comm.startswith(WORKER):
+    inside, held, _ = " ".join(worker.frames).partition(_LEVER)
+    if held and "spl_cache_grow" not in inside and is_growing_worker(worker):
         return
     reason = f"{worker.comm} (pid {pid}) is not where the probe holds a worker: {' <- '.join(worker.frames[:4])}"
     yield Complaint(Outcome.NOT_TRIGGERED, Reason(reason, (sample.seq,)))
+
+
+def is_growing_worker(task: Task) -> bool:
+    """Whether it is SPL's worker, by its name, at the growth of a cache, to which its taskq has sent it."""
+    _, growth, outside = " ".join(task.frames).rpartition(_LEVER)
+    return bool(growth) and _TASKQ in outside.split() and _WORKER.fullmatch(task.comm) is not None
 
 
 def prove_stuck(case: Case, pid: int) -> Iterator[Complaint]:
@@ -84,6 +95,8 @@ def _why_not_stuck(tasks: tuple[Task, ...], pid: int, first: Task | None) -> str
         return f"its state is {task.state}, not D"
     if not task.frames:
         return "its stack cannot be read"
+    if first is not None and task.comm != first.comm:
+        return f"its name has changed to {task.comm}"
     if first is None or task.frames != first.frames:
         return f"its stack has changed: {' <- '.join(task.frames[:3])}"
     if task.moved or (task.voluntary, task.nonvoluntary) != (first.voluntary, first.nonvoluntary):

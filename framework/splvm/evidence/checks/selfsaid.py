@@ -6,6 +6,7 @@ with the readings before and after, between which it was.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
 from itertools import pairwise
@@ -15,6 +16,9 @@ from splvm.evidence.formats.probestatus import ProbeStatus, RunState
 from splvm.evidence.formats.slab import CacheRow, Layout
 from splvm.evidence.timeline import Sample
 from splvm.evidence.verdict import Reason
+
+# See `_stuck`.
+_Stuck = tuple[str, int, int]
 
 # What is counted twice (images/slabprobe/threads.c, service.c): its name, and both counts.
 _TWICE: Mapping[str, tuple[Callable[[ProbeStatus], int], Callable[[ProbeStatus], int]]] = {
@@ -54,10 +58,11 @@ def counted_twice(case: Case) -> Iterator[Reason]:
 
 
 def held_at_rest(case: Case) -> Iterator[Reason]:
-    """While all threads are parked they hold what they took and did not give back."""
+    """While all threads are parked, or stopped, they hold what they took and did not give back."""
     for sample in case.timeline.probe:
         status = sample.value
-        if status.run.state is not RunState.PARKED or status.run.parked != len(status.threads):
+        resting = {RunState.PARKED: status.run.parked, RunState.STOPPED: status.run.stopped}
+        if resting.get(status.run.state) != len(status.threads):
             continue
         taken = sum(thread.allocs - thread.frees for thread in status.threads)
         live = status.live.slab + status.live.emergency
@@ -77,6 +82,57 @@ def flag_bits(case: Case) -> Iterator[Reason]:
     if any(bit <= 0 or bit & (bit - 1) for bit in bits) or len(set(bits)) < len(bits):
         told = " ".join(f"{name}={bit:#x}" for name, bit in probe[0].value.bits.items())
         yield Reason(f"the probe's flag bits are not one bit each: {told[:200]}", (probe[0].seq,))
+
+
+def lasting_flags(case: Case) -> Iterator[Reason]:
+    """What the flags of the probe's cache say in one reading they say in each, as long as nobody changes it.
+
+    Of what sort the cache is never changes. Whether it grows, and whether callers time out, only the end of the growth
+    changes, and that does not come as long as the worker is held or caught.
+    """
+    rows = case.rows() if case.timeline.probe else []
+    bits = case.timeline.probe[-1].value.bits if rows else {}
+    moving = bits.get("deadlocked", 0) | bits.get("growing", 0) | bits.get("reaping", 0)
+    changed = next(((a, b) for a, b in pairwise(rows) if (a.value.flags ^ b.value.flags) & ~moving), None)
+    if changed is not None:
+        before, now = changed
+        reason = (
+            f"the cache's flags at {seconds(now.start_ns)} are {now.value.flags:#x}, before {before.value.flags:#x}"
+        )
+        yield Reason(f"{reason}: it has become one of another sort", (before.seq, now.seq))
+    shown: set[tuple[str, _Stuck]] = set()
+    for stuck, row in _rows_while_stuck(case):
+        for name in ("growing", "deadlocked"):
+            if row.value.flags & bits[name]:
+                shown.add((name, stuck))
+            # An emergency object is for a caller that timed out, and callers time out while the cache grows.
+            elif row.value.emergency.alloc or (name, stuck) in shown:
+                reason = f"the worker is stuck, and the cache's flags at {seconds(row.start_ns)}, {row.value.flags:#x},"
+                yield Reason(f"{reason} do not show that it is {name}", (row.seq,))
+                return
+
+
+def _rows_while_stuck(case: Case) -> Iterator[tuple[_Stuck, Sample[CacheRow]]]:
+    """The rows of the window and later that were read while one and the same worker was held or caught."""
+    probe = case.timeline.probe
+    starts, ends = [sample.start_ns for sample in probe], [sample.end_ns for sample in probe]
+    for row in case.rows() if "window" in case.marks else ():
+        before, after = bisect_right(ends, row.start_ns) - 1, bisect_left(starts, row.end_ns)
+        if row.start_ns < case.marks["window"] or before < 0 or after == len(probe):
+            continue
+        stuck = _stuck(probe[before].value)
+        if stuck is not None and stuck == _stuck(probe[after].value):
+            yield stuck, row
+
+
+def _stuck(status: ProbeStatus) -> _Stuck | None:
+    """Who is held or caught, and how many were let go before; None if it is nobody, or a critical thread itself."""
+    hold, trap = status.hold, status.trap
+    if hold.held > 0:
+        return "held", hold.released_ns, 0
+    if trap.waiting > 0 and trap.pid not in {thread.pid for thread in status.threads}:
+        return "caught", trap.pid, trap.waited + trap.let_go
+    return None
 
 
 def times_over(case: Case) -> Iterator[Reason]:

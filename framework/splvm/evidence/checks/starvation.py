@@ -13,7 +13,7 @@ Clocks of guest and host are not compared; what is a while after a phase began i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -109,6 +109,19 @@ def excuse_wait(case: Case, pid: int, when: tuple[int, int], took_ns: int, beara
     return excuse(case, *when, took_ns - bearable_ns)
 
 
+def asleep(case: Case, pid: int, when: tuple[int, int]) -> tuple[int, int, int]:
+    """The longest sleep in SPL of a critical thread, while each worker slept too: how long it was at least, from when
+    until when, ns; zeros if there was none.
+
+    At least, because a host that lets a virtual CPU stand still keeps timers waiting, and so makes a sleep longer.
+    """
+    sleeps = (
+        (until_ns - since_ns - _standstill_ns(case, since_ns, until_ns), since_ns, until_ns)
+        for since_ns, until_ns in _sleeps(case, pid, *when, _waits_for_worker)
+    )
+    return max(sleeps, default=(0, 0, 0))
+
+
 def unwoken(case: Case, start_ns: int, end_ns: int) -> int:
     """How often a critical thread slept in SPL from one reading to the next while no worker had anything to do.
 
@@ -119,7 +132,7 @@ def unwoken(case: Case, start_ns: int, end_ns: int) -> int:
     for before, after in pairwise(between(case.timeline.tasks, start_ns, end_ns)):
         workers = _workers(after.value)
         if workers and all(task.blocked_on[:1] == (_IDLE,) and _slept_on(before.value, task) for task in workers):
-            callers = [it for it in after.value if it.pid in pids and "".join(it.blocked_on[:1]).startswith("spl_")]
+            callers = [it for it in after.value if it.pid in pids and _waits_for_worker(it)]
             count += sum(_slept_on(before.value, task) for task in callers)
     return count
 
@@ -183,18 +196,29 @@ def _standstill_ns(case: Case, start_ns: int, end_ns: int) -> int:
     return max([int(1e9 * longest_s), *_holes_ns(case, start_ns, end_ns)])
 
 
-def _sleeps(case: Case, pid: int, start_ns: int, end_ns: int) -> Iterator[tuple[int, int]]:
-    """From when until when a critical thread, and every worker, are known to have slept without a break."""
+def _sleeps(
+    case: Case, pid: int, start_ns: int, end_ns: int, where: Callable[[Task], bool] = lambda task: True
+) -> Iterator[tuple[int, int]]:
+    """From when until when a critical thread, and every worker, are known to have slept without a break.
+
+    :param where: whether a sleep of the thread counts.
+    """
     since_ns = None
     samples = between(case.timeline.tasks, start_ns, end_ns)
     for before, after in pairwise(samples):
-        caller, workers = [task for task in after.value if task.pid == pid], _workers(after.value)
+        caller = [task for task in after.value if task.pid == pid and where(task)]
+        workers = _workers(after.value)
         asleep = bool(caller and workers) and all(_slept_on(before.value, it) for it in (*caller, *workers))
         if asleep and since_ns is None:
             since_ns = before.end_ns
         if since_ns is not None and (not asleep or after is samples[-1]):
             yield since_ns, (after if asleep else before).start_ns
             since_ns = None
+
+
+def _waits_for_worker(task: Task) -> bool:
+    """Whether a thread sleeps in SPL for SPL's worker, and not for somebody who reaps the cache."""
+    return "".join(task.blocked_on[:1]).startswith("spl_") and not any("wait_on_bit" in name for name in task.frames)
 
 
 def _workers(tasks: tuple[Task, ...]) -> list[Task]:

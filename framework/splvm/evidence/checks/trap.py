@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from splvm.evidence.checks.case import Case, Complaint, caught_thread, millis, seconds, seqs
-from splvm.evidence.checks.progress import prove_stuck, where
+from splvm.evidence.checks.progress import is_growing_worker, prove_stuck, where
 from splvm.evidence.checks.starvation import starved
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.standstill import THREAD_NS
@@ -65,7 +65,7 @@ def check_trap(case: Case) -> Iterator[Complaint]:
 
 
 def check_caught(case: Case) -> Iterator[Complaint]:
-    """If somebody was caught it was the worker, in a page table of its vmalloc, throughout the window."""
+    """If somebody was caught it was SPL's worker, in a page table of its vmalloc, throughout the window."""
     pid = caught_thread(case)
     last = case.timeline.probe[-1]
     if pid is None:
@@ -89,6 +89,10 @@ def check_caught(case: Case) -> Iterator[Complaint]:
     if part is not None:
         stack = " <- ".join(worker.blocked_on[:4])
         reason = f"worker {pid} is stuck elsewhere: {part} is not in its place in {stack}"
+        yield Complaint(Outcome.NOT_TRIGGERED, Reason(reason, (samples[0].seq,)))
+    elif not (last.value.hold.worker and is_growing_worker(worker)):
+        lacking = "" if last.value.hold.worker else ", and this SPL has none"
+        reason = f"{worker.comm} (pid {pid}), which was caught, is not SPL's worker that grows a cache{lacking}"
         yield Complaint(Outcome.NOT_TRIGGERED, Reason(reason, (samples[0].seq,)))
 
 

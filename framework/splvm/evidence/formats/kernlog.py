@@ -66,6 +66,8 @@ class Finding:
     # The same for the same complaint on another day: from the kind and the first five functions
     # that are not part of the reporting; from the title without its numbers if there is no trace.
     fingerprint: str
+    # Modules that these functions belong to; what is built into the kernel has none.
+    modules: frozenset[str] = frozenset()
 
     @property
     def fatal(self) -> bool:
@@ -87,11 +89,16 @@ _BREAK = re.compile(r"sysrq: |SysRq : ")
 # The first line of another boot: nothing after it follows from anything before it.
 _BOOT = "Linux version "
 
+# The kernel names a function's module behind it, and since Linux 5.14 its build id, if it was asked to.
+_MODULE = r"(?: \[(?P<module>\w{1,64})[\] ])?"
+# A race is told with both functions in its first message; each access has its stack (kernel/kcsan/report.c).
+_NAMED = re.compile(rf"{FUNCTION} \[(?P<module>\w{{1,64}})\]", re.ASCII)
+_ACCESS = re.compile(r"[a-z ()-]{1,40} to 0x[0-9a-f]{1,16} of \d{1,9} bytes by .{1,60} on cpu \d{1,5}:$")
 CALL_TRACE = re.compile(r"\s{0,8}Call [Tt]race:")
-FRAME = re.compile(rf"\s{{0,8}}(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}})?(?P<guess>\? )?{FUNCTION}", re.ASCII)
+FRAME = re.compile(rf"\s{{0,8}}(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}})?(?P<guess>\? )?{FUNCTION}{_MODULE}", re.ASCII)
 # Marks of another stack inside a trace: <TASK>, </TASK>, <IRQ>, <#DF>, and on old kernels <EOI> before a frame.
 STACK_MARK = re.compile(r"\s{0,8}<[/#A-Za-z0-9]{1,12}>\s{0,8}")
-RIP = re.compile(rf"(?:RIP: 0010:(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}}){{0,2}}|pc : ){FUNCTION}", re.ASCII)
+RIP = re.compile(rf"(?:RIP: 0010:(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}}){{0,2}}|pc : ){FUNCTION}{_MODULE}", re.ASCII)
 
 # Functions that only print the report.
 _REPORTING = frozenset(
@@ -151,6 +158,8 @@ class Report:
     frames: list[str] = field(default_factory=list)
     # Frames that the kernel marks with `?`: found on the stack, but perhaps left over.
     guesses: list[str] = field(default_factory=list)
+    # Modules of `frames`.
+    modules: set[str] = field(default_factory=set)
 
     def overdue(self, number: int) -> bool:
         """Whether line `number` is too far away to belong to this report."""
@@ -169,10 +178,11 @@ class Report:
     def read(self, message: str) -> None:
         """Take a line that begins no report of its own."""
         if self.stage is Stage.PREAMBLE:
-            if CALL_TRACE.match(message):
+            if CALL_TRACE.match(message) or _ACCESS.match(message):
                 self.stage = Stage.TRACE
             elif not self.frames and (rip := RIP.match(message)):
                 self.frames.append(rip["function"])
+                self.modules.update(filter(None, [rip["module"]]))
         elif self.stage is Stage.TRACE:
             mark = STACK_MARK.match(message)
             rest = message[mark.end() :] if mark else message
@@ -180,6 +190,7 @@ class Report:
                 names = self.guesses if frame["guess"] else self.frames
                 if len(names) < MAX_FRAMES:
                     names.append(frame["function"])
+                    self.modules.update(filter(None, [None if frame["guess"] else frame["module"]]))
             elif not mark:
                 self.stage = Stage.DONE
 
@@ -193,6 +204,7 @@ class Report:
             benign=self.kind is FindingKind.WARNING and BENIGN_TITLE.match(self.title) is not None,
             frames=frames,
             fingerprint=fingerprint_of(self.kind, self.title, frames),
+            modules=frozenset((*self.modules, *(name["module"] for name in _NAMED.finditer(self.title)))),
         )
 
 

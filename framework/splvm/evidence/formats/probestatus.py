@@ -156,6 +156,19 @@ class Pressure:
     taken: int = 0
     given: int = 0
     refused: int = 0
+    # Free pages below which memory is a reserve: the min watermarks of all zones. None: nobody told.
+    min: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelBits:
+    """Bits of the kernel, from the headers that the module was built with."""
+
+    # The mark of a thread in which memory must not be reclaimed by I/O (PF_MEMALLOC_NOIO).
+    noio: int
+    # The flags of an allocation that may begin I/O, and that may enter a filesystem (__GFP_IO, __GFP_FS).
+    io: int
+    fs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,6 +400,8 @@ class ProbeStatus:
     # Nor do modules of before the storm have these.
     watch: Watch | None = None
     storm: StormStatus | None = None
+    # Nor do modules of before marks and masks were judged have this.
+    kernel: KernelBits | None = None
 
 
 def parse_probe(text: str) -> ProbeStatus:
@@ -419,6 +434,7 @@ def parse_probe(text: str) -> ProbeStatus:
         blocks=_blocks(records.all("blocks")),
         watch=_watch(records.only("sites")) if records.has("sites") else None,
         storm=_storm(records) if records.has("storm") else None,
+        kernel=KernelBits(**records.only("kernel").numbers("noio", "io", "fs")) if records.has("kernel") else None,
     )
 
 
@@ -470,7 +486,8 @@ def _transactions(line: Line) -> Transactions:
 def _pressure(line: Line) -> Pressure:
     values = line.numbers("on", "held", "free", "taken", "given", "refused")
     on = values.pop("on")
-    return Pressure(on=on != 0, **values)
+    least = line.numbers("min") if "min" in line.pairs() else {}
+    return Pressure(on=on != 0, **values, **least)
 
 
 def _growth(line: Line) -> Growth:

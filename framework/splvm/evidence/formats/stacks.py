@@ -65,6 +65,10 @@ class Task:
     raw: tuple[str, ...]
     # `errno=NUMBER` when the stack could not be read, else None.
     stack_error: str | None
+    # The kernel's marks of it (PF_...), and the CPU time that it has had since it began, ns. None: the agent did not
+    # tell, as none of version 1 does.
+    flags: int | None = None
+    run_ns: int | None = None
 
     @property
     def blocked_on(self) -> tuple[str, ...]:
@@ -136,6 +140,8 @@ def _task(header: tuple[int, str], stack: Sequence[tuple[int, str]]) -> Task:
         frames=tuple(frames),
         raw=tuple(text for _, text in stack),
         stack_error=error,
+        flags=_count(pairs, "flags", number) if "flags" in pairs else None,
+        run_ns=_count(pairs, "run_ns", number) if "run_ns" in pairs else None,
     )
 
 

@@ -45,12 +45,26 @@ class Waiting:
 
 
 def find_waiting(evidence: Evidence) -> Waiting | None:
-    """Who waited for whom when the evidence was taken; None when no list of tasks is there."""
-    dump = _best_dump(parse_sysrq(evidence.sysrq).tasks) if evidence.sysrq else None
+    """Who waited for whom when the evidence was taken; None when no list of tasks is there.
+
+    A list of the kernel's that its console does not have is another run's, and not used.
+    """
+    is_there = evidence.sysrq and is_of_console(evidence)
+    dump = _best_dump(parse_sysrq(evidence.sysrq).tasks) if is_there else None
     if dump is not None:
         return _from_dump(dump, evidence.timeline)
     threads = _agent_threads(evidence.timeline)
     return Waiting(build_graph(threads), "agent", len(threads), ()) if threads else None
+
+
+def is_of_console(evidence: Evidence) -> bool:
+    """Whether the console has what the kernel listed: sysrq.txt is made of parts of console.log.
+
+    Each part may begin and end in the middle of a line, and there is one for each time that the monitor looked.
+    """
+    lines = evidence.sysrq.splitlines()
+    said = frozenset(evidence.console.splitlines()) if lines else frozenset()
+    return sum(line not in said for line in lines) <= 1 + len(evidence.timeline.looks)
 
 
 def cycle_between(timeline: Timeline, start_ns: int, end_ns: int) -> Waiting | None:

@@ -59,6 +59,7 @@ EXPECTED: dict[str, list[tuple[FindingKind, int, str, tuple[str, ...]]]] = {
         (K.HUNG_TASK, 34, "INFO: task dd:1190 blocked in I/O wait", ("__schedule", "io_schedule")),
     ],
     "kasan": [(K.KASAN, 2, "BUG: KASAN: use-after-free in spl_emergency", ("dump_stack_lvl", "print_report"))],
+    "kcsan": [(K.WARNING, 2, "BUG: KCSAN: data-race in spl_cache_grow+0x1d4", ("spl_cache_grow_work", "taskq_thread"))],
     "lockdep": [
         (K.LOCKDEP, 3, "WARNING: possible circular locking", ("dump_stack_lvl", "check_noncircular", "__lock_acquire"))
     ],
@@ -123,6 +124,7 @@ EXPECTED: dict[str, list[tuple[FindingKind, int, str, tuple[str, ...]]]] = {
     "spl-panic-prefixed": [
         (K.PANIC, 1, "VERIFY3U(zio->io_size, ==, size) failed (4096 == 8192)", ("dump_stack_lvl", "spl_panic"))
     ],
+    "ubsan": [(K.WARNING, 2, "UBSAN: array-index-out-of-bounds in /build", ("dump_stack_lvl", "ubsan_epilogue"))],
     "unexpected-gfp": [(K.UNEXPECTED_GFP, 1, "Unexpected gfp: 0x2", ("dump_stack_lvl", "kmalloc_fix_flags"))],
     "unexpected-gfp-vmalloc": [
         (K.UNEXPECTED_GFP, 2, "Unexpected gfp: 0x2 (__GFP_HIGHMEM)", ("vmalloc_fix_flags", "__vmalloc_noprof")),

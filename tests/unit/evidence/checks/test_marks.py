@@ -1,0 +1,115 @@
+"""How SPL allocates: marks of its threads and masks of its page tables, against what its variant promises."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import pytest
+
+from modern import MARKED, bare, marked, modern
+from simulated import CYCLE, DECLINED, HELD, NOMINAL, ORGANIC, Knobs, Run, Skew, Span, simulate
+from splvm.evidence.verdict import Outcome, Verdict
+from splvm.scenarios.judged import judge_evidence as judge
+
+
+def judged(run: Run) -> Verdict:
+    return judge(run.evidence())
+
+
+@pytest.mark.parametrize("kind", [HELD, NOMINAL, CYCLE, DECLINED, ORGANIC])
+def test_a_good_run_of_this_version(kind: str) -> None:
+    assert judged(modern(kind)).outcome is judged(simulate(kind)).outcome
+    assert judged(modern(kind)).outcome.is_good
+
+
+@pytest.mark.parametrize("kind", [HELD, NOMINAL, DECLINED])
+def test_a_thread_without_its_mark(kind: str) -> None:
+    verdict = judged(modern(kind, flags=bare))
+    assert verdict.outcome is Outcome.SUSPECT
+    said = r"SPL's thread spl_kmem_cache \(pid 114\) is not marked \(flags 0x208040 without PF_MEMALLOC_NOIO, 0x80000\)"
+    assert re.match(said + r" in (\d+) of \1 readings", verdict.reasons[0].text)
+
+
+def test_the_bit_is_that_of_the_kernel() -> None:
+    """On a kernel that has the mark at another place, the same flags are unmarked."""
+    kernel = "kernel noio=0x100000 io=0x40 fs=0x80"
+    assert judged(modern(HELD, kernel=kernel)).outcome is Outcome.SUSPECT
+    assert judged(modern(HELD, kernel=kernel, flags=lambda comm, tick: 0x308040)).outcome is Outcome.PROGRESS
+
+
+def test_a_mark_is_asked_of_the_worker_alone_once_it_has_begun() -> None:
+    def others(comm: str, tick: int) -> int:
+        return MARKED if comm == "spl_kmem_cache" else 0
+
+    assert judged(modern(HELD, flags=others)).outcome is Outcome.PROGRESS
+    # One that has just been made; nobody saw another.
+    stack = "[<0>] kthread+0xd7/0x100\n[<0>] ret_from_fork+0x1f/0x30\n"
+    new = f"task pid=114 comm=spl_kmem_cache state=S voluntary=0 nonvoluntary=0\n{stack}"
+    verdict = judged(modern(NOMINAL, Knobs(worker=(Span(""), new)), flags=bare))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.reasons[0].text == "nobody saw a thread of SPL's taskq, so its marks are not known"
+
+
+@pytest.mark.parametrize(
+    ("growth", "flags", "outcome"),
+    [
+        ({"marked": False, "noio": None}, bare, Outcome.PROGRESS),
+        ({"marked": False, "noio": None}, marked, Outcome.INCONCLUSIVE),
+        ({"marked": True, "noio": True}, marked, Outcome.PROGRESS),
+    ],
+)
+def test_what_the_variant_promises(growth: Mapping[str, bool | None], flags: object, outcome: Outcome) -> None:
+    assert judged(modern(HELD, growth=dict(growth), flags=flags)).outcome is outcome  # type: ignore[arg-type]
+
+
+def test_a_record_that_does_not_tell() -> None:
+    """Of version 1 it is judged without; of version 2 it is not good."""
+    assert judged(simulate(HELD)).outcome is Outcome.PROGRESS
+    for word in ("flags", "run_ns"):
+        run = modern(HELD)
+        for record in run.records:
+            if record.get("source") == "tasks":
+                record["text"] = re.sub(rf" {word}=\d+", "", record["text"])
+        verdict = judged(run)
+        assert verdict.outcome is Outcome.INCONCLUSIVE
+        assert verdict.reasons[0].text == "the agent does not tell marks and CPU time of spl_kmem_cache (pid 114)"
+    assert judged(modern(HELD, kernel="")).outcome is Outcome.INCONCLUSIVE
+    untold = modern(HELD)
+    del untold.facts["growth"]
+    assert judged(untold).outcome is Outcome.INCONCLUSIVE
+
+
+def masked(gfp: int) -> Knobs:
+    return Knobs(skews=(Skew("probe", {"trap.gfp": gfp}, Span("window")),))
+
+
+# What the shrinker was asked with in a simulated run that declined, and what is added to it.
+@pytest.mark.parametrize(
+    ("more", "noio", "outcome", "names"),
+    [
+        (0x00, True, Outcome.IMMUNE, ""),
+        (0x40, True, Outcome.SUSPECT, "__GFP_IO"),
+        (0xC0, True, Outcome.SUSPECT, "__GFP_IO and __GFP_FS"),
+        (0xC0, False, Outcome.IMMUNE, ""),
+        (0xC0, None, Outcome.IMMUNE, ""),
+    ],
+)
+def test_the_mask_that_the_trap_saw(more: int, noio: bool | None, outcome: Outcome, names: str) -> None:
+    verdict = judged(modern(DECLINED, masked(more), growth={"marked": True, "noio": noio}))
+    assert verdict.outcome is outcome
+    if names:
+        assert f"which has {names}; this SPL promises neither" in verdict.reasons[0].text
+
+
+@pytest.mark.parametrize(("below", "outcome"), [(0, Outcome.PROGRESS), (1, Outcome.SUSPECT)])
+def test_the_reserves(below: int, outcome: Outcome) -> None:
+    run = modern(ORGANIC)
+    for record in run.records:
+        if record.get("source") == "probe":
+            record["text"] = re.sub(r"(pressure on=1 .* free=)\d+", rf"\g<1>{622 - below}", record["text"])
+    verdict = judged(run)
+    assert verdict.outcome is outcome
+    if below:
+        said = r"the reserves of memory were used: (\d+) of \1 readings .* \(622\), the lowest 621$"
+        assert re.match(said, verdict.reasons[0].text)
