@@ -327,14 +327,14 @@ def _show_report(report: StormReport) -> None:
     rows = [
         (
             place.name,
-            report.state(place),
             place.reclaims,
             masks_of(place, files),
+            report.state(place),
             ",".join(sorted({site.thread for site in place.sites})) or "-",
         )
         for place in report.places
     ]
-    make_console().print(listing(("place", "state", "reclaims", "may enter", "threads"), rows))
+    make_console().print(listing(("place", "reclaims", "may enter", "state", "threads"), rows, prose=2))
     total = sum(place.reclaims for place in report.places)
     asked = [place for place in report.places if place.reclaims]
     typer.echo(f"{total} reclaims at {len(asked)} of {len(report.places)} places, in {len(report.passes)} runs")
