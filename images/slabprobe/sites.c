@@ -701,19 +701,32 @@ void probe_sites_show_status(struct seq_file *m)
 		   IS_ENABLED(CONFIG_PREEMPT_COUNT));
 }
 
+static void show_if(struct seq_file *m, const char *name, u64 value)
+{
+	if (value)
+		seq_printf(m, " %s=%llu", name, value);
+}
+
 static void show_site(struct seq_file *m, struct probe_site *site)
 {
 	unsigned int i;
 
 	if (!site->id)
 		site->id = name_hash(site);
-	seq_printf(m, "site %u id=%08x thread=%s helper=%d asked=%#x effective=%#x noio=%d nofs=%d",
-		   (unsigned int)(site - sites), site->id, site->thread, site->helper,
+	seq_printf(m, "site %u id=%08x thread=%s asked=%#x effective=%#x calls=%llu reclaims=%llu most=%llu",
+		   (unsigned int)(site - sites), site->id, site->thread,
 		   (__force unsigned int)site->asked, (__force unsigned int)site->effective,
-		   !!(site->marks & PF_MEMALLOC_NOIO), !!(site->marks & PF_MEMALLOC_NOFS));
-	seq_printf(m, " calls=%llu reclaims=%llu declined=%llu entered=%llu waiting=%u atomic=%llu preempt=%u least=%llu most=%llu",
-		   site->calls, site->reclaims, site->declined, site->entered, site->waiting,
-		   site->atomic, site->preempt, site->least, site->most);
+		   site->calls, site->reclaims, site->most);
+	/* There are two hundred of them, and the agent takes 64 KiB: what is 0 is left out. */
+	show_if(m, "helper", site->helper);
+	show_if(m, "noio", !!(site->marks & PF_MEMALLOC_NOIO));
+	show_if(m, "nofs", !!(site->marks & PF_MEMALLOC_NOFS));
+	show_if(m, "declined", site->declined);
+	show_if(m, "entered", site->entered);
+	show_if(m, "waiting", site->waiting);
+	show_if(m, "atomic", site->atomic);
+	show_if(m, "preempt", site->preempt);
+	show_if(m, "least", site->least == site->most ? 0 : site->least);
 	seq_printf(m, " chain=%s", hooks[site->hook].name);
 	for (i = 0; i < site->nr; i++)
 		seq_printf(m, i + 1 < site->nr || site->helper ? "<%ps" : "<%pS", (void *)site->frames[i]);
