@@ -39,14 +39,14 @@
 #include "sites.h"
 
 #define SITES_NAME	PROBE_NAME "_sites"
-#define NR_SITES	384
+#define NR_SITES	1024
 #define SITE_FRAMES	14
 #define WALK_FRAMES	28
-#define SITES_BITS	10
+#define SITES_BITS	11
 /* Words of a stack that are looked at for an address of the module. */
 #define LOOK_BYTES	3072
 /* Large enough for all sites, so that reading never allocates. */
-#define SITES_LEN	(256 * 1024)
+#define SITES_LEN	(512 * 1024)
 
 struct probe_site {
 	u32 hash;			/* 0: free */
