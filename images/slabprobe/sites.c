@@ -39,14 +39,14 @@
 #include "sites.h"
 
 #define SITES_NAME	PROBE_NAME "_sites"
-#define NR_SITES	384
+#define NR_SITES	1024
 #define SITE_FRAMES	14
 #define WALK_FRAMES	28
-#define SITES_BITS	10
+#define SITES_BITS	11
 /* Words of a stack that are looked at for an address of the module. */
 #define LOOK_BYTES	3072
 /* Large enough for all sites, so that reading never allocates. */
-#define SITES_LEN	(256 * 1024)
+#define SITES_LEN	(512 * 1024)
 
 struct probe_site {
 	u32 hash;			/* 0: free */
@@ -96,7 +96,8 @@ struct site_hook {
 #define TEST_GFP (GFP_NOWAIT | __GFP_NORETRY | __GFP_NOMEMALLOC | __GFP_ZERO | __GFP_HARDWALL)
 static struct task_struct *tester;
 
-static void at_site(struct site_hook *hook, const unsigned long *args);
+static void at_site(struct site_hook *hook, const unsigned long *args, unsigned long parent,
+		    unsigned long sp);
 
 static __always_inline unsigned long divert_to(struct site_hook *hook, unsigned long a,
 					       unsigned long b, unsigned long c,
@@ -109,7 +110,8 @@ static __always_inline unsigned long divert_to(struct site_hook *hook, unsigned 
 	unsigned long args[] = { a, b, c, d }, value;
 
 	atomic_inc(&inside);
-	at_site(hook, args);
+	at_site(hook, args, (unsigned long)__builtin_return_address(0),
+		(unsigned long)__builtin_frame_address(0));
 	value = original(a, b, c, d, e, f);
 	atomic_dec(&inside);
 	return value;
@@ -203,23 +205,29 @@ bool probe_sites_owns(unsigned long address)
 /* kthreadd makes threads for those who wait for them: their marks do not go along. */
 static notrace bool is_helper(void)
 {
-	return task_pid_nr(current) == 2;
+	return in_task() && task_pid_nr(current) == 2;
 }
 
-/* Whether a return address to the module may be on the stack. What is left there of old calls counts too. */
-static notrace __no_sanitize_address bool may_be_called_by_module(unsigned long sp, unsigned long parent)
+/*
+ * The first word on the stack that may be a return address to the module, 0: there
+ * is none. What is left there of old calls counts too.
+ */
+static notrace __no_sanitize_address unsigned long find_module_word(unsigned long sp, unsigned long parent)
 {
 	unsigned long bottom = (unsigned long)task_stack_page(current), end, at;
 
 	if (of_module(parent))
-		return true;
+		return parent;
 	if (sp - bottom >= THREAD_SIZE)
-		return false;
+		return 0;
 	end = min(bottom + THREAD_SIZE, sp + LOOK_BYTES);
-	for (at = sp & ~7UL; at < end; at += sizeof(long))
-		if (of_module(READ_ONCE_NOCHECK(*(unsigned long *)at)))
-			return true;
-	return false;
+	for (at = sp & ~7UL; at < end; at += sizeof(long)) {
+		unsigned long word = READ_ONCE_NOCHECK(*(unsigned long *)at);
+
+		if (of_module(word))
+			return word;
+	}
+	return 0;
 }
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 11, 0)
@@ -240,7 +248,7 @@ static void notrace divert(unsigned long ip, unsigned long parent_ip,
 		/* Who reclaims already does not reclaim for its own needs. */
 		if (READ_ONCE(mode) == PROBE_SITES_OFF || current->flags & PF_MEMALLOC)
 			return;
-		if (!is_helper() && !may_be_called_by_module(regs->sp, parent_ip))
+		if (!is_helper() && !find_module_word(regs->sp, parent_ip))
 			return;
 	}
 	for (i = 0; i < ARRAY_SIZE(hooks); i++)
@@ -356,6 +364,34 @@ static struct probe_site *find_site(const struct probe_site *key)
 	return site;
 }
 
+/*
+ * Calls that were walked already: the same caller at the same depth of the stack,
+ * with the same word of the module, mask and thread, is the same site. A walk
+ * costs many times as much as the rest, above all in an emulated guest. Each is
+ * walked again after some time, for a word may be left of an old call.
+ */
+#define NR_KNOWN	2048
+#define KNOWN_CALLS	128
+
+struct known_call {
+	u32 hash;
+	u16 site;			/* index in sites plus one, 0: not the module's */
+	u16 calls;
+};
+
+static struct known_call known[NR_KNOWN];
+
+static u32 call_hash(const struct site_hook *hook, unsigned long parent, unsigned long sp, gfp_t gfp)
+{
+	unsigned long words[] = {
+		parent, (unsigned long)task_stack_page(current) + THREAD_SIZE - sp,
+		find_module_word(sp, parent),
+		(__force u32)gfp | (u64)(current->flags & (PF_MEMALLOC_NOIO | PF_MEMALLOC_NOFS)) << 32,
+	};
+
+	return jhash(words, sizeof(words), jhash(current->comm, TASK_COMM_LEN, hook - hooks)) | 1;
+}
+
 static bool may_not_sleep(void)
 {
 	/* Without CONFIG_PREEMPT_COUNT a lock that is held does not show. */
@@ -374,55 +410,96 @@ static bool try_mask(struct site_hook *hook, const unsigned long *args)
 	return true;
 }
 
-static void at_site(struct site_hook *hook, const unsigned long *args)
+/* What is the same each time that a call is made; false: it is not the module's. */
+static bool walk_call(struct probe_site *key, const struct site_hook *hook, gfp_t gfp)
 {
-	struct probe_site key = { .least = U64_MAX }, *site;
-	bool helper = is_helper(), sleeps, forbidden;
+	key->helper = is_helper();
+	key->nr = walk(key->frames, key->helper);
+	if (!key->nr)
+		return false;
+	key->least = U64_MAX;
+	key->hook = hook - hooks;
+	key->asked = gfp;
+	key->effective = current_gfp_context(gfp);
+	key->marks = current->flags & (PF_MEMALLOC_NOIO | PF_MEMALLOC_NOFS);
+	name_thread(key->thread);
+	key->hash = jhash(key->frames, key->nr * sizeof(*key->frames),
+			  jhash_3words((__force u32)key->asked, (__force u32)key->effective, key->marks,
+				       jhash(key->thread, strlen(key->thread), key->hook))) | 1;
+	return true;
+}
+
+static struct probe_site *site_of_call(const struct site_hook *hook, gfp_t gfp, unsigned long parent,
+				       unsigned long sp)
+{
+	u32 hash = in_task() ? call_hash(hook, parent, sp, gfp) : 0;
+	struct known_call *call = &known[hash % NR_KNOWN];
+	struct probe_site key = { .hash = 0 }, *site = NULL;
+	unsigned long irq;
+	bool is_known;
+
+	raw_spin_lock_irqsave(&sites_lock, irq);
+	is_known = hash && call->hash == hash && call->calls;
+	if (is_known) {
+		call->calls--;
+		site = call->site ? &sites[call->site - 1] : NULL;
+	}
+	raw_spin_unlock_irqrestore(&sites_lock, irq);
+	if (is_known)
+		return site;
+	if (walk_call(&key, hook, gfp)) {
+		raw_spin_lock_irqsave(&sites_lock, irq);
+		site = find_site(&key);
+		if (!site)
+			nr_lost++;
+		raw_spin_unlock_irqrestore(&sites_lock, irq);
+		if (!site)
+			return NULL;
+	}
+	if (hash) {
+		raw_spin_lock_irqsave(&sites_lock, irq);
+		*call = (struct known_call){ hash, site ? site - sites + 1 : 0, KNOWN_CALLS };
+		raw_spin_unlock_irqrestore(&sites_lock, irq);
+	}
+	return site;
+}
+
+static void at_site(struct site_hook *hook, const unsigned long *args, unsigned long parent,
+		    unsigned long sp)
+{
 	unsigned int preempt = preempt_count() & PREEMPT_MASK;
+	bool sleeps, forbidden = may_not_sleep();
+	struct probe_site *site;
 	unsigned long irq;
 	u64 bytes;
+	gfp_t gfp;
 
 	if (try_mask(hook, args) || hook->gfp_arg < 0)
 		return;
-	key.nr = walk(key.frames, helper);
-	if (!key.nr)
+	gfp = (__force gfp_t)args[hook->gfp_arg];
+	site = site_of_call(hook, gfp, parent, sp);
+	if (!site)
 		return;
-	key.helper = helper;
-	key.hook = hook - hooks;
-	key.asked = (__force gfp_t)args[hook->gfp_arg];
-	key.effective = current_gfp_context(key.asked);
-	key.marks = current->flags & (PF_MEMALLOC_NOIO | PF_MEMALLOC_NOFS);
-	name_thread(key.thread);
-	key.hash = jhash(key.frames, key.nr * sizeof(*key.frames),
-			 jhash_3words((__force u32)key.asked, (__force u32)key.effective, key.marks,
-				      jhash(key.thread, strlen(key.thread), key.hook))) | 1;
-	sleeps = gfpflags_allow_blocking(key.effective);
-	forbidden = may_not_sleep();
+	sleeps = gfpflags_allow_blocking(site->effective);
 	bytes = bytes_of(hook, args);
-
 	raw_spin_lock_irqsave(&sites_lock, irq);
 	nr_calls++;
-	site = find_site(&key);
-	if (site) {
-		site->calls++;
-		site->least = min(site->least, bytes);
-		site->most = max(site->most, bytes);
-		site->preempt = max(site->preempt, preempt);
-		if (sleeps && forbidden) {
-			site->atomic++;
-			nr_atomic++;
-		}
-	} else {
-		nr_lost++;
+	site->calls++;
+	site->least = min(site->least, bytes);
+	site->most = max(site->most, bytes);
+	site->preempt = max(site->preempt, preempt);
+	if (sleeps && forbidden) {
+		site->atomic++;
+		nr_atomic++;
 	}
 	raw_spin_unlock_irqrestore(&sites_lock, irq);
 
-	if (site && sleeps && !forbidden && !(current->flags & PF_EXITING) &&
-	    probe_storm_wants(helper, key.frames[key.nr - 1])) {
+	if (sleeps && !forbidden && !(current->flags & PF_EXITING) &&
+	    probe_storm_wants(site->helper, site->frames[site->nr - 1])) {
 		raw_spin_lock_irqsave(&sites_lock, irq);
 		site->reclaims++;
 		raw_spin_unlock_irqrestore(&sites_lock, irq);
-		probe_storm_reclaim(site, key.asked);
+		probe_storm_reclaim(site, gfp);
 	}
 }
 
@@ -624,19 +701,32 @@ void probe_sites_show_status(struct seq_file *m)
 		   IS_ENABLED(CONFIG_PREEMPT_COUNT));
 }
 
+static void show_if(struct seq_file *m, const char *name, u64 value)
+{
+	if (value)
+		seq_printf(m, " %s=%llu", name, value);
+}
+
 static void show_site(struct seq_file *m, struct probe_site *site)
 {
 	unsigned int i;
 
 	if (!site->id)
 		site->id = name_hash(site);
-	seq_printf(m, "site %u id=%08x thread=%s helper=%d asked=%#x effective=%#x noio=%d nofs=%d",
-		   (unsigned int)(site - sites), site->id, site->thread, site->helper,
+	seq_printf(m, "site %u id=%08x thread=%s asked=%#x effective=%#x calls=%llu reclaims=%llu most=%llu",
+		   (unsigned int)(site - sites), site->id, site->thread,
 		   (__force unsigned int)site->asked, (__force unsigned int)site->effective,
-		   !!(site->marks & PF_MEMALLOC_NOIO), !!(site->marks & PF_MEMALLOC_NOFS));
-	seq_printf(m, " calls=%llu reclaims=%llu declined=%llu entered=%llu waiting=%u atomic=%llu preempt=%u least=%llu most=%llu",
-		   site->calls, site->reclaims, site->declined, site->entered, site->waiting,
-		   site->atomic, site->preempt, site->least, site->most);
+		   site->calls, site->reclaims, site->most);
+	/* There are two hundred of them, and the agent takes 64 KiB: what is 0 is left out. */
+	show_if(m, "helper", site->helper);
+	show_if(m, "noio", !!(site->marks & PF_MEMALLOC_NOIO));
+	show_if(m, "nofs", !!(site->marks & PF_MEMALLOC_NOFS));
+	show_if(m, "declined", site->declined);
+	show_if(m, "entered", site->entered);
+	show_if(m, "waiting", site->waiting);
+	show_if(m, "atomic", site->atomic);
+	show_if(m, "preempt", site->preempt);
+	show_if(m, "least", site->least == site->most ? 0 : site->least);
 	seq_printf(m, " chain=%s", hooks[site->hook].name);
 	for (i = 0; i < site->nr; i++)
 		seq_printf(m, i + 1 < site->nr || site->helper ? "<%ps" : "<%pS", (void *)site->frames[i]);

@@ -131,7 +131,7 @@ _HELD_PHASES = (
 
 _STORM = (
     Phase("", 2),
-    Phase("settle", 10, ("storm start",)),
+    Phase("storm", 10, ("storm start",)),
     Phase("window", 40),
     Phase("hold", 20, ("hold",)),
     Phase("window-end", 0),

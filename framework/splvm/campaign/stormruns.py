@@ -86,9 +86,9 @@ class StormReport:
 
     @property
     def worst(self) -> Pass:
-        """The run whose verdict is that of all."""
+        """The run whose verdict is that of all; of several the last, which asked most."""
         order = list(Outcome)
-        return min(self.passes, key=lambda it: order.index(it.verdict.outcome))
+        return min(reversed(self.passes), key=lambda it: order.index(it.verdict.outcome))
 
     def state(self, place: Place) -> str:
         """What is known of a place, in words."""
@@ -104,7 +104,7 @@ class StormReport:
         if place.reclaims:
             return "safe"
         may = masks_of(place, self.files)
-        return "may not reclaim" if may == "no reclaim" else "reached, never asked"
+        return "may not reclaim" if may == "no reclaim" else "reached, never asked: no transaction came by it"
 
     def to_json(self) -> dict[str, Any]:
         """As storm.json has it."""

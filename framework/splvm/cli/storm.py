@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -42,9 +42,11 @@ from splvm.cli.options import (
     print_json,
     show_verdict,
 )
+from splvm.deadline import Deadline
 from splvm.errors import EvidenceError, UsageError, did_you_mean
-from splvm.evidence.formats.sites import SitesFile
+from splvm.evidence.formats.sites import SitesFile, parse_sites
 from splvm.evidence.verdict import Outcome
+from splvm.guest.guest import Guest
 from splvm.log import step
 from splvm.record.reader import read_evidence, read_facts
 from splvm.report.summary import plain, verdict_line
@@ -58,9 +60,13 @@ from splvm.scenarios.table import SCENARIOS, find_scenario
 STORM = "storm"
 REPORT_FILE = "storm.json"
 SITES_FILE = "sites.json"
+# The list as the probe has it.
+RAW_FILE = "sites.txt"
 
 # Seconds of the host after which `storm` begins no run of a single place.
 _BUDGET_S = 60.0
+# And in which a list is read.
+_READ_S = 30.0
 
 
 class Scope(StrEnum):
@@ -137,13 +143,19 @@ def sites(
     )
     # Of zfs.ko nobody has the relocations at hand.
     calls = find_calls(prepared.spl.modules[0]) if module is Scope.SPL else ()
-    verdict, directory = run_until_fed(experiment, base)[-1]
+    texts: list[str] = []
+    verdict, directory = run_until_fed(experiment, base, on_phase=_reading_sites(texts))[-1]
     timeline = read_evidence(directory).timeline
-    if not timeline.sites:
+    if texts:
+        # Whole, however long it is; the agent takes 64 KiB of it.
+        (directory / RAW_FILE).write_text(texts[-1])
+        file = parse_sites(texts[-1])
+    elif timeline.sites:
+        file = timeline.sites[-1].value
+    else:
         raise EvidenceError(f"{directory}: nobody watched the allocator: {verdict.outcome} {verdict.reasons[0].text}")
-    file = timeline.sites[-1].value
     places = find_places([file], calls)
-    watch = timeline.probe[-1].value.watch
+    watch = timeline.probe[-1].value.watch if timeline.probe else None
     content = {
         "schema_version": 1,
         "module": module,
@@ -162,6 +174,19 @@ def sites(
     blind = [it.name for it in file.hooks if it.is_blind]
     typer.echo(f"blind: {', '.join(blind) if blind else 'no function of the allocator'}; lost: {content['lost']}")
     typer.echo(f"evidence: {directory}")
+
+
+def _reading_sites(texts: list[str]) -> Callable[[Guest, str], None]:
+    """What reads the list of sites when a run comes to its end; in virtual time nobody is let in, and nothing is read.
+
+    :param texts: gets the text.
+    """
+
+    def on_phase(guest: Guest, phase: str) -> None:
+        if phase == "end":
+            texts.append(guest.ssh.run("cat /proc/slabprobe_sites", deadline=Deadline(_READ_S)).stdout)
+
+    return on_phase
 
 
 def _show_sites(places: Sequence[Place], file: SitesFile) -> None:
@@ -336,14 +361,14 @@ def _show_report(report: StormReport) -> None:
     rows = [
         (
             place.name,
-            report.state(place),
             place.reclaims,
             masks_of(place, files),
+            report.state(place),
             ",".join(sorted({site.thread for site in place.sites})) or "-",
         )
         for place in report.places
     ]
-    make_console().print(listing(("place", "state", "reclaims", "may enter", "threads"), rows))
+    make_console().print(listing(("place", "reclaims", "may enter", "state", "threads"), rows, prose=2))
     total = sum(place.reclaims for place in report.places)
     asked = [place for place in report.places if place.reclaims]
     typer.echo(f"{total} reclaims at {len(asked)} of {len(report.places)} places, in {len(report.passes)} runs")

@@ -12,7 +12,7 @@ from splvm.run.scenarios import Scenario, Step, Storm
 def _steps(window_s: float) -> tuple[Step, ...]:
     """The worker is free at first; in the last third it is held, so that emergency objects are asked for."""
     return (
-        Step("settle", ("storm start",), readings.storming, 10),
+        Step("storm", ("storm start",), readings.storming, 10),
         Step("window", (), readings.weathered(window_s * 2 / 3), window_s + 5),
         Step("hold", ("hold",), readings.weathered(window_s / 3), window_s + 5),
         Step("window-end", (), readings.lasts(0), 1),

@@ -150,7 +150,10 @@ def _hooks(lines: Iterator[Line]) -> Iterator[Hook]:
 
 def _site(line: Line) -> Site:
     texts = line.texts("id", "thread", "chain")
-    flags = line.numbers("helper", "noio", "nofs")
+    # What is 0 is left out, and `least` where all were of one size.
+    flags = line.later(helper=0, noio=0, nofs=0)
+    counts = line.numbers("asked", "effective", "calls", "reclaims", "most")
+    counts |= line.later(declined=0, entered=0, waiting=0, atomic=0, preempt=0, least=counts["most"])
     frames = texts["chain"].split("<")
     if not 1 < len(frames) <= _MOST_FRAMES:
         raise EvidenceError(f"not a chain: {excerpt(texts['chain'])}", line=line.number)
@@ -169,7 +172,7 @@ def _site(line: Line) -> Site:
         helper=flags["helper"] != 0,
         noio=flags["noio"] != 0,
         nofs=flags["nofs"] != 0,
-        **line.numbers("asked", "effective", *_COUNTS),
+        **counts,
         chain=tuple(map(bare, frames)),
         function=function,
         offset=offset,
