@@ -103,7 +103,7 @@ def test_every_patch_has_a_row() -> None:
 def test_control_is_found(prepare_spl: Callable[..., Prepared], tmp_path: Path, kernel: str, control: Control) -> None:
     patches = (HERE / control.patch,) if control.patch else ()
     prepared = prepare_spl(kernel=kernel, variant=control.variant, patches=patches)
-    experiment = prepared.experiment(find_scenario("storm"), storm=Storm(mark=control.mark), seed=1)
+    experiment = prepared.experiment(find_scenario("storm"), storm=Storm(mark=control.mark), seed=1, window_s=1.5)
     verdict = run_experiment(experiment, tmp_path / "run")
     must_say(verdict, control)
     assert judge_evidence(read_evidence(tmp_path / "run")) == verdict, "the record alone gives the same verdict"
