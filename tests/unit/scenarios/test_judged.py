@@ -11,7 +11,7 @@ import pytest
 from simulated import HELD, KINDS, LOADED, NOMINAL, Knobs, scenario_of, simulate
 from simulated_faults import FAULTS
 from splvm.errors import EvidenceError
-from splvm.evidence.judge import CHECKS, GOODS, MADE, check_rule, judge
+from splvm.evidence.judge import ALWAYS, CHECKS, GOODS, IN_WINDOW, LAST, MADE, check_rule, judge
 from splvm.evidence.rule import Rule, clause, clauses, parse_rule
 from splvm.evidence.timeline import Evidence
 from splvm.evidence.verdict import Outcome
@@ -42,7 +42,8 @@ def test_every_check_and_every_good_verdict_is_in_some_rule() -> None:
     rules = [scenario.rule for scenario in SCENARIOS.values()]
     used = {it.check for rule in rules for it in (*rule.required, *rule.checks)}
     # What is looked at in every run, or in some whatever their rule says; older records ask for `pool`.
-    assert used | {"crash", "lost", "losses", "consistent", "loads", "any-load", "unpulled", "pool"} == {*CHECKS, *MADE}
+    always = {it.check for it in (*ALWAYS, *IN_WINDOW, *LAST)}
+    assert used | always | {"any-load", "unpulled", "pool"} == {*CHECKS, *MADE}
     assert {rule.good for rule in rules} == set(GOODS)
 
 
@@ -130,13 +131,13 @@ WEAK = Rule(clauses("phases window window-end end"), (), "endurance")
 
 def test_a_weak_rule_of_ones_own_makes_no_verdict_better() -> None:
     evidence = with_rule(simulate(LOADED, FAULTS["no fallback"]).evidence(), WEAK)
-    # Threads that stand still are no complaint of it, so it says nothing where a lever was pulled on them.
-    assert judge(evidence, WEAK).outcome is Outcome.INCONCLUSIVE
+    # Threads that stand still are no complaint of it, but that they sleep is one whatever the rule.
+    assert judge(evidence, WEAK).outcome is Outcome.SLOW
     verdict = judge_evidence(evidence)
     assert verdict.outcome is Outcome.STALLED
     assert verdict.reasons[-1].text == (
         "run.json has another rule for this scenario than this splvm; the worse verdict counts, by the table's: "
-        "INCONCLUSIVE by the other"
+        "SLOW by the other"
     )
 
 

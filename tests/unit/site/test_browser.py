@@ -376,7 +376,9 @@ def test_filters(browser: Browser, samples: dict[str, Path]) -> None:
     browser.all("[type=reset]")[0].click()
     WebDriverWait(browser.driver, 10).until(lambda _: browser.shown() == every)
     Select(browser.all("[name=verdict]")[0]).select_by_visible_text("IMMUNE")
-    assert browser.shown() == {name for name in every if name.startswith("reclaim-cycle debian-12")} != set()
+    # One run of the scenario on that kernel is of a bug that was put back.
+    immune = {it for it in every if it.startswith("reclaim-cycle debian-12") and "clock=virtual" not in it}
+    assert browser.shown() == immune != set()
     assert browser.complaints() == []
 
 
