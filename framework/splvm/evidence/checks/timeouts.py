@@ -165,8 +165,8 @@ def check_slept(case: Case) -> Iterator[Complaint]:
         if least_ns > SLEEP_NS:
             samples = between(case.timeline.tasks, since_ns, until_ns)
             text = (
-                f"critical thread {thread.index} (pid {thread.pid}) slept for {millis(until_ns - since_ns)} or more, from "
-                f"{seconds(since_ns)} on, for one growth of the cache; SPL's timeout is {millis(TIMEOUT_NS)}"
+                f"critical thread {thread.index} (pid {thread.pid}) slept for {millis(until_ns - since_ns)} or more, "
+                f"from {seconds(since_ns)} on, for one growth of the cache; SPL's timeout is {millis(TIMEOUT_NS)}"
             )
             yield Complaint(Outcome.SLOW, Reason(text, seqs(samples)))
             return
