@@ -165,8 +165,8 @@ def check_slept(case: Case) -> Iterator[Complaint]:
         if least_ns > SLEEP_NS:
             samples = between(case.timeline.tasks, since_ns, until_ns)
             text = (
-                f"critical thread {thread.index} (pid {thread.pid}) slept for {millis(least_ns)} or more, from "
-                f"{seconds(since_ns)} on, for one growth of the cache; SPL's timeout is {millis(TIMEOUT_NS)}"
+                f"critical thread {thread.index} (pid {thread.pid}) slept for {millis(until_ns - since_ns)} or more, "
+                f"from {seconds(since_ns)} on, for one growth of the cache; SPL's timeout is {millis(TIMEOUT_NS)}"
             )
             yield Complaint(Outcome.SLOW, Reason(text, seqs(samples)))
             return
@@ -200,6 +200,9 @@ def _lost(case: Case, start_ns: int, end_ns: int, first: ProbeStatus, last: Prob
     late = {bucket: count for bucket, count in woken.items() if bucket >= TIMEOUT_BUCKET}
     count, total = sum(late.values()), sum(woken.values())
     if count < LOST_AT_LEAST or (seen := unwoken(case, start_ns, end_ns)) < LOST_AT_LEAST:
+        return None
+    # Where threads are in each other's way, a worker that was just made may be at work that nobody has listed yet.
+    if _are_too_many(case, (start_ns, end_ns)):
         return None
     lost_ns = sum(number << bucket for bucket, number in late.items())
     share = lost_ns / ((end_ns - start_ns) * max(1, last.config.threads))
