@@ -183,10 +183,11 @@ def test_leftovers_do_not_delay_and_are_killed() -> None:
     wait_until_gone(int(done.stdout))
 
 
-def test_escaped_writer_does_not_delay() -> None:
+def test_escaped_writer_does_not_delay(tmp_path: Path) -> None:
     # It has left the group and writes without end into a pipe that is closed under its hands.
-    done = run(["sh", "-c", "setsid yes & echo $!"], deadline=Deadline(20), what="x")
-    wait_until_gone(int(done.stdout.split()[0]))
+    pid = tmp_path / "pid"
+    run(["sh", "-c", 'setsid yes & echo $! > "$0"', pid], deadline=Deadline(20), what="x")
+    wait_until_gone(int(pid.read_text()))
 
 
 def test_block_ends_its_process() -> None:
