@@ -129,13 +129,13 @@ def must_say(verdict: Verdict, control: Control) -> None:
 
 @pytest.mark.splvm_slow
 def test_a_mark_that_the_kernel_does_not_know(run_scenario: Callable[..., RunResult]) -> None:
-    """SPL's own flags go by it; page tables on 5.10 do not, and emergency objects carry the transactions."""
+    """SPL's own flags go by it; page tables on 5.10 do not: those of a large kmem_alloc() in a transaction deadlock."""
     result = run_scenario("storm", kernel="debian-11", patches=(HERE / "mark-unknown.patch",))
-    result.must_be(Outcome.PROGRESS)
+    # Whether a new page table is needed within the window is chance.
+    result.must_be(Outcome.STALLED, Outcome.SUSPECT)
     text = " | ".join(reason.text for reason in result.verdict.reasons)
-    assert re.search(r"spl_kmem_cache was caught \d+ times at spl_cache_grow_work .*the thread is not marked", text), (
-        text
-    )
+    at_page_tables = r"waits in reclaim at .*__vmalloc.*pte_alloc.* which allows FS; the thread is not marked"
+    assert re.search(rf"{at_page_tables}|SPL's thread \S+ \(pid \d+\) is not marked", text), text
 
 
 @pytest.mark.splvm_slow
