@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 
 from splvm.evidence.checks.asked import parameters_of
 from splvm.evidence.checks.case import Case, Complaint, seconds, seqs
-from splvm.evidence.formats.probestatus import ProbeStatus, StormStatus, StormTx, StormWait
+from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.sites import Site, SitesFile
 from splvm.evidence.formats.stacks import Task
+from splvm.evidence.formats.stormstatus import StormStatus, StormTx, StormWait
 from splvm.evidence.timeline import Sample
 from splvm.evidence.verdict import Outcome, Reason
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from splvm.errors import EvidenceError
-from splvm.evidence.formats.statusfile import Line, Records, parse_records, to_integer
+from splvm.evidence.formats.statusfile import Line, parse_records, to_integer
+from splvm.evidence.formats.stormstatus import StormStatus, Watch, parse_storm, parse_watch
 from splvm.evidence.formats.stream import excerpt
 
 VERSION = 1
@@ -249,98 +250,6 @@ class Fragment:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """What is watched of a module's allocations."""
-
-    # Whether somebody watches now, and the module.
-    on: bool
-    module: str
-    # Functions of the allocator that are watched, and those that the kernel has and that cannot be.
-    hooks: int
-    blind: int
-    # Sites so far, and allocations of the module at them; those for which there was no room.
-    count: int
-    calls: int
-    lost: int
-    # Allocations that may sleep where that is forbidden; without `preempt_count` the kernel does not count locks.
-    atomic: int
-    preempt_count: int
-
-
-@dataclass(frozen=True, slots=True)
-class StormTx:
-    """A thread that makes transactions of the storm."""
-
-    index: int
-    pid: int
-    # Whether it is in a transaction.
-    open: int
-    commits: int
-
-
-@dataclass(frozen=True, slots=True)
-class StormWait:
-    """A thread that waits in the trap, at an allocation site."""
-
-    pid: int
-    since_ns: int
-    # The site's number, and the mask.
-    site: int
-    gfp: int
-
-
-@dataclass(frozen=True, slots=True)
-class StormStatus:
-    """The storm: reclaim at allocation sites while transactions are open. Counters since loading."""
-
-    # Whether transactions are made, and whether all threads that make them have come to their end.
-    running: int
-    idle: int
-    # What it was set to (run/scenarios.py, Storm), and how many places it is confined to, 0: none.
-    ops: int
-    rate: int
-    trap: int
-    mark: int
-    helpers: int
-    threads: int
-    how: int
-    seed: int
-    only: int
-    # Reclaims by try_to_free_pages(), by all shrinkers at priority 0, and those that found too many tasks inside.
-    reclaims: int
-    shrinks: int
-    crowded: int
-    # Times that the shrinker was asked; then it declined, by the mask, or entered its wait.
-    asked: int
-    declined: int
-    entered: int
-    # Waits that commits ended, waits that the end of the storm ended, and waits now.
-    waited: int
-    let_go: int
-    waiting: int
-    # Who was caught last, since when, at which site and with which mask; and when somebody was let go last.
-    pid: int
-    since_ns: int
-    left_ns: int
-    site: int
-    gfp: int
-    # The last mask with which the shrinker was asked.
-    asked_gfp: int
-    # kswapd's own calls of the shrinker, and allocations that failed and must not.
-    kswapd: int
-    failed: int
-    txs: tuple[StormTx, ...] = ()
-    # Who waits now.
-    waits: tuple[StormWait, ...] = ()
-
-    @property
-    def told(self) -> StormWait | None:
-        """Of those that wait now the one that tells most: who waits for its own transaction, or else the first."""
-        own = {tx.pid for tx in self.txs if tx.open}
-        return min(self.waits, key=lambda wait: (wait.pid not in own, wait.since_ns), default=None)
-
-
-@dataclass(frozen=True, slots=True)
 class Kept:
     """What frees cost while emergency objects are kept."""
 
@@ -433,8 +342,8 @@ def parse_probe(text: str) -> ProbeStatus:
         fragment=_fragment(records.only("fragment")) if records.has("fragment") else Fragment(),
         blocks=_blocks(records.all("blocks")),
         kernel=KernelBits(**records.only("kernel").numbers("noio", "io", "fs")) if records.has("kernel") else None,
-        watch=_watch(records.only("sites")) if records.has("sites") else None,
-        storm=_storm(records) if records.has("storm") else None,
+        watch=parse_watch(records.only("sites")) if records.has("sites") else None,
+        storm=parse_storm(records) if records.has("storm") else None,
     )
 
 
@@ -539,21 +448,6 @@ def _blocks(lines: Iterable[Line]) -> dict[str, tuple[int, ...]]:
         if not 1 <= len(blocks[when]) <= MAX_ORDERS:
             raise EvidenceError(f"free blocks of {len(blocks[when])} orders", line=line.number)
     return blocks
-
-
-def _watch(line: Line) -> Watch:
-    texts = line.texts("mode", "module")
-    values = line.numbers("hooks", "blind", "count", "calls", "lost", "atomic", "preempt_count")
-    return Watch(on=texts["mode"] == "count", module=texts["module"], **values)
-
-
-_STORM = tuple(it.name for it in fields(StormStatus) if it.name not in ("txs", "waits"))
-
-
-def _storm(records: Records) -> StormStatus:
-    made = (StormTx(index=tx.integer(0), **tx.numbers("pid", "open", "commits")) for tx in records.all("stormtx"))
-    waits = (StormWait(**wait.numbers("pid", "since_ns", "site", "gfp")) for wait in records.all("stormwait"))
-    return StormStatus(**records.only("storm").numbers(*_STORM), txs=tuple(made), waits=tuple(waits))
 
 
 def _mark(line: Line) -> Mark:
