@@ -311,3 +311,22 @@ def test_a_template_of_no_use_is_forgotten(
     assert not kept.path.exists()
     assert (tmp_path / "clone-qemu.log").exists()
     assert not (tmp_path / "qemu.log").exists()
+
+
+def test_a_state_that_is_frozen_again_has_another_name(
+    counting: MachineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of equal inputs, at another moment: in virtual time a digest holds within one frozen state."""
+
+    def freeze_boot(plan: GuestPlan, logs: Path, tree: Path, deadline: Deadline) -> None:
+        (logs / "console.log").touch()
+
+    monkeypatch.setattr(template_module, "_freeze_boot", freeze_boot)
+    plan = GuestPlan(counting, SshKeys(tmp_path / "key", counting.kernel))
+    templates, deadline = Templates(Store(tmp_path / "store"), 1 << 20), Deadline(LIMIT_S)
+    first = templates.get(plan, deadline)
+    name = first.name
+    assert templates.get(plan, deadline).name == name
+    templates.forget(first, deadline)
+    again = templates.get(plan, deadline)
+    assert again.key == first.key and again.name != name

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,8 @@ def leave(run: Run, path: Path) -> Path:
     record = run.start_record(path)
     console = run.console.encode()
     (path / "console.log").write_bytes(console)
-    said = {"closed_bytes": len(console), "console_bytes": len(console)}
+    closed = console.partition(b"[    4.101010] splvm: run ")[0]
+    said = {"closed_bytes": len(closed), "console_bytes": len(console)}
     record.finish({"kind": "ended", "detail": "all steps were taken", **said})
     return path
 
@@ -123,6 +125,21 @@ def test_two_runs_of_a_seed_are_compared(tmp_path: Path, commandline: CommandLin
     for path, said in ((seed, "these are two runs: parameters differ"), (slow, "only runs in virtual time")):
         refused = commandline("judge", str(one), "--same-as", str(path))
         assert refused.returncode == 2 and said in refused.stderr
+
+
+def signed(token: str) -> Run:
+    """A run in virtual time with its word in all three places; the guest said it once the host was let in."""
+    run = virtual()
+    run.facts["token"] = run.records[0]["token"] = token
+    return replace(run, console=f"{run.console}[    4.101010] splvm: run {token}\n")
+
+
+def test_one_run_is_not_compared_with_itself(tmp_path: Path, commandline: CommandLine) -> None:
+    tokens = {"one": "0" * 16, "copied": "0" * 16, "other": "1" * 16}
+    one, copied, other = (leave(signed(token), tmp_path / name) for name, token in tokens.items())
+    refused = commandline("judge", str(one), "--same-as", str(copied))
+    assert refused.returncode == 1 and "are one run, and not two" in refused.stderr
+    assert commandline("judge", str(one), "--same-as", str(other)).returncode == 0
 
 
 def test_real_time_has_none(tmp_path: Path) -> None:
