@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.statusfile import Line, parse_records, to_integer
-from splvm.evidence.formats.stormstatus import StormStatus, Watch, parse_storm, parse_watch
+from splvm.evidence.formats.stormstatus import StormStatus, Watch, storm_of, watch_of
 from splvm.evidence.formats.stream import excerpt
 
 VERSION = 1
@@ -342,8 +342,8 @@ def parse_probe(text: str) -> ProbeStatus:
         fragment=_fragment(records.only("fragment")) if records.has("fragment") else Fragment(),
         blocks=_blocks(records.all("blocks")),
         kernel=KernelBits(**records.only("kernel").numbers("noio", "io", "fs")) if records.has("kernel") else None,
-        watch=parse_watch(records.only("sites")) if records.has("sites") else None,
-        storm=parse_storm(records) if records.has("storm") else None,
+        watch=watch_of(records.only("sites")) if records.has("sites") else None,
+        storm=storm_of(records) if records.has("storm") else None,
     )
 
 

@@ -99,7 +99,7 @@ class StormStatus:
         return min(self.waits, key=lambda wait: (wait.pid not in own, wait.since_ns), default=None)
 
 
-def parse_watch(line: Line) -> Watch:
+def watch_of(line: Line) -> Watch:
     """:raises EvidenceError: when the line lacks something."""
     texts = line.texts("mode", "module")
     values = line.numbers("hooks", "blind", "count", "calls", "lost", "atomic", "preempt_count")
@@ -109,7 +109,7 @@ def parse_watch(line: Line) -> Watch:
 _STORM = tuple(it.name for it in fields(StormStatus) if it.name not in ("txs", "waits"))
 
 
-def parse_storm(records: Records) -> StormStatus:
+def storm_of(records: Records) -> StormStatus:
     """:raises EvidenceError: when a line lacks something."""
     made = (StormTx(index=tx.integer(0), **tx.numbers("pid", "open", "commits")) for tx in records.all("stormtx"))
     waits = (StormWait(**wait.numbers("pid", "since_ns", "site", "gfp")) for wait in records.all("stormwait"))
