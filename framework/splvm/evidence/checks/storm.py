@@ -7,10 +7,11 @@ that waits for it, waits for ever: a deadlock. Who is let go by a commit was onl
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 
 from splvm.evidence.checks.asked import parameters_of
-from splvm.evidence.checks.case import Case, Complaint, seconds, seqs
+from splvm.evidence.checks.case import Case, Complaint, is_count, seconds, seqs
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.sites import Site, SitesFile
 from splvm.evidence.formats.stacks import Task
@@ -54,6 +55,7 @@ def check_storm(case: Case) -> Iterator[Complaint]:
             said = told.get(name) if isinstance(told, Mapping) else told
             text = f"the storm was set to {name}={getattr(storm, name)}, and run.json says {str(said)[:40]}"
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (last.seq,)))
+    yield from _asked_otherwise(case, last, storm)
     if not storm.asked:
         text = f"in {storm.reclaims + storm.shrinks} reclaims at allocation sites no shrinker was asked"
         yield Complaint(Outcome.NOT_TRIGGERED, Reason(text, (last.seq,)))
@@ -68,6 +70,20 @@ def check_storm(case: Case) -> Iterator[Complaint]:
     if storm.failed:
         text = f"{storm.failed} allocations failed that may sleep, and so must not fail"
         yield Complaint(Outcome.STALLED, Reason(text, (last.seq,)))
+
+
+def _asked_otherwise(case: Case, last: Sample[ProbeStatus], storm: StormStatus) -> Iterator[Complaint]:
+    """A storm over some places says nothing of the others, and one of another seed is another one."""
+    parameters = parameters_of(case)
+    told, seed = parameters.get("storm"), parameters.get("seed")
+    only = told.get("only") if isinstance(told, Mapping) else None
+    places = len(only) if isinstance(only, list | tuple) else 0
+    if places != storm.only:
+        text = f"the storm was confined to {storm.only} places, and run.json names {places}"
+        yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (last.seq,)))
+    if is_count(seed) and seed & 0xFFFFFFFF != storm.seed:
+        text = f"the storm had the seed {storm.seed}, and run.json says {seed}"
+        yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (last.seq,)))
 
 
 def check_storm_seen(case: Case) -> Iterator[Complaint]:
@@ -87,6 +103,32 @@ def check_storm_seen(case: Case) -> Iterator[Complaint]:
             "allocations there was no room: sites are blind"
         )
         yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (sample.seq,)))
+    yield from _counted_otherwise(case)
+
+
+def _counted_otherwise(case: Case) -> Iterator[Complaint]:
+    """The list of sites is that of what the probe counts: of the module, and no allocation is in one of them alone."""
+    probe = [sample for sample in case.timeline.probe if sample.value.watch is not None]
+    module = parameters_of(case).get("watched")
+    window = [sample for sample in probe if case.window[0] <= sample.start_ns and sample.end_ns <= case.window[1]]
+    for sample in window:
+        watch = sample.value.watch
+        if watch is not None and (not watch.on or watch.module != module):
+            seen = f"allocations of {watch.module}" if watch.on else "nothing"
+            text = f"{seen} was watched at {seconds(sample.start_ns)}, and run.json says {str(module)[:40]}"
+            yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (sample.seq,)))
+            break
+    starts, ends = [sample.start_ns for sample in probe], [sample.end_ns for sample in probe]
+    for reading in case.timeline.sites:
+        before, after = bisect_right(ends, reading.start_ns) - 1, bisect_left(starts, reading.end_ns)
+        for name in ("calls", "atomic"):
+            told = sum(getattr(site, name) for site in reading.value.sites)
+            low = getattr(probe[before].value.watch, name) if before >= 0 else 0
+            high = getattr(probe[after].value.watch, name) if after < len(probe) else told
+            if not low <= told <= high:
+                text = f"the sites have {told} {name} at {seconds(reading.start_ns)}, and the probe counts {low} before"
+                yield Complaint(Outcome.INCONCLUSIVE, Reason(f"{text} and {high} after", (reading.seq,)))
+                return
 
 
 def check_storm_safe(case: Case) -> Iterator[Complaint]:

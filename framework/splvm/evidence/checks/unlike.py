@@ -24,6 +24,7 @@ _LEVERS: Mapping[str, Callable[[ProbeStatus], int]] = {
     "trap": lambda status: abs(status.trap.sprung) + abs(status.trap.entered) + abs(status.trap.waiting),
     "press": lambda status: int(status.pressure.on) + abs(status.pressure.taken),
     "fail": lambda status: abs(status.fail.marked) + abs(status.fail.injected),
+    "storm": lambda status: abs(status.storm.reclaims) + abs(status.storm.running) if status.storm else 0,
     "fragment": lambda status: abs(status.fragment.mib) + abs(status.fragment.filled),
 }
 
