@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from splvm.assets import find_debug_header
 from splvm.builds.idle import is_idle
 from splvm.builds.spl import check_inputs
 from splvm.errors import UsageError
@@ -64,7 +65,7 @@ def test_what_may_change_something_is_taken(suffix: str, text: bytes) -> None:
 def test_the_projects_own_patches_are_taken() -> None:
     top = Path(__file__).parents[3]
     patches = [path for suffix in ("cocci", "patch", "h") for path in top.glob(f"tests/**/*.{suffix}")]
-    patches += top.glob("images/**/*.cocci")
+    patches += [*top.glob("images/**/*.cocci"), find_debug_header()]
     assert len(patches) > 20
     assert [path for path in patches if is_idle(path.suffix, path.read_bytes())] == []
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
+from current import current
 from simulated import DECLINED, HELD, LOADED, NOMINAL, STORM, Record, Run, simulate
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.statusfile import to_integer
@@ -257,3 +258,22 @@ def test_the_largest_numbers() -> None:
         (1 << 64) - 1,
         -(1 << 63),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "spl"),
+    [
+        ("packaged", {"patches": [{"name": "mine.patch", "sha256": "ab" * 32}]}),
+        ("packaged", {"source": "path:/src/zfs"}),
+        ("packaged", {"source": "git:/src/zfs@main"}),
+        ("mine", {}),
+    ],
+)
+def test_a_line_that_is_another_builds(line: str, spl: Mapping[str, object]) -> None:
+    """Runs are compared within a line: one of the user's own is none of the distribution's."""
+    run = current(HELD)
+    assert judge_evidence(run.evidence()).outcome is Outcome.PROGRESS
+    run.facts.update(line=line, spl={**run.facts["spl"], **spl})
+    verdict = judge_evidence(run.evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("the line of the build is" in reason.text for reason in verdict.reasons)

@@ -118,6 +118,12 @@ def _counted_otherwise(case: Case) -> Iterator[Complaint]:
             text = f"{seen} was watched at {seconds(sample.start_ns)}, and run.json says {str(module)[:40]}"
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (sample.seq,)))
             break
+    bits = case.timeline.probe[-1].value.kernel
+    for reading in case.timeline.sites if bits is not None else ():
+        if (reading.value.fs, reading.value.io) != (bits.fs, bits.io):
+            text = f"the list of sites has fs={reading.value.fs:#x} io={reading.value.io:#x}, and the probe's status"
+            yield Complaint(Outcome.INCONCLUSIVE, Reason(f"{text} fs={bits.fs:#x} io={bits.io:#x}", (reading.seq,)))
+            break
     starts, ends = [sample.start_ns for sample in probe], [sample.end_ns for sample in probe]
     for reading in case.timeline.sites:
         before, after = bisect_right(ends, reading.start_ns) - 1, bisect_left(starts, reading.end_ns)

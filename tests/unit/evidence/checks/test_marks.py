@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from modern import MARKED, bare, in_virtual_time, marked, modern
-from simulated import CYCLE, DECLINED, HELD, NOMINAL, ORGANIC, Knobs, Run, Skew, Span, simulate
+from simulated import CYCLE, DECLINED, HELD, NOMINAL, ORGANIC, STORM, Knobs, Run, Skew, Span, simulate
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.scenarios.judged import judge_evidence as judge
 
@@ -151,3 +151,28 @@ def test_cpu_time_does_not_fall() -> None:
     verdict = judged(modern(HELD, run_ns=lambda comm, tick: 1_000_000 * (200 - tick)))
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert any("tasks: CPU time of " in reason.text for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "since", "words"),
+    [
+        ("kernel noio=0x280040 io=0x40 fs=0x80", 0, "the kernel's bits are not one bit each"),
+        ("kernel noio=0x200000 io=0x40 fs=0x80", 20, "are other ones than before"),
+    ],
+)
+def test_bits_of_the_kernel_are_bits(kernel: str, since: int, words: str) -> None:
+    """By another bit an unmarked thread is a marked one."""
+    run = modern(HELD)
+    probes = [record for record in run.records if record.get("source") == "probe"]
+    for record in probes[since:]:
+        record["text"] = re.sub(r"(?m)^kernel .*$", kernel, record["text"])
+    verdict = judged(run)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any(words in reason.text for reason in verdict.reasons)
+
+
+def test_a_list_of_sites_has_the_kernels_bits() -> None:
+    assert judged(modern(STORM)).outcome is Outcome.IMMUNE
+    verdict = judged(modern(STORM, kernel="kernel noio=0x80000 io=0x80 fs=0x40"))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("the list of sites has fs=0x80 io=0x40" in reason.text for reason in verdict.reasons)
