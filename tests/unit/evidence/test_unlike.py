@@ -168,7 +168,7 @@ CHANGES |= {
     "a storm in a run without one": (
         NOMINAL,
         every("probe", r"\Z", STORMY),
-        "no phase storm",
+        "names no storm",
     ),
     "a storm over one place": (
         STORM,
@@ -191,6 +191,21 @@ CHANGES |= {
         STORM,
         every("probe", r"^(sites .*) atomic=0", r"\1 atomic=3"),
         "the sites have 0 atomic",
+    ),
+    "waits at sites of another run": (
+        STORM,
+        every("sites", r" entered=\d+", " entered=50"),
+        "the sites have 50 entered",
+    ),
+    "reclaims at sites of another run": (
+        STORM,
+        every("sites", r" reclaims=\d+", " reclaims=1", some=True),
+        "1 reclaims",
+    ),
+    "waits that nobody names": (
+        STORM,
+        every("probe", r"^(storm .*) entered=0 (.*) waiting=0 ", r"\1 entered=2 \2 waiting=2 "),
+        "2 threads wait in the trap at",
     ),
     "reclaims that fall": (STORM, every("probe", r" reclaims=\d+", " reclaims=0", 0.9), "storm.reclaims fell"),
     "commits of a storm that fall": (

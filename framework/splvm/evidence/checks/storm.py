@@ -8,7 +8,8 @@ that waits for it, waits for ever: a deadlock. Who is let go by a commit was onl
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from splvm.evidence.checks.asked import parameters_of
 from splvm.evidence.checks.case import Case, Complaint, is_count, seconds, seqs
@@ -23,11 +24,28 @@ from splvm.evidence.verdict import Outcome, Reason
 # timeouts, after which a transaction goes on, are a tenth of it.
 STANDS_NS = 1_000_000_000
 
+# What changes as soon as somebody is caught, or is let go.
+_COMING = ("entered", "waited", "let_go", "waiting", "since_ns", "left_ns", "waits")
+
+# Threads that may be between two counts of one thing.
+_BETWEEN = 8
+
 # Name of SPL's slab worker, without its number.
 WORKER = "spl_kmem_cache"
 
 # What it is set to (run/scenarios.py, Storm).
 _SETTINGS = ("ops", "rate", "trap", "mark", "helpers", "threads", "how")
+
+
+# What the list of sites counts for each, and the status for all of them; and by how much both may differ: a thread of
+# the storm may be between its two counts. Calls are counted under one lock.
+_OF_SITES: Mapping[str, tuple[Callable[[ProbeStatus], int], int]] = {
+    "calls": (lambda status: status.watch.calls if status.watch else 0, 0),
+    "atomic": (lambda status: status.watch.atomic if status.watch else 0, 0),
+    "reclaims": (lambda status: status.storm.reclaims + status.storm.shrinks if status.storm else 0, _BETWEEN),
+    "declined": (lambda status: status.storm.declined if status.storm else 0, _BETWEEN),
+    "entered": (lambda status: status.storm.entered if status.storm else 0, _BETWEEN),
+}
 
 
 def _storms(case: Case, start: str = "window", end: str = "window-end") -> tuple[Sample[ProbeStatus], ...]:
@@ -127,11 +145,11 @@ def _counted_otherwise(case: Case) -> Iterator[Complaint]:
     starts, ends = [sample.start_ns for sample in probe], [sample.end_ns for sample in probe]
     for reading in case.timeline.sites:
         before, after = bisect_right(ends, reading.start_ns) - 1, bisect_left(starts, reading.end_ns)
-        for name in ("calls", "atomic"):
+        for name, (counted, apart) in _OF_SITES.items():
             told = sum(getattr(site, name) for site in reading.value.sites)
-            low = getattr(probe[before].value.watch, name) if before >= 0 else 0
-            high = getattr(probe[after].value.watch, name) if after < len(probe) else told
-            if not low <= told <= high:
+            low = counted(probe[before].value) if before >= 0 else 0
+            high = counted(probe[after].value) if after < len(probe) else told
+            if not low - apart <= told <= high + apart:
                 text = f"the sites have {told} {name} at {seconds(reading.start_ns)}, and the probe counts {low} before"
                 yield Complaint(Outcome.INCONCLUSIVE, Reason(f"{text} and {high} after", (reading.seq,)))
                 return
@@ -145,11 +163,23 @@ def check_storm_safe(case: Case) -> Iterator[Complaint]:
     first, last = samples[0].value.storm, samples[-1].value.storm
     assert first is not None and last is not None
     before = {tx.index: tx.commits for tx in first.txs}
+    yield from _waiting_otherwise(samples)
     if last.told is not None:
         yield from _caught(case, samples[-1], last, last.told)
     elif not last.txs or any(tx.commits == before.get(tx.index, 0) for tx in last.txs):
         text = "a thread committed no transaction in the window, and nobody was caught at a site"
         yield Complaint(Outcome.STALLED, Reason(text, seqs(samples)))
+
+
+def _waiting_otherwise(samples: Sequence[Sample[ProbeStatus]]) -> Iterator[Complaint]:
+    """Who waits in the trap is named, each of them; between two readings in which nobody came or went."""
+    pairs = [(sample, storm) for sample in samples if (storm := sample.value.storm) is not None]
+    for (sample, before), (_, now) in pairwise(pairs):
+        is_at_rest = all(getattr(before, name) == getattr(now, name) for name in _COMING)
+        if is_at_rest and before.waiting != len(before.waits):
+            text = f"{before.waiting} threads wait in the trap at {seconds(sample.start_ns)}, and {len(before.waits)}"
+            yield Complaint(Outcome.INCONCLUSIVE, Reason(f"{text} are named", (sample.seq,)))
+            return
 
 
 def _caught(case: Case, sample: Sample[ProbeStatus], storm: StormStatus, wait: StormWait) -> Iterator[Complaint]:

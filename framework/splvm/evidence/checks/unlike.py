@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
+from splvm.evidence.checks.asked import parameters_of
 from splvm.evidence.checks.case import Case, Complaint, seconds
 from splvm.evidence.checks.loadlevel import wanted
 from splvm.evidence.formats.probestatus import ProbeStatus
@@ -24,7 +25,6 @@ _LEVERS: Mapping[str, Callable[[ProbeStatus], int]] = {
     "trap": lambda status: abs(status.trap.sprung) + abs(status.trap.entered) + abs(status.trap.waiting),
     "press": lambda status: int(status.pressure.on) + abs(status.pressure.taken),
     "fail": lambda status: abs(status.fail.marked) + abs(status.fail.injected),
-    "storm": lambda status: abs(status.storm.reclaims) + abs(status.storm.running) if status.storm else 0,
     "fragment": lambda status: abs(status.fragment.mib) + abs(status.fragment.filled),
 }
 
@@ -39,6 +39,18 @@ def pulled_by_nobody(case: Case) -> Iterator[Reason]:
         if sample is not None:
             reason = f"the run has no phase {phase}, and the probe's status at {seconds(sample.start_ns)} is of one"
             yield Reason(reason, (sample.seq,))
+
+
+def stormed_by_nobody(case: Case) -> Iterator[Reason]:
+    """Nobody reclaims at allocation sites in a run that run.json names no storm of."""
+    if "storm" in parameters_of(case):
+        return
+    for sample in case.timeline.probe:
+        storm = sample.value.storm
+        if storm is not None and (storm.reclaims or storm.shrinks or storm.running):
+            reason = f"run.json names no storm, and the probe's status at {seconds(sample.start_ns)} is of one"
+            yield Reason(reason, (sample.seq,))
+            return
 
 
 def loaded_by_nobody(case: Case) -> Iterator[Reason]:
@@ -150,6 +162,7 @@ def _fell(before: HostReading, now: HostReading) -> bool:
 
 UNLIKE: tuple[Callable[[Case], Iterator[Reason]], ...] = (
     pulled_by_nobody,
+    stormed_by_nobody,
     loaded_by_nobody,
     booted_twice,
     ended_by_nmi,
