@@ -197,6 +197,11 @@ CHANGES |= {
         every("sites", r" entered=\d+", " entered=50"),
         "the sites have 50 entered",
     ),
+    "a few waits at sites and none in the status": (
+        STORM,
+        every("sites", r" entered=0", " entered=5"),
+        "the sites have 5 entered",
+    ),
     "reclaims at sites of another run": (
         STORM,
         every("sites", r" reclaims=\d+", " reclaims=1", some=True),

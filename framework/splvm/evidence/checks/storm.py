@@ -137,8 +137,8 @@ def _counted_otherwise(case: Case) -> Iterator[Complaint]:
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (sample.seq,)))
             break
     bits = case.timeline.probe[-1].value.kernel
-    for reading in case.timeline.sites if bits is not None else ():
-        if (reading.value.fs, reading.value.io) != (bits.fs, bits.io):
+    for reading in case.timeline.sites:
+        if bits is not None and (reading.value.fs, reading.value.io) != (bits.fs, bits.io):
             text = f"the list of sites has fs={reading.value.fs:#x} io={reading.value.io:#x}, and the probe's status"
             yield Complaint(Outcome.INCONCLUSIVE, Reason(f"{text} fs={bits.fs:#x} io={bits.io:#x}", (reading.seq,)))
             break
@@ -149,6 +149,8 @@ def _counted_otherwise(case: Case) -> Iterator[Complaint]:
             told = sum(getattr(site, name) for site in reading.value.sites)
             low = counted(probe[before].value) if before >= 0 else 0
             high = counted(probe[after].value) if after < len(probe) else told
+            # Where nothing was counted in between, nobody was between two counts.
+            apart = apart if low != high else 0
             if not low - apart <= told <= high + apart:
                 text = f"the sites have {told} {name} at {seconds(reading.start_ns)}, and the probe counts {low} before"
                 yield Complaint(Outcome.INCONCLUSIVE, Reason(f"{text} and {high} after", (reading.seq,)))
