@@ -16,7 +16,24 @@ def main() -> NoReturn:
     from splvm import cli
 
     signal.signal(signal.SIGINT, before)
-    cli.main()
+    try:
+        try:
+            cli.main()
+        finally:
+            _end_calmly()
+    except KeyboardInterrupt:
+        # It came between the two.
+        _end_calmly()
+        sys.exit(128 + signal.SIGINT)
+
+
+def _end_calmly() -> None:
+    """What the process was to do is done, and its status is known: a signal has nothing more to take down.
+
+    Python's own end would tell of an exception in it, and that is no trouble of the user's.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _mend_streams() -> None:

@@ -12,6 +12,8 @@ from simulated import CYCLE, GOOD, ORGANIC, Knobs, Record, Run, simulate
 MARKED, UNMARKED = 0x288040, 0x208040
 KERNEL = "kernel noio=0x80000 io=0x40 fs=0x80"
 MIN_PAGES = 622
+# What a guest in virtual time says last of all.
+LET_IN = "[  999.101010] splvm: run"
 
 # The marks of a thread, and the CPU time that it has had, by its name and the tick.
 Flags = Callable[[str, int], int]
@@ -49,6 +51,8 @@ def modern(
     flags = flags or (bare if caught else marked)
     growth = growth or {"marked": not caught, "noio": not caught}
     run = simulate(kind, knobs)
+    if not growth["marked"]:
+        run.facts["spl"] = {**run.facts["spl"], "variant": "unscoped"}
     texts: dict[str, str] = {}
     for record in run.records:
         if record["kind"] != "frame" or record["what"] not in ("data", "same"):
@@ -86,5 +90,8 @@ def in_virtual_time(run: Run) -> Run:
     last = [record["text"] for record in run.records if record.get("source") == "slab" and record["what"] == "data"][-1]
     afterwards = {"kind": "afterwards", "source": "slab", "text": last, "at_s": 60.0}
     facts = {**run.facts, "parameters": {**run.facts["parameters"], "clock": "virtual", "seed": 1}}
-    facts["outcome"] = {**facts["outcome"], "closed_bytes": facts["outcome"]["console_bytes"]}
-    return replace(run, facts=facts, records=[*run.records, afterwards])
+    # The word of the run comes once the host is let in, after the last reading.
+    console = run.console.replace("splvm: clone is awake\n", "").replace("[    4.101010] splvm: run", LET_IN)
+    closed = len(console.partition(LET_IN)[0])
+    facts["outcome"] = {**facts["outcome"], "closed_bytes": closed, "console_bytes": len(console)}
+    return replace(run, facts=facts, records=[*run.records, afterwards], console=console)

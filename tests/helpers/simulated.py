@@ -344,7 +344,9 @@ class Run:
 
     def evidence(self) -> Evidence:
         """The same as if it had been written to a directory and read back."""
-        return Evidence(self.facts, Timeline.from_records(self.records), self.console)
+        count = self.facts.get("outcome", {}).get("closed_bytes")
+        closed = self.console[:count] if isinstance(count, int) and 0 <= count <= len(self.console) else None
+        return Evidence(self.facts, Timeline.from_records(self.records), self.console, closed=closed)
 
     def frames(self) -> list[Frame]:
         """The frames of the agent among the records."""

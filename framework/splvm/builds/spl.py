@@ -18,6 +18,7 @@ from pathlib import Path
 from splvm.assets import find_images
 from splvm.builds.foreign import put_file, take_directory, take_file
 from splvm.builds.identity import TreeIdentity, identify
+from splvm.builds.idle import is_idle
 from splvm.builds.module import MODULE_RECIPE, debug_file, fresh_log, make_module, sha256_of, strip_module
 from splvm.builds.owntree import OwnTree, find_tree, take_tree
 from splvm.builds.root import BuildRoot
@@ -154,9 +155,9 @@ def check_inputs(name: str, patches: Sequence[Path]) -> OwnTree | None:
             content = read_plain(patch, most, follow=True)
         except OSError as error:
             raise UsageError(f"--spl-patch {patch}: {error.strerror}") from error
-        if not content.removeprefix(b"\xef\xbb\xbf").strip(b"\0 \t\r\n\v\f"):
-            # It would change nothing, and the run would count as one with it.
-            raise UsageError(f"--spl-patch {patch}: there is nothing in it")
+        if is_idle(patch.suffix, content):
+            # The run would count as one with it.
+            raise UsageError(f"--spl-patch {patch}: there is nothing in it that could change anything")
     return find_tree(name)
 
 

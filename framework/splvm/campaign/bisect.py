@@ -23,7 +23,7 @@ from typing import Any
 
 from splvm.builds.owntree import find_tree
 from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, list_revisions
-from splvm.campaign.campaignrun import CampaignRun, cell_of, describe_build, trouble_of
+from splvm.campaign.campaignrun import CampaignRun, build_of, cell_of, describe_build, trouble_of
 from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.campaign.quiet import QUIET_S, wait_until_quiet
 from splvm.campaign.repro import TROUBLES
@@ -36,6 +36,7 @@ from splvm.ownpath import own_path
 from splvm.plainfile import MIB, read_plain
 from splvm.record.facts import Count
 from splvm.record.jsonfile import write_json
+from splvm.record.reader import read_facts
 from splvm.record.typedjson import from_json, to_json
 from splvm.run.experiment import Experiment
 from splvm.run.loads import MOST_SEED, parse_loads
@@ -470,8 +471,15 @@ def read_bisection(out: Path) -> Bisection:
     if len({each.number for each in tries}) < len(tries):
         raise EvidenceError(f"{path} is damaged: a run is listed twice", hint="begin a new search")
     search = Bisection(plan, out, tries, skipped, builds, starved)
+    words: set[str] = set()
     for each in tries:
-        if each.outcome is not None and (trouble := trouble_of(each, search.directory_of(each))):
+        if each.outcome is None:
+            continue
+        directory = search.directory_of(each)
+        trouble = trouble_of(each, directory, words=words)
+        if not trouble and build_of(read_facts(directory)) != builds.get(each.candidate):
+            trouble = f"{directory} is of another build than {search.name(each.candidate)}"
+        if trouble:
             raise EvidenceError(f"run {each.number}: {trouble}; nothing was started", hint="begin a new search")
     return search
 

@@ -139,14 +139,34 @@ def describe_build(experiment: Experiment) -> str:
     return json.dumps([facts["kernel"]["release"], facts["spl"]["modules"], zfs], sort_keys=True)
 
 
-def trouble_of(run: CampaignRun, directory: Path, batch: str | None = None) -> str:
+def build_of(facts: Mapping[str, Any]) -> str:
+    """What a run's guest was made of, as `describe_build` says it.
+
+    :param facts: its run.json.
+    """
+    kernel, spl = facts.get("kernel") or {}, facts.get("spl") or {}
+    zfs = (facts.get("zfs") or {}).get("sha256")
+    return json.dumps([kernel.get("release"), spl.get("modules"), zfs], sort_keys=True)
+
+
+def trouble_of(
+    run: CampaignRun, directory: Path, batch: str | None = None, *, seed: int | None = None, words: set[str]
+) -> str:
     """What keeps a run of a list from being believed; empty if its record says what the list says.
 
     :param directory: of the run, where it is now.
     :param batch: of the matrix.
+    :param seed: that the run was to have; it is looked at where the record has one.
+    :param words: of the list's runs so far. That of this one is added.
     """
     try:
         facts = read_facts(directory)
+        if (word := facts.get("token")) is not None:
+            if word in words:
+                return f"{directory} is a copy of another run of the list"
+            words.add(str(word))
+        if seed is not None and (facts.get("parameters") or {}).get("seed", seed) != seed:
+            return f"{directory} has another seed than {seed}"
         damage = read_damage(directory, facts)
         if batch is not None and facts.get("batch") != batch:
             return f"{directory} is of another matrix"

@@ -150,11 +150,11 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
         raise EvidenceError(f"{path}: {error.strerror}") from error
     except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
         raise EvidenceError(f"{path} is damaged: {error}", hint="begin a new matrix") from error
-    places, kept, listed = plan.places(), [], set[tuple[Cell, int]]()
+    places, kept, listed, words = plan.places(), [], set[tuple[Cell, int]](), set[str]()
     for run in runs:
         is_twice = (run.cell, run.number) in listed
         listed.add((run.cell, run.number))
-        trouble = "it is listed twice" if is_twice else _find_trouble(run, out, places, plan.batch)
+        trouble = "it is listed twice" if is_twice else _find_trouble(run, out, places, plan, words)
         if trouble:
             note(f"{run.cell}, run {run.number}: it will run again, because {trouble}")
         else:
@@ -162,7 +162,9 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
     return plan, kept
 
 
-def _find_trouble(run: CampaignRun, out: Path, places: Mapping[tuple[Cell, int], Path], batch: str) -> str:
+def _find_trouble(
+    run: CampaignRun, out: Path, places: Mapping[tuple[Cell, int], Path], plan: MatrixPlan, words: set[str]
+) -> str:
     """What keeps a run from being believed; empty if nothing does. One that came to no verdict has nothing to show."""
     if run.outcome is None:
         return ""
@@ -173,7 +175,7 @@ def _find_trouble(run: CampaignRun, out: Path, places: Mapping[tuple[Cell, int],
     directory = (out / place).with_name(run.directory.name)
     if directory not in (attempt_directory(out / place, number) for number in range(1, _ATTEMPTS + 1)):
         return f"{directory} is no directory of this run"
-    return trouble_of(run, directory, batch)
+    return trouble_of(run, directory, plan.batch, seed=plan.seed + run.number - 1, words=words)
 
 
 def missing(plan: MatrixPlan, done: Iterable[CampaignRun]) -> list[tuple[Cell, int]]:

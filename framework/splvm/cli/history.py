@@ -73,7 +73,8 @@ def import_runs(
     """Add recorded runs to the history.
 
     Each run is judged again, from its evidence. A run that is already in the history stays as it is. The exit status is
-    1 if a run could not be read; the other runs are added.
+    1 if a run could not be read, or is another copy of a run that is there, with another record; the other runs are
+    added.
     """
     from splvm.campaign.keep import find_runs, keep_batches, read_runs
     from splvm.history.database import History
@@ -93,15 +94,28 @@ def import_runs(
                 note(plain(f"not added: {named}{run.message}"))
             elif opened.add([run]):
                 added += 1
+            elif (twin := opened.twin(run)) is not None:
+                reason = _copied(run, twin)
+                damaged.append({"directory": str(directory), "reason": reason})
+                note(plain(f"not added: {directory}: {reason}"))
             else:
                 known += 1
         keep_batches(directories, opened)
     if as_json:
         print_json({"schema_version": SCHEMA_VERSION, "added": added, "known": known, "damaged": damaged})
     else:
-        typer.echo(f"{added} added, {known} there already, {len(damaged)} could not be read")
+        typer.echo(f"{added} added, {known} there already, {len(damaged)} not added")
     if damaged:
         raise typer.Exit(1)
+
+
+def _copied(run: RunRow, twin: RunRow) -> str:
+    """Why a run is not added: it is one that is there."""
+    from splvm.history.database import differing
+
+    other = ", ".join(differing(run, twin)) or "a part of the record that the history does not have"
+    where = twin.directory or "a directory that it does not name"
+    return f"the history has this run already, of {where}; this is another copy of it, and differs in {other}"
 
 
 @app.command("list")

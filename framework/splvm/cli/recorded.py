@@ -19,6 +19,7 @@ from splvm.cli.options import (
 from splvm.deadline import Deadline
 from splvm.dump.postmortem import describe_dump, examine_run
 from splvm.errors import DeadlineExceeded, EvidenceError, UsageError
+from splvm.evidence.checks.letin import misplaced
 from splvm.evidence.timeline import Evidence
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.evidence.waiting.waitgraph import build_graph
@@ -87,6 +88,9 @@ def _compare(evidence: Evidence, verdict: Verdict, directory: Path, same_as: Pat
     for path, each in ((directory, verdict), (same_as, of_other)):
         if each.outcome is Outcome.INCONCLUSIVE:
             raise EvidenceError(f"{path} cannot be compared: {each.outcome}: {plain(each.reasons[0].text)}")
+    for path, record in ((directory, evidence), (same_as, other)):
+        if wrong := next(misplaced(record), None):
+            raise EvidenceError(f"{path} cannot be compared: {plain(wrong.text)}")
     if (token := evidence.facts.get("token")) and token == other.facts.get("token"):
         raise EvidenceError(f"{directory} and {same_as} are one run, and not two")
     if verdict.digest == of_other.digest:

@@ -132,6 +132,8 @@ class Evidence:
     sysrq: str = ""
     # In virtual time: of all that the guest left.
     digest: str = ""
+    # In virtual time: what the guest had said on its console before the host was let in; None if nobody knows.
+    closed: str | None = None
 
     @property
     def is_virtual(self) -> bool:

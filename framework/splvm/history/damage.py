@@ -67,6 +67,7 @@ CHECKS: Mapping[str, Mapping[str, Callable[[object], bool]]] = {
             ("loads", "line", "release", "spl_version", "spl_source", "content", "revision", "tree", "digest"),
             _is_text,
         ),
+        "token": lambda value: value is None or _is_name(value),
         **dict.fromkeys(
             ("accelerator", "qemu", "host", "starved", "reason", "fingerprint", "directory", "command"), _is_text
         ),

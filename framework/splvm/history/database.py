@@ -31,7 +31,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from splvm.errors import SetupError, UsageError
 from splvm.history.cell import Cell, read_parameters
 from splvm.history.damage import find_fault
-from splvm.history.schema import Batch, Figure, RunRow
+from splvm.history.schema import DAMAGED, Batch, Figure, RunRow
 
 # How long a writer waits for its turn.
 _BUSY_MS = 30_000
@@ -122,7 +122,7 @@ class History:
         self._engine.dispose()
 
     def add(self, runs: Sequence[RunRow]) -> int:
-        """Add those that are not there yet, all in one transaction.
+        """Add those that are not there yet, all in one transaction. Another copy of a run that is there is not added.
 
         :returns: how many were new.
         :raises SetupError: when the database says no; then none of them is there.
@@ -133,6 +133,16 @@ class History:
             except IntegrityError:
                 # Another process had one of them first; on SQLite writers take turns, and this cannot be.
                 return self._add(runs)
+
+    def twin(self, run: RunRow) -> RunRow | None:
+        """The run of which `run` is another copy, with another record: it has the same word."""
+        words = _words([run])
+        if not words:
+            return None
+        query = select(RunRow).where(RunRow.token.in_(words), RunRow.id != run.id).order_by(RunRow.token).limit(1)
+        with self._trouble(), Session(self._engine, expire_on_commit=False) as session:
+            found = session.scalars(query).first()
+            return None if found is None else self._whole(found)
 
     def runs(
         self,
@@ -259,10 +269,17 @@ class History:
     def _add(self, runs: Sequence[RunRow]) -> int:
         with self._write() as connection:
             there: set[str] = set()
+            words: set[str] = set()
             for start in range(0, len(runs), _AT_ONCE):
-                ids = [run.id for run in runs[start : start + _AT_ONCE]]
-                there.update(connection.scalars(select(RunRow.id).where(RunRow.id.in_(ids))))
-            new = {run.id: run for run in runs if run.id not in there}
+                some = runs[start : start + _AT_ONCE]
+                there.update(connection.scalars(select(RunRow.id).where(RunRow.id.in_([run.id for run in some]))))
+                same = select(RunRow.token).where(RunRow.token.in_(_words(some)))
+                words.update(word for word in connection.scalars(same) if word is not None)
+            new: dict[str, RunRow] = {}
+            for run in runs:
+                if run.id not in there and words.isdisjoint(_words([run])):
+                    new.setdefault(run.id, run)
+                    words.update({run.token} if run.token else ())
             if new:
                 connection.execute(insert(RunRow), [_row(run) for run in new.values()])
             figures = [_row(figure) for run in new.values() for figure in run.figures]
@@ -371,6 +388,18 @@ class Patience:
             # The driver keeps its own descriptor, and finds the end of the stream there.
             with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as copy:
                 copy.shutdown(socket.SHUT_RDWR)
+
+
+def _words(runs: Sequence[RunRow]) -> list[str]:
+    """Words in rows of which these runs would be copies: one that is not whole is also a copy of one that is."""
+    words = [run.token for run in runs if run.token]
+    return [*words, *(word.removeprefix(DAMAGED) for word in words if word.startswith(DAMAGED))]
+
+
+def differing(run: RunRow, other: RunRow) -> list[str]:
+    """Columns in which two rows of one run differ, without where they lie."""
+    here, there = _row(run), _row(other)
+    return [name for name in here if name not in ("id", "token", "directory") and here[name] != there[name]]
 
 
 def _is_of(cell: Cell) -> Iterator[ColumnElement[bool]]:

@@ -216,7 +216,9 @@ def to_json(told: Sequence[Told], gap: Gap | None = None) -> Mapping[str, Any]:
 
 def run_to_json(run: RunRow) -> dict[str, Any]:
     """A row of the history."""
-    row = {column.key: getattr(run, column.key) for column in run.__table__.columns}
+    # Of copies of a run the history has one: nobody else needs to tell them apart.
+    columns = [column.key for column in run.__table__.columns if column.key != "token"]
+    row = {name: getattr(run, name) for name in columns}
     row["parameters"] = dict(run.cell.parameters)
     return {**row, "started": f"{run.started.isoformat()}Z", "figures": {each.name: each.value for each in run.figures}}
 

@@ -15,7 +15,7 @@ from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.verdict import Verdict
 from splvm.history.cell import Cell, write_parameters
 from splvm.history.olderruns import NOTHING_KNOWN, by_record
-from splvm.history.schema import TROUBLE, ZFS, Figure, RunRow
+from splvm.history.schema import DAMAGED, TROUBLE, ZFS, Figure, RunRow
 from splvm.record.cellfacts import UNKNOWN, fit_line
 from splvm.record.seal import is_sealed_whole
 from splvm.record.treefacts import commit_of, describe_tree
@@ -27,6 +27,7 @@ _PARAMETERS_CHARS = 1000
 _MOST_FIGURES = 200
 _MOST_NAMES = 50
 _SEAL = re.compile("[0-9a-f]{64}")
+_TOKEN = re.compile("[0-9a-f]{16}")
 
 
 def make_run(
@@ -69,6 +70,7 @@ def make_run(
         revision=_clean(commit_of(facts)),
         tree=_clean(describe_tree(facts)),
         digest=_clean(verdict.digest),
+        token=_word(facts, damage),
         patches=_names(_at(facts, "spl", "patches")),
         modules={_clean(k): _clean(v) for k, v in modules.items()} | zfs if isinstance(modules, dict) else zfs,
         accelerator=_text(facts, "accelerator", "name"),
@@ -199,6 +201,14 @@ def identity(facts: Mapping[str, Any], damage: Sequence[str] = ()) -> str:
     # What was cut off has no seal. What it says is all there is, and will not change any more.
     basis = [facts, *damage] if "seal" in facts else facts
     return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()
+
+
+def _word(facts: Mapping[str, Any], damage: Sequence[str]) -> str | None:
+    """The run's own word, as a row has it; None in records of before there was one."""
+    token = facts.get("token")
+    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+        return None
+    return token if is_sealed_whole(facts) and not damage else f"{DAMAGED}{token}"
 
 
 def _started(facts: Mapping[str, Any]) -> datetime:

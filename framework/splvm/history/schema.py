@@ -15,6 +15,8 @@ from splvm.evidence.verdict import Outcome
 from splvm.history.cell import Cell, read_parameters
 from splvm.record.cellfacts import UNKNOWN
 
+# Before the word of a run whose record is not whole: it does not stand in the way of one that is.
+DAMAGED = "~"
 # In the place of a verdict.
 TROUBLE = "TROUBLE"
 # Verdicts that say nothing of the module.
@@ -109,6 +111,7 @@ class RunRow(Base):
         Index("runs_by_cell", "scenario", "kernel", "variant", "loads", "line", "parameters", "started"),
         Index("runs_by_start", "started"),
         Index("runs_by_batch", "batch"),
+        Index("runs_by_token", "token", unique=True),
     )
 
     # The seal of its run.json: the same run has the same one, wherever its directory is.
@@ -137,6 +140,8 @@ class RunRow(Base):
     tree: Mapped[str] = mapped_column(server_default="")
     # Of all that a guest in virtual time left; empty in real time.
     digest: Mapped[str] = mapped_column(server_default="")
+    # Its own word, behind `DAMAGED` where its record is not whole; None where it was not recorded.
+    token: Mapped[str | None] = mapped_column(String(17))
     # Names of the patches, and the hash of each module: two runs with the same modules ran the same build.
     patches: Mapped[list[str]]
     modules: Mapped[dict[str, str]]

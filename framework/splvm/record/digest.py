@@ -46,11 +46,14 @@ def _at(facts: object, place: Iterable[str]) -> object:
     return facts
 
 
-def closed_bytes(facts: Mapping[str, Any]) -> int:
-    """How much of its console a guest had said when the host was let in."""
+def closed_console(facts: Mapping[str, Any], console: bytes) -> bytes | None:
+    """What a guest had said on its console when the host was let in; None where run.json says nothing that can be.
+
+    :param console: all of it.
+    """
     outcome = facts.get("outcome")
     count = outcome.get("closed_bytes") if isinstance(outcome, Mapping) else None
-    return count if isinstance(count, int) and count > 0 else 0
+    return console[:count] if isinstance(count, int) and 0 <= count <= len(console) else None
 
 
 def digest_of(records: Iterable[Mapping[str, Any]], console: bytes) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from splvm.errors import EvidenceError
 from splvm.evidence.timeline import Evidence, Timeline
 from splvm.plainfile import MIB, NotPlainError, describe_size, open_plain, read_plain
-from splvm.record.digest import closed_bytes, digest_of, is_virtual
+from splvm.record.digest import closed_console, digest_of, is_virtual
 from splvm.record.facts import check_facts
 from splvm.record.names import (
     CONSOLE_FILE,
@@ -89,8 +89,11 @@ def _read_evidence(path: Path) -> Evidence:
             if not damage:
                 raise
             texts.append("")
-    digest = "" if damage or not is_virtual(facts) else read_digest(path, facts)
-    return Evidence(facts, timeline, texts[0], tuple(damage), texts[1], digest)
+    if damage or not is_virtual(facts):
+        return Evidence(facts, timeline, texts[0], tuple(damage), texts[1])
+    closed = closed_console(facts, read_file(path, CONSOLE_FILE))
+    text = None if closed is None else closed.decode(errors="replace")
+    return Evidence(facts, timeline, texts[0], (), texts[1], read_digest(path, facts), text)
 
 
 def read_digest(path: Path, facts: Mapping[str, Any]) -> str:
@@ -100,8 +103,8 @@ def read_digest(path: Path, facts: Mapping[str, Any]) -> str:
     :param facts: its run.json.
     :raises EvidenceError: when its samples cannot be read.
     """
-    console = read_file(path, CONSOLE_FILE)[: closed_bytes(facts)]
-    return digest_of(iterate_records(path / SAMPLES_FILE), console)
+    console = closed_console(facts, read_file(path, CONSOLE_FILE))
+    return digest_of(iterate_records(path / SAMPLES_FILE), console or b"")
 
 
 def read_console(path: Path) -> str:

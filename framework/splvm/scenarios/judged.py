@@ -10,22 +10,24 @@ The same holds for the bound on the latency, which is no part of a rule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from splvm import __version__
+from splvm.builds.variants import VARIANTS
 from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import is_number
 from splvm.evidence.judge import check_rule, judge, verdict_on_damage
 from splvm.evidence.rule import Rule, parse_rule
 from splvm.evidence.timeline import Evidence
 from splvm.evidence.verdict import Outcome, Reason, Verdict
-from splvm.record.cellfacts import differing, flatten_parameters
+from splvm.record.cellfacts import PACKAGED, differing, flatten_parameters
 from splvm.record.reader import read_evidence
 from splvm.run.experiment import own_parameters
 from splvm.run.scenarios import LOAD_STEP
 from splvm.scenarios.table import SCENARIOS
+from splvm.treename import parse_tree_name
 
 
 def judge_run(directory: Path) -> tuple[Evidence, Verdict]:
@@ -91,6 +93,7 @@ def _as_named(evidence: Evidence, verdict: Verdict) -> Verdict:
     phases = {name for step in (LOAD_STEP, *scenario.steps(window_s)) for name in (step.name, step.then) if name}
     if other := sorted(set(evidence.timeline.marks) - phases):
         reasons.append(Reason(f"the run has phases that {scenario.name} does not have: {', '.join(other)[:200]}"))
+    reasons += [*_as_allocates(evidence), *_as_built(evidence)]
     if evidence.facts.get("splvm") == __version__ and isinstance(differs, Mapping):
         own = own_parameters(scenario, window_s)
         if differs != (told := differing(flatten_parameters(parameters, None), own)):
@@ -99,6 +102,29 @@ def _as_named(evidence: Evidence, verdict: Verdict) -> Verdict:
                 Reason(f"run.json says that {dict(differs)} is not the scenario's own; that is {text}"[:400])
             )
     return replace(verdict, outcome=Outcome.INCONCLUSIVE, reasons=tuple(reasons)) if reasons else verdict
+
+
+def _as_allocates(evidence: Evidence) -> Iterator[Reason]:
+    """What run.json promises of how SPL allocates is what its variant promises: less would be asked of it."""
+    spl, growth = evidence.facts.get("spl"), evidence.facts.get("growth")
+    variant = VARIANTS.get(str(spl.get("variant"))) if isinstance(spl, Mapping) else None
+    if variant is None or not isinstance(growth, Mapping):
+        return
+    marked = growth.get("marked")
+    if marked is not variant.marked or (variant.marked and growth.get("noio") is not True):
+        yield Reason(f"run.json says of how SPL allocates: {dict(growth)}; that is not so of {variant.name}"[:400])
+
+
+def _as_built(evidence: Evidence) -> Iterator[Reason]:
+    """A build is the distribution's if it has no patches and no source of the user's; `line_of` says the same."""
+    spl, line = evidence.facts.get("spl"), evidence.facts.get("line")
+    if not isinstance(spl, Mapping) or not isinstance(line, str):
+        return
+    source, patches = str(spl.get("source")), spl.get("patches")
+    named = parse_tree_name(source)
+    if (line == PACKAGED) != (not patches and named is not None and not named.is_own):
+        told = f"{len(patches) if isinstance(patches, list) else 'no'} patches"
+        yield Reason(f"run.json says that the line of the build is {line[:100]}, and its source {source[:100]}, {told}")
 
 
 def _by_bound(evidence: Evidence, verdict: Verdict) -> Verdict:

@@ -397,7 +397,7 @@ def test_a_good_end_on_a_branch_of_a_release(tree: Path) -> None:
     assert [each.parted for each in found] == ["v1", "", "", ""]
 
 
-@pytest.mark.parametrize("spoil", ["gone", "changed", "swapped", "another verdict", "twice"])
+@pytest.mark.parametrize("spoil", ["gone", "changed", "swapped", "another verdict", "twice", "another build"])
 def test_runs_are_believed_by_their_evidence(world: SimpleNamespace, tmp_path: Path, spoil: str) -> None:
     world.oracle = steps(3)
     search = Bisection(plan(6), tmp_path)
@@ -413,6 +413,10 @@ def test_runs_are_believed_by_their_evidence(world: SimpleNamespace, tmp_path: P
             shutil.rmtree(one)
             facts = {"scenario": "nominal"} if spoil == "swapped" else {"expected": ["SLOW"]}
             leave_record(Job("x", replace(experiment(), facts=facts), one))
+        case "another build":
+            told = json.loads((tmp_path / "bisect.json").read_text())
+            told["builds"][str(search.tries[0].candidate)] = "another"
+            (tmp_path / "bisect.json").write_text(json.dumps(told))
         case "twice":
             told = json.loads((tmp_path / "bisect.json").read_text())
             told["runs"].append(told["runs"][0])

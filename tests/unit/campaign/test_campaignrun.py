@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,8 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A good run of this cell."""
     path = tmp_path_factory.mktemp("record") / "run"
     run = simulate(HELD)
-    record = run.start_record(path, {"line": "mine", "batch": "night"})
+    own = {**run.facts["spl"], "patches": [{"name": "mine.patch", "sha256": "ab" * 32}]}
+    record = run.start_record(path, {"line": "mine", "batch": "night", "spl": own})
     record.finish(run.facts["outcome"])
     return path
 
@@ -32,7 +34,7 @@ def listed(**changes: object) -> CampaignRun:
 
 
 def test_a_run_that_is_what_its_record_says(record: Path) -> None:
-    assert trouble_of(listed(), record, "night") == ""
+    assert trouble_of(listed(), record, "night", words=set()) == ""
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def test_a_run_that_is_what_its_record_says(record: Path) -> None:
     ],
 )
 def test_what_the_list_says_otherwise(record: Path, run: CampaignRun, name: str) -> None:
-    assert trouble_of(run, record, "night") == f"{name} is not what {record} says"
+    assert trouble_of(run, record, "night", words=set()) == f"{name} is not what {record} says"
 
 
 @pytest.mark.parametrize(("key", "value", "name"), [("load", "cpu", "the load"), ("clock", "virtual", "the clock")])
@@ -55,9 +57,37 @@ def test_load_and_clock(tmp_path: Path, key: str, value: str, name: str) -> None
     run = simulate(HELD)
     parameters = {**run.facts["parameters"], key: value}
     run.start_record(tmp_path / "run", {"line": "mine", "parameters": parameters}).finish(run.facts["outcome"])
-    assert trouble_of(listed(), tmp_path / "run") == f"{name} is not what {tmp_path / 'run'} says"
+    assert trouble_of(listed(), tmp_path / "run", words=set()) == f"{name} is not what {tmp_path / 'run'} says"
 
 
 def test_a_record_of_another_matrix_or_none(record: Path, tmp_path: Path) -> None:
-    assert trouble_of(listed(), record, "another").endswith("is of another matrix")
-    assert "is not a directory" in trouble_of(listed(), tmp_path / "gone")
+    assert trouble_of(listed(), record, "another", words=set()).endswith("is of another matrix")
+    assert "is not a directory" in trouble_of(listed(), tmp_path / "gone", words=set())
+
+
+def test_one_run_is_in_the_list_once(tmp_path: Path) -> None:
+    """A copy of it is no second run, also where its record was edited; older records have no word."""
+    words: set[str] = set()
+    told: dict[str, dict[str, Any]] = {
+        "one": {"token": "0" * 16},
+        "copy": {"token": "0" * 16, "argv": ["x"]},
+        "older": {},
+        "oldest": {},
+    }
+    found = {}
+    for name, more in told.items():
+        run = simulate(HELD)
+        run.start_record(tmp_path / name, {"line": "mine", **more}).finish(run.facts["outcome"])
+        found[name] = trouble_of(listed(), tmp_path / name, words=words)
+    assert "is a copy of another run of the list" in found.pop("copy")
+    # A word in run.json alone is another matter, and told of elsewhere.
+    assert not any("copy" in text for text in found.values())
+
+
+@pytest.mark.parametrize(("seed", "is_told"), [(7, False), (8, True), (None, False)])
+def test_each_run_has_a_seed_of_its_own(tmp_path: Path, seed: int | None, is_told: bool) -> None:
+    run = simulate(HELD)
+    parameters = {**run.facts["parameters"], "seed": 7}
+    run.start_record(tmp_path / "run", {"line": "mine", "parameters": parameters}).finish(run.facts["outcome"])
+    trouble = trouble_of(listed(), tmp_path / "run", seed=seed, words=set())
+    assert ("has another seed than 8" in trouble) == is_told

@@ -227,6 +227,12 @@ def test_one_run_twice_is_refused(tmp_path: Path) -> None:
         check_runs(ASKED, [first, tmp_path / "x-2"])
 
 
+def test_an_edited_copy_is_one_run_twice(tmp_path: Path) -> None:
+    told = [a_record(ASKED, tmp_path / name, token="0" * 16, started=name) for name in ("x", "x-2")]
+    with pytest.raises(EvidenceError, match="what came back is one run twice"):
+        check_runs(ASKED, told)
+
+
 _NAMES = st.sampled_from(
     [
         *(

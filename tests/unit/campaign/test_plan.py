@@ -255,7 +255,18 @@ def test_a_disk_that_is_full_in_the_middle(lab: Lab, tmp_path: Path, monkeypatch
     assert {(run.cell, run.number) for run in runs} == set(PLAN.todo)
 
 
-SPOILT = ["gone", "no run.json", "changed", "another matrix", "moved", "another cell", "verdict", "expected", "twice"]
+SPOILT = [
+    "copied",
+    "gone",
+    "no run.json",
+    "changed",
+    "another matrix",
+    "moved",
+    "another cell",
+    "verdict",
+    "expected",
+    "twice",
+]
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
@@ -267,6 +278,14 @@ def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spo
     match spoil:
         case "gone":
             shutil.rmtree(place)
+        case "copied":
+            # In both lies one run; the latter is none more.
+            for number in (2, 3):
+                at = out / PLAN.places()[PLAN.todo[number]]
+                facts = json.loads((at / "run.json").read_text())
+                shutil.rmtree(at)
+                kept = {name: facts[name] for name in facts if name not in ("outcome", "evidence", "seal")}
+                leave_record(Job("x", replace(experiment(), facts={**kept, "token": "0" * 16}), at))
         case "no run.json":
             (place / "run.json").unlink()
         case "changed":
@@ -409,7 +428,7 @@ def test_a_matrix_of_a_build_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(matrix_module, "prepare", prepare)
     patch = tmp_path / "fix.patch"
-    patch.write_text("x")
+    patch.write_text("1d\n")
     names = ["--scenario", "nominal", "--kernel", "debian-12", "--variant", "stock", "--spl-patch", str(patch)]
     argv = ["matrix", "--jobs", "1", "--history", str(tmp_path / "h")]
     done = CliRunner().invoke(app, [*argv, *names, "--out", str(tmp_path / "o")])

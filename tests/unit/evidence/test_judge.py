@@ -342,6 +342,7 @@ def test_reasons_name_readings_that_are_there() -> None:
             timeline.tasks,
             timeline.load,
             timeline.txgs,
+            timeline.sites,
         ]
         read += timeline.other.values()
         kept = {sample.seq for samples in read for sample in samples}

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from simulated import DECLINED, HELD, LOADED, NOMINAL, Record, Run, simulate
+from current import current
+from simulated import DECLINED, HELD, LOADED, NOMINAL, STORM, Record, Run, simulate
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.statusfile import to_integer
 from splvm.evidence.rule import Rule, clauses
@@ -72,7 +73,19 @@ SPRUNG = (
     "trap mode=off spent=0 tables=1 induced=0 sprung=1 declined=1 entered=0 waited=0 let_go=0 waiting=0 pid=0"
     " since_ns=0 released_ns=0 gfp=0\n"
 )
-CHANGES: Mapping[str, tuple[str, Change, str]] = {
+# A line for each of what a storm's status has.
+STORMY = (
+    "\n".join(
+        line
+        for line in next(
+            it["text"] for it in reversed(simulate(STORM).records) if it.get("source") == "probe"
+        ).splitlines()
+        if line.startswith(("storm ", "stormtx "))
+    )
+    + "\n"
+)
+HELD_STACK = "[<0>] slabprobe_grow_work+0x15b/0x1a0 [slabprobe]"
+CHANGES: dict[str, tuple[str, Change, str]] = {
     "a worker that was held in a run without the lever": (
         NOMINAL,
         every("probe", r"^hold (.*)entries=0", r"hold \1entries=1"),
@@ -118,6 +131,94 @@ CHANGES: Mapping[str, tuple[str, Change, str]] = {
         lambda run: run.facts.update(scenario="nominal"),
         "phases that nominal does not have",
     ),
+}
+
+
+# What the agent's lists of tasks say, and the probe does not.
+CHANGES |= {
+    "a critical thread that is nobody's": (
+        NOMINAL,
+        every("tasks", r"^task pid=\d+ comm=slabprobe/0 ", "task pid=77777 comm=slabprobe/0 ", some=True),
+        "slabprobe/0 with pid 77777; the probe says",
+    ),
+    "a critical thread more": (
+        NOMINAL,
+        every("tasks", r"comm=slabprobe/1 ", "comm=slabprobe/9 ", some=True),
+        "the probe says no such thread",
+    ),
+    "a worker that is held in a run without the lever": (
+        NOMINAL,
+        every("tasks", r"^(task pid=\d+ comm=spl_kmem_cache.* state=)\S+(.*)$", r"\1D\2\n" + HELD_STACK, some=True),
+        "no worker is held, and the list of tasks shows pid",
+    ),
+    "a worker that is held and is not there": (
+        HELD,
+        every("tasks", r"^task pid=\d+ comm=spl_kmem_cache.*\n(?:\[.*\n)*", "", some=True),
+        "is held, and the list of tasks has no such task",
+    ),
+}
+
+
+# Counters of a storm, and what run.json says of it.
+def sets(**parameters: object) -> Change:
+    return lambda run: run.facts["parameters"].update(parameters)
+
+
+CHANGES |= {
+    "a storm in a run without one": (
+        NOMINAL,
+        every("probe", r"\Z", STORMY),
+        "names no storm",
+    ),
+    "a storm over one place": (
+        STORM,
+        every("probe", r" only=0", " only=1"),
+        "confined to 1 places, and run.json names 0",
+    ),
+    "a storm of another seed": (STORM, sets(seed=8), "had the seed 7, and run.json says 8"),
+    "allocations of another module": (
+        STORM,
+        every("probe", r"module=spl\b", "module=zfs"),
+        "allocations of zfs was watched",
+    ),
+    "allocations that nobody watched": (
+        STORM,
+        every("probe", r"mode=count", "mode=off"),
+        "nothing was watched",
+    ),
+    "sites of another run": (STORM, every("sites", r" calls=\d+", " calls=999999"), "the sites have 999999 calls"),
+    "an allocation that slept and is at no site": (
+        STORM,
+        every("probe", r"^(sites .*) atomic=0", r"\1 atomic=3"),
+        "the sites have 0 atomic",
+    ),
+    "waits at sites of another run": (
+        STORM,
+        every("sites", r" entered=\d+", " entered=50"),
+        "the sites have 50 entered",
+    ),
+    "a few waits at sites and none in the status": (
+        STORM,
+        every("sites", r" entered=0", " entered=5"),
+        "the sites have 5 entered",
+    ),
+    "reclaims at sites of another run": (
+        STORM,
+        every("sites", r" reclaims=\d+", " reclaims=1", some=True),
+        "1 reclaims",
+    ),
+    "waits that nobody names": (
+        STORM,
+        every("probe", r"^(storm .*) entered=0 (.*) waiting=0 ", r"\1 entered=2 \2 waiting=2 "),
+        "2 threads wait in the trap at",
+    ),
+    "reclaims that fall": (STORM, every("probe", r" reclaims=\d+", " reclaims=0", 0.9), "storm.reclaims fell"),
+    "commits of a storm that fall": (
+        STORM,
+        every("probe", r"^(stormtx .*) commits=\d+", r"\1 commits=0", 0.9),
+        "commits of transactions of thread",
+    ),
+    "sites that fall": (STORM, every("sites", r" reclaims=\d+", " reclaims=0", 0.9), "sites: reclaims of site"),
 }
 
 
@@ -177,3 +278,22 @@ def test_the_largest_numbers() -> None:
         (1 << 64) - 1,
         -(1 << 63),
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "spl"),
+    [
+        ("packaged", {"patches": [{"name": "mine.patch", "sha256": "ab" * 32}]}),
+        ("packaged", {"source": "path:/src/zfs"}),
+        ("packaged", {"source": "git:/src/zfs@main"}),
+        ("mine", {}),
+    ],
+)
+def test_a_line_that_is_another_builds(line: str, spl: Mapping[str, object]) -> None:
+    """Runs are compared within a line: one of the user's own is none of the distribution's."""
+    run = current(HELD)
+    assert judge_evidence(run.evidence()).outcome is Outcome.PROGRESS
+    run.facts.update(line=line, spl={**run.facts["spl"], **spl})
+    verdict = judge_evidence(run.evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("the line of the build is" in reason.text for reason in verdict.reasons)

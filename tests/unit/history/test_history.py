@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, func, insert, select
 
+from commandline import CommandLine
 from splvm.campaign.keep import keep_result, read_run
 from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.verdict import Outcome, Reason, Verdict
@@ -327,3 +328,58 @@ def test_a_process_that_dies_leaves_what_it_had_finished(tmp_path: Path) -> None
         assert history.add([a_run(2)]) == 1
     with closing(sqlite3.connect(path)) as raw:
         assert raw.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+TOKEN = "c0ffee0123456789"
+
+
+def sealed(facts: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """run.json, edited, and sealed again by its owner."""
+    edited = {**facts, **changes}
+    return {**edited, "seal": _hash(edited)}
+
+
+def test_one_word_is_one_run(tmp_path: Path, recorded: dict[str, Any]) -> None:
+    """Each copy has another seal. Runs of before there were words are told apart by that alone."""
+    facts = recorded["facts"]
+    one, *copies = [sealed(facts, token=TOKEN, argv=["splvm", "run", str(number)]) for number in range(3)]
+    other, *older = sealed(facts, token="0" * 16), sealed(facts), sealed(facts, argv=["x"])
+    with History(tmp_path / "history.sqlite") as history:
+        assert history.add([row(recorded, facts=each) for each in (one, *copies)]) == 1
+        assert history.add([row(recorded, facts=copies[0])]) == 0
+        twin = history.twin(row(recorded, facts=copies[0]))
+        assert twin is not None and twin.id == one["seal"]
+        assert history.twin(row(recorded, facts=one)) is None
+        assert history.add([row(recorded, facts=each) for each in (other, *older)]) == 3
+        assert [history.twin(row(recorded, facts=each)) for each in (other, *older)] == [None] * 3
+        assert len(history.runs()) == 4
+
+
+def test_a_damaged_copy_has_the_word_too(tmp_path: Path, recorded: dict[str, Any]) -> None:
+    """It may come before the run, and does not count as one more after it."""
+    whole = sealed(recorded["facts"], token=TOKEN)
+    damaged = [{**whole, "argv": [str(number)]} for number in range(3)]
+    with History(tmp_path / "history.sqlite") as history:
+        assert history.add([row(recorded, facts=damaged[0])]) == 1
+        assert history.add([row(recorded, facts=damaged[1])]) == 0
+        assert history.add([row(recorded, facts=whole)]) == 1
+        assert history.add([row(recorded, facts=damaged[2])]) == 0
+        twin = history.twin(row(recorded, facts=damaged[2]))
+        assert twin is not None and twin.id == whole["seal"]
+
+
+def test_an_import_says_that_it_is_a_copy(data: Path, tmp_path: Path, commandline: CommandLine) -> None:
+    with tarfile.open(data / "runs" / "suspect.tar.xz") as archive:
+        unpack(archive, tmp_path / "runs")
+    first = tmp_path / "runs" / "suspect"
+    copied, edited = (Path(shutil.copytree(first, tmp_path / "runs" / name)) for name in ("copied", "edited"))
+    facts = json.loads((first / "run.json").read_text())
+    assert facts["token"]
+    del facts["seal"]
+    (edited / "run.json").write_text(json.dumps(sealed(facts, argv=["splvm", "run", "nominal"])))
+    history = ("--history", str(tmp_path / "history.sqlite"))
+    assert "1 added" in commandline("history", "import", str(first), *history).stdout
+    assert "0 added, 1 there already" in commandline("history", "import", str(copied), *history).stdout
+    refused = commandline("history", "import", str(edited), *history)
+    assert refused.returncode == 1 and "0 added, 0 there already, 1 " in refused.stdout
+    assert f"the history has this run already, of {first}; this is another copy of it" in refused.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from commandline import CommandLine
+from modern import LET_IN
 from simulated import HELD, Run, simulate
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.digest import digest_of, first_difference
@@ -32,7 +33,7 @@ def virtual(change: Callable[[Run], None] = lambda run: None) -> Run:
     """A run of held-worker in virtual time."""
     run = copy.deepcopy(simulate(HELD))
     run.facts["parameters"].update(clock="virtual", seed=7)
-    run.facts["outcome"]["closed_bytes"] = len(run.console)
+    run.facts["outcome"] |= {"closed_bytes": len(run.console), "console_bytes": len(run.console)}
     run.facts["differs"] = {"clock": "virtual"}
     # Nobody asks how the host treated the guest.
     run.records[:] = [record for record in run.records if record["kind"] != "host"]
@@ -99,7 +100,7 @@ def leave(run: Run, path: Path) -> Path:
     record = run.start_record(path)
     console = run.console.encode()
     (path / "console.log").write_bytes(console)
-    closed = console.partition(b"[    4.101010] splvm: run ")[0]
+    closed = console.partition(f"{LET_IN} ".encode())[0]
     said = {"closed_bytes": len(closed), "console_bytes": len(console)}
     record.finish({"kind": "ended", "detail": "all steps were taken", **said})
     return path
@@ -131,7 +132,7 @@ def signed(token: str) -> Run:
     """A run in virtual time with its word in all three places; the guest said it once the host was let in."""
     run = virtual()
     run.facts["token"] = run.records[0]["token"] = token
-    return replace(run, console=f"{run.console}[    4.101010] splvm: run {token}\n")
+    return replace(run, console=f"{run.console}{LET_IN} {token}\n")
 
 
 def test_one_run_is_not_compared_with_itself(tmp_path: Path, commandline: CommandLine) -> None:
@@ -140,6 +141,58 @@ def test_one_run_is_not_compared_with_itself(tmp_path: Path, commandline: Comman
     refused = commandline("judge", str(one), "--same-as", str(copied))
     assert refused.returncode == 1 and "are one run, and not two" in refused.stderr
     assert commandline("judge", str(one), "--same-as", str(other)).returncode == 0
+
+
+# Where the host was let in, by what is before it and after it: more than is there, nothing, less than all, or too much.
+MISPLACED: Mapping[str, tuple[Callable[[bytes], int], str]] = {
+    "beyond the end": (lambda console: len(console) + 1, "and the guest said"),
+    "nothing": (lambda console: 0, "`Linux version 6.1.0"),
+    "one byte": (lambda console: 1, "`Linux version 6.1.0"),
+    "a part of what the kernel said": (lambda console: console.index(b"]", console.index(b"Linux")) + 1, "comes after"),
+    "before the guest had settled": (lambda console: console.index(b"splvm: guest has settled"), "guest has settled"),
+    "after the guest was up": (lambda console: len(console), "comes before it"),
+    "after the network was": (lambda console: console.index(LET_IN.encode()), "`splvm: guest is up`"),
+}
+
+
+def settled(token: str) -> Run:
+    """A run in virtual time with all that such a guest says."""
+    run = virtual()
+    run.facts["token"] = run.records[0]["token"] = token
+    said = "[    1.000000] spl: loading\nsplvm: guest has settled\n"
+    return replace(run, console=f"{run.console}{said}splvm: guest is up\n{LET_IN} {token}\n")
+
+
+def leave_at(run: Run, path: Path, closed: int | None = None) -> Path:
+    record = run.start_record(path)
+    console = run.console.encode()
+    at = console.index(b"splvm: guest is up") if closed is None else closed
+    said = {"closed_bytes": at, "console_bytes": len(console)}
+    record.finish({"kind": "ended", "detail": "all steps were taken", **said})
+    return path
+
+
+@pytest.mark.parametrize("name", MISPLACED)
+def test_where_the_host_was_let_in(name: str, tmp_path: Path) -> None:
+    place, words = MISPLACED[name]
+    good = judge_evidence(read_evidence(leave_at(settled("0" * 16), tmp_path / "good")))
+    assert good.outcome is Outcome.PROGRESS
+    run = settled("1" * 16)
+    verdict = judge_evidence(read_evidence(leave_at(run, tmp_path / "run", place(run.console.encode()))))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert [reason for reason in verdict.reasons if "closed_bytes" in reason.text and words in reason.text]
+
+
+def test_two_crashed_runs_without_their_consoles(tmp_path: Path, commandline: CommandLine) -> None:
+    """A bad verdict stays what it is, and no digest is compared that has no console in it."""
+    runs = []
+    for token in ("0" * 16, "1" * 16):
+        run = settled(token)
+        panic = "[    9.000000] Kernel panic - not syncing: Fatal exception\n"
+        crashed = replace(run, console=run.console.replace("splvm: guest is up", f"{panic}splvm: guest is up"))
+        runs.append(str(leave_at(crashed, tmp_path / token, 0)))
+    refused = commandline("judge", runs[0], "--same-as", runs[1])
+    assert refused.returncode == 1 and "cannot be compared: run.json: outcome.closed_bytes is 0" in refused.stderr
 
 
 def test_real_time_has_none(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from splvm.evidence.checks.complete import (
     lacking_notes,
     refused_commands,
 )
+from splvm.evidence.checks.letin import let_in_elsewhere
+from splvm.evidence.checks.nobody import held_by_nobody, threads_of_nobody
 from splvm.evidence.checks.selfsaid import (
     counted_twice,
     empty_columns,
@@ -39,6 +41,7 @@ from splvm.evidence.checks.unlike import UNLIKE
 from splvm.evidence.checks.zpool import pool_gave_up
 from splvm.evidence.formats.loadstatus import LoadStatus
 from splvm.evidence.formats.probestatus import ProbeStatus
+from splvm.evidence.formats.sites import SitesFile
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.formats.txgs import Txgs
 from splvm.evidence.timeline import Sample
@@ -60,6 +63,8 @@ _PROBE: Mapping[str, tuple[str, ...]] = {
     "pressure": ("taken", "given", "refused"),
     "fail": ("marked", "injected", "missed"),
     "growth": ("begun", "done", "slabs"),
+    "storm": ("reclaims", "shrinks", "crowded", "asked", "declined", "entered", "waited", "let_go", "kswapd", "failed"),
+    "watch": ("count", "calls", "lost", "atomic"),
     "magazine": ("hits", "refills", "grew", "reusable", "reused"),
 }
 # For each tag the names, as they are told, and what reads the values: the class is read too, as of one attribute alone
@@ -67,6 +72,7 @@ _PROBE: Mapping[str, tuple[str, ...]] = {
 _PROBE_COUNTERS = tuple(
     (tag, tuple((tag, ".", name) for name in names), attrgetter(*names, "__class__")) for tag, names in _PROBE.items()
 )
+_SITE = ("calls", "reclaims", "declined", "entered", "atomic", "preempt")
 _HISTOGRAMS = ("latency", "waited", "woken")
 _THREAD = ("rounds", "allocs", "frees", "emergency", "failures", "corrupt")
 _MEMORY = ("written", "scanned", "scanned_direct", "some_us", "full_us", "oom_kills")
@@ -79,6 +85,7 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         another_samples(case),
         another_list(case),
         _afterwards(case),
+        let_in_elsewhere(case),
         _monitor(case),
         _clock(case),
         _fallen(case),
@@ -94,6 +101,8 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         not_running(case),
         listed_twice(case),
         empty_columns(case),
+        threads_of_nobody(case),
+        held_by_nobody(case),
         *(unlike(case) for unlike in UNLIKE),
         *(_of_the_whole(case) if case.evidence.facts.get("outcome", {}).get("kind") == "ended" else ()),
     ):
@@ -168,6 +177,7 @@ def _fallen(case: Case) -> Iterator[Reason]:
     yield from _fall("tasks", timeline.tasks, _switches)
     yield from _fall("load", loads, _load_counters)
     yield from _fall("txgs", timeline.txgs, _txg)
+    yield from _fall("sites", timeline.sites, _sites)
 
 
 def _fall(source: str, samples: Sequence[Sample[T]], counters: Callable[[T], Mapping[_Name, int]]) -> Iterator[Reason]:
@@ -201,17 +211,24 @@ def _probe_counters(status: ProbeStatus) -> dict[_Name, int]:
             found |= ((name, count) for name, count in zip(names, read(part), strict=False) if count is not None)
     for tag in _HISTOGRAMS:
         found |= {(tag, " ", bucket): count for bucket, count in getattr(status, tag).items()}
+    for tx in status.storm.txs if status.storm is not None else ():
+        found["commits of transactions of thread ", tx.index] = tx.commits
     for thread in status.threads:
         found |= {("thread ", thread.index, ".", name): getattr(thread, name) for name in _THREAD}
     return found
 
 
 def _switches(tasks: tuple[Task, ...]) -> dict[_Name, int]:
-    return {
+    found: dict[_Name, int] = {
         (name, " context switches of ", task.pid): getattr(task, name)
         for task in tasks
         for name in ("voluntary", "nonvoluntary")
     }
+    return found | {("CPU time of ", task.pid): task.run_ns for task in tasks if task.run_ns is not None}
+
+
+def _sites(file: SitesFile) -> dict[_Name, int]:
+    return {(name, " of site ", site.id): getattr(site, name) for site in file.sites for name in _SITE}
 
 
 def _load_counters(status: LoadStatus) -> dict[_Name, int]:

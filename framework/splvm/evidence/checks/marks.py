@@ -35,6 +35,7 @@ def tells(case: Case) -> bool:
 def check_told(case: Case) -> Iterator[Complaint]:
     """An agent that tells marks and CPU time has told them of each thread, and probe and run.json what they mean."""
     if not tells(case):
+        yield from _told_all_the_same(case)
         return
     growth = case.evidence.facts.get("growth")
     if not isinstance(growth, Mapping) or type(growth.get("marked")) is not bool or "noio" not in growth:
@@ -49,6 +50,17 @@ def check_told(case: Case) -> Iterator[Complaint]:
             text = f"the agent does not tell marks and CPU time of {untold.comm} (pid {untold.pid})"
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (tasks.seq,)))
             break
+
+
+def _told_all_the_same(case: Case) -> Iterator[Complaint]:
+    """An agent of an older version tells neither, and neither does the probe that came with it."""
+    version = case.timeline.hello.get("version", 0)
+    seq = next((s.seq for s in case.timeline.tasks for it in s.value if (it.flags, it.run_ns) != (None, None)), None)
+    if seq is None:
+        seq = next((s.seq for s in case.timeline.probe if s.value.kernel is not None), None)
+    if seq is not None:
+        text = f"the agent's stream is of version {version}, and marks and CPU time of threads are told in it"
+        yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (seq,)))
 
 
 def check_marks(case: Case) -> Iterator[Complaint]:

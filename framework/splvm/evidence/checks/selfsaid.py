@@ -78,6 +78,13 @@ def flag_bits(case: Case) -> Iterator[Reason]:
     changed = next((now for before, now in pairwise(probe) if before.value.bits != now.value.bits), None)
     if changed is not None:
         yield Reason(f"the flag bits at {seconds(changed.start_ns)} are other ones than before", (changed.seq,))
+    other = next((now for before, now in pairwise(probe) if before.value.kernel != now.value.kernel), None)
+    if other is not None:
+        yield Reason(f"the kernel's bits at {seconds(other.start_ns)} are other ones than before", (other.seq,))
+    kernel = probe[0].value.kernel if probe else None
+    if kernel is not None and any(bit <= 0 or bit & (bit - 1) for bit in (kernel.noio, kernel.io, kernel.fs)):
+        told = f"noio={kernel.noio:#x} io={kernel.io:#x} fs={kernel.fs:#x}"
+        yield Reason(f"the kernel's bits are not one bit each: {told}", (probe[0].seq,))
     bits = list(probe[0].value.bits.values()) if probe else []
     if any(bit <= 0 or bit & (bit - 1) for bit in bits) or len(set(bits)) < len(bits):
         told = " ".join(f"{name}={bit:#x}" for name, bit in probe[0].value.bits.items())

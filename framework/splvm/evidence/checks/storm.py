@@ -7,10 +7,12 @@ that waits for it, waits for ever: a deadlock. Who is let go by a commit was onl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from splvm.evidence.checks.asked import parameters_of
-from splvm.evidence.checks.case import Case, Complaint, seconds, seqs
+from splvm.evidence.checks.case import Case, Complaint, is_count, seconds, seqs
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.sites import Site, SitesFile
 from splvm.evidence.formats.stacks import Task
@@ -22,11 +24,28 @@ from splvm.evidence.verdict import Outcome, Reason
 # timeouts, after which a transaction goes on, are a tenth of it.
 STANDS_NS = 1_000_000_000
 
+# What changes as soon as somebody is caught, or is let go.
+_COMING = ("entered", "waited", "let_go", "waiting", "since_ns", "left_ns", "waits")
+
+# Threads that may be between two counts of one thing.
+_BETWEEN = 8
+
 # Name of SPL's slab worker, without its number.
 WORKER = "spl_kmem_cache"
 
 # What it is set to (run/scenarios.py, Storm).
 _SETTINGS = ("ops", "rate", "trap", "mark", "helpers", "threads", "how")
+
+
+# What the list of sites counts for each, and the status for all of them; and by how much both may differ: a thread of
+# the storm may be between its two counts. Calls are counted under one lock.
+_OF_SITES: Mapping[str, tuple[Callable[[ProbeStatus], int], int]] = {
+    "calls": (lambda status: status.watch.calls if status.watch else 0, 0),
+    "atomic": (lambda status: status.watch.atomic if status.watch else 0, 0),
+    "reclaims": (lambda status: status.storm.reclaims + status.storm.shrinks if status.storm else 0, _BETWEEN),
+    "declined": (lambda status: status.storm.declined if status.storm else 0, _BETWEEN),
+    "entered": (lambda status: status.storm.entered if status.storm else 0, _BETWEEN),
+}
 
 
 def _storms(case: Case, start: str = "window", end: str = "window-end") -> tuple[Sample[ProbeStatus], ...]:
@@ -54,6 +73,7 @@ def check_storm(case: Case) -> Iterator[Complaint]:
             said = told.get(name) if isinstance(told, Mapping) else told
             text = f"the storm was set to {name}={getattr(storm, name)}, and run.json says {str(said)[:40]}"
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (last.seq,)))
+    yield from _asked_otherwise(case, last, storm)
     if not storm.asked:
         text = f"in {storm.reclaims + storm.shrinks} reclaims at allocation sites no shrinker was asked"
         yield Complaint(Outcome.NOT_TRIGGERED, Reason(text, (last.seq,)))
@@ -68,6 +88,20 @@ def check_storm(case: Case) -> Iterator[Complaint]:
     if storm.failed:
         text = f"{storm.failed} allocations failed that may sleep, and so must not fail"
         yield Complaint(Outcome.STALLED, Reason(text, (last.seq,)))
+
+
+def _asked_otherwise(case: Case, last: Sample[ProbeStatus], storm: StormStatus) -> Iterator[Complaint]:
+    """A storm over some places says nothing of the others, and one of another seed is another one."""
+    parameters = parameters_of(case)
+    told, seed = parameters.get("storm"), parameters.get("seed")
+    only = told.get("only") if isinstance(told, Mapping) else None
+    places = len(only) if isinstance(only, list | tuple) else 0
+    if places != storm.only:
+        text = f"the storm was confined to {storm.only} places, and run.json names {places}"
+        yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (last.seq,)))
+    if is_count(seed) and seed & 0xFFFFFFFF != storm.seed:
+        text = f"the storm had the seed {storm.seed}, and run.json says {seed}"
+        yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (last.seq,)))
 
 
 def check_storm_seen(case: Case) -> Iterator[Complaint]:
@@ -87,6 +121,40 @@ def check_storm_seen(case: Case) -> Iterator[Complaint]:
             "allocations there was no room: sites are blind"
         )
         yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (sample.seq,)))
+    yield from _counted_otherwise(case)
+
+
+def _counted_otherwise(case: Case) -> Iterator[Complaint]:
+    """The list of sites is that of what the probe counts: of the module, and no allocation is in one of them alone."""
+    probe = [sample for sample in case.timeline.probe if sample.value.watch is not None]
+    module = parameters_of(case).get("watched")
+    window = [sample for sample in probe if case.window[0] <= sample.start_ns and sample.end_ns <= case.window[1]]
+    for sample in window:
+        watch = sample.value.watch
+        if watch is not None and (not watch.on or watch.module != module):
+            seen = f"allocations of {watch.module}" if watch.on else "nothing"
+            text = f"{seen} was watched at {seconds(sample.start_ns)}, and run.json says {str(module)[:40]}"
+            yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (sample.seq,)))
+            break
+    bits = case.timeline.probe[-1].value.kernel
+    for reading in case.timeline.sites:
+        if bits is not None and (reading.value.fs, reading.value.io) != (bits.fs, bits.io):
+            text = f"the list of sites has fs={reading.value.fs:#x} io={reading.value.io:#x}, and the probe's status"
+            yield Complaint(Outcome.INCONCLUSIVE, Reason(f"{text} fs={bits.fs:#x} io={bits.io:#x}", (reading.seq,)))
+            break
+    starts, ends = [sample.start_ns for sample in probe], [sample.end_ns for sample in probe]
+    for reading in case.timeline.sites:
+        before, after = bisect_right(ends, reading.start_ns) - 1, bisect_left(starts, reading.end_ns)
+        for name, (counted, apart) in _OF_SITES.items():
+            told = sum(getattr(site, name) for site in reading.value.sites)
+            low = counted(probe[before].value) if before >= 0 else 0
+            high = counted(probe[after].value) if after < len(probe) else told
+            # Where nothing was counted in between, nobody was between two counts.
+            apart = apart if low != high else 0
+            if not low - apart <= told <= high + apart:
+                text = f"the sites have {told} {name} at {seconds(reading.start_ns)}, and the probe counts {low} before"
+                yield Complaint(Outcome.INCONCLUSIVE, Reason(f"{text} and {high} after", (reading.seq,)))
+                return
 
 
 def check_storm_safe(case: Case) -> Iterator[Complaint]:
@@ -97,11 +165,23 @@ def check_storm_safe(case: Case) -> Iterator[Complaint]:
     first, last = samples[0].value.storm, samples[-1].value.storm
     assert first is not None and last is not None
     before = {tx.index: tx.commits for tx in first.txs}
+    yield from _waiting_otherwise(samples)
     if last.told is not None:
         yield from _caught(case, samples[-1], last, last.told)
     elif not last.txs or any(tx.commits == before.get(tx.index, 0) for tx in last.txs):
         text = "a thread committed no transaction in the window, and nobody was caught at a site"
         yield Complaint(Outcome.STALLED, Reason(text, seqs(samples)))
+
+
+def _waiting_otherwise(samples: Sequence[Sample[ProbeStatus]]) -> Iterator[Complaint]:
+    """Who waits in the trap is named, each of them; between two readings in which nobody came or went."""
+    pairs = [(sample, storm) for sample in samples if (storm := sample.value.storm) is not None]
+    for (sample, before), (_, now) in pairwise(pairs):
+        is_at_rest = all(getattr(before, name) == getattr(now, name) for name in _COMING)
+        if is_at_rest and before.waiting != len(before.waits):
+            text = f"{before.waiting} threads wait in the trap at {seconds(sample.start_ns)}, and {len(before.waits)}"
+            yield Complaint(Outcome.INCONCLUSIVE, Reason(f"{text} are named", (sample.seq,)))
+            return
 
 
 def _caught(case: Case, sample: Sample[ProbeStatus], storm: StormStatus, wait: StormWait) -> Iterator[Complaint]:

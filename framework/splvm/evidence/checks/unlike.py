@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
+from splvm.evidence.checks.asked import parameters_of
 from splvm.evidence.checks.case import Case, Complaint, seconds
 from splvm.evidence.checks.loadlevel import wanted
 from splvm.evidence.formats.probestatus import ProbeStatus
@@ -38,6 +39,18 @@ def pulled_by_nobody(case: Case) -> Iterator[Reason]:
         if sample is not None:
             reason = f"the run has no phase {phase}, and the probe's status at {seconds(sample.start_ns)} is of one"
             yield Reason(reason, (sample.seq,))
+
+
+def stormed_by_nobody(case: Case) -> Iterator[Reason]:
+    """Nobody reclaims at allocation sites in a run that run.json names no storm of."""
+    if "storm" in parameters_of(case):
+        return
+    for sample in case.timeline.probe:
+        storm = sample.value.storm
+        if storm is not None and (storm.reclaims or storm.shrinks or storm.running):
+            reason = f"run.json names no storm, and the probe's status at {seconds(sample.start_ns)} is of one"
+            yield Reason(reason, (sample.seq,))
+            return
 
 
 def loaded_by_nobody(case: Case) -> Iterator[Reason]:
@@ -149,6 +162,7 @@ def _fell(before: HostReading, now: HostReading) -> bool:
 
 UNLIKE: tuple[Callable[[Case], Iterator[Reason]], ...] = (
     pulled_by_nobody,
+    stormed_by_nobody,
     loaded_by_nobody,
     booted_twice,
     ended_by_nmi,

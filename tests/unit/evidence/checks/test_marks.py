@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from modern import MARKED, bare, in_virtual_time, marked, modern
-from simulated import CYCLE, DECLINED, HELD, NOMINAL, ORGANIC, Knobs, Run, Skew, Span, simulate
+from simulated import CYCLE, DECLINED, HELD, NOMINAL, ORGANIC, STORM, Knobs, Run, Skew, Span, simulate
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.scenarios.judged import judge_evidence as judge
 
@@ -97,7 +97,8 @@ def masked(gfp: int) -> Knobs:
     ],
 )
 def test_the_mask_that_the_trap_saw(more: int, noio: bool | None, outcome: Outcome, names: str) -> None:
-    verdict = judged(modern(DECLINED, masked(more), growth={"marked": True, "noio": noio}))
+    growth, flags = {"marked": noio is True, "noio": noio}, marked if noio else bare
+    verdict = judged(modern(DECLINED, masked(more), growth=growth, flags=flags))
     assert verdict.outcome is outcome
     if names:
         assert f"which has {names}; this SPL promises neither" in verdict.reasons[0].text
@@ -118,3 +119,60 @@ def test_the_reserves(free: int, outcome: Outcome) -> None:
     if outcome is Outcome.SUSPECT:
         said = r"the reserves of memory were used: (\d+) of \1 readings .* \(622\), the lowest 559$"
         assert re.match(said, verdict.reasons[0].text)
+
+
+def first_words(run: Run, old: str, new: str) -> Run:
+    """The same with something else in what the agent says when it begins."""
+    for record in run.records:
+        if record.get("source") == "agent":
+            record["text"] = record["text"].replace(old, new)
+    return run
+
+
+def test_an_agent_that_says_that_it_is_older() -> None:
+    """What is told is not left alone because of a number beside it."""
+    run = first_words(modern(HELD, flags=bare), "hello version=2", "hello version=1")
+    verdict = judged(run)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "the agent's stream is of version 1, and marks" in verdict.reasons[0].text
+
+
+@pytest.mark.parametrize("growth", [{"marked": False, "noio": None}, {"marked": True, "noio": None}])
+def test_what_the_record_promises_is_what_the_variant_does(growth: dict[str, bool | None]) -> None:
+    """A record that promises less than its variant is not asked for what the variant has."""
+    run = modern(HELD, flags=marked if growth["marked"] else bare, growth=growth)
+    run.facts["spl"]["variant"] = "stock"
+    verdict = judged(run)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("that is not so of stock" in reason.text for reason in verdict.reasons)
+
+
+def test_cpu_time_does_not_fall() -> None:
+    verdict = judged(modern(HELD, run_ns=lambda comm, tick: 1_000_000 * (200 - tick)))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("tasks: CPU time of " in reason.text for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "since", "words"),
+    [
+        ("kernel noio=0x280040 io=0x40 fs=0x80", 0, "the kernel's bits are not one bit each"),
+        ("kernel noio=0x200000 io=0x40 fs=0x80", 20, "are other ones than before"),
+    ],
+)
+def test_bits_of_the_kernel_are_bits(kernel: str, since: int, words: str) -> None:
+    """By another bit an unmarked thread is a marked one."""
+    run = modern(HELD)
+    probes = [record for record in run.records if record.get("source") == "probe"]
+    for record in probes[since:]:
+        record["text"] = re.sub(r"(?m)^kernel .*$", kernel, record["text"])
+    verdict = judged(run)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any(words in reason.text for reason in verdict.reasons)
+
+
+def test_a_list_of_sites_has_the_kernels_bits() -> None:
+    assert judged(modern(STORM)).outcome is Outcome.IMMUNE
+    verdict = judged(modern(STORM, kernel="kernel noio=0x80000 io=0x80 fs=0x40"))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("the list of sites has fs=0x80 io=0x40" in reason.text for reason in verdict.reasons)
