@@ -11,7 +11,9 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,15 +21,16 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from splvm.deadline import Deadline
-from splvm.errors import DeadlineExceeded, HarnessError, SetupError, UsageError
+from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.host.confine import find_hint, find_making_trouble, find_trouble
 from splvm.host.content import file_hash, input_hash
 from splvm.host.debian import KEYRING_PACKAGE, find_keyring
 from splvm.host.memo import Memo, stamps
 from splvm.host.memory import available_mib
 from splvm.host.mirror import find_mirror
-from splvm.host.process import as_root_args, find_program, run
+from splvm.host.process import as_root_args, find_program, run, start_process, wait_until_exited
 from splvm.host.programs import PROGRAMS, missing_programs
+from splvm.host.schedstat import read_thread_ids, read_threads
 from splvm.host.store import Store, hold_lock
 from splvm.log import step
 
@@ -39,7 +42,8 @@ MIN_FREE_GIB = 4
 MIN_AVAILABLE_MIB = 1536
 
 _KVM = "/dev/kvm"
-# Budgets of the two trials. Under KVM the first takes 0.1 s and the second 1 s.
+# Budgets of the two trials, without the time in which QEMU waits for a CPU. Under KVM the first takes 0.1 s and the
+# second 1 s.
 _SECTOR_S = 4.0
 _KERNEL_S = 8.0
 
@@ -282,19 +286,34 @@ class _Ending:
 def _trial(
     qemu: QemuProgram, args: Sequence[str], scratch: Path, budget_s: float, deadline: Deadline, what: str
 ) -> _Ending:
-    """Run QEMU until it ends by itself, or for `budget_s`."""
+    """Run QEMU until it ends by itself, or for `budget_s` of its own time."""
     # No core file: QEMU aborts where KVM refuses what it needs.
     argv = ["prlimit", "--core=0", "--", str(qemu.path), *_bare_args(), *args]
-    try:
-        done = run(argv, deadline=deadline.sub(budget_s), what=what, cwd=scratch, check=False)
-    except DeadlineExceeded as reason:
-        # The caller's own deadline says nothing about the guest.
-        deadline.check(what, reason.last_seen)
+    said = scratch / "said"
+    with said.open("wb") as output, start_process(argv, cwd=scratch, stdout=output, stderr=output) as process:
+        exit_code = _wait_in_own_time(process, budget_s, deadline, what)
+    if exit_code is None:
         return _Ending(None, f"it hung for {budget_s:.0f} s")
-    for line in done.tail.splitlines():
+    for line in _read_console(said).splitlines():
         if "error" in line.lower() or "failed" in line.lower():
-            return _Ending(done.exit_code, line[:200])
-    return _Ending(done.exit_code, f"QEMU ended with status {done.exit_code}")
+            return _Ending(exit_code, line[:200])
+    return _Ending(exit_code, f"QEMU ended with status {exit_code}")
+
+
+def _wait_in_own_time(process: subprocess.Popen[bytes], budget_s: float, deadline: Deadline, what: str) -> int | None:
+    """The exit status of a process; None when it still runs after `budget_s` in which it did not wait for a CPU.
+
+    A QEMU that spins and one that sleeps for ever both use up their own time; one on a busy host does not.
+    """
+    begun = time.monotonic()
+    while True:
+        try:
+            return wait_until_exited(process, 0.2)
+        except subprocess.TimeoutExpired:
+            deadline.check(what)
+        waited = max((t["wait_ns"] for t in read_threads(process.pid, read_thread_ids(process.pid))), default=0)
+        if time.monotonic() - begun - waited / 1e9 > budget_s:
+            return None
 
 
 def _bare_args() -> list[str]:

@@ -22,6 +22,14 @@ def read_threads(pid: int, threads: tuple[int, ...]) -> list[dict[str, int]]:
     return readings
 
 
+def read_thread_ids(pid: int) -> tuple[int, ...]:
+    """The threads of a process; none when it is gone."""
+    try:
+        return tuple(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return ()
+
+
 def read_steal_s() -> float:
     """Seconds that a hypervisor below this host gave its CPUs to others, over all CPUs, since boot (proc(5), stat)."""
     try:

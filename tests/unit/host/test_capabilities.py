@@ -219,6 +219,19 @@ def test_sector_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert trouble == "a boot sector did not run: it hung for 1 s"
 
 
+@pytest.mark.parametrize(
+    ("waited_s", "trouble"), [(1e6, None), (0, "a boot sector did not run: it hung for 0 s")], ids=["starved", "hangs"]
+)
+def test_waiting_for_a_cpu_is_no_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waited_s: float, trouble: str | None
+) -> None:
+    monkeypatch.setattr(capabilities, "_SECTOR_S", 0.1)
+    waits = [{"tid": 1, "run_ns": 0, "wait_ns": int(waited_s * 1e9)}]
+    monkeypatch.setattr(capabilities, "read_threads", lambda _pid, _threads: waits)
+    slow = stand_in(tmp_path, 'sleep 1; printf K > "$console"; exit 33\n')
+    assert find_boot_trouble(slow, [], None, tmp_path, Deadline(60)) == trouble
+
+
 def test_sector_that_cannot_end_the_guest(tmp_path: Path) -> None:
     fake = stand_in(tmp_path, 'printf K > "$console"\n')
     trouble = find_boot_trouble(fake, [], None, tmp_path, Deadline(60))
