@@ -58,8 +58,10 @@ class Finding:
     # was not found again.
     first: Pass
     again: Pass | None = None
-    # What that run was confined to: the place itself, a group's places, or nothing.
+    # What that run was confined to: the place itself, or a group's places.
     confined: tuple[str, ...] = ()
+    # Whether it was looked for in fewer places.
+    tried: bool = False
 
     @property
     def last(self) -> Pass:
@@ -70,7 +72,7 @@ class Finding:
     def reach(self) -> str:
         """In how few places it was found again, in words."""
         if self.again is None:
-            return "not found again by itself"
+            return "not found again in fewer places" if self.tried else "in fewer places nobody looked for it"
         if self.confined == (self.place,):
             return "found again with reclaim at this place alone"
         return f"found again with reclaim at {len(self.confined)} places, and not at this place alone"

@@ -206,7 +206,7 @@ class _Search:
         for batch in self._batches(todo):
             for made in self.make(*batch):
                 if made.verdict.outcome in BAD:
-                    self.report.findings.append(Finding(made.name, made))
+                    self.report.findings.append(Finding(made.name, made, made, (made.name,), tried=True))
 
     def swapping(self, load: str) -> None:
         """All places by try_to_free_pages(), with dirty anonymous pages and swap in use."""
@@ -255,8 +255,8 @@ class _Search:
             suffix = "" if len(few) == 1 else "-group"
             (again,) = self.make(self.part(place.name, _directory(place.name) + suffix, few, None))
             if again.verdict.outcome is finding.first.verdict.outcome:
-                return replace(finding, again=again, confined=tuple(it.name for it in few))
-        return finding
+                return replace(finding, again=again, confined=tuple(it.name for it in few), tried=True)
+        return replace(finding, tried=True)
 
     def _groups(self) -> dict[str, list[Place]]:
         """Places at which the kernel reclaimed, by the part of SPL; without what has been found."""

@@ -342,7 +342,11 @@ def storm(
         print_json(content)
     else:
         _show_report(report)
-        repeating = _Command(kernel, variant, spl, wish.patches, config, words)
+        more = ["--load", words] if words else []
+        more += ["--clock", "virtual"] if wish.clock is Clock.VIRTUAL else []
+        more += ["--memory", str(memory)] if memory != Wish().ram_mib else []
+        more += ["--window", str(window)] if window is not None else []
+        repeating = _Command(kernel, variant, spl, wish.patches, config, tuple(more))
         _show_findings(report, reports, repeating)
     odd = [it for it in reports if it.worst.verdict.outcome not in wanted]
     worst = (joined(odd) if odd else reports[-1]).worst
@@ -392,7 +396,8 @@ class _Command:
     spl: str
     patches: Sequence[Path] | None
     storm: Storm
-    load: str = ""
+    # Further options.
+    more: tuple[str, ...] = ()
 
     def repeats(self, finding: Finding, seed: int) -> list[str]:
         """The command that repeats a finding."""
@@ -411,8 +416,7 @@ class _Command:
         words += ["--trap", {1: "fs", 2: "io"}[config.trap]] if config.trap != 3 else []
         if config.ops != Storm().ops:
             words += ["--ops", ",".join(name for at, name in enumerate(OPS) if config.ops >> at & 1)]
-        words += ["--load", self.load] if self.load else []
-        return [*words, "--seed", str(seed)]
+        return [*words, *self.more, "--seed", str(seed)]
 
 
 def _repeat_json(report: StormReport) -> dict[str, object]:

@@ -64,6 +64,7 @@ def test_several_searches_as_one() -> None:
 
 def test_how_few_places_a_finding_needs() -> None:
     stalled = made("all", Outcome.STALLED)
-    assert Finding("f", stalled).reach == "not found again by itself"
+    assert Finding("f", stalled).reach == "in fewer places nobody looked for it"
+    assert Finding("f", stalled, tried=True).reach == "not found again in fewer places"
     assert Finding("f", stalled, stalled, ("f",)).reach == "found again with reclaim at this place alone"
     assert "at 2 places" in Finding("f", stalled, stalled, ("f", "g")).reach

@@ -44,11 +44,11 @@ PATCH = [Path("/x.patch")]
 
 def test_the_command_that_repeats_a_finding() -> None:
     config = Storm(mark=0, trap=1, ops=_find_ops("kmem"))
-    command = _Command("debian-12", "stock", "debian", PATCH, config, "zram")
+    command = _Command("debian-12", "stock", "debian", PATCH, config, ("--load", "zram", "--clock", "virtual"))
     alone = Finding("f:g#1", STALLED, STALLED, ("f:g#1",))
     assert " ".join(command.repeats(alone, 7)) == (
         "splvm storm --kernel debian-12 --variant stock --spl-patch /x.patch --site f:g#1 --unmarked --trap fs "
-        "--ops kmem --load zram --seed 7"
+        "--ops kmem --load zram --clock virtual --seed 7"
     )
 
 
