@@ -29,8 +29,9 @@ class Pass:
     rate: int = 1
     # Seconds of the host.
     seconds: float = 0.0
-    # It asked a part of the places: that nothing came by them in its short window says nothing.
-    is_part: bool = False
+    # It was made besides those of all places: that nothing came by a part of them in a short window, or that the guest
+    # did not swap, is no verdict on all.
+    is_extra: bool = False
 
     @property
     def reclaims(self) -> int:
@@ -85,7 +86,7 @@ class StormReport:
     calls: tuple[Call, ...]
     passes: list[Pass] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    # Runs that were not made, each with the reason.
+    # Runs that were not made, or said nothing, each with the reason.
     left: list[str] = field(default_factory=list)
     # Of the first run.
     seed: int = 1
@@ -106,7 +107,7 @@ class StormReport:
     def worst(self) -> Pass:
         """The run whose verdict is that of all; of several the last, which asked most."""
         order = list(Outcome)
-        telling = [it for it in self.passes if not (it.is_part and it.verdict.outcome.says_nothing)]
+        telling = [it for it in self.passes if not (it.is_extra and it.verdict.outcome.says_nothing)]
         return min(reversed(telling), key=lambda it: order.index(it.verdict.outcome))
 
     def state(self, place: Place) -> str:

@@ -34,9 +34,6 @@ LOW_S = 2.0
 PART_S = 1.0
 # Reclaims after which all places are not run once more.
 ENOUGH = 20_000
-# Runs of a guest that the host starves.
-_ATTEMPTS = 3
-
 BAD = (Outcome.CRASHED, Outcome.LOST, Outcome.STALLED)
 
 
@@ -54,8 +51,10 @@ class Run:
     load: str = ""
     # Number in a series, counted from 1: each has a seed of its own.
     number: int = 1
-    # It asks a part of the places.
-    is_part: bool = False
+    # It is made besides those of all places.
+    is_extra: bool = False
+    # Runs that a guest which the host starves is given.
+    attempts: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class Weather:
         :raises HarnessError: when one cannot be made.
         """
         results: dict[Path, JobResult] = {}
-        jobs = (Job(run.name, self.make(run), run.directory, _ATTEMPTS) for run in todo)
+        jobs = (Job(run.name, self.make(run), run.directory, run.attempts) for run in todo)
         run_jobs(jobs, self.at_once, lambda result: results.update({result.job.out: result}))
         return [_read_pass(run, results[run.directory], self.calls) for run in todo]
 
@@ -90,7 +89,7 @@ def _read_pass(run: Run, result: JobResult, calls: Sequence[Call]) -> Pass:
         site = file.by_number.get(told[-1].site)
         caught = place_of(site, calls)[0] if site is not None else ""
     note(f"{run.name}: {verdict.outcome} {verdict.reasons[0].text}")
-    return Pass(run.name, verdict, where, file, caught, run.storm.rate, result.seconds, run.is_part)
+    return Pass(run.name, verdict, where, file, caught, run.storm.rate, result.seconds, run.is_extra)
 
 
 def single_runs(weather: Weather, storm: Storm, base: Path, *, repeat: int, seed: int, load: str) -> list[StormReport]:
@@ -107,6 +106,8 @@ def single_runs(weather: Weather, storm: Storm, base: Path, *, repeat: int, seed
             storm,
             load=load,
             number=number,
+            # Of a series each counts, also one that says nothing.
+            attempts=1 if repeat > 1 else 3,
         )
         for number in numbers
     ]
@@ -158,7 +159,8 @@ class _Search:
 
     def part(self, name: str, directory: str, places: Sequence[Place], window_s: float | None) -> Run:
         """A run of some places."""
-        return replace(self.run(name, directory, _only(self.storm, places), window_s), is_part=True)
+        run = self.run(name, directory, _only(self.storm, places), window_s)
+        return replace(run, is_extra=True, attempts=1)
 
     def make(self, *todo: Run) -> list[Pass]:
         """Make runs that belong to the report."""
@@ -189,7 +191,7 @@ class _Search:
     def groups(self) -> None:
         """Each part of SPL by itself."""
         todo = [
-            self.part(f"{len(places)} places of {group}", f"group-{group}", places, PART_S)
+            self.part(f"all of {group} ({len(places)})", f"group-{group}", places, PART_S)
             for group, places in self._groups().items()
         ]
         for batch in self._batches(todo):
@@ -213,7 +215,8 @@ class _Search:
         confined = self._all_but_blamed()
         if confined is None:
             return
-        run = replace(self.run("all places, with swap", "swap", replace(confined, how=1), None), load=load)
+        run = self.run("all places, with swap", "swap", replace(confined, how=1), None)
+        run = replace(run, load=load, is_extra=True, attempts=1)
         for batch in self._batches([run]):
             try:
                 (made,) = self.make(*batch)
@@ -222,6 +225,8 @@ class _Search:
                 self.report.left.append(f"{run.name}: {error.message.splitlines()[0]}")
                 return
             self._find(made, made.at_fault(self.weather.calls) - self.blamed)
+            if made.verdict.outcome.says_nothing:
+                self.report.left.append(f"{run.name}: {made.verdict.outcome} {made.verdict.reasons[0].text}")
 
     def more(self) -> None:
         """All places once more, with other seeds, until there were enough reclaims or the time is over."""

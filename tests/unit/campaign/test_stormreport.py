@@ -12,13 +12,13 @@ from splvm.evidence.formats.sites import parse_sites
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 
 
-def made(name: str, outcome: Outcome, *, is_part: bool = False, reclaims: int = 0) -> Pass:
+def made(name: str, outcome: Outcome, *, is_extra: bool = False, reclaims: int = 0) -> Pass:
     site = (
         "site 1 id=1 thread=user helper=0 asked=0xcc0 effective=0xc00 calls=9 most=64 chain=__kmalloc<f+0x1/0x9"
         f" reclaims={reclaims}\n"
     )
     file = parse_sites(f"slabprobe_sites 1\nnow_ns 1\nmasks fs=0x80 io=0x40 reclaim=0x400\n{site}end\n")
-    return Pass(name, Verdict(outcome, (Reason(name),)), Path("/runs") / name, file, is_part=is_part)
+    return Pass(name, Verdict(outcome, (Reason(name),)), Path("/runs") / name, file, is_extra=is_extra)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_the_part_of_spl_that_a_place_belongs_to(name: str, group: str) -> None:
 
 
 def test_a_part_that_nothing_came_by_says_nothing() -> None:
-    parts = [made("part", Outcome.NOT_TRIGGERED, is_part=True), made("other part", Outcome.IMMUNE, is_part=True)]
+    parts = [made("part", Outcome.NOT_TRIGGERED, is_extra=True), made("other part", Outcome.IMMUNE, is_extra=True)]
     report = StormReport((), [made("all", Outcome.PROGRESS), *parts])
     assert report.worst.name == "all"
-    report.passes.append(made("bad part", Outcome.STALLED, is_part=True))
+    report.passes.append(made("bad part", Outcome.STALLED, is_extra=True))
     assert report.worst.name == "bad part"
     # Of all places it does.
     assert StormReport((), [made("all", Outcome.IMMUNE), made("low", Outcome.NOT_TRIGGERED)]).worst.name == "low"
