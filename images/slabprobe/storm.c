@@ -160,12 +160,15 @@ void probe_storm_reclaim(struct probe_site *site, gfp_t gfp)
 	}
 	shrinkers = shrink_all && config.how & BY_SHRINKERS &&
 		    (!(config.how & BY_RECLAIM) || atomic64_read(&draws) & 1);
+	/* A kernel with lockdep learns here which locks reclaim takes; it is told before PF_MEMALLOC is set. */
+	fs_reclaim_acquire(gfp);
 	flags = memalloc_noreclaim_save();
 	if (shrinkers)
 		slabprobe_storm_shrink(gfp);
 	else
 		slabprobe_storm_reclaim(gfp);
 	memalloc_noreclaim_restore(flags);
+	fs_reclaim_release(gfp);
 	smp_store_release(&me->task, NULL);
 }
 

@@ -62,7 +62,7 @@ def test_built_kernel_is_what_was_asked_for(prepare_spl: Callable[..., Prepared]
 
 @pytest.mark.splvm_slow
 @pytest.mark.parametrize("variant", ["stock", "unscoped"])
-@pytest.mark.parametrize("scenario", ["held-worker", "reclaim-cycle"])
+@pytest.mark.parametrize("scenario", ["held-worker", "reclaim-cycle", "storm"])
 def test_no_report_of_lockdep(
     prepare_spl: Callable[..., Prepared], tmp_path: Path, scenario: str, variant: str
 ) -> None:
@@ -70,13 +70,15 @@ def test_no_report_of_lockdep(
     on: dict[str, bool] = {}
 
     def on_phase(guest: Guest, phase: str) -> None:
-        if phase in ("settle", "end"):
-            on[phase] = lockdep_is_on(guest)
+        if phase in ("settle", "storm"):
+            on["begin"] = lockdep_is_on(guest)
+        if phase == "end":
+            on["end"] = lockdep_is_on(guest)
 
     experiment = prepare_spl(kernel=LOCKDEP, variant=variant).experiment(find_scenario(scenario))
     verdict, out = run_until_fed(experiment, tmp_path / "run", on_phase=on_phase)[-1]
     assert verdict.outcome in experiment.expected, said(verdict)
-    assert on == {"settle": True, "end": True}
+    assert on == {"begin": True, "end": True}
     assert FindingKind.LOCKDEP not in {it.kind for it in scan_kernel_log(read_evidence(out).console)}
 
 

@@ -6,6 +6,7 @@ come by it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,15 @@ from splvm.evidence.formats.sites import Site, SitesFile, bare
 
 # What another's thread does while somebody of the module waits for it.
 HELPERS = "helpers"
+
+# Parts of SPL, by the names of their functions; the first that fits counts.
+_GROUPS = (
+    ("caches", re.compile(r"_*spl_(?:kmem_cache|cache|slab|emergency|magazine)")),
+    ("taskqs", re.compile(r"_*(?:spl_)?taskq?_")),
+    ("threads", re.compile(r"_*(?:spl_)?k?thread_")),
+    ("memory", re.compile(r"_*(?:spl_)?(?:kmem|vmem|kvmalloc|zalloc)")),
+)
+OTHERS = "others"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,13 @@ def place_of(site: Site, calls: Sequence[Call]) -> tuple[str, Call | None]:
         if call.function == site.function and call.offset == site.offset:
             return call.place, call
     return f"{bare(site.function)}+{site.offset:#x}", None
+
+
+def group_of(name: str) -> str:
+    """The part of SPL that a place belongs to, by the function in its name."""
+    if name.startswith(f"{HELPERS}:"):
+        return HELPERS
+    return next((group for group, pattern in _GROUPS if pattern.match(name)), OTHERS)
 
 
 def find_places(files: Iterable[SitesFile], calls: Sequence[Call]) -> list[Place]:

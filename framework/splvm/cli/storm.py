@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,14 +13,17 @@ from typing import Annotated
 import typer
 
 from splvm.builds.calls import Call, find_calls
-from splvm.campaign.places import Place, find_places, masks_of, places_json, why_unreached
-from splvm.campaign.stormruns import StormReport, find_only, run_pass, weather
+from splvm.campaign.places import HELPERS, Place, find_places, masks_of, places_json, why_unreached
+from splvm.campaign.stormreport import Finding, StormReport, found_in, joined
+from splvm.campaign.stormruns import Run, Weather, find_only, search_places, single_runs
 from splvm.cli.options import (
+    MOST_RUNS,
     AccelOption,
     ClockChoice,
     ClockOption,
     DebugOption,
     ExpectOption,
+    JobsOption,
     JsonOption,
     KernelOption,
     LabelOption,
@@ -34,6 +37,7 @@ from splvm.cli.options import (
     VariantOption,
     WindowOption,
     claim_directory,
+    count_jobs,
     directory_id,
     find_outcome,
     make_console,
@@ -42,6 +46,7 @@ from splvm.cli.options import (
     print_json,
     show_verdict,
 )
+from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import EvidenceError, UsageError, did_you_mean
 from splvm.evidence.formats.sites import SitesFile, parse_sites
@@ -50,7 +55,7 @@ from splvm.guest.guest import Guest
 from splvm.log import step
 from splvm.record.reader import read_evidence, read_facts
 from splvm.report.summary import plain, verdict_line
-from splvm.report.tables import listing
+from splvm.report.tables import listing, tally_table
 from splvm.run.experiment import Experiment, run_until_fed
 from splvm.run.loads import need_pool, parse_loads, with_own
 from splvm.run.prepare import Prepared, Wish, prepare
@@ -63,8 +68,10 @@ SITES_FILE = "sites.json"
 # The list as the probe has it.
 RAW_FILE = "sites.txt"
 
-# Seconds of the host after which `storm` begins no run of a single place.
-_BUDGET_S = 60.0
+# Seconds of the host after which `storm` begins no run that is not needed for a finding.
+_BUDGET_S = 50.0
+# The load of the run with swap. The storm itself has pages written, so it is a large one.
+SWAPPING = "zram:used_mib=96"
 # And in which a list is read.
 _READ_S = 30.0
 
@@ -246,7 +253,16 @@ def storm(
     ops: Annotated[
         str | None, typer.Option(help=f"What transactions do: {', '.join(OPS)}; by default all.", metavar="NAMES")
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="One run over all places, as `run storm` makes it, and no run of fewer places."),
+    ] = False,
+    load: LoadOption = None,
     seed: SeedOption = None,
+    repeat: Annotated[
+        int, typer.Option(help="Do it all N times, each time with the next seed.", min=1, max=MOST_RUNS, metavar="N")
+    ] = 1,
+    jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
     qemu: QemuOption = "auto",
@@ -259,12 +275,18 @@ def storm(
 ) -> None:
     """Have the kernel reclaim at every allocation site of SPL, while transactions are open.
 
-    The exit status is 0 for the expected verdict, and 1 for another verdict, as that of `run`.
+    All places are asked at a low rate, then at every allocation; then each part of SPL, and each single place whose
+    mask allows a filesystem or I/O, in a guest of its own; then all places while the guest swaps. What deadlocks is run
+    again with reclaim at that place alone.
+
+    The exit status is 0 for the expected verdict, and 1 for another verdict, as that of `run`. With --repeat each time
+    counts.
     """
     if scope is not Scope.SPL:
         raise UsageError("--scope zfs: storms over zfs.ko are not there yet", hint="`splvm sites --module zfs` is")
     chosen = find_scenario(STORM)
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
+    loads = parse_loads(load or ())
     wish = make_wish(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
@@ -275,41 +297,66 @@ def storm(
         clock=clock.clock,
     )
     config = Storm(trap=trap.bits, mark=int(not unmarked), helpers=int(helpers), ops=_find_ops(ops))
+    at_once = count_jobs(jobs, memory)
     base = claim_directory(out, f"storm-{directory_id(kernel)}-{variant}")
     prepared = _prepare(wish)
     calls = find_calls(prepared.spl.modules[0])
-    only = _find_places(site or (), calls)
-    number = pick_seed(seed, 1)
+    config = replace(config, only=_find_places(site or (), calls))
+    first_seed = pick_seed(seed, repeat)
 
-    def make(asked: Storm, window_s: float | None) -> Experiment:
-        return prepared.experiment(chosen, expected=expected, window_s=window or window_s, seed=number, storm=asked)
+    def make(run: Run) -> Experiment:
+        return prepared.experiment(
+            chosen,
+            expected=expected,
+            window_s=window or run.window_s,
+            loads=parse_loads([run.load] if run.load else []),
+            seed=first_seed,
+            storm=run.storm,
+        ).nth(run.number)
 
-    if only:
-        report = StormReport(calls)
-        report.passes.append(
-            run_pass(make(replace(config, only=only), None), base / "one", ", ".join(site or ()), calls)
-        )
+    weather = Weather(make, calls, at_once)
+    words = ",".join(map(str, loads))
+    if quick or site:
+        reports = single_runs(weather, config, base, repeat=repeat, seed=first_seed, load=words)
     else:
-        report = weather(make, config, calls, base, budget_s=_BUDGET_S)
-    worst = report.worst
-    (base / REPORT_FILE).write_text(json.dumps(report.to_json(), indent=1, default=str) + "\n")
+        # In virtual time a guest has no load.
+        swap = "" if words or wish.clock is Clock.VIRTUAL else SWAPPING
+        reports = [
+            search_places(
+                weather,
+                config,
+                base / f"{number:03}" if repeat > 1 else base,
+                budget_s=_BUDGET_S,
+                seed=first_seed + number - 1,
+                load=words,
+                swap=swap,
+                number=number,
+            )
+            for number in range(1, repeat + 1)
+        ]
+    report = joined(reports)
+    wanted = frozenset(map(Outcome, read_facts(report.worst.directory)["expected"]))
+    content = {**report.to_json(), "repeats": [_repeat_json(it) for it in reports]}
+    (base / REPORT_FILE).write_text(json.dumps(content, indent=1, default=str) + "\n")
     if as_json:
-        print_json(report.to_json())
+        print_json(content)
     else:
         _show_report(report)
-        for finding in report.findings:
-            words = _repeat(kernel, variant, spl, wish.patches, config, finding.place, number)
-            typer.echo(plain(f"{finding.place}: {finding.last.verdict.reasons[0].text}"))
-            if sentence := finding.last.verdict.wait_for.get("sentence"):
-                typer.echo(plain(f"  {sentence}"))
-            typer.echo(plain(f"  repeat it: {shlex.join(words)}"))
-        for name in report.left:
-            typer.echo(plain(f"not run alone, for want of time: {name}"))
-    show_verdict(worst.verdict, worst.directory)
-    facts = read_facts(worst.directory)
-    typer.echo(f"evidence: {base}")
-    typer.echo(verdict_line(worst.verdict, facts))
-    if worst.verdict.outcome not in facts["expected"]:
+        more = ["--load", words] if words else []
+        more += ["--clock", "virtual"] if wish.clock is Clock.VIRTUAL else []
+        more += ["--memory", str(memory)] if memory != Wish().ram_mib else []
+        more += ["--window", str(window)] if window is not None else []
+        repeating = _Command(kernel, variant, spl, wish.patches, config, tuple(more))
+        _show_findings(report, reports, repeating)
+    odd = [it for it in reports if it.worst.verdict.outcome not in wanted]
+    worst = (joined(odd) if odd else reports[-1]).worst
+    if repeat > 1 and not as_json:
+        make_console().print(tally_table([it.worst.verdict for it in reports], wanted))
+    if not as_json:
+        show_verdict(worst.verdict, worst.directory)
+        typer.echo(f"evidence: {base}")
+        typer.echo(verdict_line(worst.verdict, read_facts(worst.directory)))
+    if odd:
         raise typer.Exit(1)
 
 
@@ -340,20 +387,62 @@ def _find_places(names: Sequence[str], calls: Sequence[Call]) -> tuple[str, ...]
     return only
 
 
-def _repeat(
-    kernel: str, variant: str, spl: str, patches: Sequence[Path] | None, config: Storm, place: str, seed: int
-) -> list[str]:
-    """The command that repeats a finding."""
-    words = ["splvm", "storm", "--kernel", kernel, "--variant", variant]
-    words += ["--spl", spl] if spl != "debian" else []
-    for patch in patches or ():
-        words += ["--spl-patch", str(patch)]
-    words += ["--helpers"] if config.helpers else ["--site", place]
-    words += ["--unmarked"] if not config.mark else []
-    words += ["--trap", {1: "fs", 2: "io"}[config.trap]] if config.trap != 3 else []
-    if config.ops != Storm().ops:
-        words += ["--ops", ",".join(name for at, name in enumerate(OPS) if config.ops >> at & 1)]
-    return [*words, "--seed", str(seed)]
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """The command that was given, in so far as a finding depends on it."""
+
+    kernel: str
+    variant: str
+    spl: str
+    patches: Sequence[Path] | None
+    storm: Storm
+    # Further options.
+    more: tuple[str, ...] = ()
+
+    def repeats(self, finding: Finding, seed: int) -> list[str]:
+        """The command that repeats a finding."""
+        config = self.storm
+        words = ["splvm", "storm", "--kernel", self.kernel, "--variant", self.variant]
+        words += ["--spl", self.spl] if self.spl != "debian" else []
+        for patch in self.patches or ():
+            words += ["--spl-patch", str(patch)]
+        words += ["--helpers"] if config.helpers else []
+        places = [it for it in finding.confined or (finding.place,) if not it.startswith(HELPERS)]
+        if finding.again is None or not places:
+            words += ["--quick"]
+        else:
+            words += [word for place in places for word in ("--site", place)]
+        words += ["--unmarked"] if not config.mark else []
+        words += ["--trap", {1: "fs", 2: "io"}[config.trap]] if config.trap != 3 else []
+        if config.ops != Storm().ops:
+            words += ["--ops", ",".join(name for at, name in enumerate(OPS) if config.ops >> at & 1)]
+        return [*words, *self.more, "--seed", str(seed)]
+
+
+def _repeat_json(report: StormReport) -> dict[str, object]:
+    """One time of several."""
+    return {
+        "seed": report.seed,
+        "verdict": report.worst.verdict.outcome,
+        "reclaims": report.reclaims,
+        "places": sorted({it.place for it in report.findings}),
+        "directory": str(report.worst.directory),
+    }
+
+
+def _show_findings(report: StormReport, reports: Sequence[StormReport], command: _Command) -> None:
+    times = found_in(reports)
+    for finding in report.findings:
+        typer.echo(plain(f"{finding.place}: {finding.last.verdict.reasons[0].text}"))
+        if sentence := finding.last.verdict.wait_for.get("sentence"):
+            typer.echo(plain(f"  {sentence}"))
+        every = "every allocation" if finding.last.rate == 1 else f"one allocation of {finding.last.rate}"
+        typer.echo(plain(f"  reclaim came before {every}; {finding.reach}"))
+        if len(reports) > 1:
+            typer.echo(f"  found in {times[finding.place]} of {len(reports)} times")
+        typer.echo(plain(f"  repeat it: {shlex.join(command.repeats(finding, report.seed))}"))
+    for name in report.left:
+        typer.echo(plain(f"nothing is known of: {name}"))
 
 
 def _show_report(report: StormReport) -> None:
@@ -371,4 +460,6 @@ def _show_report(report: StormReport) -> None:
     make_console().print(listing(("place", "reclaims", "may enter", "state", "threads"), rows, prose=2))
     total = sum(place.reclaims for place in report.places)
     asked = [place for place in report.places if place.reclaims]
-    typer.echo(f"{total} reclaims at {len(asked)} of {len(report.places)} places, in {len(report.passes)} runs")
+    seconds = sum(it.seconds for it in report.passes)
+    told = f"{total} reclaims at {len(asked)} of {len(report.places)} places"
+    typer.echo(f"{told}, in {len(report.passes)} runs of {seconds:.0f} s together")

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from commandline import CommandLine
-from splvm.campaign.stormruns import StormReport
-from splvm.cli.storm import _find_ops, _repeat
+from splvm.campaign.stormreport import Finding, Pass, StormReport
+from splvm.cli.storm import _Command, _find_ops
 from splvm.errors import UsageError
+from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.run.scenarios import OPS, Storm
 
 
@@ -37,14 +38,29 @@ def test_operations_are_bits() -> None:
         _find_ops("")
 
 
+STALLED = Pass("all places", Verdict(Outcome.STALLED, (Reason("deadlock"),)), Path("/r"), None)
+PATCH = [Path("/x.patch")]
+
+
 def test_the_command_that_repeats_a_finding() -> None:
     config = Storm(mark=0, trap=1, ops=_find_ops("kmem"))
-    words = _repeat("debian-12", "stock", "debian", [Path("/x.patch")], config, "f:g#1", 7)
-    assert " ".join(words) == (
+    command = _Command("debian-12", "stock", "debian", PATCH, config, ("--load", "zram", "--clock", "virtual"))
+    alone = Finding("f:g#1", STALLED, STALLED, ("f:g#1",))
+    assert " ".join(command.repeats(alone, 7)) == (
         "splvm storm --kernel debian-12 --variant stock --spl-patch /x.patch --site f:g#1 --unmarked --trap fs "
-        "--ops kmem --seed 7"
+        "--ops kmem --load zram --clock virtual --seed 7"
     )
-    assert "--site" not in _repeat("debian-12", "stock", "debian", None, Storm(helpers=1), "helpers:kthreadd", 7)
+
+
+def test_the_command_that_repeats_what_needs_more_than_one_place() -> None:
+    command = _Command("debian-12", "stock", "debian", None, Storm())
+    group = Finding("f:g#1", STALLED, STALLED, ("f:g#1", "f:h#1"))
+    assert command.repeats(group, 7)[6:] == ["--site", "f:g#1", "--site", "f:h#1", "--seed", "7"]
+    assert command.repeats(Finding("f:g#1", STALLED), 7)[6:] == ["--quick", "--seed", "7"]
+    # kthreadd is at no place of SPL's.
+    helpers = _Command("debian-12", "stock", "debian", None, Storm(helpers=1))
+    found = Finding("helpers:kthreadd", STALLED, STALLED, ("helpers:kthreadd",))
+    assert helpers.repeats(found, 7)[6:] == ["--helpers", "--quick", "--seed", "7"]
 
 
 def test_a_report_of_nothing() -> None:

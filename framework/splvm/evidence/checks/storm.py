@@ -7,6 +7,7 @@ that waits for it, waits for ever: a deadlock. Who is let go by a commit was onl
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -17,7 +18,7 @@ from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.sites import Site, SitesFile
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.formats.stormstatus import StormStatus, StormTx, StormWait
-from splvm.evidence.timeline import Sample
+from splvm.evidence.timeline import Sample, between
 from splvm.evidence.verdict import Outcome, Reason
 
 # For how long somebody has to have waited at the end of the window, without a commit, to wait for ever, ns. SPL's own
@@ -32,6 +33,9 @@ _BETWEEN = 8
 
 # Name of SPL's slab worker, without its number.
 WORKER = "spl_kmem_cache"
+
+# Of /proc/vmstat.
+_WRITTEN = re.compile(r"^pswpout (\d{1,18})$", re.MULTILINE)
 
 # What it is set to (run/scenarios.py, Storm).
 _SETTINGS = ("ops", "rate", "trap", "mark", "helpers", "threads", "how")
@@ -286,6 +290,12 @@ def worker_was_caught(case: Case) -> bool:
     return file is not None and any(site.entered and site.thread == WORKER for site in file.sites)
 
 
+def swapped_out(readings: Sequence[Sample[str]]) -> int:
+    """Pages that were written to swap between the first and the last of these readings of /proc/vmstat."""
+    counts = [int(found[1]) for sample in readings if (found := _WRITTEN.search(sample.value))]
+    return max(counts[-1] - counts[0], 0) if counts else 0
+
+
 def because_weathered(case: Case) -> tuple[Reason, ...]:
     """What a storm did, in which nobody was caught for good."""
     samples = _storms(case)
@@ -313,6 +323,8 @@ def because_weathered(case: Case) -> tuple[Reason, ...]:
             seqs(samples),
         ),
     ]
+    if written := swapped_out(between(case.timeline.other.get("vmstat", ()), *case.window)):
+        reasons.append(Reason(f"{written} pages were written to swap in the window"))
     caught = [site for site in file.sites if site.entered]
     for site in sorted(caught, key=lambda site: (site.thread != WORKER, -site.entered))[:3]:
         text = (
