@@ -7,7 +7,9 @@ import re
 import pytest
 
 from modern import in_virtual_time, modern
-from simulated import HELD, NOMINAL
+from simulated import HELD, NOMINAL, Knobs, Skew, Span
+from splvm.evidence.checks.case import Case
+from splvm.evidence.checks.cputime import check_cpu
 from splvm.evidence.verdict import Outcome
 from splvm.scenarios.judged import judge_evidence as judge
 
@@ -41,6 +43,19 @@ def test_callers_that_spin(callers_ns: int, worker_ns: int, outcome: Outcome, sp
             r"callers used \d+\.\d ms of CPU time for \d+ objects, and the worker \d+\.\d ms for \d+ growths: 0\.\d+ of"
         )
         assert re.match(said, reason)
+
+
+@pytest.mark.parametrize(("emergency", "count"), [(0, 1), (4000, 0)])
+def test_emergency_objects_cost_the_caller_what_others_cost_the_worker(emergency: int, count: int) -> None:
+    """Half of some 8000 objects; without them a caller that uses so much is one that spins."""
+
+    def run_ns(comm: str, tick: int) -> int:
+        return (250_000 if comm.startswith("spl_kmem_cache") else 200_000) * tick
+
+    knobs = Knobs(skews=(Skew("probe", {"live.emergency_total": emergency}, Span("window", 1.5)),))
+    evidence = in_virtual_time(modern(NOMINAL, knobs, run_ns=run_ns)).evidence()
+    case = Case(evidence, evidence.timeline, evidence.timeline.marks, 500_000_000)
+    assert len(list(check_cpu(case))) == count
 
 
 def test_real_time_says_nothing() -> None:
