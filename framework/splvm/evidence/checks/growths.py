@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from splvm.evidence.checks.case import Case
+from splvm.evidence.checks.asked import parameters_of
+from splvm.evidence.checks.case import Case, is_count
 from splvm.evidence.checks.starvation import WORKER
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.timeline import Sample
@@ -18,10 +19,8 @@ from splvm.evidence.timeline import Sample
 # module/os/linux/spl/spl-kmem-cache.c.
 TIMEOUT_NS = 100_000_000
 
-# CPU time for a MiB of slab, ns, that a growth takes at most (docs/performance.md has the figures of stock), and so
-# the smallest slab whose growth may take as long as the timeout.
+# CPU time for a MiB of slab, ns, that a growth takes at most (docs/performance.md has the figures of stock).
 NS_PER_MIB = 40_000_000
-LONG_MIB = TIMEOUT_NS / NS_PER_MIB
 
 _MIB = 1 << 20
 
@@ -33,16 +32,16 @@ def slab_mib(case: Case) -> float:
 
 
 def takes_long(case: Case, until_ns: int) -> bool:
-    """Whether slabs are so large that a growth may take as long as the timeout, and the worker was at work on one for
+    """Whether slabs are so large that a growth may take as long as the timeout, and the worker was at work on them for
     that long, up to a moment, and does not take longer than the size of a slab explains.
     """
-    mib = slab_mib(case)
+    bound_ns = slab_mib(case) * NS_PER_MIB
     steps = [
         (before, after)
         for before, after in pairwise(case.timeline.tasks)
         if after.end_ns > until_ns - TIMEOUT_NS and after.start_ns < until_ns
     ]
-    if mib < LONG_MIB or not steps or _of_growth_ns(case) > mib * NS_PER_MIB:
+    if bound_ns * _sharers(case) < TIMEOUT_NS or not steps or _of_growth_ns(case) > bound_ns:
         return False
     return all(_is_at_work(before.value, after.value) for before, after in steps)
 
@@ -55,6 +54,13 @@ def _is_at_work(before: tuple[Task, ...], after: tuple[Task, ...]) -> bool:
         for task in after
         if task.comm.startswith(WORKER) and task.run_ns is not None and task.pid in earlier
     )
+
+
+def _sharers(case: Case) -> float:
+    """Threads for each CPU, the worker among them: of its time a growth gets as much less."""
+    cpus = parameters_of(case).get("cpus")
+    threads = case.timeline.probe[-1].value.config.threads + 1 if case.timeline.probe else 1
+    return max(1.0, threads / cpus) if is_count(cpus) and cpus else 1.0
 
 
 def _of_growth_ns(case: Case) -> float:

@@ -10,12 +10,14 @@ from modern import modern
 from simulated import NOMINAL, SLAB_SIZE, Knobs, Skew, simulate
 from simulated_faults import FAULTS
 from splvm.evidence.checks.case import Case, Complaint
-from splvm.evidence.checks.growths import LONG_MIB, NS_PER_MIB, TIMEOUT_NS, takes_long
+from splvm.evidence.checks.growths import NS_PER_MIB, TIMEOUT_NS, takes_long
 from splvm.evidence.checks.timeouts import because_in_time, check_quiet
 from splvm.evidence.timeline import Evidence
 from splvm.evidence.verdict import Outcome
 
 MIB = 1 << 20
+# Two threads and the worker share two CPUs.
+LONG_MIB = TIMEOUT_NS / NS_PER_MIB / 1.5
 TIMED_OUT = FAULTS["callers time out for nothing"]
 
 
@@ -44,6 +46,10 @@ def test_a_growth_that_takes_as_long_as_the_timeout() -> None:
     assert because_in_time(case).text == (
         "3 callers timed out, while the worker was at work on a slab of 8.0 MiB; the slab file agrees with the probe"
     )
+
+
+def test_the_smallest_slab_for_which_that_holds() -> None:
+    assert not said(case_of(LONG_MIB + 0.1, 20_000_000))
 
 
 @pytest.mark.parametrize(
