@@ -8,7 +8,7 @@ from itertools import pairwise
 from splvm.evidence.checks.case import CACHE, HOLE_NS, Case, Complaint, seconds, seqs, unless_starved
 from splvm.evidence.checks.loadlevel import on_pool, wanted
 from splvm.evidence.checks.starvation import excuse_wait
-from splvm.evidence.checks.timeouts import weigh_timeouts
+from splvm.evidence.checks.timeouts import explain_timeouts, weigh_timeouts
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.slab import contradictions, regressions
 from splvm.evidence.timeline import between, widest_gap_ns
@@ -180,8 +180,9 @@ def check_recovered(case: Case) -> Iterator[Complaint]:
     loads = wanted(case.evidence.facts)
     if more > (_half_of_all(first, last_probe) if set(loads).difference(on_pool(loads)) else 0):
         early, excuse = weigh_timeouts(case, start, end)
-        text = f"{more} more emergency objects were handed out after the recovery{early}"
-        yield unless_starved(Outcome.NO_RECOVERY, text, excuse, seqs(samples))
+        if early or not explain_timeouts(case, start, end):
+            text = f"{more} more emergency objects were handed out after the recovery{early}"
+            yield unless_starved(Outcome.NO_RECOVERY, text, excuse, seqs(samples))
     looked_ns = samples[-1].end_ns - samples[0].start_ns
     for before, now in zip(first.threads, last_probe.threads, strict=False):
         if now.rounds <= before.rounds:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from splvm.evidence.checks.asked import parameters_of
 from splvm.evidence.checks.case import Case, Check, Complaint, is_count, millis, seconds, seqs, unless_starved
+from splvm.evidence.checks.growths import TIMEOUT_NS, slab_mib, takes_long
 from splvm.evidence.checks.starvation import asleep, excuse, unwoken
 from splvm.evidence.formats.histogram import difference
 from splvm.evidence.formats.probestatus import ProbeStatus
@@ -16,10 +17,6 @@ from splvm.evidence.timeline import Sample, between
 from splvm.evidence.verdict import Outcome, Reason
 
 T = TypeVar("T")
-
-# How long a caller waits for the worker before it times out, ns: HZ/10, spl_cache_grow() in OpenZFS,
-# module/os/linux/spl/spl-kmem-cache.c.
-TIMEOUT_NS = 100_000_000
 
 # Allocations in these latency buckets (powers of two, ns) waited for as long as the timeout (from 67 ms), or long, but
 # less (from 8 ms). On a host that is busy long waits get rarer with their length. Where those as long as the timeout
@@ -39,6 +36,10 @@ LOST_AT_LEAST = 2
 # growths that are done while a caller waits, from which on they were for others.
 CROWD = 2
 OTHERS_AT_LEAST = 2
+_CROWDED = (
+    "of more threads than CPUs: each time the worker grew the cache for others meanwhile, or "
+    f"{CROWD} threads for each CPU were ready to run"
+)
 _MILLIS = {bucket: f"{2**bucket // 1_000_000} ms" for bucket in (LONG_BUCKET, HALF_BUCKET, TIMEOUT_BUCKET)}
 
 
@@ -48,7 +49,7 @@ def check_quiet(case: Case) -> Iterator[Complaint]:
     probes = [s for s in case.timeline.probe if s.end_ns <= before_stop]
     rows = case.rows()
     early, excuse = weigh_timeouts(case, 0, before_stop)
-    if not early and _is_crowded(case, 0, before_stop):
+    if not early and explain_timeouts(case, 0, before_stop):
         # because_in_time() tells of it. A busy host makes it worse, and explains no more than that.
         return
     if probes and probes[-1].value.live.emergency_total:
@@ -81,22 +82,30 @@ def weigh_timeouts(case: Case, start_ns: int, end_ns: int) -> tuple[str, str]:
 def because_in_time(case: Case) -> Reason:
     """That nobody timed out, or why those who did say nothing of SPL."""
     row = case.rows()[-1]
-    if not row.value.emergency.dlock:
-        text = f"nobody timed out (dlock {row.value.emergency.dlock}), and the slab file agrees with the probe"
-    else:
-        text = (
-            f"{row.value.emergency.dlock} callers timed out, of more threads than CPUs: each time the worker grew the "
-            f"cache for others meanwhile, or {CROWD} threads for each CPU were ready to run; the slab file agrees with "
-            "the probe"
-        )
-    return Reason(text, (row.seq,))
+    count = row.value.emergency.dlock
+    if not count:
+        return Reason(f"nobody timed out (dlock {count}), and the slab file agrees with the probe", (row.seq,))
+    told = explain_timeouts(case, 0, case.marks.get("final", case.window[1]))
+    return Reason(f"{count} callers timed out, {told}; the slab file agrees with the probe", (row.seq,))
 
 
-def _is_crowded(case: Case, start_ns: int, end_ns: int) -> bool:
-    """Whether there were too many threads for the guest's CPUs each time that a caller timed out."""
-    crowded = [(rise, _are_too_many(case, rise)) for rise in _late(case, start_ns, end_ns)]
+def explain_timeouts(case: Case, start_ns: int, end_ns: int) -> str:
+    """Why callers who timed out between two moments, all of them, say nothing of SPL; empty if they do.
+
+    Either there were too many threads for the guest's CPUs each time, or slabs are so large that the worker was at work
+    on one for as long as the timeout lasts.
+    """
+    rises = _late(case, start_ns, end_ns)
+    crowded = {rise for rise in rises if _are_too_many(case, rise)}
+    long = {rise for rise in rises if rise not in crowded and takes_long(case, rise[1])}
     # A host that is busy leaves out the readings that would show some of them.
-    return any(it for _, it in crowded) and all(it or excuse(case, *rise) for rise, it in crowded)
+    if not crowded | long or not all(rise in crowded | long or excuse(case, *rise) for rise in rises):
+        return ""
+    why = [
+        *([_CROWDED] if crowded else []),
+        *([f"while the worker was at work on a slab of {slab_mib(case):.1f} MiB"] if long else []),
+    ]
+    return ", or ".join(why)
 
 
 def _are_too_many(case: Case, when: tuple[int, int]) -> bool:
