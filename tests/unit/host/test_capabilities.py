@@ -207,6 +207,7 @@ def test_kernel_that_resets_early(tmp_path: Path) -> None:
 @needs_qemu
 def test_kernel_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capabilities, "_KERNEL_S", 1.0)
+    monkeypatch.setattr(capabilities, "_IDLE_FACTOR", 1.0)
     kernel = tiny_kernel(tmp_path / "kernel", b"", reset=False)
     trouble = find_boot_trouble(find_qemu(), TCG, kernel, tmp_path, Deadline(60))
     assert trouble == "Linux did not boot: it hung for 1 s; it said nothing"
@@ -215,6 +216,7 @@ def test_kernel_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @needs_qemu
 def test_sector_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capabilities, "_SECTOR_S", 1.0)
+    monkeypatch.setattr(capabilities, "_IDLE_FACTOR", 1.0)
     trouble = find_boot_trouble(find_qemu(), TCG, None, tmp_path, Deadline(60), boot_code=b"\xf4\xeb\xfd")
     assert trouble == "a boot sector did not run: it hung for 1 s"
 
@@ -244,10 +246,20 @@ def test_qemu_that_aborts(tmp_path: Path) -> None:
 
 def test_linux_hangs_where_the_firmware_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capabilities, "_KERNEL_S", 1.0)
+    monkeypatch.setattr(capabilities, "_IDLE_FACTOR", 1.0)
     kernel = tmp_path / "kernel"
     kernel.touch()
     trouble = find_boot_trouble(stand_in(tmp_path, HANGS_LATER), [], kernel, tmp_path, Deadline(60))
     assert trouble == "Linux did not boot: it hung for 1 s; it said nothing"
+
+
+def test_a_hang_is_known_by_the_time_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is kept, so a busy host must have no say in it."""
+    monkeypatch.setattr(capabilities, "_SECTOR_S", 1.0)
+    monkeypatch.setattr(capabilities, "_IDLE_FACTOR", 1000.0)
+    fake = stand_in(tmp_path, "while :; do :; done\n")
+    trouble = find_boot_trouble(fake, [], None, tmp_path, Deadline(600))
+    assert trouble == "a boot sector did not run: it hung for 1 s"
 
 
 # The choice
