@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -13,8 +14,12 @@ def main() -> NoReturn:
     """Entry point. Ctrl-C before there is anything to be taken down ends the process as it ends any other program."""
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     _mend_streams()
+    # What is imported stays; looking through it for what does not takes a tenth of the time.
+    gc.disable()
     from splvm import cli
 
+    gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGINT, before)
     try:
         try:

@@ -7,7 +7,8 @@
  * the rest, and by then its answer is in the shared memory.
  *
  * framework/splvm/guest/bell.py has the other end. Other machines have other
- * devices, so all that is special to this one is in ring_bell() and map_bell().
+ * devices, so all that is special to this one is in ring_bell(),
+ * map_bell() and be_frozen().
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -44,13 +45,11 @@
 #endif
 
 static volatile struct {
-	uint32_t ready;		/* the guest's */
 	uint32_t go, rate;	/* the host's */
 	uint32_t frames_len;	/* the guest's */
 	uint32_t answer_len;	/* the host's */
-	uint32_t unused;
 	uint64_t seed;
-	uint8_t unused_too[32];
+	uint8_t unused[40];
 	uint8_t entropy[ENTROPY_LEN];
 } *shared;
 static int answers[2];	/* a pipe to the thread that obeys */
@@ -85,6 +84,12 @@ static void ring_bell(void)
 	__sync_synchronize();
 	outsb(BELL_PORT, pad, sizeof(pad));
 	__sync_synchronize();
+}
+
+/* The template is frozen here: by it images/hold/hold.c knows where to hold the guest. */
+static void be_frozen(void)
+{
+	__asm__ volatile(".byte 0x0f, 0x1f, 0x80, 0xfb, 0xe0, 0xa5, 0x1e" ::: "memory");
 }
 
 /* Runs /bin/splvm-open, which lets the host in; the host has no more to say here. */
@@ -163,10 +168,9 @@ void wait_for_go(void)
 	if (write(STDERR_FILENO, settled, sizeof(settled) - 1) < 0)
 		die("console");
 	sleep_until(now_ns() + REST_NS);
-	shared->ready = YES;
-	/* The template is frozen here. An idle guest would leap through time. */
+	/* In a clone it is YES from the beginning. */
 	while (shared->go != YES)
-		;
+		be_frozen();
 	settings.rate = shared->rate;
 	add_entropy();
 	for (turns = shared->seed % MAX_TURNS; turns; turns--)

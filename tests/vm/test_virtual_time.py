@@ -19,8 +19,12 @@ import pytest
 from leftovers import qemus_of
 from splvm.builds.kernels import KERNELS
 from splvm.clock import Clock
+from splvm.deadline import Deadline
 from splvm.errors import UsageError
 from splvm.evidence.verdict import Outcome, Verdict
+from splvm.guest.template import Templates
+from splvm.host.content import file_hash
+from splvm.host.store import Store
 from splvm.record.digest import first_difference
 from splvm.record.reader import iterate_records, read_evidence, read_facts
 from splvm.run.experiment import Experiment, run_experiment
@@ -29,6 +33,8 @@ from splvm.scenarios.judged import judge_evidence
 from splvm.scenarios.table import find_scenario
 
 pytestmark = pytest.mark.splvm_vm
+
+LIMIT_S = 200.0
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +126,17 @@ def test_the_same_seed_is_the_same_run(short: Experiment, alone: Left, tmp_path:
     assert json.loads((alone.directory / "verdict.json").read_text())["digest"] == alone.verdict.digest
     assert judge_evidence(read_evidence(beside.directory)).digest == alone.verdict.digest
     assert not qemus_of(tmp_path)
+
+
+def test_two_stores_have_the_same_template(short: Experiment, tmp_path: Path) -> None:
+    """Every byte of memory and of the state of the devices, beside a busy loop."""
+    kept = Templates.default().get(short.guest, Deadline(LIMIT_S))
+    with busy_loop():
+        made = Templates(Store(tmp_path / "store"), 1 << 32).get(short.guest, Deadline(LIMIT_S))
+    assert made.directory != kept.directory
+    for name in ("console.log", "shared", "state", "memory"):
+        assert file_hash(made.directory / name) == file_hash(kept.directory / name), name
+    assert made.name == kept.name
 
 
 def test_a_microsecond_of_the_plan_is_another_run(short: Experiment, alone: Left, tmp_path: Path) -> None:

@@ -23,10 +23,9 @@ from splvm.guest.machine import SHARED_MIB
 
 # images/guest/agent_bell.c has the same.
 PAD = 256
-_READY, _GO, _RATE, _FRAMES, _ANSWER = range(0, 20, 4)
-# The value of the first two words; the firmware and QEMU's loader leave other things there.
+_GO, _RATE, _FRAMES, _ANSWER, _SEED = range(0, 20, 4)
+# The value of the first word; the firmware and QEMU's loader leave other things there.
 _YES = 0x1EA5E0FB
-_SEED = 24
 _ENTROPY, ENTROPY_BYTES = 64, 64
 _ANSWER_AT, _ANSWER_BYTES = 4096, 65536 - 4096
 _FRAMES_AT = 65536
@@ -60,10 +59,6 @@ class Bell:
         self._memory = memory
         self._cpu_s: Callable[[], float | None] = lambda: 0.0
         self._is_stopped: Callable[[], bool] = lambda: False
-
-    def is_ready(self) -> bool:
-        """Whether the guest of a template has set up all, and polls."""
-        return self._word(_READY) == _YES
 
     def watch(self, cpu_s: Callable[[], float | None], is_stopped: Callable[[], bool]) -> None:
         """Tell a silent guest by what QEMU does.

@@ -7,6 +7,7 @@ no command of QEMU's monitor, until `ClosedGuest.let_in`. What it does is then a
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from splvm.deadline import Deadline, poll
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError
 from splvm.guest.bell import Beginning, Bell, open_bell
 from splvm.guest.guestplan import GuestPlan
+from splvm.guest.hold import open_hold
 from splvm.guest.machine import Backing, closed_args, escaped
 from splvm.guest.qemu import Emulator, initrd_memfd, launch
 from splvm.guest.ssh import Ssh, SshKeys, start_ssh
@@ -72,26 +74,42 @@ class ClosedGuest:
 
 
 def freeze_closed(plan: GuestPlan, backing: Backing, tree: Path, logs: Path, deadline: Deadline) -> None:
-    """Boot a guest in virtual time, and freeze it while its agent polls: an idle guest would leap through time.
+    """Boot a guest in virtual time, and freeze it at the instruction by which its agent says that it is ready.
+
+    Nothing comes into it before that. So equal inputs give equal templates, byte for byte.
 
     :param backing: its memory, which becomes the template's.
     :param tree: where its state is put.
     :raises BootError: when it does not come up.
+    :raises LateStopError: when it was not stopped there.
     """
     budget = deadline.sub(BOOT_S)
-    with _started(plan, backing, logs, budget, restored=False) as guest:
-
-        def ready() -> bool | None:
-            if guest.emulator.exit_code() is not None:
-                raise GuestLostError(f"QEMU ended: {guest.emulator.log_tail(5)}")
-            return guest.bell.is_ready() or None
-
+    with ExitStack() as stack:
+        hold, hold_there = stack.enter_context(open_hold())
+        guest = stack.enter_context(_started(plan, backing, logs, budget, hold_there))
         try:
-            poll(ready, budget, "a guest in virtual time")
+            guest.emulator.go_on(budget)
+            hold.wait(budget)
         except (DeadlineExceeded, GuestLostError) as error:
-            raise BootError(error.message, guest.console.read_text(errors="replace")[-3000:]) from error
-        guest.emulator.freeze(tree / STATE_FILE, deadline)
+            said = f"{error.message}: {guest.emulator.log_tail(5)}"
+            raise BootError(said, guest.console.read_text(errors="replace")[-3000:]) from error
+        hold.stop(guest.emulator, deadline)
+        guest.emulator.save(tree / STATE_FILE, deadline)
+        (tree / STATE_FILE).write_bytes(without_host_clock((tree / STATE_FILE).read_bytes()))
         (tree / SHARED_FILE).write_bytes(guest.bell.content())
+
+
+# The head of the section `timer` of version 2 in a state of QEMU (system/cpu-timers.c, vmstate_timers): what it is, its
+# number, its name, instance and version. It begins with the ticks of the host, 8 bytes that are not used, and the
+# nanoseconds of the host for which the guest has run.
+_TIMER = re.compile(rb"(\x04....\x05timer\0\0\0\0\0\0\0\x02).{8}(.{8}).{8}", re.DOTALL)
+
+
+def without_host_clock(state: bytes) -> bytes:
+    """A state of QEMU without the two readings of the host's clocks in it: where instructions are time, nobody asks for
+    them. All else in it is the guest's.
+    """
+    return _TIMER.sub(rb"\1" + bytes(8) + rb"\2" + bytes(8), state, count=1)
 
 
 @contextmanager
@@ -107,7 +125,7 @@ def start_closed(
     :raises GuestLostError: when the template cannot be restored.
     """
     shutil.copyfile(template / CONSOLE_FILE, logs / CONSOLE_FILE)
-    with _started(plan, backing, logs, deadline, restored=True) as guest:
+    with _started(plan, backing, logs, deadline) as guest:
         guest.bell.prepare((template / SHARED_FILE).read_bytes(), beginning)
         guest.emulator.restore(template / STATE_FILE, deadline, announce=False)
         yield guest
@@ -115,8 +133,13 @@ def start_closed(
 
 @contextmanager
 def _started(
-    plan: GuestPlan, backing: Backing, logs: Path, deadline: Deadline, *, restored: bool
+    plan: GuestPlan, backing: Backing, logs: Path, deadline: Deadline, hold: socket.socket | None = None
 ) -> Iterator[ClosedGuest]:
+    """QEMU with a guest that has not begun.
+
+    :param hold: the plugin's end of its socket, for a guest that is booted; without one its state is going to be read.
+    """
+    restored = hold is None
     with ExitStack() as stack:
         bell, bell_there, shared = stack.enter_context(open_bell())
         here, there = map(stack.enter_context, socket.socketpair())
@@ -129,12 +152,15 @@ def _started(
             shared=f"/proc/self/fd/{shared}",
             console=escaped(logs / CONSOLE_FILE),
             backing=backing,
+            hold_fd=hold.fileno() if hold else None,
             restored=restored,
         )
-        inherited = (there.fileno(), bell_there.fileno(), shared, initrd)
+        inherited = (there.fileno(), bell_there.fileno(), shared, initrd, *([hold.fileno()] if hold else []))
         emulator = stack.enter_context(launch(argv, (here, there), inherited, logs / QEMU_FILE, deadline))
-        # The other end is QEMU's alone, so that its end is seen here.
+        # The other ends are QEMU's alone, so that its end is seen here.
         bell_there.close()
+        if hold:
+            hold.close()
         pid = emulator.process.pid
         bell.watch(lambda: read_cpu_s(pid), lambda: read_state(pid) in ("T", "t"))
         # While a guest is held, QEMU hears nothing.

@@ -47,6 +47,8 @@ class MachineSpec:
     disks: tuple[Disk, ...] = ()
     # Of a machine in virtual time there are only clones.
     clock: Clock = Clock.REAL
+    # The plugin of QEMU by which the template of such a machine is frozen, images/hold/hold.c.
+    holder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ def closed_args(
     shared: str,
     console: str,
     backing: Backing,
+    hold_fd: int | None = None,
     restored: bool = False,
 ) -> list[str]:
     """The command line of QEMU for a guest in virtual time, into which nothing comes from outside.
@@ -163,6 +166,7 @@ def closed_args(
 
     :param shared: the file of the memory that is shared with the host.
     :param console: the file that what the guest says is appended to.
+    :param hold_fd: of the socket of the plugin that holds it where it is frozen.
     :param restored: the guest is not booted, its state is going to be read.
     """
     line = f"{kernel_command_line(spec)} numa=off memmap={SHARED_MIB}M${spec.ram_mib}M splvm_bell={spec.ram_mib << 20}"
@@ -183,6 +187,9 @@ def closed_args(
         # What its random instructions give, and the day on which it starts.
         *("-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"),
         *(["-incoming", "defer"] if restored else ["-kernel", str(spec.kernel), "-initrd", initrd, "-append", line]),
+        # It begins when its monitor has been greeted.
+        *([] if restored else ["-S"]),
+        *([] if hold_fd is None else ["-plugin", f"{escaped(spec.holder or Path())},host={hold_fd}"]),
         *("-chardev", f"socket,id=qmp,fd={qmp_fd}"),
         *("-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"file,id=console,append=on,path={console}"),

@@ -81,16 +81,23 @@ class Emulator:
         pressed = [{"type": "qcode", "data": key} for key in keys]
         self.qmp.execute("send-key", {"keys": pressed, "hold-time": 20}, deadline=deadline)
 
-    def freeze(self, state: Path, deadline: Deadline) -> None:
-        """Stop the guest for good, and write everything but its memory, which has to be a file and shared.
+    def stop(self, deadline: Deadline) -> None:
+        """Stop the virtual CPUs."""
+        self.qmp.execute("stop", deadline=deadline)
+
+    def go_on(self, deadline: Deadline) -> None:
+        """Let them run."""
+        self.qmp.execute("cont", deadline=deadline)
+
+    def save(self, state: Path, deadline: Deadline) -> None:
+        """Write everything of a stopped guest but its memory, which has to be a file and shared.
 
         :raises GuestLostError: when QEMU cannot.
         """
-        self.qmp.execute("stop", deadline=deadline)
         self._migrate("migrate", f"exec:cat > {shlex.quote(str(state))}", deadline)
 
     def restore(self, state: Path, deadline: Deadline, *, announce: bool = True) -> None:
-        """Read what `freeze` wrote, and go on from there; for a QEMU that was started to be restored.
+        """Read what `save` wrote, and go on from there; for a QEMU that was started to be restored.
 
         :param announce: tell the guest's network about it, some times over, by a timer on the host's clock.
         :raises GuestLostError: when QEMU cannot: the state is damaged, or another machine's.
@@ -101,7 +108,7 @@ class Emulator:
         if not announce:
             self.qmp.execute("migrate-set-parameters", {"announce-rounds": 0}, deadline=deadline)
         self._migrate("migrate-incoming", f"exec:cat {shlex.quote(str(state))}", deadline)
-        self.qmp.execute("cont", deadline=deadline)
+        self.go_on(deadline)
 
     def _migrate(self, command: str, uri: str, deadline: Deadline) -> None:
         # Memory that is a file need not go through the stream (migration/ram.c, ramblock_is_ignored()).

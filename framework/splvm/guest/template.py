@@ -35,9 +35,10 @@ from splvm.host.process import find_program, run
 from splvm.host.store import Store
 from splvm.record.names import CONSOLE_FILE, QEMU_FILE
 
-RECIPE = 3
-# Has a word of each template's own.
-_MADE = "made"
+RECIPE = 4
+
+# Digits of that in the name of a template.
+_WORD = 16
 
 # What images/guest/agent_clone.c says.
 _SETTLED = "splvm: guest has settled"
@@ -71,6 +72,8 @@ class Template:
     # Kernel modules that are loaded in it, and the command that was run after that.
     modules: tuple[Path, ...] = ()
     setup: str = ""
+    # Hash of all that is in it.
+    content: str = ""
 
     def backing(self, spec: MachineSpec, *, shared: bool) -> Backing:
         """Its memory, and its disks."""
@@ -87,8 +90,11 @@ class Template:
 
     @property
     def name(self) -> str:
-        """Of this frozen state: one that is made again of equal inputs is frozen at another moment."""
-        return f"{self.key}-{(self.directory / _MADE).read_text()}"
+        """Of this frozen state: its key, and a word that stands for its memory and the state of its devices.
+
+        In virtual time equal inputs give an equal state, in whichever store it is made.
+        """
+        return f"{self.key}-{self.content[:_WORD]}"
 
     @property
     def console(self) -> Path:
@@ -136,13 +142,12 @@ class Templates:
                 else:
                     _freeze_boot(plan, logs, tree, deadline)
                 shutil.copyfile(logs / CONSOLE_FILE, tree / CONSOLE_FILE)
-            (tree / _MADE).write_text(secrets.token_hex(4))
 
         what = f"template of a guest{' with ' if plan.modules else ''}{', '.join(path.name for path in plan.modules)}"
         what += f", {plan.setup}" if plan.setup else ""
         kept = self._store.get("template", key, build, deadline=deadline, what=what)
         self._store.trim("template", self._keep_bytes, used=key)
-        return Template(kept.path, key, plan.modules, plan.setup)
+        return Template(kept.path, key, plan.modules, plan.setup, self._store.content(kept))
 
     def forget(self, template: Template, deadline: Deadline) -> None:
         """Remove a template that is of no use; the next `get` makes it anew."""
@@ -151,7 +156,7 @@ class Templates:
 
 def template_key(plan: GuestPlan) -> str:
     """Hash of everything that goes into a template, QEMU itself among it."""
-    named = replace(plan.machine, kernel=Path("kernel"))
+    named = replace(plan.machine, qemu="qemu", kernel=Path("kernel"))
     backing = Template(Path(), "").backing(plan.machine, shared=False)
     if plan.machine.clock is Clock.VIRTUAL:
         argv = closed_args(named, initrd="initrd", qmp_fd=0, bell_fd=0, shared="", console="", backing=backing)
@@ -166,6 +171,7 @@ def template_key(plan: GuestPlan) -> str:
         "initrds": plan.machine.initrds,
         # In virtual time it comes later.
         **({"host_key": plan.keys.host_key} if plan.machine.clock is Clock.REAL else {}),
+        **({"holder": plan.machine.holder} if plan.machine.holder else {}),
         "modules": [{"name": path.name, "content": path} for path in plan.modules],
         **({"setup": plan.setup} if plan.setup else {}),
     }
@@ -233,7 +239,8 @@ def _freeze(guest: Guest, tree: Path, deadline: Deadline) -> None:
     guest.ssh.close()
     if not guest.console.says(_SETTLED, deadline.sub(CLONE_BUDGET_S), since=since):
         raise BootError(f"it did not say {_SETTLED!r}", guest.console.tail())
-    guest.qemu.freeze(tree / STATE_FILE, deadline)
+    guest.qemu.stop(deadline)
+    guest.qemu.save(tree / STATE_FILE, deadline)
 
 
 @contextmanager

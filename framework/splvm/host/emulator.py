@@ -2,7 +2,8 @@
 
 Owns the artefacts of kind ``qemu`` and ``host/icount.json`` in the store. A guest in virtual time needs a QEMU that
 gives each of two CPUs its share of counted instructions: "accel/tcg/tcg-accel-ops-rr: ensure fairness with icount"
-(in QEMU 8.1). Whether a QEMU does is found out with such a guest, not told by its version.
+(in QEMU 8.1); and one that takes a plugin (images/hold/hold.c). Whether a QEMU does is found out with such a guest, not
+told by its version.
 """
 
 from __future__ import annotations
@@ -64,10 +65,13 @@ def find_emulator(wanted: str, store: Store, deadline: Deadline) -> QemuProgram:
     return replace(find_qemu(store.root), reason="the host's own")
 
 
-def find_counting_emulator(wanted: str, kernel_image: Path, store: Store, deadline: Deadline) -> QemuProgram:
+def find_counting_emulator(
+    wanted: str, kernel_image: Path, plugin: Path, store: Store, deadline: Deadline
+) -> QemuProgram:
     """The QEMU for a guest in virtual time, which has booted two CPUs under icount.
 
     :param wanted: as for `find_emulator`; `auto` is the host's own if it will do, else that of `SUITE`.
+    :param plugin: that it has to take.
     :raises UsageError: when `wanted` is none of these.
     :raises SetupError: when it cannot be had, or has not booted such a guest.
     """
@@ -75,7 +79,7 @@ def find_counting_emulator(wanted: str, kernel_image: Path, store: Store, deadli
     if wanted == "auto":
         try:
             host = find_emulator("host", store, deadline)
-            why = find_icount_trouble(host, kernel_image, store, deadline)
+            why = find_icount_trouble(host, kernel_image, plugin, store, deadline)
             if not why:
                 return replace(host, reason="the host's own has booted two CPUs under icount")
         except SetupError as error:
@@ -83,7 +87,7 @@ def find_counting_emulator(wanted: str, kernel_image: Path, store: Store, deadli
         wanted = f"{_SUITE_PREFIX}{SUITE}"
         why = f"the host's own will not do for virtual time: {why}"
     qemu = find_emulator(wanted, store, deadline)
-    if trouble := find_icount_trouble(qemu, kernel_image, store, deadline):
+    if trouble := find_icount_trouble(qemu, kernel_image, plugin, store, deadline):
         version = ".".join(map(str, qemu.version))
         raise SetupError(
             f"QEMU {version} ({qemu.origin}) cannot run a guest in virtual time: {trouble}",
@@ -92,19 +96,20 @@ def find_counting_emulator(wanted: str, kernel_image: Path, store: Store, deadli
     return replace(qemu, reason=why) if why else qemu
 
 
-def find_icount_trouble(qemu: QemuProgram, kernel_image: Path, store: Store, deadline: Deadline) -> str:
+def find_icount_trouble(qemu: QemuProgram, kernel_image: Path, plugin: Path, store: Store, deadline: Deadline) -> str:
     """Why this QEMU cannot run a guest with two CPUs under icount; empty if one has booted.
 
     It is tried once in each boot of the host.
 
     :param kernel_image: the kernel of that guest.
+    :param plugin: that watches it meanwhile.
     """
     memo = _trials(store.root)
     memo.path.parent.mkdir(exist_ok=True)
 
     def trial() -> str:
         with step(f"trying icount with QEMU {'.'.join(map(str, qemu.version))}"), store.temporary() as scratch:
-            args = [*ICOUNT_ARGS, "-smp", "2"]
+            args = [*ICOUNT_ARGS, "-smp", "2", "-plugin", str(plugin).replace(",", ",,")]
             what = "trying icount"
             return find_boot_trouble(qemu, args, kernel_image, scratch, deadline, what=what, kernel_s=_BOOT_S) or ""
 
@@ -136,7 +141,7 @@ def _trials(root: Path) -> Memo:
 
 
 def _trial_of(qemu: QemuProgram) -> str:
-    return f"two CPUs with {qemu.sha256}"
+    return f"two CPUs and a plugin with {qemu.sha256}"
 
 
 def fetch_qemu(suite: str, store: Store, deadline: Deadline) -> QemuProgram:

@@ -49,6 +49,16 @@ def read_cpu_s(pid: int) -> float | None:
     return None if words[0] in "ZX" else (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def read_wait(pid: int) -> str:
+    """The kernel's function in which the first thread of a process waits (proc(5), /proc/PID/wchan); empty or 0: in
+    none, or it is not told.
+    """
+    try:
+        return Path(f"/proc/{pid}/wchan").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def read_state(pid: int) -> str:
     """The letter of a process's state (proc(5), /proc/PID/stat): R, S, D, T, Z, ...; empty when it is gone."""
     try:

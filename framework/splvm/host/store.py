@@ -155,6 +155,18 @@ class Store:
             return None
         return Artefact(home / "tree", kind, key)
 
+    def content(self, artefact: Artefact) -> str:
+        """Hash of the names and contents of all that is in an artefact, as its manifest has them.
+
+        :raises SetupError: when it is not there any more.
+        """
+        try:
+            entries = _read_manifest(artefact.path.parent)
+        except ValueError as reason:
+            raise SetupError(f"{artefact.path}: {reason}") from reason
+        lines = sorted((name, entry.type, entry.content) for name, entry in entries.items())
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
     def forget(self, kind: str, key: str, *, deadline: Deadline, what: str) -> None:
         """Remove an artefact, if it is there; the next `get` makes it anew."""
         with self._locked(kind, key, deadline, what):

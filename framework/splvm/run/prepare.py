@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from splvm import __version__
+from splvm.builds.hold import build_hold
 from splvm.builds.image import build_additions, build_image, build_login, make_keys
 from splvm.builds.kconfig import parse_config
 from splvm.builds.kernels import Kernel, KernelSpec, fetch_kernel, find_kernel
@@ -94,6 +95,8 @@ class PreparedKernel:
     # The clock of its guests, and the QEMU of those in virtual time.
     clock: Clock
     counting: QemuProgram | None
+    # The plugin by which templates of those are frozen.
+    holder: Path | None
 
     @property
     def plan(self) -> GuestPlan:
@@ -242,7 +245,14 @@ class Prepared(PreparedKernel):
         assert self.counting is not None
         additions = build_additions(self.store, self.spl.modules, deadline)
         initrds = (machine.initrds[0], additions.path / "additions.cpio")
-        return replace(machine, qemu=str(self.counting.path), initrds=initrds, accelerator="tcg", clock=Clock.VIRTUAL)
+        return replace(
+            machine,
+            qemu=str(self.counting.path),
+            initrds=initrds,
+            accelerator="tcg",
+            clock=Clock.VIRTUAL,
+            holder=self.holder,
+        )
 
     def zfs(self, deadline: Deadline) -> Zfs:
         """OpenZFS for a guest with a pool. The first build takes two minutes or more.
@@ -365,14 +375,15 @@ def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | 
     keys = make_keys(store, kernel.root, deadline)
     image, login = build_image(store, kernel, deadline), build_login(store, keys, deadline)
     accelerator = find_accelerator(wish.accelerator, qemu, kernel.vmlinuz, store.root, deadline)
-    counting = None
+    counting, holder = None, None
     if wish.clock is Clock.VIRTUAL:
-        counting = find_counting_emulator(wish.qemu, kernel.vmlinuz, store, deadline)
+        holder = build_hold(store, kernel.root, deadline)
+        counting = find_counting_emulator(wish.qemu, kernel.vmlinuz, holder, store, deadline)
         accelerator = Accelerator("tcg", "virtual time counts instructions")
     initrds = (image.path / "initrd.cpio", login.path / "login.cpio")
     machine = MachineSpec(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name, ram_mib=wish.ram_mib)
     return PreparedKernel(
-        kernel, machine, keys, qemu, accelerator, wish.clones, store, apt, clock=wish.clock, counting=counting
+        kernel, machine, keys, qemu, accelerator, wish.clones, store, apt, wish.clock, counting, holder
     )
 
 

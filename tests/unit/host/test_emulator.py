@@ -34,6 +34,9 @@ esac
 STOPS = BOOTS.replace('echo "end Kernel panic" > "$console"', 'echo "smp: Bringing up secondary CPUs" > "$console"')
 
 
+PLUGIN = Path("/store/a,b/hold.so")
+
+
 def stand_in(directory: Path, name: str, script: str) -> QemuProgram:
     path = directory / name
     path.write_text(script)
@@ -85,11 +88,12 @@ def test_real_time_has_the_hosts(store: Store, programs: dict[str, QemuProgram])
 
 
 def test_the_hosts_is_taken_if_two_cpus_boot(store: Store, kernel: Path, programs: dict[str, QemuProgram]) -> None:
-    found = find_counting_emulator("auto", kernel, store, Deadline(60))
+    found = find_counting_emulator("auto", kernel, PLUGIN, store, Deadline(60))
     assert (found.path, found.reason) == (programs["host"].path, "the host's own has booted two CPUs under icount")
     boot = calls(programs["host"])[-1]
     assert "-icount shift=3,sleep=off" in boot
     assert "-smp 2" in boot
+    assert "-plugin /store/a,,b/hold.so" in boot
     assert calls(programs[SUITE]) == []
 
 
@@ -97,7 +101,7 @@ def test_the_suites_is_taken_if_the_hosts_will_not_do(
     store: Store, kernel: Path, programs: dict[str, QemuProgram]
 ) -> None:
     programs["host"].path.write_text(STOPS)
-    found = find_counting_emulator("auto", kernel, store, Deadline(60))
+    found = find_counting_emulator("auto", kernel, PLUGIN, store, Deadline(60))
     assert found.path == programs[SUITE].path
     assert found.reason.startswith("the host's own will not do for virtual time: Linux did not boot")
     assert found.facts() == {"version": "10.0", "sha256": found.sha256, "origin": SUITE, "reason": found.reason}
@@ -110,7 +114,7 @@ def test_the_suites_is_taken_if_the_host_has_none(
         raise SetupError("there is no program qemu-system-x86_64 on this host")
 
     monkeypatch.setattr(emulator, "find_qemu", missing)
-    found = find_counting_emulator("auto", kernel, store, Deadline(60))
+    found = find_counting_emulator("auto", kernel, PLUGIN, store, Deadline(60))
     assert (found.path, "there is no program" in found.reason) == (programs[SUITE].path, True)
 
 
@@ -120,23 +124,23 @@ def test_one_that_is_asked_for_has_to_do(
 ) -> None:
     programs[wanted.removeprefix("suite:")].path.write_text(STOPS)
     with pytest.raises(SetupError, match=r"QEMU 10.0 \(\w+\) cannot run a guest in virtual time") as caught:
-        find_counting_emulator(wanted, kernel, store, Deadline(60))
+        find_counting_emulator(wanted, kernel, PLUGIN, store, Deadline(60))
     assert caught.value.hint == hint
 
 
 def test_it_is_tried_once(store: Store, kernel: Path, programs: dict[str, QemuProgram]) -> None:
     for _ in range(3):
-        assert find_icount_trouble(programs["host"], kernel, store, Deadline(60)) == ""
+        assert find_icount_trouble(programs["host"], kernel, PLUGIN, store, Deadline(60)) == ""
     assert len(calls(programs["host"])) == 2, "a sector and a kernel"
 
 
 def test_what_doctor_says(store: Store, kernel: Path, programs: dict[str, QemuProgram]) -> None:
     assert check_virtual_time(store.root).detail == "which QEMU it needs is found out with the first guest"
-    find_counting_emulator("auto", kernel, store, Deadline(60))
+    find_counting_emulator("auto", kernel, PLUGIN, store, Deadline(60))
     assert check_virtual_time(store.root).detail.startswith("with the host's QEMU: ")
 
 
 def test_what_doctor_says_of_one_that_will_not_do(store: Store, kernel: Path, programs: dict[str, QemuProgram]) -> None:
     programs["host"].path.write_text(STOPS)
-    find_counting_emulator("auto", kernel, store, Deadline(60))
+    find_counting_emulator("auto", kernel, PLUGIN, store, Deadline(60))
     assert check_virtual_time(store.root).detail.startswith(f"with the QEMU of {SUITE}: the host's will not do (Linux")

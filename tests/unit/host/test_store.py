@@ -506,6 +506,25 @@ def read_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().rstrip()
 
 
+def test_what_is_in_an_artefact_has_one_hash(store: Store, builder: Builder, tmp_path: Path) -> None:
+    """In whichever store it is; what may be done with its files is not a part of it."""
+
+    def content(where: Store, build: Callable[[Path], None]) -> str:
+        return where.content(where.get("guest", KEY, build, deadline=Deadline(20), what="guest image"))
+
+    def closed(tree: Path) -> None:
+        builder(tree)
+        (tree / "empty").chmod(0o600)
+
+    def other(tree: Path) -> None:
+        builder(tree)
+        (tree / "empty").write_text("not empty")
+
+    one = content(store, builder)
+    assert content(Store(tmp_path / "two"), closed) == one
+    assert content(Store(tmp_path / "three"), other) != one
+
+
 def test_two_processes_build_once(store: Store, builder: Builder) -> None:
     with process_that_gets(store) as first, process_that_gets(store) as second:
         # Whoever comes first builds; only the other one says that it waits.

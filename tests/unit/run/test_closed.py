@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from splvm.errors import UsageError
 from splvm.evidence.expectation import Expectation
 from splvm.evidence.rule import Rule
 from splvm.evidence.verdict import Outcome
+from splvm.guest.closed import without_host_clock
 from splvm.guest.machine import MOST_CLOSED_MIB, Backing, MachineSpec, closed_args
 from splvm.run.experiment import Dump
 from splvm.run.loads import parse_loads
@@ -26,6 +28,7 @@ SCENARIO = Scenario(
     rule=Rule(required=(), checks=(), good="health"),
     expects=Expectation(Outcome.HEALTHY, ""),
 )
+NAMES: Any = {"initrd": "initrd", "qmp_fd": 5, "bell_fd": 6, "shared": "shared", "console": "console.log"}
 SPEC = MachineSpec("qemu", Path("vmlinuz"), (Path("initrd.cpio"),), "tcg", clock=Clock.VIRTUAL)
 
 
@@ -64,8 +67,7 @@ def test_options_that_do_not_go_together(wish: Wish, what: str) -> None:
 
 def arguments(spec: MachineSpec = SPEC, *, restored: bool = False) -> list[str]:
     backing = Backing(Path("memory"), (), shared=False)
-    names = {"initrd": "initrd", "shared": "shared", "console": "console.log"}
-    return closed_args(spec, qmp_fd=5, bell_fd=6, backing=backing, restored=restored, **names)
+    return closed_args(spec, **NAMES, backing=backing, restored=restored)
 
 
 def test_nothing_comes_in_from_outside() -> None:
@@ -88,6 +90,23 @@ def test_the_shared_memory_is_the_top_of_ram() -> None:
     assert argv[argv.index("-m") + 1] == "301M"
     nodes = [argv[at + 1] for at, word in enumerate(argv) if word == "-numa"]
     assert nodes == ["node,memdev=ram0", "node,memdev=shared"]
+
+
+def test_a_template_is_frozen_where_a_plugin_holds_it() -> None:
+    backing = Backing(Path("memory"), (), shared=True)
+    spec = replace(SPEC, holder=Path("/a,b/hold.so"))
+    argv = closed_args(spec, **NAMES, hold_fd=7, backing=backing)
+    assert argv[argv.index("-plugin") + 1] == "/a,,b/hold.so,host=7"
+    assert "-S" in argv, "nothing runs before its monitor was greeted"
+    assert not {"-plugin", "-S"} & set(arguments(spec, restored=True)), "a clone does without"
+
+
+def test_the_clocks_of_the_host_are_not_in_a_state() -> None:
+    head = b"\x04\0\0\0\x01\x05timer\0\0\0\0\0\0\0\x02"
+    state = b"QEVM" + head + b"ticks of" + b"not used" + b"clock of" + b"\x05\x0ctimer/icount"
+    assert without_host_clock(state) == b"QEVM" + head + bytes(8) + b"not used" + bytes(8) + b"\x05\x0ctimer/icount"
+    other = state.replace(b"\0\x02ticks", b"\0\x03ticks")
+    assert without_host_clock(other) == other, "of another version nothing is known"
 
 
 def test_a_clone_is_given_no_kernel() -> None:
