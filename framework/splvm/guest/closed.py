@@ -19,6 +19,7 @@ from splvm.errors import BootError, DeadlineExceeded, GuestLostError
 from splvm.guest.bell import Beginning, Bell, open_bell
 from splvm.guest.guestplan import GuestPlan
 from splvm.guest.machine import Backing, closed_args, escaped
+from splvm.guest.moment import Counter
 from splvm.guest.qemu import Emulator, initrd_memfd, launch
 from splvm.guest.ssh import Ssh, SshKeys, start_ssh
 from splvm.host.schedstat import read_cpu_s, read_state
@@ -96,18 +97,25 @@ def freeze_closed(plan: GuestPlan, backing: Backing, tree: Path, logs: Path, dea
 
 @contextmanager
 def start_closed(
-    plan: GuestPlan, backing: Backing, template: Path, beginning: Beginning, logs: Path, deadline: Deadline
+    plan: GuestPlan,
+    backing: Backing,
+    template: Path,
+    beginning: Beginning,
+    logs: Path,
+    deadline: Deadline,
+    counter: Counter | None = None,
 ) -> Iterator[ClosedGuest]:
     """A clone that runs to its first bell; nothing of it is left after the block.
 
     :param backing: a private view of the template's memory.
     :param template: its directory. Its console is put in front of the clone's.
     :param logs: directory for console.log and qemu.log.
+    :param counter: of its instructions; None: nobody counts them.
     :raises QemuLaunchError: when QEMU does not run.
     :raises GuestLostError: when the template cannot be restored.
     """
     shutil.copyfile(template / CONSOLE_FILE, logs / CONSOLE_FILE)
-    with _started(plan, backing, logs, deadline, restored=True) as guest:
+    with _started(plan, backing, logs, deadline, restored=True, counter=counter) as guest:
         guest.bell.prepare((template / SHARED_FILE).read_bytes(), beginning)
         guest.emulator.restore(template / STATE_FILE, deadline, announce=False)
         yield guest
@@ -115,7 +123,13 @@ def start_closed(
 
 @contextmanager
 def _started(
-    plan: GuestPlan, backing: Backing, logs: Path, deadline: Deadline, *, restored: bool
+    plan: GuestPlan,
+    backing: Backing,
+    logs: Path,
+    deadline: Deadline,
+    *,
+    restored: bool,
+    counter: Counter | None = None,
 ) -> Iterator[ClosedGuest]:
     with ExitStack() as stack:
         bell, bell_there, shared = stack.enter_context(open_bell())
@@ -131,10 +145,14 @@ def _started(
             backing=backing,
             restored=restored,
         )
-        inherited = (there.fileno(), bell_there.fileno(), shared, initrd)
+        argv += counter.args() if counter else []
+        inherited = (there.fileno(), bell_there.fileno(), shared, initrd, *(counter.inherited if counter else ()))
         emulator = stack.enter_context(launch(argv, (here, there), inherited, logs / QEMU_FILE, deadline))
         # The other end is QEMU's alone, so that its end is seen here.
         bell_there.close()
+        if counter:
+            counter.launched()
+            bell.expect_moment(counter.socket)
         pid = emulator.process.pid
         bell.watch(lambda: read_cpu_s(pid), lambda: read_state(pid) in ("T", "t"))
         # While a guest is held, QEMU hears nothing.
