@@ -18,6 +18,7 @@
 
 #include "slabprobe.h"
 #include "sites.h"
+#include "explore.h"
 
 #define NR_MARKS	32
 #define MARK_LEN	32
@@ -253,6 +254,7 @@ static const struct command {
 	{ "fragment", cmd_fragment },
 	{ "sites", cmd_sites },
 	{ "storm", cmd_storm },
+	{ "explore", probe_explore_command },
 	{ "mark", cmd_mark },
 };
 
@@ -306,6 +308,7 @@ static int probe_show(struct seq_file *m, void *v)
 	probe_fragment_show(m);
 	probe_sites_show_status(m);
 	probe_storm_show(m);
+	probe_explore_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
 			   marks[i % NR_MARKS].name);
@@ -342,8 +345,10 @@ static int __init slabprobe_init(void)
 	err = probe_sites_init();
 	if (err)
 		goto ungrowth;
-	if (proc_create(PROBE_NAME, 0600, NULL, &probe_ops))
+	if (proc_create(PROBE_NAME, 0600, NULL, &probe_ops)) {
+		probe_explore_init();
 		return 0;
+	}
 	err = -ENOMEM;
 	probe_sites_exit();
 ungrowth:
@@ -363,6 +368,7 @@ unhold:
 static void __exit slabprobe_exit(void)
 {
 	remove_proc_entry(PROBE_NAME, NULL);
+	probe_explore_exit();
 	probe_release();
 	probe_trap_set(PROBE_TRAP_OFF, 0);
 	probe_storm_exit();

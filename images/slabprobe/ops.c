@@ -12,6 +12,7 @@
 
 #include <linux/atomic.h>
 #include <linux/completion.h>
+#include <linux/delay.h>
 
 #include "slabprobe.h"
 #include "sites.h"
@@ -214,7 +215,32 @@ static void op_thread(unsigned int round)
 		wait_for_completion(&thread_done);
 }
 
-/* Bits of the configuration, in this order; the ones that make threads come last (PROBE_OPS_THREADED). */
+/* Threads of a queue are made when there is work, and end with it. */
+static void op_dynamic(unsigned int round)
+{
+	taskq_t *queue = taskq_create(PROBE_NAME "_d", 4, minclsyspri, 1, 8, TASKQ_DYNAMIC);
+	unsigned int i;
+
+	count_failure(!queue);
+	if (!queue)
+		return;
+	for (i = 0; i < 6; i++)
+		count_failure(!taskq_dispatch(queue, nothing, NULL, TQ_SLEEP));
+	taskq_destroy(queue);
+}
+
+/* A task is cancelled about when its timer expires: before, meanwhile, or when it has run. */
+static void op_expiry(unsigned int round)
+{
+	taskqid_t delayed = taskq_dispatch_delay(servers, nothing, NULL, TQ_SLEEP, ddi_get_lbolt() + 1);
+
+	count_failure(!delayed);
+	usleep_range(round % 17 * 500, round % 17 * 500 + 50);
+	if (delayed)
+		cancel(delayed);
+}
+
+/* Bits of the configuration, in this order; PROBE_OPS_THREADED are those that make threads, or sleep for long. */
 static const struct {
 	void (*run)(unsigned int round);
 } ops[] = {
@@ -230,6 +256,8 @@ static const struct {
 	{ op_create },
 	{ op_thread },
 	{ op_atomic },
+	{ op_dynamic },
+	{ op_expiry },
 };
 
 unsigned int probe_ops_all(void)

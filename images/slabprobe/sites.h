@@ -53,7 +53,7 @@ bool probe_storm_wants(bool helper, unsigned long caller);
 void probe_storm_reclaim(struct probe_site *site, gfp_t gfp);
 
 /* ops.c: what a transaction does; it alone sees SPL's taskq */
-#define PROBE_OPS_THREADED	((1U << 9) | (1U << 10))
+#define PROBE_OPS_THREADED	((1U << 9) | (1U << 10) | (1U << 12) | (1U << 13))
 int probe_ops_init(unsigned int ops);
 void probe_ops_exit(void);
 void probe_ops_run(unsigned int ops, unsigned int round);

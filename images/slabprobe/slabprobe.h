@@ -8,7 +8,7 @@
  * how both divert a function of somebody else, fail.c which allocations fail,
  * pressure.c low memory, fragment.c free memory in single pages, shrink.c how
  * shrinkers are registered, sites.c where SPL allocates, storm.c reclaim there,
- * ops.c what its transactions do. cache.c and ops.c alone see SPL headers.
+ * ops.c what its transactions do, explore.c delays at instructions of SPL. cache.c and ops.c alone see SPL headers.
  */
 #ifndef SLABPROBE_H
 #define SLABPROBE_H

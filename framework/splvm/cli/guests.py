@@ -19,6 +19,7 @@ from splvm.cli.options import (
     ClockChoice,
     ClockOption,
     DebugOption,
+    DelayOption,
     DumpOption,
     ExpectOption,
     JobsOption,
@@ -58,6 +59,7 @@ from splvm.log import note, step
 from splvm.record.reader import read_facts
 from splvm.report.summary import verdict_line
 from splvm.report.tables import tally_table
+from splvm.run.delays import parse_delay
 from splvm.run.experiment import Dump, Experiment, attempt_directory, run_until_fed
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Prepared, Wish, lacks_for_virtual_time, prepare
@@ -126,6 +128,7 @@ def run(
     accel: AccelOption = "auto",
     qemu: QemuOption = "auto",
     clock: ClockOption = ClockChoice.AUTO,
+    delay: DelayOption = None,
     template: TemplateOption = True,
     window: WindowOption = None,
     rate: RateOption = 20,
@@ -165,7 +168,7 @@ def run(
     first_seed = pick_seed(seed, repeat)
 
     def experiment_on(build: Prepared) -> Experiment:
-        return build.experiment(
+        made = build.experiment(
             chosen,
             expected=expected,
             window_s=window,
@@ -175,6 +178,7 @@ def run(
             loads=loads,
             seed=first_seed,
         )
+        return replace(made, delays=tuple(map(parse_delay, delay or ())))
 
     experiment = experiment_on(prepared)
 

@@ -115,6 +115,14 @@ ClockOption = Annotated[
         "guest."
     ),
 ]
+DelayOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Delay whoever comes by an instruction of SPL, as `explore` tells: FUNCTION+OFFSET#HIT:US; may be given "
+        "again.",
+        metavar="DELAY",
+    ),
+]
 CampaignClockOption = Annotated[
     Clock,
     typer.Option(

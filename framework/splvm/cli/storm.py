@@ -296,7 +296,7 @@ def storm(
         qemu=qemu,
         clock=clock.clock,
     )
-    config = Storm(trap=trap.bits, mark=int(not unmarked), helpers=int(helpers), ops=_find_ops(ops))
+    config = Storm(trap=trap.bits, mark=int(not unmarked), helpers=int(helpers), ops=find_ops(ops))
     at_once = count_jobs(jobs, memory)
     base = claim_directory(out, f"storm-{directory_id(kernel)}-{variant}")
     prepared = _prepare(wish)
@@ -365,7 +365,7 @@ def _prepare(wish: Wish) -> Prepared:
         return prepare(wish)
 
 
-def _find_ops(names: str | None) -> int:
+def find_ops(names: str | None) -> int:
     if names is None:
         return Storm().ops
     bits = 0

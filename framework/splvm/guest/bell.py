@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from splvm.deadline import Deadline
 from splvm.errors import DeadlineExceeded, GuestLostError, SetupError
 from splvm.guest.machine import SHARED_MIB
+from splvm.guest.moment import MomentReached
 
 # images/guest/agent_bell.c has the same.
 PAD = 256
@@ -59,6 +60,7 @@ class Bell:
         self._memory = memory
         self._cpu_s: Callable[[], float | None] = lambda: 0.0
         self._is_stopped: Callable[[], bool] = lambda: False
+        self._moment: socket.socket | None = None
 
     def watch(self, cpu_s: Callable[[], float | None], is_stopped: Callable[[], bool]) -> None:
         """Tell a silent guest by what QEMU does.
@@ -67,6 +69,10 @@ class Bell:
         :param is_stopped: whether somebody has stopped it: then it is not silent.
         """
         self._cpu_s, self._is_stopped = cpu_s, is_stopped
+
+    def expect_moment(self, sock: socket.socket) -> None:
+        """Look for word of a plugin as well that holds the guest, see guest/moment.py."""
+        self._moment = sock
 
     def hang_up(self) -> None:
         """Let a guest go that is held: nobody answers any more."""
@@ -93,9 +99,13 @@ class Bell:
 
         :raises GuestLostError: when QEMU ends, or runs for too long without a bell.
         :raises DeadlineExceeded: at the deadline.
+        :raises MomentReached: when it is held elsewhere than at its bell.
         """
         since_s, idle = self._cpu_s(), Deadline(_IDLE_S)
-        while not select.select([self._sock], [], [], min(_LOOK_S, deadline.remaining_s))[0]:
+        heard = [self._sock] if self._moment is None else [self._sock, self._moment]
+        while self._sock not in (ready := select.select(heard, [], [], min(_LOOK_S, deadline.remaining_s))[0]):
+            if ready and self._moment is not None and self._moment.recv(1, socket.MSG_PEEK):
+                raise MomentReached
             used_s = self._cpu_s()
             if used_s is None or since_s is None:
                 raise GuestLostError("QEMU has ended")

@@ -21,6 +21,7 @@ from splvm.guest.bell import Beginning, Bell, open_bell
 from splvm.guest.guestplan import GuestPlan
 from splvm.guest.hold import open_hold
 from splvm.guest.machine import Backing, closed_args, escaped
+from splvm.guest.moment import Counter
 from splvm.guest.qemu import Emulator, initrd_memfd, launch
 from splvm.guest.ssh import Ssh, SshKeys, start_ssh
 from splvm.host.schedstat import read_cpu_s, read_state
@@ -86,7 +87,7 @@ def freeze_closed(plan: GuestPlan, backing: Backing, tree: Path, logs: Path, dea
     budget = deadline.sub(BOOT_S)
     with ExitStack() as stack:
         hold, hold_there = stack.enter_context(open_hold())
-        guest = stack.enter_context(_started(plan, backing, logs, budget, hold_there))
+        guest = stack.enter_context(_started(plan, backing, logs, budget, hold=hold_there))
         try:
             guest.emulator.go_on(budget)
             hold.wait(budget)
@@ -114,18 +115,25 @@ def without_host_clock(state: bytes) -> bytes:
 
 @contextmanager
 def start_closed(
-    plan: GuestPlan, backing: Backing, template: Path, beginning: Beginning, logs: Path, deadline: Deadline
+    plan: GuestPlan,
+    backing: Backing,
+    template: Path,
+    beginning: Beginning,
+    logs: Path,
+    deadline: Deadline,
+    counter: Counter | None = None,
 ) -> Iterator[ClosedGuest]:
     """A clone that runs to its first bell; nothing of it is left after the block.
 
     :param backing: a private view of the template's memory.
     :param template: its directory. Its console is put in front of the clone's.
     :param logs: directory for console.log and qemu.log.
+    :param counter: of its instructions; None: nobody counts them.
     :raises QemuLaunchError: when QEMU does not run.
     :raises GuestLostError: when the template cannot be restored.
     """
     shutil.copyfile(template / CONSOLE_FILE, logs / CONSOLE_FILE)
-    with _started(plan, backing, logs, deadline) as guest:
+    with _started(plan, backing, logs, deadline, counter=counter) as guest:
         guest.bell.prepare((template / SHARED_FILE).read_bytes(), beginning)
         guest.emulator.restore(template / STATE_FILE, deadline, announce=False)
         yield guest
@@ -133,7 +141,13 @@ def start_closed(
 
 @contextmanager
 def _started(
-    plan: GuestPlan, backing: Backing, logs: Path, deadline: Deadline, hold: socket.socket | None = None
+    plan: GuestPlan,
+    backing: Backing,
+    logs: Path,
+    deadline: Deadline,
+    *,
+    hold: socket.socket | None = None,
+    counter: Counter | None = None,
 ) -> Iterator[ClosedGuest]:
     """QEMU with a guest that has not begun.
 
@@ -155,12 +169,17 @@ def _started(
             hold_fd=hold.fileno() if hold else None,
             restored=restored,
         )
-        inherited = (there.fileno(), bell_there.fileno(), shared, initrd, *([hold.fileno()] if hold else []))
+        argv += counter.args() if counter else []
+        plugins = (*([hold.fileno()] if hold else []), *(counter.inherited if counter else ()))
+        inherited = (there.fileno(), bell_there.fileno(), shared, initrd, *plugins)
         emulator = stack.enter_context(launch(argv, (here, there), inherited, logs / QEMU_FILE, deadline))
         # The other ends are QEMU's alone, so that its end is seen here.
         bell_there.close()
         if hold:
             hold.close()
+        if counter:
+            counter.launched()
+            bell.expect_moment(counter.socket)
         pid = emulator.process.pid
         bell.watch(lambda: read_cpu_s(pid), lambda: read_state(pid) in ("T", "t"))
         # While a guest is held, QEMU hears nothing.

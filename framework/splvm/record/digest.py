@@ -63,7 +63,7 @@ def digest_of(records: Iterable[Mapping[str, Any]], console: bytes) -> str:
     :param console: what the guest said before the host was let in.
     """
     digest = hashlib.sha256()
-    for frame in _frames(records):
+    for frame in frame_texts(records):
         digest.update(f"{frame}\n".encode("utf-8", "surrogatepass"))
     digest.update(console)
     return digest.hexdigest()
@@ -71,13 +71,14 @@ def digest_of(records: Iterable[Mapping[str, Any]], console: bytes) -> str:
 
 def first_difference(one: Iterable[Mapping[str, Any]], other: Iterable[Mapping[str, Any]]) -> str:
     """The first frame in which two runs differ, in words; empty if they have the same frames."""
-    for number, (here, there) in enumerate(zip_longest(_frames(one), _frames(other))):
+    for number, (here, there) in enumerate(zip_longest(frame_texts(one), frame_texts(other))):
         if here != there:
             return f"frame {number}: {str(here)[:300]} in one, {str(there)[:300]} in the other"
     return ""
 
 
-def _frames(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def frame_texts(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Each frame among the records, without what the host has added to it, on one line."""
     for record in records:
         if record.get("kind") == "frame":
             yield json.dumps({key: value for key, value in record.items() if key not in _OF_THE_HOST}, sort_keys=True)

@@ -67,6 +67,7 @@ class Parameters(TypedDict, total=False):
     load: str | None
     seed: Count
     clock: str
+    delays: str
     workload: dict[str, Count]
 
 

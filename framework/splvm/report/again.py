@@ -47,6 +47,9 @@ def reproducer(facts: Mapping[str, Any], *, paths: bool = False) -> str:
         value = source_of(facts, paths=paths) if option == "--spl" else of(facts, *keys)
         if isinstance(value, (str, int, float)) and (option, value) != ("--spl", "debian"):
             words += [option, str(value)]
+    delays = of(facts, "parameters", "delays")
+    for delay in delays.split(",")[:64] if isinstance(delays, str) else ():
+        words += ["--delay", delay]
     patches = of(facts, "spl", "patches")
     for patch in patches[:10] if isinstance(patches, list) else ():
         if of(patch, "name") == DEBUG_HEADER:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from splvm.errors import DeadlineExceeded, EvidenceError, GuestLostError, Harnes
 from splvm.evidence.diagnosis import CpuSign, Signs, diagnose, parse_registers
 from splvm.evidence.formats.kerncomplaints import FindingKind
 from splvm.evidence.formats.kernlog import scan_kernel_log
+from splvm.evidence.formats.stream import Frame
 from splvm.guest.bell import Beginning
 from splvm.guest.closed import BOOT_S, ClosedGuest, start_closed
 from splvm.guest.guestplan import GuestPlan
 from splvm.guest.lockstep import LockStep
+from splvm.guest.moment import Counter, MomentReached
 from splvm.guest.template import Templates
 from splvm.log import LOGGER
 from splvm.record.names import REGISTERS_FILE, SYSRQ_FILE
@@ -32,9 +35,21 @@ _LISTS = "wmlth"
 _REGISTERS_S = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Who looks on at a run in virtual time. Nothing that a witness does is seen by the guest."""
+
+    # Called with each frame, while the guest is held at the bell that brought it.
+    hear: Callable[[Frame], None]
+    # Counts the guest's instructions; None: nobody does.
+    counter: Counter | None = None
+    # Called when the counter holds the guest at a moment; the run ends there.
+    at_moment: Callable[[ClosedGuest, Deadline], None] | None = None
+
+
 @contextmanager
 def start_closed_clone(
-    plan: GuestPlan, beginning: Beginning, record: RunDirectory, deadline: Deadline
+    plan: GuestPlan, beginning: Beginning, record: RunDirectory, deadline: Deadline, counter: Counter | None = None
 ) -> Iterator[ClosedGuest]:
     """A clone of the plan's template, which is made first if it is missing.
 
@@ -46,7 +61,7 @@ def start_closed_clone(
     with ExitStack() as stack:
         try:
             guest = stack.enter_context(
-                start_closed(plan, backing, template.directory, beginning, record.path, deadline)
+                start_closed(plan, backing, template.directory, beginning, record.path, deadline, counter)
             )
         except HarnessError:
             # It is of no use, and made anew for the next run.
@@ -62,13 +77,21 @@ def drive(
     live: LiveReadings,
     take_steps: Callable[[LockStep, Callable[[], None]], None],
     deadline: Deadline,
+    witness: Witness | None = None,
 ) -> dict[str, Any]:
     """Go through a run's steps, and then let the host in.
 
     :param take_steps: given the agent, and what lists the guest's tasks.
     :returns: how it ended.
+    :raises MomentReached: when the witness's counter holds the guest at a moment; the witness was called then.
     """
-    agent = LockStep(guest.bell, live.take, deadline)
+
+    def take(frame: Frame, path: str) -> None:
+        live.take(frame, path)
+        if witness is not None:
+            witness.hear(frame)
+
+    agent = LockStep(guest.bell, take, deadline)
     outcome: dict[str, Any] = {"kind": "ended", "detail": "all steps were taken"}
     try:
         take_steps(agent, lambda: _list_tasks(agent, guest.console, record))
@@ -76,6 +99,10 @@ def drive(
             raise GuestLostError("the agent did not finish its stream: no end came")
         said = guest.console.stat().st_size
         agent.let_in(guest.let_in_words())
+    except MomentReached:
+        if witness is not None and witness.at_moment is not None:
+            witness.at_moment(guest, deadline)
+        raise
     except (GuestLostError, DeadlineExceeded, EvidenceError) as error:
         LOGGER.debug("lost: %s", error)
         outcome = _look_into(guest, record, error)

@@ -29,6 +29,7 @@ from splvm.guest.guest import Guest
 from splvm.guest.guestplan import GuestPlan
 from splvm.guest.machine import MachineSpec
 from splvm.guest.memorydump import DUMP_LIMIT_BYTES
+from splvm.guest.moment import MomentReached
 from splvm.guest.monitor import Monitor
 from splvm.host.store import Store
 from splvm.host.turns import take_turn
@@ -37,7 +38,9 @@ from splvm.record.cellfacts import differing, flatten_parameters
 from splvm.record.names import CONSOLE_FILE, HARNESS_FILE
 from splvm.record.reader import read_evidence
 from splvm.record.writer import RunDirectory
-from splvm.run.closedrun import drive, start_closed_clone
+from splvm.run.closedrun import Witness, drive, start_closed_clone
+from splvm.run.delays import TELL_COMMAND, Delay, watch_commands
+from splvm.run.delays import commands as delay_commands
 from splvm.run.hostwatch import host_facts, start_host_watch
 from splvm.run.live import LiveReadings
 from splvm.run.loads import Load, start_loads
@@ -95,6 +98,9 @@ class Experiment:
     # Reclaim at allocation sites, and whether they are watched: of which module, empty: not.
     storm: Storm | None = None
     watched: str = ""
+    # Delays at instructions of SPL; or places that are counted, and told of at the end.
+    delays: tuple[Delay, ...] = ()
+    watched_points: tuple[str, ...] = ()
 
     def nth(self, number: int) -> Experiment:
         """The same with the seed of a run in a series; that of the first is its own."""
@@ -105,10 +111,14 @@ class Experiment:
 OnPhase = Callable[[Guest, str], None]
 
 
-def run_experiment(experiment: Experiment, out: Path, on_phase: OnPhase | None = None) -> Verdict:
+def run_experiment(
+    experiment: Experiment, out: Path, on_phase: OnPhase | None = None, witness: Witness | None = None
+) -> Verdict:
     """Run an experiment and judge it. All evidence is in `out` afterwards, also after an error.
 
     :param out: directory of the run.
+    :param witness: of a run in virtual time.
+    :raises MomentReached: when the witness has a counter that holds the guest at a moment.
     :raises BootError: when the guest does not come up.
     :raises HarnessError: for any other trouble that is not the guest's.
     """
@@ -118,9 +128,12 @@ def run_experiment(experiment: Experiment, out: Path, on_phase: OnPhase | None =
     try:
         with _harness_log(out / HARNESS_FILE):
             try:
-                outcome = _run_guest(experiment, record, on_phase)
+                outcome = _run_guest(experiment, record, on_phase, witness)
             except (KeyboardInterrupt, SystemExit):
                 outcome = {"kind": "interrupted", "detail": "by a signal"}
+                raise
+            except MomentReached:
+                outcome = {"kind": "stopped", "detail": "at the moment that was asked for"}
                 raise
             except (BootError, QemuLaunchError) as error:
                 outcome = {"kind": "never up", "detail": error.message}
@@ -177,6 +190,7 @@ def _facts(experiment: Experiment) -> dict[str, Any]:
             **({"load": ",".join(map(str, loads))} if loads else {}),
             **({"seed": experiment.seed} if loads or is_virtual or experiment.storm else {}),
             **({"watched": experiment.watched} if experiment.watched else {}),
+            **({"points": len(experiment.watched_points)} if experiment.watched_points else {}),
         },
         **({"loads": [load.to_json() for load in loads]} if loads else {}),
         **({"faults": asdict(scenario.faults)} if scenario.faults else {}),
@@ -205,6 +219,7 @@ def _done_to_guest(experiment: Experiment) -> dict[str, Any]:
         "cpus": experiment.guest.machine.cpus,
         **({"clock": Clock.VIRTUAL} if experiment.guest.machine.clock is Clock.VIRTUAL else {}),
         "workload": asdict(experiment.workload),
+        **({"delays": ",".join(map(str, experiment.delays))} if experiment.delays else {}),
         **({"storm": {**asdict(experiment.storm), "only": list(experiment.storm.only)}} if experiment.storm else {}),
     }
 
@@ -250,12 +265,14 @@ def _harness_log(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase | None) -> dict[str, Any]:
+def _run_guest(
+    experiment: Experiment, record: RunDirectory, on_phase: OnPhase | None, witness: Witness | None
+) -> dict[str, Any]:
     """Boot, run, end. A guest that is lost on the way is an outcome, not an error."""
     LOGGER.debug("run of %s in %s", experiment.scenario.name, record.path)
     deadline = Deadline(RUN_BUDGET_S)
     if experiment.guest.machine.clock is Clock.VIRTUAL:
-        return _run_closed(experiment, record, deadline)
+        return _run_closed(experiment, record, deadline, witness)
     with ExitStack() as stack:
         guest = stack.enter_context(start_any_guest(experiment.guest, record.path, deadline))
         record.add_facts({"boots": guest.boots, "template": guest.template, "no_clone": guest.no_clone})
@@ -270,7 +287,9 @@ def _run_guest(experiment: Experiment, record: RunDirectory, on_phase: OnPhase |
     return {**outcome, "console_bytes": guest.console.position}
 
 
-def _run_closed(experiment: Experiment, record: RunDirectory, deadline: Deadline) -> dict[str, Any]:
+def _run_closed(
+    experiment: Experiment, record: RunDirectory, deadline: Deadline, witness: Witness | None
+) -> dict[str, Any]:
     """The same in virtual time, where nobody disturbs a run and no load is beside it."""
     scenario, live = experiment.scenario, LiveReadings(record)
 
@@ -284,10 +303,13 @@ def _run_closed(experiment: Experiment, record: RunDirectory, deadline: Deadline
         with step(f"{scenario.name}: {scenario.summary}"):
             steps = scenario.steps(experiment.window_s)
             take_steps(steps, agent, live, record, deadline, before=lambda _: None, after=after)
+        if experiment.watched_points:
+            agent.command(TELL_COMMAND, deadline)
 
     beginning = Beginning(experiment.rate_hz, experiment.seed)
-    with start_closed_clone(experiment.guest, beginning, record, deadline) as guest:
-        outcome = drive(guest, record, live, take, deadline)
+    counter = witness.counter if witness else None
+    with start_closed_clone(experiment.guest, beginning, record, deadline, counter) as guest:
+        outcome = drive(guest, record, live, take, deadline, witness)
     # QEMU has written it all, and has ended.
     return {**outcome, "console_bytes": (record.path / CONSOLE_FILE).stat().st_size}
 
@@ -296,7 +318,8 @@ def _first_commands(experiment: Experiment) -> tuple[str, ...]:
     """What the probe is set to before the first step."""
     watch = (f"sites on {experiment.watched}",) if experiment.watched else ()
     storm = experiment.storm.commands(experiment.seed) if experiment.storm else ()
-    return (experiment.workload.command(), *watch, *storm)
+    explore = (*watch_commands(experiment.watched_points), *delay_commands(experiment.delays))
+    return (experiment.workload.command(), *watch, *storm, *explore)
 
 
 def _look_into(monitor: Monitor, record: RunDirectory, error: HarnessError) -> dict[str, Any]:

@@ -87,7 +87,11 @@ OPS = (
     "taskq-create",
     "thread",
     "atomic",
+    # In no storm by itself: what the threads of taskqs and their timers may be late for.
+    "taskq-dynamic",
+    "taskq-expiry",
 )
+_USUAL_OPS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class Storm:
     """Reclaim at allocation sites; the keys of the probe's `storm set` command."""
 
     # What transactions do, as bits of `OPS`.
-    ops: int = (1 << len(OPS)) - 1
+    ops: int = (1 << _USUAL_OPS) - 1
     # One of so many allocations is preceded by a reclaim.
     rate: int = 1
     # Where the shrinker waits: 1 where it may enter a filesystem, 2 where it may do I/O, 3 both.

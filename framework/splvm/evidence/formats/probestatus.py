@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from splvm.errors import EvidenceError
+from splvm.evidence.formats.explorestatus import Delayed, delayed_of
 from splvm.evidence.formats.statusfile import Line, parse_records, to_integer
 from splvm.evidence.formats.stormstatus import StormStatus, Watch, storm_of, watch_of
 from splvm.evidence.formats.stream import excerpt
@@ -311,6 +312,8 @@ class ProbeStatus:
     # Nor do modules of before the storm have these.
     watch: Watch | None = None
     storm: StormStatus | None = None
+    # Nor do modules of before exploration have these.
+    delayed: tuple[Delayed, ...] = ()
 
 
 def parse_probe(text: str) -> ProbeStatus:
@@ -344,6 +347,7 @@ def parse_probe(text: str) -> ProbeStatus:
         kernel=KernelBits(**records.only("kernel").numbers("noio", "io", "fs")) if records.has("kernel") else None,
         watch=watch_of(records.only("sites")) if records.has("sites") else None,
         storm=storm_of(records) if records.has("storm") else None,
+        delayed=tuple(delayed_of(records.all("delayed"))),
     )
 
 

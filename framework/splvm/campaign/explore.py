@@ -1,0 +1,340 @@
+"""Exploration: one scenario in virtual time, seed after seed, each with delays at other instructions of SPL.
+
+Owns the directory of an exploration::
+
+    explore.json      what is explored, how often each point was met, every seed so far, and the findings
+    dry               the run without delays, in which points are counted
+    seed-N            the run of a seed whose verdict is not an expected one; the others are removed
+    seed-N-again-M    runs of that finding: the same again, and with fewer delays
+
+One that was interrupted goes on from there. A finding is a seed and its delays: it is run again, and then with as few
+delays as still show it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+from splvm.campaign.processes import Job, JobResult, run_jobs
+from splvm.errors import EvidenceError, HarnessError, UsageError
+from splvm.evidence.formats.explorestatus import Delayed
+from splvm.evidence.verdict import Outcome
+from splvm.plainfile import MIB, read_plain
+from splvm.record.jsonfile import write_json
+from splvm.record.reader import read_console, read_evidence
+from splvm.record.typedjson import from_json
+from splvm.run.delays import MOST_POINTS, Counts, Delay, chance_of_pair, draw, fewest, parse_counts, parse_delay
+from splvm.run.experiment import Experiment, run_experiment
+
+SCHEMA_VERSION = 1
+EXPLORE_FILE = "explore.json"
+_MOST_BYTES = 64 * MIB
+
+# Findings of one verdict and reason that are brought down to fewer delays; more of the kind say nothing new.
+MOST_SHRUNK = 3
+# Runs for that, of each.
+MOST_RUNS = 40
+
+
+@dataclass(slots=True)
+class Seed:
+    """The run of one seed."""
+
+    number: int
+    # None if there was trouble of the harness or the host.
+    outcome: Outcome | None
+    # The first reason of the verdict, or the trouble.
+    reason: str
+    delays: tuple[Delay, ...]
+    seconds: float
+    digest: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "seed": self.number,
+            "verdict": self.outcome,
+            "reason": self.reason,
+            "delays": [str(it) for it in self.delays],
+            "seconds": round(self.seconds, 2),
+            "digest": self.digest,
+        }
+
+
+@dataclass(slots=True)
+class Finding:
+    """A seed whose verdict is not an expected one."""
+
+    seed: Seed
+    # Whether the same seed and delays gave the same digest again; None: not tried.
+    is_repeated: bool | None = None
+    # The fewest delays that still show it; None: not looked for.
+    fewest: tuple[Delay, ...] | None = None
+    # Where these delays were, with whom, as the probe has told.
+    told: tuple[Delayed, ...] = ()
+    # Of the run with the fewest delays.
+    directory: str = ""
+
+    @property
+    def delays(self) -> tuple[Delay, ...]:
+        return self.seed.delays if self.fewest is None else self.fewest
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed.number,
+            "verdict": self.seed.outcome,
+            "reason": self.seed.reason,
+            "is_repeated": self.is_repeated,
+            "fewest": None if self.fewest is None else [str(it) for it in self.fewest],
+            "told": [it.to_json() for it in self.told],
+            "directory": self.directory,
+        }
+
+
+@dataclass(slots=True)
+class Exploration:
+    """What is explored, and what was seen so far."""
+
+    experiment: Experiment
+    out: Path
+    # Places of all points.
+    places: tuple[str, ...]
+    # Places that each seed delays at.
+    depth: int
+    # Further keys of explore.json, which have to be the same when it goes on.
+    about: dict[str, Any]
+    counts: Counts = field(default_factory=lambda: Counts({}, {}))
+    seeds: dict[int, Seed] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def is_expected(self, outcome: Outcome | None) -> bool:
+        """Whether it is no finding; a run that says nothing is none either."""
+        return outcome is None or outcome in self.experiment.expected or outcome.says_nothing
+
+    @property
+    def judged(self) -> list[Seed]:
+        return [it for it in self.seeds.values() if it.outcome is not None and not it.outcome.says_nothing]
+
+    def to_json(self) -> dict[str, Any]:
+        """As explore.json has it."""
+        likely, unlikely = chance_of_pair(self.counts, self.depth)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "about": self.about,
+            "points": self.counts.to_json(),
+            "n": self.counts.total,
+            "places": len(self.counts.hits),
+            "d": self.depth,
+            "chance_of_pair": {"rare": likely, "busiest": unlikely},
+            "seeds": [self.seeds[number].to_json() for number in sorted(self.seeds)],
+            "findings": [it.to_json() for it in self.findings],
+        }
+
+    def write(self) -> None:
+        write_json(self.out / EXPLORE_FILE, self.to_json())
+
+
+class _SeedRow(TypedDict):
+    seed: int
+    verdict: Outcome | None
+    reason: str
+    delays: list[str]
+    seconds: float
+    digest: str
+
+
+class _FindingRow(TypedDict):
+    seed: int
+    is_repeated: bool | None
+    fewest: list[str] | None
+    directory: str
+
+
+class _Points(TypedDict):
+    hits: dict[str, int]
+    blind: dict[str, int]
+
+
+class _File(TypedDict):
+    schema_version: int
+    about: dict[str, Any]
+    points: _Points
+    seeds: list[_SeedRow]
+    findings: list[_FindingRow]
+
+
+def read_exploration(new: Exploration) -> None:
+    """Take over what an exploration that was interrupted has in its directory.
+
+    :raises UsageError: when it explored something else.
+    :raises EvidenceError: when its file cannot be read.
+    """
+    path = new.out / EXPLORE_FILE
+    try:
+        told = from_json(json.loads(read_plain(path, _MOST_BYTES)), _File)
+        seeds = [
+            Seed(
+                row["seed"],
+                row["verdict"],
+                row["reason"],
+                tuple(map(parse_delay, row["delays"])),
+                row["seconds"],
+                row["digest"],
+            )
+            for row in told["seeds"]
+        ]
+        fewest = {
+            row["seed"]: None if row["fewest"] is None else tuple(map(parse_delay, row["fewest"]))
+            for row in told["findings"]
+        }
+    except (OSError, ValueError, UsageError) as error:
+        raise EvidenceError(f"{path} is not the list of an exploration: {error}") from error
+    if other := sorted(key for key in new.about if told["about"].get(key) != json.loads(json.dumps(new.about[key]))):
+        raise UsageError(f"{new.out} explored something else: {', '.join(other)} differ")
+    new.counts = Counts(told["points"]["hits"], told["points"]["blind"])
+    new.seeds = {it.number: it for it in seeds}
+    new.findings = [
+        Finding(new.seeds[row["seed"]], row["is_repeated"], fewest[row["seed"]], (), row["directory"])
+        for row in told["findings"]
+        if row["seed"] in new.seeds
+    ]
+
+
+def count_points(exploration: Exploration) -> None:
+    """The run without delays, in which the points are counted.
+
+    :raises EvidenceError: when its verdict is not an expected one: then there is nothing to explore yet.
+    :raises UsageError: when there are more points than the probe takes.
+    """
+    if len(exploration.places) > MOST_POINTS:
+        raise UsageError(
+            f"{len(exploration.places)} points: the probe takes {MOST_POINTS}", hint="--function names some of them"
+        )
+    directory = exploration.out / "dry"
+    shutil.rmtree(directory, ignore_errors=True)
+    verdict = run_experiment(replace(exploration.experiment, watched_points=exploration.places), directory)
+    if verdict.outcome not in exploration.experiment.expected:
+        raise EvidenceError(
+            f"the run without delays is {verdict.outcome}: {verdict.reasons[0].text}", hint=f"see {directory}"
+        )
+    exploration.counts = parse_counts(read_console(directory))
+    exploration.write()
+
+
+OnSeed = Callable[[Seed], None]
+
+
+def run_seeds(
+    exploration: Exploration, numbers: Sequence[int], at_once: int, on_seed: OnSeed, *, first_only: bool
+) -> None:
+    """Run the seeds that were not run yet.
+
+    :param on_seed: called with each as it comes.
+    :param first_only: begin no further seed after the first finding.
+    """
+    begun: dict[Path, tuple[int, tuple[Delay, ...]]] = {}
+
+    def jobs() -> Iterator[Job]:
+        for number in numbers:
+            if first_only and exploration.findings:
+                return
+            if number in exploration.seeds:
+                continue
+            delays = draw(number, exploration.counts, exploration.depth)
+            path = exploration.out / f"seed-{number}"
+            shutil.rmtree(path, ignore_errors=True)
+            begun[path] = (number, delays)
+            yield Job(f"seed {number}", _with(exploration.experiment, number, delays), path)
+
+    def take(result: JobResult) -> None:
+        number, delays = begun.pop(result.job.out)
+        seed = _seed_of(result, number, delays)
+        exploration.seeds[number] = seed
+        if exploration.is_expected(seed.outcome):
+            if seed.outcome is not None and not seed.outcome.says_nothing:
+                shutil.rmtree(result.job.out, ignore_errors=True)
+        else:
+            exploration.findings.append(Finding(seed, directory=str(result.job.out)))
+        exploration.write()
+        on_seed(seed)
+
+    run_jobs(jobs(), at_once, take)
+
+
+def _seed_of(result: JobResult, number: int, delays: tuple[Delay, ...]) -> Seed:
+    if not result.runs:
+        return Seed(number, None, result.trouble, delays, result.seconds)
+    verdict = result.last[0]
+    return Seed(number, verdict.outcome, verdict.reasons[0].text, delays, result.seconds, verdict.digest)
+
+
+def _with(experiment: Experiment, seed: int, delays: Sequence[Delay]) -> Experiment:
+    return replace(experiment, seed=seed, delays=tuple(delays))
+
+
+def shrink(exploration: Exploration, on_step: Callable[[str], None]) -> None:
+    """Run each finding again, and then with as few of its delays as still give its verdict.
+
+    :param on_step: called with a line for people.
+    """
+    shrunk: dict[tuple[Outcome | None, str], int] = {}
+    for finding in exploration.findings:
+        kind = (finding.seed.outcome, finding.seed.reason.partition(":")[0])
+        if finding.is_repeated is not None or shrunk.setdefault(kind, 0) >= MOST_SHRUNK:
+            continue
+        shrunk[kind] += 1
+        _Shrinker(exploration, finding, on_step).run()
+        exploration.write()
+
+
+class _Shrinker:
+    """Runs one finding with all and with fewer delays."""
+
+    def __init__(self, exploration: Exploration, finding: Finding, on_step: Callable[[str], None]) -> None:
+        self._exploration = exploration
+        self._finding = finding
+        self._on_step = on_step
+        self._runs = 0
+
+    def run(self) -> None:
+        finding = self._finding
+        outcome, digest, self._best = self._try(finding.seed.delays)
+        finding.is_repeated = outcome is finding.seed.outcome and digest == finding.seed.digest
+        finding.fewest = fewest(finding.seed.delays, self._shows) if finding.is_repeated else finding.seed.delays
+        finding.directory = str(self._best)
+        finding.told = delays_told(self._best)
+
+    def _shows(self, delays: Sequence[Delay]) -> bool:
+        if self._runs >= MOST_RUNS:
+            return False
+        outcome, _, directory = self._try(delays)
+        if outcome is not self._finding.seed.outcome:
+            shutil.rmtree(directory, ignore_errors=True)
+            return False
+        shutil.rmtree(self._best, ignore_errors=True)
+        self._best = directory
+        return True
+
+    def _try(self, delays: Sequence[Delay]) -> tuple[Outcome | None, str, Path]:
+        seed = self._finding.seed.number
+        self._runs += 1
+        directory = self._exploration.out / f"seed-{seed}-again-{self._runs}"
+        shutil.rmtree(directory, ignore_errors=True)
+        named = f"{len(delays)} delays" if len(delays) > 2 else ", ".join(map(str, delays)) or "no delay"
+        try:
+            verdict = run_experiment(_with(self._exploration.experiment, seed, delays), directory)
+        except HarnessError as error:
+            self._on_step(f"seed {seed} with {named}: {error.message}")
+            return None, "", directory
+        self._on_step(f"seed {seed} with {named}: {verdict.outcome}")
+        return verdict.outcome, verdict.digest, directory
+
+
+def delays_told(directory: Path) -> tuple[Delayed, ...]:
+    """The delays that came about in a run, by what the probe said last."""
+    probe = read_evidence(directory).timeline.probe
+    return probe[-1].value.delayed if probe else ()

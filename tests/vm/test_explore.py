@@ -1,0 +1,167 @@
+"""Replaying and exploring with real guests: a run again, a stop at an instruction, and delays that a seed has drawn."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leftovers import qemus_of
+from splvm.clock import Clock
+from splvm.evidence.verdict import Outcome
+from splvm.record.reader import read_evidence
+from splvm.run.experiment import run_experiment
+from splvm.run.prepare import Prepared
+from splvm.scenarios.table import find_scenario
+
+pytestmark = pytest.mark.splvm_vm
+
+PATCHES = Path(__file__).parent.parent / "explored"
+HISTORY = Path(__file__).parent.parent / "history"
+
+
+def splvm(*argv: str, status: int = 0, given: str | None = None) -> str:
+    """What a command prints on stdout."""
+    command = [sys.executable, "-m", "splvm", *argv]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def recorded(prepare_spl: Callable[..., Prepared], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run of a build whose threads stand still while the worker is held."""
+    prepared = prepare_spl(clock=Clock.VIRTUAL, accelerator="tcg", variant="no-emergency")
+    directory = tmp_path_factory.mktemp("explore") / "recorded"
+    experiment = prepared.experiment(find_scenario("held-worker"), window_s=2.0, seed=3)
+    assert run_experiment(experiment, directory).outcome is Outcome.STALLED
+    return directory
+
+
+def test_a_replay_up_to_the_stall(recorded: Path, tmp_path: Path) -> None:
+    """Frames are compared as they come, and the guest stands at one instruction, before its thread stands still."""
+    told: dict[str, Any] = json.loads(
+        splvm("replay", str(recorded), "--until", "stall-5ms", "--json", "--out", str(tmp_path / "again"))
+    )
+    assert told["is_same"] and told["frames"] > 20 and not told["otherwise"]
+    stopped = told["stopped"]
+    # As near as a block of instructions and the way of a reading to the host are.
+    assert abs(stopped["now_ns"] - stopped["asked_ns"]) < 200_000
+    assert stopped["count"] > 1_000_000 and len(stopped["addresses"]) == 2
+    assert "RIP=" in (tmp_path / "again" / "registers.txt").read_text()
+    assert not qemus_of(tmp_path)
+
+
+@pytest.mark.splvm_slow
+def test_a_stop_is_at_the_same_instruction_each_time(recorded: Path, tmp_path: Path) -> None:
+    stops = []
+    for name in ("one", "other", "third"):
+        told = json.loads(
+            splvm("replay", str(recorded), "--until", "sample:30", "--json", "--out", str(tmp_path / name))
+        )
+        stops.append((told["stopped"]["count"], (tmp_path / name / "registers.txt").read_text()))
+    assert stops[0] == stops[1] == stops[2]
+
+
+@pytest.mark.splvm_slow
+def test_a_whole_replay(recorded: Path, tmp_path: Path) -> None:
+    told = json.loads(splvm("replay", str(recorded), "--json", "--out", str(tmp_path / "again")))
+    assert told["is_same"] and told["verdict"] == "STALLED"
+    assert told["digest"] == json.loads((recorded / "verdict.json").read_text())["digest"]
+
+
+@pytest.mark.splvm_slow
+def test_another_build_is_refused_and_differs(recorded: Path, tmp_path: Path) -> None:
+    """A record that says another workload than it had is another run."""
+    facts = json.loads((recorded / "run.json").read_text())
+    other = tmp_path / "other"
+    splvm("run", "held-worker", "--clock", "virtual", "--seed", "4", "--window", "2", "--out", str(other))
+    told = json.loads((other / "run.json").read_text())
+    assert told["spl"]["modules"] != facts["spl"]["modules"]
+    # The frames of one run, with what the other says of itself.
+    (other / "samples.jsonl").write_bytes((recorded / "samples.jsonl").read_bytes())
+    refused = subprocess.run(
+        [sys.executable, "-m", "splvm", "replay", str(other)], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1 and "samples.jsonl" in refused.stderr
+
+
+@pytest.mark.splvm_slow
+def test_gdb_at_the_stall(recorded: Path, tmp_path: Path) -> None:
+    """A debugger that comes to the socket sees both CPUs, and the run ends when it goes."""
+    out = tmp_path / "gdb"
+    argv = [sys.executable, "-m", "splvm", "replay", str(recorded), "--until", "stall", "--gdb", "--out", str(out)]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as replaying:
+        assert replaying.stderr is not None
+        for line in replaying.stderr:
+            if "gdb -x" in line:
+                break
+        words = ["gdb", "-batch", "-x", str(out / "gdb.commands"), "-ex", "info threads", "-ex", "info symbol $pc"]
+        said = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False).stdout
+        replaying.stderr.read()
+    assert replaying.returncode == 0
+    assert len(re.findall(r"Thread 1\.\d", said)) >= 2, said
+    assert "spl" in (out / "gdb.commands").read_text()
+
+
+def test_a_short_exploration(tmp_path: Path) -> None:
+    """Points are counted, delays that a seed has drawn come about, and stock bears them."""
+    out = tmp_path / "explored"
+    argv = ("explore", "nominal", "--seeds", "1..2", "--jobs", "2", "--json", "--out", str(out))
+    told: dict[str, Any] = json.loads(splvm(*argv))
+    assert told["findings"] == [] and told["n"] > 1000 and told["places"] > 30 and told["d"] == 3
+    assert [it["verdict"] for it in told["seeds"]] == ["HEALTHY", "HEALTHY"]
+    assert len({it["digest"] for it in told["seeds"]}) == 2
+    assert 0 < told["chance_of_pair"]["busiest"] < told["chance_of_pair"]["rare"] < 0.1
+    # What was seen is not seen again, and what was explored is what it says.
+    again = json.loads(splvm(*argv[:-2], "--resume", str(out)))
+    assert again["seeds"] == told["seeds"]
+    assert not qemus_of(tmp_path)
+
+
+@pytest.mark.splvm_slow
+def test_delays_come_about_and_are_told(prepare_spl: Callable[..., Prepared], tmp_path: Path) -> None:
+    """One thread sleeps and another spins, and a run with the same delays is the same run."""
+    from splvm.builds.points import Kind, find_points
+    from splvm.deadline import Deadline
+    from splvm.run.delays import Delay
+
+    prepared = prepare_spl(clock=Clock.VIRTUAL, accelerator="tcg")
+    points = find_points(prepared.store, prepared.kernel.root, prepared.spl.modules[0], Deadline(600))
+    lock = next(it for it in points if it.function == "spl_kmem_cache_alloc" and it.kind is Kind.ATOMIC)
+    work = next(it for it in points if it.function == "taskq_thread" and it.what.startswith("add_wait_queue"))
+    delays = (Delay(lock.place, 5, 1000), Delay(work.place, 3, 100))
+    experiment = prepared.experiment(find_scenario("nominal"), window_s=1.0, seed=2)
+    verdicts = []
+    for name in ("one", "other"):
+        verdicts.append(run_experiment(replace(experiment, delays=delays), tmp_path / name))
+        told = read_evidence(tmp_path / name).timeline.probe[-1].value.delayed
+        assert {(it.place, it.hit, it.us) for it in told} == {(it.place, it.hit, it.us) for it in delays}
+        assert any(it.thread.startswith("spl_kmem_cache") for it in told)
+        assert {it.slept for it in told} == {0, 1}
+    assert verdicts[0].digest == verdicts[1].digest
+    assert "delays" in json.loads((tmp_path / "one" / "run.json").read_text())["differs"]
+
+
+@pytest.mark.splvm_slow
+@pytest.mark.parametrize(
+    ("scenario", "patch", "more"),
+    [
+        ("nominal", HISTORY / "2adc6b35ae-late-bit.cocci", ("--threads", "1")),
+        ("nominal", PATCHES / "0bb43ca-late-waiter.cocci", ()),
+    ],
+    ids=lambda value: value.stem if isinstance(value, Path) else None,
+)
+def test_a_bug_that_was_put_back_is_found(scenario: str, patch: Path, more: tuple[str, ...], tmp_path: Path) -> None:
+    out = tmp_path / "explored"
+    argv = ["explore", scenario, "--seeds", "1..500", "--first", "--spl-patch", str(patch), "--out", str(out), *more]
+    told = json.loads(splvm(*argv, "--json", status=1))
+    finding = told["findings"][0]
+    assert finding["is_repeated"] and finding["told"]
