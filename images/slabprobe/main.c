@@ -18,6 +18,7 @@
 
 #include "slabprobe.h"
 #include "sites.h"
+#include "work.h"
 
 #define NR_MARKS	32
 #define MARK_LEN	32
@@ -93,7 +94,9 @@ static int cmd_resume(char *args)
 
 static int cmd_hold(char *args)
 {
-	probe_hold();
+	if (args && strcmp(args, "own"))
+		return -EINVAL;
+	probe_hold(args);
 	return 0;
 }
 
@@ -236,6 +239,26 @@ static int cmd_storm(char *args)
 	return 0;
 }
 
+static enum probe_work find_work(const char *name)
+{
+	enum probe_work state;
+
+	for (state = PROBE_WORK_RUNNING; state <= PROBE_WORK_GONE; state++)
+		if (name && !strcmp(name, probe_work_name(state)))
+			return state;
+	return PROBE_WORK_NONE;
+}
+
+static int cmd_queues(char *args)
+{
+	return probe_queues_want(find_work(args));
+}
+
+static int cmd_caches(char *args)
+{
+	return probe_caches_want(find_work(args));
+}
+
 static const struct command {
 	const char *name;
 	int (*run)(char *args);
@@ -253,6 +276,8 @@ static const struct command {
 	{ "fragment", cmd_fragment },
 	{ "sites", cmd_sites },
 	{ "storm", cmd_storm },
+	{ "queues", cmd_queues },
+	{ "caches", cmd_caches },
 	{ "mark", cmd_mark },
 };
 
@@ -306,6 +331,8 @@ static int probe_show(struct seq_file *m, void *v)
 	probe_fragment_show(m);
 	probe_sites_show_status(m);
 	probe_storm_show(m);
+	probe_queues_show(m);
+	probe_caches_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
 			   marks[i % NR_MARKS].name);
@@ -366,6 +393,8 @@ static void __exit slabprobe_exit(void)
 	probe_release();
 	probe_trap_set(PROBE_TRAP_OFF, 0);
 	probe_storm_exit();
+	probe_queues_exit();
+	probe_caches_exit();
 	probe_sites_exit();
 	probe_pressure_exit();
 	probe_fail_set(PROBE_FAIL_OFF);

@@ -10,6 +10,7 @@ from splvm.errors import EvidenceError
 from splvm.evidence.formats.statusfile import Line, parse_records, to_integer
 from splvm.evidence.formats.stormstatus import StormStatus, Watch, storm_of, watch_of
 from splvm.evidence.formats.stream import excerpt
+from splvm.evidence.formats.workstatus import Kinds, Queues, kinds_of, queues_of
 
 VERSION = 1
 
@@ -311,6 +312,9 @@ class ProbeStatus:
     # Nor do modules of before the storm have these.
     watch: Watch | None = None
     storm: StormStatus | None = None
+    # Nor do those of before the work with taskqs and caches, and it is told of only where there is some.
+    queues: Queues | None = None
+    kinds: Kinds | None = None
 
 
 def parse_probe(text: str) -> ProbeStatus:
@@ -344,6 +348,8 @@ def parse_probe(text: str) -> ProbeStatus:
         kernel=KernelBits(**records.only("kernel").numbers("noio", "io", "fs")) if records.has("kernel") else None,
         watch=watch_of(records.only("sites")) if records.has("sites") else None,
         storm=storm_of(records) if records.has("storm") else None,
+        queues=queues_of(records) if records.has("client") else None,
+        kinds=kinds_of(records) if records.has("kinds") else None,
     )
 
 
