@@ -17,6 +17,7 @@
 
 static DECLARE_WAIT_QUEUE_HEAD(hold_wq);
 static bool hold_armed;
+static bool hold_own;		/* the worker of the cache under test alone */
 static atomic_t held = ATOMIC_INIT(0);
 static atomic64_t entries = ATOMIC64_INIT(0);
 static pid_t hold_pid;
@@ -43,7 +44,7 @@ static void slabprobe_grow_work(void *data)
 	struct probe_grower *grower;
 	u64 since_ns = own ? probe_growth_begin() : 0;
 
-	if (READ_ONCE(hold_armed))
+	if (READ_ONCE(hold_armed) && (own || !READ_ONCE(hold_own)))
 		slabprobe_held_grow();
 	grower = own ? probe_grow_begin() : NULL;
 	if (own) {
@@ -72,8 +73,9 @@ int probe_hold_init(void)
 	return 0;
 }
 
-void probe_hold(void)
+void probe_hold(bool own)
 {
+	WRITE_ONCE(hold_own, own);
 	WRITE_ONCE(hold_armed, true);
 }
 

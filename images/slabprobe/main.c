@@ -19,6 +19,7 @@
 #include "slabprobe.h"
 #include "sites.h"
 #include "explore.h"
+#include "work.h"
 
 #define NR_MARKS	32
 #define MARK_LEN	32
@@ -94,7 +95,9 @@ static int cmd_resume(char *args)
 
 static int cmd_hold(char *args)
 {
-	probe_hold();
+	if (args && strcmp(args, "own"))
+		return -EINVAL;
+	probe_hold(args);
 	return 0;
 }
 
@@ -237,6 +240,26 @@ static int cmd_storm(char *args)
 	return 0;
 }
 
+static enum probe_work find_work(const char *name)
+{
+	enum probe_work state;
+
+	for (state = PROBE_WORK_RUNNING; state <= PROBE_WORK_GONE; state++)
+		if (name && !strcmp(name, probe_work_name(state)))
+			return state;
+	return PROBE_WORK_NONE;
+}
+
+static int cmd_queues(char *args)
+{
+	return probe_queues_want(find_work(args));
+}
+
+static int cmd_caches(char *args)
+{
+	return probe_caches_want(find_work(args));
+}
+
 static const struct command {
 	const char *name;
 	int (*run)(char *args);
@@ -255,6 +278,8 @@ static const struct command {
 	{ "sites", cmd_sites },
 	{ "storm", cmd_storm },
 	{ "explore", probe_explore_command },
+	{ "queues", cmd_queues },
+	{ "caches", cmd_caches },
 	{ "mark", cmd_mark },
 };
 
@@ -309,6 +334,8 @@ static int probe_show(struct seq_file *m, void *v)
 	probe_sites_show_status(m);
 	probe_storm_show(m);
 	probe_explore_show(m);
+	probe_queues_show(m);
+	probe_caches_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
 			   marks[i % NR_MARKS].name);
@@ -372,6 +399,8 @@ static void __exit slabprobe_exit(void)
 	probe_release();
 	probe_trap_set(PROBE_TRAP_OFF, 0);
 	probe_storm_exit();
+	probe_queues_exit();
+	probe_caches_exit();
 	probe_sites_exit();
 	probe_pressure_exit();
 	probe_fail_set(PROBE_FAIL_OFF);

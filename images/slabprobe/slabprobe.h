@@ -8,7 +8,9 @@
  * how both divert a function of somebody else, fail.c which allocations fail,
  * pressure.c low memory, fragment.c free memory in single pages, shrink.c how
  * shrinkers are registered, sites.c where SPL allocates, storm.c reclaim there,
- * ops.c what its transactions do, explore.c delays at instructions of SPL. cache.c and ops.c alone see SPL headers.
+ * ops.c what its transactions do, explore.c delays at instructions of SPL,
+ * queues.c and caches.c SPL as its users have it.
+ * cache.c, ops.c, queues.c and caches.c alone see SPL headers.
  */
 #ifndef SLABPROBE_H
 #define SLABPROBE_H
@@ -155,7 +157,7 @@ void probe_kept_show(struct seq_file *m);
 /* hold.c */
 int probe_hold_init(void);
 void probe_hold_exit(void);
-void probe_hold(void);
+void probe_hold(bool own);
 void probe_release(void);
 bool probe_holds(void);
 void probe_hold_show(struct seq_file *m);

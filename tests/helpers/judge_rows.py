@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from simulated import (
     ARC,
+    CACHES,
     CYCLE,
     DECLINED,
     DISK,
@@ -22,6 +23,7 @@ from simulated import (
     ROOM,
     SPARE,
     STORM,
+    TASKQS,
     ZVOL,
 )
 from splvm.evidence.verdict import Outcome
@@ -52,9 +54,72 @@ STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.3\d\d 
 BACK = r"critical threads did not come back after the release"
 
 # What any record may lack.
-ANY = (*EVERY, STORM)
+ANY = (*EVERY, STORM, TASKQS, CACHES)
 
 ROWS = (
+    # check_queues
+    Row(
+        "client of taskqs stands still",
+        Outcome.STALLED,
+        r"client 0 \(pid 141\) is in step nested of its work with taskqs for \d\.\d+ s",
+        (TASKQS,),
+    ),
+    # check_queue_promises
+    Row(
+        "promise of taskqs is broken",
+        Outcome.SUSPECT,
+        r"taskq_wait came back when 3 of 6 tasks had run \(2 of \d+ times\)$",
+        (TASKQS,),
+    ),
+    # check_queue_counts
+    Row(
+        "taskq shows another number of tasks",
+        Outcome.MISCOUNTED,
+        r"taskq slabprobe_one0, loaded: SPL shows 2 tasks in the pending list, and there are 1$",
+        (TASKQS,),
+    ),
+    # check_queues_gone
+    Row(
+        "thread outlives its taskq",
+        Outcome.NO_RECOVERY,
+        r"thread slabprobe_temp \(pid 77\) is still there although its taskq was destroyed$",
+        (TASKQS,),
+    ),
+    # check_kinds
+    Row(
+        "caches are hardly used",
+        Outcome.INCONCLUSIVE,
+        r"\d rounds with caches of several kinds were made in the window$",
+        (CACHES,),
+    ),
+    # check_kind_promises
+    Row(
+        "object is not aligned",
+        Outcome.SUSPECT,
+        r"an object of slabprobe_k0 lay 3 bytes beside its alignment \(1 of \d+ times\)$",
+        (CACHES,),
+    ),
+    # check_kind_counts
+    Row(
+        "slab file has another number of objects",
+        Outcome.MISCOUNTED,
+        r"cache slabprobe_k6, loaded: the slab file has 12 of objects, and it is 13$",
+        (CACHES,),
+    ),
+    # check_kinds_alone
+    Row(
+        "worker of one cache is not held",
+        Outcome.INCONCLUSIVE,
+        r"the worker of one cache was not held, or nobody looked$",
+        (CACHES,),
+    ),
+    # check_kinds_gone
+    Row(
+        "memory of caches is not given back",
+        Outcome.NO_RECOVERY,
+        r"84880 KiB of vmalloc's memory were not given back when all caches had been destroyed$",
+        (CACHES,),
+    ),
     # check_storm
     Row("storm without a question", Outcome.NOT_TRIGGERED, r"in 0 reclaims at allocation sites no shrinker", (STORM,)),
     Row("storm that is another", Outcome.INCONCLUSIVE, r"the storm was set to rate=2, and run.json says 1$", (STORM,)),

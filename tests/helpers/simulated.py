@@ -71,6 +71,13 @@ STORM = "storm"
 STORM_SETTINGS = {"ops": 0xFFF, "rate": 1, "trap": 3, "mark": 1, "helpers": 0, "threads": 3, "how": 3}
 STORM_PIDS = (131, 132)
 
+# Taskqs, and caches of several kinds, are used as by SPL's users.
+TASKQS, CACHES = "taskqs", "caches"
+CLIENT_PIDS = (141, 142)
+# Objects in hand of each kind, and those of the first that are emergency objects.
+IN_HAND = 12
+IN_EMERGENCY = 2
+
 # Commits that whoever is caught in the trap waits for.
 COMMITS = 300
 
@@ -138,6 +145,41 @@ _STORM = (
     Phase("release", 4, ("release", "storm stop")),
     Phase("final", 22),
     Phase("end", 2),
+)
+
+
+def _at_rest(noun: str) -> tuple[Phase, ...]:
+    """All is at rest with a known number of everything in hand, then empty, then gone."""
+    return (
+        Phase("load", 2, (f"{noun} loaded",)),
+        Phase("loaded", 6),
+        Phase("empty", 2, (f"{noun} emptied",)),
+        Phase("emptied", 6),
+        Phase("destroy", 2, (f"{noun} gone",)),
+        Phase("gone", 14),
+        Phase("end", 2),
+    )
+
+
+_TASKQS = (
+    Phase("", 2),
+    Phase("make", 2, ("queues running",)),
+    Phase("window", 60),
+    Phase("window-end", 0),
+    *_at_rest("queues"),
+)
+
+_CACHES = (
+    Phase("", 2),
+    Phase("before", 12),
+    Phase("make", 10, ("start", "caches running")),
+    Phase("window", 60),
+    Phase("window-end", 0),
+    Phase("caught", 4, ("hold own",)),
+    Phase("alone", 12),
+    Phase("together", 6, ("release",)),
+    Phase("stop", 2, ("stop",)),
+    *_at_rest("caches"),
 )
 
 _ENDURED = (Phase("", 2), Phase("load", 20), Phase("window", 120), Phase("window-end", 0), Phase("end", 2))
@@ -208,6 +250,8 @@ KINDS: Mapping[str, Kind] = {
     MAPPED: Kind(_ENDURED, Outcome.HEALTHY, loads=("zfs-mmap", "lowmem")),
     EXT4: Kind(_ENDURED, Outcome.HEALTHY, loads=("writeback", "lowmem")),
     STORM: Kind(_STORM, Outcome.IMMUNE),
+    TASKQS: Kind(_TASKQS, Outcome.HEALTHY),
+    CACHES: Kind(_CACHES, Outcome.HEALTHY),
 }
 
 
@@ -264,6 +308,8 @@ class Knobs:
     stormed: Span | None = None
     # Nobody watches the allocator.
     unwatched: bool = False
+    # A client of taskqs does not come out of a step.
+    standing: Span | None = None
     # Transactions are not committed, and not carried by emergency objects.
     uncommitted: Span | None = None
     uncarried: Span | None = None
@@ -549,6 +595,9 @@ class _Simulation:
         # Whether transactions are made; how many shrinkers were asked; since when somebody is caught, 0: nobody is.
         self.storms = False
         self.storm_asked = self.storm_commits = self.stormed_ns = self.storm_let_go = 0
+        # What the work with taskqs, or with caches, has come to; and since when a client stands, 0: it does not.
+        self.queues = self.kinds = "none"
+        self.work_rounds = self.stood_ns = 0
         self.loads = KINDS[scenario].loads
         self.txg = 20
         self.written = 0
@@ -660,8 +709,12 @@ class _Simulation:
             case "fragment 512":
                 after = BLOCKS if self.knobs.unbroken else (44_497, *([0] * 10))
                 self.blocks = {"now": after, "before": BLOCKS, "after": after}
-            case "hold":
+            case "hold" | "hold own":
                 self.armed = True
+            case "queues running" | "queues loaded" | "queues emptied" | "queues gone":
+                self.queues = command.removeprefix("queues ")
+            case "caches running" | "caches loaded" | "caches emptied" | "caches gone":
+                self.kinds = command.removeprefix("caches ")
             case "release":
                 self.armed = False
             case "fail grow" | "fail emergency" | "fail off":
@@ -686,6 +739,9 @@ class _Simulation:
             self.move_trap()
         if self.storms:
             self.move_storm()
+        self.work_rounds += "running" in (self.queues, self.kinds)
+        if self.within(self.knobs.standing):
+            self.stood_ns = self.stood_ns or self.now_ns
         self.refused += 3 * (self.pressing and not self.within(self.knobs.relieved))
         if self.place != "off":
             self.marked += 3
@@ -820,7 +876,7 @@ class _Simulation:
             if self.tick % 10 == 0:
                 self.read_source("poolstate", lambda: "ONLINE\n")
         if self.tick % 10 == 0:
-            self.read_source("meminfo", lambda: f"MemTotal:  406312 kB\nMemFree:  {365_524 - self.tick} kB\n")
+            self.read_source("meminfo", self.meminfo_text)
             self.read_source("pressure", lambda: "# memory\nsome avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
             self.read_source("vmstat", lambda: f"nr_free_pages {91_381 - self.tick}\npgfault 10\n")
         if self.tick % 5 == 0:
@@ -873,6 +929,9 @@ class _Simulation:
                 told = {name: (value + skew.cells.get(name, 0)) % 2**64 for name, value in told.items()}
         return told
 
+    def meminfo_text(self) -> str:
+        return f"MemTotal:  406312 kB\nMemFree:  {365_524 - self.tick} kB\nVmallocUsed:  5120 kB\n"
+
     def workload(self) -> dict[str, int]:
         """What the threads were set to."""
         config = {"threads": self.count, "objects": OBJECTS, "size": SIZE, "pause_us": 5000}
@@ -920,6 +979,8 @@ class _Simulation:
             lines.append(self.probe_line(f"kept {kept}", objects=TIMED, batches=self.batches, **costs))
         lines += [f"blocks {when} {' '.join(map(str, counts))}" for when, counts in self.blocks.items()]
         lines += self.storm_lines() if self.is_storm else []
+        lines += self.queue_lines() if self.queues != "none" else []
+        lines += self.kind_lines() if self.kinds != "none" else []
         lines += [f"mark {index} {time_ns} {name}" for index, (name, time_ns) in enumerate(self.marks)]
         return "\n".join(lines) + "\n"
 
@@ -945,6 +1006,58 @@ class _Simulation:
                 for number, pid in enumerate(STORM_PIDS)
             ),
         ]
+
+    def queue_lines(self) -> list[str]:
+        held = int(self.queues == "loaded")
+        listed = {"running": held, "pending": held, "front": 0, "delayed": 0, "threads": 1, "dynamic": 0, "min": 8}
+        shown = {"act": held, "nthr": 1, "spwn": 0, "maxt": 1, "cura": 8, "active": held, "pend": held}
+        queue = self.probe_line("queue slabprobe_one0", **listed, **shown, prio=0, delay=0)
+        steps = [("nested", self.stood_ns) if self.stood_ns else ("-", 0), ("-", 0)]
+        return [
+            *(
+                self.probe_line(f"client {number}", pid=pid, rounds=self.work_rounds, since_ns=since_ns)
+                + f" state={self.queues} step={step}"
+                for number, (pid, (step, since_ns)) in enumerate(zip(CLIENT_PIDS, steps, strict=True))
+            ),
+            *([queue] if self.queues != "gone" else []),
+            self.promise_line("qpromise wait", "taskq_wait"),
+        ]
+
+    def promise_line(self, tag: str, at: str) -> str:
+        return self.probe_line(tag, asked=9 * self.work_rounds, broken=0, saw=3, wanted=6) + f" at={at}"
+
+    def kind_lines(self) -> list[str]:
+        held = IN_HAND if self.kinds in ("running", "loaded") else 0
+        counts = {"allocs": 50 * self.work_rounds + IN_HAND, "frees": 50 * self.work_rounds + IN_HAND - held}
+        both = {"align": 0, "held": held, **counts}
+        large = {"size": SIZE, "wanted": 1, "builds": 1, "emergency": IN_EMERGENCY * bool(held), "in_slab": PER_SLAB}
+        built = {"built": counts["allocs"], "torn_down": counts["frees"], "magazine": 16}
+        small = {"size": 100, "wanted": 0, "builds": 0, "emergency": 0, "built": 0, "torn_down": 0, "in_slab": 0}
+        return [
+            self.probe_line("kinds", rounds=self.work_rounds, cpus=2) + f" state={self.kinds}",
+            self.probe_line("kind slabprobe_k0", **both, **large, **built),
+            self.probe_line("kind slabprobe_k6", **both, **small, magazine=0),
+            self.promise_line("kpromise aligned", "slabprobe_k0"),
+        ]
+
+    def kind_rows(self) -> list[str]:
+        """Rows of the slab file: objects in the magazines count as well."""
+        if self.kinds not in ("running", "loaded", "emptied"):
+            return []
+        used = 16 if self.kinds != "emptied" else 0
+        slabs, emergency = -(-used // PER_SLAB), IN_EMERGENCY * bool(used)
+        sizes = {
+            "flags": KVMEM,
+            "size": slabs * SLAB_SIZE,
+            "alloc": used * SIZE,
+            "slabsize": SLAB_SIZE,
+            "objsize": SIZE,
+        }
+        slab = {"slab.total": slabs, "slab.alloc": slabs, "slab.max": 2}
+        objects = {"object.total": slabs * PER_SLAB + emergency, "object.alloc": used, "object.max": 16}
+        rest = {"emergency.dlock": 0, "emergency.alloc": emergency, "emergency.max": IN_EMERGENCY}
+        backed = kernel_row("slabprobe_k6", IN_HAND if used else 0, 100)
+        return [slab_row("slabprobe_k0", sizes | slab | objects | rest), backed]
 
     def sites_text(self) -> str:
         """One site of two functions."""
@@ -1054,6 +1167,7 @@ class _Simulation:
             rows.append(kernel_row("slabprobe", sum(t.slab for t in self.threads)))
         elif self.threads:
             rows.append(slab_row("slabprobe", self.skewed("slab", self.slab_cells())))
+        rows += self.kind_rows()
         return SLAB_HEADER + "".join(rows)
 
     def slab_cells(self) -> dict[str, int]:
@@ -1148,8 +1262,8 @@ def slab_row(name: str, cells: Mapping[str, int]) -> str:
     return f"{name:36}  {flags:#07x} {size:9} {alloc:9} {slabsize:8} {objsize:8}{groups}\n"
 
 
-def kernel_row(name: str, objects: int) -> str:
+def kernel_row(name: str, objects: int, size: int = SIZE) -> str:
     """The same for a cache that the kernel's own allocator backs."""
     dashes = f"  {'-':>5} {'-':>5} {'-':>5}"
-    sizes = f"{'-':>9} {objects * SIZE:9} {'-':>8} {SIZE:8}"
+    sizes = f"{'-':>9} {objects * size:9} {'-':>8} {size:8}"
     return f"{name:36}  0x00100 {sizes}{dashes}  {'-':>5} {objects:5} {'-':>5}{dashes}\n"

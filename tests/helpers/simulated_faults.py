@@ -73,6 +73,20 @@ FAULTS: Mapping[str, Knobs] = {
     "functions of the allocator are blind": _probe(_WINDOW, "sites.blind", 1),
     "nobody watches the allocator": Knobs(unwatched=True),
     "an allocation sleeps under a lock": Knobs(skews=(Skew("sites", {"site 0.atomic": 3}, _WINDOW),)),
+    # --- work with taskqs and caches
+    "client of taskqs stands still": Knobs(standing=Span("window", 1.0)),
+    "promise of taskqs is broken": _probe(_HALF, "qpromise wait.broken", 2),
+    "taskq shows another number of tasks": _probe(Span("loaded"), "queue slabprobe_one0.pend", 1),
+    "thread outlives its taskq": Knobs(
+        garbled={"tasks": (Span("gone"), "task pid=77 comm=slabprobe_temp state=S voluntary=9 nonvoluntary=0\n")}
+    ),
+    "caches are hardly used": _probe(_HALF, "kinds.rounds", -50),
+    "object is not aligned": _probe(_HALF, "kpromise aligned.broken", 1),
+    "slab file has another number of objects": _probe(Span("loaded"), "kind slabprobe_k6.held", 1),
+    "worker of one cache is not held": Knobs(free_worker=Span("caught")),
+    "memory of caches is not given back": Knobs(
+        garbled={"meminfo": (Span("gone"), "MemTotal:  406312 kB\nVmallocUsed:  90000 kB\n")}
+    ),
     # --- the guest
     "console of another kernel": Knobs(console="[    0.000000] Linux version 5.10.0-46 (builder@example)\n"),
     "oops": Knobs(console=_OOPS),

@@ -91,6 +91,15 @@ def test_the_reference_is_up_to_date() -> None:
     assert page.split() == reference().split(), "make it anew: docs/reference.py"
 
 
+def test_the_history_is_up_to_date() -> None:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from historypage import history_page
+    finally:
+        sys.path.pop(0)
+    assert (ROOT / "docs" / "history.md").read_text() == history_page(), "make it anew: docs/historypage.py"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):

@@ -38,6 +38,14 @@ from splvm.evidence.checks.good import (
 )
 from splvm.evidence.checks.injected import check_injected
 from splvm.evidence.checks.kernelsaid import because_warned, check_crash, check_warned
+from splvm.evidence.checks.kinds import (
+    check_kind_counts,
+    check_kind_promises,
+    check_kinds,
+    check_kinds_alone,
+    check_kinds_gone,
+    good_kinds,
+)
 from splvm.evidence.checks.large import check_fragmented, check_made, check_order
 from splvm.evidence.checks.loadlevel import (
     because_loads,
@@ -58,6 +66,13 @@ from splvm.evidence.checks.progress import (
     check_progress,
     check_stuck,
     check_threads,
+)
+from splvm.evidence.checks.queues import (
+    check_queue_counts,
+    check_queue_promises,
+    check_queues,
+    check_queues_gone,
+    good_queues,
 )
 from splvm.evidence.checks.starvation import starved
 from splvm.evidence.checks.storm import check_storm, check_storm_atomic, check_storm_safe, check_storm_seen
@@ -125,6 +140,15 @@ CHECKS: Mapping[str, Check] = {
     "storm-seen": check_storm_seen,
     "storm-safe": check_storm_safe,
     "storm-atomic": check_storm_atomic,
+    "queues": check_queues,
+    "queue-promises": check_queue_promises,
+    "queue-counts": check_queue_counts,
+    "queues-gone": check_queues_gone,
+    "kinds": check_kinds,
+    "kind-promises": check_kind_promises,
+    "kind-counts": check_kind_counts,
+    "kinds-alone": check_kinds_alone,
+    "kinds-gone": check_kinds_gone,
 }
 
 # Those that take words: what makes a check of them.
@@ -152,6 +176,7 @@ _WINDOW = {"window", "window-end", "end"}
 _PARKED = _WINDOW | {"audit", "audit-end", "final"}
 _RELEASED = _PARKED | {"release", "recovered"}
 _WENT_ON = {"threads", "progress", "latency", "read", "rows", "maximum", "audit", "woken", "drained"}
+_WORKED = {"make", "load", "loaded", "empty", "emptied", "destroy", "gone"}
 _STUCK = _WENT_ON | {"stuck", "needed", "order", "recovered"}
 _TRAPPED = _WENT_ON | {"trap", "commits", "caught", "carried", "resolved", "recovered"}
 
@@ -174,6 +199,12 @@ GOODS: Mapping[str, Good] = {
         good_storm,
         _WINDOW | {"hold", "release", "final"},
         {"storm", "storm-seen", "storm-safe", "storm-atomic"},
+    ),
+    "queues": _good(good_queues, _WINDOW | _WORKED, {"queues", "queue-promises", "queue-counts", "queues-gone"}),
+    "kinds": _good(
+        good_kinds,
+        _WINDOW | _WORKED | {"before", "caught", "alone", "together"},
+        {"kinds", "kind-promises", "kind-counts", "kinds-alone", "kinds-gone"},
     ),
     "endurance": _good(good_endurance, _WINDOW, (), "any-load", "unpulled"),
 }

@@ -167,6 +167,20 @@ def storm_over(reading: Reading) -> bool:
     return storm is not None and bool(storm.idle)
 
 
+# What makes a condition of a state of work (evidence/formats/workstatus.py).
+At = Callable[[str], Callable[[Reading], bool]]
+
+
+def queues_at(state: str) -> Callable[[Reading], bool]:
+    """All clients of taskqs have come to a state."""
+    return lambda reading: reading.probe.queues is not None and reading.probe.queues.state == state
+
+
+def kinds_at(state: str) -> Callable[[Reading], bool]:
+    """All threads that work with caches of several kinds have come to a state."""
+    return lambda reading: reading.probe.kinds is not None and reading.probe.kinds.state == state
+
+
 def at_rest(reading: Reading) -> bool:
     return reading.probe.run.parked == reading.probe.config.threads
 

@@ -9,11 +9,11 @@ from splvm.errors import UsageError, did_you_mean
 from splvm.evidence.expectation import Expectation
 from splvm.run.expectations import find_expectation
 from splvm.run.scenarios import Scenario
-from splvm.scenarios import endured, faults, fragmented, held, longlived, nominal, storm, trap
+from splvm.scenarios import endured, faults, fragmented, held, longlived, nominal, storm, trap, work
 
 SCENARIOS: Mapping[str, Scenario] = {
     scenario.name: scenario
-    for module in (nominal, held, endured, trap, faults, fragmented, longlived, storm)
+    for module in (nominal, held, endured, trap, faults, fragmented, longlived, storm, work)
     for scenario in module.SCENARIOS
 }
 

@@ -11,7 +11,22 @@ from typing import Any
 import pytest
 
 from current import current, keys_of
-from simulated import CYCLE, DECLINED, HELD, KINDS, LONG, NOMINAL, ORGANIC, POOL, SPARE, Record, Run, simulate
+from simulated import (
+    CACHES,
+    CYCLE,
+    DECLINED,
+    HELD,
+    KINDS,
+    LONG,
+    NOMINAL,
+    ORGANIC,
+    POOL,
+    SPARE,
+    TASKQS,
+    Record,
+    Run,
+    simulate,
+)
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.probestatus import Config
 from splvm.evidence.loads import LOADS
@@ -24,8 +39,9 @@ FOR_PEOPLE = ("pressure", "vmstat")
 # Where nothing is stuck nobody has to look at the tasks, and what callers get is not judged where the load is all.
 ENDURED = tuple(kind for kind, it in KINDS.items() if all(phase.name != "settle" for phase in it.phases))
 WITHOUT: Mapping[str, tuple[str, ...]] = {
-    "tasks": (NOMINAL, DECLINED, "grow-fails", *ENDURED),
-    "slab": ENDURED,
+    # Threads of taskqs must be gone at the end, and the slab file must have what caches have.
+    "tasks": (NOMINAL, DECLINED, "grow-fails", *(kind for kind in ENDURED if kind != TASKQS)),
+    "slab": tuple(kind for kind in ENDURED if kind != CACHES),
 }
 # Keys of the probe's configuration that a rule reads, where not all of them do; others are said to be read nowhere.
 CONFIG_READ: Mapping[str, tuple[str, ...]] = {"keep": (LONG,), "commits": (CYCLE, DECLINED, ORGANIC), "noio": ()}

@@ -46,7 +46,7 @@ def check_told(case: Case) -> Iterator[Complaint]:
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (sample.seq,)))
             break
     for tasks in case.timeline.tasks:
-        if untold := next((it for it in tasks.value if it.flags is None or it.run_ns is None), None):
+        if untold := next((it for it in tasks.value if _is_untold(case, tasks, it)), None):
             text = f"the agent does not tell marks and CPU time of {untold.comm} (pid {untold.pid})"
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (tasks.seq,)))
             break
@@ -61,6 +61,14 @@ def _told_all_the_same(case: Case) -> Iterator[Complaint]:
     if seq is not None:
         text = f"the agent's stream is of version {version}, and marks and CPU time of threads are told in it"
         yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (seq,)))
+
+
+def _is_untold(case: Case, sample: Sample[tuple[Task, ...]], task: Task) -> bool:
+    """Whether marks or CPU time are missing of a thread that was not just about to end: SPL ends those it needs not."""
+    if task.flags is not None and task.run_ns is not None:
+        return False
+    later = [it for it in case.timeline.tasks if it.start_ns > sample.start_ns]
+    return not later or any(it.pid == task.pid for it in later[0].value)
 
 
 def check_marks(case: Case) -> Iterator[Complaint]:

@@ -27,13 +27,16 @@ _LEVERS: Mapping[str, Callable[[ProbeStatus], int]] = {
     "fail": lambda status: abs(status.fail.marked) + abs(status.fail.injected),
     "fragment": lambda status: abs(status.fragment.mib) + abs(status.fragment.filled),
 }
+# Another phase in which that lever is pulled: the worker of one cache alone is held, after the window.
+_ALSO: Mapping[str, str] = {"hold": "caught"}
 
 
 def pulled_by_nobody(case: Case) -> Iterator[Reason]:
     """A lever that the run has no phase for was not pulled."""
     for phase, pulled in _LEVERS.items():
         # Faults have no phase of their own where they come while the worker is held.
-        if phase in case.marks or (phase == "fail" and case.evidence.facts.get("faults")):
+        is_of_faults = phase == "fail" and case.evidence.facts.get("faults")
+        if phase in case.marks or _ALSO.get(phase) in case.marks or is_of_faults:
             continue
         sample = next((it for it in case.timeline.probe if pulled(it.value)), None)
         if sample is not None:

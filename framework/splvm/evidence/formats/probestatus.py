@@ -11,6 +11,7 @@ from splvm.evidence.formats.explorestatus import Delayed, delayed_of
 from splvm.evidence.formats.statusfile import Line, parse_records, to_integer
 from splvm.evidence.formats.stormstatus import StormStatus, Watch, storm_of, watch_of
 from splvm.evidence.formats.stream import excerpt
+from splvm.evidence.formats.workstatus import Kinds, Queues, kinds_of, queues_of
 
 VERSION = 1
 
@@ -314,6 +315,9 @@ class ProbeStatus:
     storm: StormStatus | None = None
     # Nor do modules of before exploration have these.
     delayed: tuple[Delayed, ...] = ()
+    # Nor do those of before the work with taskqs and caches, and it is told of only where there is some.
+    queues: Queues | None = None
+    kinds: Kinds | None = None
 
 
 def parse_probe(text: str) -> ProbeStatus:
@@ -348,6 +352,8 @@ def parse_probe(text: str) -> ProbeStatus:
         watch=watch_of(records.only("sites")) if records.has("sites") else None,
         storm=storm_of(records) if records.has("storm") else None,
         delayed=tuple(delayed_of(records.all("delayed"))),
+        queues=queues_of(records) if records.has("client") else None,
+        kinds=kinds_of(records) if records.has("kinds") else None,
     )
 
 

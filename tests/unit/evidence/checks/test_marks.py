@@ -176,3 +176,20 @@ def test_a_list_of_sites_has_the_kernels_bits() -> None:
     verdict = judged(modern(STORM, kernel="kernel noio=0x80000 io=0x80 fs=0x40"))
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert any("the list of sites has fs=0x80 io=0x40" in reason.text for reason in verdict.reasons)
+
+
+# Its mark and stack cannot be read any more when it ends while it is read.
+ENDING = "task pid=147 comm=spl_kmem_cache state=R voluntary=5 nonvoluntary=3 run_ns=17729924\n"
+
+
+@pytest.mark.parametrize(("readings", "outcome"), [(1, Outcome.HEALTHY), (2, Outcome.INCONCLUSIVE)])
+def test_a_thread_that_ends_while_it_is_read(readings: int, outcome: Outcome) -> None:
+    """SPL ends threads that it does not need; one that is still there afterwards was not about to end."""
+    run = modern(NOMINAL)
+    tasks = [record for record in run.records if record.get("source") == "tasks"]
+    text = ""
+    for number, record in enumerate(tasks[: 20 + readings + 1]):
+        text = record["text"] if record["what"] == "data" else text
+        if number >= 20:
+            record |= {"what": "data", "text": text + (ENDING if number < 20 + readings else "")}
+    assert judged(run).outcome is outcome

@@ -1,0 +1,62 @@
+"""Promises of SPL that the probe asks for while it works with taskqs and caches, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from splvm.evidence.checks.case import Complaint
+from splvm.evidence.formats.workstatus import Promise
+from splvm.evidence.verdict import Outcome, Reason
+
+# What a promise that is broken looks like. {saw} and {wanted} are those of the first time, {at} is a call or a cache.
+BROKEN: Mapping[str, str] = {
+    "dispatched": "{at} failed, and may sleep, so it must not",
+    "ran-once": "after {at} a task had run {saw} times, and not once",
+    "wait": "{at} came back when {saw} of {wanted} tasks had run",
+    "wait-empty": "{at} came back when {saw} of {wanted} tasks had run, each of which dispatched the next one",
+    "wait-id": "{at} came back when {saw} of the {wanted} tasks that it waits for had run",
+    "outstanding": "{at} came back when {saw} of {wanted} tasks had run that were dispatched before",
+    "outstanding-ends": "{at} waited for tasks that were dispatched after it was called, until there were no more",
+    "order": "a task that was dispatched with {at} ran as number {saw} of its thread, and its turn was {wanted}",
+    "delay": "a task of {at} ran before its time",
+    "cancel": "taskq_cancel_id() of a task that was {at} gave {saw}, and not {wanted}",
+    "cancelled": "a task that was {at} ran although taskq_cancel_id() had said that it was cancelled",
+    "noqueue": "{at} was refused although another thread may be made",
+    "entry": "{at} used the caller's entry after its task had begun, when it is the caller's again",
+    "member": "taskq_member() gave {saw} {at}, and not {wanted}",
+    "journal": "a thread of a taskq had journal_info set, which filesystems take for theirs",
+    "room": "{at} was accepted although the taskq had no entry left",
+    "destroy": "{at} came back when {saw} of {wanted} tasks had run",
+    "aligned": "an object of {at} lay {saw} bytes beside its alignment",
+    "whole": "an object of {at} did not hold any more what was written to it",
+    "constructed": "an object of {at} was not constructed",
+    "not-null": "{at} gave nothing, and may sleep, so it must not",
+    "no-sleep": "an allocation of {at} with KM_NOSLEEP slept",
+    "compound": "an emergency object of {at} has pages that are not compound, so that no reference to one holds all",
+    "zeroed": "{at} gave memory that is not zeroed",
+    "text": "{at} gave another text",
+    "reclaimed": "slabs of {at} were freed in reclaim, which was told of {saw} pages of {wanted}",
+}
+
+# Those that need not come up: emergency objects have to be asked for, and slabs be left to free.
+RARE = frozenset({"compound", "reclaimed", "no-sleep"})
+
+
+def broken(promises: Sequence[Promise], seq: int, *, but: frozenset[str] = frozenset()) -> Iterator[Complaint]:
+    """What was promised and not kept, and what nobody asked for.
+
+    :param seq: of the reading. :param but: promises that this SPL does not make.
+    """
+    for promise in promises:
+        if promise.name in but:
+            continue
+        if promise.broken:
+            said = BROKEN.get(
+                promise.name, "promise " + promise.name.replace("{", "(") + ": {saw}, not {wanted}, at {at}"
+            )
+            text = said.format(saw=promise.saw, wanted=promise.wanted, at=promise.at[:80])
+            text += f" ({promise.broken} of {promise.asked} times)"
+            yield Complaint(Outcome.SUSPECT, Reason(text, (seq,)))
+        elif not promise.asked and promise.name not in RARE:
+            text = f"nobody asked for the promise {promise.name[:40]}"
+            yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (seq,)))

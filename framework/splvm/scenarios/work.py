@@ -1,0 +1,101 @@
+"""SPL as its users have it: taskqs that are made, used and destroyed, and caches of every kind at once."""
+
+from __future__ import annotations
+
+from splvm.evidence.expectation import Expectation
+from splvm.evidence.rule import Rule, clauses
+from splvm.evidence.verdict import Outcome
+from splvm.run import readings
+from splvm.run.scenarios import Scenario, Step, Workload
+
+# Seconds of guest time that a state may take to come to; one that is never reached has a client that stands.
+_STATE_S = 3.0
+# The agent reads memory twice a second.
+_LOOK_S = 0.7
+
+
+def _states(noun: str, at: readings.At) -> tuple[Step, ...]:
+    """From the window to the end: all is at rest with a known number of everything in hand, then empty, then gone."""
+    return (
+        Step("load", (f"{noun} loaded",), at("loaded"), _STATE_S),
+        Step("loaded", (), readings.lasts(0.3), 2),
+        Step("empty", (f"{noun} emptied",), at("emptied"), _STATE_S),
+        Step("emptied", (), readings.lasts(0.3), 2),
+        Step("destroy", (f"{noun} gone",), at("gone"), _STATE_S),
+        Step("gone", (), readings.lasts(_LOOK_S), 2),
+        Step("end", (), readings.lasts(0.1), 1),
+    )
+
+
+def _taskqs(window_s: float) -> tuple[Step, ...]:
+    return (
+        Step("make", ("queues running",), readings.queues_at("running"), 5),
+        Step("window", (), readings.lasts(window_s), window_s + 5),
+        Step("window-end", (), readings.lasts(0), 1),
+        *_states("queues", readings.queues_at),
+    )
+
+
+def _caches(window_s: float) -> tuple[Step, ...]:
+    return (
+        Step("before", (), readings.lasts(_LOOK_S), 2),
+        Step("make", ("start", "caches running"), readings.kinds_at("running"), 10),
+        Step("window", (), readings.lasts(window_s), window_s + 5),
+        Step("window-end", (), readings.lasts(0), 1),
+        # The worker of one cache alone is held, and the others go on.
+        Step("caught", ("hold own",), readings.held, 5),
+        Step("alone", (), readings.lasts(0.6), 2),
+        Step("together", ("release",), readings.recovered, 5),
+        Step("stop", ("stop",), readings.stopped, 5),
+        *_states("caches", readings.kinds_at),
+    )
+
+
+_REST = "load loaded empty emptied destroy gone end"
+
+
+def _one_thread(window_s: float) -> Workload:
+    """One critical thread, whose worker is held for a while."""
+    return Workload(threads=1, objects=12)
+
+
+SCENARIOS = (
+    Scenario(
+        name="taskqs",
+        summary="taskqs are made, used in every way, and destroyed, and SPL is asked for each promise",
+        steps=_taskqs,
+        window_s=3.0,
+        rule=Rule(
+            required=clauses(f"phases make window window-end {_REST}"),
+            checks=clauses("queues", "queue-promises", "queue-counts", "queues-gone"),
+            good="queues",
+        ),
+        expects=Expectation(Outcome.HEALTHY, "taskqs have no part in how caches grow"),
+    ),
+    Scenario(
+        name="caches",
+        summary="caches of several kinds are used at once, every object and every number is looked at",
+        steps=_caches,
+        window_s=2.0,
+        workload=_one_thread,
+        rule=Rule(
+            required=clauses(f"phases before make window window-end caught alone together stop {_REST}"),
+            checks=clauses("kinds", "kind-promises", "kind-counts", "kinds-alone", "kinds-gone"),
+            good="kinds",
+        ),
+        expects={
+            "stock": Expectation(Outcome.HEALTHY, "objects are what they are to be, and numbers are right"),
+            "no-emergency": Expectation(
+                Outcome.HEALTHY,
+                "who may not sleep gets an emergency object all the same, and others wait for the worker",
+            ),
+            "unscoped": Expectation(Outcome.HEALTHY, "marks and flags only matter to an allocation that reclaims"),
+            "sync-grow": Expectation(
+                Outcome.NOT_TRIGGERED, "callers grow caches themselves, so there is no worker that can be held"
+            ),
+            "list-walk": Expectation(
+                Outcome.HEALTHY, "a few emergency objects in a list are found as well as in a tree"
+            ),
+        },
+    ),
+)

@@ -1,0 +1,682 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Taskqs, as users of SPL have them: two clients, each with four queues of its
+ * own, dispatch, delay, cancel and wait, and ask after each step for what SPL
+ * promises. Each round also makes a queue and destroys it.
+ *
+ * A client that waits for ever is told by the step in which it is, and since when.
+ */
+#include <sys/kmem.h>
+#include <sys/taskq.h>
+#include <sys/thread.h>
+#include <sys/timer.h>
+
+#include <linux/atomic.h>
+#include <linux/err.h>
+#include <linux/ktime.h>
+#include <linux/sched.h>
+#include <linux/wait.h>
+
+#include "slabprobe.h"
+#include "work.h"
+
+#define NR_CLIENTS	2
+#define NR_JOBS		8
+#define CHAIN		48	/* tasks, each of which dispatches the next one */
+#define DEPTH		3	/* tasks that wait for the task that they dispatch */
+#define DYN_THREADS	(DEPTH + 1)
+#define FAR_AWAY	(600 * HZ)
+
+enum kind { ONE, TWO, DYN, FEW, NR_KINDS };
+
+/* What each client makes of each kind. With one entry for all of FEW more tasks than that have to wait for room. */
+static const struct {
+	const char *name;
+	int threads, min, max;
+	unsigned int flags;
+} kinds[NR_KINDS] = {
+	[ONE] = { PROBE_NAME "_one", 1, 8, 1000, TASKQ_PREPOPULATE },
+	[TWO] = { PROBE_NAME "_two", 2, 16, 1000, TASKQ_PREPOPULATE },
+	[DYN] = { PROBE_NAME "_dyn", DYN_THREADS, 4, 1000, TASKQ_PREPOPULATE | TASKQ_DYNAMIC },
+	[FEW] = { PROBE_NAME "_few", 1, 1, 2, TASKQ_PREPOPULATE },
+};
+
+enum {
+	DISPATCHED, RAN_ONCE, WAIT, WAIT_EMPTY, WAIT_ID, OUTSTANDING, OUTSTANDING_ENDS, ORDER, DELAY, CANCEL,
+	CANCELLED, NOQUEUE, ENTRY, MEMBER, JOURNAL, ROOM, DESTROY, NR_PROMISES,
+};
+
+static struct probe_promise promises[NR_PROMISES] = {
+	[DISPATCHED] = { "dispatched" },	/* TQ_SLEEP does not fail */
+	[RAN_ONCE] = { "ran-once" },
+	[WAIT] = { "wait" },			/* all that was dispatched before has run */
+	[WAIT_EMPTY] = { "wait-empty" },	/* and what these dispatched */
+	[WAIT_ID] = { "wait-id" },
+	[OUTSTANDING] = { "outstanding" },	/* what was dispatched before has run */
+	[OUTSTANDING_ENDS] = { "outstanding-ends" },	/* without what is dispatched later */
+	[ORDER] = { "order" },			/* of one thread: TQ_FRONT first, the others as they came */
+	[DELAY] = { "delay" },			/* not before its time */
+	[CANCEL] = { "cancel" },		/* 0, EBUSY or ENOENT */
+	[CANCELLED] = { "cancelled" },		/* what was cancelled does not run */
+	[NOQUEUE] = { "noqueue" },		/* accepted if a thread is idle, or one more may be made */
+	[ENTRY] = { "entry" },			/* of the caller's own: SPL forgets it before the task runs */
+	[MEMBER] = { "member" },
+	[JOURNAL] = { "journal" },		/* journal_info is left to filesystems */
+	[ROOM] = { "room" },			/* TQ_NOSLEEP fails where there is no entry */
+	[DESTROY] = { "destroy" },		/* all that was dispatched has run */
+};
+
+struct client;
+
+struct job {
+	struct client *client;
+	taskq_t *queue;
+	atomic_t ran;
+	unsigned int place;	/* among those that ran, from 1 */
+	unsigned long when;	/* jiffies */
+	bool running, open;
+};
+
+struct client {
+	unsigned int id;
+	struct task_struct *task;
+	enum probe_work reached;
+	u64 rounds;
+	const char *step;	/* NULL: between two */
+	u64 since_ns;
+	taskq_t *queues[NR_KINDS];
+	char names[NR_KINDS][TASKQ_NAMELEN];
+	struct job jobs[NR_JOBS];
+	taskqid_t ids[NR_JOBS], delayed[2];
+	atomic_t order, links, chained;
+	bool chain_ends;
+	taskq_ent_t entry;
+	bool entry_is_lost;
+	/* At rest: what each queue has to show. */
+	unsigned int running[NR_KINDS], pending[NR_KINDS], front[NR_KINDS], later[NR_KINDS];
+};
+
+static struct client clients[NR_CLIENTS];
+static enum probe_work wish = PROBE_WORK_NONE;
+static DECLARE_WAIT_QUEUE_HEAD(queues_wq);
+static DEFINE_SPINLOCK(queues_lock);	/* of the pointers to queues that are shown */
+
+static void begin(struct client *c, const char *step)
+{
+	WRITE_ONCE(c->since_ns, ktime_get_ns());
+	smp_store_release(&c->step, step);
+}
+
+static void end(struct client *c)
+{
+	smp_store_release(&c->step, NULL);
+}
+
+static int cancel(taskq_t *queue, taskqid_t id)
+{
+	/* Newer ones ask whether to wait; if there is no third argument, nobody looks into its register. */
+	int (*cancel_id)(taskq_t *, taskqid_t, int) = (void *)&taskq_cancel_id;
+
+	return cancel_id(queue, id, 1);
+}
+
+static void make_job(struct client *c, unsigned int i, taskq_t *queue)
+{
+	c->jobs[i] = (struct job) { .client = c, .queue = queue };
+}
+
+static void make_jobs(struct client *c, taskq_t *queue)
+{
+	unsigned int i;
+
+	atomic_set(&c->order, 0);
+	for (i = 0; i < NR_JOBS; i++)
+		make_job(c, i, queue);
+}
+
+static void ask_inside(struct job *job)
+{
+	probe_keep(&promises[MEMBER], "task", taskq_member(job->queue, current), 1);
+	probe_keep(&promises[JOURNAL], "task", current->journal_info != NULL, 0);
+}
+
+static void run_job(void *arg)
+{
+	struct job *job = arg;
+
+	ask_inside(job);
+	job->place = atomic_inc_return(&job->client->order);
+	job->when = jiffies;
+	atomic_inc(&job->ran);
+	wake_up_all(&queues_wq);
+}
+
+static void run_nap(void *arg)
+{
+	schedule_timeout_uninterruptible(1);
+	run_job(arg);
+}
+
+static void run_gate(void *arg)
+{
+	struct job *job = arg;
+
+	WRITE_ONCE(job->running, true);
+	wake_up_all(&queues_wq);
+	wait_event(queues_wq, READ_ONCE(job->open));
+	run_job(arg);
+}
+
+static taskqid_t dispatch(struct client *c, unsigned int i, task_func_t func, unsigned int flags)
+{
+	taskqid_t id = taskq_dispatch(c->jobs[i].queue, func, &c->jobs[i], flags);
+
+	if (!(flags & TQ_NOSLEEP))
+		probe_keep(&promises[DISPATCHED], c->step, id != 0, 1);
+	c->ids[i] = id;
+	return id;
+}
+
+static void close_gate(struct client *c, unsigned int i)
+{
+	if (dispatch(c, i, run_gate, TQ_SLEEP))
+		wait_event(queues_wq, READ_ONCE(c->jobs[i].running));
+}
+
+static void open_gate(struct client *c, unsigned int i)
+{
+	WRITE_ONCE(c->jobs[i].open, true);
+	wake_up_all(&queues_wq);
+}
+
+static unsigned int ran(struct client *c, unsigned int from, unsigned int to)
+{
+	unsigned int sum = 0;
+
+	for (; from < to; from++)
+		sum += atomic_read(&c->jobs[from].ran);
+	return sum;
+}
+
+static void step_wait(struct client *c)
+{
+	unsigned int i, times = 0;
+
+	make_jobs(c, c->queues[TWO]);
+	for (i = 0; i < 6; i++)
+		times += dispatch(c, i, i % 2 ? run_nap : run_job, i == 3 ? TQ_FRONT : i == 4 ? TQ_PUSHPAGE : TQ_SLEEP) != 0;
+	taskq_wait(c->queues[TWO]);
+	probe_keep(&promises[WAIT], "taskq_wait", ran(c, 0, 6), times);
+	for (i = 0; i < 6; i++)
+		if (c->ids[i])
+			probe_keep(&promises[RAN_ONCE], "taskq_wait", atomic_read(&c->jobs[i].ran), 1);
+}
+
+static void step_wait_id(struct client *c)
+{
+	unsigned int i;
+
+	make_jobs(c, c->queues[ONE]);
+	for (i = 0; i < 4; i++)
+		dispatch(c, i, i % 2 ? run_job : run_nap, TQ_SLEEP);
+	taskq_wait_id(c->queues[ONE], c->ids[1]);
+	probe_keep(&promises[WAIT_ID], "taskq_wait_id", atomic_read(&c->jobs[1].ran), 1);
+	taskq_wait_id(c->queues[ONE], c->ids[3]);
+	probe_keep(&promises[WAIT_ID], "taskq_wait_id", ran(c, 0, 4), 4);
+	/* One that has long run is not waited for. */
+	taskq_wait_id(c->queues[ONE], c->ids[0]);
+}
+
+static void run_link(void *arg)
+{
+	struct client *c = arg;
+
+	schedule_timeout_uninterruptible(1);
+	if (atomic_inc_return(&c->chained) < atomic_read(&c->links) && !READ_ONCE(c->chain_ends))
+		(void) taskq_dispatch(c->queues[ONE], run_link, c, TQ_SLEEP);
+}
+
+static void begin_chain(struct client *c, int links)
+{
+	atomic_set(&c->chained, 0);
+	atomic_set(&c->links, links);
+	WRITE_ONCE(c->chain_ends, false);
+	probe_keep(&promises[DISPATCHED], c->step, taskq_dispatch(c->queues[ONE], run_link, c, TQ_SLEEP) != 0, 1);
+}
+
+static void step_outstanding(struct client *c)
+{
+	make_jobs(c, c->queues[ONE]);
+	dispatch(c, 0, run_nap, TQ_SLEEP);
+	begin_chain(c, CHAIN);
+	taskq_wait_outstanding(c->queues[ONE], 0);
+	probe_keep(&promises[OUTSTANDING], "taskq_wait_outstanding", atomic_read(&c->jobs[0].ran), 1);
+	probe_keep(&promises[OUTSTANDING_ENDS], "taskq_wait_outstanding", atomic_read(&c->chained) >= CHAIN, 0);
+	WRITE_ONCE(c->chain_ends, true);
+	taskq_wait(c->queues[ONE]);
+}
+
+static void step_wait_empty(struct client *c)
+{
+	begin_chain(c, 4);
+	taskq_wait(c->queues[ONE]);
+	probe_keep(&promises[WAIT_EMPTY], "taskq_wait", atomic_read(&c->chained), 4);
+}
+
+static void step_order(struct client *c)
+{
+	static const unsigned int wanted[] = { 1, 4, 5, 2, 3 };
+	unsigned int i;
+
+	make_jobs(c, c->queues[ONE]);
+	close_gate(c, 0);
+	dispatch(c, 1, run_job, TQ_SLEEP);
+	dispatch(c, 2, run_job, TQ_SLEEP);
+	dispatch(c, 3, run_job, TQ_FRONT);
+	dispatch(c, 4, run_job, TQ_FRONT);
+	open_gate(c, 0);
+	taskq_wait(c->queues[ONE]);
+	for (i = 0; i < ARRAY_SIZE(wanted); i++)
+		probe_keep(&promises[ORDER], i > 2 ? "TQ_FRONT" : "TQ_SLEEP", c->jobs[i].place, wanted[i]);
+}
+
+static void step_delay(struct client *c)
+{
+	unsigned long due = jiffies + 3;
+
+	make_jobs(c, c->queues[TWO]);
+	c->ids[0] = taskq_dispatch_delay(c->queues[TWO], run_job, &c->jobs[0], TQ_SLEEP, due);
+	probe_keep(&promises[DISPATCHED], "taskq_dispatch_delay", c->ids[0] != 0, 1);
+	taskq_wait_id(c->queues[TWO], c->ids[0]);
+	probe_keep(&promises[WAIT_ID], "taskq_dispatch_delay", atomic_read(&c->jobs[0].ran), 1);
+	probe_keep(&promises[DELAY], "taskq_dispatch_delay", time_before(c->jobs[0].when, due), 0);
+}
+
+static void step_cancel(struct client *c)
+{
+	taskq_t *queue = c->queues[ONE];
+
+	make_jobs(c, queue);
+	close_gate(c, 0);
+	dispatch(c, 1, run_job, TQ_SLEEP);
+	dispatch(c, 2, run_job, TQ_FRONT);
+	dispatch(c, 3, run_job, TQ_SLEEP);
+	/* Long before its time: who is cancelled just then, or has its timer go off, is a race of its own. */
+	c->ids[4] = taskq_dispatch_delay(queue, run_job, &c->jobs[4], TQ_SLEEP, jiffies + FAR_AWAY);
+	probe_keep(&promises[CANCEL], "pending", cancel(queue, c->ids[1]), 0);
+	probe_keep(&promises[CANCEL], "front", cancel(queue, c->ids[2]), 0);
+	probe_keep(&promises[CANCEL], "delayed", cancel(queue, c->ids[4]), 0);
+	open_gate(c, 0);
+	taskq_wait(queue);
+	probe_keep(&promises[CANCELLED], "pending", atomic_read(&c->jobs[1].ran), 0);
+	probe_keep(&promises[CANCELLED], "front", atomic_read(&c->jobs[2].ran), 0);
+	probe_keep(&promises[CANCELLED], "delayed", atomic_read(&c->jobs[4].ran), 0);
+	probe_keep(&promises[WAIT], "taskq_cancel_id", ran(c, 0, 5), 2);
+	probe_keep(&promises[CANCEL], "done", cancel(queue, c->ids[3]), ENOENT);
+	dispatch(c, 5, run_nap, TQ_SLEEP);
+	/* It runs, or it does not yet. */
+	if (cancel(queue, c->ids[5]) == 0)
+		probe_keep(&promises[CANCELLED], "at-once", atomic_read(&c->jobs[5].ran), 0);
+	else
+		probe_keep(&promises[WAIT_ID], "taskq_cancel_id", atomic_read(&c->jobs[5].ran), 1);
+}
+
+static void run_nested(void *arg)
+{
+	struct job *job = arg, *below = job + 1;
+	taskqid_t id;
+
+	if (job - job->client->jobs < DEPTH) {
+		id = taskq_dispatch(job->queue, run_nested, below, TQ_SLEEP);
+		probe_keep(&promises[DISPATCHED], "nested", id != 0, 1);
+		if (id)
+			taskq_wait_id(job->queue, id);
+	}
+	run_job(job);
+}
+
+/* Each level takes a thread for itself, and there may be as many as there are levels. */
+static void step_nested(struct client *c)
+{
+	make_jobs(c, c->queues[DYN]);
+	if (dispatch(c, 0, run_nested, TQ_SLEEP))
+		taskq_wait_id(c->queues[DYN], c->ids[0]);
+	probe_keep(&promises[WAIT_ID], "nested", ran(c, 0, NR_JOBS), DEPTH + 1);
+}
+
+/* Two threads are busy, and there may be more. Whoever was asked to make one may be at it. */
+static void step_noqueue(struct client *c)
+{
+	unsigned int tries;
+
+	make_jobs(c, c->queues[DYN]);
+	close_gate(c, 0);
+	close_gate(c, 1);
+	for (tries = 0; tries < 50; tries++) {
+		c->ids[2] = taskq_dispatch(c->queues[DYN], run_job, &c->jobs[2], TQ_SLEEP | TQ_NOQUEUE);
+		if (c->ids[2])
+			break;
+		schedule_timeout_uninterruptible(1);
+	}
+	probe_keep(&promises[NOQUEUE], "TQ_NOQUEUE", c->ids[2] != 0, 1);
+	if (c->ids[2])
+		wait_event(queues_wq, atomic_read(&c->jobs[2].ran));
+	open_gate(c, 0);
+	open_gate(c, 1);
+	taskq_wait(c->queues[DYN]);
+	probe_keep(&promises[WAIT], "TQ_NOQUEUE", ran(c, 0, 2), 2);
+}
+
+/* As many users do it: the entry is used anew while its task runs. */
+static void run_entry(void *arg)
+{
+	struct job *job = arg;
+
+	taskq_init_ent(&job->client->entry);
+	run_job(job);
+}
+
+static void step_entry(struct client *c)
+{
+	taskq_t *queue = c->queues[TWO];
+	unsigned long flags;
+
+	if (c->entry_is_lost)
+		return;
+	make_jobs(c, queue);
+	taskq_init_ent(&c->entry);
+	taskq_dispatch_ent(queue, run_entry, &c->jobs[0], 0, &c->entry);
+	taskq_wait(queue);
+	probe_keep(&promises[WAIT], "taskq_dispatch_ent", atomic_read(&c->jobs[0].ran), 1);
+	c->entry_is_lost = !taskq_empty_ent(&c->entry) || c->entry.tqent_flags || c->entry.tqent_id;
+	probe_keep(&promises[ENTRY], "taskq_dispatch_ent", c->entry_is_lost, 0);
+	/* SPL must not find it where it looks for its own. */
+	spin_lock_irqsave(&queue->tq_lock, flags);
+	list_del_init(&c->entry.tqent_list);
+	spin_unlock_irqrestore(&queue->tq_lock, flags);
+}
+
+/* There are two entries for more tasks than that: who may sleep waits until one is free. */
+static void step_room(struct client *c)
+{
+	unsigned int i;
+
+	make_jobs(c, c->queues[FEW]);
+	for (i = 0; i < 4; i++)
+		dispatch(c, i, run_nap, TQ_SLEEP);
+	taskq_wait(c->queues[FEW]);
+	probe_keep(&promises[WAIT], "full", ran(c, 0, 4), 4);
+	close_gate(c, 4);
+	dispatch(c, 5, run_job, TQ_SLEEP);
+	probe_keep(&promises[ROOM], "TQ_NOSLEEP", dispatch(c, 6, run_job, TQ_NOSLEEP) != 0, 0);
+	open_gate(c, 4);
+	taskq_wait(c->queues[FEW]);
+}
+
+static void step_member(struct client *c)
+{
+	probe_keep(&promises[MEMBER], "outside", taskq_member(c->queues[ONE], current), 0);
+}
+
+/* A thread may just be made for it when it goes. */
+static void step_life(struct client *c)
+{
+	taskq_t *queue = taskq_create(PROBE_NAME "_temp", DYN_THREADS, minclsyspri, 2, 100,
+				      TASKQ_PREPOPULATE | TASKQ_DYNAMIC);
+	unsigned int i;
+
+	probe_keep(&promises[DISPATCHED], "taskq_create", queue != NULL, 1);
+	if (!queue)
+		return;
+	make_jobs(c, queue);
+	for (i = 0; i < 4; i++)
+		dispatch(c, i, i ? run_job : run_nap, TQ_SLEEP);
+	taskq_destroy(queue);
+	probe_keep(&promises[DESTROY], "taskq_destroy", ran(c, 0, 4), 4);
+	queue = taskq_create(PROBE_NAME "_temp", DYN_THREADS, minclsyspri, 2, 100, TASKQ_DYNAMIC);
+	if (!queue)
+		return;
+	make_jobs(c, queue);
+	close_gate(c, 0);
+	/* All threads are busy, so this one has another made. */
+	dispatch(c, 1, run_job, TQ_SLEEP);
+	open_gate(c, 0);
+	taskq_destroy(queue);
+	probe_keep(&promises[DESTROY], "taskq_destroy", ran(c, 0, 2), 2);
+}
+
+static const struct {
+	const char *name;
+	void (*take)(struct client *c);
+} steps[] = {
+	{ "wait", step_wait },
+	{ "wait_id", step_wait_id },
+	{ "wait_outstanding", step_outstanding },
+	{ "wait_empty", step_wait_empty },
+	{ "order", step_order },
+	{ "delay", step_delay },
+	{ "cancel", step_cancel },
+	{ "nested", step_nested },
+	{ "noqueue", step_noqueue },
+	{ "entry", step_entry },
+	{ "room", step_room },
+	{ "member", step_member },
+	{ "create_destroy", step_life },
+};
+
+static bool make_queues(struct client *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_KINDS; i++) {
+		taskq_t *queue;
+
+		snprintf(c->names[i], sizeof(c->names[i]), "%s%u", kinds[i].name, c->id);
+		queue = taskq_create(c->names[i], kinds[i].threads, minclsyspri, kinds[i].min, kinds[i].max,
+				     kinds[i].flags);
+		spin_lock(&queues_lock);
+		c->queues[i] = queue;
+		spin_unlock(&queues_lock);
+		if (!queue)
+			return false;
+	}
+	return true;
+}
+
+static void destroy_queues(struct client *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_KINDS; i++) {
+		taskq_t *queue = c->queues[i];
+
+		spin_lock(&queues_lock);
+		c->queues[i] = NULL;
+		spin_unlock(&queues_lock);
+		if (queue)
+			taskq_destroy(queue);
+	}
+}
+
+/* A known number of tasks in each list of each queue. */
+static void load_queues(struct client *c)
+{
+	unsigned int i;
+
+	make_jobs(c, c->queues[ONE]);
+	close_gate(c, 0);
+	dispatch(c, 1, run_job, TQ_SLEEP);
+	dispatch(c, 2, run_job, TQ_FRONT);
+	for (i = 0; i < ARRAY_SIZE(c->delayed); i++)
+		c->delayed[i] = taskq_dispatch_delay(c->queues[ONE], run_job, &c->jobs[3], TQ_SLEEP,
+						     jiffies + FAR_AWAY);
+	make_job(c, 4, c->queues[TWO]);
+	make_job(c, 5, c->queues[TWO]);
+	close_gate(c, 4);
+	close_gate(c, 5);
+	make_job(c, 6, c->queues[DYN]);
+	make_job(c, 7, c->queues[DYN]);
+	close_gate(c, 6);
+	close_gate(c, 7);
+	c->running[ONE] = c->pending[ONE] = c->front[ONE] = 1;
+	c->later[ONE] = ARRAY_SIZE(c->delayed);
+	c->running[TWO] = c->running[DYN] = 2;
+}
+
+static void empty_queues(struct client *c)
+{
+	static const unsigned int gates[] = { 0, 4, 5, 6, 7 };
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(c->delayed); i++)
+		cancel(c->queues[ONE], c->delayed[i]);
+	for (i = 0; i < ARRAY_SIZE(gates); i++)
+		open_gate(c, gates[i]);
+	for (i = 0; i < NR_KINDS; i++)
+		taskq_wait(c->queues[i]);
+	memset(c->running, 0, sizeof(c->running));
+	memset(c->pending, 0, sizeof(c->pending));
+	memset(c->front, 0, sizeof(c->front));
+	memset(c->later, 0, sizeof(c->later));
+}
+
+static void take_steps(struct client *c)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(steps) && READ_ONCE(wish) == PROBE_WORK_RUNNING; i++) {
+		/* Each begins with another one, so that they do not go in step. */
+		unsigned int which = (i + c->id * 5) % ARRAY_SIZE(steps);
+
+		begin(c, steps[which].name);
+		steps[which].take(c);
+		end(c);
+		cond_resched();
+	}
+	WRITE_ONCE(c->rounds, c->rounds + 1);
+	schedule_timeout_uninterruptible(1);
+}
+
+/* One state after the other; a step that never ends keeps it where it is. */
+static void go_on(struct client *c)
+{
+	switch (c->reached) {
+	case PROBE_WORK_NONE:
+		begin(c, "create");
+		if (!make_queues(c))
+			probe_keep(&promises[DISPATCHED], "taskq_create", 0, 1);
+		break;
+	case PROBE_WORK_RUNNING:
+		begin(c, "load");
+		load_queues(c);
+		break;
+	case PROBE_WORK_LOADED:
+		begin(c, "empty");
+		empty_queues(c);
+		break;
+	default:
+		begin(c, "destroy");
+		destroy_queues(c);
+	}
+	end(c);
+	smp_store_release(&c->reached, c->reached + 1);
+}
+
+static int client_thread(void *data)
+{
+	struct client *c = data;
+
+	while (!kthread_should_stop()) {
+		if (c->reached < READ_ONCE(wish))
+			go_on(c);
+		else if (c->reached == PROBE_WORK_RUNNING)
+			take_steps(c);
+		else
+			schedule_timeout_idle(HZ / 50 + 1);
+	}
+	return 0;
+}
+
+int probe_queues_want(enum probe_work state)
+{
+	unsigned int i;
+
+	if (state <= wish)
+		return -EINVAL;
+	WRITE_ONCE(wish, state);
+	for (i = 0; i < NR_CLIENTS && !clients[i].task; i++) {
+		struct task_struct *task;
+
+		clients[i].id = i;
+		task = kthread_run(client_thread, &clients[i], PROBE_NAME "/q%u", i);
+		if (IS_ERR(task))
+			return PTR_ERR(task);
+		clients[i].task = task;
+	}
+	return 0;
+}
+
+void probe_queues_exit(void)
+{
+	unsigned int i;
+
+	WRITE_ONCE(wish, PROBE_WORK_GONE);
+	for (i = 0; i < NR_CLIENTS; i++) {
+		if (!clients[i].task)
+			continue;
+		while (smp_load_acquire(&clients[i].reached) != PROBE_WORK_GONE)
+			schedule_timeout_uninterruptible(HZ / 10);
+		kthread_stop(clients[i].task);
+	}
+}
+
+static unsigned int length(const struct list_head *list)
+{
+	const struct list_head *at;
+	unsigned int sum = 0;
+
+	list_for_each(at, list)
+		sum++;
+	return sum;
+}
+
+/* What is to be there, and behind it what SPL has. */
+static void show_queue(struct seq_file *m, struct client *c, unsigned int i)
+{
+	taskq_t *queue = c->queues[i];
+	unsigned long flags;
+
+	if (!queue)
+		return;
+	seq_printf(m, "queue %s running=%u pending=%u front=%u delayed=%u threads=%d dynamic=%d min=%d", c->names[i],
+		   c->running[i], c->pending[i], c->front[i], c->later[i], kinds[i].threads,
+		   !!(kinds[i].flags & TASKQ_DYNAMIC), kinds[i].min);
+	spin_lock_irqsave(&queue->tq_lock, flags);
+	seq_printf(m, " act=%d nthr=%d spwn=%d maxt=%d cura=%d active=%u pend=%u prio=%u delay=%u\n",
+		   queue->tq_nactive, queue->tq_nthreads, queue->tq_nspawn, queue->tq_maxthreads,
+		   queue->tq_nalloc, length(&queue->tq_active_list), length(&queue->tq_pend_list),
+		   length(&queue->tq_prio_list), length(&queue->tq_delay_list));
+	spin_unlock_irqrestore(&queue->tq_lock, flags);
+}
+
+void probe_queues_show(struct seq_file *m)
+{
+	unsigned int i, k;
+
+	if (wish == PROBE_WORK_NONE)
+		return;
+	for (i = 0; i < NR_CLIENTS; i++) {
+		struct client *c = &clients[i];
+		const char *step = smp_load_acquire(&c->step);
+
+		seq_printf(m, "client %u pid=%d state=%s rounds=%llu step=%s since_ns=%llu\n", i,
+			   c->task ? task_pid_nr(c->task) : 0, probe_work_name(smp_load_acquire(&c->reached)),
+			   READ_ONCE(c->rounds), step ? step : "-", step ? READ_ONCE(c->since_ns) : 0);
+		spin_lock(&queues_lock);
+		for (k = 0; k < NR_KINDS; k++)
+			show_queue(m, c, k);
+		spin_unlock(&queues_lock);
+	}
+	for (i = 0; i < NR_PROMISES; i++)
+		probe_promise_show(m, "qpromise", &promises[i]);
+}

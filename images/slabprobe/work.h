@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What queues.c and caches.c share: work with SPL as its users have it, in states
+ * that follow each other, and promises of SPL that are asked for meanwhile.
+ */
+#ifndef SLABPROBE_WORK_H
+#define SLABPROBE_WORK_H
+
+#include <linux/kernel.h>
+#include <linux/seq_file.h>
+#include <linux/types.h>
+
+enum probe_work {
+	PROBE_WORK_NONE,	/* nothing is made yet */
+	PROBE_WORK_RUNNING,	/* round after round */
+	PROBE_WORK_LOADED,	/* at rest, with a known number of everything in hand */
+	PROBE_WORK_EMPTIED,	/* at rest, everything given back */
+	PROBE_WORK_GONE,	/* queues and caches are destroyed */
+};
+
+/* What SPL promises: how often it was asked for, how often broken, and the first time. */
+struct probe_promise {
+	const char *name;
+	u64 asked, broken;
+	s64 saw, wanted;
+	const char *at;
+};
+
+static inline void probe_keep(struct probe_promise *promise, const char *at, s64 saw, s64 wanted)
+{
+	WRITE_ONCE(promise->asked, promise->asked + 1);
+	if (saw == wanted)
+		return;
+	if (!promise->broken) {
+		promise->saw = saw;
+		promise->wanted = wanted;
+		promise->at = at;
+	}
+	/* Who sees it broken sees how. */
+	smp_store_release(&promise->broken, promise->broken + 1);
+}
+
+static inline void probe_promise_show(struct seq_file *m, const char *tag, struct probe_promise *promise)
+{
+	u64 broken = smp_load_acquire(&promise->broken);
+
+	seq_printf(m, "%s %s asked=%llu broken=%llu", tag, promise->name, READ_ONCE(promise->asked), broken);
+	if (broken)
+		seq_printf(m, " saw=%lld wanted=%lld at=%s", promise->saw, promise->wanted, promise->at);
+	seq_putc(m, '\n');
+}
+
+static inline const char *probe_work_name(enum probe_work state)
+{
+	static const char * const names[] = { "none", "running", "loaded", "emptied", "gone" };
+
+	return names[state];
+}
+
+/* queues.c: the caller holds the lock of main.c */
+int probe_queues_want(enum probe_work state);
+void probe_queues_exit(void);
+void probe_queues_show(struct seq_file *m);
+
+/* caches.c: likewise */
+int probe_caches_want(enum probe_work state);
+void probe_caches_exit(void);
+void probe_caches_show(struct seq_file *m);
+
+#endif

@@ -1,0 +1,29 @@
+"""SPL as its users have it: the packaged builds keep what they promise, and count right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from splvm.builds.kernels import KERNELS
+from splvm.clock import Clock
+from splvm.evidence.verdict import Outcome
+from splvm.pytest_fixtures import RunResult
+
+pytestmark = pytest.mark.splvm_vm
+
+# The default suite has one kernel.
+SHORT = "debian-12"
+
+
+@pytest.mark.parametrize("kernel", [pytest.param(it, marks=[pytest.mark.splvm_slow] * (it != SHORT)) for it in KERNELS])
+@pytest.mark.parametrize("scenario", ["taskqs", "caches"])
+def test_packaged_build(run_scenario: Callable[..., RunResult], scenario: str, kernel: str) -> None:
+    run_scenario(scenario, kernel=kernel, clock=Clock.VIRTUAL).must_be(Outcome.HEALTHY)
+
+
+@pytest.mark.splvm_slow
+@pytest.mark.parametrize("scenario", ["taskqs", "caches"])
+def test_packaged_build_in_real_time(run_scenario: Callable[..., RunResult], scenario: str) -> None:
+    run_scenario(scenario, clock=Clock.REAL).must_be(Outcome.HEALTHY)
