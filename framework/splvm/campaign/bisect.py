@@ -23,7 +23,8 @@ from typing import Any
 
 from splvm.builds.owntree import find_tree
 from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, list_revisions
-from splvm.campaign.campaignrun import CampaignRun, build_of, cell_of, describe_build, trouble_of
+from splvm.campaign.believed import doubts_on_plan, doubts_on_run, doubts_on_skipped
+from splvm.campaign.campaignrun import CampaignRun, cell_of, describe_build
 from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.campaign.quiet import QUIET_S, wait_until_quiet
 from splvm.campaign.repro import TROUBLES
@@ -36,7 +37,6 @@ from splvm.ownpath import own_path
 from splvm.plainfile import MIB, read_plain
 from splvm.record.facts import Count
 from splvm.record.jsonfile import write_json
-from splvm.record.reader import read_facts
 from splvm.record.typedjson import from_json, to_json
 from splvm.run.experiment import Experiment
 from splvm.run.loads import MOST_SEED, parse_loads
@@ -332,6 +332,9 @@ class Bisection:
             with step(f"preparing {title}"):
                 experiment = self._build(number)
         except BuildError as error:
+            if number in self.builds:
+                # It did build, and has runs: what is in the way now is none of its own.
+                raise
             self._skip(number, error.message)
             self._keep()
             return None
@@ -470,17 +473,11 @@ def read_bisection(out: Path) -> Bisection:
             raise EvidenceError(f"{patch.id} has changed since the search began", hint="begin a new search")
     if len({each.number for each in tries}) < len(tries):
         raise EvidenceError(f"{path} is damaged: a run is listed twice", hint="begin a new search")
-    search = Bisection(plan, out, tries, skipped, builds, starved)
+    search = Bisection(plan, out, tries, dict(skipped), builds, starved)
     words: set[str] = set()
-    for each in tries:
-        if each.outcome is None:
-            continue
-        directory = search.directory_of(each)
-        trouble = trouble_of(each, directory, words=words)
-        if not trouble and build_of(read_facts(directory)) != builds.get(each.candidate):
-            trouble = f"{directory} is of another build than {search.name(each.candidate)}"
-        if trouble:
-            raise EvidenceError(f"run {each.number}: {trouble}; nothing was started", hint="begin a new search")
+    troubles = [f"run {each.number}: {trouble}" for each in tries if (trouble := doubts_on_run(search, each, words))]
+    if troubles := [*doubts_on_plan(plan, builds), *troubles, *doubts_on_skipped(search, tries)]:
+        raise EvidenceError(f"{path}: {troubles[0]}; nothing was started", hint="begin a new search")
     return search
 
 

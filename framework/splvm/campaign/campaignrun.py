@@ -180,7 +180,7 @@ def trouble_of(
     return f"{otherwise} is not what {directory} says" if otherwise else ""
 
 
-def _kernel_id(name: str) -> str:
+def kernel_id(name: str) -> str:
     """The id of a kernel that the user named, as run.json has it."""
     try:
         return spec_of(find_any_kernel(name)).id
@@ -194,7 +194,7 @@ def _otherwise(run: CampaignRun, facts: Mapping[str, Any], directory: Path) -> I
     parameters = facts.get("parameters") or {}
     told = (
         ("the scenario", facts.get("scenario"), cell.scenario),
-        ("the kernel", kernel.get("id"), _kernel_id(cell.kernel)),
+        ("the kernel", kernel.get("id"), kernel_id(cell.kernel)),
         ("the variant", spl.get("variant"), cell.variant),
         ("the line", facts.get("line"), cell.line),
         ("the load", parameters.get("load"), cell.loads),

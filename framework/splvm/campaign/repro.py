@@ -9,7 +9,8 @@ No verdict is taken back, and no run is done again: each counts as it is. Owns t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,15 +20,15 @@ from splvm.campaign.campaignrun import CampaignRun, cell_of, describe_build
 from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
-from splvm.evidence.verdict import Outcome
+from splvm.evidence.verdict import BAD, Outcome
 from splvm.record.jsonfile import write_json
 from splvm.report.rates import Rate, chance_of_difference, quartiles
 from splvm.run.experiment import Experiment
 
 SCHEMA_VERSION = 2
 
-# Verdicts that count as a hit unless others are named: something stood still or died.
-HITS = frozenset({Outcome.CRASHED, Outcome.LOST, Outcome.STALLED, Outcome.NO_RECOVERY})
+# Verdicts that count as a hit unless others are named: no build is taken for a good one that does something wrong.
+HITS = BAD
 
 # Runs in a row that come to nothing by trouble of the host or the harness, after which a series ends: there will be
 # nothing else.
@@ -90,6 +91,11 @@ class Series:
         return [trial for trial in self.trials if trial.outcome in self.hits]
 
     @property
+    def unasked(self) -> Counter[Outcome]:
+        """How often each bad verdict came that is no hit, because hits were named; these runs are not good."""
+        return bad_beside(self.trials, self.hits)
+
+    @property
     def silent(self) -> list[CampaignRun]:
         """The runs that say nothing; they are not part of the rate."""
         return [t for t in self.trials if t.outcome is None or (t.outcome.says_nothing and t.outcome not in self.hits)]
@@ -129,6 +135,11 @@ class Series:
             "onset_s": self.onsets,
             "trials": [trial.to_json() for trial in self.trials],
         }
+
+
+def bad_beside(trials: Iterable[CampaignRun], hits: Set[Outcome]) -> Counter[Outcome]:
+    """How often each bad verdict came that is none of the hits."""
+    return Counter(it.outcome for it in trials if it.outcome is not None and it.outcome in BAD - hits)
 
 
 OnRun = Callable[[Series, CampaignRun], None]

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from splvm.builds.owntree import find_repository, read_tree_name
 from splvm.builds.variants import VARIANTS, find_variant
-from splvm.campaign.repro import HITS
+from splvm.campaign.repro import HITS, bad_beside
 from splvm.cli.options import (
     MOST_RUNS,
     AccelOption,
@@ -87,7 +87,10 @@ def bisect(
     spl_patch: PatchOption = None,
     debug: DebugOption = False,
     hit: Annotated[
-        str, typer.Option(help="Verdicts that count as bad, separated by commas.", metavar="VERDICTS")
+        str,
+        typer.Option(
+            help="Verdicts that count as bad, separated by commas; by default each bad one.", metavar="VERDICTS"
+        ),
     ] = ",".join(sorted(HITS)),
     confidence: Annotated[
         float,
@@ -226,6 +229,8 @@ def _show(search: Bisection) -> None:
         console.print(Text(plain(f"{label}: {search.name(each.candidate)}")))
         console.print(Text(plain(f"  {each.outcome} {each.said}")))
         console.print(Text(f"  {each.directory}"), soft_wrap=True)
+    for outcome, times in bad_beside(search.tries, search.plan.hits).items():
+        typer.echo(plain(f"{times} runs ended {outcome}, which is bad and no hit by --hit"))
     typer.echo(plain(f"evidence: {search.out}"))
     for line in paste(search):
         typer.echo(plain(line))
@@ -241,6 +246,7 @@ def paste(search: Bisection) -> list[str]:
     words = ["splvm", "repro", plan.scenario, "--kernel", plan.wish.kernel, "--variant", plan.wish.variant]
     words += ["--load", plan.load] if plan.load else []
     words += ["--clock", plan.wish.clock] if plan.wish.clock is not Clock.REAL else []
+    words += ["--hit", ",".join(sorted(plan.hits))] if plan.hits != HITS else []
     words += ["--spl", f"git:zfs@{good.id}", "--spl", f"git:zfs@{bad.id}"]
     told = search.tallies()
     counts = (told[each] for each in (answer.first, answer.first - 1) if each in told)

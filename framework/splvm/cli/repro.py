@@ -72,7 +72,10 @@ def repro(
         ),
     ] = None,
     hit: Annotated[
-        str, typer.Option(help="Verdicts that count as a hit, separated by commas.", metavar="VERDICTS")
+        str,
+        typer.Option(
+            help="Verdicts that count as a hit, separated by commas; by default each bad one.", metavar="VERDICTS"
+        ),
     ] = ",".join(sorted(HITS)),
     load: LoadOption = None,
     seed: SeedOption = None,
@@ -167,6 +170,8 @@ def _show(series: list[Series], base: Path) -> None:
     for each in series:
         if each.is_given_up:
             console.print(Text(plain(f"{each} was given up after {TROUBLES} runs in a row without a result")))
+        for outcome, times in each.unasked.items():
+            console.print(Text(plain(f"{times} runs of {each} ended {outcome}, which is bad and no hit by --hit")))
         for trial in each.hit[:1]:
             console.print(Text(plain(f"first hit of {each}: {trial.said}")))
             console.print(Text(f"  again: {_again(trial)}"), soft_wrap=True)

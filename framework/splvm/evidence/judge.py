@@ -83,13 +83,12 @@ from splvm.evidence.diagnosis import Condition
 from splvm.evidence.figures import describe
 from splvm.evidence.rule import Clause, Rule, clauses
 from splvm.evidence.timeline import Evidence
-from splvm.evidence.verdict import Outcome, Reason, Verdict
+from splvm.evidence.verdict import BAD, Outcome, Reason, Verdict
 from splvm.evidence.waiting.tasklists import find_waiting
 
 
 def _make_woken(*words: str) -> Check:
-    bad = [outcome for outcome in Outcome if not outcome.is_good and not outcome.says_nothing]
-    if len(words) != 3 or words[2] not in bad:
+    if len(words) != 3 or words[2] not in BAD:
         raise EvidenceError(f"check woken takes two phases and a bad verdict, and not {' '.join(words) or 'nothing'}")
     return check_woken(words[0], words[1], Outcome(words[2]))
 

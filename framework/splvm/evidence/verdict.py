@@ -50,6 +50,10 @@ class Outcome(StrEnum):
         return self in (Outcome.NOT_TRIGGERED, Outcome.INCONCLUSIVE)
 
 
+# Verdicts of which a module is to blame: each that says something of it and is not good.
+BAD = frozenset(it for it in Outcome if not it.is_good and not it.says_nothing)
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """One sentence, and the frames of the agent's stream that it rests on."""

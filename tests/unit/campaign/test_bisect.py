@@ -199,6 +199,14 @@ def test_a_silent_verdict_that_is_a_hit(world: SimpleNamespace, tmp_path: Path) 
     assert found(search) == (4, 4)
 
 
+@pytest.mark.parametrize("bad", [it for it in Outcome if not it.is_good and not it.says_nothing])
+def test_each_bad_verdict_is_bad(world: SimpleNamespace, tmp_path: Path, bad: Outcome) -> None:
+    world.oracle = lambda number: bad if number >= 4 else Outcome.PROGRESS
+    search = Bisection(plan(8), tmp_path)
+    search.run(1, lambda *_: None)
+    assert found(search) == (4, 4)
+
+
 def test_the_same_build_is_not_run_twice(world: SimpleNamespace, tmp_path: Path) -> None:
     world.oracle = steps(30)
     world.builds = {f"k{number}": "old" if number < 30 else "new" for number in range(64)}

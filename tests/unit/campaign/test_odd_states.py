@@ -68,7 +68,7 @@ def test_a_damaged_matrix_is_one_error(tmp_path_factory: pytest.TempPathFactory,
 @pytest.fixture(autouse=True)
 def evidence_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here bisect.json alone is looked at."""
-    monkeypatch.setattr(bisect_module, "trouble_of", lambda *_: "")
+    monkeypatch.setattr(bisect_module, "doubts_on_run", lambda *_: "")
 
 
 def a_bisection() -> dict[str, Any]:

@@ -105,7 +105,7 @@ def test_a_series_of_trouble_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_pa
     """Without an end to its runs it would go on for ever; trouble now and then ends nothing."""
     (series,) = run(monkeypatch, tmp_path, lambda job: None, Until(hits=1), "stock")
     assert (len(series.trials), series.is_given_up, series.is_trouble) == (TROUBLES, True, True)
-    outcomes = iter([None, None, Outcome.SLOW] * 3 + [Outcome.LOST])
+    outcomes = iter([None, None, Outcome.HEALTHY] * 3 + [Outcome.LOST])
     (series,) = run(monkeypatch, tmp_path, lambda job: next(outcomes), Until(hits=1), "stock")
     assert (len(series.trials), series.is_given_up, series.is_trouble) == (10, False, False)
 
@@ -113,14 +113,23 @@ def test_a_series_of_trouble_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_hits_misses_and_what_says_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     outcomes = iter([Outcome.STALLED, Outcome.SLOW, Outcome.INCONCLUSIVE, None, Outcome.NOT_TRIGGERED, Outcome.LOST])
     (series,) = run(monkeypatch, tmp_path, lambda job: next(outcomes), Until(runs=6), "stock")
-    assert series.rate == Rate(hits=2, runs=3)
+    assert series.rate == Rate(hits=3, runs=3)
     assert [trial.number for trial in series.silent] == [3, 4, 5]
-    assert series.onsets == (2.5, 2.5, 2.5)
+    assert (series.onsets, series.unasked) == ((2.5, 2.5, 2.5), {})
     told: dict[str, Any] = json.loads((tmp_path / "repro.json").read_text())
     (kept,) = told["series"]
-    assert (kept["hits"], kept["runs"], kept["silent"]) == (2, 3, 3)
+    assert (kept["hits"], kept["runs"], kept["silent"]) == (3, 3, 3)
     assert [trial["verdict"] for trial in kept["trials"]][:4] == ["STALLED", "SLOW", "INCONCLUSIVE", None]
     assert kept["trials"][3]["reason"] == "no boot"
+
+
+@pytest.mark.parametrize("outcome", [it for it in Outcome if not it.says_nothing])
+def test_each_bad_verdict_is_a_hit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, outcome: Outcome) -> None:
+    """Or it is told that it came and is none, where hits are named: it is not taken for a good one."""
+    (series,) = run(monkeypatch, tmp_path, lambda job: outcome, Until(runs=2), "stock")
+    assert (len(series.hit), series.unasked) == (0 if outcome.is_good else 2, {})
+    series.hits = frozenset(Outcome) - {outcome}
+    assert series.unasked == ({} if outcome.is_good else {outcome: 2})
 
 
 def test_a_series_with_enough_hits_ends_and_the_other_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""Whether what a search kept is believed: its plan, its runs, and what it left out, against each other and the records.
+
+Whoever can write bisect.json can write anything into it. An answer rests on the runs' own records, so all that it says
+of them has to be what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from splvm.campaign.campaignrun import CampaignRun, build_of, kernel_id, trouble_of
+from splvm.campaign.repro import TROUBLES
+from splvm.clock import Clock
+from splvm.errors import HarnessError
+from splvm.record.reader import read_damage, read_facts
+from splvm.run.loads import parse_loads, with_own
+from splvm.scenarios.judged import judge_run
+from splvm.scenarios.table import find_scenario
+
+if TYPE_CHECKING:
+    from splvm.campaign.bisect import Bisection, BisectPlan
+
+_BASE = "without a patch"
+
+
+def doubts_on_plan(plan: BisectPlan, builds: Mapping[int, str]) -> Iterator[str]:
+    """What no search of this kind has. Titles of commits are those of their repository, and are not looked at.
+
+    :param builds: what the guests of a candidate are made of, where that is known.
+    """
+    for number, each in enumerate(plan.candidates):
+        if plan.kind == "commits":
+            continue
+        own = each.id if plan.kind == "kernels" else Path(each.id).name or _BASE
+        if each.title != own:
+            yield f"candidate {number} is {own}, and is called {each.title[:100]}"
+        if not each.changes or each.parted:
+            yield f"candidate {number}, {own}, is told of as a commit"
+        if plan.kind == "patches" and bool(each.sha256) != bool(number):
+            yield f"candidate {number}, {own}, has {'no' if number else 'a'} hash"
+    for before, number in pairwise(range(len(plan.candidates))):
+        built = builds.get(before), builds.get(number)
+        if not plan.candidates[number].changes and None not in built and built[0] != built[1]:
+            yield f"candidate {number} changes nothing, and is another build than the one before"
+
+
+def doubts_on_run(search: Bisection, run: CampaignRun, words: set[str]) -> str:
+    """What keeps a run of the list from being believed; empty if its record is one of this search, and says the same.
+
+    :param words: of the list's runs so far. That of this one is added.
+    """
+    directory = search.directory_of(run)
+    if run.outcome is None:
+        return _judged_all_the_same(directory)
+    if trouble := trouble_of(run, directory, seed=search.plan.seed + run.number - 1, words=words):
+        return trouble
+    facts = read_facts(directory)
+    if build_of(facts) != search.builds.get(run.candidate):
+        return f"{directory} is of another build than {search.name(run.candidate)}"
+    otherwise = next(_unlike_plan(search.plan, run, facts), "")
+    return f"{otherwise} of {directory} is not that of the search" if otherwise else ""
+
+
+def _judged_all_the_same(directory: Path) -> str:
+    """A run that came to nothing has left no record that says something."""
+    try:
+        facts = read_facts(directory)
+        if "scenario" not in facts or read_damage(directory, facts):
+            return ""
+        outcome = judge_run(directory)[1].outcome
+    except (HarnessError, OSError):
+        return ""
+    return "" if outcome.says_nothing else f"it came to nothing by the list, and is {outcome} by {directory}"
+
+
+def _unlike_plan(plan: BisectPlan, run: CampaignRun, facts: Mapping[str, Any]) -> Iterator[str]:
+    """What a run's record, or its row, has otherwise than the plan asks; what a record lacks is not looked at."""
+    candidate, wish, scenario = plan.candidates[run.candidate], plan.wish, find_scenario(plan.scenario)
+    kernel, spl = facts.get("kernel") or {}, facts.get("spl") or {}
+    loads = ",".join(map(str, with_own(scenario.load, parse_loads([plan.load] if plan.load else []))))
+    told: list[tuple[str, object, object]] = [
+        ("the scenario", run.cell.scenario, plan.scenario),
+        ("the load", run.cell.loads, loads),
+    ]
+    if "id" in kernel:
+        told.append(("the kernel", kernel["id"], kernel_id(candidate.id if plan.kind == "kernels" else wish.kernel)))
+    if "variant" in spl:
+        told.append(("the variant", spl["variant"], wish.variant))
+    parameters = facts.get("parameters")
+    if isinstance(parameters, Mapping):
+        told += [
+            ("the load", parameters.get("load") or "", loads),
+            ("the clock", parameters.get("clock", Clock.REAL), wish.clock),
+            ("the window", parameters.get("window_s"), scenario.window_s if plan.window_s is None else plan.window_s),
+            ("the memory", parameters.get("ram_mib"), max(wish.ram_mib, scenario.least_mib)),
+        ]
+    if isinstance(patches := spl.get("patches"), list):
+        hashes = [it.get("sha256") if isinstance(it, Mapping) else None for it in patches]
+        series = [each.sha256 for each in plan.candidates[1 : run.candidate + 1]] if plan.kind == "patches" else []
+        told.append(("the number of patches", len(hashes), len(wish.patches) + len(series)))
+        told.append(("the patch", hashes[len(hashes) - len(series) :], series))
+    git = spl.get("git")
+    if plan.kind == "commits" and isinstance(git, Mapping):
+        told.append(("the commit", git.get("commit"), candidate.id))
+    yield from (name for name, is_told, asked in told if is_told != asked)
+
+
+def doubts_on_skipped(search: Bisection, tries: Sequence[CampaignRun]) -> Iterator[str]:
+    """A candidate is left out because it does not build, or because its runs said nothing so often in a row."""
+    for number in search.skipped:
+        silent = [search.is_silent(each) for each in tries if each.candidate == number]
+        enough = any(all(silent[at : at + TROUBLES]) for at in range(len(silent) - TROUBLES + 1))
+        if not enough and (silent or number in search.builds):
+            yield f"{search.name(number)} is left out, and was built and can be asked"
