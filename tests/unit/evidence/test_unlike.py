@@ -282,6 +282,25 @@ CHANGES |= {
 }
 
 
+CHANGES |= {
+    "a worker of another name": (
+        NOMINAL,
+        every("tasks", r"comm=spl_kmem_cache", "comm=0", 0.5),
+        "was spl_kmem_cache, and is 0 later",
+    ),
+    "critical threads that are in no list": (
+        NOMINAL,
+        every("tasks", r"^task pid=\d+ comm=slabprobe/\d .*\n(?:\[.*\n)*", "", some=True),
+        "no critical thread with pid",
+    ),
+    "growths that are never done": (
+        NOMINAL,
+        every("probe", r"^growth begun=\d+ done=\d+ slabs=\d+", "growth begun=900 done=2 slabs=900"),
+        "900 growths that began and 900 slabs",
+    ),
+}
+
+
 @pytest.mark.parametrize("kind", [NOMINAL, HELD, LOADED, STORM])
 @pytest.mark.parametrize("source", ["tasks", "probe", "slab", "meminfo", "sites"])
 def test_a_piece_that_was_cut_out(kind: str, source: str) -> None:

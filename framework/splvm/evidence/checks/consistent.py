@@ -26,7 +26,7 @@ from splvm.evidence.checks.complete import (
 )
 from splvm.evidence.checks.holes import unread
 from splvm.evidence.checks.letin import let_in_elsewhere
-from splvm.evidence.checks.nobody import held_by_nobody, threads_of_nobody
+from splvm.evidence.checks.nobody import grown_by_nobody, held_by_nobody, renamed, threads_of_nobody, used_by_nobody
 from splvm.evidence.checks.selfsaid import (
     counted_twice,
     empty_columns,
@@ -105,6 +105,9 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         empty_columns(case),
         threads_of_nobody(case),
         held_by_nobody(case),
+        used_by_nobody(case),
+        renamed(case),
+        grown_by_nobody(case),
         *(unlike(case) for unlike in UNLIKE),
         *(said(case) for said in STORM_SAID),
         *(_of_the_whole(case) if case.evidence.facts.get("outcome", {}).get("kind") == "ended" else ()),
