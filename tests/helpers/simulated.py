@@ -993,7 +993,7 @@ class _Simulation:
         counts |= {"since_ns": self.stormed_ns, "left_ns": 0, "site": 0, "gfp": 0xCC0 * bool(entered)}
         counts |= {"asked_gfp": 0xC00, "kswapd": 0, "failed": 0}
         state = {"running": int(self.storms), "idle": int(not self.storms)}
-        watch = {"hooks": 9, "blind": 0, "count": 1, "calls": 2 * self.storm_asked, "lost": 0, "atomic": 0}
+        watch = {"hooks": 1, "blind": 0, "count": 1, "calls": 2 * self.storm_asked, "lost": 0, "atomic": 0}
         return [
             self.probe_line("sites", **watch, preempt_count=1).replace("sites ", "sites mode=count module=spl ", 1),
             self.probe_line("storm", **state, **STORM_SETTINGS, seed=7, only=0, **counts),
@@ -1199,9 +1199,9 @@ class _Simulation:
             text = worker_text("D", _CAUGHT if self.is_cycle else _HELD, (self.switches, 0))
         if self.knobs.worker is not None and self.within(self.knobs.worker[0]):
             text = self.knobs.worker[1]
-        if self.stormed_ns:
-            for pid, name in zip(STORM_PIDS, ("slabprobe/tx", "slabprobe_tq"), strict=True):
-                text += f"task pid={pid} comm={name} state=D voluntary=40 nonvoluntary=3\n{_STORMED}"
+        for pid, name in zip(STORM_PIDS, ("slabprobe/tx", "slabprobe_tq"), strict=True) if self.is_storm else ():
+            state, stack = ("D", _STORMED) if self.stormed_ns else ("S", _IDLES)
+            text += f"task pid={pid} comm={name} state={state} voluntary=40 nonvoluntary=3\n{stack}"
         return text + _MEMORY_TASK + "".join(self.thread_task(thread) for thread in self.threads)
 
     def thread_task(self, thread: _Thread) -> str:

@@ -50,7 +50,8 @@ from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import EvidenceError, UsageError, did_you_mean
 from splvm.evidence.formats.sites import SitesFile, parse_sites
-from splvm.evidence.verdict import Outcome
+from splvm.evidence.formats.stormstatus import Watch
+from splvm.evidence.verdict import BAD, Outcome
 from splvm.guest.guest import Guest
 from splvm.log import step
 from splvm.record.reader import read_evidence, read_facts
@@ -122,7 +123,8 @@ def sites(
     """List where SPL allocates: each chain of calls, with its masks, threads and sizes.
 
     Nothing is reclaimed. Direct calls of the allocator that the run never reached are named too, by the module's
-    relocations.
+    relocations. The exit status is 1 if the run ended badly or did not come to its end, or if allocations were missed:
+    then nobody knows what was never reached.
     """
     chosen = find_scenario(scenario)
     loads = parse_loads(load or ())
@@ -165,6 +167,10 @@ def sites(
     watch = timeline.probe[-1].value.watch if timeline.probe else None
     content = {
         "schema_version": 1,
+        "verdict": verdict.outcome,
+        "reason": verdict.reasons[0].text,
+        # Whether what was not seen was not reached.
+        "whole": (is_whole := is_whole_list(verdict.outcome, file, watch)),
         "module": module,
         "kernel": read_facts(directory)["kernel"]["release"],
         "directory": str(directory),
@@ -176,11 +182,20 @@ def sites(
     (directory / SITES_FILE).write_text(json.dumps(content, indent=1) + "\n")
     if as_json:
         print_json(content)
-        return
-    _show_sites(places, file)
-    blind = [it.name for it in file.hooks if it.is_blind]
-    typer.echo(f"blind: {', '.join(blind) if blind else 'no function of the allocator'}; lost: {content['lost']}")
-    typer.echo(f"evidence: {directory}")
+    else:
+        _show_sites(places, file, is_whole=is_whole)
+        blind = [it.name for it in file.hooks if it.is_blind]
+        typer.echo(f"blind: {', '.join(blind) if blind else 'no function of the allocator'}; lost: {content['lost']}")
+        typer.echo(f"evidence: {directory}")
+        typer.echo(verdict_line(verdict, read_facts(directory)))
+    if not is_whole or verdict.outcome in BAD:
+        raise typer.Exit(1)
+
+
+def is_whole_list(outcome: Outcome, file: SitesFile, watch: Watch | None) -> bool:
+    """Whether a list of sites has all that a run came by: the run came to its end, and nobody was blind meanwhile."""
+    is_blind = watch is None or watch.lost > 0 or watch.blind > 0 or any(hook.is_blind for hook in file.hooks)
+    return not is_blind and outcome not in (Outcome.CRASHED, Outcome.LOST, Outcome.INCONCLUSIVE)
 
 
 def _reading_sites(texts: list[str]) -> Callable[[Guest, str], None]:
@@ -196,7 +211,7 @@ def _reading_sites(texts: list[str]) -> Callable[[Guest, str], None]:
     return on_phase
 
 
-def _show_sites(places: Sequence[Place], file: SitesFile) -> None:
+def _show_sites(places: Sequence[Place], file: SitesFile, *, is_whole: bool) -> None:
     rows = [
         (
             place.name,
@@ -218,8 +233,9 @@ def _show_sites(places: Sequence[Place], file: SitesFile) -> None:
     missing = [place for place in places if not place.sites]
     direct = sum(place.call is not None and place.call.is_direct for place in places)
     typer.echo(f"{len(rows)} sites at {len(places) - len(missing)} places; {direct} direct calls of the allocator")
+    said = "never reached" if is_whole else "not seen"
     for place in missing:
-        typer.echo(plain(f"never reached: {place.name} ({why_unreached(place, places)})"))
+        typer.echo(plain(f"{said}: {place.name} ({why_unreached(place, places)})"))
 
 
 def storm(

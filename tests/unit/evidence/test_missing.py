@@ -12,7 +12,6 @@ import pytest
 
 from current import current, keys_of
 from simulated import (
-    CACHES,
     CYCLE,
     DECLINED,
     HELD,
@@ -22,7 +21,6 @@ from simulated import (
     ORGANIC,
     POOL,
     SPARE,
-    TASKQS,
     Record,
     Run,
     simulate,
@@ -36,13 +34,6 @@ from splvm.scenarios.table import SCENARIOS
 
 # Sources of frames that no rule reads: they are for people, for plots, and to excuse what took long.
 FOR_PEOPLE = ("pressure", "vmstat")
-# Where nothing is stuck nobody has to look at the tasks, and what callers get is not judged where the load is all.
-ENDURED = tuple(kind for kind, it in KINDS.items() if all(phase.name != "settle" for phase in it.phases))
-WITHOUT: Mapping[str, tuple[str, ...]] = {
-    # Threads of taskqs must be gone at the end, and the slab file must have what caches have.
-    "tasks": (NOMINAL, DECLINED, "grow-fails", *(kind for kind in ENDURED if kind != TASKQS)),
-    "slab": tuple(kind for kind in ENDURED if kind != CACHES),
-}
 # Keys of the probe's configuration that a rule reads, where not all of them do; others are said to be read nowhere.
 CONFIG_READ: Mapping[str, tuple[str, ...]] = {"keep": (LONG,), "commits": (CYCLE, DECLINED, ORGANIC), "noio": ()}
 # Kinds of run.json that have all of its keys between them.
@@ -115,8 +106,7 @@ def test_the_walk_takes_away_nothing_by_itself() -> None:
 
 @pytest.mark.parametrize(("kind", "source"), [(kind, source) for kind in KINDS for source in sources(kind)])
 def test_a_source_of_frames(kind: str, source: str) -> None:
-    is_read = source not in FOR_PEOPLE and kind not in WITHOUT.get(source, ())
-    assert is_good(without_source(good(kind), source)) != is_read
+    assert is_good(without_source(good(kind), source)) == (source in FOR_PEOPLE)
 
 
 @pytest.mark.parametrize(("kind", "load"), [(kind, load) for kind, it in KINDS.items() for load in it.loads])

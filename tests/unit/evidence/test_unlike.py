@@ -213,6 +213,66 @@ CHANGES |= {
         "2 threads wait in the trap at",
     ),
     "reclaims that fall": (STORM, every("probe", r" reclaims=\d+", " reclaims=0", 0.9), "storm.reclaims fell"),
+    "a storm that was not running": (
+        STORM,
+        every("probe", r"^storm running=1", "storm running=0", some=True),
+        "was not",
+    ),
+    "a storm that never ended": (
+        STORM,
+        every("probe", r"^storm running=0 idle=1", "storm running=1 idle=0", 0.9),
+        "goes on",
+    ),
+    "a storm that is set anew": (
+        STORM,
+        every("probe", r"^(storm .*) ops=\S+", r"\1 ops=0x1", 0.9),
+        "are other ones at",
+    ),
+    "a watch of another kind": (STORM, every("probe", r"mode=count", "mode=off", 0.9), "are other ones at"),
+    "somebody let go before the end": (
+        STORM,
+        every("probe", r"^(storm .*) let_go=0", r"\1 let_go=1"),
+        "were let go at",
+    ),
+    "somebody let go who was not there": (
+        STORM,
+        every("probe", r"^(storm .*) let_go=0", r"\1 let_go=1", 0.9),
+        "1 waits were let go when the storm was ended, and 0 were there before",
+    ),
+    "a question without an answer": (
+        STORM,
+        every("probe", r"^(storm .*) asked=\d+", r"\1 asked=9999", 0.9),
+        "at rest the trap was sprung 9999 times",
+    ),
+    "allocations that failed when all was over": (
+        STORM,
+        every("probe", r"^(storm .*) failed=0", r"\1 failed=3", 0.9),
+        "3 allocations failed that must not, once",
+    ),
+    "transactions of nobody": (STORM, every("probe", r"^stormtx (\d) pid=\d+", r"stormtx \1 pid=0"), "or of none"),
+    "transactions of somebody else": (
+        STORM,
+        every("probe", r"^stormtx 0 pid=\d+", "stormtx 0 pid=7"),
+        "no thread of the probe with pid 7",
+    ),
+    "transactions of others at last": (
+        STORM,
+        every("probe", r"^stormtx 0 pid=\d+", "stormtx 0 pid=7", 0.9),
+        "the storm's threads at",
+    ),
+    "more sites than are listed": (STORM, every("probe", r" count=1 ", " count=2 "), "has 1, and the probe counts 2"),
+    "a function that is blind in the list alone": (STORM, every("sites", r" err=0", " err=22"), "1 of them blind"),
+    "a mask that no mark makes": (STORM, every("sites", r" effective=\S+", " effective=0xcc0"), "contradicts itself"),
+    "more reclaims than allocations": (
+        STORM,
+        every("sites", r" calls=\d+", " calls=1", some=True),
+        "contradicts itself",
+    ),
+    "a site that becomes another one": (
+        STORM,
+        every("sites", r" thread=\S+", " thread=user", 0.7),
+        "or earlier lists, in site 1c0f874f",
+    ),
     "commits of a storm that fall": (
         STORM,
         every("probe", r"^(stormtx .*) commits=\d+", r"\1 commits=0", 0.9),
@@ -220,6 +280,46 @@ CHANGES |= {
     ),
     "sites that fall": (STORM, every("sites", r" reclaims=\d+", " reclaims=0", 0.9), "sites: reclaims of site"),
 }
+
+
+CHANGES |= {
+    "a worker of another name": (
+        NOMINAL,
+        every("tasks", r"comm=spl_kmem_cache", "comm=0", 0.5),
+        "was spl_kmem_cache, and is 0 later",
+    ),
+    "critical threads that are in no list": (
+        NOMINAL,
+        every("tasks", r"^task pid=\d+ comm=slabprobe/\d .*\n(?:\[.*\n)*", "", some=True),
+        "no critical thread with pid",
+    ),
+    "growths that are never done": (
+        NOMINAL,
+        every("probe", r"^growth begun=\d+ done=\d+ slabs=\d+", "growth begun=900 done=2 slabs=900"),
+        "900 growths that began and 900 slabs",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [NOMINAL, HELD, LOADED, STORM])
+@pytest.mark.parametrize("source", ["tasks", "probe", "slab", "meminfo", "sites"])
+def test_a_piece_that_was_cut_out(kind: str, source: str) -> None:
+    """Also where the frames are numbered anew."""
+    run = copy.deepcopy(simulate(kind))
+    told = [it for it in run.records if it.get("source") == source]
+    gone = told[int(0.3 * len(told)) : int(0.9 * len(told))]
+    if source == "sites" and kind != STORM:
+        assert not told
+        return
+    frames = [it for it in run.records if it["kind"] == "frame" and not any(it is other for other in gone)]
+    for seq, frame in enumerate(frames):
+        frame["seq"] = seq
+    frames[-1]["text"] = f"end frames={len(frames) - 1} dropped=0"
+    run.records[:] = [it for it in run.records if not any(it is other for other in gone)]
+    verdict = judge_evidence(run.evidence())
+    told_reasons = [reason.text for reason in (*verdict.reasons, *(reason for _, reason in verdict.also))]
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any(f"{source} was not read for" in text for text in told_reasons), told_reasons
 
 
 @pytest.mark.parametrize("name", CHANGES)

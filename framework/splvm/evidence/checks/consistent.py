@@ -24,8 +24,9 @@ from splvm.evidence.checks.complete import (
     lacking_notes,
     refused_commands,
 )
+from splvm.evidence.checks.holes import unread
 from splvm.evidence.checks.letin import let_in_elsewhere
-from splvm.evidence.checks.nobody import held_by_nobody, threads_of_nobody
+from splvm.evidence.checks.nobody import grown_by_nobody, held_by_nobody, renamed, threads_of_nobody, used_by_nobody
 from splvm.evidence.checks.selfsaid import (
     counted_twice,
     empty_columns,
@@ -37,6 +38,7 @@ from splvm.evidence.checks.selfsaid import (
     not_running,
     times_over,
 )
+from splvm.evidence.checks.stormsaid import STORM_SAID
 from splvm.evidence.checks.unlike import UNLIKE
 from splvm.evidence.checks.zpool import pool_gave_up
 from splvm.evidence.formats.loadstatus import LoadStatus
@@ -103,7 +105,11 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         empty_columns(case),
         threads_of_nobody(case),
         held_by_nobody(case),
+        used_by_nobody(case),
+        renamed(case),
+        grown_by_nobody(case),
         *(unlike(case) for unlike in UNLIKE),
+        *(said(case) for said in STORM_SAID),
         *(_of_the_whole(case) if case.evidence.facts.get("outcome", {}).get("kind") == "ended" else ()),
     ):
         yield from (Complaint(Outcome.INCONCLUSIVE, reason) for reason in told)
@@ -118,6 +124,7 @@ def _of_the_whole(case: Case) -> Iterator[Iterator[Reason]]:
     yield another_machine(case)
     yield another_console(case)
     yield another_beginning(case)
+    yield unread(case)
 
 
 def _console(case: Case) -> Iterator[Reason]:

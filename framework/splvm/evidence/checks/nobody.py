@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from splvm.evidence.checks.case import Case, seconds
 from splvm.evidence.formats.probestatus import Hold
 from splvm.evidence.formats.stacks import Task
+from splvm.evidence.timeline import between
 from splvm.evidence.verdict import Reason
 
 # A critical thread, by its index (images/slabprobe/threads.c).
 _CRITICAL = re.compile(r"slabprobe/(\d{1,9})")
 # Where the lever holds a worker (images/slabprobe/hold.c); the inner one may be a part of the outer.
 _HELD_IN = frozenset({"slabprobe_held_grow", "slabprobe_grow_work"})
+
+# Context switches of a thread from which on it used some CPU time; and growths that may be under way at once.
+_SWITCHES, _GROWTHS = 20, 32
 
 
 def threads_of_nobody(case: Case) -> Iterator[Reason]:
@@ -66,3 +70,50 @@ def _is_same(one: Hold, other: Hold) -> bool:
 
 def _is_held(task: Task) -> bool:
     return task.state == "D" and not task.moved and bool(task.blocked_on) and task.blocked_on[0] in _HELD_IN
+
+
+def used_by_nobody(case: Case) -> Iterator[Reason]:
+    """Threads that get objects are in the lists of tasks of the window, and who was switched to used CPU time."""
+    if "window" not in case.marks or "window-end" not in case.marks:
+        return
+    probes, lists = case.probes("window", "window-end"), between(case.timeline.tasks, *case.window)
+    if not probes or len(lists) < 2:
+        return
+    listed = {task.pid for sample in lists for task in sample.value}
+    if missing := {thread.pid for thread in probes[-1].value.threads} - listed:
+        yield Reason(f"the lists of tasks have no critical thread with pid {min(missing)}", (lists[0].seq,))
+    first = {task.pid: task for task in lists[0].value}
+    # Some kernels count no CPU time.
+    if not any(task.run_ns for task in lists[-1].value):
+        return
+    for task in lists[-1].value:
+        was = first.get(task.pid)
+        if was is None or task.run_ns is None:
+            continue
+        switches = (task.voluntary or 0) - (was.voluntary or 0)
+        if task.run_ns == was.run_ns and switches >= _SWITCHES:
+            text = f"{task.comm} (pid {task.pid}) was switched to {switches} times in the window"
+            yield Reason(f"{text}, and used no CPU time", (lists[0].seq, lists[-1].seq))
+            return
+
+
+def renamed(case: Case) -> Iterator[Reason]:
+    """A thread of SPL's, or of the probe's, keeps its name."""
+    names: dict[int, str] = {}
+    for sample in case.timeline.tasks:
+        for task in sample.value:
+            if (name := names.get(task.pid, task.comm)) != task.comm:
+                yield Reason(f"pid {task.pid} was {name}, and is {task.comm[:16]} later", (sample.seq,))
+                return
+            if task.comm.startswith(("spl_", "slabprobe")):
+                names[task.pid] = task.comm
+
+
+def grown_by_nobody(case: Case) -> Iterator[Reason]:
+    """A growth that was begun is done soon, and who made slabs has done a growth."""
+    for sample in case.timeline.probe:
+        growth = sample.value.growth
+        if growth is not None and max(growth.begun or 0, growth.slabs or 0) - (growth.done or 0) > _GROWTHS:
+            text = f"the probe counts {growth.begun} growths that began and {growth.slabs} slabs at"
+            yield Reason(f"{text} {seconds(sample.start_ns)}, and {growth.done} growths that were done", (sample.seq,))
+            return

@@ -125,6 +125,8 @@ def check_storm_seen(case: Case) -> Iterator[Complaint]:
             "allocations there was no room: sites are blind"
         )
         yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (sample.seq,)))
+    elif case.timeline.sites[-1].end_ns < case.window[1]:
+        yield Complaint(Outcome.INCONCLUSIVE, Reason("the last list of sites is of before the end of the window"))
     yield from _counted_otherwise(case)
 
 
@@ -309,7 +311,7 @@ def because_weathered(case: Case) -> tuple[Reason, ...]:
     if storm.entered:
         told = (
             f"the trap was sprung {storm.asked} times at allocation sites, declined {storm.declined} times, and a "
-            f"commit ended each of {storm.entered} waits in it"
+            f"commit ended each of {storm.waited} waits in it"
         )
     else:
         told = (
