@@ -17,6 +17,8 @@ from splvm.campaign.places import HELPERS, Place, group_of, masks_of, place_of
 from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.campaign.stormreport import Finding, Pass, StormReport
 from splvm.errors import HarnessError
+from splvm.evidence.formats.sites import Site
+from splvm.evidence.timeline import Timeline
 from splvm.evidence.verdict import Outcome
 from splvm.log import note
 from splvm.record.reader import read_evidence
@@ -83,13 +85,18 @@ def _read_pass(run: Run, result: JobResult, calls: Sequence[Call]) -> Pass:
     timeline = read_evidence(where).timeline
     file = timeline.sites[-1].value if timeline.sites else None
     caught = ""
-    # At the end nobody waits any more.
-    told = [it.told for sample in timeline.probe if (it := sample.value.storm) is not None and it.told is not None]
-    if verdict.outcome is Outcome.STALLED and file is not None and told:
-        site = file.by_number.get(told[-1].site)
-        caught = place_of(site, calls)[0] if site is not None else ""
+    if verdict.outcome is Outcome.STALLED and (site := caught_site(timeline)) is not None:
+        caught = place_of(site, calls)[0]
     note(f"{run.name}: {verdict.outcome} {verdict.reasons[0].text}")
     return Pass(run.name, verdict, where, file, caught, run.storm.rate, result.seconds, run.is_extra)
+
+
+def caught_site(timeline: Timeline) -> Site | None:
+    """Where the one waits, as the window ends, that the verdict is about. Afterwards others are let go, one by one."""
+    end_ns = timeline.marks.get("window-end", timeline.marks.get("release"))
+    storms = [it.value.storm for it in timeline.probe if end_ns is None or it.end_ns <= end_ns]
+    told = storms[-1].told if storms and storms[-1] is not None else None
+    return timeline.sites[-1].value.by_number.get(told.site) if told is not None and timeline.sites else None
 
 
 def single_runs(weather: Weather, storm: Storm, base: Path, *, repeat: int, seed: int, load: str) -> list[StormReport]:
