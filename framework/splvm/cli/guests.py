@@ -151,7 +151,7 @@ def run(
     """
     chosen = find_scenario(scenario)
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
-    loads = parse_loads(load or ())
+    loads, delays = parse_loads(load or ()), tuple(map(parse_delay, delay or ()))
     workload = make_workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
     wish = make_wish(
         *(kernel, variant, spl, spl_patch, accel),
@@ -178,7 +178,7 @@ def run(
             loads=loads,
             seed=first_seed,
         )
-        return replace(made, delays=tuple(map(parse_delay, delay or ())))
+        return replace(made, delays=delays)
 
     experiment = experiment_on(prepared)
 
