@@ -595,6 +595,10 @@ class _Simulation:
         # Whether transactions are made; how many shrinkers were asked; since when somebody is caught, 0: nobody is.
         self.storms = False
         self.storm_asked = self.storm_commits = self.stormed_ns = self.storm_let_go = 0
+        # Since when somebody was caught last, and when it came free.
+        self.caught_ns = self.storm_left_ns = 0
+        # The site's mask, where its thread is marked; and without the mark, where somebody is caught.
+        self.storm_mask = 0xCC0 if knobs.stormed else 0xC00
         # What the work with taskqs, or with caches, has come to; and since when a client stands, 0: it does not.
         self.queues = self.kinds = "none"
         self.work_rounds = self.stood_ns = 0
@@ -703,6 +707,7 @@ class _Simulation:
             case "storm stop":
                 self.storms = False
                 self.storm_let_go += self.stormed_ns > 0
+                self.storm_left_ns = self.now_ns if self.stormed_ns else 0
                 self.stormed_ns = 0
             case "resume":
                 self.wanted = "running"
@@ -765,7 +770,7 @@ class _Simulation:
             self.storm_asked += 0 if self.knobs.deaf else 25
             self.storm_commits += 2
         if self.within(self.knobs.stormed):
-            self.stormed_ns = self.stormed_ns or self.now_ns
+            self.stormed_ns = self.caught_ns = self.stormed_ns or self.now_ns
 
     def move_worker(self) -> None:
         held = self.armed and not self.within(self.knobs.free_worker)
@@ -990,8 +995,9 @@ class _Simulation:
         counts = {"reclaims": self.storm_asked, "shrinks": 0, "crowded": 0, "asked": self.storm_asked}
         counts |= {"declined": self.storm_asked - entered, "entered": entered, "waited": 0}
         counts |= {"let_go": self.storm_let_go, "waiting": caught, "pid": STORM_PIDS[1] if entered else 0}
-        counts |= {"since_ns": self.stormed_ns, "left_ns": 0, "site": 0, "gfp": 0xCC0 * bool(entered)}
-        counts |= {"asked_gfp": 0xC00, "kswapd": 0, "failed": 0}
+        counts |= {"since_ns": self.caught_ns, "left_ns": self.storm_left_ns, "site": 0}
+        counts |= {"gfp": self.storm_mask * bool(entered), "asked_gfp": self.storm_mask * bool(self.storm_asked)}
+        counts |= {"kswapd": 0, "failed": 0}
         state = {"running": int(self.storms), "idle": int(not self.storms)}
         watch = {"hooks": 1, "blind": 0, "count": 1, "calls": 2 * self.storm_asked, "lost": 0, "atomic": 0}
         return [
@@ -1002,7 +1008,7 @@ class _Simulation:
                 * caught
             ),
             *(
-                self.probe_line(f"stormtx {number}", pid=pid, open=caught, commits=self.storm_commits)
+                self.probe_line(f"stormtx {number}", pid=pid, open=int(self.storms), commits=self.storm_commits)
                 for number, pid in enumerate(STORM_PIDS)
             ),
         ]
@@ -1061,7 +1067,8 @@ class _Simulation:
 
     def sites_text(self) -> str:
         """One site of two functions."""
-        masks = {"asked": 0xCC0, "effective": 0xC00, "noio": 1, "nofs": 0, "calls": 2 * self.storm_asked}
+        masks = {"asked": 0xCC0, "effective": self.storm_mask, "noio": int(self.storm_mask != 0xCC0), "nofs": 0}
+        masks |= {"calls": 2 * self.storm_asked}
         entered = self.storm_let_go + (self.stormed_ns > 0)
         counts = {"reclaims": self.storm_asked, "declined": self.storm_asked - entered, "entered": entered}
         rest = {"waiting": int(self.stormed_ns > 0), "atomic": 0, "preempt": 0, "least": 4096, "most": 65536}

@@ -27,7 +27,7 @@ from splvm.host.store import Store
 from splvm.log import note
 from splvm.paste.slabs import SORTS, never, parse_slabs, series
 from splvm.plainfile import MIB, describe_size
-from splvm.record.digest import decided_otherwise, first_difference, is_virtual
+from splvm.record.digest import came_at_once, decided_otherwise, first_difference, is_virtual
 from splvm.record.names import SAMPLES_FILE
 from splvm.record.reader import iterate_records, read_evidence
 from splvm.report.bundle import write_bundle
@@ -93,6 +93,8 @@ def _compare(evidence: Evidence, verdict: Verdict, directory: Path, same_as: Pat
             raise EvidenceError(f"{path} cannot be compared: {plain(wrong.text)}")
     if (token := evidence.facts.get("token")) and token == other.facts.get("token"):
         raise EvidenceError(f"{directory} and {same_as} are one run, and not two")
+    if came_at_once(*(iterate_records(path / SAMPLES_FILE) for path in (directory, same_as))):
+        raise EvidenceError(f"{directory} and {same_as} came to the host at the same moments: one run, and not two")
     if verdict.digest == of_other.digest:
         note(f"one digest: {verdict.digest}")
         return

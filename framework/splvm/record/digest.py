@@ -14,6 +14,8 @@ from typing import Any
 
 # What the host adds to a frame.
 _OF_THE_HOST = ("at_s", "path")
+# Of so many frames one may come at the same time as that of another run.
+_APART = 10
 
 
 def is_virtual(facts: Mapping[str, Any]) -> bool:
@@ -75,6 +77,19 @@ def first_difference(one: Iterable[Mapping[str, Any]], other: Iterable[Mapping[s
         if here != there:
             return f"frame {number}: {str(here)[:300]} in one, {str(there)[:300]} in the other"
     return ""
+
+
+def came_at_once(one: Iterable[Mapping[str, Any]], other: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a tenth of the frames of two runs or more came at one time, to the microsecond, since the run began.
+
+    What the host notes is no part of the digest, and no two runs have it in common. Two may begin at once, though.
+    """
+    pairs = list(zip(_times(one), _times(other), strict=False))
+    return sum(here == there for here, there in pairs) * _APART > len(pairs)
+
+
+def _times(records: Iterable[Mapping[str, Any]]) -> Iterator[object]:
+    return (record.get("at_s") for record in records if record.get("kind") == "frame")
 
 
 def frame_texts(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from splvm import __version__
+from splvm.builds.kernels import KERNELS
 from splvm.builds.variants import VARIANTS
 from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import is_number
@@ -93,7 +94,7 @@ def _as_named(evidence: Evidence, verdict: Verdict) -> Verdict:
     phases = {name for step in (LOAD_STEP, *scenario.steps(window_s)) for name in (step.name, step.then) if name}
     if other := sorted(set(evidence.timeline.marks) - phases):
         reasons.append(Reason(f"the run has phases that {scenario.name} does not have: {', '.join(other)[:200]}"))
-    reasons += [*_as_allocates(evidence), *_as_built(evidence)]
+    reasons += [*_as_allocates(evidence), *_as_built(evidence), *_as_counted(evidence)]
     if evidence.facts.get("splvm") == __version__ and isinstance(differs, Mapping):
         own = own_parameters(scenario, window_s)
         if differs != (told := differing(flatten_parameters(parameters, None), own)):
@@ -125,6 +126,15 @@ def _as_built(evidence: Evidence) -> Iterator[Reason]:
     if (line == PACKAGED) != (not patches and named is not None and not named.is_own):
         told = f"{len(patches) if isinstance(patches, list) else 'no'} patches"
         yield Reason(f"run.json says that the line of the build is {line[:100]}, and its source {source[:100]}, {told}")
+
+
+def _as_counted(evidence: Evidence) -> Iterator[Reason]:
+    """A packaged kernel counts the CPU time of threads; one that was built from source may not."""
+    kernel, tasks = evidence.facts.get("kernel"), evidence.timeline.tasks
+    row = str(kernel.get("id")).partition("@")[0] if isinstance(kernel, Mapping) else ""
+    times = {task.run_ns for sample in tasks for task in sample.value}
+    if row in KERNELS and 0 in times and not any(times):
+        yield Reason(f"the kernel of {row} counts CPU time, and nobody used any by the lists of tasks")
 
 
 def _by_bound(evidence: Evidence, verdict: Verdict) -> Verdict:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from simulated import HELD, simulate
-from splvm.campaign.believed import doubts_on_run
+from splvm.campaign.believed import doubts_on_plan, doubts_on_run
 from splvm.campaign.bisect import Bisection, BisectPlan, Candidate, ChangeKind, read_bisection
 from splvm.campaign.campaignrun import CampaignRun, build_of
 from splvm.campaign.repro import HITS
@@ -121,6 +121,15 @@ def test_what_the_list_says_otherwise(tmp_path: Path, name: str) -> None:
     path.write_text(json.dumps(told))
     with pytest.raises(EvidenceError, match=words):
         read_bisection(path.parent)
+
+
+@pytest.mark.parametrize(("built", "count"), [("one", 0), ("other", 1)])
+def test_a_commit_that_changes_nothing_is_the_build_before(built: str, count: int) -> None:
+    candidates = tuple(Candidate(str(number) * 40, "title", changes=number != 1) for number in range(3))
+    plan = BisectPlan("held-worker", ChangeKind.COMMITS, candidates, Wish(), HITS, 0.95, 9, 7, window_s=3.0)
+    doubts = list(doubts_on_plan(plan, {0: "one", 1: built, 2: "third"}))
+    assert len(doubts) == count
+    assert all("candidate 1 changes nothing, and is another build" in doubt for doubt in doubts)
 
 
 def test_a_record_of_another_patch(tmp_path: Path) -> None:

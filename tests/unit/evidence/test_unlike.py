@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from current import current
-from simulated import DECLINED, HELD, LOADED, NOMINAL, STORM, Record, Run, simulate
+from simulated import CACHES, DECLINED, HELD, LOADED, NOMINAL, STORM, Record, Run, simulate
 from splvm.errors import EvidenceError
+from splvm.evidence.checks.case import Case
+from splvm.evidence.checks.nobody import grown_by_nobody
 from splvm.evidence.formats.statusfile import to_integer
 from splvm.evidence.rule import Rule, clauses
 from splvm.evidence.verdict import Outcome
@@ -84,6 +86,7 @@ STORMY = (
     )
     + "\n"
 )
+CAUGHT = "of who was caught last contradicts its counts"
 HELD_STACK = "[<0>] slabprobe_grow_work+0x15b/0x1a0 [slabprobe]"
 CHANGES: dict[str, tuple[str, Change, str]] = {
     "a worker that was held in a run without the lever": (
@@ -278,6 +281,34 @@ CHANGES |= {
         every("probe", r"^(stormtx .*) commits=\d+", r"\1 commits=0", 0.9),
         "commits of transactions of thread",
     ),
+    "readings that count no sites": (
+        STORM,
+        every("probe", r"^sites .*\n", "", some=True),
+        "has no line `sites`",
+    ),
+    "readings without the storm": (STORM, every("probe", r"^storm .*\n", "", 0.9), "has no line `storm`"),
+    "transactions that are never open": (
+        STORM,
+        every("probe", r"^(stormtx 1 .*) open=1", r"\1 open=0", some=True),
+        "pid 132 committed",
+    ),
+    "somebody caught who was not": (STORM, every("probe", r"^(storm .*) pid=0", r"\1 pid=77"), CAUGHT),
+    "a time of nobody who was caught": (STORM, every("probe", r"^(storm .*) since_ns=0", r"\1 since_ns=77"), CAUGHT),
+    "somebody who came free and was not caught": (
+        STORM,
+        every("probe", r"^(storm .*) left_ns=0", r"\1 left_ns=77"),
+        CAUGHT,
+    ),
+    "a mask of nobody who was asked": (
+        STORM,
+        every("probe", r"^(storm .*) asked_gfp=\S+", r"\1 asked_gfp=0x0", 0.7),
+        CAUGHT,
+    ),
+    "a mask that no site has": (
+        STORM,
+        every("probe", r"^(storm .*) asked_gfp=\S+", r"\1 asked_gfp=0xc40", 0.7),
+        "was asked last with mask 0xc40",
+    ),
     "sites that fall": (STORM, every("sites", r" reclaims=\d+", " reclaims=0", 0.9), "sites: reclaims of site"),
 }
 
@@ -301,6 +332,15 @@ CHANGES |= {
 }
 
 
+def cut(run: Run, gone: list[Record]) -> None:
+    """Take frames out of a run, and number the others anew."""
+    run.records[:] = [it for it in run.records if not any(it is other for other in gone)]
+    frames = of_kind(run, "frame")
+    for seq, frame in enumerate(frames):
+        frame["seq"] = seq
+    frames[-1]["text"] = f"end frames={len(frames) - 1} dropped=0"
+
+
 @pytest.mark.parametrize("kind", [NOMINAL, HELD, LOADED, STORM])
 @pytest.mark.parametrize("source", ["tasks", "probe", "slab", "meminfo", "sites"])
 def test_a_piece_that_was_cut_out(kind: str, source: str) -> None:
@@ -311,15 +351,36 @@ def test_a_piece_that_was_cut_out(kind: str, source: str) -> None:
     if source == "sites" and kind != STORM:
         assert not told
         return
-    frames = [it for it in run.records if it["kind"] == "frame" and not any(it is other for other in gone)]
-    for seq, frame in enumerate(frames):
-        frame["seq"] = seq
-    frames[-1]["text"] = f"end frames={len(frames) - 1} dropped=0"
-    run.records[:] = [it for it in run.records if not any(it is other for other in gone)]
+    cut(run, gone)
     verdict = judge_evidence(run.evidence())
     told_reasons = [reason.text for reason in (*verdict.reasons, *(reason for _, reason in verdict.also))]
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert any(f"{source} was not read for" in text for text in told_reasons), told_reasons
+
+
+def test_a_list_of_sites_of_before_the_end_of_the_window() -> None:
+    """What was reached, or slept where it must not, later than that is not in it."""
+    run = copy.deepcopy(simulate(STORM))
+    end_ns = run.evidence().timeline.marks["window-end"]
+    cut(run, [it for it in run.records if it.get("source") == "sites" and it["end_ns"] > end_ns])
+    verdict = judge_evidence(run.evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("the last list of sites is of before the end" in reason.text for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize("said", [" slow_every=1000000", ""])
+def test_an_agent_that_says_that_it_reads_seldom(said: str) -> None:
+    """How often it reads the harness decides, so a hole is one whatever it says."""
+    run = copy.deepcopy(simulate(HELD))
+    for record in run.records:
+        if record.get("source") == "agent":
+            record["text"] = record["text"].replace(" slow_every=10", said)
+    assert judge_evidence(run.evidence()).outcome.is_good
+    told = [it for it in run.records if it.get("source") == "meminfo"]
+    cut(run, told[len(told) // 3 : -1])
+    verdict = judge_evidence(run.evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("meminfo was not read for" in reason.text for reason in verdict.reasons)
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -332,6 +393,22 @@ def test_what_nobody_did(name: str) -> None:
     told = [reason.text for reason in (*verdict.reasons, *(reason for _, reason in verdict.also))]
     assert not verdict.outcome.is_good
     assert any(words in text for text in told), told
+
+
+def without_a_worker(run: Run) -> None:
+    """It is SPL of before its worker: callers make slabs, and nobody counts growths."""
+    every("probe", r"^(hold .*)$", r"\1 worker=0")(run)
+    every("probe", r"^growth begun=\d+ done=\d+", "growth begun=0 done=0", some=True)(run)
+
+
+@pytest.mark.parametrize(("kind", "change"), [(CACHES, lambda run: None), (NOMINAL, without_a_worker)])
+def test_slabs_that_the_worker_did_not_make(kind: str, change: Change) -> None:
+    run = copy.deepcopy(simulate(kind))
+    change(run)
+    every("probe", r"^(growth .*) slabs=\d+", r"\1 slabs=900", some=True)(run)
+    evidence = run.evidence()
+    case = Case(evidence, evidence.timeline, evidence.timeline.marks, 500_000_000)
+    assert not list(grown_by_nobody(case))
 
 
 def test_a_console_of_two_boots() -> None:

@@ -17,7 +17,9 @@ from modern import LET_IN
 from simulated import HELD, Run, simulate
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.digest import digest_of, first_difference
-from splvm.record.reader import read_evidence
+from splvm.record.jsonfile import write_json
+from splvm.record.reader import find_digests, read_evidence
+from splvm.record.seal import seal
 from splvm.scenarios.judged import judge_evidence
 
 CONSOLE = b"[    0.000000] Linux version\n"
@@ -141,6 +143,21 @@ def test_one_run_is_not_compared_with_itself(tmp_path: Path, commandline: Comman
     refused = commandline("judge", str(one), "--same-as", str(copied))
     assert refused.returncode == 1 and "are one run, and not two" in refused.stderr
     assert commandline("judge", str(one), "--same-as", str(other)).returncode == 0
+
+
+def test_a_copy_with_another_word(tmp_path: Path, commandline: CommandLine) -> None:
+    """What the host noted is no part of the digest, and no two runs have it in common."""
+    one, copied = leave(signed("0" * 16), tmp_path / "one"), tmp_path / "copied"
+    shutil.copytree(one, copied)
+    for name in ("samples.jsonl", "console.log"):
+        text = (copied / name).read_text().replace("0" * 16, "1" * 16)
+        (copied / name).write_text(text.replace('"at_s":0.', '"at_s":1.', 3))
+    facts = {**json.loads((copied / "run.json").read_text()), "token": "1" * 16}
+    del facts["seal"]
+    write_json(copied / "run.json", seal(facts, find_digests(copied, None), facts["outcome"]))
+    assert judge_evidence(read_evidence(copied)).outcome is Outcome.PROGRESS
+    refused = commandline("judge", str(one), "--same-as", str(copied))
+    assert refused.returncode == 1 and "came to the host at the same moments" in refused.stderr, refused.stderr
 
 
 # Where the host was let in, by what is before it and after it: more than is there, nothing, less than all, or too much.

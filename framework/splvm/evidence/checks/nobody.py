@@ -83,8 +83,8 @@ def used_by_nobody(case: Case) -> Iterator[Reason]:
     if missing := {thread.pid for thread in probes[-1].value.threads} - listed:
         yield Reason(f"the lists of tasks have no critical thread with pid {min(missing)}", (lists[0].seq,))
     first = {task.pid: task for task in lists[0].value}
-    # Some kernels count no CPU time.
-    if not any(task.run_ns for task in lists[-1].value):
+    # Some kernels count no CPU time, of nobody.
+    if not any(task.run_ns for sample in case.timeline.tasks for task in sample.value):
         return
     for task in lists[-1].value:
         was = first.get(task.pid)
@@ -110,10 +110,18 @@ def renamed(case: Case) -> Iterator[Reason]:
 
 
 def grown_by_nobody(case: Case) -> Iterator[Reason]:
-    """A growth that was begun is done soon, and who made slabs has done a growth."""
+    """A growth that was begun is done soon, and the worker that made slabs has done a growth.
+
+    Slabs are counted whoever makes them: an SPL without a worker makes them in its callers, and other caches of the
+    probe's may have slabs of that size (images/slabprobe/growth.c).
+    """
+    others = any(sample.value.kinds is not None for sample in case.timeline.probe)
     for sample in case.timeline.probe:
         growth = sample.value.growth
-        if growth is not None and max(growth.begun or 0, growth.slabs or 0) - (growth.done or 0) > _GROWTHS:
+        if growth is None:
+            continue
+        slabs = (growth.slabs or 0) if sample.value.hold.worker and not others else 0
+        if max(growth.begun or 0, slabs) - (growth.done or 0) > _GROWTHS:
             text = f"the probe counts {growth.begun} growths that began and {growth.slabs} slabs at"
             yield Reason(f"{text} {seconds(sample.start_ns)}, and {growth.done} growths that were done", (sample.seq,))
             return

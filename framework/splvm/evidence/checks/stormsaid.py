@@ -11,6 +11,7 @@ from operator import attrgetter
 
 from splvm.evidence.checks.asked import parameters_of
 from splvm.evidence.checks.case import Case, seconds
+from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.sites import Site, SitesFile
 from splvm.evidence.formats.stormstatus import StormStatus, Watch
 from splvm.evidence.timeline import between
@@ -23,6 +24,11 @@ _WATCHED = attrgetter("on", "module", "hooks", "blind", "preempt_count")
 _SORT = attrgetter("id", "thread", "helper", "asked", "effective", "noio", "nofs", "chain", "function", "offset")
 # Threads that make transactions are the probe's.
 _OWN = "slabprobe"
+# Readings, and commits of a thread between the first and the last, of which some are of an open transaction: of all
+# threads of the storm that commit, a third of the readings at least are.
+_SEEN, _COMMITS = 50, 50
+# Who was caught last, and where; all of it is 0 as long as nobody was.
+_CAUGHT = attrgetter("pid", "since_ns", "site", "gfp")
 
 # A reading: its frame, when it began and ended, and what it says.
 _Reading = tuple[int, int, int, StormStatus, Watch]
@@ -39,6 +45,91 @@ def _storms(case: Case, since: str) -> list[_Reading]:
         and (storm := sample.value.storm) is not None
         and (watch := sample.value.watch) is not None
     ]
+
+
+def told_of_nothing(case: Case) -> Iterator[Reason]:
+    """From its beginning on each reading of the status tells of the storm, and of what is watched."""
+    if "storm" not in parameters_of(case) or "storm" not in case.marks:
+        return
+    for sample in case.timeline.probe:
+        if sample.start_ns >= case.marks["storm"] and None in (sample.value.storm, sample.value.watch):
+            name = "storm" if sample.value.storm is None else "sites"
+            yield Reason(f"the status that was read at {seconds(sample.start_ns)} has no line `{name}`", (sample.seq,))
+            return
+
+
+def never_open(case: Case) -> Iterator[Reason]:
+    """Who commits transactions has one open for most of the time."""
+    if "window-end" not in case.marks:
+        return
+    told = [it for it in _storms(case, "window") if it[2] <= case.marks["window-end"]]
+    if len(told) < _SEEN:
+        return
+    first, last = told[0][3], told[-1][3]
+    before = {tx.index: tx.commits for tx in first.txs}
+    seen = {tx.index for *_, storm, _ in told for tx in storm.txs if tx.open}
+    for tx in last.txs:
+        commits = tx.commits - before.get(tx.index, tx.commits)
+        if tx.index not in seen and commits >= _COMMITS:
+            text = f"pid {tx.pid} committed {commits} transactions in the window, and none was open in"
+            yield Reason(f"{text} {len(told)} readings", (told[0][0], told[-1][0]))
+            return
+
+
+def caught_otherwise(case: Case) -> Iterator[Reason]:
+    """Who was caught last has a pid, a time, a site and a mask that allows it, and nobody else has them.
+
+    The probe writes them down before it counts a wait, and the time of its end after it has counted that.
+    """
+    told = [(sample, storm) for sample in case.timeline.probe if (storm := sample.value.storm) is not None]
+    for at, (sample, now) in enumerate(told if "storm" in parameters_of(case) else ()):
+        before, after = told[max(at - 1, 0)][1], told[min(at + 1, len(told) - 1)][1]
+        times = [now.since_ns, now.left_ns, *(wait.since_ns for wait in now.waits)]
+        ended = after.waited + after.let_go
+        if (
+            (any(_CAUGHT(now)) and not after.entered)
+            or (before.entered and not (now.pid and now.since_ns and now.gfp))
+            or (now.left_ns and not ended)
+            or (before.waited + before.let_go and at and not now.left_ns)
+            or (now.asked_gfp and not after.asked)
+            or (before.asked and at and not now.asked_gfp)
+            or max(times) > sample.end_ns
+            or now.since_ns < before.since_ns
+            or now.left_ns < before.left_ns
+            or (before.entered == after.entered and _CAUGHT(now) != _CAUGHT(before))
+            or (before.waited + before.let_go == ended and now.left_ns != before.left_ns)
+            or not all(wait.pid and wait.since_ns for wait in now.waits)
+            or any(not _may_catch(sample.value, gfp) for gfp in (now.gfp, *(wait.gfp for wait in now.waits)) if gfp)
+        ):
+            text = f"what the probe says at {seconds(sample.start_ns)} of who was caught last contradicts its counts"
+            yield Reason(f"{text}, or what it said before", (sample.seq,))
+            return
+
+
+def _may_catch(status: ProbeStatus, gfp: int) -> bool:
+    """Whether the trap waits where a mask is so."""
+    storm, bits = status.storm, status.kernel
+    if storm is None or bits is None:
+        return True
+    return bool(gfp & ((bits.fs if storm.trap & 1 else 0) | (bits.io if storm.trap & 2 else 0)))
+
+
+def caught_elsewhere(case: Case) -> Iterator[Reason]:
+    """Where somebody was caught last, by the status, somebody was caught by the list of sites, with that mask."""
+    told = _storms(case, "final")
+    lists = [it for it in case.timeline.sites if it.start_ns >= case.marks.get("final", 0)]
+    if not told or not lists or case.evidence.facts.get("outcome", {}).get("kind") != "ended":
+        return
+    seq, _, _, last, _ = told[-1]
+    file = lists[-1].value
+    both, site = file.fs | file.io, file.by_number.get(last.site)
+    if last.entered and (site is None or not site.entered or (site.effective ^ last.gfp) & both):
+        text = f"somebody was caught last at site {last.site} with mask {last.gfp:#x}, and not by the list of sites"
+        yield Reason(text, (seq, lists[-1].seq))
+    masks = {it.effective & both for it in file.by_number.values() if it.reclaims}
+    if last.asked and last.asked_gfp & both not in masks:
+        text = f"the shrinker was asked last with mask {last.asked_gfp:#x}, which no site that was reclaimed at has"
+        yield Reason(text, (seq, lists[-1].seq))
 
 
 def set_otherwise(case: Case) -> Iterator[Reason]:
@@ -140,9 +231,13 @@ def _is_odd(file: SitesFile, before: Site | None, site: Site) -> bool:
 
 
 STORM_SAID: tuple[Callable[[Case], Iterator[Reason]], ...] = (
+    told_of_nothing,
     set_otherwise,
     stopped_early,
     not_at_rest,
     transactions_of_nobody,
+    never_open,
+    caught_otherwise,
+    caught_elsewhere,
     listed_otherwise,
 )

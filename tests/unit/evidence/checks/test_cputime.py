@@ -79,8 +79,43 @@ def test_real_time_says_nothing() -> None:
     assert used(SPINS_NS, GROWTHS_NS, clock="real")[0] is Outcome.HEALTHY
 
 
-def test_a_kernel_that_counts_no_cpu_time() -> None:
-    assert used(0, 0)[0] is Outcome.HEALTHY
+@pytest.mark.parametrize(
+    ("kernel", "outcome"),
+    [
+        ("built:tiny", Outcome.HEALTHY),
+        ("debian-12", Outcome.INCONCLUSIVE),
+        ("debian-12@6.1.0-1-cloud-amd64", Outcome.INCONCLUSIVE),
+    ],
+)
+def test_a_kernel_that_counts_no_cpu_time(kernel: str, outcome: Outcome) -> None:
+    """Packaged ones do, so nobody is let off by zeros alone."""
+    run = modern(NOMINAL, run_ns=lambda comm, tick: 0)
+    run.facts["kernel"]["id"] = kernel
+    verdict = judge(run.evidence())
+    assert verdict.outcome is outcome
+    assert (outcome is Outcome.HEALTHY) != ("counts CPU time, and nobody used any" in verdict.reasons[0].text)
+
+
+def test_a_worker_that_grows_the_cache_uses_cpu_time() -> None:
+    found = check(lambda comm, tick: 0 if comm.startswith("spl_kmem_cache") else WORKS_NS * tick)
+    assert [it.outcome for it in found] == [Outcome.INCONCLUSIVE]
+    assert "nobody saw a worker use CPU time" in found[0].reason.text
+
+
+def nothing_for_the_worker(comm: str, tick: int) -> int:
+    return 0 if comm.startswith("spl_kmem_cache") else 2_000_000 * tick
+
+
+def nothing_up_to_the_end_of_the_window(comm: str, tick: int) -> int:
+    return 0 if tick <= 72 else 2_000_000 * tick
+
+
+@pytest.mark.parametrize("run_ns", [nothing_for_the_worker, nothing_up_to_the_end_of_the_window])
+def test_who_is_switched_to_uses_cpu_time(run_ns: RunNs) -> None:
+    """In real time too."""
+    verdict = judge(modern(NOMINAL, run_ns=run_ns).evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("times in the window, and used no CPU time" in reason.text for reason in verdict.reasons)
 
 
 def test_a_worker_that_is_held_does_not_grow_the_cache() -> None:
