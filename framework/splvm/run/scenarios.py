@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from splvm.evidence.expectation import Expectation
+from splvm.evidence.formats.stormstatus import OPS
 from splvm.evidence.rule import Rule
 from splvm.run import readings
 from splvm.run.readings import Reading
@@ -71,23 +72,6 @@ class Faults:
             "times": str(self.times),
             "probability": "100",
         }
-
-
-# Bits of `Storm.ops`, by the table of images/slabprobe/ops.c: what a transaction may do.
-OPS = (
-    "large-sleep",
-    "large-pushpage",
-    "large-nosleep",
-    "small",
-    "slab-backed",
-    "kmem",
-    "strings",
-    "vmem",
-    "taskq",
-    "taskq-create",
-    "thread",
-    "atomic",
-)
 
 
 @dataclass(frozen=True, slots=True)

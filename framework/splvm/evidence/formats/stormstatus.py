@@ -6,6 +6,22 @@ from dataclasses import dataclass, fields
 
 from splvm.evidence.formats.statusfile import Line, Records
 
+# Bits of `ops`, by the table of images/slabprobe/ops.c: what a transaction may do.
+OPS = (
+    "large-sleep",
+    "large-pushpage",
+    "large-nosleep",
+    "small",
+    "slab-backed",
+    "kmem",
+    "strings",
+    "vmem",
+    "taskq",
+    "taskq-create",
+    "thread",
+    "atomic",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:
