@@ -140,7 +140,7 @@ def search_places(
     """
     search = _Search(weather, storm, base, time.monotonic() + budget_s, load, number, StormReport(weather.calls))
     search.report.seed = seed
-    search.make(search.run("all places, low rate", "low", replace(storm, rate=LOW_RATE), LOW_S))
+    search.make(search.run("all places, low rate", "low", replace(storm, rate=LOW_RATE * storm.rate), LOW_S))
     search.all_places()
     search.groups()
     search.single_places()

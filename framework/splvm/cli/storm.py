@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -50,17 +50,18 @@ from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import EvidenceError, UsageError, did_you_mean
 from splvm.evidence.formats.sites import SitesFile, parse_sites
-from splvm.evidence.formats.stormstatus import Watch
+from splvm.evidence.formats.stormstatus import OPS, Watch
 from splvm.evidence.verdict import BAD, Outcome
 from splvm.guest.guest import Guest
 from splvm.log import step
 from splvm.record.reader import read_evidence, read_facts
+from splvm.report.again import storm_options
 from splvm.report.summary import plain, verdict_line
 from splvm.report.tables import listing, tally_table
 from splvm.run.experiment import Experiment, run_until_fed
 from splvm.run.loads import need_pool, parse_loads, with_own
 from splvm.run.prepare import Prepared, Wish, prepare
-from splvm.run.scenarios import OPS, Storm
+from splvm.run.scenarios import Storm
 from splvm.scenarios.table import SCENARIOS, find_scenario
 
 STORM = "storm"
@@ -94,6 +95,18 @@ class Trap(StrEnum):
     @property
     def bits(self) -> int:
         return {Trap.FS: 1, Trap.IO: 2, Trap.BOTH: 3}[self]
+
+
+class By(StrEnum):
+    """Values of `--by`."""
+
+    RECLAIM = "reclaim"
+    SHRINKERS = "shrinkers"
+    BOTH = "both"
+
+    @property
+    def bits(self) -> int:
+        return {By.RECLAIM: 1, By.SHRINKERS: 2, By.BOTH: 3}[self]
 
 
 OutOption = Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")]
@@ -257,6 +270,12 @@ def storm(
     trap: Annotated[
         Trap, typer.Option(help="Where a shrinker waits for the transaction: may enter a filesystem, may do I/O.")
     ] = Trap.BOTH,
+    by: Annotated[
+        By, typer.Option(help="How: try_to_free_pages(), or all shrinkers at priority 0, or both in turns.")
+    ] = By.BOTH,
+    one_in: Annotated[
+        int, typer.Option(help="Reclaim before one allocation of N.", min=1, max=1 << 20, metavar="N")
+    ] = 1,
     unmarked: Annotated[
         bool, typer.Option("--unmarked", help="The transaction thread does not mark itself: the control.")
     ] = False,
@@ -312,7 +331,9 @@ def storm(
         qemu=qemu,
         clock=clock.clock,
     )
-    config = Storm(trap=trap.bits, mark=int(not unmarked), helpers=int(helpers), ops=find_ops(ops))
+    config = Storm(
+        find_ops(ops), rate=one_in, trap=trap.bits, mark=int(not unmarked), helpers=int(helpers), how=by.bits
+    )
     at_once = count_jobs(jobs, memory)
     base = claim_directory(out, f"storm-{directory_id(kernel)}-{variant}")
     prepared = _prepare(wish)
@@ -417,21 +438,16 @@ class _Command:
 
     def repeats(self, finding: Finding, seed: int) -> list[str]:
         """The command that repeats a finding."""
-        config = self.storm
         words = ["splvm", "storm", "--kernel", self.kernel, "--variant", self.variant]
         words += ["--spl", self.spl] if self.spl != "debian" else []
         for patch in self.patches or ():
             words += ["--spl-patch", str(patch)]
-        words += ["--helpers"] if config.helpers else []
         places = [it for it in finding.confined or (finding.place,) if not it.startswith(HELPERS)]
         if finding.again is None or not places:
             words += ["--quick"]
         else:
             words += [word for place in places for word in ("--site", place)]
-        words += ["--unmarked"] if not config.mark else []
-        words += ["--trap", {1: "fs", 2: "io"}[config.trap]] if config.trap != 3 else []
-        if config.ops != Storm().ops:
-            words += ["--ops", ",".join(name for at, name in enumerate(OPS) if config.ops >> at & 1)]
+        words += storm_options({**asdict(self.storm), "only": ()})
         return [*words, *self.more, "--seed", str(seed)]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from splvm.assets import DEBUG_HEADER
+from splvm.evidence.formats.stormstatus import OPS, USUAL_OPS
 from splvm.record.cellfacts import PACKAGED, UNKNOWN
 from splvm.report.markdown import one_line
 from splvm.treename import parse_tree_name
@@ -29,6 +30,39 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--seed", ("parameters", "seed")),
 )
 
+# Those that `splvm storm` does not have.
+_OF_RUN = ("--rate", "--threads", "--objects", "--size", "--noio")
+
+# Options of `splvm storm`: what a storm is set to, and the words for values that are not its own.
+_STORM: tuple[tuple[str, Mapping[int | None, tuple[str, ...]]], ...] = (
+    ("mark", {0: ("--unmarked",)}),
+    ("helpers", {1: ("--helpers",), 2: ("--helpers",)}),
+    ("trap", {1: ("--trap", "fs"), 2: ("--trap", "io")}),
+    ("how", {1: ("--by", "reclaim"), 2: ("--by", "shrinkers")}),
+)
+
+
+def storm_options(storm: Mapping[str, Any]) -> list[str]:
+    """Options of `splvm storm` for what a storm is set to otherwise than by itself.
+
+    :param storm: as run.json has it.
+    """
+    words: list[str] = []
+    for name, options in _STORM:
+        words += options.get(_number(storm, name), ())
+    if (ops := _number(storm, "ops")) is not None and ops != USUAL_OPS:
+        words += ["--ops", ",".join(name for at, name in enumerate(OPS) if ops >> at & 1)]
+    rate, only = _number(storm, "rate"), storm.get("only")
+    words += ["--one-in", str(rate)] if rate is not None and rate != 1 else []
+    for place in only[:100] if isinstance(only, (list, tuple)) else ():
+        words += ["--site", str(place)]
+    return words
+
+
+def _number(storm: Mapping[str, Any], name: str) -> int | None:
+    value = storm.get(name)
+    return value if isinstance(value, int) else None
+
 
 def of(facts: object, *keys: str) -> Any:
     """What run.json says there; None when it says nothing, or is not as it should be."""
@@ -42,8 +76,12 @@ def reproducer(facts: Mapping[str, Any], *, paths: bool = False) -> str:
 
     :param paths: with the user's own paths, so that it runs as it stands; without, it is fit for strangers.
     """
-    words = ["splvm", "run", str(of(facts, "scenario"))]
+    storm = of(facts, "parameters", "storm")
+    options = storm_options(storm) if isinstance(storm, Mapping) else []
+    words = ["splvm", "storm", "--quick", *options] if options else ["splvm", "run", str(of(facts, "scenario"))]
     for option, keys in _OPTIONS:
+        if options and option in _OF_RUN:
+            continue
         value = source_of(facts, paths=paths) if option == "--spl" else of(facts, *keys)
         if isinstance(value, (str, int, float)) and (option, value) != ("--spl", "debian"):
             words += [option, str(value)]

@@ -57,6 +57,11 @@ def describe_window(evidence: Evidence) -> Iterator[str]:
     if "storm" in parameters:
         yield "the kernel reclaimed at SPL's allocation sites, where slabprobe's shrinker waits for transactions"
         yield "the worker was held in the last third of the window"
+        storm = _mapping(parameters["storm"])
+        if storm.get("helpers"):
+            yield "transactions made threads, and the kernel reclaimed in kthreadd too, which makes them"
+        if storm.get("mark") == 0:
+            yield "the transaction thread did not mark itself with SPL's spl_fstrans_mark(), on purpose"
     elif "hold" in marks:
         yield "the test module slabprobe held the slab worker on purpose from before the window until after it"
     if "trap" in marks:

@@ -239,9 +239,9 @@ def _problem(
 
 
 def _meaning(evidence: Evidence, verdict: Verdict) -> str:
-    """What the verdict says of SPL; where slabprobe asked SPL for nothing, the reasons say it all."""
-    is_idle = is_probe_idle(evidence) and verdict.outcome is Outcome.STALLED
-    return "" if is_idle else LOOKS[verdict.outcome].meaning
+    """What the verdict says of SPL; where slabprobe's threads asked SPL for nothing, the reasons say it all."""
+    has_threads = not is_probe_idle(evidence) and of(evidence.facts, "parameters", "storm") is None
+    return "" if verdict.outcome is Outcome.STALLED and not has_threads else LOOKS[verdict.outcome].meaning
 
 
 def _reason(text: str, samples: Sequence[int]) -> str:

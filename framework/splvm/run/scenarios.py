@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from splvm.evidence.expectation import Expectation
+from splvm.evidence.formats.stormstatus import USUAL_OPS
 from splvm.evidence.rule import Rule
 from splvm.run import readings
 from splvm.run.readings import Reading
@@ -73,33 +74,12 @@ class Faults:
         }
 
 
-# Bits of `Storm.ops`, by the table of images/slabprobe/ops.c: what a transaction may do.
-OPS = (
-    "large-sleep",
-    "large-pushpage",
-    "large-nosleep",
-    "small",
-    "slab-backed",
-    "kmem",
-    "strings",
-    "vmem",
-    "taskq",
-    "taskq-create",
-    "thread",
-    "atomic",
-    # In no storm by itself: what the threads of taskqs and their timers may be late for.
-    "taskq-dynamic",
-    "taskq-expiry",
-)
-_USUAL_OPS = 12
-
-
 @dataclass(frozen=True, slots=True)
 class Storm:
     """Reclaim at allocation sites; the keys of the probe's `storm set` command."""
 
     # What transactions do, as bits of `OPS`.
-    ops: int = (1 << _USUAL_OPS) - 1
+    ops: int = USUAL_OPS
     # One of so many allocations is preceded by a reclaim.
     rate: int = 1
     # Where the shrinker waits: 1 where it may enter a filesystem, 2 where it may do I/O, 3 both.

@@ -17,8 +17,9 @@ from splvm.campaign.stormreport import Finding, Pass, StormReport
 from splvm.cli import app
 from splvm.cli.storm import _Command, find_ops
 from splvm.errors import UsageError
+from splvm.evidence.formats.stormstatus import OPS
 from splvm.evidence.verdict import Outcome, Reason, Verdict
-from splvm.run.scenarios import OPS, Storm
+from splvm.run.scenarios import Storm
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_the_command_that_repeats_what_needs_more_than_one_place() -> None:
     # kthreadd is at no place of SPL's.
     helpers = _Command("debian-12", "stock", "debian", None, Storm(helpers=1))
     found = Finding("helpers:kthreadd", STALLED, STALLED, ("helpers:kthreadd",))
-    assert helpers.repeats(found, 7)[6:] == ["--helpers", "--quick", "--seed", "7"]
+    assert helpers.repeats(found, 7)[6:] == ["--quick", "--helpers", "--seed", "7"]
 
 
 def test_a_report_of_nothing() -> None:

@@ -865,6 +865,26 @@ def test_the_command_to_run_it_again() -> None:
     assert run_command(FACTS)["spl"] == "debian"
 
 
+def test_the_command_for_a_storm_is_that_of_its_own() -> None:
+    own = {"ops": 0xFFF, "rate": 1, "trap": 3, "mark": 1, "helpers": 0, "threads": 3, "how": 3, "only": []}
+
+    def words(**storm: object) -> list[str]:
+        facts = {
+            **FACTS,
+            "scenario": "storm",
+            "parameters": {"window_s": 1.5, "rate_hz": 20, "storm": {**own, **storm}},
+        }
+        run_command(facts)
+        return reproducer(facts).split(" --kernel")[0].split()
+
+    assert words() == ["splvm", "run", "storm"]
+    set_to = {"helpers": 1, "mark": 0, "trap": 2, "how": 1, "ops": 1 << 5, "rate": 16, "only": ["f+0x10", "g+0x20"]}
+    options = "--unmarked --helpers --trap io --by reclaim --ops kmem --one-in 16 --site f+0x10 --site g+0x20"
+    assert words(**set_to) == ["splvm", "storm", "--quick", *options.split()]
+    # What a record may say of it.
+    assert words(helpers="1", trap=[], ops=None, only=7) == ["splvm", "run", "storm"]
+
+
 @SETTINGS
 @given(hostile)
 def test_a_hostile_command_is_only_words(text: str) -> None:

@@ -38,6 +38,7 @@ from splvm.evidence.checks.selfsaid import (
     not_running,
     times_over,
 )
+from splvm.evidence.checks.storm import storm_stands
 from splvm.evidence.checks.stormsaid import STORM_SAID
 from splvm.evidence.checks.unlike import UNLIKE
 from splvm.evidence.checks.zpool import pool_gave_up
@@ -256,12 +257,12 @@ def _bound(case: Case) -> Iterator[Reason]:
 
 
 def _window(case: Case) -> Iterator[Reason]:
-    """The window lasted as long as it was to, unless the pool stood still, which ends some of them."""
+    """The window lasted as long as it was to, unless the pool or a storm stood still, which ends some of them."""
     if "window" not in case.marks or "window-end" not in case.marks:
         return
     start, end = case.window
     asked_s = parameters_of(case).get("window_s")
     if not is_number(asked_s) or not 0 < asked_s < 1e9:
         yield Reason(f"run.json: window_s is {str(asked_s)[:40]}, and not a number of seconds")
-    elif end - start < int(asked_s * 1e9) and not pool_gave_up(case):
+    elif end - start < int(asked_s * 1e9) and not pool_gave_up(case) and not storm_stands(case):
         yield Reason(f"the window lasted {seconds(end - start)}; {asked_s:g} s are asked for")

@@ -190,6 +190,13 @@ def _waiting_otherwise(samples: Sequence[Sample[ProbeStatus]]) -> Iterator[Compl
             return
 
 
+def storm_stands(case: Case) -> bool:
+    """Whether somebody was caught for so long as the window ended that a run does not wait for the rest of it."""
+    storms = [sample.value.storm for sample in _storms(case)]
+    told = storms[-1].told if storms and storms[-1] is not None else None
+    return told is not None and case.window[1] - told.since_ns >= STANDS_NS
+
+
 def _caught(case: Case, sample: Sample[ProbeStatus], storm: StormStatus, wait: StormWait) -> Iterator[Complaint]:
     """Somebody waits at the end of the window: whether it is for ever."""
     end = case.window[1]

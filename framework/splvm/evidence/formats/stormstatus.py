@@ -6,6 +6,27 @@ from dataclasses import dataclass, fields
 
 from splvm.evidence.formats.statusfile import Line, Records
 
+# Bits of `ops`, by the table of images/slabprobe/ops.c: what a transaction may do.
+OPS = (
+    "large-sleep",
+    "large-pushpage",
+    "large-nosleep",
+    "small",
+    "slab-backed",
+    "kmem",
+    "strings",
+    "vmem",
+    "taskq",
+    "taskq-create",
+    "thread",
+    "atomic",
+    # In no storm by itself: what the threads of taskqs and their timers may be late for.
+    "taskq-dynamic",
+    "taskq-expiry",
+)
+# What a storm does by itself.
+USUAL_OPS = (1 << OPS.index("taskq-dynamic")) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from simulated import STORM, Knobs, Span, simulate
 from splvm.evidence.checks.storm import swapped_out
 from splvm.evidence.timeline import Sample
+from splvm.evidence.verdict import Outcome, Verdict
+from splvm.scenarios.judged import judge_evidence
 
 
 def readings(*texts: str) -> list[Sample[str]]:
@@ -26,3 +29,22 @@ def readings(*texts: str) -> list[Sample[str]]:
 )
 def test_pages_written_to_swap(texts: tuple[str, ...], pages: int) -> None:
     assert swapped_out(readings(*texts)) == pages
+
+
+def judged(knobs: Knobs, window_s: float) -> Verdict:
+    run = simulate(STORM, knobs)
+    run.facts["parameters"]["window_s"] = window_s
+    return judge_evidence(run.evidence())
+
+
+def test_a_deadlock_ends_the_window() -> None:
+    """A run does not wait for the rest of its window when somebody has been caught for good."""
+    stalled = judged(Knobs(stormed=Span("window", 1.0)), 30.0)
+    assert stalled.outcome is Outcome.STALLED
+    assert not any("are asked for" in reason.text for _, reason in stalled.also)
+    # Nobody was caught, or for a moment only.
+    for knobs in (Knobs(), Knobs(stormed=Span("hold", 0.5))):
+        short = judged(knobs, 30.0)
+        assert short.outcome is Outcome.INCONCLUSIVE
+        reasons = [*(reason.text for reason in short.reasons), *(reason.text for _, reason in short.also)]
+        assert any("30 s are asked for" in text for text in reasons)
