@@ -300,7 +300,7 @@ def _trial(
     if done.exit_code in (-signal.SIGXCPU, -signal.SIGKILL):
         return _Ending(None, hung)
     for line in done.tail.splitlines():
-        if "error" in line.lower() or "failed" in line.lower():
+        if any(word in line.lower() for word in ("error", "failed", "could not")):
             return _Ending(done.exit_code, line[:200])
     return _Ending(done.exit_code, f"QEMU ended with status {done.exit_code}")
 
