@@ -19,7 +19,7 @@ from splvm.evidence.verdict import Outcome, Reason
 
 # CPU time that the callers use for an object, as a share of what the worker uses for a growth (docs/performance.md has
 # the figures of stock).
-MOST = 0.04
+MOST = 0.16
 
 # Threads for each CPU, up to which that holds: with more of them many objects are emergency objects, which cost more.
 THREADS_AT_MOST = 4

@@ -29,8 +29,8 @@ def used(callers_ns: int, worker_ns: int, kind: str = NOMINAL, clock: str = "vir
     ("callers_ns", "worker_ns", "outcome"),
     [
         (20_000, 250_000, Outcome.HEALTHY),
-        (200_000, 250_000, Outcome.SUSPECT),
-        (200_000, 2_500_000, Outcome.HEALTHY),
+        (500_000, 250_000, Outcome.SUSPECT),
+        (500_000, 6_250_000, Outcome.HEALTHY),
     ],
 )
 def test_callers_that_spin(callers_ns: int, worker_ns: int, outcome: Outcome, speed: int) -> None:
@@ -45,7 +45,7 @@ def test_callers_that_spin(callers_ns: int, worker_ns: int, outcome: Outcome, sp
 
 def test_real_time_says_nothing() -> None:
     """A thread counts as running there while its virtual CPU waits for one of the host's."""
-    assert used(200_000, 250_000, clock="real")[0] is Outcome.HEALTHY
+    assert used(500_000, 250_000, clock="real")[0] is Outcome.HEALTHY
 
 
 def test_a_kernel_that_counts_no_cpu_time() -> None:
