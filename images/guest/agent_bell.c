@@ -29,7 +29,7 @@
 #include "agent.h"
 
 #define BELL_PORT	0x4f0
-#define BELL_PAD	256	/* many times what the other end takes */
+#define BELL_PAD	64	/* many times what the other end takes */
 #define SHARED_LEN	(1024 * 1024)
 #define ANSWER_AT	4096
 #define FRAMES_AT	65536

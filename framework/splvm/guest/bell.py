@@ -23,7 +23,7 @@ from splvm.guest.machine import SHARED_MIB
 from splvm.guest.moment import MomentReached
 
 # images/guest/agent_bell.c has the same.
-PAD = 256
+PAD = 64
 _GO, _RATE, _FRAMES, _ANSWER, _SEED = range(0, 20, 4)
 # The value of the first word; the firmware and QEMU's loader leave other things there.
 _YES = 0x1EA5E0FB

@@ -295,7 +295,7 @@ def _trial(
     if exit_code is None:
         return _Ending(None, f"it hung for {budget_s:.0f} s")
     for line in _read_console(said).splitlines():
-        if "error" in line.lower() or "failed" in line.lower():
+        if any(word in line.lower() for word in ("error", "failed", "could not")):
             return _Ending(exit_code, line[:200])
     return _Ending(exit_code, f"QEMU ended with status {exit_code}")
 

@@ -34,6 +34,13 @@ from splvm.run.live import LiveReadings
 _LISTS = "wmlth"
 _REGISTERS_S = 5.0
 
+# One command, for each costs a tenth of a second: the run's word, the slab file, and SPL's parameters.
+_BETWEEN = "splvm: parameters\n"
+_FROM_OUTSIDE = (
+    "set -e; echo splvm: run {token} > /dev/kmsg; cat /proc/spl/kmem/slab; "
+    f"echo {_BETWEEN.strip()}; cd /sys/module/spl/parameters; grep . * || :"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Witness:
@@ -129,9 +136,8 @@ def _look_from_outside(guest: ClosedGuest, record: RunDirectory, deadline: Deadl
     The word is another one in each run, so the guest must not have it before its digest is made.
     """
     with guest.ssh(deadline) as ssh:
-        ssh.run(f"echo splvm: run {record.facts['token']} > /dev/kmsg", deadline=deadline.sub(20))
-        slab = ssh.run("cat /proc/spl/kmem/slab", deadline=deadline.sub(20)).stdout
-        listing = ssh.run("cd /sys/module/spl/parameters && grep . *", deadline=deadline.sub(20), check=False).stdout
+        script = _FROM_OUTSIDE.format(token=record.facts["token"])
+        slab, _, listing = ssh.run(script, deadline=deadline.sub(40)).stdout.partition(_BETWEEN)
     pairs = (line.partition(":")[::2] for line in listing.splitlines()[:200])
     record.add_facts({"spl_parameters": {name: value[:200] for name, value in pairs}})
     record.record_afterwards("slab", slab)

@@ -263,6 +263,12 @@ def test_linux_hangs_where_the_firmware_runs(tmp_path: Path, monkeypatch: pytest
     assert trouble == "Linux did not boot: it hung for 1 s; it said nothing"
 
 
+def test_qemu_that_takes_no_plugin(tmp_path: Path) -> None:
+    fake = stand_in(tmp_path, 'echo "qemu: Could not load plugin hold.so: it requires API version 4" >&2; exit 1\n')
+    trouble = find_boot_trouble(fake, [], None, tmp_path, Deadline(60))
+    assert trouble == ("a boot sector did not run: qemu: Could not load plugin hold.so: it requires API version 4")
+
+
 # The choice
 
 

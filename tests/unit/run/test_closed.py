@@ -81,6 +81,7 @@ def test_nothing_comes_in_from_outside() -> None:
     assert "-chardev file,id=console,append=on" in line, "it only speaks"
     assert "restrict=on,ipv6=off" in line
     assert "clock=vm" in line
+    assert "-cpu max,erms=off,fsrm=off" in line, "else each byte that is cleared is an instruction"
 
 
 def test_the_shared_memory_is_the_top_of_ram() -> None:
