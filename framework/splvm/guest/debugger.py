@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from splvm.deadline import Deadline, poll
+from splvm.errors import DeadlineExceeded, GuestLostError
 from splvm.guest.qemu import Emulator
 
 # What slabprobe says of itself and of SPL when it is loaded (images/slabprobe/explore.c).
@@ -59,11 +60,16 @@ def wait_for_session(emulator: Emulator) -> None:
         nonlocal has_come
         if emulator.exit_code() is not None:
             return True
-        devices = emulator.qmp.execute("query-chardev", deadline=Deadline(_ANSWER_S))
+        try:
+            devices = emulator.qmp.execute("query-chardev", deadline=Deadline(_ANSWER_S))
+            runs = emulator.status(Deadline(_ANSWER_S)) == "running"
+        except (DeadlineExceeded, GuestLostError):
+            # It was let go on, and is held at its next bell, which nobody answers.
+            return True
         names = [it["filename"] for it in devices if it["label"] == "gdb"] if isinstance(devices, list) else []
         is_there = any(not name.startswith("disconnected:") for name in names)
         # One that came and went between two looks has let the guest go on.
-        has_come = has_come or is_there or emulator.status(Deadline(_ANSWER_S)) == "running"
+        has_come = has_come or is_there or runs
         return (has_come and not is_there) or None
 
     poll(has_gone, Deadline(_SESSION_S), "a session of gdb", interval_s=0.2)

@@ -15,7 +15,6 @@ from typing import Any
 from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import EvidenceError, UsageError
-from splvm.evidence.formats.probestatus import CriticalThread
 from splvm.evidence.formats.stream import Frame
 from splvm.evidence.standstill import LOOK_NS
 from splvm.evidence.timeline import Timeline
@@ -237,17 +236,14 @@ def find_moment(asked: str, timeline: Timeline, began_ns: int) -> Moment:
 
 
 def _stall(asked: str, timeline: Timeline) -> tuple[int, str]:
-    """When the thread moved for the last time that stands still for longest at the end of the record."""
-    if not timeline.probe:
-        raise UsageError(f"--until {asked}: the record has no reading of the probe")
-    # A thread that came back late stands nowhere at the end.
-    still: list[CriticalThread] = []
-    for sample in reversed(timeline.probe):
-        now_ns = sample.value.now_ns
-        still = [it for it in sample.value.threads if it.alloc_since_ns and now_ns - it.alloc_since_ns >= LOOK_NS]
-        if still:
-            break
-    else:
+    """When the first thread that stood still moved for the last time."""
+    still = [
+        thread
+        for sample in timeline.probe
+        for thread in sample.value.threads
+        if thread.alloc_since_ns and sample.value.now_ns - thread.alloc_since_ns >= LOOK_NS
+    ]
+    if not still:
         raise UsageError(
             f"--until {asked}: no thread stands still for {LOOK_NS / 1e9:g} s in this run",
             hint="name a moment of the guest's clock: --until 12.3456s",
