@@ -9,9 +9,12 @@
  */
 #include <sys/kmem.h>
 #include <sys/kmem_cache.h>
+#include <sys/taskq.h>
+#include <sys/thread.h>
 #include <sys/vmem.h>
 
 #include <linux/atomic.h>
+#include <linux/cpu.h>
 #include <linux/cpumask.h>
 #include <linux/err.h>
 #include <linux/kthread.h>
@@ -76,6 +79,8 @@ static struct worker {
 
 static enum probe_work wish = PROBE_WORK_NONE;
 static void *more[NR_MORE];
+static taskq_t *pct;
+static unsigned int cpus_back;	/* that were away while caches were made */
 static DEFINE_SPINLOCK(caches_lock);	/* of the pointers to caches that are shown */
 static DEFINE_SPINLOCK(atomic_lock);
 
@@ -374,6 +379,9 @@ static void destroy_caches(void)
 {
 	struct kind *kind;
 
+	if (pct)
+		taskq_destroy(pct);
+	pct = NULL;
 	for (kind = kinds; kind < kinds + NR_KINDS; kind++) {
 		spl_kmem_cache_t *cache = kind->cache;
 
@@ -383,6 +391,26 @@ static void destroy_caches(void)
 		if (cache)
 			spl_kmem_cache_destroy(cache);
 	}
+}
+
+/*
+ * Caches are made while a CPU is away that is there afterwards; and one more
+ * thread of a taskq that has as many as there are CPUs is made when it comes.
+ */
+static bool make_caches_without_a_cpu(void)
+{
+	unsigned int cpu = num_online_cpus() - 1;
+	bool made;
+
+	pct = taskq_create(PROBE_NAME "_pct", 100, minclsyspri, 4, 100, TASKQ_PREPOPULATE | TASKQ_THREADS_CPU_PCT);
+	if (!cpu || remove_cpu(cpu))
+		return make_caches();
+	made = make_caches();
+	if (add_cpu(cpu))
+		pr_warn(PROBE_NAME ": CPU %u does not come back\n", cpu);
+	else
+		WRITE_ONCE(cpus_back, cpus_back + 1);
+	return made;
 }
 
 static bool others_are_at(enum probe_work state)
@@ -408,8 +436,11 @@ static void go_on(struct worker *w)
 		schedule_timeout_uninterruptible(1);
 		return;
 	}
-	if (!w->id && next == PROBE_WORK_RUNNING && !make_caches())
+	if (!w->id && next == PROBE_WORK_RUNNING && !make_caches_without_a_cpu())
 		probe_keep(&promises[NOT_NULL], "kmem_cache_create", 0, 1);
+	/* All CPUs are there now. The first worker goes from one to the other at the end. */
+	if (w->id && next == PROBE_WORK_RUNNING)
+		set_cpus_allowed_ptr(current, cpumask_of(w->id % num_online_cpus()));
 	if (!w->id && next == PROBE_WORK_LOADED)
 		load_caches();
 	if (!w->id && next == PROBE_WORK_EMPTIED)
@@ -448,9 +479,6 @@ int probe_caches_want(enum probe_work state)
 		task = kthread_create(worker_thread, &workers[i], PROBE_NAME "/k%u", i);
 		if (IS_ERR(task))
 			return PTR_ERR(task);
-		/* The first one goes from CPU to CPU at the end. */
-		if (i)
-			kthread_bind(task, i % num_online_cpus());
 		workers[i].task = task;
 		wake_up_process(task);
 	}
@@ -502,7 +530,8 @@ void probe_caches_show(struct seq_file *m)
 		least = min(least, smp_load_acquire(&workers[i].reached));
 		rounds += READ_ONCE(workers[i].rounds);
 	}
-	seq_printf(m, "kinds state=%s rounds=%llu cpus=%u\n", probe_work_name(least), rounds, num_online_cpus());
+	seq_printf(m, "kinds state=%s rounds=%llu cpus=%u back=%u\n", probe_work_name(least), rounds,
+		   num_online_cpus(), READ_ONCE(cpus_back));
 	for (i = 0; i < NR_KINDS; i++)
 		show_kind(m, &kinds[i]);
 	for (i = 0; i < NR_PROMISES; i++)

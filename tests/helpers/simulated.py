@@ -1040,7 +1040,7 @@ class _Simulation:
         built = {"built": counts["allocs"], "torn_down": counts["frees"], "magazine": 16}
         small = {"size": 100, "wanted": 0, "builds": 0, "emergency": 0, "built": 0, "torn_down": 0, "in_slab": 0}
         return [
-            self.probe_line("kinds", rounds=self.work_rounds, cpus=2) + f" state={self.kinds}",
+            self.probe_line("kinds", rounds=self.work_rounds, cpus=2, back=1) + f" state={self.kinds}",
             self.probe_line("kind slabprobe_k0", **both, **large, **built),
             self.probe_line("kind slabprobe_k6", **both, **small, magazine=0),
             self.promise_line("kpromise aligned", "slabprobe_k0"),

@@ -81,6 +81,14 @@ def history_bugs(
     at_once = count_jobs(jobs, wish.ram_mib)
     base = claim_directory(out, "history-bugs")
     first_seed = pick_seed(seed, repeat)
+    told: list[BugRun] = []
+
+    def keep(run: BugRun) -> None:
+        """Whoever interrupts the command has what has ended by then."""
+        tell(run)
+        told.append(run)
+        write_json(base / REPORT_FILE, report_json(told, base, spl=spl, kernel=where, seed=first_seed))
+
     runs = run_bugs(
         chosen,
         base,
@@ -89,12 +97,10 @@ def history_bugs(
         repeat=repeat,
         seed=first_seed,
         runner=lambda todo, on_done: run_jobs(todo, at_once, on_done),
-        on_run=tell,
+        on_run=keep,
     )
-    about = report_json(runs, base, spl=spl, kernel=where, seed=first_seed)
-    write_json(base / REPORT_FILE, about)
     if as_json:
-        print_json(about)
+        print_json(report_json(runs, base, spl=spl, kernel=where, seed=first_seed))
     else:
         _show(runs, base)
     if any(run.answer is Answer.TROUBLE for run in runs):

@@ -41,6 +41,9 @@ def check_kinds(case: Case) -> Iterator[Complaint]:
     if rounds < ROUNDS:
         text = f"{rounds} rounds with caches of several kinds were made in the window"
         yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (inside[-1][0].seq,)))
+    if inside[-1][1].cpus > 1 and not inside[-1][1].back:
+        text = "no CPU was away while the caches were made"
+        yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (inside[-1][0].seq,)))
 
 
 def check_kind_promises(case: Case) -> Iterator[Complaint]:

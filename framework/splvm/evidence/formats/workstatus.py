@@ -122,8 +122,9 @@ class Kinds:
     state: WorkState
     # Of all threads.
     rounds: int
-    # CPUs that are online.
+    # CPUs that are online, and those of them that were away while the caches were made.
     cpus: int
+    back: int
     kinds: tuple[Kind, ...]
     promises: tuple[Promise, ...]
 
@@ -143,7 +144,7 @@ def kinds_of(records: Records) -> Kinds:
     made = ("size", "align", "wanted", "builds", "held", "emergency", "allocs", "frees", "built", "torn_down")
     kinds = tuple(Kind(it.word(0), **it.numbers(*made, "in_slab", "magazine")) for it in records.all("kind"))
     promises = tuple(_promise(it) for it in records.all("kpromise"))
-    return Kinds(_state(line), **line.numbers("rounds", "cpus"), kinds=kinds, promises=promises)
+    return Kinds(_state(line), **line.numbers("rounds", "cpus", "back"), kinds=kinds, promises=promises)
 
 
 def _client(line: Line) -> Client:

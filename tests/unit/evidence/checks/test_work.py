@@ -63,7 +63,7 @@ qpromise order asked={rounds}0 broken=0
 """
 
 KINDS = """\
-kinds state={state} rounds={rounds} cpus=2
+kinds state={state} rounds={rounds} cpus=2 back=1
 kind slabprobe_k0 size=65536 align=0 wanted=1 builds=1 held={held} emergency={few} allocs={allocs} \
 frees={frees} built={allocs} torn_down={frees} in_slab=8 magazine=16
 kind slabprobe_k6 size=100 align=0 wanted=0 builds=0 held={held} emergency=0 allocs={allocs} frees={frees} \
@@ -258,6 +258,7 @@ def test_lines_that_cannot_be_read(line: str) -> None:
         ),
         # Caches.
         (5, "rounds=90", "rounds=6", check_kinds, "INCONCLUSIVE", "1 rounds with caches"),
+        (5, "back=1", "back=0", check_kinds, "INCONCLUSIVE", "no CPU was away while the caches were made"),
         (
             21,
             "compound asked=0 broken=0",
