@@ -411,6 +411,16 @@ def test_slabs_that_the_worker_did_not_make(kind: str, change: Change) -> None:
     assert not list(grown_by_nobody(case))
 
 
+@pytest.mark.parametrize(("others", "is_good"), [(10, False), (62, True)])
+def test_a_list_that_is_full_may_lack_a_thread(others: int, is_good: bool) -> None:
+    """The agent lists 64 tasks; of more critical threads it lists some."""
+    run = copy.deepcopy(simulate(NOMINAL))
+    every("tasks", r"^task pid=\d+ comm=slabprobe/1 .*\n(?:\[.*\n)*", "", some=True)(run)
+    more = [f"task pid={900 + n} comm=slabprobe_{n} state=S voluntary=1 nonvoluntary=1\n" for n in range(others)]
+    every("tasks", r"\Z", "".join(more))(run)
+    assert judge_evidence(run.evidence()).outcome.is_good == is_good
+
+
 def test_a_console_of_two_boots() -> None:
     run = copy.deepcopy(simulate(HELD))
     verdict = judge_evidence(Run(run.facts, run.records, run.console * 2).evidence())

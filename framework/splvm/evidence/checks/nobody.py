@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from splvm.evidence.checks.case import Case, seconds
 from splvm.evidence.formats.probestatus import Hold
 from splvm.evidence.formats.stacks import Task
-from splvm.evidence.timeline import between
+from splvm.evidence.timeline import Sample, between
 from splvm.evidence.verdict import Reason
 
 # A critical thread, by its index (images/slabprobe/threads.c).
@@ -17,6 +17,8 @@ _CRITICAL = re.compile(r"slabprobe/(\d{1,9})")
 # Where the lever holds a worker (images/slabprobe/hold.c); the inner one may be a part of the outer.
 _HELD_IN = frozenset({"slabprobe_held_grow", "slabprobe_grow_work"})
 
+# Tasks that a list has at most (MAX_TASKS, images/guest/agent_tasks.c): one that is full may lack others.
+_LISTED = 64
 # Context switches of a thread from which on it used some CPU time; and growths that may be under way at once.
 _SWITCHES, _GROWTHS = 20, 32
 
@@ -45,7 +47,7 @@ def held_by_nobody(case: Case) -> Iterator[Reason]:
         hold = probe[before].value.hold
         held = [task.pid for task in sample.value if _is_held(task)]
         # One that has just been made may not be in the list yet, while another one is held.
-        if hold.held and not held and hold.pid not in {task.pid for task in sample.value}:
+        if hold.held and not held and unlisted({hold.pid}, [sample]):
             told, seen = f"pid {hold.pid} is held", "has no such task"
         elif held and not hold.held:
             told, seen = "no worker is held", f"shows pid {held[0]} held"
@@ -72,6 +74,13 @@ def _is_held(task: Task) -> bool:
     return task.state == "D" and not task.moved and bool(task.blocked_on) and task.blocked_on[0] in _HELD_IN
 
 
+def unlisted(pids: set[int], lists: Sequence[Sample[tuple[Task, ...]]]) -> set[int]:
+    """Of these threads those that are in none of the lists; nobody where a list is full, and they may be left out."""
+    if any(len(sample.value) >= _LISTED for sample in lists):
+        return set()
+    return pids - {task.pid for sample in lists for task in sample.value}
+
+
 def used_by_nobody(case: Case) -> Iterator[Reason]:
     """Threads that get objects are in the lists of tasks of the window, and who was switched to used CPU time."""
     if "window" not in case.marks or "window-end" not in case.marks:
@@ -79,8 +88,7 @@ def used_by_nobody(case: Case) -> Iterator[Reason]:
     probes, lists = case.probes("window", "window-end"), between(case.timeline.tasks, *case.window)
     if not probes or len(lists) < 2:
         return
-    listed = {task.pid for sample in lists for task in sample.value}
-    if missing := {thread.pid for thread in probes[-1].value.threads} - listed:
+    if missing := unlisted({thread.pid for thread in probes[-1].value.threads}, lists):
         yield Reason(f"the lists of tasks have no critical thread with pid {min(missing)}", (lists[0].seq,))
     first = {task.pid: task for task in lists[0].value}
     # Some kernels count no CPU time, of nobody.

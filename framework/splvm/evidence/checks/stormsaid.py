@@ -11,6 +11,7 @@ from operator import attrgetter
 
 from splvm.evidence.checks.asked import parameters_of
 from splvm.evidence.checks.case import Case, seconds
+from splvm.evidence.checks.nobody import unlisted
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.sites import Site, SitesFile
 from splvm.evidence.formats.stormstatus import StormStatus, Watch
@@ -191,8 +192,8 @@ def transactions_of_nobody(case: Case) -> Iterator[Reason]:
     if other is not None:
         yield Reason(f"the storm's threads at {seconds(other[1])} are other ones than before", (seq, other[0]))
     lists = between(case.timeline.tasks, *case.window)
-    listed = {task.pid for sample in lists for task in sample.value if task.comm.startswith(_OWN)}
-    if lists and (missing := pids - listed):
+    others = {task.pid for sample in lists for task in sample.value if not task.comm.startswith(_OWN)}
+    if lists and (missing := unlisted(pids, lists) | pids & others):
         yield Reason(f"the lists of tasks have no thread of the probe with pid {min(missing)}, of the storm", (seq,))
 
 
