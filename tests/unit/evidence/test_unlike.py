@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from current import current
-from simulated import CACHES, DECLINED, HELD, LOADED, NOMINAL, STORM, Record, Run, simulate
+from simulated import CACHES, DECLINED, HELD, LOADED, NOMINAL, POOL, STORM, Record, Run, simulate
 from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import Case
 from splvm.evidence.checks.nobody import grown_by_nobody
@@ -401,7 +401,10 @@ def without_a_worker(run: Run) -> None:
     every("probe", r"^growth begun=\d+ done=\d+", "growth begun=0 done=0", some=True)(run)
 
 
-@pytest.mark.parametrize(("kind", "change"), [(CACHES, lambda run: None), (NOMINAL, without_a_worker)])
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [(CACHES, lambda run: None), (NOMINAL, without_a_worker), (POOL, lambda run: run.facts.update(zfs={}))],
+)
 def test_slabs_that_the_worker_did_not_make(kind: str, change: Change) -> None:
     run = copy.deepcopy(simulate(kind))
     change(run)
