@@ -292,6 +292,16 @@ CHANGES |= {
         every("probe", r"^(stormtx 1 .*) open=1", r"\1 open=0", some=True),
         "pid 132 committed",
     ),
+    "no transaction at all that is open": (
+        STORM,
+        every("probe", r"^(stormtx .*) open=1", r"\1 open=0", some=True),
+        "transactions were committed in the window, and none was open",
+    ),
+    "a site of the worker in a thread of another name": (
+        STORM,
+        every("sites", r"chain=\S+", "chain=__alloc_pages<__vmalloc_node<spl_cache_grow_work+0x7c/0x2b0"),
+        "contradicts itself, or earlier lists",
+    ),
     "somebody caught who was not": (STORM, every("probe", r"^(storm .*) pid=0", r"\1 pid=77"), CAUGHT),
     "a time of nobody who was caught": (STORM, every("probe", r"^(storm .*) since_ns=0", r"\1 since_ns=77"), CAUGHT),
     "somebody who came free and was not caught": (
