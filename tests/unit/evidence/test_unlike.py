@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from current import current
-from simulated import CACHES, DECLINED, HELD, LOADED, NOMINAL, POOL, STORM, Record, Run, simulate
+from simulated import CACHES, DECLINED, HELD, LOADED, NOMINAL, POOL, STORM, Knobs, Record, Run, Span, simulate
 from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import Case
 from splvm.evidence.checks.nobody import grown_by_nobody
@@ -403,6 +403,19 @@ def test_what_nobody_did(name: str) -> None:
     told = [reason.text for reason in (*verdict.reasons, *(reason for _, reason in verdict.also))]
     assert not verdict.outcome.is_good
     assert any(words in text for text in told), told
+
+
+@pytest.mark.parametrize("thread", ["slabprobe_tq", "slabprobe/tx"])
+def test_who_was_caught_has_the_name_of_its_sites_thread(thread: str) -> None:
+    """By another name one that was caught is the worker, or is not."""
+    run = copy.deepcopy(simulate(STORM, Knobs(stormed=Span("window", 1.0))))
+    for record in run.records:
+        if record.get("source") == "sites":
+            record["text"] = record["text"].replace(" thread=slabprobe_tq", f" thread={thread}")
+    verdict = judge_evidence(run.evidence())
+    told = [reason.text for _, reason in verdict.also]
+    assert verdict.outcome is Outcome.STALLED
+    assert any("at a site that is one of slabprobe/tx" in text for text in told) == (thread != "slabprobe_tq"), told
 
 
 def without_a_worker(run: Run) -> None:
