@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from current import current
-from simulated import CACHES, DECLINED, HELD, LOADED, NOMINAL, STORM, Record, Run, simulate
+from simulated import CACHES, DECLINED, HELD, LOADED, NOMINAL, POOL, STORM, Knobs, Record, Run, Span, simulate
 from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import Case
 from splvm.evidence.checks.nobody import grown_by_nobody
@@ -292,6 +292,16 @@ CHANGES |= {
         every("probe", r"^(stormtx 1 .*) open=1", r"\1 open=0", some=True),
         "pid 132 committed",
     ),
+    "no transaction at all that is open": (
+        STORM,
+        every("probe", r"^(stormtx .*) open=1", r"\1 open=0", some=True),
+        "transactions were committed in the window, and none was open",
+    ),
+    "a site of the worker in a thread of another name": (
+        STORM,
+        every("sites", r"chain=\S+", "chain=__alloc_pages<__vmalloc_node<spl_cache_grow_work+0x7c/0x2b0"),
+        "contradicts itself, or earlier lists",
+    ),
     "somebody caught who was not": (STORM, every("probe", r"^(storm .*) pid=0", r"\1 pid=77"), CAUGHT),
     "a time of nobody who was caught": (STORM, every("probe", r"^(storm .*) since_ns=0", r"\1 since_ns=77"), CAUGHT),
     "somebody who came free and was not caught": (
@@ -395,13 +405,29 @@ def test_what_nobody_did(name: str) -> None:
     assert any(words in text for text in told), told
 
 
+@pytest.mark.parametrize("thread", ["slabprobe_tq", "slabprobe/tx"])
+def test_who_was_caught_has_the_name_of_its_sites_thread(thread: str) -> None:
+    """By another name one that was caught is the worker, or is not."""
+    run = copy.deepcopy(simulate(STORM, Knobs(stormed=Span("window", 1.0))))
+    for record in run.records:
+        if record.get("source") == "sites":
+            record["text"] = record["text"].replace(" thread=slabprobe_tq", f" thread={thread}")
+    verdict = judge_evidence(run.evidence())
+    told = [reason.text for _, reason in verdict.also]
+    assert verdict.outcome is Outcome.STALLED
+    assert any("at a site that is one of slabprobe/tx" in text for text in told) == (thread != "slabprobe_tq"), told
+
+
 def without_a_worker(run: Run) -> None:
     """It is SPL of before its worker: callers make slabs, and nobody counts growths."""
     every("probe", r"^(hold .*)$", r"\1 worker=0")(run)
     every("probe", r"^growth begun=\d+ done=\d+", "growth begun=0 done=0", some=True)(run)
 
 
-@pytest.mark.parametrize(("kind", "change"), [(CACHES, lambda run: None), (NOMINAL, without_a_worker)])
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [(CACHES, lambda run: None), (NOMINAL, without_a_worker), (POOL, lambda run: run.facts.update(zfs={}))],
+)
 def test_slabs_that_the_worker_did_not_make(kind: str, change: Change) -> None:
     run = copy.deepcopy(simulate(kind))
     change(run)

@@ -121,9 +121,9 @@ def grown_by_nobody(case: Case) -> Iterator[Reason]:
     """A growth that was begun is done soon, and the worker that made slabs has done a growth.
 
     Slabs are counted whoever makes them: an SPL without a worker makes them in its callers, and other caches of the
-    probe's may have slabs of that size (images/slabprobe/growth.c).
+    probe's, or ZFS's, may have slabs of that size (images/slabprobe/growth.c).
     """
-    others = any(sample.value.kinds is not None for sample in case.timeline.probe)
+    others = "zfs" in case.evidence.facts or any(sample.value.kinds is not None for sample in case.timeline.probe)
     for sample in case.timeline.probe:
         growth = sample.value.growth
         if growth is None:

@@ -12,6 +12,7 @@ from operator import attrgetter
 from splvm.evidence.checks.asked import parameters_of
 from splvm.evidence.checks.case import Case, seconds
 from splvm.evidence.checks.nobody import unlisted
+from splvm.evidence.checks.starvation import WORKER
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.sites import Site, SitesFile
 from splvm.evidence.formats.stormstatus import StormStatus, Watch
@@ -25,9 +26,12 @@ _WATCHED = attrgetter("on", "module", "hooks", "blind", "preempt_count")
 _SORT = attrgetter("id", "thread", "helper", "asked", "effective", "noio", "nofs", "chain", "function", "offset")
 # Threads that make transactions are the probe's.
 _OWN = "slabprobe"
-# Readings, and commits of a thread between the first and the last, of which some are of an open transaction: of all
-# threads of the storm that commit, a third of the readings at least are.
+# Readings, and commits between the first and the last, from which on some reading shows an open transaction: of one
+# thread, and of all. On stock a thread has one open in a third of the readings at least, without marks in an eighth.
 _SEEN, _COMMITS = 50, 50
+_SEEN_AT_ALL, _COMMITS_AT_ALL = 20, 20
+# What only the worker does.
+_OF_WORKER = "spl_cache_grow_work"
 # Who was caught last, and where; all of it is 0 as long as nobody was.
 _CAUGHT = attrgetter("pid", "since_ns", "site", "gfp")
 
@@ -64,14 +68,19 @@ def never_open(case: Case) -> Iterator[Reason]:
     if "window-end" not in case.marks:
         return
     told = [it for it in _storms(case, "window") if it[2] <= case.marks["window-end"]]
-    if len(told) < _SEEN:
+    if len(told) < _SEEN_AT_ALL:
         return
     first, last = told[0][3], told[-1][3]
     before = {tx.index: tx.commits for tx in first.txs}
     seen = {tx.index for *_, storm, _ in told for tx in storm.txs if tx.open}
+    done = {tx.index: tx.commits - before.get(tx.index, tx.commits) for tx in last.txs}
+    if not seen and len(done) > 1 and sum(done.values()) >= _COMMITS_AT_ALL:
+        text = f"{sum(done.values())} transactions were committed in the window, and none was open in"
+        yield Reason(f"{text} {len(told)} readings", (told[0][0], told[-1][0]))
+        return
     for tx in last.txs:
-        commits = tx.commits - before.get(tx.index, tx.commits)
-        if tx.index not in seen and commits >= _COMMITS:
+        commits = done[tx.index]
+        if tx.index not in seen and commits >= _COMMITS and len(told) >= _SEEN:
             text = f"pid {tx.pid} committed {commits} transactions in the window, and none was open in"
             yield Reason(f"{text} {len(told)} readings", (told[0][0], told[-1][0]))
             return
@@ -116,7 +125,9 @@ def _may_catch(status: ProbeStatus, gfp: int) -> bool:
 
 
 def caught_elsewhere(case: Case) -> Iterator[Reason]:
-    """Where somebody was caught last, by the status, somebody was caught by the list of sites, with that mask."""
+    """Where somebody was caught last, by the status, a thread of that name was caught by the list of sites, with that
+    mask.
+    """
     told = _storms(case, "final")
     lists = [it for it in case.timeline.sites if it.start_ns >= case.marks.get("final", 0)]
     if not told or not lists or case.evidence.facts.get("outcome", {}).get("kind") != "ended":
@@ -126,6 +137,10 @@ def caught_elsewhere(case: Case) -> Iterator[Reason]:
     both, site = file.fs | file.io, file.by_number.get(last.site)
     if last.entered and (site is None or not site.entered or (site.effective ^ last.gfp) & both):
         text = f"somebody was caught last at site {last.site} with mask {last.gfp:#x}, and not by the list of sites"
+        yield Reason(text, (seq, lists[-1].seq))
+    names = {task.pid: task.comm for sample in case.timeline.tasks for task in sample.value}
+    if site is not None and last.entered and names.get(last.pid, site.thread) != site.thread:
+        text = f"pid {last.pid}, {names[last.pid]}, was caught last, at a site that is one of {site.thread}"
         yield Reason(text, (seq, lists[-1].seq))
     masks = {it.effective & both for it in file.by_number.values() if it.reclaims}
     if last.asked and last.asked_gfp & both not in masks:
@@ -225,6 +240,8 @@ def listed_otherwise(case: Case) -> Iterator[Reason]:
 def _is_odd(file: SitesFile, before: Site | None, site: Site) -> bool:
     """Whether no kernel has such a site: a mark takes bits out of a mask, and a reclaim is that of an allocation."""
     both = file.fs | file.io
+    if any(name.startswith(_OF_WORKER) for name in site.chain) and site.thread != WORKER:
+        return True
     kept = both & ~(both if site.noio else file.fs if site.nofs else 0)
     if before is not None and _SORT(before) != _SORT(site):
         return True
