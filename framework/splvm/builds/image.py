@@ -28,10 +28,8 @@ from splvm.host.store import Artefact, Store
 RECIPE = 4
 _KEYS_RECIPE = 3
 
-# Loaded by the guest's init, with what they depend on: drivers, and then what finds the devices for them. In virtual
-# time that is loaded when the host is let in.
-MODULES = ("virtio_net", "virtio_console", "virtio_blk")
-BUS = ("virtio_pci",)
+# Loaded by the guest's init, with what they depend on.
+MODULES = ("virtio_pci", "virtio_net", "virtio_console", "virtio_blk")
 
 # Loaded by the load of that name, where the kernel has it.
 ZRAM = ("lzo_rle", "zram")
@@ -147,7 +145,6 @@ def build_image(store: Store, kernel: Kernel, deadline: Deadline) -> Artefact:
             "sources": sources,
             "load": load,
             "modules": MODULES,
-            "bus": BUS,
             "zram": ZRAM,
         }
     )
@@ -164,8 +161,7 @@ def build_image(store: Store, kernel: Kernel, deadline: Deadline) -> Artefact:
             _add_program("splvm-load", kernel.root, work, stage, load, log, deadline)
             shutil.copy2(load / "setup", stage / "bin" / "splvm-load-setup")
             (stage / "bin" / "splvm-load-setup").chmod(0o755)
-            drivers = _add_modules(kernel, stage, MODULES, "etc/modules")
-            _add_modules(kernel, stage, BUS, "etc/modules.bus", loaded=drivers)
+            _add_modules(kernel, stage, MODULES, "etc/modules")
             # Since 6.12 zram brings its own compression; a kernel of the user's may be without any of it.
             for wanted in (ZRAM, ZRAM[1:]):
                 with suppress(BuildError):
@@ -207,23 +203,15 @@ def _add_program(
     shutil.copy2(work / name, stage / "bin" / name)
 
 
-def _add_modules(
-    kernel: Kernel, stage: Path, wanted: Sequence[str], listed: str, loaded: Sequence[str] = ()
-) -> list[str]:
-    """Modules with what they depend on, and their names in a list, in the order of loading.
-
-    :param loaded: names of those that are loaded before, and not again.
-    :returns: their names.
-    """
+def _add_modules(kernel: Kernel, stage: Path, wanted: Sequence[str], listed: str) -> None:
+    """Modules with what they depend on, and their names in a list, in the order of loading."""
     dependencies, built_in = ((kernel.modules / f"modules.{name}").read_text() for name in ("dep", "builtin"))
     names = []
     for path in resolve_modules(dependencies, built_in, wanted):
         name = f"{_module_name(path)}.ko"
-        if name not in loaded:
-            (stage / "lib" / "modules" / name).write_bytes(read_module(kernel.modules / path))
-            names.append(name)
+        (stage / "lib" / "modules" / name).write_bytes(read_module(kernel.modules / path))
+        names.append(name)
     (stage / listed).write_text("".join(f"{name}\n" for name in names))
-    return names
 
 
 def read_module(path: Path) -> bytes:

@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from splvm.builds.image import BUS, MODULES, resolve_modules
+from splvm.builds.image import MODULES, resolve_modules
 from splvm.builds.kernels import Kernel, KernelSpec
 from splvm.builds.root import OWN_PACKAGES, build_root
 from splvm.deadline import Deadline
@@ -116,7 +116,7 @@ def list_built_in(config: str) -> str:
     :param config: text of auto.conf.
     """
     options = set(config.splitlines())
-    return "".join(f"kernel/{name}.ko\n" for name in (*MODULES, *BUS) if f"CONFIG_{name.upper()}=y" in options)
+    return "".join(f"kernel/{name}.ko\n" for name in MODULES if f"CONFIG_{name.upper()}=y" in options)
 
 
 def take_kernel(store: Store, apt: PrivateApt, own: OwnKernel, deadline: Deadline) -> Kernel:
@@ -130,9 +130,7 @@ def take_kernel(store: Store, apt: PrivateApt, own: OwnKernel, deadline: Deadlin
     built_in = list_built_in((own.headers / _CONFIG).read_text(errors="replace"))
     dependencies = (own.modules / "modules.dep").read_text(errors="replace") if own.modules else ""
     # Of hundreds of megabytes these are all that a guest loads.
-    modules = {
-        path: (own.modules or own.headers) / path for path in resolve_modules(dependencies, built_in, (*MODULES, *BUS))
-    }
+    modules = {path: (own.modules or own.headers) / path for path in resolve_modules(dependencies, built_in, MODULES)}
 
     def build(tree: Path) -> None:
         shutil.copyfile(own.vmlinuz, tree / "vmlinuz")
