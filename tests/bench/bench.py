@@ -34,7 +34,6 @@ from splvm.record.reader import read_evidence
 from splvm.run.experiment import run_experiment, run_until_fed
 from splvm.run.prepare import Wish, prepare
 from splvm.scenarios.table import find_scenario
-from storms import storm_cost
 from virtme import virtme
 
 
@@ -135,7 +134,6 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "loads": (loads, 3),
     "site": (site, 3),
     "overhead": (overhead, 5),
-    "storm-cost": (storm_cost, 3),
     "fresh-demo": (fresh_demo, 1),
 }
 
