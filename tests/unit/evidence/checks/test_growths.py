@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from modern import modern
-from simulated import NOMINAL, SLAB_SIZE, Knobs, Skew, simulate
+from simulated import HELD, NOMINAL, SLAB_SIZE, Knobs, Skew, simulate
 from simulated_faults import FAULTS
+from splvm.evidence.checks.accounting import check_recovered
 from splvm.evidence.checks.case import Case, Complaint
 from splvm.evidence.checks.growths import NS_PER_MIB, TIMEOUT_NS, takes_long
 from splvm.evidence.checks.timeouts import because_in_time, check_quiet
@@ -67,6 +68,15 @@ def test_what_the_size_of_a_slab_does_not_explain(mib: float, worker_ns: int) ->
         Outcome.SLOW,
         "3 callers timed out although nothing held the worker",
     )
+
+
+@pytest.mark.parametrize(("mib", "worker_ns", "count"), [(8.0, 1_000_000, 0), (8.0, 0, 1), (0.5, 1_000_000, 1)])
+def test_emergency_objects_after_a_recovery(mib: float, worker_ns: int, count: int) -> None:
+    knobs = FAULTS["emergency objects after the recovery"] | slabs_of(mib)
+    evidence = modern(HELD, knobs, run_ns=lambda comm, tick: worker_ns * tick).evidence()
+    case = Case(evidence, evidence.timeline, evidence.timeline.marks, 500_000_000)
+    said = [complaint.outcome for complaint in check_recovered(case)]
+    assert said == [Outcome.NO_RECOVERY] * count
 
 
 def test_a_worker_that_waits_for_a_cpu_is_at_work() -> None:
