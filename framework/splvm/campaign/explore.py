@@ -304,6 +304,7 @@ class _Shrinker:
         finding = self._finding
         outcome, digest, self._best = self._try(finding.seed.delays)
         finding.is_repeated = outcome is finding.seed.outcome and digest == finding.seed.digest
+        finding.directory = str(self._best)
         finding.fewest = fewest(finding.seed.delays, self._shows) if finding.is_repeated else finding.seed.delays
         finding.directory = str(self._best)
         finding.told = delays_told(self._best)
@@ -317,6 +318,8 @@ class _Shrinker:
             return False
         shutil.rmtree(self._best, ignore_errors=True)
         self._best = directory
+        # Also of use if nobody waits for the end.
+        self._finding.fewest, self._finding.directory = tuple(delays), str(directory)
         return True
 
     def _try(self, delays: Sequence[Delay]) -> tuple[Outcome | None, str, Path]:

@@ -219,7 +219,7 @@ def _show(exploration: Exploration, points: Sequence[Point], seconds: float) -> 
     console = make_console()
     for finding in exploration.findings:
         for line in _described(finding, by_place):
-            typer.echo(plain(line))
+            typer.echo(line)
     outcomes = [str(it.outcome) for it in judged]
     rows = [(name, outcomes.count(name), Rate(outcomes.count(name), len(judged))) for name in sorted({*outcomes})]
     console.print(listing(("verdict", "seeds", "rate (95 %)"), rows))
@@ -233,7 +233,9 @@ def _described(finding: Finding, points: dict[str, Point]) -> list[str]:
     """A finding, in lines for people."""
     seed = finding.seed
     again = {None: "not run again", True: "the same again", False: "not the same again"}[finding.is_repeated]
-    lines = [f"finding: seed {seed.number} is {seed.outcome} ({again}): {next(iter(seed.reason.splitlines()), '')}"]
+    lines = [
+        plain(f"finding: seed {seed.number} is {seed.outcome} ({again}): {next(iter(seed.reason.splitlines()), '')}")
+    ]
     who = {(it.place, it.hit): it for it in finding.told}
     for delay in finding.delays:
         point, told = points.get(delay.place), who.get((delay.place, delay.hit))
@@ -241,12 +243,12 @@ def _described(finding: Finding, points: dict[str, Point]) -> list[str]:
         text = f"  {delay.us} us at {delay.place}, {where}, hit {delay.hit}"
         if told is not None:
             text += f", by {told.thread} (pid {told.pid}) on CPU {told.cpu}, {'asleep' if told.slept else 'spinning'}"
-        lines.append(text)
+        lines.append(plain(text))
     if finding.fewest == ():
         lines.append("  no delay: the seed alone shows it")
     try:
         lines.append(f"  again: {reproducer(read_facts(Path(finding.directory)), paths=True)}")
     except EvidenceError as error:
-        lines.append(f"  {error.message}")
+        lines.append(plain(f"  {error.message}"))
     lines.append(f"  evidence: {finding.directory}; `splvm replay` runs it again")
     return lines

@@ -300,9 +300,16 @@ def _run_closed(
 
         for command in _first_commands(experiment):
             agent.command(command, deadline)
+        reached = False
         with step(f"{scenario.name}: {scenario.summary}"):
             steps = scenario.steps(experiment.window_s)
-            take_steps(steps, agent, live, record, deadline, before=lambda _: None, after=after)
+            try:
+                take_steps(steps, agent, live, record, deadline, before=lambda _: None, after=after)
+            except MomentReached:
+                # The step has not failed: it is as far as somebody wants to go.
+                reached = True
+        if reached:
+            raise MomentReached
         if experiment.watched_points:
             agent.command(TELL_COMMAND, deadline)
 
