@@ -7,7 +7,7 @@ import re
 import pytest
 
 from modern import RunNs, in_virtual_time, modern
-from simulated import HELD, NOMINAL, Knobs, Skew, Span
+from simulated import CACHES, HELD, NOMINAL, Knobs, Skew, Span
 from splvm.evidence.checks.case import Case, Complaint
 from splvm.evidence.checks.cputime import check_cpu
 from splvm.evidence.verdict import Outcome
@@ -120,3 +120,8 @@ def test_who_is_switched_to_uses_cpu_time(run_ns: RunNs) -> None:
 
 def test_a_worker_that_is_held_does_not_grow_the_cache() -> None:
     assert used(25_000_000, 1, HELD)[0] is Outcome.PROGRESS
+
+
+def test_work_with_other_caches_is_not_asked() -> None:
+    """It takes from the pages and slabs of the cache, and gives back to them."""
+    assert used(SPINS_NS, GROWTHS_NS, CACHES)[0] is Outcome.HEALTHY
