@@ -170,6 +170,8 @@ class _File(TypedDict):
 def read_exploration(new: Exploration) -> None:
     """Take over what an exploration that was interrupted has in its directory.
 
+    Seeds that came to nothing are run again. Each unexpected verdict is a finding, whatever the list of findings says.
+
     :raises UsageError: when it explored something else.
     :raises EvidenceError: when its file cannot be read.
     """
@@ -196,11 +198,16 @@ def read_exploration(new: Exploration) -> None:
     if other := sorted(key for key in new.about if told["about"].get(key) != json.loads(json.dumps(new.about[key]))):
         raise UsageError(f"{new.out} explored something else: {', '.join(other)} differ")
     new.counts = Counts(told["points"]["hits"], told["points"]["blind"])
-    new.seeds = {it.number: it for it in seeds}
+    new.seeds = {it.number: it for it in seeds if it.outcome not in (None, Outcome.INCONCLUSIVE)}
+    rows = {row["seed"]: row for row in told["findings"]}
+    found = [it for it in new.seeds.values() if not new.is_expected(it.outcome)]
+    if unfounded := sorted(rows.keys() - {it.number for it in found}):
+        raise EvidenceError(f"{path} names a finding of seed {unfounded[0]}, and that seed has found nothing")
     new.findings = [
-        Finding(new.seeds[row["seed"]], row["is_repeated"], fewest[row["seed"]], (), row["directory"])
-        for row in told["findings"]
-        if row["seed"] in new.seeds
+        Finding(it, row["is_repeated"], fewest[it.number], (), row["directory"])
+        if (row := rows.get(it.number))
+        else Finding(it, directory=str(new.out / f"seed-{it.number}"))
+        for it in found
     ]
 
 

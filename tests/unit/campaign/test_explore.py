@@ -37,10 +37,28 @@ def written(tmp_path: Path) -> Exploration:
 def test_it_goes_on_with_what_it_had(written: Exploration) -> None:
     again = exploration(written.out)
     read_exploration(again)
+    # What came to nothing is run again.
+    written.seeds = {number: written.seeds[number] for number in (1, 2)}
     assert again.to_json() == written.to_json()
     assert [it.number for it in again.judged] == [1, 2]
-    # What says nothing is no finding.
-    assert [again.is_expected(it.outcome) for it in again.seeds.values()] == [True, False, True, True]
+    assert [again.is_expected(it.outcome) for it in again.seeds.values()] == [True, False]
+
+
+def test_a_finding_that_the_list_leaves_out(written: Exploration) -> None:
+    written.findings.clear()
+    written.write()
+    again = exploration(written.out)
+    read_exploration(again)
+    assert [(it.seed.number, it.is_repeated, it.directory) for it in again.findings] == [
+        (2, None, str(written.out / "seed-2"))
+    ]
+
+
+def test_a_finding_of_a_seed_that_found_nothing(written: Exploration) -> None:
+    written.findings.append(Finding(written.seeds[1], True, (), (), "seed-1"))
+    written.write()
+    with pytest.raises(EvidenceError, match="names a finding of seed 1, and that seed has found nothing"):
+        read_exploration(exploration(written.out))
 
 
 def test_another_exploration_does_not_go_on(written: Exploration) -> None:
