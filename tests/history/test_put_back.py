@@ -1,7 +1,7 @@
 """Bugs that OpenZFS once had, put back into the source of today: each must be noticed, for a reason that names it.
 
-A bug is a semantic patch in this directory, named by the fix (a commit of openzfs/zfs) that it takes back. Verdict and
-reason were written down before the patch was first run. Each row says what users saw.
+A bug is a semantic patch in this directory, named by the fix (a commit of openzfs/zfs) that it takes back. Each row
+says what users saw. Its reason was there before the runs that are counted; some were written after the first look.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class PutBack:
         return self.patch.partition("-")[0]
 
 
+# Whole runs of all rows, none of which changed in between: commit ed0b0ae, and a1f3eb2 at loads of 5 to 13 on two cores
+# (8 min 37 s with -n2). Each bug was noticed in both, for the reason of its row.
 BUGS = (
     PutBack(
         patch="043f9b5-fs-reclaim",
