@@ -40,6 +40,7 @@ _LIST_HEAD = re.compile(r"\s{0,8}task {4,40}PC stack {1,8}pid father")
 _LIST_END = re.compile(r"Showing busy workqueues |Sched Debug Version: ")
 _DROPPED = re.compile(
     r"\*\* {0,2}\d{1,10} printk messages dropped|\d{1,10} printk messages dropped|Missed \d{1,10} kernel"
+    r"|Suppressed \d{1,10} messages from "
 )
 _BOOT = "Linux version "
 # Seconds after a start, and lines of one event of a pool.
@@ -240,7 +241,9 @@ class Log:
             self.threads.close()
             self.complaints.scan(line)
             return "log"
-        if ("dropped" in message or "Missed" in message) and _DROPPED.search(message):
+        if ("dropped" in message or "Missed" in message or "Suppressed" in message) and _DROPPED.search(message):
+            # The head of the stack that comes may be among what is missing.
+            self.threads.close()
             if self.threads.moment is not None:
                 self.threads.moment.cut = "the kernel dropped messages"
             return "log"

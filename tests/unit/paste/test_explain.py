@@ -183,6 +183,33 @@ def test_a_dump_that_lost_lines_proves_nothing() -> None:
     assert explain(text.replace("Showing busy workqueues and worker pools:\n", "")).closes is Closes.UNKNOWN
 
 
+TORN = """\
+INFO: task z_wr_iss:388 blocked for more than 120 seconds.
+task:z_wr_iss        state:D stack:    0 pid:  388 ppid:     2 flags:0x00004000
+{gap}
+Call Trace:
+ __schedule+0x2cd/0x890
+ txg_wait_open+0xaf/0x100 [zfs]
+ spl_cache_grow_work+0x2e5/0x380 [spl]
+ taskq_thread+0x1d2/0x1a0 [spl]
+"""
+
+
+@pytest.mark.parametrize(
+    "gap",
+    [
+        "** 85 printk messages dropped **",
+        "Missed 85 kernel messages",
+        "Suppressed 85 messages from kernel",
+    ],
+)
+def test_lines_that_are_lost_end_a_report(gap: str) -> None:
+    """The stack may be of a thread whose head is among them."""
+    found = explain(TORN.format(gap=gap))
+    assert found.closes is not Closes.CYCLE
+    assert not any(it.pid == 388 and it.frames for it in found.tasks)
+
+
 def test_what_is_not_read_is_named() -> None:
     found = explain("my pool hangs\nand I do not know why\n" + HUNG)
     assert [(it.line, it.why) for it in found.unread] == [
