@@ -20,6 +20,7 @@ from splvm.cli.options import (
     ClockChoice,
     ClockOption,
     DebugOption,
+    DelayOption,
     DumpOption,
     ExpectOption,
     JobsOption,
@@ -56,6 +57,7 @@ from splvm.log import note, step
 from splvm.record.reader import read_facts
 from splvm.report.difference import compare_verdicts
 from splvm.report.summary import verdict_line
+from splvm.run.delays import parse_delay
 from splvm.run.experiment import Dump, Experiment
 from splvm.run.loads import need_pool, parse_loads, with_own
 from splvm.run.prepare import PREPARE_BUDGET_S, PreparedKernel, add_spl, prepare_kernel
@@ -78,6 +80,7 @@ def watch(
     accel: AccelOption = "auto",
     qemu: QemuOption = "auto",
     clock: ClockOption = ClockChoice.AUTO,
+    delay: DelayOption = None,
     template: TemplateOption = True,
     window: WindowOption = None,
     rate: RateOption = 20,
@@ -98,7 +101,7 @@ def watch(
     this.
     """
     chosen = find_scenario(scenario)
-    loads = parse_loads(load or ())
+    loads, delays = parse_loads(load or ()), tuple(map(parse_delay, delay or ()))
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
     workload = make_workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
     first_seed = pick_seed(seed, repeat)
@@ -126,7 +129,7 @@ def watch(
     def run(number: int) -> tuple[Verdict, Path, int]:
         def experiment_on(kernel: PreparedKernel) -> Experiment:
             build = add_spl(kernel, source, wish, Deadline(PREPARE_BUDGET_S))
-            return build.experiment(
+            made = build.experiment(
                 chosen,
                 expected=expected,
                 window_s=window,
@@ -136,6 +139,7 @@ def watch(
                 loads=loads,
                 seed=first_seed,
             )
+            return replace(made, delays=delays)
 
         with step(f"building the modules, {variant}"):
             experiment = experiment_on(prepared)

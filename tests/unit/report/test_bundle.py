@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 
 from judge_rows import ROWS
 from places import PROJECT
-from simulated import GOOD, HELD, KINDS, NOMINAL, Knobs, Run, Span, simulate, worker_text
+from simulated import GOOD, HELD, KINDS, NOMINAL, STORM, TASKQS, Knobs, Run, Span, simulate, worker_text
 from simulated_faults import FAULTS
 from splvm import cli
 from splvm.cli import app
@@ -57,7 +57,8 @@ DATA = PROJECT / "tests" / "data"
 
 # A run for each verdict: one in which nothing is wrong, or the first that has its fault.
 VERDICTS: Mapping[Outcome, tuple[str, str]] = {
-    **{row.outcome: (row.scenarios[0], row.fault) for row in reversed(ROWS)},
+    # Where slabprobe's threads ask SPL for nothing, the reasons say it all.
+    **{row.outcome: (row.scenarios[0], row.fault) for row in reversed(ROWS) if row.scenarios[0] not in (TASKQS, STORM)},
     # The first one never came to its window.
     Outcome.INCONCLUSIVE: (HELD, "frames lost"),
     **{kind.best: (name, "") for name, kind in reversed([*KINDS.items()])},
