@@ -20,7 +20,7 @@ from splvm.evidence.verdict import Outcome, Reason
 # round, with its pause and its reaping. Time is the number of instructions, so these are the same on each host
 # (docs/performance.md has the figures of stock).
 SHARE = 0.03
-OBJECT_NS = 30_000
+OBJECT_NS = 80_000
 ROUND_NS = 600_000
 
 # What an emergency object costs besides, as a share of what the growth costs for one of the slab's: the caller itself
