@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from splvm.errors import SetupError
+from splvm.errors import SetupError, UsageError
 from splvm.evidence.formats.stream import Frame
 from splvm.evidence.verdict import Verdict
 from splvm.record.jsonfile import ESCAPES, write_json
@@ -30,6 +30,7 @@ class RunDirectory:
 
     :param path: made if it is not there.
     :param facts: what run.json says from the beginning. A `token` among them stands in samples.jsonl as well.
+    :raises UsageError: when the directory has samples already.
     """
 
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
@@ -39,7 +40,11 @@ class RunDirectory:
         self._start = time.monotonic()
         self._lock = threading.Lock()
         self._failure: OSError | None = None
-        self._samples = (path / SAMPLES_FILE).open("w", encoding="utf-8", errors=ESCAPES)
+        # Nobody's evidence is replaced, whatever the path leads to: a link in a campaign's directory, for one.
+        try:
+            self._samples = (path / SAMPLES_FILE).open("x", encoding="utf-8", errors=ESCAPES)
+        except FileExistsError:
+            raise UsageError(f"{path} has the evidence of a run", hint="choose another directory") from None
         # Says that it is not over, as long as this process lives; not every file system can.
         with suppress(OSError):
             fcntl.flock(self._samples, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 
 from simulated import GOOD, HELD, NOMINAL, Knobs, simulate
 from simulated_faults import FAULTS
-from splvm.errors import EvidenceError, SetupError
+from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.formats.stream import Frame, What
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.names import EVIDENCE_FILES, SCHEMA_VERSION
@@ -223,8 +224,9 @@ def test_what_was_written_so_far(open_run: RunDirectory) -> None:
 
 def test_a_full_disk(tmp_path: Path) -> None:
     """The writers go on, whoever drives the run is told, and what is left is no evidence."""
-    (tmp_path / "samples.jsonl").symlink_to("/dev/full")
     record = RunDirectory(tmp_path, {"scenario": HELD})
+    with open("/dev/full", "w") as full:
+        os.dup2(full.fileno(), record._samples.fileno())
     record.record_frame(frame(0), "ssh")
     for tell in (record.check, lambda: record.finish({"kind": "ended", "detail": ""})):
         with pytest.raises(SetupError, match=r"cannot write to .*: No space left on device\nhint: free some space"):
@@ -490,3 +492,15 @@ def test_a_large_dump_is_known_by_its_size(small: Path, tmp_path: Path) -> None:
     assert find_digests(path, recorded) == recorded
     recorded["memory.kdump"]["bytes"] += 1
     assert find_digests(path, recorded)["memory.kdump"] == {"bytes": 3 << 30, "sha256": None}
+
+
+def test_evidence_of_another_run_is_not_replaced(tmp_path: Path) -> None:
+    """A link in a campaign's directory may lead anywhere."""
+    mine = tmp_path / "mine"
+    RunDirectory(mine, {}).finish({})
+    kept = (mine / "samples.jsonl").read_text()
+    (tmp_path / "link").symlink_to(mine)
+    with pytest.raises(UsageError, match="has the evidence of a run"):
+        RunDirectory(tmp_path / "link", {"x": 1})
+    assert (mine / "samples.jsonl").read_text() == kept
+    assert "x" not in json.loads((mine / "run.json").read_text())
