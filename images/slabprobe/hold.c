@@ -26,7 +26,8 @@ static u64 released_ns;
 
 static struct probe_hook grow_hook;
 
-static void slabprobe_held_grow(void)
+/* In every build a part of its caller, so that the stack of a held worker is the same. */
+static __always_inline void slabprobe_held_grow(void)
 {
 	WRITE_ONCE(hold_pid, task_pid_nr(current));
 	WRITE_ONCE(hold_since_ns, ktime_get_ns());
