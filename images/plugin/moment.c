@@ -80,7 +80,14 @@ static volatile struct shared {
 static uint64_t hold_count = UINT64_MAX;
 static uint64_t insn_ns = 8;
 static int host = -1;
-static bool has_read[MAX_CPUS];
+/* Where a CPU goes on that has read the counter; 0: it has not. */
+static uint64_t after_read[MAX_CPUS];
+
+/* What QEMU translated at once. One is kept for each translation, as QEMU keeps what it made of it. */
+struct block {
+	uint64_t start;
+	uint64_t insns;
+};
 static struct qemu_plugin_register *rax, *rdx;
 static struct array *value;
 
@@ -117,23 +124,31 @@ static void hold(void)
 		abort();
 }
 
-static void enter_block(unsigned int cpu, void *insns)
+static void enter_block(unsigned int cpu, void *entered)
 {
-	if (__builtin_expect(has_read[cpu % MAX_CPUS], 0)) {
-		has_read[cpu % MAX_CPUS] = false;
+	const struct block *block = entered;
+	uint64_t after = after_read[cpu % MAX_CPUS];
+
+	after_read[cpu % MAX_CPUS] = 0;
+	/*
+	 * With icount QEMU may translate the instruction once more, alone,
+	 * before it is executed: then its own block comes first. Elsewhere, in
+	 * an interrupt, the registers may be others already.
+	 */
+	if (__builtin_expect(after && after == block->start, 0)) {
 		shared->clock = (uint64_t)low_half(rdx) << 32 | low_half(rax);
 		shared->clock_count = shared->count;
 		aim();
 	}
 	if (__builtin_expect(shared->count >= hold_count, 0))
 		hold();
-	shared->count += (uintptr_t)insns;
+	shared->count += block->insns;
 }
 
 /* It ends its block, so the value is there when the CPU enters the next one. */
-static void read_clock(unsigned int cpu, void *unused)
+static void read_clock(unsigned int cpu, void *after)
 {
-	has_read[cpu % MAX_CPUS] = true;
+	after_read[cpu % MAX_CPUS] = (uintptr_t)after;
 }
 
 static bool reads_clock(const struct qemu_plugin_insn *insn)
@@ -147,17 +162,22 @@ static bool reads_clock(const struct qemu_plugin_insn *insn)
 static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
 	size_t n = qemu_plugin_tb_n_insns(tb), i;
+	struct block *block = malloc(sizeof(*block));
 
+	if (!block)
+		abort();
+	*block = (struct block){ .start = qemu_plugin_tb_vaddr(tb), .insns = n };
 	for (i = 0; i < n; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
-		uint64_t at = qemu_plugin_insn_vaddr(insn) - shared->cover_start;
+		uint64_t start = qemu_plugin_insn_vaddr(insn), at = start - shared->cover_start;
+		uintptr_t after = start + qemu_plugin_insn_size(insn);
 
 		if (at < shared->cover_len)
 			shared->cover[at] = 1;
 		if (rax && rdx && reads_clock(insn))
-			qemu_plugin_register_vcpu_insn_exec_cb(insn, read_clock, NO_REGS, NULL);
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, read_clock, NO_REGS, (void *)after);
 	}
-	qemu_plugin_register_vcpu_tb_exec_cb(tb, enter_block, READ_REGS, (void *)(uintptr_t)n);
+	qemu_plugin_register_vcpu_tb_exec_cb(tb, enter_block, READ_REGS, block);
 }
 
 static void begin_cpu(qemu_plugin_id_t id, unsigned int cpu)
