@@ -168,8 +168,6 @@ class Report:
     # Whether a frame of a call trace came, and whether messages were dropped before the report's end.
     traced: bool = False
     dropped: bool = False
-    # Whether the next complaint follows at once, with which the stack comes.
-    goes_on: bool = False
 
     def overdue(self, number: int) -> bool:
         """Whether line `number` is too far away to belong to this report."""
@@ -217,7 +215,7 @@ class Report:
             frames=frames,
             fingerprint=fingerprint_of(self.kind, self.title, frames),
             modules=frozenset((*self.modules, *(name["module"] for name in _NAMED.finditer(self.title)))),
-            torn=self.dropped or not (self.traced or self.goes_on),
+            torn=self.dropped or not self.traced,
         )
 
 
@@ -282,9 +280,6 @@ class LogScanner:
         return TRIGGERS[int((trigger.lastgroup or "t0")[1:])][0] if trigger else None
 
     def begin(self, report: Report, message: str) -> None:
-        if self.open is not None and report.line - self.open.line <= _MAX_STEP:
-            # WARN() says what is wrong, and then where: the stack comes with the second line.
-            self.open.goes_on = True
         self.open = self.latest = report
         if report.kind.fatal:
             self.crash = report
