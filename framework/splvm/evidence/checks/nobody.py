@@ -24,6 +24,8 @@ _LISTED = 64
 _SWITCHES, _GROWTHS = 20, 32
 # What the CPU time of a thread that runs may lack, ns: the kernel adds it up at each tick, 100 times a second at least.
 _TICK_NS = 10_000_000
+# Time until which what a thread has used is told for certain, ns: some ticks.
+_SETTLES_NS = 10 * _TICK_NS
 # Of threads, by pid: CPU time, and when the reading of it began, ns.
 _Used = dict[int, tuple[int, int]]
 
@@ -99,15 +101,29 @@ def used_by_nobody(case: Case) -> Iterator[Reason]:
     # Some kernels count no CPU time, of nobody.
     if not any(task.run_ns for sample in case.timeline.tasks for task in sample.value):
         return
+    took = _took(case, lists[0].end_ns, lists[-1].start_ns - _SETTLES_NS)
     for task in lists[-1].value:
         was = first.get(task.pid)
         if was is None or task.run_ns is None:
             continue
+        if task.run_ns == was.run_ns and took.get(task.pid, 0) > 0:
+            text = f"{task.comm} (pid {task.pid}) took {took[task.pid]} objects in the window"
+            yield Reason(f"{text}, and used no CPU time", (lists[0].seq, lists[-1].seq))
+            return
         switches = (task.voluntary or 0) - (was.voluntary or 0)
         if task.run_ns == was.run_ns and switches >= _SWITCHES:
             text = f"{task.comm} (pid {task.pid}) was switched to {switches} times in the window"
             yield Reason(f"{text}, and used no CPU time", (lists[0].seq, lists[-1].seq))
             return
+
+
+def _took(case: Case, start_ns: int, end_ns: int) -> dict[int, int]:
+    """Objects that each critical thread took between two times, by pid."""
+    inside = [it for it in case.timeline.probe if start_ns <= it.start_ns and it.end_ns <= end_ns]
+    if not inside:
+        return {}
+    before = {thread.pid: thread.allocs for thread in inside[0].value.threads}
+    return {it.pid: it.allocs - before[it.pid] for it in inside[-1].value.threads if it.pid in before}
 
 
 def used_too_much(case: Case) -> Iterator[Reason]:

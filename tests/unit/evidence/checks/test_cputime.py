@@ -146,3 +146,16 @@ def test_more_cpu_time_than_passes(callers_ns: int, worker_ns: int, words: str) 
 
     assert any(re.match(words, text) for text in reasons("virtual"))
     assert not any(re.match(words, text) for text in reasons("real"))
+
+
+@pytest.mark.parametrize("clock", ["virtual", "real"])
+def test_who_takes_objects_uses_cpu_time(clock: str) -> None:
+    """Also where nobody was switched to."""
+    run = modern(NOMINAL, run_ns=lambda comm, tick: 5_000_000)
+    for record in run.records:
+        if record.get("source") == "tasks":
+            record["text"] = re.sub(r"voluntary=\d+", "voluntary=9", record["text"])
+    verdict = judge((in_virtual_time(run) if clock == "virtual" else run).evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    found = [reason.text for reason in (*verdict.reasons, *(reason for _, reason in verdict.also))]
+    assert any(re.search(r"took \d+ objects in the window, and used no CPU time$", text) for text in found), found
