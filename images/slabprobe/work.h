@@ -21,30 +21,32 @@ enum probe_work {
 /* What SPL promises: how often it was asked for, how often broken, and the first time. */
 struct probe_promise {
 	const char *name;
-	u64 asked, broken;
+	/* Several threads may ask for one of them. */
+	atomic64_t asked, broken;
 	s64 saw, wanted;
 	const char *at;
 };
 
 static inline void probe_keep(struct probe_promise *promise, const char *at, s64 saw, s64 wanted)
 {
-	WRITE_ONCE(promise->asked, promise->asked + 1);
+	atomic64_inc(&promise->asked);
 	if (saw == wanted)
 		return;
-	if (!promise->broken) {
+	if (!atomic64_read(&promise->broken)) {
 		promise->saw = saw;
 		promise->wanted = wanted;
 		promise->at = at;
 	}
 	/* Who sees it broken sees how. */
-	smp_store_release(&promise->broken, promise->broken + 1);
+	smp_mb__before_atomic();
+	atomic64_inc(&promise->broken);
 }
 
 static inline void probe_promise_show(struct seq_file *m, const char *tag, struct probe_promise *promise)
 {
-	u64 broken = smp_load_acquire(&promise->broken);
+	u64 broken = atomic64_read_acquire(&promise->broken);
 
-	seq_printf(m, "%s %s asked=%llu broken=%llu", tag, promise->name, READ_ONCE(promise->asked), broken);
+	seq_printf(m, "%s %s asked=%llu broken=%llu", tag, promise->name, (u64)atomic64_read(&promise->asked), broken);
 	if (broken)
 		seq_printf(m, " saw=%lld wanted=%lld at=%s", promise->saw, promise->wanted, promise->at);
 	seq_putc(m, '\n');

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from splvm.evidence.checks.loadlevel import on_pool
+from splvm.evidence.checks.promises import OF_KINDS, OF_QUEUES
+from splvm.evidence.checks.worksaid import CLIENTS, QUEUES
+from splvm.evidence.checks.worksaid import KINDS as WORK_KINDS
 from splvm.evidence.formats.stream import Frame, What
 from splvm.evidence.timeline import Evidence, Timeline
 from splvm.evidence.verdict import Outcome
@@ -1014,10 +1017,6 @@ class _Simulation:
         ]
 
     def queue_lines(self) -> list[str]:
-        held = int(self.queues == "loaded")
-        listed = {"running": held, "pending": held, "front": 0, "delayed": 0, "threads": 1, "dynamic": 0, "min": 8}
-        shown = {"act": held, "nthr": 1, "spwn": 0, "maxt": 1, "cura": 8, "active": held, "pend": held}
-        queue = self.probe_line("queue slabprobe_one0", **listed, **shown, prio=0, delay=0)
         steps = [("nested", self.stood_ns) if self.stood_ns else ("-", 0), ("-", 0)]
         return [
             *(
@@ -1025,9 +1024,22 @@ class _Simulation:
                 + f" state={self.queues} step={step}"
                 for number, (pid, (step, since_ns)) in enumerate(zip(CLIENT_PIDS, steps, strict=True))
             ),
-            *([queue] if self.queues != "gone" else []),
-            self.promise_line("qpromise wait", "taskq_wait"),
+            *(
+                self.queue_line(f"{name}{number}", *how)
+                for number in range(CLIENTS if self.queues != "gone" else 0)
+                for name, how in QUEUES.items()
+            ),
+            *(self.promise_line(f"qpromise {name}", "taskq_wait") for name in OF_QUEUES),
         ]
+
+    def queue_line(self, name: str, threads: int, dynamic: int, least: int) -> str:
+        """Each has a task that runs and one that waits at rest."""
+        held = int(self.queues == "loaded")
+        listed = {"running": held, "pending": held, "front": 0, "delayed": 0}
+        made = {"threads": threads, "dynamic": dynamic, "min": least}
+        entries = max(least, 2 * held)
+        shown = {"act": held, "nthr": threads, "spwn": 0, "maxt": threads, "cura": entries, "active": held}
+        return self.probe_line(f"queue {name}", **listed, **made, **shown, pend=held, prio=0, delay=0)
 
     def promise_line(self, tag: str, at: str) -> str:
         return self.probe_line(tag, asked=9 * self.work_rounds, broken=0, saw=3, wanted=6) + f" at={at}"
@@ -1035,35 +1047,36 @@ class _Simulation:
     def kind_lines(self) -> list[str]:
         held = IN_HAND if self.kinds in ("running", "loaded") else 0
         counts = {"allocs": 50 * self.work_rounds + IN_HAND, "frees": 50 * self.work_rounds + IN_HAND - held}
-        both = {"align": 0, "held": held, **counts}
-        large = {"size": SIZE, "wanted": 1, "builds": 1, "emergency": IN_EMERGENCY * bool(held), "in_slab": PER_SLAB}
-        built = {"built": counts["allocs"], "torn_down": counts["frees"], "magazine": 16}
-        small = {"size": 100, "wanted": 0, "builds": 0, "emergency": 0, "built": 0, "torn_down": 0, "in_slab": 0}
         return [
             self.probe_line("kinds", rounds=self.work_rounds, cpus=2, back=1) + f" state={self.kinds}",
-            self.probe_line("kind slabprobe_k0", **both, **large, **built),
-            self.probe_line("kind slabprobe_k6", **both, **small, magazine=0),
-            self.promise_line("kpromise aligned", "slabprobe_k0"),
+            *(self.kind_line(name, *how, held=held, **counts) for name, how in WORK_KINDS.items()),
+            *(self.promise_line(f"kpromise {name}", "slabprobe_k0") for name in OF_KINDS),
         ]
+
+    def kind_line(self, name: str, size: int, align: int, wanted: int, builds: int, **counts: int) -> str:
+        """The first one has emergency objects."""
+        emergency = IN_EMERGENCY * bool(counts["held"]) * (name == "slabprobe_k0")
+        made = {"size": size, "align": align, "wanted": wanted, "builds": builds}
+        built = {"built": builds * counts["allocs"], "torn_down": builds * counts["frees"]}
+        held = {"in_slab": PER_SLAB * wanted, "magazine": 16 * wanted}
+        return self.probe_line(f"kind {name}", **made, emergency=emergency, **counts, **built, **held)
 
     def kind_rows(self) -> list[str]:
         """Rows of the slab file: objects in the magazines count as well."""
         if self.kinds not in ("running", "loaded", "emptied"):
             return []
         used = 16 if self.kinds != "emptied" else 0
-        slabs, emergency = -(-used // PER_SLAB), IN_EMERGENCY * bool(used)
-        sizes = {
-            "flags": KVMEM,
-            "size": slabs * SLAB_SIZE,
-            "alloc": used * SIZE,
-            "slabsize": SLAB_SIZE,
-            "objsize": SIZE,
-        }
-        slab = {"slab.total": slabs, "slab.alloc": slabs, "slab.max": 2}
-        objects = {"object.total": slabs * PER_SLAB + emergency, "object.alloc": used, "object.max": 16}
-        rest = {"emergency.dlock": 0, "emergency.alloc": emergency, "emergency.max": IN_EMERGENCY}
-        backed = kernel_row("slabprobe_k6", IN_HAND if used else 0, 100)
-        return [slab_row("slabprobe_k0", sizes | slab | objects | rest), backed]
+        rows = []
+        for name, (size, _, wanted, _) in WORK_KINDS.items():
+            slabs, most = -(-used // PER_SLAB), IN_EMERGENCY * (name == "slabprobe_k0")
+            emergency = most * bool(used)
+            sizes = {"flags": KVMEM, "size": slabs * SLAB_SIZE, "alloc": used * size, "slabsize": SLAB_SIZE}
+            slab = {"slab.total": slabs, "slab.alloc": slabs, "slab.max": 2}
+            objects = {"object.total": slabs * PER_SLAB + emergency, "object.alloc": used, "object.max": 16}
+            rest = {"emergency.dlock": 0, "emergency.alloc": emergency, "emergency.max": most}
+            own = slab_row(name, sizes | {"objsize": size} | slab | objects | rest)
+            rows.append(own if wanted else kernel_row(name, IN_HAND if used else 0, size))
+        return rows
 
     def sites_text(self) -> str:
         """One site of two functions."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from simulated import (
+    CACHES,
     CYCLE,
     DEADLOCKED,
     GROWING,
@@ -23,6 +24,7 @@ from simulated import (
     POOL,
     SPARE,
     STORM,
+    TASKQS,
     ZVOL,
     Knobs,
     Record,
@@ -500,3 +502,107 @@ def test_faults_that_nobody_asked_for() -> None:
     verdict = judge_evidence(run.evidence())
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert "the run has no phase fail" in verdict.reasons[0].text
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern", "new"),
+    [
+        (TASKQS, r"^qpromise .*\n", ""),
+        (TASKQS, r"^qpromise room .*\n", ""),
+        (TASKQS, r"^(qpromise room .*\n)", r"\1\1"),
+        (TASKQS, r"^qpromise room ", "qpromise more "),
+        (TASKQS, r"^client 1 .*\n", ""),
+        (TASKQS, r"^queue .*\n", ""),
+        (TASKQS, r"^queue slabprobe_few1 .*\n", ""),
+        (TASKQS, r"^(queue slabprobe_dyn0 .* threads=4) dynamic=1", r"\1 dynamic=0"),
+        (CACHES, r"^kpromise .*\n", ""),
+        (CACHES, r"^kpromise zeroed .*\n", ""),
+        (CACHES, r"^kind .*\n", ""),
+        (CACHES, r"^kind slabprobe_k3 .*\n", ""),
+        (CACHES, r"^(kind slabprobe_k0 .*) builds=1", r"\1 builds=0"),
+    ],
+)
+@pytest.mark.parametrize("is_last", [True, False])
+def test_lines_of_the_work_that_are_not_there(kind: str, pattern: str, new: str, is_last: bool) -> None:
+    """In the last status that has them, or in each."""
+
+    def change(run: Run) -> None:
+        told = [it for it in _of_their_own(run, "probe") if re.search(pattern, it["text"], re.MULTILINE)]
+        for frame in told[-1:] if is_last else told:
+            frame["text"] = re.sub(pattern, new, frame["text"], flags=re.MULTILINE)
+        assert told
+
+    verdict = judge(kind, change)
+    assert not verdict.outcome.is_good
+    found = [reason.text for reason in verdict.reasons] + [reason.text for _, reason in verdict.also]
+    assert any(" does not have as the probe has it: " in text for text in found), found
+
+
+def _of_their_own(run: Run, source: str) -> list[Record]:
+    """The frames of a source, each with its text."""
+    told, text = frames(run, source), ""
+    for frame in told:
+        text = frame["text"] if frame["what"] == "data" else text
+        frame.update(what="data", text=text)
+    return told
+
+
+@pytest.mark.parametrize(("kind", "tag"), [(TASKQS, "client"), (CACHES, "kind")])
+def test_work_that_a_status_says_nothing_of(kind: str, tag: str) -> None:
+    """Neither one in the middle."""
+
+    def change(run: Run) -> None:
+        told = [it for it in _of_their_own(run, "probe") if f"\n{tag}" in it["text"]]
+        frame = told[len(told) // 2]
+        frame["text"] = re.sub(r"(?m)^(client|queue|qpromise|kinds?|kpromise) .*\n", "", frame["text"])
+
+    verdict = judge(kind, change)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("anything of the work with" in reason.text for reason in verdict.reasons), verdict.reasons
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern"),
+    [
+        (TASKQS, r"^(client 0 .*rounds=)\d+"),
+        (TASKQS, r"^(qpromise wait asked=)\d+"),
+        (CACHES, r"^(kinds rounds=)\d+"),
+        (CACHES, r"^(kinds .*back=)\d+"),
+        (CACHES, r"^(kpromise whole asked=)\d+"),
+        (CACHES, r"^(kind slabprobe_k0 .*allocs=)\d+"),
+        (CACHES, r"^(kind slabprobe_k0 .*built=)\d+"),
+    ],
+)
+def test_counters_of_the_work_that_fall(kind: str, pattern: str) -> None:
+    verdict = judge(kind, _text("probe", pattern, r"\g<1>0"))
+    found = [reason.text for reason in verdict.reasons] + [reason.text for _, reason in verdict.also]
+    assert not verdict.outcome.is_good
+    assert any(re.match(r"probe: .* fell from \d+ to 0 at ", text) for text in found), found
+
+
+@pytest.mark.parametrize(("kind", "name"), [(TASKQS, "qpromise wait"), (CACHES, "kpromise whole")])
+def test_a_promise_that_was_broken_and_is_not_any_more(kind: str, name: str) -> None:
+    """A status that says so counts, whichever it is."""
+
+    def change(run: Run) -> None:
+        told = [it for it in _of_their_own(run, "probe") if f"\n{name} " in it["text"]]
+        frame = told[len(told) // 2]
+        frame["text"] = re.sub(rf"(?m)^({name} asked=\d+) broken=0", r"\1 broken=3", frame["text"])
+
+    verdict = judge(kind, change)
+    assert verdict.outcome is Outcome.SUSPECT
+    assert "(3 of " in verdict.reasons[0].text
+
+
+@pytest.mark.parametrize("kind", [TASKQS, CACHES])
+def test_states_of_the_work_follow_each_other(kind: str) -> None:
+    verdict = judge(kind, lambda run: _back(run, kind))
+    assert not verdict.outcome.is_good
+    found = [reason.text for reason in verdict.reasons] + [reason.text for _, reason in verdict.also]
+    assert any(re.match(r"probe: .*state.* fell from ", text) for text in found), found
+
+
+def _back(run: Run, kind: str) -> None:
+    tag = "client 1" if kind == TASKQS else "kinds"
+    told = [it for it in _of_their_own(run, "probe") if f"\n{tag} " in it["text"]]
+    told[-1]["text"] = re.sub(rf"(?m)^({tag} .*state=)\w+", r"\1loaded", told[-1]["text"])

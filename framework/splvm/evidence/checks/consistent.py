@@ -26,7 +26,14 @@ from splvm.evidence.checks.complete import (
 )
 from splvm.evidence.checks.holes import unread
 from splvm.evidence.checks.letin import let_in_elsewhere
-from splvm.evidence.checks.nobody import grown_by_nobody, held_by_nobody, renamed, threads_of_nobody, used_by_nobody
+from splvm.evidence.checks.nobody import (
+    grown_by_nobody,
+    held_by_nobody,
+    renamed,
+    threads_of_nobody,
+    used_by_nobody,
+    used_too_much,
+)
 from splvm.evidence.checks.selfsaid import (
     counted_twice,
     empty_columns,
@@ -41,6 +48,7 @@ from splvm.evidence.checks.selfsaid import (
 from splvm.evidence.checks.storm import storm_stands
 from splvm.evidence.checks.stormsaid import STORM_SAID
 from splvm.evidence.checks.unlike import UNLIKE
+from splvm.evidence.checks.worksaid import another_work, worked
 from splvm.evidence.checks.zpool import pool_gave_up
 from splvm.evidence.formats.loadstatus import LoadStatus
 from splvm.evidence.formats.probestatus import ProbeStatus
@@ -109,6 +117,8 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         used_by_nobody(case),
         renamed(case),
         grown_by_nobody(case),
+        another_work(case),
+        used_too_much(case),
         *(unlike(case) for unlike in UNLIKE),
         *(said(case) for said in STORM_SAID),
         *(_of_the_whole(case) if case.evidence.facts.get("outcome", {}).get("kind") == "ended" else ()),
@@ -223,7 +233,7 @@ def _probe_counters(status: ProbeStatus) -> dict[_Name, int]:
         found["commits of transactions of thread ", tx.index] = tx.commits
     for thread in status.threads:
         found |= {("thread ", thread.index, ".", name): getattr(thread, name) for name in _THREAD}
-    return found
+    return found | worked(status)
 
 
 def _switches(tasks: tuple[Task, ...]) -> dict[_Name, int]:

@@ -113,13 +113,22 @@ def check_warned(case: Case) -> Iterator[Complaint]:
             module = ", ".join(sorted(finding.modules & OWN))
             text = f"the kernel warned, with {module} in the stack: {_quote(finding)}; {row_of(finding).why}"
             yield Complaint(Outcome.SUSPECT, Reason(text))
+        elif _may_be_own(finding):
+            text = f"the kernel warned, and whether SPL is in the stack is not known, which is torn: {_quote(finding)}"
+            yield Complaint(Outcome.INCONCLUSIVE, Reason(text))
+
+
+def _may_be_own(finding: Finding) -> bool:
+    """Whether it is of a kind that comes with a stack, and the stack was lost: nobody knows whose it is."""
+    return row_of(finding).effect is Effect.SUSPECT and finding.torn and not finding.benign
 
 
 def because_warned(case: Case) -> tuple[Reason, ...]:
     """What the kernel said besides: the first complaints of each kind that say nothing of SPL."""
     told: dict[str, Finding] = {}
     for finding in _findings(case):
-        if row_of(finding).effect is not Effect.CRASH and not finding.benign and not _is_suspect(case, finding):
+        counts = _is_suspect(case, finding) or _may_be_own(finding)
+        if row_of(finding).effect is not Effect.CRASH and not finding.benign and not counts:
             told.setdefault(finding.fingerprint, finding)
     return tuple(
         Reason(f"the kernel said, which does not count here: {_quote(it)}") for it in list(told.values())[:_TOLD]

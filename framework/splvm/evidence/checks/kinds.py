@@ -48,14 +48,14 @@ def check_kinds(case: Case) -> Iterator[Complaint]:
 
 def check_kind_promises(case: Case) -> Iterator[Complaint]:
     """What SPL promises of caches and memory it keeps."""
-    told = [it for it in case.timeline.probe if it.value.kinds is not None]
-    if not told or told[-1].value.kinds is None:
+    told = [(it.seq, it.value.kinds) for it in case.timeline.probe if it.value.kinds is not None]
+    if not told:
         return
     spl = case.evidence.facts.get("spl")
     version = str(spl.get("version", "")) if isinstance(spl, Mapping) else ""
     but = frozenset({"no-sleep"}) if version.startswith(_SLEEPS) else frozenset()
-    kinds = told[-1].value.kinds
-    yield from broken(kinds.promises, told[-1].seq, but=but)
+    yield from broken(((seq, kinds.promises) for seq, kinds in told), but=but)
+    seq, kinds = told[-1]
     if kinds.state is not WorkState.GONE:
         return
     for kind in kinds.kinds:
@@ -65,7 +65,7 @@ def check_kind_promises(case: Case) -> Iterator[Complaint]:
         ):
             if kind.builds and calls != times:
                 text = f"cache {kind.name[:40]}: its {what} was called {calls} times for {times} objects"
-                yield Complaint(Outcome.SUSPECT, Reason(text, (told[-1].seq,)))
+                yield Complaint(Outcome.SUSPECT, Reason(text, (seq,)))
 
 
 def check_kind_counts(case: Case) -> Iterator[Complaint]:

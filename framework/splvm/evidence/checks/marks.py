@@ -41,8 +41,9 @@ def check_told(case: Case) -> Iterator[Complaint]:
     if not isinstance(growth, Mapping) or type(growth.get("marked")) is not bool or "noio" not in growth:
         yield Complaint(Outcome.INCONCLUSIVE, Reason("run.json does not say how the growth of this SPL allocates"))
     for sample in case.timeline.probe:
-        if sample.value.kernel is None or sample.value.pressure.min is None:
-            text = "the probe does not tell the kernel's bits of marks and masks, and where its reserves begin"
+        status = sample.value
+        if status.kernel is None or status.pressure.min is None or status.growth is None:
+            text = "the probe does not tell the kernel's bits of marks and masks, where its reserves begin, and growths"
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (sample.seq,)))
             break
     for tasks in case.timeline.tasks:

@@ -6,7 +6,8 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
-from splvm.evidence.checks.case import Case, seconds
+from splvm.evidence.checks.asked import parameters_of
+from splvm.evidence.checks.case import Case, is_count, millis, seconds
 from splvm.evidence.formats.probestatus import Hold
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.timeline import Sample, between
@@ -21,6 +22,12 @@ _HELD_IN = frozenset({"slabprobe_held_grow", "slabprobe_grow_work"})
 _LISTED = 64
 # Context switches of a thread from which on it used some CPU time; and growths that may be under way at once.
 _SWITCHES, _GROWTHS = 20, 32
+# What the CPU time of a thread that runs may lack, ns: the kernel adds it up at each tick, 100 times a second at least.
+_TICK_NS = 10_000_000
+# Time until which what a thread has used is told for certain, ns: some ticks.
+_SETTLES_NS = 10 * _TICK_NS
+# Of threads, by pid: CPU time, and when the reading of it began, ns.
+_Used = dict[int, tuple[int, int]]
 
 
 def threads_of_nobody(case: Case) -> Iterator[Reason]:
@@ -94,15 +101,61 @@ def used_by_nobody(case: Case) -> Iterator[Reason]:
     # Some kernels count no CPU time, of nobody.
     if not any(task.run_ns for sample in case.timeline.tasks for task in sample.value):
         return
+    took = _took(case, lists[0].end_ns, lists[-1].start_ns - _SETTLES_NS)
     for task in lists[-1].value:
         was = first.get(task.pid)
         if was is None or task.run_ns is None:
             continue
+        if task.run_ns == was.run_ns and took.get(task.pid, 0) > 0:
+            text = f"{task.comm} (pid {task.pid}) took {took[task.pid]} objects in the window"
+            yield Reason(f"{text}, and used no CPU time", (lists[0].seq, lists[-1].seq))
+            return
         switches = (task.voluntary or 0) - (was.voluntary or 0)
         if task.run_ns == was.run_ns and switches >= _SWITCHES:
             text = f"{task.comm} (pid {task.pid}) was switched to {switches} times in the window"
             yield Reason(f"{text}, and used no CPU time", (lists[0].seq, lists[-1].seq))
             return
+
+
+def _took(case: Case, start_ns: int, end_ns: int) -> dict[int, int]:
+    """Objects that each critical thread took between two times, by pid."""
+    inside = [it for it in case.timeline.probe if start_ns <= it.start_ns and it.end_ns <= end_ns]
+    if not inside:
+        return {}
+    before = {thread.pid: thread.allocs for thread in inside[0].value.threads}
+    return {it.pid: it.allocs - before[it.pid] for it in inside[-1].value.threads if it.pid in before}
+
+
+def used_too_much(case: Case) -> Iterator[Reason]:
+    """A thread uses no more CPU time than passes, and all of them no more than that of all CPUs.
+
+    In virtual time alone. In real time the kernel measures both by clocks that may differ where the host is busy.
+    """
+    cpus = parameters_of(case).get("cpus")
+    first: _Used = {}
+    last: _Used = {}
+    if not case.evidence.is_virtual or not is_count(cpus):
+        return
+    for sample in case.timeline.tasks:
+        told = {task.pid: (task.run_ns, sample.start_ns) for task in sample.value if task.run_ns is not None}
+        text = _too_much(first, told, sample.end_ns, cpus) or _too_much(last, told, sample.end_ns, cpus)
+        if text:
+            yield Reason(f"{text} up to {seconds(sample.end_ns)}", (sample.seq,))
+            return
+        first, last = told | first, last | told
+
+
+def _too_much(before: _Used, now: _Used, end_ns: int, cpus: int) -> str:
+    """What is too much since the earlier readings, in words; empty if nothing is."""
+    used = {pid: now[pid][0] - before[pid][0] for pid in now.keys() & before.keys()}
+    passed = {pid: end_ns - before[pid][1] + _TICK_NS for pid in used}
+    for pid in sorted(used):
+        if used[pid] > passed[pid]:
+            return f"pid {pid} used {millis(used[pid])} of CPU time in {millis(passed[pid])}"
+    together, longest = sum(used.values()), max(passed.values(), default=0)
+    if together > cpus * longest:
+        return f"the threads together used {millis(together)} of CPU time in {millis(longest)} of {cpus} CPUs"
+    return ""
 
 
 def renamed(case: Case) -> Iterator[Reason]:

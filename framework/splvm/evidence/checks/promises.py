@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from splvm.evidence.checks.case import Complaint
 from splvm.evidence.formats.workstatus import Promise
 from splvm.evidence.verdict import Outcome, Reason
 
 # What a promise that is broken looks like. {saw} and {wanted} are those of the first time, {at} is a call or a cache.
-BROKEN: Mapping[str, str] = {
+OF_QUEUES: Mapping[str, str] = {
     "dispatched": "{at} failed, and may sleep, so it must not",
     "ran-once": "after {at} a task had run {saw} times, and not once",
     "wait": "{at} came back when {saw} of {wanted} tasks had run",
@@ -27,6 +27,8 @@ BROKEN: Mapping[str, str] = {
     "journal": "a thread of a taskq had journal_info set, which filesystems take for theirs",
     "room": "{at} was accepted although the taskq had no entry left",
     "destroy": "{at} came back when {saw} of {wanted} tasks had run",
+}
+OF_KINDS: Mapping[str, str] = {
     "aligned": "an object of {at} lay {saw} bytes beside its alignment",
     "whole": "an object of {at} did not hold any more what was written to it",
     "constructed": "an object of {at} was not constructed",
@@ -37,17 +39,25 @@ BROKEN: Mapping[str, str] = {
     "text": "{at} gave another text",
     "reclaimed": "slabs of {at} were freed in reclaim, which was told of {saw} pages of {wanted}",
 }
+BROKEN: Mapping[str, str] = {**OF_QUEUES, **OF_KINDS}
 
 # Those that need not come up: emergency objects have to be asked for, and slabs be left to free.
 RARE = frozenset({"compound", "reclaimed", "no-sleep"})
 
 
-def broken(promises: Sequence[Promise], seq: int, *, but: frozenset[str] = frozenset()) -> Iterator[Complaint]:
-    """What was promised and not kept, and what nobody asked for.
+def broken(
+    readings: Iterable[tuple[int, Sequence[Promise]]], *, but: frozenset[str] = frozenset()
+) -> Iterator[Complaint]:
+    """What was promised and not kept, by the reading that says so of most times, and what nobody asked for.
 
-    :param seq: of the reading. :param but: promises that this SPL does not make.
+    :param readings: number and promises of each. :param but: promises that this SPL does not make.
     """
-    for promise in promises:
+    worst: dict[str, tuple[int, Promise]] = {}
+    for seq, promises in readings:
+        for promise in promises:
+            if promise.name not in worst or promise.broken >= worst[promise.name][1].broken:
+                worst[promise.name] = (seq, promise)
+    for seq, promise in worst.values():
         if promise.name in but:
             continue
         if promise.broken:

@@ -61,9 +61,7 @@ def _where(case: Case, pid: int) -> str:
 
 def check_queue_promises(case: Case) -> Iterator[Complaint]:
     """What SPL promises of taskqs it keeps."""
-    told = [it for it in case.timeline.probe if it.value.queues is not None]
-    if told and told[-1].value.queues is not None:
-        yield from broken(told[-1].value.queues.promises, told[-1].seq)
+    yield from broken((it.seq, it.value.queues.promises) for it in case.timeline.probe if it.value.queues is not None)
 
 
 def check_queue_counts(case: Case) -> Iterator[Complaint]:

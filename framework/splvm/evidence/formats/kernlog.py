@@ -68,6 +68,8 @@ class Finding:
     fingerprint: str
     # Modules that these functions belong to; what is built into the kernel has none.
     modules: frozenset[str] = frozenset()
+    # Whether no call trace came, or messages were dropped before its end: `modules` may then lack some.
+    torn: bool = False
 
     @property
     def fatal(self) -> bool:
@@ -99,6 +101,9 @@ FRAME = re.compile(rf"\s{{0,8}}(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}})?(?P<guess>\? )
 # Marks of another stack inside a trace: <TASK>, </TASK>, <IRQ>, <#DF>, and on old kernels <EOI> before a frame.
 STACK_MARK = re.compile(r"\s{0,8}<[/#A-Za-z0-9]{1,12}>\s{0,8}")
 RIP = re.compile(rf"(?:RIP: 0010:(?:\[<[0-9a-f]{{1,16}}>\] {{1,2}}){{0,2}}|pc : ){FUNCTION}{_MODULE}", re.ASCII)
+
+# What the kernel prints in place of messages that its buffer lost (kernel/printk/printk.c).
+_DROPPED = re.compile(r"\*\* {0,2}\d{1,10} printk messages dropped", re.ASCII)
 
 # Functions that only print the report.
 _REPORTING = frozenset(
@@ -160,6 +165,9 @@ class Report:
     guesses: list[str] = field(default_factory=list)
     # Modules of `frames`.
     modules: set[str] = field(default_factory=set)
+    # Whether a frame of a call trace came, and whether messages were dropped before the report's end.
+    traced: bool = False
+    dropped: bool = False
 
     def overdue(self, number: int) -> bool:
         """Whether line `number` is too far away to belong to this report."""
@@ -177,6 +185,7 @@ class Report:
 
     def read(self, message: str) -> None:
         """Take a line that begins no report of its own."""
+        self.dropped |= self.stage is not Stage.DONE and _DROPPED.match(message) is not None
         if self.stage is Stage.PREAMBLE:
             if CALL_TRACE.match(message) or _ACCESS.match(message):
                 self.stage = Stage.TRACE
@@ -187,6 +196,7 @@ class Report:
             mark = STACK_MARK.match(message)
             rest = message[mark.end() :] if mark else message
             if frame := FRAME.match(rest):
+                self.traced = True
                 names = self.guesses if frame["guess"] else self.frames
                 if len(names) < MAX_FRAMES:
                     names.append(frame["function"])
@@ -205,6 +215,7 @@ class Report:
             frames=frames,
             fingerprint=fingerprint_of(self.kind, self.title, frames),
             modules=frozenset((*self.modules, *(name["module"] for name in _NAMED.finditer(self.title)))),
+            torn=self.dropped or not self.traced,
         )
 
 
@@ -258,6 +269,7 @@ class LogScanner:
         if self.open is not None and self.open.overdue(number):
             self.open = None
         if self.open is not None and self.open.printed_by(caller) and self.open.stage is Stage.TRACE:
+            self.open.traced = True
             names = self.open.guesses if guess else self.open.frames
             if len(names) < MAX_FRAMES:
                 names.append(function)

@@ -25,9 +25,10 @@ def used(callers_ns: int, worker_ns: int, kind: str = NOMINAL, clock: str = "vir
     return verdict.outcome, verdict.reasons[0].text
 
 
-# From one reading to the next there are six rounds of 32 objects, and twelve growths, 5 ms each as on Debian 12.
-GROWTHS_NS = 60_000_000
-SPINS_NS, WORKS_NS = 25_000_000, 12_000_000
+# From one reading to the next there are six rounds of 32 objects, and twelve growths, 2.5 ms each. They are 50 ms
+# apart, and all threads have two CPUs in them.
+GROWTHS_NS = 30_000_000
+SPINS_NS, WORKS_NS = 14_000_000, 8_000_000
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ SPINS_NS, WORKS_NS = 25_000_000, 12_000_000
         (WORKS_NS, GROWTHS_NS, Outcome.HEALTHY),
         (SPINS_NS, GROWTHS_NS, Outcome.SUSPECT),
         # Larger objects.
-        (SPINS_NS, 10 * GROWTHS_NS, Outcome.HEALTHY),
+        (SPINS_NS, 3 * GROWTHS_NS // 2, Outcome.HEALTHY),
         # Small ones: most of the time is not that of pages.
         (4_000_000, GROWTHS_NS // 10, Outcome.HEALTHY),
         (WORKS_NS, GROWTHS_NS // 10, Outcome.SUSPECT),
@@ -125,3 +126,36 @@ def test_a_worker_that_is_held_does_not_grow_the_cache() -> None:
 def test_work_with_other_caches_is_not_asked() -> None:
     """It takes from the pages and slabs of the cache, and gives back to them."""
     assert used(SPINS_NS, GROWTHS_NS, CACHES)[0] is Outcome.HEALTHY
+
+
+@pytest.mark.parametrize(
+    ("callers_ns", "worker_ns", "words"),
+    [
+        (1_000_000, 65_000_000, r"pid 114 used \d+\.\d ms of CPU time in \d+\.\d ms up to \d"),
+        (45_000_000, 45_000_000, r"the threads together used \d+\.\d ms of CPU time in \d+\.\d ms of 2 CPUs up to \d"),
+    ],
+)
+def test_more_cpu_time_than_passes(callers_ns: int, worker_ns: int, words: str) -> None:
+    def run_ns(comm: str, tick: int) -> int:
+        return (worker_ns if comm.startswith("spl_kmem_cache") else callers_ns) * tick
+
+    def reasons(clock: str) -> list[str]:
+        run = modern(NOMINAL, run_ns=run_ns)
+        verdict = judge((in_virtual_time(run) if clock == "virtual" else run).evidence())
+        return [reason.text for reason in (*verdict.reasons, *(reason for _, reason in verdict.also))]
+
+    assert any(re.match(words, text) for text in reasons("virtual"))
+    assert not any(re.match(words, text) for text in reasons("real"))
+
+
+@pytest.mark.parametrize("clock", ["virtual", "real"])
+def test_who_takes_objects_uses_cpu_time(clock: str) -> None:
+    """Also where nobody was switched to."""
+    run = modern(NOMINAL, run_ns=lambda comm, tick: 5_000_000)
+    for record in run.records:
+        if record.get("source") == "tasks":
+            record["text"] = re.sub(r"voluntary=\d+", "voluntary=9", record["text"])
+    verdict = judge((in_virtual_time(run) if clock == "virtual" else run).evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    found = [reason.text for reason in (*verdict.reasons, *(reason for _, reason in verdict.also))]
+    assert any(re.search(r"took \d+ objects in the window, and used no CPU time$", text) for text in found), found

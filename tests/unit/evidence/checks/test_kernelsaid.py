@@ -29,8 +29,9 @@ TEXTS = {name: ROWS[at] for at, name in enumerate(name for names in OF_ROW for n
 
 
 def text_of(name: str) -> str:
-    """Without what else is in the file: a panic that follows a soft lockup."""
-    return LOGS[name].partition("Kernel panic")[0] if name == "soft-lockup" else LOGS[name]
+    """Without what else is in the file: a panic that follows a soft lockup, and a complaint without a stack."""
+    ends = {"soft-lockup": "Kernel panic", "refcount": "[   35.000001]"}
+    return LOGS[name].partition(ends[name])[0] if name in ends else LOGS[name]
 
 
 def elsewhere(text: str) -> str:
@@ -95,3 +96,20 @@ def test_a_hung_task_that_the_experiment_holds_belongs_to_it(pid: int, outcome: 
     text = text_of("hung-task").replace("task txg_quiesce:901", f"task spl_kmem_cache:{pid}")
     lines = text.splitlines(keepends=True)
     assert judged("".join(lines[:16])).outcome is outcome
+
+
+@pytest.mark.parametrize("name", ["unexpected-gfp-vmalloc", "warning"])
+@pytest.mark.parametrize("pattern", [r"Call Trace:$", r"Call Trace:$(\n.*)*", r"^.*\[(spl|slabprobe)\].*$"])
+def test_a_warning_whose_stack_is_torn(name: str, pattern: str) -> None:
+    """Nobody knows whose it is."""
+    text = re.sub(pattern, "** 12 printk messages dropped **", text_of(name), count=1, flags=re.MULTILINE)
+    assert text != text_of(name)
+    without = re.sub(rf"\[(?:{'|'.join(OWN)})\]", "", text)
+    assert judged(without).outcome is Outcome.INCONCLUSIVE
+    assert not judged(text).outcome.is_good
+
+
+def test_a_warning_without_a_stack() -> None:
+    verdict = judged(text_of("unexpected-gfp-vmalloc").partition("Call Trace:")[0])
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "whether SPL is in the stack is not known" in verdict.reasons[0].text

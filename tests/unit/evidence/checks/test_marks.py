@@ -193,3 +193,15 @@ def test_a_thread_that_ends_while_it_is_read(readings: int, outcome: Outcome) ->
         if number >= 20:
             record |= {"what": "data", "text": text + (ENDING if number < 20 + readings else "")}
     assert judged(run).outcome is outcome
+
+
+@pytest.mark.parametrize("kind", [HELD, NOMINAL])
+def test_growths_that_nobody_tells(kind: str) -> None:
+    """The probe that came with such an agent counts growths, in each status."""
+    run = modern(kind)
+    for record in run.records:
+        if record.get("source") == "probe":
+            record["text"] = re.sub(r"(?m)^growth .*\n", "", record["text"])
+    verdict = judged(run)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("the probe does not tell" in reason.text for reason in verdict.reasons), verdict.reasons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -16,13 +17,14 @@ from splvm.evidence.checks.kinds import (
     check_kinds_alone,
     check_kinds_gone,
 )
-from splvm.evidence.checks.promises import BROKEN, RARE
+from splvm.evidence.checks.promises import BROKEN, OF_KINDS, OF_QUEUES, RARE
 from splvm.evidence.checks.queues import (
     check_queue_counts,
     check_queue_promises,
     check_queues,
     check_queues_gone,
 )
+from splvm.evidence.checks.worksaid import CLIENTS, KINDS, QUEUES
 from splvm.evidence.formats.probestatus import ProbeStatus, parse_probe
 from splvm.evidence.formats.slab import SlabFile, parse_slab
 from splvm.evidence.formats.stacks import parse_tasks
@@ -51,7 +53,7 @@ MARKS = {
     "end": 22,
 }
 
-QUEUES = """\
+QUEUES_TEXT = """\
 client 0 pid=21 state={state} rounds={rounds} step={step} since_ns={since}
 queue slabprobe_one0 running={held} pending={held} front=0 delayed=0 threads=1 dynamic=0 min=8 act={held} \
 nthr=1 spwn=0 maxt=1 cura=8 active={held} pend={held} prio=0 delay=0
@@ -62,7 +64,7 @@ qpromise wait asked={rounds}0 broken=0
 qpromise order asked={rounds}0 broken=0
 """
 
-KINDS = """\
+KINDS_TEXT = """\
 kinds state={state} rounds={rounds} cpus=2 back=1
 kind slabprobe_k0 size=65536 align=0 wanted=1 builds=1 held={held} emergency={few} allocs={allocs} \
 frees={frees} built={allocs} torn_down={frees} in_slab=8 magazine=16
@@ -100,10 +102,10 @@ def work(at_s: int, state: str, rounds: int) -> str:
     held = 12 if state in ("running", "loaded") else 0
     done = 100 * rounds
     values = {"state": state, "rounds": rounds, "step": "-", "since": 0, "allocs": done, "frees": done - held}
-    queues = "" if state == "gone" else QUEUES
+    queues = "" if state == "gone" else QUEUES_TEXT
     if state == "gone":
-        queues = "".join(line for line in QUEUES.splitlines(keepends=True) if not line.startswith("queue "))
-    text = queues.format(**values, held=1 if held else 0) + KINDS.format(**values, held=held, few=2 if held else 0)
+        queues = "".join(line for line in QUEUES_TEXT.splitlines(keepends=True) if not line.startswith("queue "))
+    text = queues.format(**values, held=1 if held else 0) + KINDS_TEXT.format(**values, held=held, few=2 if held else 0)
     return text
 
 
@@ -409,6 +411,52 @@ def test_each_promise_of_the_probe_has_words() -> None:
     names = {line.split('"')[1] for table in tables for line in table.splitlines() if '= { "' in line}
     assert names == set(BROKEN)
     assert names > RARE
+
+
+def _table(source: str, name: str) -> list[str]:
+    """Rows of a table of the probe's."""
+    from places import PROJECT
+
+    text = (PROJECT / "images" / "slabprobe" / f"{source}.c").read_text()
+    part = text.partition(f"{name} = {{\n")[2].partition("\n}")[0]
+    return [line.strip() for line in part.splitlines() if "PROBE_NAME" in line or '{ "' in line]
+
+
+def test_promises_are_those_of_each_part_of_the_probe() -> None:
+    for source, promises in (("queues", OF_QUEUES), ("caches", OF_KINDS)):
+        told = [line.split('"')[1] for line in _table(source, "promises[NR_PROMISES]")]
+        assert sorted(told) == sorted(promises)
+
+
+def test_taskqs_are_those_of_the_probe() -> None:
+    from places import PROJECT
+
+    source = (PROJECT / "images" / "slabprobe" / "queues.c").read_text()
+    numbers = {name: int(value) for name, value in re.findall(r"^#define (\w+)\s+(\d+)\b", source, re.MULTILINE)}
+    numbers["DYN_THREADS"] = numbers["DEPTH"] + 1
+    told = {}
+    for line in _table("queues", "kinds[NR_KINDS]"):
+        found = re.fullmatch(r'\[\w+\] = \{ PROBE_NAME "(\w+)", (\w+), (\d+), \d+, (.*) \},', line)
+        assert found, line
+        threads = int(found[2]) if found[2].isdigit() else numbers[found[2]]
+        told[f"slabprobe{found[1]}"] = (threads, int("TASKQ_DYNAMIC" in found[4]), int(found[3]))
+    assert told == QUEUES
+    assert numbers["NR_CLIENTS"] == CLIENTS
+
+
+def test_caches_are_those_of_the_probe() -> None:
+    from places import PROJECT
+
+    source = (PROJECT / "images" / "slabprobe" / "caches.c").read_text()
+    limit = int(re.findall(r"#define SLAB_LIMIT\s+(\d+)", source)[0])
+    told = {}
+    for line in _table("caches", "kinds[]"):
+        (name,) = re.findall(r'PROBE_NAME "(\w+)"', line)
+        found = dict(re.findall(r"\.(\w+) = (\w+)", line))
+        size = int(found["size"].replace("SLAB_LIMIT", str(limit)))
+        wanted = found["flags"] == "KMC_KVMEM" if "flags" in found else size > limit
+        told[f"slabprobe{name}"] = (size, int(found.get("align", 0)), int(wanted), int("builds" in found))
+    assert told == KINDS
 
 
 def test_promise_that_is_unknown_is_told_all_the_same() -> None:

@@ -1,0 +1,114 @@
+"""The lines of the work with taskqs and caches: each status has those of the work that the probe does, and no others.
+
+What is wrong is found by what a line says, so a line that is not there hides it. The tables are those of the probe
+(images/slabprobe/queues.c, caches.c).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from splvm.evidence.checks.case import Case, seconds
+from splvm.evidence.checks.promises import OF_KINDS, OF_QUEUES
+from splvm.evidence.formats.probestatus import ProbeStatus
+from splvm.evidence.formats.workstatus import Promise, Queues, WorkState
+from splvm.evidence.verdict import Reason
+
+# Clients, and what each of them makes: by the name without the client's number, threads, whether they are made when
+# needed, and entries that are kept.
+CLIENTS = 2
+QUEUES: Mapping[str, tuple[int, int, int]] = {
+    "slabprobe_one": (1, 0, 8),
+    "slabprobe_two": (2, 0, 16),
+    "slabprobe_dyn": (4, 1, 4),
+    "slabprobe_few": (1, 0, 1),
+}
+
+# Caches: bytes of an object, alignment, whether SPL is to back it, and whether it has constructor and destructor.
+KINDS: Mapping[str, tuple[int, int, int, int]] = {
+    "slabprobe_k0": (65536, 0, 1, 1),
+    "slabprobe_k1": (1500, 0, 1, 1),
+    "slabprobe_k2": (20000, 4096, 1, 0),
+    "slabprobe_k3": (3000, 1024, 1, 0),
+    "slabprobe_k4": (304, 256, 0, 1),
+    "slabprobe_k5": (16384, 0, 0, 0),
+    "slabprobe_k6": (100, 0, 0, 1),
+}
+
+# States of a client in which it has all of its taskqs; and when they are emptied, until it is told to destroy them.
+_MADE = frozenset({WorkState.RUNNING, WorkState.LOADED})
+
+# Counters of a cache that only grow.
+_GROW = ("allocs", "frees", "built", "torn_down")
+_STATES = tuple(WorkState)
+
+
+def another_work(case: Case) -> Iterator[Reason]:
+    """Each status has all lines of the work, from the first one that has any to the end; the first that has not."""
+    seen: set[str] = set()
+    for sample in case.timeline.probe:
+        told = {"taskqs": sample.value.queues is not None, "caches": sample.value.kinds is not None}
+        seen |= {name for name, is_told in told.items() if is_told}
+        lacking = [f"anything of the work with {name}" for name in sorted(seen) if not told[name]]
+        lacking += _other_lines(sample.value, sample.end_ns <= case.marks.get("destroy", math.inf))
+        if lacking:
+            text = f"the status that was read at {seconds(sample.start_ns)} does not have as the probe has it: "
+            yield Reason(text + ", ".join(lacking)[:200], (sample.seq,))
+            return
+
+
+def _other_lines(status: ProbeStatus, is_before_the_end: bool) -> Iterator[str]:
+    """What there is other than once, or otherwise than it was made."""
+    if (queues := status.queues) is not None:
+        yield from _unlike("client", ((it.index, ()) for it in queues.clients), dict.fromkeys(range(CLIENTS), ()))
+        yield from _unlike("promise", ((it.name, ()) for it in queues.promises), dict.fromkeys(OF_QUEUES, ()))
+        yield from _other_queues(queues, is_before_the_end)
+    if (kinds := status.kinds) is not None:
+        made = ((it.name, (it.size, it.align, it.wanted, it.builds)) for it in kinds.kinds)
+        yield from _unlike("cache", made, KINDS)
+        yield from _unlike("promise", ((it.name, ()) for it in kinds.promises), dict.fromkeys(OF_KINDS, ()))
+
+
+def _other_queues(queues: Queues, is_before_the_end: bool) -> Iterator[str]:
+    told = [(it.name, (it.threads, it.dynamic, it.min)) for it in queues.queues]
+    names = {name for name, _ in told}
+    wanted: dict[str, tuple[int, ...]] = {}
+    for client in queues.clients:
+        has_all = client.state in _MADE or (client.state is WorkState.EMPTIED and is_before_the_end)
+        for kind, how in QUEUES.items():
+            name = f"{kind}{client.index}"
+            # While a client makes or destroys them, some are there.
+            if has_all or (client.state is not WorkState.GONE and name in names):
+                wanted[name] = how
+    yield from _unlike("taskq", told, wanted)
+
+
+def _unlike(
+    what: str,
+    told: Iterable[tuple[str | int, tuple[int, ...]]],
+    wanted: Mapping[str, tuple[int, ...]] | Mapping[int, tuple[int, ...]],
+) -> Iterator[str]:
+    """Those that are in one of both more often than in the other."""
+    found, right = Counter(told), Counter[tuple[str | int, tuple[int, ...]]](list(wanted.items()))
+    yield from dict.fromkeys(f"{what} {str(name)[:40]}" for name, _ in (found - right) + (right - found))
+
+
+def worked(status: ProbeStatus) -> dict[tuple[str | int, ...], int]:
+    """Counters of the work that only grow, by their names in parts, and states as numbers, which follow each other."""
+    found: dict[tuple[str | int, ...], int] = {}
+    promises: tuple[Promise, ...] = ()
+    if (queues := status.queues) is not None:
+        promises += queues.promises
+        for client in queues.clients:
+            found["state of client ", client.index] = _STATES.index(client.state)
+            found["rounds of client ", client.index] = client.rounds
+    if (kinds := status.kinds) is not None:
+        promises += kinds.promises
+        found |= {("kinds.state",): _STATES.index(kinds.state), ("kinds.rounds",): kinds.rounds}
+        found |= {("kinds.back",): kinds.back}
+        found |= {(name, " of cache ", it.name[:40]): getattr(it, name) for it in kinds.kinds for name in _GROW}
+    for name in ("asked", "broken"):
+        found |= {(name, " of promise ", it.name[:40]): getattr(it, name) for it in promises}
+    return found
