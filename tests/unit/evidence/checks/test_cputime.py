@@ -28,7 +28,7 @@ def used(callers_ns: int, worker_ns: int, kind: str = NOMINAL, clock: str = "vir
 # From one reading to the next there are six rounds of 32 objects, and twelve growths, 2.5 ms each. They are 50 ms
 # apart, and all threads have two CPUs in them.
 GROWTHS_NS = 30_000_000
-SPINS_NS, WORKS_NS = 14_000_000, 8_000_000
+SPINS_NS, WORKS_NS = 18_000_000, 8_000_000
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,10 @@ SPINS_NS, WORKS_NS = 14_000_000, 8_000_000
         (WORKS_NS, GROWTHS_NS, Outcome.HEALTHY),
         (SPINS_NS, GROWTHS_NS, Outcome.SUSPECT),
         # Larger objects.
-        (SPINS_NS, 3 * GROWTHS_NS // 2, Outcome.HEALTHY),
+        (SPINS_NS, 13 * GROWTHS_NS // 10, Outcome.HEALTHY),
         # Small ones: most of the time is not that of pages.
         (4_000_000, GROWTHS_NS // 10, Outcome.HEALTHY),
-        (WORKS_NS, GROWTHS_NS // 10, Outcome.SUSPECT),
+        (12_000_000, GROWTHS_NS // 10, Outcome.SUSPECT),
     ],
 )
 def test_callers_that_spin(callers_ns: int, worker_ns: int, outcome: Outcome) -> None:
