@@ -87,8 +87,12 @@ class Counter:
         self._at_ns = at_ns
 
     def hear(self, end_ns: int) -> None:
-        """A frame has come whose reading was over at this time of the guest, ns; the guest is held at its bell."""
-        ahead_ns = self._clock_ns() - end_ns
+        """A frame has come whose reading was over at this time of the guest, ns; the guest is held at its bell.
+
+        The counter is that of the guest's last look at it. The count of instructions is not: how far the guest is in
+        ringing its bell depends on when the host reads.
+        """
+        ahead_ns = self._word(_CLOCK) - end_ns
         self._ahead_ns = ahead_ns if self._ahead_ns is None else min(ahead_ns, self._ahead_ns)
         if self._at_ns is not None:
             self._put(_HOLD_AT, max(1, self._at_ns + self._ahead_ns))
@@ -126,9 +130,6 @@ class Counter:
         start, length = self._word(_COVER_START), self._word(_COVER_LEN)
         marks = self._memory[_COVER_AT : _COVER_AT + length]
         return [start + at for at, mark in enumerate(marks) if mark]
-
-    def _clock_ns(self) -> int:
-        return self._word(_CLOCK) + (self.count - self._word(_CLOCK_COUNT)) * INSTRUCTION_NS
 
     def _word(self, at: int) -> int:
         return int.from_bytes(self._memory[at : at + 8], "little")

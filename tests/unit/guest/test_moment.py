@@ -52,12 +52,14 @@ def test_a_moment_is_aimed_at_with_each_frame(counter: Counter) -> None:
     memory = plugin_memory(counter)
     counter.hold_at(7_000_000)
     assert get(memory, HOLD_AT) == 0
-    # The CPUs read 1,000,000 at instruction 100, and 50 instructions later comes a frame that was read at 900,000.
+    # The CPUs read 1,000,000 at instruction 100, and later comes a frame that was read at 900,000. How far the guest is
+    # in ringing for it depends on the host.
     put(memory, CLOCK, 1_000_000)
     put(memory, CLOCK_COUNT, 100)
-    put(memory, COUNT, 150)
-    counter.hear(900_000)
-    assert get(memory, HOLD_AT) == 7_000_000 + 100_000 + 50 * INSTRUCTION_NS
+    for count in (150, 153):
+        put(memory, COUNT, count)
+        counter.hear(900_000)
+        assert get(memory, HOLD_AT) == 7_000_000 + 100_000
     put(memory, CLOCK, 2_000_000)
     put(memory, CLOCK_COUNT, 150)
     counter.hear(1_980_000)
