@@ -14,7 +14,7 @@ import typer
 
 from splvm.builds.calls import Call, find_calls
 from splvm.campaign.places import HELPERS, Place, find_places, masks_of, places_json, why_unreached
-from splvm.campaign.stormreport import Finding, StormReport, found_in, joined
+from splvm.campaign.stormreport import Finding, Pass, StormReport, found_in, joined
 from splvm.campaign.stormruns import Run, Weather, find_only, search_places, single_runs
 from splvm.cli.options import (
     MOST_RUNS,
@@ -286,7 +286,8 @@ def storm(
         ),
     ] = False,
     ops: Annotated[
-        str | None, typer.Option(help=f"What transactions do: {', '.join(OPS)}; by default all.", metavar="NAMES")
+        str | None,
+        typer.Option(help=f"What transactions do: {', '.join(OPS)}; by default all but the last two.", metavar="NAMES"),
     ] = None,
     quick: Annotated[
         bool,
@@ -315,7 +316,7 @@ def storm(
     again with reclaim at that place alone.
 
     The exit status is 0 for the expected verdict, and 1 for another verdict, as that of `run`. With --repeat each time
-    counts.
+    counts. A run that the host starved is made again in the same time: --clock auto is real time here.
     """
     if scope is not Scope.SPL:
         raise UsageError("--scope zfs: storms over zfs.ko are not there yet", hint="`splvm sites --module zfs` is")
@@ -375,26 +376,33 @@ def storm(
     wanted = frozenset(map(Outcome, read_facts(report.worst.directory)["expected"]))
     content = {**report.to_json(), "repeats": [_repeat_json(it) for it in reports]}
     (base / REPORT_FILE).write_text(json.dumps(content, indent=1, default=str) + "\n")
+    odd = [it for it in reports if it.worst.verdict.outcome not in wanted]
     if as_json:
         print_json(content)
     else:
+        repeating = _Command(kernel, variant, spl, wish.patches, config, _other_options(wish, words, window))
         _show_report(report)
-        more = ["--load", words] if words else []
-        more += ["--clock", "virtual"] if wish.clock is Clock.VIRTUAL else []
-        more += ["--memory", str(memory)] if memory != Wish().ram_mib else []
-        more += ["--window", str(window)] if window is not None else []
-        repeating = _Command(kernel, variant, spl, wish.patches, config, tuple(more))
         _show_findings(report, reports, repeating)
-    odd = [it for it in reports if it.worst.verdict.outcome not in wanted]
-    worst = (joined(odd) if odd else reports[-1]).worst
-    if repeat > 1 and not as_json:
-        make_console().print(tally_table([it.worst.verdict for it in reports], wanted))
-    if not as_json:
-        show_verdict(worst.verdict, worst.directory)
-        typer.echo(f"evidence: {base}")
-        typer.echo(verdict_line(worst.verdict, read_facts(worst.directory)))
+        if repeat > 1:
+            make_console().print(tally_table([it.worst.verdict for it in reports], wanted))
+        _show_worst((joined(odd) if odd else reports[-1]).worst, base)
     if odd:
         raise typer.Exit(1)
+
+
+def _other_options(wish: Wish, loads: str, window: float | None) -> tuple[str, ...]:
+    """What the command that repeats a finding says besides, where it is not what a storm has by itself."""
+    more = ["--load", loads] if loads else []
+    more += ["--clock", "virtual"] if wish.clock is Clock.VIRTUAL else []
+    more += ["--memory", str(wish.ram_mib)] if wish.ram_mib != Wish().ram_mib else []
+    more += ["--window", str(window)] if window is not None else []
+    return tuple(more)
+
+
+def _show_worst(worst: Pass, base: Path) -> None:
+    show_verdict(worst.verdict, worst.directory)
+    typer.echo(f"evidence: {base}")
+    typer.echo(verdict_line(worst.verdict, read_facts(worst.directory)))
 
 
 def _prepare(wish: Wish) -> Prepared:
