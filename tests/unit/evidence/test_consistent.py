@@ -434,6 +434,20 @@ def test_what_a_load_has_done_does_not_become_less() -> None:
     assert re.match(r"load: cpu_us fell from \d+ to 1 at ", verdict.reasons[0].text)
 
 
+@pytest.mark.parametrize(("kib", "is_right"), [(8, True), (2 * 62 * 4, True), (2 * 62 * 4 + 4, False)])
+def test_a_count_of_pages_takes_back_what_a_cpu_gave_too_much(kib: int, is_right: bool) -> None:
+    """Two CPUs, and half of the threshold of each; it happened in a guest of 5.10 that swapped."""
+
+    def change(run: Run) -> None:
+        told = [it for it in frames(run, "load") if it["what"] == "data"]
+        for at, record in enumerate(told):
+            record["text"] = re.sub(r"\bwritten=\d+", f"written={99999 - kib * (at % 2)}", record["text"])
+
+    verdict = judge(LOADED, change)
+    fell = any(re.match(r"load: written fell from \d+ to \d+ at ", reason.text) for reason in verdict.reasons)
+    assert fell != is_right
+
+
 def test_a_txg_that_was_synced_stays_so() -> None:
     def change(run: Run) -> None:
         told = [it for it in frames(run, "txgs") if it["what"] == "data"]
