@@ -89,6 +89,7 @@ CHANGES: dict[str, tuple[Callable[[Told], object], str]] = {
         lambda told: told["plan"]["wish"].update(patches=["/x.patch"]),
         "the number of patches of .* is not that",
     ),
+    "another source": (lambda told: told["plan"]["wish"].update(spl="pr:1"), "the source of SPL of .* is not that"),
     "titles of others": (
         lambda told: [each.update(title="b.patch") for each in told["plan"]["candidates"][1:2]],
         "candidate 1 is a.patch, and is called b.patch",
