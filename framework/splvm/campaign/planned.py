@@ -41,7 +41,7 @@ def _hash_of(path: Path) -> str | None:
 def built_of(
     facts: Mapping[str, Any], source: str | None, patches: Sequence[str | None]
 ) -> Iterator[tuple[str, object, object]]:
-    """Source and patches by name: what a record says of them, and what was asked for. What the record lacks is left out.
+    """Source and patches by name: what a record says of them, and what was asked for; without what the record lacks.
 
     :param facts: run.json.
     :param source: None: it is not asked for.

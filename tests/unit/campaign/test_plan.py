@@ -407,7 +407,7 @@ def test_a_patch_that_was_edited_or_is_gone(patched: Path) -> None:
     """One that is gone cannot be compared; `--resume` itself refuses to go on without it."""
     patch = patched.parent / "fix.patch"
     patch.write_text("2d\n")
-    with pytest.raises(EvidenceError, match="the patch of .* is not that of the plan; nothing was started"):
+    with pytest.raises(EvidenceError, match=r"the patch of .* is not that of the plan; nothing was started"):
         read_matrix(patched)
     patch.unlink()
     assert len(read_matrix(patched)[1]) == 16
