@@ -342,6 +342,17 @@ CHANGES |= {
 }
 
 
+def first_growth(run: Run) -> None:
+    """Each reading tells of growths what the first one with threads does."""
+    told = [it for it in run.records if it.get("source") == "probe" and it["what"] == "data"]
+    lines = [re.search(r"^growth .*$", it["text"], re.MULTILINE) for it in told]
+    first = next(it[0] for it in lines if it is not None)
+    every("probe", r"^growth .*$", first, some=True)(run)
+
+
+CHANGES |= {"growths that nobody counts": (NOMINAL, first_growth, "the probe counts no")}
+
+
 def cut(run: Run, gone: list[Record]) -> None:
     """Take frames out of a run, and number the others anew."""
     run.records[:] = [it for it in run.records if not any(it is other for other in gone)]
@@ -403,6 +414,24 @@ def test_what_nobody_did(name: str) -> None:
     told = [reason.text for reason in (*verdict.reasons, *(reason for _, reason in verdict.also))]
     assert not verdict.outcome.is_good
     assert any(words in text for text in told), told
+
+
+@pytest.mark.parametrize(
+    "spl",
+    [
+        {"version": "2.0.3-9+deb11u1"},
+        {"version": None},
+        {"packages": {}},
+        {"packages": {"zfs-dkms": {"version": "2.3.9"}}},
+        {"source": "pr:1"},
+    ],
+)
+def test_a_version_that_is_not_the_packages(spl: Mapping[str, object]) -> None:
+    run = current(NOMINAL)
+    run.facts["spl"] = {**run.facts["spl"], **spl}
+    verdict = judge_evidence(run.evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "run.json says that SPL is" in verdict.reasons[0].text
 
 
 @pytest.mark.parametrize("thread", ["slabprobe_tq", "slabprobe/tx"])
@@ -497,8 +526,8 @@ def test_the_largest_numbers() -> None:
     ("line", "spl"),
     [
         ("packaged", {"patches": [{"name": "mine.patch", "sha256": "ab" * 32}]}),
-        ("packaged", {"source": "path:/src/zfs"}),
-        ("packaged", {"source": "git:/src/zfs@main"}),
+        ("packaged", {"source": "path:/src/zfs", "packages": {}}),
+        ("packaged", {"source": "git:/src/zfs@main", "packages": {}}),
         ("mine", {}),
     ],
 )

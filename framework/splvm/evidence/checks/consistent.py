@@ -21,6 +21,7 @@ from splvm.evidence.checks.complete import (
     another_console,
     another_list,
     another_samples,
+    another_version,
     lacking_facts,
     lacking_notes,
     refused_commands,
@@ -29,6 +30,7 @@ from splvm.evidence.checks.holes import unread
 from splvm.evidence.checks.letin import let_in_elsewhere
 from splvm.evidence.checks.nobody import (
     grown_by_nobody,
+    grown_unseen,
     held_by_nobody,
     renamed,
     threads_of_nobody,
@@ -99,6 +101,7 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         _console(case),
         another_samples(case),
         another_list(case),
+        another_version(case),
         _afterwards(case),
         let_in_elsewhere(case),
         _monitor(case),
@@ -121,6 +124,7 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         used_by_nobody(case),
         renamed(case),
         grown_by_nobody(case),
+        grown_unseen(case),
         another_work(case),
         used_too_much(case),
         *(unlike(case) for unlike in UNLIKE),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
 
 from splvm.evidence.checks.asked import parameters_of
 from splvm.evidence.checks.case import Case, is_count, millis, seconds
-from splvm.evidence.formats.probestatus import Hold
+from splvm.evidence.formats.probestatus import Hold, ProbeStatus
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.timeline import Sample, between
 from splvm.evidence.verdict import Reason
@@ -186,3 +187,40 @@ def grown_by_nobody(case: Case) -> Iterator[Reason]:
             text = f"the probe counts {growth.begun} growths that began and {growth.slabs} slabs at"
             yield Reason(f"{text} {seconds(sample.start_ns)}, and {growth.done} growths that were done", (sample.seq,))
             return
+
+
+def grown_unseen(case: Case) -> Iterator[Reason]:
+    """Slabs that come to be, and refills during which the cache grew, are growths that the probe counts.
+
+    The probe writes growths down before it counts who waited for one (images/slabprobe/service.c), and before a slab is
+    in the slab file. So where its counts stand still, at most what was under way comes after: one for each thread.
+    """
+    rows = [(it.start_ns, it.end_ns, it.value.slab.total) for it in case.rows() if case.flags(it.value).get("kvmem")]
+    starts, came = [start for start, _, _ in rows], [0]
+    for (_, _, before), (_, _, now) in pairwise(rows):
+        came.append(came[-1] + max(0, (now or 0) - (before or 0)))
+    for stretch in _of_one_growth(case.timeline.probe):
+        first = stretch[0].value
+        under_way = len(first.threads) + 1
+        inside = slice(bisect_left(starts, stretch[0].end_ns), bisect_left(starts, stretch[-1].start_ns))
+        slabs = came[inside][-1] - came[inside][0] if came[inside] else 0
+        if first.growth is not None and first.growth.slabs is not None and slabs > under_way:
+            text = f"the probe counts no slab from {seconds(stretch[0].start_ns)} to {seconds(stretch[-1].start_ns)}"
+            yield Reason(f"{text}, and {slabs} came to the slab file", (stretch[0].seq, stretch[-1].seq))
+            return
+        # The counts of the last reading were read after its growths were.
+        before = stretch[-2].value.magazine if len(stretch) > 2 else None
+        if before is None or first.magazine is None or first.growth is None or first.growth.begun != first.growth.done:
+            continue
+        grew = before.grew - first.magazine.grew
+        if grew > under_way:
+            text = f"the probe counts no growth from {seconds(stretch[0].start_ns)} to {seconds(stretch[-1].start_ns)}"
+            yield Reason(f"{text}, and {grew} refills during one", (stretch[0].seq, stretch[-1].seq))
+            return
+
+
+def _of_one_growth(probe: Sequence[Sample[ProbeStatus]]) -> Iterator[list[Sample[ProbeStatus]]]:
+    """Readings one after the other in which the counts of growths are the same."""
+    for growth, found in groupby(probe, key=lambda sample: sample.value.growth):
+        if growth is not None and len(stretch := list(found)) > 1:
+            yield stretch
