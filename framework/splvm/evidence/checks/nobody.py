@@ -16,6 +16,10 @@ from splvm.evidence.verdict import Reason
 
 # A critical thread, by its index (images/slabprobe/threads.c).
 _CRITICAL = re.compile(r"slabprobe/(\d{1,9})")
+# States of a thread that sleeps (/proc/PID/stat).
+_ASLEEP = frozenset("SDI")
+# CPU time that nobody uses on the way to sleep, ns.
+_AWAKE_NS = 50_000_000
 # Where the lever holds a worker (images/slabprobe/hold.c); the inner one may be a part of the outer.
 _HELD_IN = frozenset({"slabprobe_held_grow", "slabprobe_grow_work"})
 
@@ -118,6 +122,30 @@ def used_by_nobody(case: Case) -> Iterator[Reason]:
             return
 
 
+def never_switched(case: Case) -> Iterator[Reason]:
+    """Who sleeps in two readings and used CPU time between them was switched to, and so from, meanwhile.
+
+    The agent reads the time after the switches, so the last reading before they differ may tell of what comes after.
+    And who is about to sleep counts as asleep already.
+    """
+    # Of threads, by pid: the first reading that has these switches, and whether a later one has more CPU time.
+    asleep: dict[int, tuple[int, Task, bool]] = {}
+    for sample in case.timeline.tasks:
+        for task in sample.value:
+            if task.state not in _ASLEEP or task.moved or task.run_ns is None:
+                continue
+            seq, was, has_run = asleep.get(task.pid, (sample.seq, task, False))
+            if (task.voluntary, task.nonvoluntary) != (was.voluntary, was.nonvoluntary):
+                asleep[task.pid] = (sample.seq, task, False)
+                continue
+            used = task.run_ns - (was.run_ns or 0)
+            if has_run and used > _AWAKE_NS:
+                text = f"{task.comm} (pid {task.pid}) slept, and used {millis(used)} of CPU"
+                yield Reason(f"{text} time up to {seconds(sample.start_ns)} without a switch to it", (seq, sample.seq))
+                return
+            asleep[task.pid] = (seq, was, used > 0)
+
+
 def _took(case: Case, start_ns: int, end_ns: int) -> dict[int, int]:
     """Objects that each critical thread took between two times, by pid."""
     inside = [it for it in case.timeline.probe if start_ns <= it.start_ns and it.end_ns <= end_ns]
@@ -197,8 +225,8 @@ def grown_unseen(case: Case) -> Iterator[Reason]:
     """
     rows = [(it.start_ns, it.end_ns, it.value.slab.total) for it in case.rows() if case.flags(it.value).get("kvmem")]
     starts, came = [start for start, _, _ in rows], [0]
-    for (_, _, before), (_, _, now) in pairwise(rows):
-        came.append(came[-1] + max(0, (now or 0) - (before or 0)))
+    for (_, _, fewer), (_, _, more) in pairwise(rows):
+        came.append(came[-1] + max(0, (more or 0) - (fewer or 0)))
     for stretch in _of_one_growth(case.timeline.probe):
         first = stretch[0].value
         under_way = len(first.threads) + 1
