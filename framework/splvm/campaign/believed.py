@@ -58,6 +58,8 @@ def doubts_on_run(search: Bisection, run: CampaignRun, words: set[str]) -> str:
         return _judged_all_the_same(directory)
     if trouble := trouble_of(run, directory, seed=search.plan.seed + run.number - 1, words=words):
         return trouble
+    if judge_run(directory)[1].is_starved != (run.number in search.starved):
+        return f"whether the host starved its guest is not what {directory} says"
     facts = read_facts(directory)
     if build_of(facts) != search.builds.get(run.candidate):
         return f"{directory} is of another build than {search.name(run.candidate)}"
@@ -115,3 +117,5 @@ def doubts_on_skipped(search: Bisection, tries: Sequence[CampaignRun]) -> Iterat
         enough = any(all(silent[at : at + TROUBLES]) for at in range(len(silent) - TROUBLES + 1))
         if not enough and (silent or number in search.builds):
             yield f"{search.name(number)} is left out, and was built and can be asked"
+        elif not enough:
+            yield from filter(None, map(_judged_all_the_same, search.directories_of(number)))

@@ -106,6 +106,13 @@ CHANGES: dict[str, tuple[Callable[[Told], object], str]] = {
         lambda told: told.update(skipped={"1": "does not build"}),
         "a.patch is left out, and was built",
     ),
+    "one left out with its runs": (
+        lambda told: told.update(
+            skipped={"1": "does not build"}, runs=told["runs"][:1], builds={"0": told["builds"]["0"]}
+        ),
+        "it came to nothing by the list, and is PROGRESS by .*001-a.patch",
+    ),
+    "a guest that nobody starved": (lambda told: told.update(starved=[2]), "whether the host starved its guest"),
     "runs that came to nothing": (
         lambda told: [each.update(verdict=None) for each in told["runs"]],
         "it came to nothing by the list, and is PROGRESS by",

@@ -123,7 +123,7 @@ def used_by_nobody(case: Case) -> Iterator[Reason]:
 
 
 def never_switched(case: Case) -> Iterator[Reason]:
-    """Who sleeps in two readings and used CPU time between them was switched to, and so from, meanwhile.
+    """Who sleeps in two readings and used CPU time between them went to sleep meanwhile, which is a voluntary switch.
 
     The agent reads the time after the switches, so the last reading before they differ may tell of what comes after.
     And who is about to sleep counts as asleep already.
@@ -135,13 +135,13 @@ def never_switched(case: Case) -> Iterator[Reason]:
             if task.state not in _ASLEEP or task.moved or task.run_ns is None:
                 continue
             seq, was, has_run = asleep.get(task.pid, (sample.seq, task, False))
-            if (task.voluntary, task.nonvoluntary) != (was.voluntary, was.nonvoluntary):
+            if task.voluntary != was.voluntary:
                 asleep[task.pid] = (sample.seq, task, False)
                 continue
             used = task.run_ns - (was.run_ns or 0)
             if has_run and used > _AWAKE_NS:
                 text = f"{task.comm} (pid {task.pid}) slept, and used {millis(used)} of CPU"
-                yield Reason(f"{text} time up to {seconds(sample.start_ns)} without a switch to it", (seq, sample.seq))
+                yield Reason(f"{text} time up to {seconds(sample.start_ns)} and never went to sleep", (seq, sample.seq))
                 return
             asleep[task.pid] = (seq, was, used > 0)
 
