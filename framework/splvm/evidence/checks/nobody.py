@@ -223,10 +223,10 @@ def grown_unseen(case: Case) -> Iterator[Reason]:
     The probe writes growths down before it counts who waited for one (images/slabprobe/service.c), and before a slab is
     in the slab file. So where its counts stand still, at most what was under way comes after: one for each thread.
     """
-    rows = [(it.start_ns, it.end_ns, it.value.slab.total) for it in case.rows() if case.flags(it.value).get("kvmem")]
-    starts, came = [start for start, _, _ in rows], [0]
-    for (_, _, fewer), (_, _, more) in pairwise(rows):
-        came.append(came[-1] + max(0, (more or 0) - (fewer or 0)))
+    rows = [it for it in case.rows() if case.timeline.probe and case.flags(it.value).get("kvmem")]
+    starts, came = [row.start_ns for row in rows], [0]
+    for fewer, more in pairwise(row.value.slab.total or 0 for row in rows):
+        came.append(came[-1] + max(0, more - fewer))
     for stretch in _of_one_growth(case.timeline.probe):
         first = stretch[0].value
         under_way = len(first.threads) + 1
