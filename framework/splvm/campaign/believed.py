@@ -58,9 +58,9 @@ def doubts_on_run(search: Bisection, run: CampaignRun, words: set[str]) -> str:
         return _judged_all_the_same(directory)
     if trouble := trouble_of(run, directory, seed=search.plan.seed + run.number - 1, words=words):
         return trouble
-    if judge_run(directory)[1].is_starved != (run.number in search.starved):
-        return f"whether the host starved its guest is not what {directory} says"
     facts = read_facts(directory)
+    if "scenario" in facts and judge_run(directory)[1].is_starved != (run.number in search.starved):
+        return f"whether the host starved its guest is not what {directory} says"
     if build_of(facts) != search.builds.get(run.candidate):
         return f"{directory} is of another build than {search.name(run.candidate)}"
     otherwise = next(_unlike_plan(search.plan, run, facts), "")
