@@ -18,6 +18,8 @@ LET_IN = "[  999.101010] splvm: run"
 # The marks of a thread, and the CPU time that it has had, by its name and the tick.
 Flags = Callable[[str, int], int]
 RunNs = Callable[[str, int], int]
+# What a list of tasks said last of a thread, by its name: its line, the tick, and the CPU time.
+Before = dict[str, tuple[str, int, int]]
 
 
 def marked(comm: str, tick: int) -> int:
@@ -54,6 +56,7 @@ def modern(
     if not growth["marked"]:
         run.facts["spl"] = {**run.facts["spl"], "variant": "unscoped"}
     texts: dict[str, str] = {}
+    before: Before = {}
     for record in run.records:
         if record["kind"] != "frame" or record["what"] not in ("data", "same"):
             continue
@@ -62,18 +65,24 @@ def modern(
             record["text"] = record["text"].replace("hello version=1", "hello version=2")
         elif source in ("tasks", "probe"):
             text = texts[source] = record["text"] if record["what"] == "data" else texts[source]
-            said = _tasks(text, record, flags, run_ns) if source == "tasks" else _probe(text, kernel)
+            said = _tasks(text, record, flags, run_ns, before) if source == "tasks" else _probe(text, kernel)
             record.update(what="data", text=said)
     return replace(run, facts={**run.facts, "growth": growth})
 
 
-def _tasks(text: str, record: Record, flags: Flags, run_ns: RunNs) -> str:
+def _tasks(text: str, record: Record, flags: Flags, run_ns: RunNs, before: Before) -> str:
     tick = record["tick"]
 
     def told(match: re.Match[str]) -> str:
-        return f"{match[0]} flags={flags(match[1], tick)} run_ns={run_ns(match[1], tick)}"
+        comm = match[1]
+        line, then, time = before.get(comm, ("", tick, run_ns(comm, tick)))
+        # Who sleeps, and was not switched to, has had no more of it.
+        if line != match[0] or match[2] not in "SDI":
+            time += run_ns(comm, tick) - run_ns(comm, then)
+        before[comm] = (match[0], tick, time)
+        return f"{match[0]} flags={flags(comm, tick)} run_ns={time}"
 
-    return re.sub(r"^task pid=\d+ comm=(\S+) .*$", told, text, flags=re.MULTILINE)
+    return re.sub(r"^task pid=\d+ comm=(\S+) state=(\S) .*$", told, text, flags=re.MULTILINE)
 
 
 def _probe(text: str, kernel: str) -> str:

@@ -594,7 +594,7 @@ class _Simulation:
         self.is_declined = scenario == DECLINED
         self.is_organic = scenario == ORGANIC
         self.is_long = scenario == LONG
-        self.is_storm = scenario == STORM
+        self.is_storm, self.is_taskqs = scenario == STORM, scenario == TASKQS
         # Whether transactions are made; how many shrinkers were asked; since when somebody is caught, 0: nobody is.
         self.storms = False
         self.storm_asked = self.storm_commits = self.stormed_ns = self.storm_let_go = 0
@@ -619,7 +619,7 @@ class _Simulation:
         self.marks: list[tuple[str, int]] = []
         self.latency: dict[int, int] = {}
         # Where objects came from: magazines, refills of these, and what was given back and asked for again.
-        self.hits = self.refills = self.reused = 0
+        self.refills = self.reused = 0
         self.woken: dict[int, int] = {}
         # In `nominal` every other round finds what the one before gave back.
         self.reap_rounds = 2 if scenario == NOMINAL else 1
@@ -847,7 +847,6 @@ class _Simulation:
         got = thread.allocs - before
         if not self.deadlocked:
             self.refills += ROUNDS
-            self.hits += got - ROUNDS
             self.reused += OBJECTS if self.reap_rounds > 1 and not self.knobs.unused else 0
         if self.held_ticks:
             self.count_quick(thread, got)
@@ -1095,7 +1094,8 @@ class _Simulation:
         """Where objects came from; each refill waits for two growths, and is woken some 20 us after the second."""
         if self.knobs.uncounted:
             return []
-        counters = {"hits": self.hits, "refills": self.refills, "grew": self.refills}
+        hits = sum(it.allocs - it.emergency_total for it in self.threads) - self.refills
+        counters = {"hits": hits, "refills": self.refills, "grew": self.refills}
         reused = {"reusable": self.reused, "reused": self.reused}
         return [
             self.probe_line("magazine", size=64, refill=32, cpus=2, **counters, **reused),
@@ -1222,6 +1222,8 @@ class _Simulation:
         for pid, name in zip(STORM_PIDS, ("slabprobe/tx", "slabprobe_tq"), strict=True) if self.is_storm else ():
             state, stack = ("D", _STORMED) if self.stormed_ns else ("S", _IDLES)
             text += f"task pid={pid} comm={name} state={state} voluntary=40 nonvoluntary=3\n{stack}"
+        for number, pid in enumerate(CLIENT_PIDS) if self.is_taskqs else ():
+            text += f"task pid={pid} comm=slabprobe/q{number} state=S voluntary=40 nonvoluntary=3\n{_IDLES}"
         return text + _MEMORY_TASK + "".join(self.thread_task(thread) for thread in self.threads)
 
     def thread_task(self, thread: _Thread) -> str:

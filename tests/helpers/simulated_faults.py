@@ -233,8 +233,14 @@ FAULTS: Mapping[str, Knobs] = {
     "emergency objects do not drain": _slab(Span("release"), emergency_alloc=3, object_total=3),
     "cache stays deadlocked": _slab(Span("release"), flags=DEADLOCKED),
     "slab file not read after the release": Knobs(unread={"slab": Span("release")}),
-    "emergency objects after the recovery": _probe(
-        Span("recovered", 0.4), "live.emergency_total", 9, "thread 0.emergency"
+    "emergency objects after the recovery": Knobs(
+        skews=(
+            Skew(
+                "probe",
+                {"live.emergency_total": 9, "thread 0.emergency": 9, "magazine.hits": -9},
+                Span("recovered", 0.4),
+            ),
+        )
     ),
     "emergency objects only after the recovery": _probe(Span("recovered", 0.4), "live.emergency_total", 900_000),
     "thread 1 stands still after the recovery": Knobs(waiting={1: Span("recovered")}),

@@ -1,7 +1,7 @@
 """Whether what a search kept is believed: its plan, its runs, and what it left out, against each other and the records.
 
 Whoever can write bisect.json can write anything into it. An answer rests on the runs' own records, so all that it says
-of them has to be what they say.
+of them has to be what they say. What a matrix and a search have in common is in planned.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splvm.campaign.campaignrun import CampaignRun, build_of, kernel_id, trouble_of
+from splvm.campaign.planned import built_of, hashes_of, source_of
 from splvm.campaign.repro import TROUBLES
 from splvm.clock import Clock
 from splvm.errors import HarnessError
@@ -58,6 +59,8 @@ def doubts_on_run(search: Bisection, run: CampaignRun, words: set[str]) -> str:
     if trouble := trouble_of(run, directory, seed=search.plan.seed + run.number - 1, words=words):
         return trouble
     facts = read_facts(directory)
+    if "scenario" in facts and judge_run(directory)[1].is_starved != (run.number in search.starved):
+        return f"whether the host starved its guest is not what {directory} says"
     if build_of(facts) != search.builds.get(run.candidate):
         return f"{directory} is of another build than {search.name(run.candidate)}"
     otherwise = next(_unlike_plan(search.plan, run, facts), "")
@@ -97,11 +100,10 @@ def _unlike_plan(plan: BisectPlan, run: CampaignRun, facts: Mapping[str, Any]) -
             ("the window", parameters.get("window_s"), scenario.window_s if plan.window_s is None else plan.window_s),
             ("the memory", parameters.get("ram_mib"), max(wish.ram_mib, scenario.least_mib)),
         ]
-    if isinstance(patches := spl.get("patches"), list):
-        hashes = [it.get("sha256") if isinstance(it, Mapping) else None for it in patches]
-        series = [each.sha256 for each in plan.candidates[1 : run.candidate + 1]] if plan.kind == "patches" else []
-        told.append(("the number of patches", len(hashes), len(wish.patches) + len(series)))
-        told.append(("the patch", hashes[len(hashes) - len(series) :], series))
+    series = [each.sha256 for each in plan.candidates[1 : run.candidate + 1]] if plan.kind == "patches" else []
+    # A commit's own source names it, and is compared below.
+    source = None if plan.kind == "commits" else source_of(wish.spl)
+    told += built_of(facts, source, [*hashes_of(wish.patches), *series])
     git = spl.get("git")
     if plan.kind == "commits" and isinstance(git, Mapping):
         told.append(("the commit", git.get("commit"), candidate.id))
@@ -115,3 +117,5 @@ def doubts_on_skipped(search: Bisection, tries: Sequence[CampaignRun]) -> Iterat
         enough = any(all(silent[at : at + TROUBLES]) for at in range(len(silent) - TROUBLES + 1))
         if not enough and (silent or number in search.builds):
             yield f"{search.name(number)} is left out, and was built and can be asked"
+        elif not enough:
+            yield from filter(None, map(_judged_all_the_same, search.directories_of(number)))

@@ -37,6 +37,7 @@ from splvm.ownpath import own_path
 from splvm.plainfile import MIB, read_plain
 from splvm.record.facts import Count
 from splvm.record.jsonfile import write_json
+from splvm.record.names import RUN_FILE
 from splvm.record.typedjson import from_json, to_json
 from splvm.run.experiment import Experiment
 from splvm.run.loads import MOST_SEED, parse_loads
@@ -280,6 +281,10 @@ class Bisection:
     def directory_of(self, each: CampaignRun) -> Path:
         """Where the evidence of a run is."""
         return self.out / self._place(each.candidate) / f"{each.number:03}"
+
+    def directories_of(self, number: int) -> list[Path]:
+        """Of all runs that there are of a candidate, whether they are listed or not."""
+        return sorted(each.parent for each in (self.out / self._place(number)).glob(f"*/{RUN_FILE}"))
 
     def _place(self, number: int) -> str:
         candidate = self.plan.candidates[number]

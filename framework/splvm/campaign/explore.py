@@ -7,8 +7,9 @@ Owns the directory of an exploration::
     seed-N            the run of a seed whose verdict is not an expected one; the others are removed
     seed-N-again-M    runs of that finding: the same again, and with fewer delays
 
-One that was interrupted goes on from there. A finding is a seed and its delays: it is run again, and then with as few
-delays as still show it.
+One that was interrupted goes on from there, as far as its list is what the records beside it say: that of the dry run
+says what is explored, and each finding has its own. A finding is a seed and its delays: it is run again, and then with
+as few delays as still show it.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.errors import EvidenceError, HarnessError, UsageError
 from splvm.evidence.formats.explorestatus import Delayed
 from splvm.evidence.verdict import Outcome
+from splvm.log import note
 from splvm.plainfile import MIB, read_plain
 from splvm.record.jsonfile import write_json
-from splvm.record.reader import read_console, read_evidence
+from splvm.record.reader import read_console, read_damage, read_evidence, read_facts
 from splvm.record.typedjson import from_json
 from splvm.run.delays import MOST_POINTS, Counts, Delay, chance_of_pair, draw, fewest, parse_counts, parse_delay
 from splvm.run.experiment import Experiment, run_experiment
+from splvm.run.replay import made_otherwise
+from splvm.scenarios.judged import judge_run
 
 SCHEMA_VERSION = 1
 EXPLORE_FILE = "explore.json"
@@ -170,10 +174,11 @@ class _File(TypedDict):
 def read_exploration(new: Exploration) -> None:
     """Take over what an exploration that was interrupted has in its directory.
 
-    Seeds that came to nothing are run again. Each unexpected verdict is a finding, whatever the list of findings says.
+    Seeds that came to nothing are run again, and those of which the list says something else than their records or
+    their numbers. Each unexpected verdict is a finding, whatever the list of findings says.
 
     :raises UsageError: when it explored something else.
-    :raises EvidenceError: when its file cannot be read.
+    :raises EvidenceError: when its file cannot be read, or the run without delays is not what the file says.
     """
     path = new.out / EXPLORE_FILE
     try:
@@ -198,17 +203,87 @@ def read_exploration(new: Exploration) -> None:
     if other := sorted(key for key in new.about if told["about"].get(key) != json.loads(json.dumps(new.about[key]))):
         raise UsageError(f"{new.out} explored something else: {', '.join(other)} differ")
     new.counts = Counts(told["points"]["hits"], told["points"]["blind"])
-    new.seeds = {it.number: it for it in seeds if it.outcome not in (None, Outcome.INCONCLUSIVE)}
+    if new.counts.hits and (doubt := next(_doubts_on_dry(new), "")):
+        raise EvidenceError(f"{path}: {doubt}; nothing was started", hint="begin a new exploration")
+    for seed in seeds:
+        if seed.outcome in (None, Outcome.INCONCLUSIVE):
+            continue
+        if doubt := next(_doubts_on_seed(new, seed), ""):
+            note(f"seed {seed.number}: it will run again, because {doubt}")
+        else:
+            new.seeds[seed.number] = seed
     rows = {row["seed"]: row for row in told["findings"]}
     found = [it for it in new.seeds.values() if not new.is_expected(it.outcome)]
-    if unfounded := sorted(rows.keys() - {it.number for it in found}):
+    if unfounded := sorted(rows.keys() - {it.number for it in seeds if not new.is_expected(it.outcome)}):
         raise EvidenceError(f"{path} names a finding of seed {unfounded[0]}, and that seed has found nothing")
-    new.findings = [
-        Finding(it, row["is_repeated"], fewest[it.number], (), row["directory"])
-        if (row := rows.get(it.number))
-        else Finding(it, directory=str(new.out / f"seed-{it.number}"))
-        for it in found
-    ]
+    new.findings = [_finding_of(new, it, rows.get(it.number), fewest.get(it.number)) for it in found]
+
+
+def _doubts_on_dry(new: Exploration) -> Iterator[str]:
+    """What the run without delays, by its record, has otherwise than the list says of it."""
+    yield from _unlike(replace(new.experiment, watched_points=new.places), new.out / "dry")
+    evidence, verdict = judge_run(new.out / "dry")
+    if verdict.outcome not in new.experiment.expected:
+        yield f"the run without delays is {verdict.outcome}"
+    if parse_counts(evidence.console) != new.counts:
+        yield "the counts of points are not those of the run without delays"
+
+
+def _doubts_on_seed(new: Exploration, seed: Seed) -> Iterator[str]:
+    """What a seed's delays, or its record, have otherwise than the list says. A good run has left no record."""
+    directory = new.out / f"seed-{seed.number}"
+    if seed.delays != draw(seed.number, new.counts, new.depth):
+        yield "its delays are not those that are drawn for it"
+    if directory.exists() or not new.is_expected(seed.outcome):
+        yield from _judged_otherwise(new, seed, seed.delays, directory)
+        if judge_run(directory)[1].digest != seed.digest:
+            yield f"its digest is not that of {directory}"
+
+
+def _finding_of(new: Exploration, seed: Seed, row: _FindingRow | None, fewest: tuple[Delay, ...] | None) -> Finding:
+    """The finding of a seed; one that is to be shrunk again where the record that it names shows something else."""
+    first = Finding(seed, directory=str(new.out / f"seed-{seed.number}"))
+    if row is None or fewest is None:
+        return first
+    directory = new.out / Path(row["directory"]).name
+    if not directory.name.startswith(f"seed-{seed.number}-again-"):
+        return first
+    if doubt := next(_judged_otherwise(new, seed, fewest, directory), ""):
+        note(f"seed {seed.number}: it is brought down to fewer delays again, because {doubt}")
+        return first
+    return Finding(seed, row["is_repeated"], fewest, delays_told(directory), str(directory))
+
+
+def _judged_otherwise(new: Exploration, seed: Seed, delays: Sequence[Delay], directory: Path) -> Iterator[str]:
+    yield from _unlike(_with(new.experiment, seed.number, delays), directory)
+    if (outcome := judge_run(directory)[1].outcome) is not seed.outcome:
+        yield f"{directory} is {outcome}, and not {seed.outcome}"
+
+
+def _unlike(experiment: Experiment, directory: Path) -> Iterator[str]:
+    """What keeps a record from being that of such a run."""
+    try:
+        facts = read_facts(directory)
+        yield from (f"{directory}: {what}" for what in read_damage(directory, facts))
+    except (EvidenceError, OSError) as error:
+        yield f"the record of {directory} cannot be read: {error}"
+        return
+    yield from (f"{directory} is of another run: {what}" for what in made_otherwise(experiment, facts))
+    if facts.get("scenario") != experiment.scenario.name:
+        yield f"{directory} is a run of {facts.get('scenario')}"
+
+
+def made_of(experiment: Experiment) -> dict[str, Any]:
+    """What guests of an exploration are made of, as its list has it."""
+    facts = experiment.facts
+    kernel, spl, qemu = (facts.get(name) or {} for name in ("kernel", "spl", "qemu"))
+    return {
+        "memory": experiment.guest.machine.ram_mib,
+        "kernel_sha256": kernel.get("sha256"),
+        "qemu_sha256": qemu.get("sha256"),
+        "modules": spl.get("modules"),
+        "splvm": facts.get("splvm"),
+    }
 
 
 def count_points(exploration: Exploration) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from splvm.campaign.campaignrun import CampaignRun, trouble_of
+from splvm.campaign.planned import built_of, hashes_of, source_of
 from splvm.campaign.processes import Job, JobResult, OnDone
 from splvm.clock import Clock
 from splvm.errors import EvidenceError, HarnessError, SetupError
@@ -30,6 +31,7 @@ from splvm.log import note, step
 from splvm.plainfile import MIB, read_plain
 from splvm.record.cellfacts import PACKAGED
 from splvm.record.jsonfile import write_json
+from splvm.record.names import RUN_FILE
 from splvm.record.reader import read_facts
 from splvm.record.typedjson import from_json
 from splvm.run.experiment import Experiment, attempt_directory
@@ -130,7 +132,7 @@ OnRun = Callable[[CampaignRun, JobResult | None], None]
 def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
     """Plan and runs of a matrix that was begun; a run whose evidence is gone, or not what it was, is none of them.
 
-    :raises EvidenceError: when there is none, or its file is damaged.
+    :raises EvidenceError: when there is none, its file is damaged, or its plan is another than that of its runs.
     """
     path = out / MATRIX_FILE
     try:
@@ -151,6 +153,7 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
     except (LookupError, ValueError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
         raise EvidenceError(f"{path} is damaged: {error}", hint="begin a new matrix") from error
     places, kept, listed, words = plan.places(), [], set[tuple[Cell, int]](), set[str]()
+    _refuse(path, _outside_of_plan(plan, runs, out, places))
     for run in runs:
         is_twice = (run.cell, run.number) in listed
         listed.add((run.cell, run.number))
@@ -159,7 +162,53 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
             note(f"{run.cell}, run {run.number}: it will run again, because {trouble}")
         else:
             kept.append(run)
+    _refuse(path, _built_otherwise(plan, kept, out, places))
     return plan, kept
+
+
+def _refuse(path: Path, doubts: Iterator[str]) -> None:
+    """:raises EvidenceError: with the first doubt, if there is one."""
+    if doubt := next(doubts, ""):
+        raise EvidenceError(f"{path}: {doubt}; nothing was started", hint="begin a new matrix")
+
+
+def _outside_of_plan(
+    plan: MatrixPlan, runs: Sequence[CampaignRun], out: Path, places: Mapping[tuple[Cell, int], Path]
+) -> Iterator[str]:
+    """Runs of this matrix, in its list and in its directory, that its plan does not have: it had them once."""
+    yield from (
+        f"run {run.number} of {run.cell} is not in the plan" for run in runs if (run.cell, run.number) not in places
+    )
+    own = {attempt for place in places.values() for attempt in _attempts(out / place)}
+    for path in (*out.glob(f"*/{RUN_FILE}"), *out.glob(f"*/*/{RUN_FILE}")):
+        if path.parent not in own and _batch_of(path.parent) == plan.batch:
+            yield f"{path.parent} is a run of this matrix, and not in the plan"
+
+
+def _built_otherwise(
+    plan: MatrixPlan, kept: Sequence[CampaignRun], out: Path, places: Mapping[tuple[Cell, int], Path]
+) -> Iterator[str]:
+    """What records have otherwise than the plan asks of all cells."""
+    source, patches = source_of(plan.spl), hashes_of(plan.patches)
+    for run in kept:
+        if run.outcome is None or run.directory is None:
+            continue
+        directory = (out / places[run.cell, run.number]).with_name(run.directory.name)
+        for name, told, asked in built_of(read_facts(directory), source, patches):
+            if told != asked:
+                yield f"{name} of {directory} is not that of the plan"
+
+
+def _batch_of(directory: Path) -> object:
+    try:
+        return read_facts(directory).get("batch")
+    except EvidenceError:
+        return None
+
+
+def _attempts(place: Path) -> list[Path]:
+    """Directories of a run and of what was done again of it."""
+    return [attempt_directory(place, number) for number in range(1, _ATTEMPTS + 1)]
 
 
 def _find_trouble(
@@ -168,12 +217,12 @@ def _find_trouble(
     """What keeps a run from being believed; empty if nothing does. One that came to no verdict has nothing to show."""
     if run.outcome is None:
         return ""
-    place = places.get((run.cell, run.number))
-    if place is None or run.directory is None:
-        return "it is not in the plan"
+    place = places[run.cell, run.number]
+    if run.directory is None:
+        return "it has no directory"
     # Its directory was named from wherever that was; an attempt has another name than the first.
     directory = (out / place).with_name(run.directory.name)
-    if directory not in (attempt_directory(out / place, number) for number in range(1, _ATTEMPTS + 1)):
+    if directory not in _attempts(out / place):
         return f"{directory} is no directory of this run"
     return trouble_of(run, directory, plan.batch, seed=plan.seed + run.number - 1, words=words)
 

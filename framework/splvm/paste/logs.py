@@ -26,7 +26,7 @@ from splvm.paste.frames import BOTTOM, MARK, TRACE, Frame, Head, frames_of, head
 from splvm.paste.moments import HeldLock
 from splvm.paste.prefixes import Line, Stripper
 from splvm.paste.reading import Reading
-from splvm.paste.seams import Seam
+from splvm.paste.seams import Seam, lacks_lines
 from splvm.paste.threads import BARE, Threads
 
 # Reports of hung tasks after which the kernel prints no more of them (kernel.hung_task_warnings).
@@ -95,6 +95,8 @@ class Log:
             return ""
         if self.into.facts.hear(line.message):
             return "log"
+        if self.threads.open and lacks_lines(line.message):
+            self.threads.tear(line)
         kind = self.take_stack(line) or self.take_heading(line) or self.take_event(line) or self.take_report(line)
         return kind
 

@@ -46,6 +46,8 @@ class Thread:
     ended: bool = False
     # Whether there are signs of another stack in it.
     mixed: bool = False
+    # Whether lines are missing behind what was read of it so far.
+    torn: bool = False
 
     def add(self, function: str, *, guess: bool) -> None:
         names = self.guesses if guess else self.frames

@@ -1,7 +1,8 @@
 """Where one stack of a text ends and the next one begins, though no line says whose it is.
 
 Owns the signs of it that stand between two frames: the edge of a block of a page, a blank line, prose, a number alone,
-another form of frames, a pause of the clock. What a line says of a thread is for frames.py.
+another form of frames, a pause of the clock; and those that lines are missing, so that nobody knows whether one does.
+What a line says of a thread is for frames.py.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ MAX_PAUSE_S = 10.0
 _WORD = re.compile(r"(?<![\w+/.])[A-Za-z]{2,}(?![\w+/])")
 _LEFT_OUT = re.compile(r"omit|snip|skip|left out|truncat|cut\b|same as|repeat", re.IGNORECASE)
 _SENTENCE = 4
+# A line that stands for others: dots or scissors alone, or a few words that say so. The last is a frame with a hole.
+_DOTS = re.compile(r"\W{0,12}(?:\.{3}|\N{HORIZONTAL ELLIPSIS}|8<|>8|\[\.\.\])\W{0,12}")
+_GONE = re.compile(r"(?i)\b(?:omit|snip|skip|left out|truncat|cut\b(?! here)|delet|remov)")
+_HOLE = re.compile(r"\s{0,8}(?:\? )?[\w.]{1,80}/0x[0-9a-f]{1,8}(?: \[\w{1,40}\])?\s{0,4}", re.ASCII)
+_FEW = 5
 _NUMBER = re.compile(r"#?(\d{1,3})\s{1,2}\[?")
 
 
@@ -77,3 +83,12 @@ def is_pause(last: Line, line: Line) -> bool:
 def is_prose(message: str) -> bool:
     """Whether a line is a sentence, and says not that frames were left out."""
     return len(_WORD.findall(message[:400])) >= _SENTENCE and not _LEFT_OUT.search(message)
+
+
+def lacks_lines(message: str) -> bool:
+    """Whether a line stands where others were: whoever copied a text left them out, or a frame has lost its middle."""
+    if _DOTS.fullmatch(message[:40]) or _HOLE.fullmatch(message[:200]):
+        return True
+    return (
+        len(message) < 80 and ":" not in message and len(_WORD.findall(message)) <= _FEW and bool(_GONE.search(message))
+    )

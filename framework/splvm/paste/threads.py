@@ -160,7 +160,7 @@ class Threads:
         if thread is None:
             return
         if begins:
-            if thread.traced and thread.frames and not thread.ended:
+            if thread.traced and not thread.ended:
                 # Somebody else's, printed in between.
                 self.mix(thread)
             thread.traced = True
@@ -182,6 +182,8 @@ class Threads:
             if first and (not in_report or thread is not None):
                 thread = self.begin_bare(line, kind, before)
             if thread is not None:
+                # What was left out may have been the rest of this stack, and the head of the next one.
+                thread.mixed = thread.mixed or thread.torn
                 if (
                     frame.function == "__schedule"
                     and thread.frames
@@ -197,6 +199,12 @@ class Threads:
             self.hear(thread, words)
         if not frames and thread is not None and _ALL_ONES.search(line.message):
             thread.ended = True
+
+    def tear(self, line: Line) -> None:
+        """Lines are missing here."""
+        thread = self.open.get(line.caller)
+        if thread is not None and not thread.ended:
+            thread.torn = True
 
     def mix(self, thread: Thread) -> None:
         """Two CPUs print into each other, and nothing says which line is whose."""

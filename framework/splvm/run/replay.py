@@ -109,10 +109,16 @@ def otherwise(experiment: Experiment, facts: Mapping[str, Any], deadline: Deadli
 
     :returns: one line for each.
     """
-    differing = set(differing_facts(experiment, facts))
-    own = dict(experiment.facts)
     template = Templates.default().get(experiment.guest, deadline).name
-    lines = []
+    lines = made_otherwise(experiment, facts)
+    if facts.get("template") != template:
+        lines.append(f"template: {facts.get('template')} then, {template} now")
+    return lines
+
+
+def made_otherwise(experiment: Experiment, facts: Mapping[str, Any]) -> list[str]:
+    """The same without the guest's template: splvm, QEMU, kernel, modules, and what is done to the guest."""
+    own, lines = dict(experiment.facts), []
     if facts.get("splvm") != own.get("splvm"):
         lines.append(f"splvm: {facts.get('splvm')} then, {own.get('splvm')} now")
     for place, name in ((("qemu", "sha256"), "QEMU"), (("kernel", "sha256"), "kernel")):
@@ -125,9 +131,7 @@ def otherwise(experiment: Experiment, facts: Mapping[str, Any], deadline: Deadli
         for name in sorted({*then_modules, *now_modules})
         if then_modules.get(name) != now_modules.get(name)
     ]
-    if facts.get("template") != template:
-        lines.append(f"template: {facts.get('template')} then, {template} now")
-    if "parameters" in differing:
+    if "parameters" in differing_facts(experiment, facts):
         lines.append("parameters: this splvm would do something else to the guest")
     return lines
 

@@ -89,6 +89,7 @@ CHANGES: dict[str, tuple[Callable[[Told], object], str]] = {
         lambda told: told["plan"]["wish"].update(patches=["/x.patch"]),
         "the number of patches of .* is not that",
     ),
+    "another source": (lambda told: told["plan"]["wish"].update(spl="pr:1"), "the source of SPL of .* is not that"),
     "titles of others": (
         lambda told: [each.update(title="b.patch") for each in told["plan"]["candidates"][1:2]],
         "candidate 1 is a.patch, and is called b.patch",
@@ -105,6 +106,13 @@ CHANGES: dict[str, tuple[Callable[[Told], object], str]] = {
         lambda told: told.update(skipped={"1": "does not build"}),
         "a.patch is left out, and was built",
     ),
+    "one left out with its runs": (
+        lambda told: told.update(
+            skipped={"1": "does not build"}, runs=told["runs"][:1], builds={"0": told["builds"]["0"]}
+        ),
+        "it came to nothing by the list, and is PROGRESS by .*001-a.patch",
+    ),
+    "a guest that nobody starved": (lambda told: told.update(starved=[2]), "whether the host starved its guest"),
     "runs that came to nothing": (
         lambda told: [each.update(verdict=None) for each in told["runs"]],
         "it came to nothing by the list, and is PROGRESS by",

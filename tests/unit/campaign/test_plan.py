@@ -34,6 +34,7 @@ from splvm.history.cell import Cell
 from splvm.history.database import History
 from splvm.history.rows import make_trouble
 from splvm.history.schema import TROUBLE
+from splvm.host.content import file_hash
 from splvm.pytest_fixtures import cells_of
 from splvm.run.buildline import find_line
 from splvm.run.experiment import Experiment
@@ -351,6 +352,73 @@ def test_a_matrix_does_not_go_on_with_another_build(lab: Lab, tmp_path: Path, no
         assert not lab.ran and read_matrix(tmp_path)[1] == done
     else:
         assert len(run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)) == 16
+
+
+Told = dict[str, Any]
+
+
+def without_cell(told: Told, *, rows: bool) -> None:
+    cell = told["plan"]["cells"].pop()
+    if rows:
+        told["runs"] = [row for row in told["runs"] if not cell.items() <= row.items()]
+
+
+OTHER_PLANS: dict[str, tuple[Callable[[Told], object], str]] = {
+    "another source": (lambda told: told["plan"].update(spl="pr:1"), "the source of SPL of .* is not that of the plan"),
+    "a patch more": (
+        lambda told: told["plan"].update(patches=["/x.patch", "/y.patch"]),
+        "the number of patches of .* is not that of the plan",
+    ),
+    "no patch": (lambda told: told["plan"].update(patches=[]), "the number of patches of .* is not that of the plan"),
+    "fewer runs": (lambda told: told["plan"].update(repeat=1), "run 2 of .* is not in the plan"),
+    "a cell less": (lambda told: without_cell(told, rows=False), "run 1 of .* is not in the plan"),
+    "a cell and its runs less": (
+        lambda told: without_cell(told, rows=True),
+        "001 is a run of this matrix, and not in the plan",
+    ),
+}
+
+
+@pytest.fixture
+def patched(lab: Lab, tmp_path: Path) -> Path:
+    """A matrix of two patches that has ended."""
+    patch, out = tmp_path / "fix.patch", tmp_path / "o"
+    patch.write_text("1d\n")
+    out.mkdir()
+    spl = {"source": "debian", "patches": [{"name": "fix.patch", "sha256": file_hash(patch), "path": str(patch)}]}
+    lab.facts = {**BUILD, "spl": {**BUILD["spl"], **spl}}
+    plan = replace(PLAN, patches=(patch,))
+    run_matrix(plan, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    assert len(read_matrix(out)[1]) == 16
+    return out
+
+
+@pytest.mark.parametrize("name", OTHER_PLANS)
+def test_a_plan_that_its_runs_were_not_of(patched: Path, name: str) -> None:
+    change, words = OTHER_PLANS[name]
+    told = json.loads((patched / "matrix.json").read_text())
+    change(told)
+    (patched / "matrix.json").write_text(json.dumps(told))
+    with pytest.raises(EvidenceError, match=f"{words}.*; nothing was started"):
+        read_matrix(patched)
+
+
+def test_a_patch_that_was_edited_or_is_gone(patched: Path) -> None:
+    """One that is gone cannot be compared; `--resume` itself refuses to go on without it."""
+    patch = patched.parent / "fix.patch"
+    patch.write_text("2d\n")
+    with pytest.raises(EvidenceError, match=r"the patch of .* is not that of the plan; nothing was started"):
+        read_matrix(patched)
+    patch.unlink()
+    assert len(read_matrix(patched)[1]) == 16
+
+
+def test_a_run_of_another_matrix_may_lie_beside_it(patched: Path) -> None:
+    (patched / "beside").mkdir()
+    (patched / "beside" / "run.json").write_text('{"batch": "another"}')
+    (patched / "odd").mkdir()
+    (patched / "odd" / "run.json").write_text("[")
+    assert len(read_matrix(patched)[1]) == 16
 
 
 def test_a_matrix_that_was_interrupted_is_one_where_it_is_imported_too(lab: Lab, tmp_path: Path) -> None:

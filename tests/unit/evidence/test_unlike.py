@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from current import current
-from simulated import CACHES, DECLINED, HELD, LOADED, NOMINAL, POOL, STORM, Knobs, Record, Run, Span, simulate
+from simulated import CACHES, DECLINED, HELD, LOADED, NOMINAL, POOL, STORM, TASKQS, Knobs, Record, Run, Span, simulate
 from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import Case
 from splvm.evidence.checks.nobody import grown_by_nobody
+from splvm.evidence.checks.unlike import loaded_elsewhere
 from splvm.evidence.formats.statusfile import to_integer
 from splvm.evidence.rule import Rule, clauses
 from splvm.evidence.verdict import Outcome
@@ -342,6 +343,84 @@ CHANGES |= {
 }
 
 
+def first_growth(run: Run) -> None:
+    """Each reading tells of growths what the first one with threads does."""
+    told = [it for it in run.records if it.get("source") == "probe" and it["what"] == "data"]
+    lines = [re.search(r"^growth .*$", it["text"], re.MULTILINE) for it in told]
+    first = next(it[0] for it in lines if it is not None)
+    every("probe", r"^growth .*$", first, some=True)(run)
+
+
+CHANGES |= {"growths that nobody counts": (NOMINAL, first_growth, "the probe counts no")}
+
+
+def asks_once(run: Run) -> None:
+    every("probe", r"^(qpromise \S+ asked=)\d+", r"\g<1>1", some=True)(run)
+
+
+_OF_CLIENTS = "do not have the clients of taskqs"
+CHANGES |= {
+    "clients of taskqs that are one thread": (
+        TASKQS,
+        every("probe", r"^(client \d+ pid=)\d+", r"\g<1>141", some=True),
+        _OF_CLIENTS,
+    ),
+    "clients of taskqs that are threads of others": (
+        TASKQS,
+        every("tasks", r"comm=slabprobe/q", "comm=bash", some=True),
+        _OF_CLIENTS,
+    ),
+    "clients of taskqs that are in no list": (
+        TASKQS,
+        every("tasks", r"^task pid=\d+ comm=slabprobe/q\d .*\n(?:\[.*\n)*", "", some=True),
+        _OF_CLIENTS,
+    ),
+    "another client of taskqs at last": (
+        TASKQS,
+        every("probe", r"^client 0 pid=\d+", "client 0 pid=7", 0.95, some=True),
+        "tells of other clients, or times",
+    ),
+    "a client of taskqs in a step of later": (
+        TASKQS,
+        every("probe", r"^(client .*since_ns=)\d+", r"\g<1>99999999999999", some=True),
+        "tells of other clients, or times",
+    ),
+    "promises that were asked for less often than there were rounds": (TASKQS, asks_once, "and 1 questions for"),
+}
+
+
+def of_magazine(key: str, value: int) -> Change:
+    return every("probe", rf"^(magazine .*\b{key}=)\d+", rf"\g<1>{value}", some=True)
+
+
+CHANGES |= {
+    "objects that came from nowhere": (NOMINAL, of_magazine("hits", 9), "the probe counts objects, by where they came"),
+    "objects that came twice": (NOMINAL, of_magazine("hits", 10**9), "the probe counts objects, by where they came"),
+    "growths of more refills than there were": (NOMINAL, of_magazine("grew", 10**9), "refills during a growth and"),
+    "more waits than growths to wait for": (
+        NOMINAL,
+        every("probe", r"^((?:waited|woken) \d+) [1-9]\d*", r"\g<1> 99999999", some=True),
+        "waits for a growth and",
+    ),
+    "more objects again than had to be": (NOMINAL, of_magazine("reused", 10**9), "objects that were there again and"),
+    "a worker that is gone at last": (
+        NOMINAL,
+        every("probe", r"^hold .*$", r"\g<0> worker=0", 0.9),
+        "that SPL has no worker",
+    ),
+    "growths by a worker that is not there": (
+        NOMINAL,
+        every("probe", r"^hold .*$", r"\g<0> worker=0"),
+        "that SPL has no worker",
+    ),
+    "transactions of fewer threads than were asked for": (
+        STORM,
+        every("probe", r"^stormtx 1 .*\n", "", some=True),
+        "the storm's transactions are told of as those",
+    ),
+}
+
+
 def cut(run: Run, gone: list[Record]) -> None:
     """Take frames out of a run, and number the others anew."""
     run.records[:] = [it for it in run.records if not any(it is other for other in gone)]
@@ -403,6 +482,71 @@ def test_what_nobody_did(name: str) -> None:
     told = [reason.text for reason in (*verdict.reasons, *(reason for _, reason in verdict.also))]
     assert not verdict.outcome.is_good
     assert any(words in text for text in told), told
+
+
+@pytest.mark.parametrize(
+    "spl",
+    [
+        {"version": "2.0.3-9+deb11u1"},
+        {"version": None},
+        {"packages": {}},
+        {"packages": {"zfs-dkms": {"version": "2.3.9"}}},
+        {"source": "pr:1"},
+    ],
+)
+def test_a_version_that_is_not_the_packages(spl: Mapping[str, object]) -> None:
+    run = current(NOMINAL)
+    run.facts["spl"] = {**run.facts["spl"], **spl}
+    verdict = judge_evidence(run.evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "run.json says that SPL is" in verdict.reasons[0].text
+
+
+def vmstat(run: Run, counter: str, values: tuple[int, int]) -> None:
+    """The agent reads /proc/vmstat before all reports of the load and after them, with these values of a counter."""
+    reports = [it for it in run.records if it.get("source") == "load"]
+    for value, beside, by_ns in zip(values, (reports[0], reports[-1]), (-2_000_000_000, 2_000_000_000), strict=True):
+        times = {name: beside[name] + by_ns for name in ("start_ns", "end_ns")}
+        record = {**beside, **times, "source": "vmstat", "what": "data", "text": f"nr_dirty 1\n{counter} {value}\n"}
+        at = run.records.index(beside)
+        run.records.insert(at if by_ns < 0 else at + 1, record)
+
+
+@pytest.mark.parametrize(
+    ("counter", "values", "words"),
+    [
+        ("oom_kill", (0, 0), None),
+        ("oom_kill", (1, 1), "load: oom_kills is 0 at"),
+        ("pgscan_kswapd", (0, 10**9), None),
+        ("pgscan_direct", (10**9, 10**9), "load: scanned_direct is"),
+        ("nr_written", (0, 0), "load: written is"),
+        ("nr_written", (0, 10**9), None),
+    ],
+)
+def test_a_load_that_the_kernel_counts_otherwise(counter: str, values: tuple[int, int], words: str | None) -> None:
+    run = copy.deepcopy(simulate(LOADED))
+    vmstat(run, counter, values)
+    evidence = run.evidence()
+    told = [it.text for it in loaded_elsewhere(Case(evidence, evidence.timeline, evidence.timeline.marks, 500_000_000))]
+    assert bool(told) == (words is not None) and all(text.startswith(words or "") for text in told), told
+
+
+@pytest.mark.parametrize(("least", "since"), [(0, 0.0), (311, 0.9), (9999, 0.9)])
+def test_reserves_that_begin_elsewhere(least: int, since: float) -> None:
+    run = current(HELD)
+    every("probe", r"^(pressure .*) min=\d+", rf"\1 min={least}", since)(run)
+    verdict = judge_evidence(run.evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "the reserves of memory begin below" in verdict.reasons[0].text
+
+
+def test_cpu_time_of_who_was_never_switched_to() -> None:
+    run = current(HELD)
+    assert judge_evidence(run.evidence()).outcome is Outcome.PROGRESS
+    every("tasks", r" voluntary=\d+", " voluntary=0", some=True)(run)
+    verdict = judge_evidence(run.evidence())
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert any("of CPU time up to" in it.text and "never went to sleep" in it.text for it in verdict.reasons)
 
 
 @pytest.mark.parametrize("thread", ["slabprobe_tq", "slabprobe/tx"])
@@ -497,8 +641,8 @@ def test_the_largest_numbers() -> None:
     ("line", "spl"),
     [
         ("packaged", {"patches": [{"name": "mine.patch", "sha256": "ab" * 32}]}),
-        ("packaged", {"source": "path:/src/zfs"}),
-        ("packaged", {"source": "git:/src/zfs@main"}),
+        ("packaged", {"source": "path:/src/zfs", "packages": {}}),
+        ("packaged", {"source": "git:/src/zfs@main", "packages": {}}),
         ("mine", {}),
     ],
 )

@@ -210,6 +210,58 @@ def test_lines_that_are_lost_end_a_report(gap: str) -> None:
     assert not any(it.pid == 388 and it.frames for it in found.tasks)
 
 
+STACK = (
+    "Call Trace:",
+    " __schedule+0x2cd/0x890",
+    " schedule+0x5e/0xd0",
+    " txg_wait_open+0xaf/0x100 [zfs]",
+    " spl_cache_grow_work+0x2e5/0x380 [spl]",
+    " taskq_thread+0x1d2/0x1a0 [spl]",
+    " kthread+0x10/0x20",
+)
+HEAD = TORN.partition("{gap}")[0]
+GAPS = (
+    "[snip]",
+    "...",
+    "[...]",
+    "\N{HORIZONTAL ELLIPSIS}",
+    "<snip>",
+    "(truncated)",
+    "[ 12 lines omitted ]",
+    "*** 20 lines deleted ***",
+    "[  123.456789] ...",
+    "Call Trace:",
+    " __schedule2cd/0x890",
+)
+
+
+@pytest.mark.parametrize("gap", GAPS)
+def test_a_torn_stack_closes_nothing(gap: str) -> None:
+    """What stands behind the gap may be of a thread whose head is in it."""
+    assert explain(HEAD + "\n".join(STACK)).closes is Closes.CYCLE
+    # The first `Call Trace:` is the head's own.
+    for at in range(gap == "Call Trace:", len(STACK)):
+        text = HEAD + "\n".join((*STACK[:at], gap, *STACK[at:]))
+        assert explain(text).closes is Closes.UNKNOWN, text
+
+
+@pytest.mark.parametrize("gap", [it for it in GAPS if it != "Call Trace:"])
+def test_what_comes_after_a_stack_tears_nothing(gap: str) -> None:
+    other = "INFO: task nfsd:77 blocked for more than 120 seconds.\n"
+    whole = HEAD + "\n".join(STACK)
+    assert explain(f"{whole}\n{gap}\n{other}").closes is Closes.CYCLE
+    assert explain(f"{other}{gap}\n{whole}").closes is Closes.CYCLE
+
+
+def test_two_stacks_under_one_head() -> None:
+    """The head between them is missing: the second one is another thread's."""
+    text = HEAD.replace("z_wr_iss:388", "txg_sync:402").replace("z_wr_iss    ", "txg_sync    ").replace("388", "402")
+    text += "Call Trace:\n zio_wait+0x133/0x2c0 [zfs]\n spa_sync+0x57c/0xf90 [zfs]\n" + "\n".join(STACK)
+    found = explain(text)
+    assert found.closes is not Closes.CYCLE
+    assert not any("txg_wait_open" in str(it.graph.sentence) for it in found.moments)
+
+
 def test_what_is_not_read_is_named() -> None:
     found = explain("my pool hangs\nand I do not know why\n" + HUNG)
     assert [(it.line, it.why) for it in found.unread] == [

@@ -28,6 +28,9 @@ ALWAYS: Mapping[tuple[str, ...], tuple[str, ...]] = {
     ("outcome",): ("console_bytes",),
 }
 
+# The source of SPL that is a package of the kernel's suite.
+_PACKAGED = "debian"
+
 # The one version that wrote no keys of `LATER`.
 _OLDER = "0.1.0"
 
@@ -88,6 +91,19 @@ def _at(facts: Mapping[str, object], keys: tuple[str, ...]) -> Mapping[str, obje
         inner = facts.get(key)
         facts = inner if isinstance(inner, Mapping) else {}
     return facts
+
+
+def another_version(case: Case) -> Iterator[Reason]:
+    """The version of SPL is that of the package which it was built of."""
+    facts = case.evidence.facts
+    spl, packages = _at(facts, ("spl",)), _at(facts, ("spl", "packages"))
+    if "packages" not in spl:
+        # Version 0.1.0 did not write it.
+        return
+    told = _at(packages, ("zfs-dkms",)).get("version")
+    if (spl.get("source") == _PACKAGED) != ("zfs-dkms" in packages) or told not in (None, spl.get("version")):
+        text = f"run.json says that SPL is {str(spl.get('version'))[:40]}, of {str(spl.get('source'))[:100]}"
+        yield Reason(f"{text}, and the package {str(told)[:40]}")
 
 
 def lacking_notes(case: Case) -> Iterator[Reason]:

@@ -21,15 +21,19 @@ from splvm.evidence.checks.complete import (
     another_console,
     another_list,
     another_samples,
+    another_version,
     lacking_facts,
     lacking_notes,
     refused_commands,
 )
 from splvm.evidence.checks.holes import unread
 from splvm.evidence.checks.letin import let_in_elsewhere
+from splvm.evidence.checks.loadlevel import OVERSTEP_KIB
 from splvm.evidence.checks.nobody import (
     grown_by_nobody,
+    grown_unseen,
     held_by_nobody,
+    never_switched,
     renamed,
     threads_of_nobody,
     used_by_nobody,
@@ -44,12 +48,13 @@ from splvm.evidence.checks.selfsaid import (
     lever_let_go,
     listed_twice,
     not_running,
+    parts_of_refills,
     times_over,
 )
 from splvm.evidence.checks.storm import storm_stands
 from splvm.evidence.checks.stormsaid import STORM_SAID
 from splvm.evidence.checks.unlike import UNLIKE
-from splvm.evidence.checks.worksaid import another_work, worked
+from splvm.evidence.checks.worksaid import another_work, clients_of_nobody, worked
 from splvm.evidence.checks.zpool import pool_gave_up
 from splvm.evidence.formats.loadstatus import LoadStatus
 from splvm.evidence.formats.probestatus import ProbeStatus
@@ -88,9 +93,6 @@ _SITE = ("calls", "reclaims", "declined", "entered", "atomic", "preempt")
 _HISTOGRAMS = ("latency", "waited", "woken")
 _THREAD = ("rounds", "allocs", "frees", "emergency", "failures", "corrupt")
 _MEMORY = ("written", "scanned", "scanned_direct", "some_us", "full_us", "oom_kills")
-# KiB by which counts of pages written back may fall, for each CPU: one that hands over what it counted hands over up to
-# half of its threshold too much, which is 125 pages at most, and takes it back later (__inc_node_state(), mm/vmstat.c).
-_OVERSTEP_KIB = 62 * 4
 
 
 def check_consistent(case: Case) -> Iterator[Complaint]:
@@ -99,6 +101,7 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         _console(case),
         another_samples(case),
         another_list(case),
+        another_version(case),
         _afterwards(case),
         let_in_elsewhere(case),
         _monitor(case),
@@ -108,6 +111,7 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         _bound(case),
         _window(case),
         counted_twice(case),
+        parts_of_refills(case),
         held_at_rest(case),
         flag_bits(case),
         lasting_flags(case),
@@ -119,9 +123,12 @@ def check_consistent(case: Case) -> Iterator[Complaint]:
         threads_of_nobody(case),
         held_by_nobody(case),
         used_by_nobody(case),
+        never_switched(case),
         renamed(case),
         grown_by_nobody(case),
+        grown_unseen(case),
         another_work(case),
+        clients_of_nobody(case),
         used_too_much(case),
         *(unlike(case) for unlike in UNLIKE),
         *(said(case) for said in STORM_SAID),
@@ -198,7 +205,7 @@ def _fallen(case: Case) -> Iterator[Reason]:
     yield from _fall("probe", timeline.probe, _probe_counters)
     yield from _fall("tasks", timeline.tasks, _switches)
     cpus = parameters_of(case).get("cpus")
-    overstep = _OVERSTEP_KIB * (cpus if is_count(cpus) else 1)
+    overstep = OVERSTEP_KIB * (cpus if is_count(cpus) else 1)
     slack: Mapping[_Name, int] = {("written",): overstep, ("done_kib of ", "writeback"): overstep}
     yield from _fall("load", loads, _load_counters, slack)
     yield from _fall("txgs", timeline.txgs, _txg)

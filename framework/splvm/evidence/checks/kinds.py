@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from splvm.evidence.checks.case import CACHE, Case, Complaint, seconds
 from splvm.evidence.checks.promises import broken
@@ -21,8 +22,11 @@ OF_OTHERS_KIB = 512
 
 _USED = re.compile(r"^VmallocUsed: {1,20}([0-9]{1,15}) kB$", re.MULTILINE)
 
-# Where SPL may sleep for a slab even with KM_NOSLEEP, by the beginning of its version: before OpenZFS 93f8abeff0.
-_SLEEPS = ("2.0.",)
+# Where SPL may sleep for a slab even with KM_NOSLEEP, by the beginning of its version: before OpenZFS 93f8abeff0. No
+# kernel after the one named here builds such an SPL (Linux-Maximum in META of zfs-2.0.7).
+_SLEEPS = "2.0."
+_LAST_KERNEL = (5, 15)
+_RELEASE = re.compile(r"(\d{1,3})\.(\d{1,4})\.")
 
 
 def _samples(case: Case, start: str, end: str) -> list[tuple[Sample[ProbeStatus], Kinds]]:
@@ -51,10 +55,13 @@ def check_kind_promises(case: Case) -> Iterator[Complaint]:
     told = [(it.seq, it.value.kinds) for it in case.timeline.probe if it.value.kinds is not None]
     if not told:
         return
-    spl = case.evidence.facts.get("spl")
-    version = str(spl.get("version", "")) if isinstance(spl, Mapping) else ""
-    but = frozenset({"no-sleep"}) if version.startswith(_SLEEPS) else frozenset()
-    yield from broken(((seq, kinds.promises) for seq, kinds in told), but=but)
+    may_sleep = _may_sleep(case.evidence.facts)
+    no_sleep = frozenset({"no-sleep"})
+    yield from broken(
+        ((seq, kinds.promises) for seq, kinds in told),
+        but=no_sleep if may_sleep else frozenset(),
+        doubtful=no_sleep if may_sleep is None else frozenset(),
+    )
     seq, kinds = told[-1]
     if kinds.state is not WorkState.GONE:
         return
@@ -66,6 +73,24 @@ def check_kind_promises(case: Case) -> Iterator[Complaint]:
             if kind.builds and calls != times:
                 text = f"cache {kind.name[:40]}: its {what} was called {calls} times for {times} objects"
                 yield Complaint(Outcome.SUSPECT, Reason(text, (seq,)))
+
+
+def _may_sleep(facts: Mapping[str, Any]) -> bool | None:
+    """Whether this SPL may sleep with KM_NOSLEEP; None: its version says so, and nothing else does.
+
+    The kernel's release is the one that the console says (checks/consistent.py).
+    """
+    spl, kernel = (it if isinstance(it := facts.get(name), Mapping) else {} for name in ("spl", "kernel"))
+    release = _RELEASE.match(str(kernel.get("release")))
+    if not str(spl.get("version")).startswith(_SLEEPS) or release is None:
+        return False
+    if (int(release[1]), int(release[2])) > _LAST_KERNEL:
+        return False
+    git, packages = spl.get("git"), spl.get("packages")
+    package = packages.get("zfs-dkms") if isinstance(packages, Mapping) else None
+    told = [str(git.get("describe")).removeprefix("zfs-")] if isinstance(git, Mapping) else []
+    told += [str(package.get("version"))] if isinstance(package, Mapping) else []
+    return True if told and all(it.startswith(_SLEEPS) for it in told) else None
 
 
 def check_kind_counts(case: Case) -> Iterator[Complaint]:

@@ -24,6 +24,10 @@ from splvm.evidence.verdict import Outcome, Reason
 # A level may be out of its band for this long, ns: it is steered twenty times a second, and reclaim comes in bursts.
 MOMENT_NS = 500_000_000
 
+# KiB by which counts of pages written back may fall, for each CPU: one that hands over what it counted hands over up to
+# half of its threshold too much, which is 125 pages at most, and takes it back later (__inc_node_state(), mm/vmstat.c).
+OVERSTEP_KIB = 62 * 4
+
 
 def wanted(facts: Mapping[str, Any]) -> list[str]:
     """Names of the loads that a run was to have.

@@ -42,8 +42,11 @@ def check_told(case: Case) -> Iterator[Complaint]:
         yield Complaint(Outcome.INCONCLUSIVE, Reason("run.json does not say how the growth of this SPL allocates"))
     for sample in case.timeline.probe:
         status = sample.value
-        if status.kernel is None or status.pressure.min is None or status.growth is None:
-            text = "the probe does not tell the kernel's bits of marks and masks, where its reserves begin, and growths"
+        if status.kernel is None or status.pressure.min is None or None in (status.growth, status.magazine):
+            text = (
+                "the probe does not tell the kernel's bits of marks and masks, where its reserves begin, growths, and "
+                "where objects came from"
+            )
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (sample.seq,)))
             break
     for tasks in case.timeline.tasks:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
 
 from splvm.evidence.checks.asked import parameters_of
 from splvm.evidence.checks.case import Case, is_count, millis, seconds
-from splvm.evidence.formats.probestatus import Hold
+from splvm.evidence.formats.probestatus import Hold, ProbeStatus
 from splvm.evidence.formats.stacks import Task
 from splvm.evidence.timeline import Sample, between
 from splvm.evidence.verdict import Reason
 
 # A critical thread, by its index (images/slabprobe/threads.c).
 _CRITICAL = re.compile(r"slabprobe/(\d{1,9})")
+# States of a thread that sleeps (/proc/PID/stat).
+_ASLEEP = frozenset("SDI")
+# CPU time that nobody uses on the way to sleep, ns.
+_AWAKE_NS = 50_000_000
 # Where the lever holds a worker (images/slabprobe/hold.c); the inner one may be a part of the outer.
 _HELD_IN = frozenset({"slabprobe_held_grow", "slabprobe_grow_work"})
 
@@ -117,6 +122,30 @@ def used_by_nobody(case: Case) -> Iterator[Reason]:
             return
 
 
+def never_switched(case: Case) -> Iterator[Reason]:
+    """Who sleeps in two readings and used CPU time between them went to sleep meanwhile, which is a voluntary switch.
+
+    The agent reads the time after the switches, so the last reading before they differ may tell of what comes after.
+    And who is about to sleep counts as asleep already.
+    """
+    # Of threads, by pid: the first reading that has these switches, and whether a later one has more CPU time.
+    asleep: dict[int, tuple[int, Task, bool]] = {}
+    for sample in case.timeline.tasks:
+        for task in sample.value:
+            if task.state not in _ASLEEP or task.moved or task.run_ns is None:
+                continue
+            seq, was, has_run = asleep.get(task.pid, (sample.seq, task, False))
+            if task.voluntary != was.voluntary:
+                asleep[task.pid] = (sample.seq, task, False)
+                continue
+            used = task.run_ns - (was.run_ns or 0)
+            if has_run and used > _AWAKE_NS:
+                text = f"{task.comm} (pid {task.pid}) slept, and used {millis(used)} of CPU"
+                yield Reason(f"{text} time up to {seconds(sample.start_ns)} and never went to sleep", (seq, sample.seq))
+                return
+            asleep[task.pid] = (seq, was, used > 0)
+
+
 def _took(case: Case, start_ns: int, end_ns: int) -> dict[int, int]:
     """Objects that each critical thread took between two times, by pid."""
     inside = [it for it in case.timeline.probe if start_ns <= it.start_ns and it.end_ns <= end_ns]
@@ -186,3 +215,40 @@ def grown_by_nobody(case: Case) -> Iterator[Reason]:
             text = f"the probe counts {growth.begun} growths that began and {growth.slabs} slabs at"
             yield Reason(f"{text} {seconds(sample.start_ns)}, and {growth.done} growths that were done", (sample.seq,))
             return
+
+
+def grown_unseen(case: Case) -> Iterator[Reason]:
+    """Slabs that come to be, and refills during which the cache grew, are growths that the probe counts.
+
+    The probe writes growths down before it counts who waited for one (images/slabprobe/service.c), and before a slab is
+    in the slab file. So where its counts stand still, at most what was under way comes after: one for each thread.
+    """
+    rows = [it for it in case.rows() if case.timeline.probe and case.flags(it.value).get("kvmem")]
+    starts, came = [row.start_ns for row in rows], [0]
+    for fewer, more in pairwise(row.value.slab.total or 0 for row in rows):
+        came.append(came[-1] + max(0, more - fewer))
+    for stretch in _of_one_growth(case.timeline.probe):
+        first = stretch[0].value
+        under_way = len(first.threads) + 1
+        inside = slice(bisect_left(starts, stretch[0].end_ns), bisect_left(starts, stretch[-1].start_ns))
+        slabs = came[inside][-1] - came[inside][0] if came[inside] else 0
+        if first.growth is not None and first.growth.slabs is not None and slabs > under_way:
+            text = f"the probe counts no slab from {seconds(stretch[0].start_ns)} to {seconds(stretch[-1].start_ns)}"
+            yield Reason(f"{text}, and {slabs} came to the slab file", (stretch[0].seq, stretch[-1].seq))
+            return
+        # The counts of the last reading were read after its growths were.
+        before = stretch[-2].value.magazine if len(stretch) > 2 else None
+        if before is None or first.magazine is None or first.growth is None or first.growth.begun != first.growth.done:
+            continue
+        grew = before.grew - first.magazine.grew
+        if grew > under_way:
+            text = f"the probe counts no growth from {seconds(stretch[0].start_ns)} to {seconds(stretch[-1].start_ns)}"
+            yield Reason(f"{text}, and {grew} refills during one", (stretch[0].seq, stretch[-1].seq))
+            return
+
+
+def _of_one_growth(probe: Sequence[Sample[ProbeStatus]]) -> Iterator[list[Sample[ProbeStatus]]]:
+    """Readings one after the other in which the counts of growths are the same."""
+    for growth, found in groupby(probe, key=lambda sample: sample.value.growth):
+        if growth is not None and len(stretch := list(found)) > 1:
+            yield stretch

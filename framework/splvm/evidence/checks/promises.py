@@ -46,11 +46,16 @@ RARE = frozenset({"compound", "reclaimed", "no-sleep"})
 
 
 def broken(
-    readings: Iterable[tuple[int, Sequence[Promise]]], *, but: frozenset[str] = frozenset()
+    readings: Iterable[tuple[int, Sequence[Promise]]],
+    *,
+    but: frozenset[str] = frozenset(),
+    doubtful: frozenset[str] = frozenset(),
 ) -> Iterator[Complaint]:
     """What was promised and not kept, by the reading that says so of most times, and what nobody asked for.
 
-    :param readings: number and promises of each. :param but: promises that this SPL does not make.
+    :param readings: number and promises of each.
+    :param but: promises that this SPL does not make.
+    :param doubtful: promises of which nobody knows whether it makes them.
     """
     worst: dict[str, tuple[int, Promise]] = {}
     for seq, promises in readings:
@@ -66,7 +71,9 @@ def broken(
             )
             text = said.format(saw=promise.saw, wanted=promise.wanted, at=promise.at[:80])
             text += f" ({promise.broken} of {promise.asked} times)"
-            yield Complaint(Outcome.SUSPECT, Reason(text, (seq,)))
+            if promise.name in doubtful:
+                text += "; by its version alone this SPL does not promise that"
+            yield Complaint(Outcome.INCONCLUSIVE if promise.name in doubtful else Outcome.SUSPECT, Reason(text, (seq,)))
         elif not promise.asked and promise.name not in RARE:
             text = f"nobody asked for the promise {promise.name[:40]}"
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text, (seq,)))

@@ -26,6 +26,10 @@ _TWICE: Mapping[str, tuple[Callable[[ProbeStatus], int], Callable[[ProbeStatus],
         lambda status: sum(status.latency.values()),
         lambda status: sum(thread.allocs for thread in status.threads),
     ),
+    "objects, by where they came from and by thread": (
+        lambda status: _came(status),
+        lambda status: sum(thread.allocs for thread in status.threads) if status.magazine is not None else 0,
+    ),
     "emergency objects, of all and by thread": (
         lambda status: status.live.emergency_total,
         lambda status: sum(thread.emergency for thread in status.threads),
@@ -55,6 +59,31 @@ def counted_twice(case: Case) -> Iterator[Reason]:
                 reason = f"the probe counts {name}: {told(now.value)} and {counted(now.value)} at"
                 yield Reason(f"{reason} {seconds(now.start_ns)}", (now.seq,))
                 break
+
+
+def _came(status: ProbeStatus) -> int:
+    """Objects from a magazine, from a refill of it, and from the emergency path (images/slabprobe/service.c)."""
+    magazine = status.magazine
+    return magazine.hits + magazine.refills + status.live.emergency_total if magazine is not None else 0
+
+
+def parts_of_refills(case: Case) -> Iterator[Reason]:
+    """Who waited for a growth was one whose refill grew the cache, and an object that was there again was a hit."""
+    for before, now in pairwise(case.timeline.probe):
+        magazine, then = now.value.magazine, before.value.magazine
+        if magazine is None or then is None:
+            continue
+        # What is counted first is read again later.
+        pairs = (
+            ("waits for a growth", sum(before.value.waited.values()), "refills during one", magazine.grew),
+            ("refills during a growth", then.grew, "refills", magazine.refills),
+            ("objects that were there again", then.reused, "objects from magazines", magazine.hits),
+            ("objects that were there again", then.reused, "objects that had to be", magazine.reusable),
+        )
+        if wrong := next((it for it in pairs if it[1] > it[3]), None):
+            text = f"the probe counts {wrong[1]} {wrong[0]} and {wrong[3]} {wrong[2]} at"
+            yield Reason(f"{text} {seconds(now.start_ns)}", (before.seq, now.seq))
+            return
 
 
 def held_at_rest(case: Case) -> Iterator[Reason]:

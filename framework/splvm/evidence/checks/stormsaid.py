@@ -201,8 +201,9 @@ def transactions_of_nobody(case: Case) -> Iterator[Reason]:
     seq, _, _, first, _ = told[0]
     threads = [(tx.index, tx.pid) for tx in first.txs]
     pids = {pid for _, pid in threads}
-    if len(pids) < len(threads) or min(pids, default=1) < 1:
-        yield Reason(f"the storm's transactions are told of as those of one thread, or of none: {threads}", (seq,))
+    if len(threads) != first.threads.bit_count() or len(pids) < len(threads) or min(pids, default=1) < 1:
+        text = f"the storm's transactions are told of as those of one thread, or of none: {threads}"
+        yield Reason(f"{text}, of {first.threads.bit_count()}", (seq,))
     other = next((it for it in told if [(tx.index, tx.pid) for tx in it[3].txs] != threads), None)
     if other is not None:
         yield Reason(f"the storm's threads at {seconds(other[1])} are other ones than before", (seq, other[0]))

@@ -10,11 +10,22 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
 from splvm.evidence.checks.asked import parameters_of
-from splvm.evidence.checks.case import Case, Complaint, seconds
-from splvm.evidence.checks.loadlevel import wanted
+from splvm.evidence.checks.case import Case, Complaint, is_count, seconds
+from splvm.evidence.checks.loadlevel import OVERSTEP_KIB, wanted
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.timeline import HostReading
 from splvm.evidence.verdict import Outcome, Reason
+
+# Counters of the load's status, by the kernel's own (/proc/vmstat) and what one of these is.
+_COUNTERS: Mapping[str, tuple[str, int]] = {
+    "written": ("nr_written", 4),
+    "scanned": ("pgscan_kswapd", 1),
+    "scanned_direct": ("pgscan_direct", 1),
+    "oom_kills": ("oom_kill", 1),
+}
+_COUNTER = re.compile(r"^(nr_written|pgscan_kswapd|pgscan_direct|oom_kill) (\d{1,19})$", re.MULTILINE)
+# The load's status may be as old as that when it is read, ns.
+_AROUND_NS = 1_000_000_000
 
 # The kernel's first line, once for each boot.
 _BOOT = re.compile(r"Linux version \S{1,200} \(")
@@ -67,6 +78,25 @@ def loaded_by_nobody(case: Case) -> Iterator[Reason]:
             return
 
 
+def loaded_elsewhere(case: Case) -> Iterator[Reason]:
+    """What the load generator says of the kernel's counters, the agent's readings of /proc/vmstat say too."""
+    cpus = parameters_of(case).get("cpus")
+    slack = {"written": 2 * OVERSTEP_KIB * (cpus if is_count(cpus) else 1)}
+    vmstat = case.timeline.other.get("vmstat", ()) if case.timeline.load else ()
+    told = [(it, dict(_COUNTER.findall(it.value))) for it in vmstat]
+    for sample in (it for it in case.timeline.load if told and not it.value.torn):
+        now_ns = sample.value.now_ns
+        low = next((it for at, it in reversed(told) if at.end_ns <= now_ns - _AROUND_NS), {})
+        high = next((it for at, it in told if at.start_ns >= now_ns + _AROUND_NS), {})
+        for name, (counter, unit) in _COUNTERS.items():
+            value, more = sample.value.memory[name], slack.get(name, 0)
+            least, most = (unit * int(it[counter]) if counter in it else value for it in (low, high))
+            if not least - more <= value <= most + more:
+                text = f"load: {name} is {value} at {seconds(now_ns)}, and was {least} by {counter} of /proc/vmstat"
+                yield Reason(f"{text} before it, and {most} after it", (sample.seq,))
+                return
+
+
 def booted_twice(case: Case) -> Iterator[Reason]:
     """The console is that of one boot."""
     boots = len(_BOOT.findall(case.evidence.console))
@@ -105,6 +135,27 @@ def _threads(status: ProbeStatus) -> tuple[tuple[int, int], ...]:
 
 def _counts(status: ProbeStatus) -> tuple[bool, bool]:
     return status.growth is None, status.magazine is None
+
+
+def worker_of_nobody(case: Case) -> Iterator[Reason]:
+    """Whether this SPL has a worker does not change, and one that is not there grows nothing and is not held."""
+    for before, now in pairwise(case.timeline.probe):
+        hold, growth = now.value.hold, now.value.growth
+        begun = max(hold.entries, growth.begun if growth is not None else 0)
+        if hold.worker != before.value.hold.worker or (begun and not hold.worker):
+            text = f"the probe says at {seconds(now.start_ns)} that SPL has {'a' if hold.worker else 'no'} worker"
+            yield Reason(f"{text}, and counts {begun} growths by one, or said otherwise before", (before.seq, now.seq))
+            return
+
+
+def reserves_elsewhere(case: Case) -> Iterator[Reason]:
+    """The kernel's reserves begin somewhere, and stay there."""
+    told = [(sample, sample.value.pressure.min) for sample in case.timeline.probe]
+    for sample, least in told:
+        if least is not None and (least <= 0 or least != told[-1][1]):
+            text = f"the reserves of memory begin below {least} free pages at {seconds(sample.start_ns)}"
+            yield Reason(f"{text}, and below {told[-1][1]} at last", (sample.seq, told[-1][0].seq))
+            return
 
 
 def grown_before(case: Case) -> Iterator[Reason]:
@@ -167,10 +218,13 @@ UNLIKE: tuple[Callable[[Case], Iterator[Reason]], ...] = (
     pulled_by_nobody,
     stormed_by_nobody,
     loaded_by_nobody,
+    loaded_elsewhere,
     booted_twice,
     ended_by_nmi,
     listed_by_nobody,
     other_threads,
+    worker_of_nobody,
+    reserves_elsewhere,
     grown_before,
     more_than_began,
     held_too_many,

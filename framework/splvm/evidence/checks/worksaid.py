@@ -7,13 +7,16 @@ What is wrong is found by what a line says, so a line that is not there hides it
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from splvm.evidence.checks.case import Case, seconds
-from splvm.evidence.checks.promises import OF_KINDS, OF_QUEUES
+from splvm.evidence.checks.nobody import unlisted
+from splvm.evidence.checks.promises import OF_KINDS, OF_QUEUES, RARE
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.workstatus import Promise, Queues, WorkState
+from splvm.evidence.timeline import between
 from splvm.evidence.verdict import Reason
 
 # Clients, and what each of them makes: by the name without the client's number, threads, whether they are made when
@@ -43,6 +46,8 @@ _MADE = frozenset({WorkState.RUNNING, WorkState.LOADED})
 # Counters of a cache that only grow.
 _GROW = ("allocs", "frees", "built", "torn_down")
 _STATES = tuple(WorkState)
+# A client's thread (images/slabprobe/queues.c).
+_CLIENT = re.compile(r"slabprobe/q\d{1,9}")
 
 
 def another_work(case: Case) -> Iterator[Reason]:
@@ -57,6 +62,37 @@ def another_work(case: Case) -> Iterator[Reason]:
             text = f"the status that was read at {seconds(sample.start_ns)} does not have as the probe has it: "
             yield Reason(text + ", ".join(lacking)[:200], (sample.seq,))
             return
+
+
+def clients_of_nobody(case: Case) -> Iterator[Reason]:
+    """Clients of taskqs are threads of the probe, the same throughout, and are in no step since later than the reading.
+
+    In each round a client asks for each promise once at least (images/slabprobe/queues.c); clients of older probes lost
+    a few counts to each other.
+    """
+    told = [(sample, queues) for sample in case.timeline.probe if (queues := sample.value.queues) is not None]
+    pids = {client.index: client.pid for _, queues in told for client in queues.clients}
+    for sample, queues in told:
+        clients = queues.clients
+        rounds = sum(client.rounds for client in clients)
+        rare = next((it for it in queues.promises if 2 * it.asked + 4 < rounds and it.name not in RARE), None)
+        late = any(client.since_ns > sample.end_ns for client in clients)
+        if rare is not None or late or any(client.pid != pids[client.index] for client in clients):
+            what = (
+                f"{rounds} rounds, and {rare.asked} questions for {rare.name[:40]}"
+                if rare
+                else "other clients, or times"
+            )
+            yield Reason(f"the status that was read at {seconds(sample.start_ns)} tells of {what}", (sample.seq,))
+            return
+    if not told or "window-end" not in case.marks or "window" not in case.marks:
+        return
+    lists = between(case.timeline.tasks, *case.window)
+    others = {task.pid for sample in lists for task in sample.value if not _CLIENT.fullmatch(task.comm)}
+    wrong = unlisted(set(pids.values()), lists) | others & set(pids.values())
+    if lists and (wrong or len(set(pids.values())) < len(pids)):
+        told_pids = ", ".join(f"pid {pid}" for pid in pids.values())
+        yield Reason(f"the lists of tasks do not have the clients of taskqs: {told_pids[:100]}", (lists[0].seq,))
 
 
 def _other_lines(status: ProbeStatus, is_before_the_end: bool) -> Iterator[str]:

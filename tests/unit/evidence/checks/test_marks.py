@@ -195,13 +195,14 @@ def test_a_thread_that_ends_while_it_is_read(readings: int, outcome: Outcome) ->
     assert judged(run).outcome is outcome
 
 
+@pytest.mark.parametrize("tag", ["growth", "magazine"])
 @pytest.mark.parametrize("kind", [HELD, NOMINAL])
-def test_growths_that_nobody_tells(kind: str) -> None:
-    """The probe that came with such an agent counts growths, in each status."""
+def test_growths_that_nobody_tells(kind: str, tag: str) -> None:
+    """The probe that came with such an agent counts growths, and where objects came from, in each status."""
     run = modern(kind)
     for record in run.records:
         if record.get("source") == "probe":
-            record["text"] = re.sub(r"(?m)^growth .*\n", "", record["text"])
+            record["text"] = re.sub(rf"(?m)^{tag} .*\n", "", record["text"])
     verdict = judged(run)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert any("the probe does not tell" in reason.text for reason in verdict.reasons), verdict.reasons
