@@ -49,12 +49,12 @@ _EVENT_LINES = 4
 _CPU_HEAD = re.compile(r"NMI backtrace for cpu \d|(?:sysrq: )?CPU\d{1,6}:$|Sending NMI from CPU", re.ASCII)
 _BLOCKED_ON = re.compile(
     r"INFO: task (?P<comm>.{1,60}?):(?P<pid>\d{1,10})(?: <\w{1,10}>)? (?:is )?blocked on an? (?P<lock>[\w-]{1,20}),?"
-    r"(?: likely (?P<how>owned|last held) by task (?P<ocomm>.{1,60}?):(?P<opid>\d{1,10})(?: <\w{1,10}>)?"
+    r"(?: likely (?P<how>owned|last held) by task (?P<ocomm>.{1,60}?):(?P<opid>\d{1,10})(?![\w:])(?: <\w{1,10}>)?"
     r"| but the .{1,20} is not found)",
     re.ASCII,
 )
 _FORMAT = re.compile(r"%[-0-9.*]{0,6}(?:l{0,2}[duxi]|s|p[A-Z]?)(?![\w%])")
-_HOLDS = re.compile(r"\d{1,3} locks? held by (?P<comm>.{1,60}?)/(?P<pid>\d{1,10})[:.,]?", re.ASCII)
+_HOLDS = re.compile(r"\d{1,3} locks? held by (?P<comm>.{1,60}?)/(?P<pid>\d{1,10})[:.,]?(?!\S)", re.ASCII)
 _HELD = re.compile(r"#\d{1,3}:\s{1,4}(?P<address>[0-9a-f]{8,16})\s{1,4}\((?P<name>[^)]{1,120})\)", re.ASCII)
 # Stacks that a person asked for, by the kind of what says whose each is.
 _BY_HAND = frozenset(("stack", "crash", "sdb"))
