@@ -53,6 +53,9 @@ _BLOCKED_ON = re.compile(
     r"| but the .{1,20} is not found)",
     re.ASCII,
 )
+_SHORT_HEAD = re.compile(r"(?P<comm>[A-Za-z_][\w/.:+-]{1,15})\s{1,8}(?P<state>[DRS])$", re.ASCII)
+# A debugger's account of a lock, sdb/commands/linux/mutex.py: whose it is, and who waits for it.
+_ACCOUNT = re.compile(r"(?P<what>owner of|waiters on) mutex (?P<address>0x[0-9a-f]{4,16}):?\s*$", re.ASCII)
 _FORMAT = re.compile(r"%[-0-9.*]{0,6}(?:l{0,2}[duxi]|s|p[A-Z]?)(?![\w%])")
 _HOLDS = re.compile(r"\d{1,3} locks? held by (?P<comm>.{1,60}?)/(?P<pid>\d{1,10})[:.,]?(?!\S)", re.ASCII)
 _HELD = re.compile(r"#\d{1,3}:\s{1,4}(?P<address>[0-9a-f]{8,16})\s{1,4}\((?P<name>[^)]{1,120})\)", re.ASCII)
@@ -111,6 +114,7 @@ class Log:
             if begins:
                 self.part(line)
                 self.seam(line).begin()
+                self.take_short_head(line)
             ends = message.startswith("</TASK>")
             self.threads.take_mark(line, begins=begins, ends=ends)
             self.complaints.scan(line, "Call Trace:" if begins else "")
@@ -118,6 +122,15 @@ class Log:
                 self.complaints.end_stack(line)
             return "stack"
         return ""
+
+    def take_short_head(self, line: Line) -> None:
+        """Take the line before a stack as its head, if it is what is left of the kernel's: a name and a state."""
+        thread = self.threads.open.get(line.caller)
+        above = self.above() if self.before and (thread is None or thread.kind in BARE) else None
+        if above is not None and (short := _SHORT_HEAD.match(above.message)):
+            self.threads.open.pop(line.caller, None)
+            self.threads.take_head(above, Head("stack", None, short["comm"], short["state"]), within_report=False)
+            self.before = ""
 
     def seam(self, line: Line) -> Seam:
         """What stands behind the last frame of whoever prints a line."""
@@ -190,6 +203,9 @@ class Log:
                 self.threads.open.pop(line.caller)
                 self.complaints.close(line)
             return "log"
+        if " mutex 0x" in message and (account := _ACCOUNT.match(message)):
+            self.threads.take_account(account["address"], owner=account["what"] == "owner of")
+            return "stack"
         if head := head_of(message):
             self.take_head(line, head)
             return "stack" if head.kind in _BY_HAND else "log"
