@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass
 
 _NAME = r"\.?(?P<function>[A-Za-z_$][\w$]{0,255})(?:\.[\w.$]{1,255})?"
-_OFFSET = r"\+(?:0x[0-9a-f]{1,16}|\d{1,7}(?![\w.]))(?:/(?:0x?)?[0-9a-f]{0,16})?"
+# Of the last line of a text the number may be cut off.
+_OFFSET = r"\+(?:0x[0-9a-f]{0,16}|\d{1,7}(?![\w.]))(?:/(?:0x?)?[0-9a-f]{0,16})?"
 # Module with its build id, source position, what powerpc and s390 add, and a remark behind an arrow.
 _AFTER = (
     r"(?:\s{0,40}(?:\[[^\]]{0,160}\]?|\([^)]{0,200}\)?|</?[A-Z#]{2,12}>|[\w./-]{1,120}:\d{1,7}|-))*\s*"

@@ -59,6 +59,8 @@ _ACCOUNT = re.compile(r"(?P<what>owner of|waiters on) mutex (?P<address>0x[0-9a-
 _FORMAT = re.compile(r"%[-0-9.*]{0,6}(?:l{0,2}[duxi]|s|p[A-Z]?)(?![\w%])")
 _HOLDS = re.compile(r"\d{1,3} locks? held by (?P<comm>.{1,60}?)/(?P<pid>\d{1,10})[:.,]?(?!\S)", re.ASCII)
 _HELD = re.compile(r"#\d{1,3}:\s{1,4}(?P<address>[0-9a-f]{8,16})\s{1,4}\((?P<name>[^)]{1,120})\)", re.ASCII)
+# lib/dump_stack.c: where a stack begins that a kernel prints of itself.
+DUMPERS = frozenset(("dump_stack", "dump_stack_lvl", "__dump_stack", "show_stack"))
 # Stacks that a person asked for, by the kind of what says whose each is.
 _BY_HAND = frozenset(("stack", "crash", "sdb"))
 
@@ -171,6 +173,9 @@ class Log:
         report = self.complaints.choose(line).open
         if report is not None and report.stage is Stage.PREAMBLE and report.kind is not FindingKind.LOCKDEP:
             # Not everybody copies that line. What lockdep shows before it is the chain of locks.
+            self.complaints.scan(line, "Call Trace:")
+        elif report is not None and report.stage is Stage.PREAMBLE and frames and frames[0].function in DUMPERS:
+            # The chain was left out, and the line with it.
             self.complaints.scan(line, "Call Trace:")
         self.threads.take_frames(line, frames, self.line_before(line), in_report=report is not None)
         self.complaints.scan_frames(line, frames)

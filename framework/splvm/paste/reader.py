@@ -258,7 +258,7 @@ class Reader:
             self.take_between(line, piece, block)
             return
         if self.half:
-            line.message, self.half = f"{self.half} {line.message}", ""
+            line.message, self.half = f"{self.half.rstrip()} {line.message}", ""
         if (self.steps.steps or is_bare(line.message)) and self.take_step(line, piece, block):
             return
         if not line.message:
