@@ -395,7 +395,8 @@ def stack_of(steps: Sequence[Step], label: str, *, sure: bool = False) -> PlainS
     path = [it for it in path if it is inner or it.name not in _TAKERS or not _HOLDS.search(it.remark)]
     frames = [name for step in path for name in (step.name, *reversed(step.through))]
     # What is called last may be a function that nobody knows.
-    counted = bool(_COUNTED.fullmatch(label)) and (remarks or all(map(is_name, path)))
+    asleep = any(step.name in _SLEEPERS or _SEEMS_ASLEEP.fullmatch(step.name) for step in path)
+    counted = bool(_COUNTED.fullmatch(label)) and (remarks or (asleep and all(map(is_name, path))))
     titled = sure or (bool(_NUMBERED.match(label)) and any(step.name in _SLEEPERS for step in path))
     waits = inner.name in _SLEEPERS or bool(inner.remark) or (titled and all(map(is_name, path))) or counted
     begins = frames[-1] in BOTTOM or _ENTRY.fullmatch(frames[-1])

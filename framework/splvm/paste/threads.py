@@ -93,15 +93,15 @@ class Threads:
                 moment.threads[thread.pid] = thread
         if moment is not None or thread.kind == "cpu":
             self.into.threads.append((thread, moment))
-        self.note_account(thread)
 
     def take_account(self, address: str, *, owner: bool) -> None:
         """What comes are stacks of who has a mutex, or of who waits for it."""
         self.close()
         self.account = (address, owner)
 
-    def note_account(self, thread: Thread) -> None:
-        if self.account is None or self.moment is None or thread.kind not in BARE:
+    def note_account(self, thread: Thread, before: Line | None) -> None:
+        """Note that a stack is of the account, as each of its threads has its own heading."""
+        if self.account is None or self.moment is None or before is None or not before.message.startswith("PID: "):
             self.account = None
             return
         address, owner = self.account
@@ -238,6 +238,8 @@ class Threads:
         self.begin(line, thread, head)
         if before is not None:
             self.hear(thread, before.message)
+        if self.account is not None:
+            self.note_account(thread, before)
         return thread
 
     def hear(self, thread: Thread, words: str) -> None:
