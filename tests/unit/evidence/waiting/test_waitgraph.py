@@ -565,6 +565,16 @@ CASES: dict[str, Case] = {
         chain=(10, 20),
         closes=Closes.UNKNOWN,
     ),
+    "a helper of another part of the kernel, and who unmounts": Case(
+        (
+            thread(10, "rpc.nfsd", f"{ASLEEP} wait_for_completion call_usermodehelper_exec nfsd_upcall write_threads"),
+            thread(20, "umount", f"{ASLEEP} __mutex_lock zfs_umount zpl_kill_sb deactivate_locked_super"),
+        ),
+        {10: R.COMPLETION, 20: R.LOCK},
+        set(),
+        chain=(20,),
+        closes=Closes.UNKNOWN,
+    ),
     "a page that the log is to write": Case(
         (
             thread(10, "fsx", f"{ASLEEP} wait_on_page_bit truncate_inode_pages_range zfs_freesp zfs_space"),
