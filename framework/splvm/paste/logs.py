@@ -76,6 +76,8 @@ class Log:
         self.seams: dict[str | None, Seam] = {}
         # The line before, as it is written, where nothing was made of it.
         self.before = ""
+        # How often it was asked for what that line says.
+        self.asked = 0
         # Whose list of locks comes.
         self.holder: int | None = None
         # Where the last report of a hung task began, and whether the first line of one is missing.
@@ -189,6 +191,7 @@ class Log:
 
     def above(self) -> Line | None:
         """The line before, without what stands before its message."""
+        self.asked += 1
         last = Cleaner().clean(self.before)[-1:]
         return Stripper().strip(last[0]) if last else None
 

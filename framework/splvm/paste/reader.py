@@ -57,8 +57,10 @@ BYTES_PER_LINE = 30
 _LONG = 80
 # What a line of a kind costs besides.
 _COSTS = {"log": 2, "slab": 2}
-# What a line costs that is a whole thread.
+# What a thread costs besides its lines.
 _THREAD_COST = 8
+# What it costs to read the line before one once more.
+_ABOVE_COST = 4
 # Characters of a line that an answer repeats.
 MAX_UNREAD_CHARS = 60
 # Names of machines kept of a text.
@@ -287,7 +289,9 @@ class Reader:
 
     def take_message(self, line: Line, piece: str, block: Block, *, learn: bool) -> None:
         """The same of one that is whole."""
+        asked = self.log.asked
         kind = self.take(line)
+        self.looked += _ABOVE_COST * max(0, self.log.asked - asked)
         weak = self.log.weak
         if (not kind or weak) and learn and not line.program and self.learned.learn(piece, line.message, weak=weak):
             again = self.strip(piece, self.learned.strip(piece))
@@ -343,7 +347,7 @@ class Reader:
         thread = self.log.threads.begun(lines[0][0]) if lines else None
         stacks = self.steps.finish(headed=thread is not None)
         # They are read twice, by themselves and as a stack.
-        self.looked += len(lines)
+        self.looked += len(lines) + _THREAD_COST * len(stacks)
         if not stacks:
             for line, piece in lines:
                 self.take_message(line, piece, block, learn=False)
