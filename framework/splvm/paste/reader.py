@@ -303,6 +303,7 @@ class Reader:
             self.log.before = piece
             if announces(line.message):
                 self.patience = max(self.patience, _PATIENCE_AFTER_LABEL)
+                self.looked += 1
 
     def take_step(self, line: Line, piece: str, block: Block) -> bool:
         """Whether a line may be of a stack of functions alone, which is read when it is at its end."""
