@@ -12,10 +12,11 @@ import re
 from dataclasses import dataclass
 
 _NAME = r"\.?(?P<function>[A-Za-z_$][\w$]{0,255})(?:\.[\w.$]{1,255})?"
-_OFFSET = r"\+(?:0x[0-9a-f]{1,16}|\d{1,7}(?![\w.]))(?:/(?:0x?)?[0-9a-f]{0,16})?"
+# Of the last line of a text the number may be cut off.
+_OFFSET = r"\+(?:0x[0-9a-f]{0,16}|\d{1,7}(?![\w.]))(?:/(?:0x?)?[0-9a-f]{0,16})?"
 # Module with its build id, source position, what powerpc and s390 add, and a remark behind an arrow.
 _AFTER = (
-    r"(?:\s{0,4}(?:\[[^\]]{0,160}\]?|\([^)]{0,200}\)?|</?[A-Z#]{2,12}>|[\w./-]{1,120}:\d{1,7}|-))*\s*"
+    r"(?:\s{0,40}(?:\[[^\]]{0,160}\]?|\([^)]{0,200}\)?|</?[A-Z#]{2,12}>|[\w./-]{1,120}:\d{1,7}|-))*\s*"
     r"(?:<[-=]{1,6}\s.{0,120})?$"
 )
 _ADDRESS = r"(?:\(?\[<?[0-9a-fx.]{1,18}>?\]\s{0,2}(?:\(|from\s)?|[0-9a-f]{16}:?\s{1,4}|=>\s)"
@@ -232,6 +233,8 @@ _LOOSE = (
         r"\S{1,32}\s{1,20}(?P<pid>\d{1,7})\s.{0,120}\s(?P<state>[RSDTZI])[<NsLl+]{0,4}\s.{0,60}\[(?P<comm>\S{1,60})\]$"
     ),
     *(re.compile(pattern + _PS_NAME, re.ASCII) for pattern in _PS),
+    # sdb, with the command that the thread runs
+    re.compile(r"PID: (?P<pid>\d{1,7}) (?P<command>[\w./+:@%-]{1,200})(?:\s.{0,160})?$", re.ASCII),
     re.compile(
         r"(?:\W{0,8})(?:[Pp][Ii][Dd][ :=#]{0,3})?(?P<pid>\d{1,7})\b[ :=)\]([-]{0,4}"
         r"(?P<comm>[A-Za-z_][\w/.:+-]{0,31})?\W{0,8}$"
@@ -277,8 +280,8 @@ def loose_head(line: str) -> Head | None:
     for pattern in _LOOSE:
         if match := pattern.match(line):
             found = match.groupdict()
-            if (found["comm"] or "").lower() in _COUNTED:
+            if (found.get("comm") or "").lower() in _COUNTED:
                 return Head("stack", None, f"{found['comm']} {found['pid']}", "?")
-            comm = found["comm"] or (found.get("command") or "").rpartition("/")[2].rstrip(":")[:_COMM_CHARS]
+            comm = found.get("comm") or (found.get("command") or "").rpartition("/")[2].rstrip(":")[:_COMM_CHARS]
             return Head("stack", int(found["pid"]), comm, found.get("state") or "?")
     return None

@@ -105,6 +105,9 @@ HINTS = (
     *("RW_READER", "RW_WRITER", "wait for ", "waits for ", "is trying to acquire lock", "() -&gt; ", "() =&gt; "),
     *("&lt;-", "&lt;=", "&gt; Takes", "&gt; takes", "&gt; Holds", "&gt; holds", "&gt; Wait", "&gt; wait"),
     *("rangelock_enter", "zil_commit", "schedule_timeout", "io_schedule", "usermodehelper", "<stack trace>"),
+    # Threads that are counted above such stacks, and what they call when they sleep.
+    *("hread 1", "hread A", "hread1", "rocess 1", "rocess A", "rocess1", "__schedule"),
+    *(" of mutex 0x", " on mutex 0x"),
     *("protection fault", "bad area", "ivide error", "Internal error", "hogged CPU", "SPLError", "aborting", "QID"),
 )
 # The lines around the head of a stack: in a text that is written backwards they have changed their places.

@@ -49,13 +49,18 @@ _EVENT_LINES = 4
 _CPU_HEAD = re.compile(r"NMI backtrace for cpu \d|(?:sysrq: )?CPU\d{1,6}:$|Sending NMI from CPU", re.ASCII)
 _BLOCKED_ON = re.compile(
     r"INFO: task (?P<comm>.{1,60}?):(?P<pid>\d{1,10})(?: <\w{1,10}>)? (?:is )?blocked on an? (?P<lock>[\w-]{1,20}),?"
-    r"(?: likely (?P<how>owned|last held) by task (?P<ocomm>.{1,60}?):(?P<opid>\d{1,10})(?: <\w{1,10}>)?"
+    r"(?: likely (?P<how>owned|last held) by task (?P<ocomm>.{1,60}?):(?P<opid>\d{1,10})(?![\w:])(?: <\w{1,10}>)?"
     r"| but the .{1,20} is not found)",
     re.ASCII,
 )
+_SHORT_HEAD = re.compile(r"(?P<comm>[A-Za-z_][\w/.:+-]{1,15})\s{1,8}(?P<state>[DRS])$", re.ASCII)
+# A debugger's account of a lock, sdb/commands/linux/mutex.py: whose it is, and who waits for it.
+_ACCOUNT = re.compile(r"(?P<what>owner of|waiters on) mutex (?P<address>0x[0-9a-f]{4,16}):?\s*$", re.ASCII)
 _FORMAT = re.compile(r"%[-0-9.*]{0,6}(?:l{0,2}[duxi]|s|p[A-Z]?)(?![\w%])")
-_HOLDS = re.compile(r"\d{1,3} locks? held by (?P<comm>.{1,60}?)/(?P<pid>\d{1,10})[:.,]?", re.ASCII)
+_HOLDS = re.compile(r"\d{1,3} locks? held by (?P<comm>.{1,60}?)/(?P<pid>\d{1,10})[:.,]?(?!\S)", re.ASCII)
 _HELD = re.compile(r"#\d{1,3}:\s{1,4}(?P<address>[0-9a-f]{8,16})\s{1,4}\((?P<name>[^)]{1,120})\)", re.ASCII)
+# lib/dump_stack.c: where a stack begins that a kernel prints of itself.
+DUMPERS = frozenset(("dump_stack", "dump_stack_lvl", "__dump_stack", "show_stack"))
 # Stacks that a person asked for, by the kind of what says whose each is.
 _BY_HAND = frozenset(("stack", "crash", "sdb"))
 
@@ -71,6 +76,8 @@ class Log:
         self.seams: dict[str | None, Seam] = {}
         # The line before, as it is written, where nothing was made of it.
         self.before = ""
+        # How often it was asked for what that line says.
+        self.asked = 0
         # Whose list of locks comes.
         self.holder: int | None = None
         # Where the last report of a hung task began, and whether the first line of one is missing.
@@ -113,6 +120,7 @@ class Log:
             if begins:
                 self.part(line)
                 self.seam(line).begin()
+                self.take_short_head(line)
             ends = message.startswith("</TASK>")
             self.threads.take_mark(line, begins=begins, ends=ends)
             self.complaints.scan(line, "Call Trace:" if begins else "")
@@ -120,6 +128,15 @@ class Log:
                 self.complaints.end_stack(line)
             return "stack"
         return ""
+
+    def take_short_head(self, line: Line) -> None:
+        """Take the line before a stack as its head, if it is what is left of the kernel's: a name and a state."""
+        thread = self.threads.open.get(line.caller)
+        above = self.above() if self.before and (thread is None or thread.kind in BARE) else None
+        if above is not None and (short := _SHORT_HEAD.match(above.message)):
+            self.threads.open.pop(line.caller, None)
+            self.threads.take_head(above, Head("stack", None, short["comm"], short["state"]), within_report=False)
+            self.before = ""
 
     def seam(self, line: Line) -> Seam:
         """What stands behind the last frame of whoever prints a line."""
@@ -161,6 +178,9 @@ class Log:
         if report is not None and report.stage is Stage.PREAMBLE and report.kind is not FindingKind.LOCKDEP:
             # Not everybody copies that line. What lockdep shows before it is the chain of locks.
             self.complaints.scan(line, "Call Trace:")
+        elif report is not None and report.stage is Stage.PREAMBLE and frames and frames[0].function in DUMPERS:
+            # The chain was left out, and the line with it.
+            self.complaints.scan(line, "Call Trace:")
         self.threads.take_frames(line, frames, self.line_before(line), in_report=report is not None)
         self.complaints.scan_frames(line, frames)
         self.before = ""
@@ -173,6 +193,7 @@ class Log:
 
     def above(self) -> Line | None:
         """The line before, without what stands before its message."""
+        self.asked += 1
         last = Cleaner().clean(self.before)[-1:]
         return Stripper().strip(last[0]) if last else None
 
@@ -192,6 +213,9 @@ class Log:
                 self.threads.open.pop(line.caller)
                 self.complaints.close(line)
             return "log"
+        if " mutex 0x" in message and (account := _ACCOUNT.match(message)):
+            self.threads.take_account(account["address"], owner=account["what"] == "owner of")
+            return "stack"
         if head := head_of(message):
             self.take_head(line, head)
             return "stack" if head.kind in _BY_HAND else "log"

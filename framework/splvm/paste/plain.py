@@ -25,6 +25,8 @@ LEAST_STEPS = 3
 LEAST_LOCKS = 2
 # Characters of a line.
 MAX_CHARS = 240
+# Characters of a line that says that a stack follows.
+_MAX_LABEL = 60
 # Characters of words in angles that stand for functions.
 MAX_ANGLES = 60
 # Characters of a remark, and how far to the right of its function it goes on in the next line.
@@ -49,7 +51,7 @@ _LEAVES = WAITERS | _IN_SOURCE.keys() | _TAKERS | _LOCKS | RANGE_LOCKS | PAGE_WA
 _FIRST = WAITERS | _IN_SOURCE.keys() | _TAKERS | _LOCKS
 # Characters of a thread's name at most: a longer word is none.
 _COMM_CHARS = 15
-_KNOWN = _SLEEPERS | BOTTOM | {name for role in ROLES for name in role.functions}
+_KNOWN = _SLEEPERS | BOTTOM | {"kthread"} | {name for role in ROLES for name in role.functions}
 # Where a thread's work begins: stacks of which nothing else says that they are one have it at their outer end.
 _ENTRY = re.compile(
     r"(?:kthread|worker_thread|taskq_thread|thread_generic_wrapper|\w+_thread|\w*ioctl\w*|vfs_\w+|ksys_\w+|sys_\w+|SyS_\w+"
@@ -66,11 +68,14 @@ _HOLDS = re.compile(
     r"\b(?:takes?|took|taken|holds?|holding|held|acquires?|acquired|owns|grabs?|grabbed|RW_(?:READER|WRITER))\b",
     re.IGNORECASE,
 )
+_LETS_GO = re.compile(
+    r"\b(?:releas(?:es?|ed|ing)|unlock(?:s|ed|ing)?|drop(?:s|ped|ping)?|gives? (?:up|back))\b", re.IGNORECASE
+)
 _READS = "RW_READER"
 # What a sentence says of locks, verb by verb: who tries to take one does not have it.
 _VERBS = re.compile(
     rf"(?P<wants>{_WANTS.pattern}(?:\s{{1,2}}\w{{1,8}}){{0,2}}?\s{{1,2}}(?:acquire|take|get|grab|obtain|lock|enter)\b"
-    rf"|{_WANTS.pattern})|{_HOLDS.pattern}|\bhas\b",
+    rf"|{_WANTS.pattern})|(?P<lets_go>{_LETS_GO.pattern})|{_HOLDS.pattern}|\bhas\b",
     re.IGNORECASE,
 )
 # A step in words, below the function that takes it.
@@ -102,12 +107,18 @@ _UNLOCKS = re.compile(
 )
 _SIDES = re.compile(r"(?<=\S)\s{2,}(?=[\w*#=-])")
 _LABEL = re.compile(
-    r"(?:[\s*#=~-]{0,40}(?P<label>[A-Za-z_][\w/.:-]{0,30}(?: [A-Z0-9]{1,4})?)"
+    r"(?:[\s*#=~-]{0,40}(?:COMMAND: \"(?P<command>[^\"]{1,40})\"?"
+    r"|(?P<label>[A-Za-z_][\w/.:-]{0,30}(?: [A-Z0-9]{1,4}| (?:thread|process|task) ?\d{1,3})?))"
     r"|[*=#-]{2,40} ?(?P<title>\w[\w /.-]{1,40}?))"
     r"(?:[\s*#=:~-]|\((?:[^()]|\([^()]{0,40}\)){1,60}\)){0,60}$"
 )
 # A label that says that a stack follows, so that any function may sleep in it.
-_NUMBERED = re.compile(r"(?:process|thread|task|stack|trace|cpu|pid)\b", re.IGNORECASE)
+_NUMBERED = re.compile(r"(?:process|thread|task|stack|trace|cpu|pid)(?:\b|[ #]?\d{1,3}\b)", re.IGNORECASE)
+# One that says so whatever the functions are, and how the one that sleeps may be called if nobody knows it.
+_COUNTED = re.compile(r"(?:\w{1,15} )?(?:process|thread|task) ?#?(?:\d{1,3}|[A-Z])", re.IGNORECASE)
+_SEEMS_ASLEEP = re.compile(r"\w*(?:_wait|_lock|wait_)\w*")
+# A function that nobody knows and that has no underscore: one only between others.
+_WORD = re.compile(r"[a-z][a-z0-9]{3,20}(?:\(\))?(?: \[\w{1,32}\])?$", re.ASCII)
 _TRACED = re.compile(r"\s{0,16}(?P<comm>\S.{0,15}?)-(?P<pid>\d{1,10})\s{1,12}\[\d{1,6}\].{0,80}<stack trace>$")
 
 
@@ -129,6 +140,8 @@ class Step:
     through: tuple[str, ...] = ()
     # Whether words say what becomes of a lock: of such a sketch the functions stand one below the other.
     told: bool = False
+    # Whether it is a function only if others stand around it.
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +235,13 @@ def act_of(message: str, column: int) -> Step | None:
     return Step(column, "mutex_enter", match["lock"], False, False, "", told=True)
 
 
+def word_of(message: str, column: int) -> Step | None:
+    """A line as a function that nobody knows, where one may stand; None if it is none."""
+    if not _WORD.match(message):
+        return None
+    return Step(column, message.partition(" ")[0].removesuffix("()"), None, False, False, "", doubtful=True)
+
+
 class Steps:
     """The lines of one stack, or of two side by side, as they come."""
 
@@ -290,14 +310,19 @@ class Steps:
         self.steps, self.lines = self.steps[:begin], self.lines[:begin]
         return taken
 
-    def finish(self) -> list[tuple[PlainStack, str]]:
-        """The stacks that the lines are, each with what stands above it; others may come."""
+    def finish(self, *, headed: bool = False) -> list[tuple[PlainStack, str]]:
+        """The stacks that the lines are, each with what stands above it; others may come.
+
+        :param headed: whether a line of the kernel's above them says whose stack comes.
+        """
+        while self.steps and self.steps[-1].doubtful:
+            self.steps.pop()
         found, labels = [], _SIDES.split(self.label.strip()) if self.right else [self.label]
         for at, steps in enumerate((self.steps, self.right)):
             label = labels[at] if at < len(labels) else ""
             other = self.steps if at else self.right
             # Beside a stack stands another one.
-            sure = bool(other) and stack_of(other, label) is not None
+            sure = headed or (bool(other) and stack_of(other, label) is not None)
             if (stack := stack_of(steps, label_of(label)[0], sure=sure)) is not None:
                 found.append((stack, label))
         self.steps, self.right = [], []
@@ -340,9 +365,17 @@ def label_of(line: str) -> tuple[str, int | None]:
     match = _LABEL.match(line)
     if match is None:
         return "", None
-    label = match["label"] or match["title"]
+    label = match["command"] or match["label"] or match["title"]
     comm, _, pid = label.rpartition(":")
     return (comm, int(pid)) if comm and pid.isdigit() else (label.rstrip(":."), None)
+
+
+def announces(message: str) -> bool:
+    """Whether a line says that a thread's stack follows, of whatever functions."""
+    if len(message) > _MAX_LABEL or (message[-1:] != ":" and not message.startswith("COMMAND: ")):
+        return False
+    match = _LABEL.match(message)
+    return match is not None and bool(match["command"] or _COUNTED.fullmatch(label_of(message)[0]))
 
 
 def stack_of(steps: Sequence[Step], label: str, *, sure: bool = False) -> PlainStack | None:
@@ -353,16 +386,21 @@ def stack_of(steps: Sequence[Step], label: str, *, sure: bool = False) -> PlainS
     """
     if len(steps) < LEAST_STEPS or any(_UNLOCKS.fullmatch(step.name) for step in steps):
         return None
-    path, returned = _path(steps)
+    path = _path(steps)
     remarks = any(step.remark for step in steps)
     if not path or (any(step.ended for step in steps) and not (remarks and path != list(steps))):
         return None
-    frames = [name for step in path for name in (step.name, *reversed(step.through))]
+    # Who has taken a lock is not in the function any more that took it.
     inner = path[0]
+    path = [it for it in path if it is inner or it.name not in _TAKERS or not _HOLDS.search(it.remark)]
+    frames = [name for step in path for name in (step.name, *reversed(step.through))]
     # What is called last may be a function that nobody knows.
+    asleep = any(step.name in _SLEEPERS or _SEEMS_ASLEEP.fullmatch(step.name) for step in path)
+    counted = bool(_COUNTED.fullmatch(label)) and (remarks or (asleep and all(map(is_name, path))))
     titled = sure or (bool(_NUMBERED.match(label)) and any(step.name in _SLEEPERS for step in path))
-    waits = inner.name in _SLEEPERS or bool(inner.remark) or (titled and all(map(is_name, path)))
-    if not waits or not (remarks or label or sure or any(it.marked for it in steps) or _ENTRY.fullmatch(frames[-1])):
+    waits = inner.name in _SLEEPERS or bool(inner.remark) or (titled and all(map(is_name, path))) or counted
+    begins = frames[-1] in BOTTOM or _ENTRY.fullmatch(frames[-1])
+    if not waits or not (remarks or label or sure or any(it.marked for it in steps) or begins):
         return None
     said = next((step for step in path if _WANTS.search(step.remark)), inner)
     wants, lock = said.remark, next(iter(_locks_in(said)), "")
@@ -375,27 +413,37 @@ def stack_of(steps: Sequence[Step], label: str, *, sure: bool = False) -> PlainS
     if inner.name not in _SLEEPERS and lock:
         # What it calls to get the lock is not shown.
         frames.insert(0, "mutex_lock")
-    taken = [step for step in [*path[1:], *returned] if _is_taken(step)]
+    taken = [step for step in _not_let_go(steps) if step is not inner and _is_taken(step)]
     # Who reads twice waits for nobody.
     holds = {lock for step in taken if not (_READS in step.remark and _READS in wants) for lock in _locks_in(step)}
     return PlainStack(tuple(_IN_SOURCE.get(name, name) for name in frames), frozenset(holds), wants, lock)
 
 
-def _path(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
-    """The steps that are on the stack, what sleeps first, and those that have returned."""
+def _path(steps: Sequence[Step]) -> list[Step]:
+    """The steps that are on the stack, what sleeps first; the others have returned."""
     flat = len({step.column for step in steps}) == 1
     first, last = (step.name in _FIRST or bool(_WANTS.search(step.remark)) for step in (steps[0], steps[-1]))
     if flat or (first and not last and not steps[-1].remark):
         outward = _is_outward(steps) if flat else True
-        return (list(steps) if outward else list(reversed(steps))), []
+        return list(steps) if outward else list(reversed(steps))
     # Who is called stands further to the right.
     path: list[Step] = []
-    returned: list[Step] = []
     for step in steps:
         while path and path[-1].column >= step.column:
-            returned.append(path.pop())
+            path.pop()
         path.append(step)
-    return (list(reversed(path)), returned) if len(path) > 1 else ([], [])
+    return list(reversed(path)) if len(path) > 1 else []
+
+
+def _not_let_go(steps: Sequence[Step]) -> list[Step]:
+    """The steps that no remark says to have given back what they took: all of them, if it names no lock of theirs."""
+    gone: set[str] = set()
+    for step in steps:
+        if _LETS_GO.search(step.remark):
+            locks = set(_locks_in(step))
+            taken = {lock for other in steps if _is_taken(other) for lock in _locks_in(other)}
+            gone |= locks if locks and locks <= taken else taken
+    return [step for step in steps if gone.isdisjoint(_locks_in(step))]
 
 
 def _is_outward(steps: Sequence[Step]) -> bool:
@@ -404,6 +452,8 @@ def _is_outward(steps: Sequence[Step]) -> bool:
         return True
     sleepers = _LEAVES if any(step.name in _LEAVES for step in steps) else _SLEEPERS
     asleep = [at for at, step in enumerate(steps) if step.name in sleepers or _WANTS.search(step.remark)]
+    if not asleep:
+        asleep = [at for at, step in enumerate(steps) if _SEEMS_ASLEEP.fullmatch(step.name)]
     return not asleep or asleep[0] <= len(steps) - 1 - asleep[-1]
 
 
@@ -439,7 +489,9 @@ def heard(words: str, before: PlainStack | None = None) -> PlainStack:
     for verb, after in itertools.zip_longest(verbs, verbs[1:]):
         said = words[verb.start() : after.start() if after else None]
         locks = [it for it in _LOCK.findall(said) if "_" in it and it not in _TAKERS]
-        if verb["wants"] and not stack.wants:
+        if verb["lets_go"]:
+            stack = replace(stack, holds=stack.holds - set(locks) if stack.holds & set(locks) else frozenset())
+        elif verb["wants"] and not stack.wants:
             stack = replace(stack, wants=said, lock=next(iter(locks), ""))
         elif not verb["wants"]:
             stack = replace(stack, holds=stack.holds | set(locks))

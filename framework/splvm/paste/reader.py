@@ -17,11 +17,23 @@ from typing import BinaryIO
 
 from splvm.errors import EvidenceError
 from splvm.paste.cleaning import MAX_LINE, Cleaner
-from splvm.paste.frames import Frame, frames_of, head_of, loose_head
+from splvm.paste.frames import TRACE, Frame, frames_of, head_of, loose_head
 from splvm.paste.lines import Block, read_blocks
 from splvm.paste.logs import Log
 from splvm.paste.names import note_names
-from splvm.paste.plain import Steps, act_of, column_of, is_bare, is_half_path, label_of, path_of, steps_before, steps_of
+from splvm.paste.plain import (
+    Steps,
+    act_of,
+    announces,
+    column_of,
+    is_bare,
+    is_half_path,
+    label_of,
+    path_of,
+    steps_before,
+    steps_of,
+    word_of,
+)
 from splvm.paste.prefixes import Learned, Line, Stripper
 from splvm.paste.reading import Input, Reading
 from splvm.paste.records import Record, RecordReader
@@ -29,6 +41,8 @@ from splvm.paste.wrapping import Joiner, begins_task, complete, fill_of, is_half
 
 # Lines that say nothing and may still stand within a report, and within one of a crash.
 PATIENCE = 60
+# The same after a line that says that a stack follows.
+_PATIENCE_AFTER_LABEL = 4
 # What says nothing in a log, and nobody misses; and lines of a gap of which it is asked.
 _IDLE = re.compile(
     r"-\[ cut here \]-|hung_task_timeout_secs|Tainted: |Modules linked in|^\W{0,8}[0-9a-f ]{30,}$"
@@ -43,8 +57,10 @@ BYTES_PER_LINE = 30
 _LONG = 80
 # What a line of a kind costs besides.
 _COSTS = {"log": 2, "slab": 2}
-# What a line costs that is a whole thread.
+# What a thread costs besides its lines.
 _THREAD_COST = 8
+# What it costs to read the line before one once more.
+_ABOVE_COST = 4
 # Characters of a line that an answer repeats.
 MAX_UNREAD_CHARS = 60
 # Names of machines kept of a text.
@@ -149,6 +165,9 @@ class Reader:
         """Where to begin to read for the sake of a line: its record, or its stack, may have begun before it."""
         lines = block.lines
         begin = at - steps_before(lines, at)
+        if begin and begin == at and "race:" in lines[at - 1] and TRACE.match(Stripper().strip(lines[at - 1]).message):
+            # The name of its thread may stand above that line.
+            begin -= 1
         before = next((it for it in reversed(lines[max(0, begin - 3) : begin]) if it.strip()), "")
         self.log.before = "".join(self.cleaner.clean(before)[-1:]) if self.cleaner.rich else before
         if "MESSAGE" in lines[at][:24] or '"' in lines[at][:24]:
@@ -241,7 +260,7 @@ class Reader:
             self.take_between(line, piece, block)
             return
         if self.half:
-            line.message, self.half = f"{self.half} {line.message}", ""
+            line.message, self.half = f"{self.half.rstrip()} {line.message}", ""
         if (self.steps.steps or is_bare(line.message)) and self.take_step(line, piece, block):
             return
         if not line.message:
@@ -270,7 +289,9 @@ class Reader:
 
     def take_message(self, line: Line, piece: str, block: Block, *, learn: bool) -> None:
         """The same of one that is whole."""
+        asked = self.log.asked
         kind = self.take(line)
+        self.looked += _ABOVE_COST * max(0, self.log.asked - asked)
         weak = self.log.weak
         if (not kind or weak) and learn and not line.program and self.learned.learn(piece, line.message, weak=weak):
             again = self.strip(piece, self.learned.strip(piece))
@@ -280,6 +301,9 @@ class Reader:
             self.use(line.number, kind, block)
         else:
             self.log.before = piece
+            if announces(line.message):
+                self.patience = max(self.patience, _PATIENCE_AFTER_LABEL)
+                self.looked += 1
 
     def take_step(self, line: Line, piece: str, block: Block) -> bool:
         """Whether a line may be of a stack of functions alone, which is read when it is at its end."""
@@ -295,6 +319,8 @@ class Reader:
         steps = steps_of(line.message, column)
         if not steps and self.steps.steps and (act := act_of(line.message, column)) is not None:
             steps = (act,)
+        if not steps and self.steps.steps and (word := word_of(line.message, column)) is not None:
+            steps = (word,)
         right = self.steps.is_right(steps)
         if not right and self.steps.goes_on(line.message, column):
             return True
@@ -318,9 +344,11 @@ class Reader:
 
     def take_steps(self, block: Block) -> None:
         """The same without those that belong to the next line."""
-        seems_one, lines, stacks = self.steps.seems_one, self.steps.lines, self.steps.finish()
+        seems_one, lines = self.steps.seems_one, self.steps.lines
+        thread = self.log.threads.begun(lines[0][0]) if lines else None
+        stacks = self.steps.finish(headed=thread is not None)
         # They are read twice, by themselves and as a stack.
-        self.looked += len(lines)
+        self.looked += len(lines) + _THREAD_COST * len(stacks)
         if not stacks:
             for line, piece in lines:
                 self.take_message(line, piece, block, learn=False)
@@ -329,8 +357,11 @@ class Reader:
                     lines[0][0].number, f"{count_of(len(lines))} like a stack: no function that waits is where one ends"
                 )
             return
-        for stack, label in stacks:
-            self.log.threads.take_plain(lines[0][0], stack, *label_of(label))
+        for at, (stack, label) in enumerate(stacks):
+            if thread is not None and not at:
+                self.log.threads.fill(thread, stack)
+            else:
+                self.log.threads.take_plain(lines[0][0], stack, *label_of(label))
         self.log.before = ""
         self.use(lines[0][0].number, "stack", block)
         self.last_used = max(self.last_used, lines[-1][0].number)

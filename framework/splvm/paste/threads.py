@@ -19,6 +19,8 @@ from splvm.paste.reading import Reading
 MAX_HUNG = 5000
 # Lines in which two threads may be printed into each other.
 NEAR = 60
+# Lines from the head of a thread to its stack.
+HEAD_LINES = 8
 NO_END = "its end is not in the text"
 # Stacks that no line of the kernel's is said of, and how kernels before 5.2 end them.
 BARE = frozenset(("stack", "drgn", "crash", "sdb"))
@@ -38,6 +40,9 @@ class Threads:
         self.hung: Moment | None = None
         # Where the list of tasks that comes is from; empty outside of one.
         self.sysrq = ""
+        # The mutex that a debugger tells of: its address, and whether its owner comes, or who waits for it.
+        self.account: tuple[str, bool] | None = None
+        self.owner_of: dict[str, Thread] = {}
         # Reports of hung tasks, and for how many seconds by pid.
         self.reports = 0
         self.last_hung: dict[int, int] = {}
@@ -88,6 +93,24 @@ class Threads:
                 moment.threads[thread.pid] = thread
         if moment is not None or thread.kind == "cpu":
             self.into.threads.append((thread, moment))
+
+    def take_account(self, address: str, *, owner: bool) -> None:
+        """What comes are stacks of who has a mutex, or of who waits for it."""
+        self.close()
+        self.account = (address, owner)
+
+    def note_account(self, thread: Thread, before: Line | None) -> None:
+        """Note that a stack is of the account, as each of its threads has its own heading."""
+        if self.account is None or self.moment is None or before is None or not before.message.startswith("PID: "):
+            self.account = None
+            return
+        address, owner = self.account
+        if owner:
+            self.owner_of = {address: thread}
+            self.account = None
+        elif (holder := self.owner_of.get(address)) is not None and holder.pid in self.moment.threads:
+            self.moment.owners[thread.pid] = Owner(holder.pid, Basis.OWNER, holder.comm)
+            self.moment.locks[thread.pid] = "mutex"
 
     # Moments
 
@@ -223,6 +246,8 @@ class Threads:
         self.begin(line, thread, head)
         if before is not None:
             self.hear(thread, before.message)
+        if self.account is not None:
+            self.note_account(thread, before)
         return thread
 
     def hear(self, thread: Thread, words: str) -> None:
@@ -242,6 +267,18 @@ class Threads:
         self.open.pop(line.caller)
         if self.moment is not None:
             self.moment.said[pid] = stack
+
+    def begun(self, line: Line) -> Thread | None:
+        """The thread whose stack is to come in a line, if none of it came yet and its head is near."""
+        thread = self.open.get(line.caller)
+        near = thread is not None and 0 <= line.number - thread.line <= HEAD_LINES
+        return thread if thread is not None and near and thread.kind in ("hung", "task") and not thread.stack else None
+
+    def fill(self, thread: Thread, stack: PlainStack) -> None:
+        """Give a thread its stack, which is of functions alone."""
+        thread.frames, thread.ended = list(stack.frames), True
+        if self.moment is not None and (stack.wants or stack.holds):
+            self.moment.said[thread.pid] = stack
 
     # Locks
 

@@ -21,11 +21,19 @@ _MAX_JOINED = 4
 _MAX_FILLED = 2000
 # Characters of a line of a paragraph.
 _FILLED = 200
+# What mailers put before a line that they quote.
+_QUOTED = re.compile(r"(?:> ?){1,8}")
 # Pairs of lines that are looked at to find a terminal's width.
 _ENOUGH = 20
 _HALF_TASK = re.compile(r"task:\S.{0,64}?\s{1,20}state:[A-Za-z?]", re.ASCII)
 _HALF_HUNG = re.compile(
     r"INFO: task (?:(?! blocked).){1,60}?:\d{1,10}(?: blocked| blocked for| blocked for more)?\s*$", re.ASCII
+)
+# The line that says whose lock it is, up to the number of the owner.
+_HALF_OWNER = re.compile(
+    r"INFO: task (?:(?! blocked| is ).){1,60}?:\d{1,10}(?: <\w{1,10}>)?(?: is)?(?: blocked on(?: an?(?: [\w-]{1,20}"
+    r"(?:,? likely(?: owned| last(?: held)?)?(?: by)?(?: task)?)?)?)?)?\s*$",
+    re.ASCII,
 )
 # What lines of a kernel's log begin with: where several were pasted into one, each stands in its middle.
 _STAMP = re.compile(r"\[ {0,12}\d{1,10}\.\d{6}\]")
@@ -40,7 +48,9 @@ def is_half(message: str) -> bool:
     """Whether a mailer broke this line before the number of the thread."""
     if message[:5] == "task:" and _HALF_TASK.match(message):
         return "pid:" not in message or message.rstrip().endswith("pid:")
-    return message[:10] == "INFO: task" and _HALF_HUNG.match(message) is not None
+    if message[:10] != "INFO: task":
+        return False
+    return _HALF_HUNG.match(message) is not None or _HALF_OWNER.match(message) is not None
 
 
 def begins_task(message: str) -> bool:
@@ -74,16 +84,17 @@ class Joiner:
             return 1
         joined, width = 1, len(lines[at].rstrip("\r"))
         while joined < _MAX_JOINED and at + joined < len(lines):
-            after = lines[at + joined].strip("\r")
-            if not after.strip() or width > _WIDTHS.stop or after[:3] == lines[at][:3] or after[:1] in "[<{-":
+            raw = lines[at + joined].strip("\r")
+            after = unquoted(raw, lines[at])
+            if not after.strip(" \t>") or width > _WIDTHS.stop or after[:3] == lines[at][:3] or after[:1] in "[<{-":
                 break
             if width == self.width_of(lines):
                 line.message += after
             elif width + 1 + len(after.split(None, 1)[0]) < _WIDTHS.start or not goes_on(line, after.strip()):
                 break
             else:
-                line.message = f"{line.message} {after.strip()}".strip()
-            joined, width = joined + 1, len(after)
+                line.message = f"{line.message.rstrip()} {after.strip()}".strip()
+            joined, width = joined + 1, len(raw)
         return joined
 
     def width_of(self, lines: Sequence[str]) -> int:
@@ -91,6 +102,12 @@ class Joiner:
         if self.columns is None:
             self.columns = terminal_width(lines)
         return self.columns
+
+
+def unquoted(line: str, like: str) -> str:
+    """A line of a mail without the marks of a quotation, if the one before it has as many."""
+    marks = _QUOTED.match(like)
+    return line[marks.end() :] if marks and line.startswith(marks[0].rstrip()) and line[marks.end() :] else line
 
 
 def terminal_width(lines: Sequence[str]) -> int:

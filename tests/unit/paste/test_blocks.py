@@ -422,3 +422,41 @@ def test_the_rest_of_a_stack_says_nothing() -> None:
     """The last line of another stack, which may be left over, is not what the answer is about."""
     found = explain("[  299.9]  ? kthread_create_on_node+0x180/0x180\n" + HANG)
     assert [moment.graph.sentence.split(" (")[0] for moment in found.moments] == ["zfs"]
+
+
+def test_a_line_whose_owner_comes_in_the_next_one_may_end_in_a_blank() -> None:
+    """Mailers leave the blank at which they break a line."""
+    found = explain(
+        "> [  246.880189] INFO: task lake:877 blocked for more than 122 seconds.\n"
+        "> [  246.880289] task:lake            state:D stack:0     pid:877 tgid:875 ppid:1      flags:0x00080000\n"
+        "> [  246.880302] Call Trace:\n"
+        "> [  246.880361]  __mutex_lock+0x527/0xa60\n"
+        "> [  246.882666] INFO: task lake:877 is blocked on a mutex \n> likely owned by task lake:877.\n"
+    )
+    assert found.telling is not None and list(found.telling.graph.cycle) == [877]
+
+
+def test_a_quotation_of_another_depth_does_not_go_on_with_the_last_frame() -> None:
+    found = explain(
+        ">>>> May 21 21:59:53 host kernel: INFO: task lake_resync:790\n>>>> blocked for more than 122 seconds.\n"
+        ">>>> May 21 21:59:53 host kernel: task:lake_resync     state:D\n"
+        ">>>> stack:0     pid:790   tgid:790   ppid:2      flags:0x00004000\n"
+        ">>>> May 21 21:59:53 host kernel: Call Trace:\n"
+        ">>>> May 21 21:59:53 host kernel: schedule+0x2c/0xb0\n"
+        ">>>> May 21 21:59:53 host kernel: lake_raise+0x107/0x200 [lake]\n"
+        ">>\n>> Unless this is a deadlock, it should be waiting for normal I/O\n"
+    )
+    assert [it.frames for it in found.tasks] == [("schedule", "lake_raise")]
+
+
+def test_a_lock_report_whose_chain_was_left_out_has_its_stack() -> None:
+    found = explain(
+        "WARNING: possible recursive locking detected\n...\nlake/368 is trying to acquire lock:\n"
+        "ffff8881e1ce1728 (&mo->lake_sem){++++}-{4:4}, at: lake_read_lock+0x91/0x1c0\n\n"
+        "but task is already holding lock:\n"
+        "ffff8881e1ce0d28 (&mo->lake_sem){++++}-{4:4}, at: lake_write_lock+0x9a/0x1c0\n...\n"
+        " dump_stack_lvl+0x54/0x70\n __lock_acquire+0x11b4/0x2830\n lock_acquire+0xd5/0x290\n"
+        " lake_read_lock+0x91/0x1c0\n lake_destroy+0x219/0x460\n"
+    )
+    (report,) = found.findings
+    assert report.kind == "lockdep" and report.frames[-2:] == ("lake_read_lock", "lake_destroy")

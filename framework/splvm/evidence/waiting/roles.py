@@ -57,6 +57,7 @@ class Role(enum.StrEnum):
     IO_PARENT = "io_parent"
     ARC_LIST = "arc_list"
     SUPER_BLOCK = "super_block"
+    SHRINKERS = "shrinkers"
     Z_RELE = "z_rele"
     Z_DRAIN = "z_drain"
     Z_ZVOL = "z_zvol"

@@ -416,23 +416,16 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.MODULE,
         "the module",
-        names("call_usermodehelper_exec"),
-        (),
-        "__request_module(), kernel/module/kmod.c: modprobe is to end",
-        within=_MODULE,
-    ),
-    WaitRow(
-        WaitReason.MODULE,
-        "the module",
         names("load_module idempotent_init_module idempotent_wait_for_completion resolve_symbol_wait") | _MODULE,
         (),
-        "module_wq and idempotent_init_module(), kernel/module/main.c: another one loads it",
+        "module_wq and idempotent_init_module(), kernel/module/main.c: another one loads it; __request_module(),"
+        " kernel/module/kmod.c: modprobe is to end",
     ),
     WaitRow(
         WaitReason.UMOUNT,
         "the program that mounts or unmounts",
         names(
-            "call_usermodehelper_exec call_usermodehelper zfsctl_snapshot_mount zfsctl_snapshot_unmount autofs_wait"
+            "zfsctl_snapshot_mount zfsctl_snapshot_unmount snapentry_expire zfsctl_expire_snapshot autofs_wait"
             " autofs_mount_wait zpl_snapdir_manage zfsctl_snapshot_invalidate super_lock"
         ),
         (Role.UMOUNTER,),

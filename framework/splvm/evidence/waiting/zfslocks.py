@@ -70,6 +70,15 @@ LOCKS: tuple[ZfsLock, ...] = (
         "bd_mutex, later open_mutex, fs/block_dev.c and block/bdev.c: openzfs/zfs issue 6065",
     ),
     ZfsLock(
+        "shrinkers",
+        "the lock of all shrinkers",
+        How.LOCK,
+        "register_shrinker register_shrinker_prepared prealloc_shrinker unregister_shrinker free_prealloced_shrinker",
+        "shrink_slab shrink_slab_memcg",
+        "",
+        "shrinker_rwsem, mm/vmscan.c, until 6.6: who shrinks reads the list for as long as it does",
+    ),
+    ZfsLock(
         "log_writer",
         "the lock of the log's writer",
         How.LOCK,

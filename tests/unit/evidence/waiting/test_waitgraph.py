@@ -550,6 +550,31 @@ CASES: dict[str, Case] = {
         {(10, 20), (20, 10)},
         cycle=(10, 20),
     ),
+    "a file system that goes away, and who shrinks its inodes": Case(
+        (
+            thread(10, "umount", f"{ASLEEP} rwsem_down_write_slowpath down_write unregister_shrinker zpl_kill_sb"),
+            thread(
+                20,
+                "find",
+                f"{ASLEEP} rwsem_down_read_slowpath down_read zfs_inactive evict super_cache_scan"
+                " do_shrink_slab shrink_slab shrink_node try_to_free_pages",
+            ),
+        ),
+        {10: R.LOCK, 20: R.LOCK},
+        {(10, 20)},
+        chain=(10, 20),
+        closes=Closes.UNKNOWN,
+    ),
+    "a helper of another part of the kernel, and who unmounts": Case(
+        (
+            thread(10, "rpc.nfsd", f"{ASLEEP} wait_for_completion call_usermodehelper_exec nfsd_upcall write_threads"),
+            thread(20, "umount", f"{ASLEEP} __mutex_lock zfs_umount zpl_kill_sb deactivate_locked_super"),
+        ),
+        {10: R.COMPLETION, 20: R.LOCK},
+        set(),
+        chain=(20,),
+        closes=Closes.UNKNOWN,
+    ),
     "a page that the log is to write": Case(
         (
             thread(10, "fsx", f"{ASLEEP} wait_on_page_bit truncate_inode_pages_range zfs_freesp zfs_space"),
