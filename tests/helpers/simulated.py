@@ -309,6 +309,8 @@ class Knobs:
     forever: bool = False
     # In a storm somebody is caught at a site, and nobody lets it go.
     stormed: Span | None = None
+    # Waits at that site that commits have ended.
+    storm_waits: int = 0
     # Nobody watches the allocator.
     unwatched: bool = False
     # A client of taskqs does not come out of a step.
@@ -772,6 +774,8 @@ class _Simulation:
         if not self.stormed_ns:
             self.storm_asked += 0 if self.knobs.deaf else 25
             self.storm_commits += 2
+        if self.storm_waited and not self.caught_ns:
+            self.caught_ns, self.storm_left_ns = self.now_ns - 1_000_000, self.now_ns
         if self.within(self.knobs.stormed):
             self.stormed_ns = self.caught_ns = self.stormed_ns or self.now_ns
 
@@ -991,12 +995,21 @@ class _Simulation:
         lines += [f"mark {index} {time_ns} {name}" for index, (name, time_ns) in enumerate(self.marks)]
         return "\n".join(lines) + "\n"
 
+    @property
+    def storm_waited(self) -> int:
+        return min(self.knobs.storm_waits, self.storm_asked)
+
     def storm_lines(self) -> list[str]:
         caught = int(self.stormed_ns > 0)
-        entered = caught + self.storm_let_go
+        entered = caught + self.storm_let_go + self.storm_waited
         counts = {"reclaims": self.storm_asked, "shrinks": 0, "crowded": 0, "asked": self.storm_asked}
-        counts |= {"declined": self.storm_asked - entered, "entered": entered, "waited": 0}
-        counts |= {"let_go": self.storm_let_go, "waiting": caught, "pid": STORM_PIDS[1] if entered else 0}
+        counts |= {"declined": self.storm_asked - entered, "entered": entered}
+        counts |= {
+            "waited": self.storm_waited,
+            "let_go": self.storm_let_go,
+            "waiting": caught,
+            "pid": STORM_PIDS[1] if entered else 0,
+        }
         counts |= {"since_ns": self.caught_ns, "left_ns": self.storm_left_ns, "site": 0}
         counts |= {"gfp": self.storm_mask * bool(entered), "asked_gfp": self.storm_mask * bool(self.storm_asked)}
         counts |= {"kswapd": 0, "failed": 0}
@@ -1081,7 +1094,7 @@ class _Simulation:
         """One site of two functions."""
         masks = {"asked": 0xCC0, "effective": self.storm_mask, "noio": int(self.storm_mask != 0xCC0), "nofs": 0}
         masks |= {"calls": 2 * self.storm_asked}
-        entered = self.storm_let_go + (self.stormed_ns > 0)
+        entered = self.storm_let_go + (self.stormed_ns > 0) + self.storm_waited
         counts = {"reclaims": self.storm_asked, "declined": self.storm_asked - entered, "entered": entered}
         rest = {"waiting": int(self.stormed_ns > 0), "atomic": 0, "preempt": 0, "least": 4096, "most": 65536}
         site = self.line("sites", "site 0", helper=0, **masks, **counts, **rest)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from splvm.cli import app
 from splvm.clock import Clock
+from splvm.evidence.formats.stormstatus import UNPROTECTED_OPS, USUAL_OPS
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.pytest_fixtures import RunResult
 from splvm.record.reader import read_evidence
@@ -125,6 +126,16 @@ def must_say(verdict: Verdict, control: Control) -> None:
     text = verdict.reasons[0].text
     assert verdict.outcome is control.outcome, text
     assert re.search(control.reason, text), text
+
+
+@pytest.mark.splvm_slow
+@pytest.mark.parametrize(("kernel", "outcome"), [("debian-11", Outcome.PROGRESS), ("debian-12", Outcome.IMMUNE)])
+def test_flags_alone_do(run_scenario: Callable[..., RunResult], kernel: str, outcome: Outcome) -> None:
+    """Without marks and without memory from vmalloc() in transactions, waits end by commits of others."""
+    result = run_scenario("storm", kernel=kernel, variant="unscoped", clock=Clock.REAL)
+    result.must_be(outcome)
+    ops = result.evidence.facts["parameters"]["storm"]["ops"]
+    assert ops == (UNPROTECTED_OPS if kernel == "debian-11" else USUAL_OPS)
 
 
 @pytest.mark.splvm_slow

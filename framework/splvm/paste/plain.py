@@ -158,7 +158,8 @@ class PlainStack:
 
 def column_of(line: str, message: str) -> int:
     """How far the message of a line is indented, whatever stands before the blanks."""
-    before = line[: max(0, line.find(message.split(None, 1)[0]))]
+    first = next(iter(message.split(None, 1)), "")
+    before = line[: max(0, line.find(first))]
     return len(before[len(before.rstrip()) :].expandtabs())
 
 

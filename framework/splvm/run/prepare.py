@@ -24,6 +24,7 @@ from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
 from splvm.evidence.formats.gfpprobe import Way
+from splvm.evidence.formats.stormstatus import UNPROTECTED_OPS, USUAL_OPS
 from splvm.evidence.kerneltraits import KernelTraits
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guestplan import GuestPlan, Start
@@ -236,9 +237,15 @@ class Prepared(PreparedKernel):
             dump,
             loads,
             seed,
-            storm or scenario.storm,
+            self._storm(storm or scenario.storm),
             watched or ("spl" if storm or scenario.storm else ""),
         )
+
+    def _storm(self, storm: Storm | None) -> Storm | None:
+        """The storm as asked for; of what it does by itself, what this build protects on this kernel."""
+        if storm is None or storm.ops != USUAL_OPS or self.spl.variant.marked or self.honours_flags():
+            return storm
+        return replace(storm, ops=UNPROTECTED_OPS)
 
     def _closed(self, machine: MachineSpec, deadline: Deadline) -> MachineSpec:
         """The machine of a guest in virtual time: its root has the modules and no keys."""

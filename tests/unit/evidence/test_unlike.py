@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -654,3 +655,20 @@ def test_a_line_that_is_another_builds(line: str, spl: Mapping[str, object]) -> 
     verdict = judge_evidence(run.evidence())
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert any("the line of the build is" in reason.text for reason in verdict.reasons)
+
+
+def test_a_reading_without_the_row_of_the_cache() -> None:
+    """Nobody makes the probe's cache twice, so its row is in each reading between two that have it."""
+    run = current(HELD)
+    timeline = run.evidence().timeline
+    middle = timeline.slab[len(timeline.slab) // 2].seq
+    evidence = run.evidence()
+    slab = tuple(
+        replace(it, value=replace(it.value, caches=tuple(row for row in it.value.caches if row.name != "slabprobe")))
+        if it.seq == middle
+        else it
+        for it in timeline.slab
+    )
+    verdict = judge_evidence(replace(evidence, timeline=replace(timeline, slab=slab)))
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "lacks the row of slabprobe" in verdict.reasons[0].text

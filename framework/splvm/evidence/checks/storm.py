@@ -25,6 +25,10 @@ from splvm.evidence.verdict import Outcome, Reason
 # timeouts, after which a transaction goes on, are a tenth of it.
 STANDS_NS = 1_000_000_000
 
+# A wait that began so shortly before the end of the window is none of the window's, if so many at its site have ended.
+PASSING_NS = 100_000_000
+_PASSED = 4
+
 # What changes as soon as somebody is caught, or is let go.
 _COMING = ("entered", "waited", "let_go", "waiting", "since_ns", "left_ns", "waits")
 
@@ -172,7 +176,7 @@ def check_storm_safe(case: Case) -> Iterator[Complaint]:
     assert first is not None and last is not None
     before = {tx.index: tx.commits for tx in first.txs}
     yield from _waiting_otherwise(samples)
-    if last.told is not None:
+    if last.told is not None and not all(_is_passing(case, wait) for wait in last.waits):
         yield from _caught(case, samples[-1], last, last.told)
     elif not last.txs or any(tx.commits == before.get(tx.index, 0) for tx in last.txs):
         text = "a thread committed no transaction in the window, and nobody was caught at a site"
@@ -195,6 +199,13 @@ def storm_stands(case: Case) -> bool:
     storms = [sample.value.storm for sample in _storms(case)]
     told = storms[-1].told if storms and storms[-1] is not None else None
     return told is not None and case.window[1] - told.since_ns >= STANDS_NS
+
+
+def _is_passing(case: Case, wait: StormWait) -> bool:
+    """Whether a wait began as the window ended, at a site at which others were caught before and were let go."""
+    file = last_sites(case)
+    site = file.by_number.get(wait.site) if file is not None else None
+    return case.window[1] - wait.since_ns < PASSING_NS and site is not None and site.entered - site.waiting >= _PASSED
 
 
 def _caught(case: Case, sample: Sample[ProbeStatus], storm: StormStatus, wait: StormWait) -> Iterator[Complaint]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
 from splvm.evidence.checks.asked import parameters_of
-from splvm.evidence.checks.case import Case, Complaint, is_count, seconds
+from splvm.evidence.checks.case import CACHE, Case, Complaint, is_count, seconds
 from splvm.evidence.checks.loadlevel import OVERSTEP_KIB, wanted
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.timeline import HostReading
@@ -214,7 +214,20 @@ def _fell(before: HostReading, now: HostReading) -> bool:
     return now.run_s < before.run_s or any(it < was for was, it in zip(before.waits_s, now.waits_s, strict=True))
 
 
+def cache_came_back(case: Case) -> Iterator[Reason]:
+    """The probe makes its cache once: a reading without its row, between two that have it, is not whole."""
+    has = [any(row.name == CACHE for row in sample.value.caches) for sample in case.timeline.slab]
+    if True not in has:
+        return
+    first, last = has.index(True), len(has) - has[::-1].index(True)
+    for sample, is_there in zip(case.timeline.slab[first:last], has[first:last], strict=True):
+        if not is_there:
+            yield Reason(f"the slab file of {seconds(sample.start_ns)} lacks the row of {CACHE}", (sample.seq,))
+            return
+
+
 UNLIKE: tuple[Callable[[Case], Iterator[Reason]], ...] = (
+    cache_came_back,
     pulled_by_nobody,
     stormed_by_nobody,
     loaded_by_nobody,

@@ -26,6 +26,9 @@ OPS = (
 )
 # What a storm does by itself.
 USUAL_OPS = (1 << OPS.index("taskq-dynamic")) - 1
+# ... where neither a mark nor a flag reaches the page tables of vmalloc(): a transaction that takes memory from there
+# deadlocks, and no emergency object stands in for kmem_alloc() and vmem_alloc().
+UNPROTECTED_OPS = USUAL_OPS & ~(1 << OPS.index("vmem"))
 
 
 @dataclass(frozen=True, slots=True)

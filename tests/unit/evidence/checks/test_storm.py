@@ -48,3 +48,18 @@ def test_a_deadlock_ends_the_window() -> None:
         assert short.outcome is Outcome.INCONCLUSIVE
         reasons = [*(reason.text for reason in short.reasons), *(reason.text for _, reason in short.also)]
         assert any("30 s are asked for" in text for text in reasons)
+
+
+@pytest.mark.parametrize(
+    ("began", "waits", "outcome"),
+    [
+        (0.95, 20, Outcome.IMMUNE),
+        # Nobody came free there before, or it has waited for longer.
+        (0.95, 0, Outcome.INCONCLUSIVE),
+        (0.5, 20, Outcome.INCONCLUSIVE),
+    ],
+)
+def test_a_wait_that_begins_as_the_window_ends(began: float, waits: int, outcome: Outcome) -> None:
+    """Waits that commits end begin at any time, also just before the window's end."""
+    verdict = judged(Knobs(stormed=Span("hold", began), storm_waits=waits), 3.0)
+    assert verdict.outcome is outcome, verdict
