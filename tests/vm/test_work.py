@@ -15,15 +15,16 @@ pytestmark = pytest.mark.splvm_vm
 
 # The default suite has one kernel.
 SHORT = "debian-12"
+SCENARIOS = ("taskqs", "caches", "hotplug", "memory")
 
 
 @pytest.mark.parametrize("kernel", [pytest.param(it, marks=[pytest.mark.splvm_slow] * (it != SHORT)) for it in KERNELS])
-@pytest.mark.parametrize("scenario", ["taskqs", "caches"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_packaged_build(run_scenario: Callable[..., RunResult], scenario: str, kernel: str) -> None:
     run_scenario(scenario, kernel=kernel, clock=Clock.VIRTUAL).must_be(Outcome.HEALTHY)
 
 
 @pytest.mark.splvm_slow
-@pytest.mark.parametrize("scenario", ["taskqs", "caches"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_packaged_build_in_real_time(run_scenario: Callable[..., RunResult], scenario: str) -> None:
     run_scenario(scenario, clock=Clock.REAL).must_be(Outcome.HEALTHY)

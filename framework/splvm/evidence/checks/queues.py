@@ -15,8 +15,8 @@ from splvm.evidence.verdict import Outcome, Reason, Verdict
 # A step takes at most some tenths of a second; one that took so long, ns, never ends.
 STANDS_NS = 1_500_000_000
 
-# What the names of all threads of the probe's taskqs begin with (images/slabprobe/queues.c).
-THREADS = tuple(f"slabprobe_{name}" for name in ("one", "two", "dyn", "few", "temp"))
+# What the names of all threads of the probe's taskqs begin with (images/slabprobe/queues.c, caches.c).
+THREADS = tuple(f"slabprobe_{name}" for name in ("one", "two", "dyn", "few", "temp", "pct"))
 
 # Rounds that each client has to have made in the window.
 ROUNDS = 2

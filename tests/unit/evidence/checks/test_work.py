@@ -406,7 +406,8 @@ def test_spl_of_before_may_sleep() -> None:
 def test_each_promise_of_the_probe_has_words() -> None:
     from places import PROJECT
 
-    sources = "".join((PROJECT / "images" / "slabprobe" / f"{name}.c").read_text() for name in ("queues", "caches"))
+    parts = ("queues", "caches", "memory")
+    sources = "".join((PROJECT / "images" / "slabprobe" / f"{name}.c").read_text() for name in parts)
     tables = [part.partition("};")[0] for part in sources.split("promises[NR_PROMISES] = {")[1:]]
     names = {line.split('"')[1] for table in tables for line in table.splitlines() if '= { "' in line}
     assert names == set(BROKEN)
