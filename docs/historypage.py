@@ -58,10 +58,10 @@ _SPLAT = (
 
 # Number, name, what it asked, and what asks that today.
 _KMEM = (
-    ("1", "kmem_alloc", "sizes up to the largest give memory", "`caches`: promise not-null; `storm`: kmem"),
-    ("2", "kmem_zalloc", "and it is zeroed", "`caches`: promise zeroed"),
-    ("3", "vmem_alloc", "the same of vmem_alloc()", "`caches`: promise not-null; `storm`: vmem"),
-    ("4", "vmem_zalloc", "and it is zeroed", "`caches`: promise zeroed"),
+    ("1", "kmem_alloc", "sizes up to the largest give memory", "`memory`: promise given; `storm`: kmem"),
+    ("2", "kmem_zalloc", "and it is zeroed", "`memory`: promise cleared"),
+    ("3", "vmem_alloc", "the same of vmem_alloc()", "`memory`: promise given; `storm`: vmem"),
+    ("4", "vmem_zalloc", "and it is zeroed", "`memory`: promise cleared"),
     ("5", "slab_small", "constructor and destructor of small objects", "`caches`: promise constructed, counts of both"),
     ("6", "slab_large", "constructor and destructor of large objects", "`caches`: the same of objects of 64 KiB"),
     ("7", "slab_align", "alignments from 8 to 4096", "`caches`: promise aligned, for 8, 256, 1024 and 4096"),

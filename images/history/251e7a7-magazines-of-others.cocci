@@ -2,7 +2,9 @@
 // Who reaps a cache empties the magazines of all CPUs, though each CPU uses its own without a lock, as before 251e7a7
 // (2013).
 //
-// Users saw an object handed out twice, and what came of it: panics in all parts of ZFS.
+// Users saw an object handed out twice, and what came of it: panics in all parts of ZFS. Here the number of objects in
+// a magazine does not fall below zero by it: all memory behind the magazine would be moved, and the guest would end
+// before anybody looks at an object.
 @@
 identifier magazine, flags;
 expression cache;
@@ -20,4 +22,16 @@ spl_kmem_cache_reap_now(...)
 +	for (cpu = 0; cpu < num_online_cpus(); cpu++)
 +		spl_cache_flush(cache, cache->skc_mag[cpu], cache->skc_mag[cpu]->skm_avail);
 	...
+}
+
+@@
+expression magazine;
+identifier count;
+@@
+spl_cache_flush(...)
+{
+	<...
+-	magazine->skm_avail -= count;
++	magazine->skm_avail -= MIN(count, magazine->skm_avail);
+	...>
 }
