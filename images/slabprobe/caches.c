@@ -283,6 +283,17 @@ static void use_kmem(struct worker *w)
 		kmem_strfree(text);
 }
 
+/*
+ * A growth may still be under way of which nobody waits for the end any more. SPL waits
+ * for it on a queue that nobody wakes (spl_kmem_cache_destroy() up to 2.4 and on master
+ * in 2026), so whoever destroys a cache then waits for ever.
+ */
+static void settle(spl_kmem_cache_t *cache)
+{
+	while (atomic_read(&cache->skc_ref) || test_bit(KMC_BIT_GROWING, &cache->skc_flags))
+		schedule_timeout_uninterruptible(1);
+}
+
 /* While the other caches are in use. */
 static void make_and_destroy(struct worker *w)
 {
@@ -300,6 +311,7 @@ static void make_and_destroy(struct worker *w)
 		taken[i] = take(&kind, KM_SLEEP);
 	for (i = 0; i < NR_BATCH; i++)
 		give(&kind, taken[i]);
+	settle(kind.cache);
 	spl_kmem_cache_destroy(kind.cache);
 }
 
@@ -519,6 +531,8 @@ int probe_caches_want(enum probe_work state)
 
 	if (state <= wish)
 		return -EINVAL;
+	if (wish == PROBE_WORK_NONE)
+		probe_keep_observer();
 	WRITE_ONCE(wish, state);
 	for (i = 0; i < NR_WORKERS && !workers[i].task; i++) {
 		struct task_struct *task;

@@ -9,9 +9,13 @@
 #include <linux/kthread.h>
 #include <linux/random.h>
 #include <linux/sched.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
 
 #include "slabprobe.h"
 #include "work.h"
+
+#define MAX_OBSERVERS	16
 
 static struct task_struct *mover;
 static enum probe_cpus wish = PROBE_CPUS_ALL;
@@ -87,6 +91,29 @@ enum probe_cpus probe_cpus_find(const char *name)
 	return i;
 }
 
+/*
+ * Whoever has CPUs taken away is an observer, and stays on the first CPU with all its threads:
+ * Linux 5.10 may lose a timer that is set on a CPU which goes ("WARNING" in
+ * enqueue_hrtimer()), and nothing would be read any more.
+ */
+void probe_keep_observer(void)
+{
+	struct task_struct *threads[MAX_OBSERVERS], *thread;
+	unsigned int i, count = 0;
+
+	rcu_read_lock();
+	for_each_thread(current, thread)
+		if (count < MAX_OBSERVERS) {
+			get_task_struct(thread);
+			threads[count++] = thread;
+		}
+	rcu_read_unlock();
+	for (i = 0; i < count; i++) {
+		set_cpus_allowed_ptr(threads[i], cpumask_of(cpumask_first(cpu_present_mask)));
+		put_task_struct(threads[i]);
+	}
+}
+
 int probe_cpus_want(enum probe_cpus state)
 {
 	struct task_struct *task;
@@ -95,9 +122,12 @@ int probe_cpus_want(enum probe_cpus state)
 		return -EINVAL;
 	if (num_present_cpus() < 2)
 		return -EBUSY;
-	WRITE_ONCE(wish, state);
-	if (mover)
+	if (mover) {
+		WRITE_ONCE(wish, state);
 		return 0;
+	}
+	probe_keep_observer();
+	WRITE_ONCE(wish, state);
 	task = kthread_create(mover_thread, NULL, PROBE_NAME "/cpus");
 	if (IS_ERR(task))
 		return PTR_ERR(task);

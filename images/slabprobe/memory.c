@@ -27,6 +27,7 @@
 
 #define NR_THREADS	2
 #define NR_HELD		4	/* pieces in hand at once */
+#define NR_LARGE	24	/* likewise, of those for which a few blocks may be left */
 #define LARGE		60000	/* the most for which kmem_alloc() does not warn, nearly; sixteen pages */
 #define LARGER		300000
 #define LARGEST		SZ_2M	/* more than kmalloc() is asked for */
@@ -141,12 +142,12 @@ static void give(int from, void *buf, size_t size)
 static void take_some(struct taker *t, int from, size_t size)
 {
 	static const int flags[] = { KM_SLEEP, KM_PUSHPAGE };
-	void *taken[NR_HELD];
-	unsigned int i;
+	unsigned int i, count = size == LARGE ? NR_LARGE : NR_HELD;
+	void *taken[NR_LARGE];
 
-	for (i = 0; i < NR_HELD; i++)
+	for (i = 0; i < count; i++)
 		taken[i] = take(t, from, size, flags[i / 2 % 2], i % 2);
-	for (i = 0; i < NR_HELD; i++)
+	for (i = 0; i < count; i++)
 		give(from, taken[i], size);
 }
 

@@ -91,6 +91,7 @@ void probe_send_exit(void);
 enum probe_cpus probe_cpus_find(const char *name);
 int probe_cpus_want(enum probe_cpus state);
 bool probe_cpus_move(void);
+void probe_keep_observer(void);
 void probe_cpus_exit(void);
 void probe_cpus_show(struct seq_file *m);
 

@@ -63,7 +63,7 @@ def _hotplug(window_s: float) -> tuple[Step, ...]:
         Step("make", ("queues running", "caches running"), readings.work_at("running"), 10),
         Step("window", ("cpus moving",), readings.lasts(window_s), window_s + 5),
         Step("window-end", (), readings.lasts(0), 1),
-        Step("come", ("cpus all",), readings.all_cpus, 10),
+        Step("come", ("cpus all",), readings.all_cpus, 5),
         *_states(readings.work_at, "queues", "caches"),
     )
 
