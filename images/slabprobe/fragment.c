@@ -23,6 +23,7 @@
 #include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
+#include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/sched.h>
 #include <linux/shmem_fs.h>
@@ -58,6 +59,7 @@ static struct {
 static unsigned int nr_rest;
 static unsigned long asked_mib, filled, punched, rest_pages;
 static struct blocks before, after;
+static DEFINE_MUTEX(rest_lock);	/* of `rest` and `pinned` */
 static struct page **pinned;
 static unsigned long nr_pinned;
 
@@ -125,6 +127,7 @@ static void take_rest(unsigned long limit, unsigned int least)
 
 void probe_fragment_end(void)
 {
+	mutex_lock(&rest_lock);
 	while (nr_rest) {
 		nr_rest--;
 		__free_pages(rest[nr_rest].page, rest[nr_rest].order);
@@ -138,6 +141,7 @@ void probe_fragment_end(void)
 	kvfree(pinned);
 	pinned = NULL;
 	asked_mib = filled = punched = rest_pages = 0;
+	mutex_unlock(&rest_lock);
 }
 
 static bool is_let_go(const struct page *page)
@@ -173,9 +177,23 @@ int probe_fragment_pinned(void)
 			punched++;
 			cond_resched();
 		}
+	mutex_lock(&rest_lock);
 	take_rest(limit - filled, GROUP_ORDER + 1);
+	mutex_unlock(&rest_lock);
 	count_blocks(&after);
 	return 0;
+}
+
+/*
+ * Blocks that have come to be since: each CPU keeps pages for itself, in blocks too, and
+ * gives them to all later (since Linux 6.7 within seconds).
+ */
+void probe_fragment_again(void)
+{
+	mutex_lock(&rest_lock);
+	if (pinned)
+		take_rest(totalram_pages() - filled, GROUP_ORDER + 1);
+	mutex_unlock(&rest_lock);
 }
 
 bool probe_is_fragmented(void)

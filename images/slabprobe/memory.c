@@ -254,6 +254,8 @@ static void take_steps(struct taker *t)
 		end(t);
 		cond_resched();
 	}
+	if (!is_marked(t))
+		probe_fragment_again();
 	WRITE_ONCE(t->rounds, t->rounds + 1);
 	schedule_timeout_uninterruptible(1);
 }

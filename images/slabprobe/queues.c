@@ -352,28 +352,44 @@ static void step_nested(struct client *c)
 	probe_keep(&promises[WAIT_ID], "nested", ran(c, 0, NR_JOBS), DEPTH + 1);
 }
 
-/* All threads but one are busy: there is one more, or it may be made. Whoever was asked to make one may be at it. */
+/* No thread is idle, none is being made, and there may be one more. */
+static bool one_more_is_needed(taskq_t *queue)
+{
+	unsigned long flags;
+	bool needed;
+
+	spin_lock_irqsave(&queue->tq_lock, flags);
+	needed = queue->tq_nactive == queue->tq_nthreads && !queue->tq_nspawn && queue->tq_nthreads < DYN_THREADS;
+	spin_unlock_irqrestore(&queue->tq_lock, flags);
+	return needed;
+}
+
+/* Whoever was asked to make a thread may be at it. */
 static void step_noqueue(struct client *c)
 {
-	const unsigned int last = DYN_THREADS - 1;
-	unsigned int i, tries;
+	taskq_t *queue = c->queues[DYN];
+	unsigned int i, busy = 0, tries;
 
-	make_jobs(c, c->queues[DYN]);
-	for (i = 0; i < last; i++)
-		close_gate(c, i);
-	for (tries = 0; tries < 50; tries++) {
-		c->ids[last] = taskq_dispatch(c->queues[DYN], run_job, &c->jobs[last], TQ_SLEEP | TQ_NOQUEUE);
-		if (c->ids[last])
-			break;
-		schedule_timeout_uninterruptible(1);
+	make_jobs(c, queue);
+	/* Threads that are idle stay as long as one is busy. */
+	do
+		close_gate(c, busy++);
+	while (busy < DYN_THREADS && !one_more_is_needed(queue));
+	if (busy < DYN_THREADS) {
+		for (tries = 0; tries < 50; tries++) {
+			c->ids[busy] = taskq_dispatch(queue, run_job, &c->jobs[busy], TQ_SLEEP | TQ_NOQUEUE);
+			if (c->ids[busy])
+				break;
+			schedule_timeout_uninterruptible(1);
+		}
+		probe_keep(&promises[NOQUEUE], "TQ_NOQUEUE", c->ids[busy] != 0, 1);
+		if (c->ids[busy])
+			wait_event(queues_wq, atomic_read(&c->jobs[busy].ran));
 	}
-	probe_keep(&promises[NOQUEUE], "TQ_NOQUEUE", c->ids[last] != 0, 1);
-	if (c->ids[last])
-		wait_event(queues_wq, atomic_read(&c->jobs[last].ran));
-	for (i = 0; i < last; i++)
+	for (i = 0; i < busy; i++)
 		open_gate(c, i);
-	taskq_wait(c->queues[DYN]);
-	probe_keep(&promises[WAIT], "TQ_NOQUEUE", ran(c, 0, last), last);
+	taskq_wait(queue);
+	probe_keep(&promises[WAIT], "TQ_NOQUEUE", ran(c, 0, busy), busy);
 }
 
 /* As many users do it: the entry is used anew while its task runs. */

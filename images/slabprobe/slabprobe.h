@@ -148,6 +148,7 @@ void probe_threads_exit(void);
 /* fragment.c */
 int probe_fragment(unsigned int mib);
 int probe_fragment_pinned(void);
+void probe_fragment_again(void);
 bool probe_is_fragmented(void);
 void probe_fragment_end(void);
 void probe_fragment_show(struct seq_file *m);

@@ -14,7 +14,7 @@ from splvm.evidence.timeline import Sample
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 
 # How often one has to have gone, and come, in the window.
-OFTEN = 4
+OFTEN = 2
 
 
 def _samples(case: Case, start: str, end: str) -> list[tuple[Sample[ProbeStatus], Cpus]]:
