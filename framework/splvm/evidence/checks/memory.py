@@ -17,7 +17,7 @@ from splvm.evidence.verdict import Outcome, Reason, Verdict
 STANDS_NS = 1_000_000_000
 
 # Rounds that each thread has to have made in the window, and large pieces that have to have come from vmalloc.
-ROUNDS = 5
+ROUNDS = 1
 PIECES = 10
 
 
