@@ -35,8 +35,8 @@ _HEAD = (
     "",
     "What was seen on 2026-11-30, beside other work (loads of 7 to 10), three runs of each row: 36 of the 37 rows were "
     "noticed for the reason of their row in each run that came to a verdict. Two runs of e5473afe18 of six came to "
-    "none, because the host did not answer the guest's SSH in time. 500e95c was noticed in one run of two; the other "
-    "one was `SLOW`, and told of the reserves besides. The "
+    "none, because the host did not answer the guest's SSH in time. 500e95c was noticed in two runs of three; the "
+    "other one, with seed 1, was `SLOW`, and told of the reserves besides. The "
     "reason of 7257ec4 was written anew after its run: which call is named depends on which step comes first.",
     "",
     "Found on the way, in a packaged build and not put back: `spl_kmem_cache_destroy()` waits for a growth that is "
