@@ -56,7 +56,7 @@ static struct kind {
 
 #define NR_KINDS	ARRAY_SIZE(kinds)
 
-enum { ALIGNED, WHOLE, CONSTRUCTED, NOT_NULL, NO_SLEEP, COMPOUND, ZEROED, TEXT, RECLAIMED, NR_PROMISES };
+enum { ALIGNED, WHOLE, CONSTRUCTED, NOT_NULL, NO_SLEEP, COMPOUND, ZEROED, TEXT, RECLAIMED, SCALED, SENT, NR_PROMISES };
 
 static struct probe_promise promises[NR_PROMISES] = {
 	[ALIGNED] = { "aligned" },
@@ -68,6 +68,8 @@ static struct probe_promise promises[NR_PROMISES] = {
 	[ZEROED] = { "zeroed" },
 	[TEXT] = { "text" },
 	[RECLAIMED] = { "reclaimed" },		/* reclaim is told of the pages of a slab that is freed */
+	[SENT] = { "sent" },			/* what the network has of an object stays when that is given back */
+	[SCALED] = { "scaled" },		/* each task ran of a taskq whose threads come and go with CPUs */
 };
 
 static struct worker {
@@ -79,8 +81,11 @@ static struct worker {
 
 static enum probe_work wish = PROBE_WORK_NONE;
 static void *more[NR_MORE];
-static taskq_t *pct;
-static unsigned int cpus_back;	/* that were away while caches were made */
+static taskq_t *pct;	/* with as many threads as there are CPUs */
+static u64 pct_given;
+static atomic64_t pct_ran;
+static cpumask_t made_with;	/* CPUs that were there when the caches were made */
+static cpumask_t came;		/* others, on which the caches were used later */
 static DEFINE_SPINLOCK(caches_lock);	/* of the pointers to caches that are shown */
 static DEFINE_SPINLOCK(atomic_lock);
 
@@ -178,16 +183,31 @@ static void *take(struct kind *kind, int flags)
 	return obj;
 }
 
+/* Of an emergency object of several pages that the network may have; 0: it may not. Its last word is never 0. */
+static u64 last_word(const struct kind *kind, const void *obj)
+{
+	const void *last = obj + round_down(kind->size, 8) - 8;
+
+	return kind->size > PAGE_SIZE && PageCompound(virt_to_page(obj)) ? *(const u64 *)last : 0;
+}
+
 static void give(struct kind *kind, void *obj)
 {
+	bool sent;
+	u64 word;
+
 	if (!obj)
 		return;
 	probe_keep(&promises[WHOLE], kind->name, is_whole(kind, obj), 1);
 	if (is_emergency(kind, obj))
 		atomic_dec(&kind->emergency);
+	word = is_emergency(kind, obj) ? last_word(kind, obj) : 0;
+	sent = word && probe_send(obj + round_down(kind->size, 8) - 8);
 	atomic64_inc(&kind->frees);
 	atomic_dec(&kind->held);
 	spl_kmem_cache_free(kind->cache, obj);
+	if (sent)
+		probe_keep(&promises[SENT], kind->name, probe_receive() == word, 1);
 }
 
 /* Where one of another thread may lie, which this one then gives back. */
@@ -263,6 +283,17 @@ static void use_kmem(struct worker *w)
 		kmem_strfree(text);
 }
 
+/*
+ * A growth may still be under way of which nobody waits for the end any more. SPL waits
+ * for it on a queue that nobody wakes (spl_kmem_cache_destroy() up to 2.4 and on master
+ * in 2026), so whoever destroys a cache then waits for ever.
+ */
+static void settle(spl_kmem_cache_t *cache)
+{
+	while (atomic_read(&cache->skc_ref) || test_bit(KMC_BIT_GROWING, &cache->skc_flags))
+		schedule_timeout_uninterruptible(1);
+}
+
 /* While the other caches are in use. */
 static void make_and_destroy(struct worker *w)
 {
@@ -280,13 +311,37 @@ static void make_and_destroy(struct worker *w)
 		taken[i] = take(&kind, KM_SLEEP);
 	for (i = 0; i < NR_BATCH; i++)
 		give(&kind, taken[i]);
+	settle(kind.cache);
 	spl_kmem_cache_destroy(kind.cache);
+}
+
+static void run_scaled(void *arg)
+{
+	atomic64_inc(&pct_ran);
+}
+
+/* While CPUs come and go: another one in each round, which may be gone by then. */
+static void change_cpu(struct worker *w)
+{
+	unsigned int cpu, left = (w->id + w->rounds) % num_online_cpus();
+
+	for_each_online_cpu(cpu)
+		if (!left--) {
+			set_cpus_allowed_ptr(current, cpumask_of(cpu));
+			return;
+		}
 }
 
 static void work(struct worker *w)
 {
 	unsigned int i;
 
+	if (probe_cpus_move())
+		change_cpu(w);
+	if (!cpumask_test_cpu(raw_smp_processor_id(), &made_with))
+		cpumask_set_cpu(raw_smp_processor_id(), &came);
+	if (!w->id && pct)
+		pct_given += taskq_dispatch(pct, run_scaled, NULL, TQ_SLEEP) != 0;
 	for (i = 0; i < NR_KINDS && READ_ONCE(wish) == PROBE_WORK_RUNNING; i++) {
 		struct kind *kind = &kinds[(i + w->id * 2) % NR_KINDS];
 
@@ -308,6 +363,7 @@ static bool make_caches(void)
 {
 	struct kind *kind;
 
+	cpumask_copy(&made_with, cpu_online_mask);
 	for (kind = kinds; kind < kinds + NR_KINDS; kind++) {
 		spl_kmem_cache_t *cache;
 
@@ -379,8 +435,11 @@ static void destroy_caches(void)
 {
 	struct kind *kind;
 
-	if (pct)
+	probe_send_exit();
+	if (pct) {
 		taskq_destroy(pct);
+		probe_keep(&promises[SCALED], "taskq_destroy", atomic64_read(&pct_ran), pct_given);
+	}
 	pct = NULL;
 	for (kind = kinds; kind < kinds + NR_KINDS; kind++) {
 		spl_kmem_cache_t *cache = kind->cache;
@@ -408,8 +467,6 @@ static bool make_caches_without_a_cpu(void)
 	made = make_caches();
 	if (add_cpu(cpu))
 		pr_warn(PROBE_NAME ": CPU %u does not come back\n", cpu);
-	else
-		WRITE_ONCE(cpus_back, cpus_back + 1);
 	return made;
 }
 
@@ -438,9 +495,12 @@ static void go_on(struct worker *w)
 	}
 	if (!w->id && next == PROBE_WORK_RUNNING && !make_caches_without_a_cpu())
 		probe_keep(&promises[NOT_NULL], "kmem_cache_create", 0, 1);
-	/* All CPUs are there now. The first worker goes from one to the other at the end. */
+	/*
+	 * All CPUs are there now: the second worker is on the one that was away. The first
+	 * goes from one to the other at the end.
+	 */
 	if (w->id && next == PROBE_WORK_RUNNING)
-		set_cpus_allowed_ptr(current, cpumask_of(w->id % num_online_cpus()));
+		set_cpus_allowed_ptr(current, cpumask_of((num_online_cpus() * NR_WORKERS - w->id) % num_online_cpus()));
 	if (!w->id && next == PROBE_WORK_LOADED)
 		load_caches();
 	if (!w->id && next == PROBE_WORK_EMPTIED)
@@ -471,6 +531,8 @@ int probe_caches_want(enum probe_work state)
 
 	if (state <= wish)
 		return -EINVAL;
+	if (wish == PROBE_WORK_NONE)
+		probe_keep_observer();
 	WRITE_ONCE(wish, state);
 	for (i = 0; i < NR_WORKERS && !workers[i].task; i++) {
 		struct task_struct *task;
@@ -531,7 +593,7 @@ void probe_caches_show(struct seq_file *m)
 		rounds += READ_ONCE(workers[i].rounds);
 	}
 	seq_printf(m, "kinds state=%s rounds=%llu cpus=%u back=%u\n", probe_work_name(least), rounds,
-		   num_online_cpus(), READ_ONCE(cpus_back));
+		   num_online_cpus(), cpumask_weight(&came));
 	for (i = 0; i < NR_KINDS; i++)
 		show_kind(m, &kinds[i]);
 	for (i = 0; i < NR_PROMISES; i++)

@@ -9,6 +9,10 @@
  * its caller's behalf (try_to_compact_pages(), mm/compaction.c). What blocks
  * there still are then are taken too.
  *
+ * Where the pages are to stay where they are, whoever asks for a block, they are
+ * allocated as pages that cannot be moved. Some blocks of up to GROUP_ORDER are left
+ * then, for what the kernel itself cannot do without.
+ *
  * Nothing here reclaims or compacts memory, or wakes who does.
  */
 #include <linux/bitmap.h>
@@ -19,6 +23,7 @@
 #include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
+#include <linux/mutex.h>
 #include <linux/pagemap.h>
 #include <linux/sched.h>
 #include <linux/shmem_fs.h>
@@ -32,6 +37,8 @@
 #define MIB_PAGES	(SZ_1M >> PAGE_SHIFT)
 #define NR_ORDERS	ARRAY_SIZE(((struct zone *)NULL)->free_area)
 #define MAX_REST	4096
+#define GROUP_ORDER	3
+#define GROUPS		64	/* one of so many is left */
 
 /* The flags of a file in memory are of a type of their own since Linux 7.0. */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 0, 0)
@@ -52,6 +59,9 @@ static struct {
 static unsigned int nr_rest;
 static unsigned long asked_mib, filled, punched, rest_pages;
 static struct blocks before, after;
+static DEFINE_MUTEX(rest_lock);	/* of `rest` and `pinned` */
+static struct page **pinned;
+static unsigned long nr_pinned;
 
 /* What /proc/buddyinfo has, of all zones together. */
 static void count_blocks(struct blocks *blocks)
@@ -99,11 +109,11 @@ static unsigned long punch(unsigned long count, const unsigned long *odd)
 }
 
 /* Blocks that were left of the watermarks and of other zones, the largest first. */
-static void take_rest(unsigned long limit)
+static void take_rest(unsigned long limit, unsigned int least)
 {
 	unsigned int order;
 
-	for (order = NR_ORDERS - 1; order; order--)
+	for (order = NR_ORDERS - 1; order >= least; order--)
 		while (nr_rest < MAX_REST && rest_pages + (1UL << order) <= limit) {
 			struct page *page = alloc_pages(NO_RECLAIM | __GFP_COMP, order);
 
@@ -117,6 +127,7 @@ static void take_rest(unsigned long limit)
 
 void probe_fragment_end(void)
 {
+	mutex_lock(&rest_lock);
 	while (nr_rest) {
 		nr_rest--;
 		__free_pages(rest[nr_rest].page, rest[nr_rest].order);
@@ -124,7 +135,70 @@ void probe_fragment_end(void)
 	if (file)
 		fput(file);
 	file = NULL;
+	while (nr_pinned)
+		if (pinned[--nr_pinned])
+			__free_page(pinned[nr_pinned]);
+	kvfree(pinned);
+	pinned = NULL;
 	asked_mib = filled = punched = rest_pages = 0;
+	mutex_unlock(&rest_lock);
+}
+
+static bool is_let_go(const struct page *page)
+{
+	unsigned long pfn = page_to_pfn(page);
+
+	return pfn & 1 || (pfn >> GROUP_ORDER) % GROUPS == 0;
+}
+
+/* As probe_fragment(), with pages that cannot be moved. */
+int probe_fragment_pinned(void)
+{
+	unsigned long i, limit = totalram_pages();
+
+	if (file || pinned)
+		return -EBUSY;
+	pinned = kvcalloc(limit, sizeof(*pinned), GFP_KERNEL);
+	if (!pinned)
+		return -ENOMEM;
+	asked_mib = limit / MIB_PAGES;
+	count_blocks(&before);
+	for (; nr_pinned < limit; nr_pinned++) {
+		pinned[nr_pinned] = alloc_page((GFP_KERNEL & ~__GFP_RECLAIM) | NO_RECLAIM);
+		if (!pinned[nr_pinned])
+			break;
+		cond_resched();
+	}
+	filled = nr_pinned;
+	for (i = 0; i < nr_pinned; i++)
+		if (is_let_go(pinned[i])) {
+			__free_page(pinned[i]);
+			pinned[i] = NULL;
+			punched++;
+			cond_resched();
+		}
+	mutex_lock(&rest_lock);
+	take_rest(limit - filled, GROUP_ORDER + 1);
+	mutex_unlock(&rest_lock);
+	count_blocks(&after);
+	return 0;
+}
+
+/*
+ * Blocks that have come to be since: each CPU keeps pages for itself, in blocks too, and
+ * gives them to all later (since Linux 6.7 within seconds).
+ */
+void probe_fragment_again(void)
+{
+	mutex_lock(&rest_lock);
+	if (pinned)
+		take_rest(totalram_pages() - filled, GROUP_ORDER + 1);
+	mutex_unlock(&rest_lock);
+}
+
+bool probe_is_fragmented(void)
+{
+	return READ_ONCE(pinned) != NULL;
 }
 
 /* Once more takes the blocks that have come to be since. */
@@ -135,8 +209,10 @@ int probe_fragment(unsigned int mib)
 
 	if (!limit)
 		return -EINVAL;
+	if (pinned)
+		return -EBUSY;
 	if (file) {
-		take_rest(limit > filled ? limit - filled : 0);
+		take_rest(limit > filled ? limit - filled : 0, 1);
 		count_blocks(&after);
 		return 0;
 	}
@@ -155,7 +231,7 @@ int probe_fragment(unsigned int mib)
 	count_blocks(&before);
 	filled = fill(limit, odd);
 	punched = punch(filled, odd);
-	take_rest(limit - filled);
+	take_rest(limit - filled, 1);
 	count_blocks(&after);
 	kvfree(odd);
 	return 0;
@@ -179,7 +255,7 @@ void probe_fragment_show(struct seq_file *m)
 		   punched, rest_pages);
 	count_blocks(&now);
 	show_blocks(m, "now", &now);
-	if (file) {
+	if (file || pinned) {
 		show_blocks(m, "before", &before);
 		show_blocks(m, "after", &after);
 	}

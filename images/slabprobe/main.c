@@ -143,6 +143,8 @@ static int cmd_fragment(char *args)
 {
 	unsigned int mib;
 
+	if (args && !strcmp(args, "pinned"))
+		return probe_fragment_pinned();
 	if (!args || kstrtouint(args, 0, &mib))
 		return -EINVAL;
 	if (mib)
@@ -260,6 +262,16 @@ static int cmd_caches(char *args)
 	return probe_caches_want(find_work(args));
 }
 
+static int cmd_memory(char *args)
+{
+	return probe_memory_want(find_work(args));
+}
+
+static int cmd_cpus(char *args)
+{
+	return probe_cpus_want(probe_cpus_find(args));
+}
+
 static const struct command {
 	const char *name;
 	int (*run)(char *args);
@@ -280,6 +292,8 @@ static const struct command {
 	{ "explore", probe_explore_command },
 	{ "queues", cmd_queues },
 	{ "caches", cmd_caches },
+	{ "memory", cmd_memory },
+	{ "cpus", cmd_cpus },
 	{ "mark", cmd_mark },
 };
 
@@ -336,6 +350,8 @@ static int probe_show(struct seq_file *m, void *v)
 	probe_explore_show(m);
 	probe_queues_show(m);
 	probe_caches_show(m);
+	probe_memory_show(m);
+	probe_cpus_show(m);
 	for (i = nr_marks > NR_MARKS ? nr_marks - NR_MARKS : 0; i < nr_marks; i++)
 		seq_printf(m, "mark %u %llu %s\n", i, marks[i % NR_MARKS].time_ns,
 			   marks[i % NR_MARKS].name);
@@ -399,8 +415,10 @@ static void __exit slabprobe_exit(void)
 	probe_release();
 	probe_trap_set(PROBE_TRAP_OFF, 0);
 	probe_storm_exit();
+	probe_cpus_exit();
 	probe_queues_exit();
 	probe_caches_exit();
+	probe_memory_exit();
 	probe_sites_exit();
 	probe_pressure_exit();
 	probe_fail_set(PROBE_FAIL_OFF);

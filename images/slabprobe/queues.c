@@ -75,6 +75,7 @@ struct job {
 	unsigned int place;	/* among those that ran, from 1 */
 	unsigned long when;	/* jiffies */
 	bool running, open;
+	bool due;		/* it was dispatched, and not cancelled */
 };
 
 struct client {
@@ -125,10 +126,14 @@ static void make_job(struct client *c, unsigned int i, taskq_t *queue)
 	c->jobs[i] = (struct job) { .client = c, .queue = queue };
 }
 
+/* Where a wait came back too early, tasks may still be on their way to what is used anew. */
 static void make_jobs(struct client *c, taskq_t *queue)
 {
 	unsigned int i;
 
+	for (i = 0; i < NR_JOBS; i++)
+		if (c->jobs[i].due)
+			wait_event_timeout(queues_wq, atomic_read(&c->jobs[i].ran), HZ);
 	atomic_set(&c->order, 0);
 	for (i = 0; i < NR_JOBS; i++)
 		make_job(c, i, queue);
@@ -171,6 +176,7 @@ static taskqid_t dispatch(struct client *c, unsigned int i, task_func_t func, un
 {
 	taskqid_t id = taskq_dispatch(c->jobs[i].queue, func, &c->jobs[i], flags);
 
+	c->jobs[i].due = id != 0;
 	if (!(flags & TQ_NOSLEEP))
 		probe_keep(&promises[DISPATCHED], c->step, id != 0, 1);
 	c->ids[i] = id;
@@ -306,6 +312,7 @@ static void step_cancel(struct client *c)
 	probe_keep(&promises[CANCEL], "pending", cancel(queue, c->ids[1]), 0);
 	probe_keep(&promises[CANCEL], "front", cancel(queue, c->ids[2]), 0);
 	probe_keep(&promises[CANCEL], "delayed", cancel(queue, c->ids[4]), 0);
+	c->jobs[1].due = c->jobs[2].due = false;
 	open_gate(c, 0);
 	taskq_wait(queue);
 	probe_keep(&promises[CANCELLED], "pending", atomic_read(&c->jobs[1].ran), 0);
@@ -315,7 +322,8 @@ static void step_cancel(struct client *c)
 	probe_keep(&promises[CANCEL], "done", cancel(queue, c->ids[3]), ENOENT);
 	dispatch(c, 5, run_nap, TQ_SLEEP);
 	/* It runs, or it does not yet. */
-	if (cancel(queue, c->ids[5]) == 0)
+	c->jobs[5].due = cancel(queue, c->ids[5]) != 0;
+	if (!c->jobs[5].due)
 		probe_keep(&promises[CANCELLED], "at-once", atomic_read(&c->jobs[5].ran), 0);
 	else
 		probe_keep(&promises[WAIT_ID], "taskq_cancel_id", atomic_read(&c->jobs[5].ran), 1);
@@ -344,27 +352,44 @@ static void step_nested(struct client *c)
 	probe_keep(&promises[WAIT_ID], "nested", ran(c, 0, NR_JOBS), DEPTH + 1);
 }
 
-/* Two threads are busy, and there may be more. Whoever was asked to make one may be at it. */
+/* No thread is idle, none is being made, and there may be one more. */
+static bool one_more_is_needed(taskq_t *queue)
+{
+	unsigned long flags;
+	bool needed;
+
+	spin_lock_irqsave(&queue->tq_lock, flags);
+	needed = queue->tq_nactive == queue->tq_nthreads && !queue->tq_nspawn && queue->tq_nthreads < DYN_THREADS;
+	spin_unlock_irqrestore(&queue->tq_lock, flags);
+	return needed;
+}
+
+/* Whoever was asked to make a thread may be at it. */
 static void step_noqueue(struct client *c)
 {
-	unsigned int tries;
+	taskq_t *queue = c->queues[DYN];
+	unsigned int i, busy = 0, tries;
 
-	make_jobs(c, c->queues[DYN]);
-	close_gate(c, 0);
-	close_gate(c, 1);
-	for (tries = 0; tries < 50; tries++) {
-		c->ids[2] = taskq_dispatch(c->queues[DYN], run_job, &c->jobs[2], TQ_SLEEP | TQ_NOQUEUE);
-		if (c->ids[2])
-			break;
-		schedule_timeout_uninterruptible(1);
+	make_jobs(c, queue);
+	/* Threads that are idle stay as long as one is busy. */
+	do
+		close_gate(c, busy++);
+	while (busy < DYN_THREADS && !one_more_is_needed(queue));
+	if (busy < DYN_THREADS) {
+		for (tries = 0; tries < 50; tries++) {
+			c->ids[busy] = taskq_dispatch(queue, run_job, &c->jobs[busy], TQ_SLEEP | TQ_NOQUEUE);
+			if (c->ids[busy])
+				break;
+			schedule_timeout_uninterruptible(1);
+		}
+		probe_keep(&promises[NOQUEUE], "TQ_NOQUEUE", c->ids[busy] != 0, 1);
+		if (c->ids[busy])
+			wait_event(queues_wq, atomic_read(&c->jobs[busy].ran));
 	}
-	probe_keep(&promises[NOQUEUE], "TQ_NOQUEUE", c->ids[2] != 0, 1);
-	if (c->ids[2])
-		wait_event(queues_wq, atomic_read(&c->jobs[2].ran));
-	open_gate(c, 0);
-	open_gate(c, 1);
-	taskq_wait(c->queues[DYN]);
-	probe_keep(&promises[WAIT], "TQ_NOQUEUE", ran(c, 0, 2), 2);
+	for (i = 0; i < busy; i++)
+		open_gate(c, i);
+	taskq_wait(queue);
+	probe_keep(&promises[WAIT], "TQ_NOQUEUE", ran(c, 0, busy), busy);
 }
 
 /* As many users do it: the entry is used anew while its task runs. */

@@ -9,8 +9,9 @@
  * pressure.c low memory, fragment.c free memory in single pages, shrink.c how
  * shrinkers are registered, sites.c where SPL allocates, storm.c reclaim there,
  * ops.c what its transactions do, explore.c delays at instructions of SPL,
- * queues.c and caches.c SPL as its users have it.
- * cache.c, ops.c, queues.c and caches.c alone see SPL headers.
+ * queues.c, caches.c and memory.c SPL as its users have it, cpus.c which CPUs are
+ * there, sent.c objects on the network.
+ * cache.c, ops.c, queues.c, caches.c and memory.c alone see SPL headers.
  */
 #ifndef SLABPROBE_H
 #define SLABPROBE_H
@@ -146,6 +147,9 @@ void probe_threads_exit(void);
 
 /* fragment.c */
 int probe_fragment(unsigned int mib);
+int probe_fragment_pinned(void);
+void probe_fragment_again(void);
+bool probe_is_fragmented(void);
 void probe_fragment_end(void);
 void probe_fragment_show(struct seq_file *m);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What queues.c and caches.c share: work with SPL as its users have it, in states
- * that follow each other, and promises of SPL that are asked for meanwhile.
+ * What queues.c, caches.c and memory.c share: work with SPL as its users have it, in
+ * states that follow each other, and promises of SPL that are asked for meanwhile.
+ * And the CPUs that it is done on.
  */
 #ifndef SLABPROBE_WORK_H
 #define SLABPROBE_WORK_H
@@ -59,6 +60,13 @@ static inline const char *probe_work_name(enum probe_work state)
 	return names[state];
 }
 
+/* Which CPUs are there. */
+enum probe_cpus {
+	PROBE_CPUS_ALL,
+	PROBE_CPUS_AWAY,	/* the first one alone */
+	PROBE_CPUS_MOVING,	/* the first one, and others that go and come */
+};
+
 /* queues.c: the caller holds the lock of main.c */
 int probe_queues_want(enum probe_work state);
 void probe_queues_exit(void);
@@ -68,5 +76,23 @@ void probe_queues_show(struct seq_file *m);
 int probe_caches_want(enum probe_work state);
 void probe_caches_exit(void);
 void probe_caches_show(struct seq_file *m);
+
+/* memory.c: likewise */
+int probe_memory_want(enum probe_work state);
+void probe_memory_exit(void);
+void probe_memory_show(struct seq_file *m);
+
+/* sent.c; what was sent has to be received before anything else is */
+bool probe_send(const u64 *word);
+u64 probe_receive(void);
+void probe_send_exit(void);
+
+/* cpus.c: likewise */
+enum probe_cpus probe_cpus_find(const char *name);
+int probe_cpus_want(enum probe_cpus state);
+bool probe_cpus_move(void);
+void probe_keep_observer(void);
+void probe_cpus_exit(void);
+void probe_cpus_show(struct seq_file *m);
 
 #endif

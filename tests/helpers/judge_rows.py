@@ -14,9 +14,11 @@ from simulated import (
     FRAGMENTED,
     GROW,
     HELD,
+    HOTPLUG,
     LOADED,
     LONG,
     MAPPED,
+    MEMORY,
     NOMINAL,
     ORGANIC,
     POOL,
@@ -54,7 +56,7 @@ STUCK_HALF = r"worker 114 is not proven stuck in 30 of 60 readings: at 6\.3\d\d 
 BACK = r"critical threads did not come back after the release"
 
 # What any record may lack.
-ANY = (*EVERY, STORM, TASKQS, CACHES)
+ANY = (*EVERY, STORM, TASKQS, CACHES, HOTPLUG, MEMORY)
 
 ROWS = (
     # check_queues
@@ -62,49 +64,49 @@ ROWS = (
         "client of taskqs stands still",
         Outcome.STALLED,
         r"client 0 \(pid 141\) is in step nested of its work with taskqs for \d\.\d+ s",
-        (TASKQS,),
+        (TASKQS, HOTPLUG),
     ),
     # check_queue_promises
     Row(
         "promise of taskqs is broken",
         Outcome.SUSPECT,
         r"taskq_wait came back when 3 of 6 tasks had run \(2 of \d+ times\)$",
-        (TASKQS,),
+        (TASKQS, HOTPLUG),
     ),
     # check_queue_counts
     Row(
         "taskq shows another number of tasks",
         Outcome.MISCOUNTED,
         r"taskq slabprobe_one0, loaded: SPL shows 2 tasks in the pending list, and there are 1$",
-        (TASKQS,),
+        (TASKQS, HOTPLUG),
     ),
     # check_queues_gone
     Row(
         "thread outlives its taskq",
         Outcome.NO_RECOVERY,
         r"thread slabprobe_temp \(pid 77\) is still there although its taskq was destroyed$",
-        (TASKQS,),
+        (TASKQS, HOTPLUG),
     ),
     # check_kinds
     Row(
         "caches are hardly used",
         Outcome.INCONCLUSIVE,
         r"\d rounds with caches of several kinds were made in the window$",
-        (CACHES,),
+        (CACHES, HOTPLUG),
     ),
     # check_kind_promises
     Row(
         "object is not aligned",
         Outcome.SUSPECT,
         r"an object of slabprobe_k0 lay 3 bytes beside its alignment \(1 of \d+ times\)$",
-        (CACHES,),
+        (CACHES, HOTPLUG),
     ),
     # check_kind_counts
     Row(
         "slab file has another number of objects",
         Outcome.MISCOUNTED,
         r"cache slabprobe_k6, loaded: the slab file has 12 of objects, and it is 13$",
-        (CACHES,),
+        (CACHES, HOTPLUG),
     ),
     # check_kinds_alone
     Row(
@@ -118,7 +120,46 @@ ROWS = (
         "memory of caches is not given back",
         Outcome.NO_RECOVERY,
         r"84880 KiB of vmalloc's memory were not given back when all caches had been destroyed$",
-        (CACHES,),
+        (CACHES, HOTPLUG),
+    ),
+    # check_comers
+    Row(
+        "CPUs hardly move", Outcome.INCONCLUSIVE, r"in the window a CPU went \d+ times and came \d+ times$", (HOTPLUG,)
+    ),
+    Row(
+        "a CPU does not come back",
+        Outcome.INCONCLUSIVE,
+        r"4 of 4 CPUs are there at the end; 2 times the kernel refused one$",
+        (HOTPLUG,),
+    ),
+    # check_memory
+    Row(
+        "vmem_alloc() does not come back",
+        Outcome.STALLED,
+        r"thread 1 \(pid 152\) is marked and is in step vmem of its work with memory for \d\.\d+ s$",
+        (MEMORY,),
+    ),
+    Row("memory is hardly asked for", Outcome.INCONCLUSIVE, r"thread 0 made \d rounds with memory", (MEMORY,)),
+    # check_memory_falls_back
+    Row(
+        "memory is not in single pages",
+        Outcome.NOT_TRIGGERED,
+        r"0 large pieces that vmem_alloc\(\) was asked for came from vmalloc: there were blocks of pages$",
+        (MEMORY,),
+    ),
+    # check_memory_promises
+    Row(
+        "memory that is to be zeroed is not",
+        Outcome.SUSPECT,
+        r"kmem_alloc gave memory that is not zeroed \(1 of \d+ times\)$",
+        (MEMORY,),
+    ),
+    # check_memory_gone
+    Row(
+        "memory of caches is not given back",
+        Outcome.NO_RECOVERY,
+        r"84880 KiB of vmalloc's memory were not given back at the end$",
+        (MEMORY,),
     ),
     # check_storm
     Row("storm without a question", Outcome.NOT_TRIGGERED, r"in 0 reclaims at allocation sites no shrinker", (STORM,)),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from splvm.evidence.checks.loadlevel import on_pool
-from splvm.evidence.checks.promises import OF_KINDS, OF_QUEUES
+from splvm.evidence.checks.promises import OF_KINDS, OF_MEMORY, OF_QUEUES
 from splvm.evidence.checks.worksaid import CLIENTS, QUEUES
 from splvm.evidence.checks.worksaid import KINDS as WORK_KINDS
 from splvm.evidence.formats.stream import Frame, What
@@ -77,6 +77,9 @@ STORM_PIDS = (131, 132)
 # Taskqs, and caches of several kinds, are used as by SPL's users.
 TASKQS, CACHES = "taskqs", "caches"
 CLIENT_PIDS = (141, 142)
+# The same while CPUs come and go, and memory that is no object of a cache.
+HOTPLUG, MEMORY = "hotplug", "memory"
+TAKER_PIDS = (151, 152)
 # Objects in hand of each kind, and those of the first that are emergency objects.
 IN_HAND = 12
 IN_EMERGENCY = 2
@@ -151,14 +154,14 @@ _STORM = (
 )
 
 
-def _at_rest(noun: str) -> tuple[Phase, ...]:
+def _at_rest(*nouns: str) -> tuple[Phase, ...]:
     """All is at rest with a known number of everything in hand, then empty, then gone."""
     return (
-        Phase("load", 2, (f"{noun} loaded",)),
+        Phase("load", 2, tuple(f"{noun} loaded" for noun in nouns)),
         Phase("loaded", 6),
-        Phase("empty", 2, (f"{noun} emptied",)),
+        Phase("empty", 2, tuple(f"{noun} emptied" for noun in nouns)),
         Phase("emptied", 6),
-        Phase("destroy", 2, (f"{noun} gone",)),
+        Phase("destroy", 2, tuple(f"{noun} gone" for noun in nouns)),
         Phase("gone", 14),
         Phase("end", 2),
     )
@@ -185,6 +188,28 @@ _CACHES = (
     *_at_rest("caches"),
 )
 
+_HOTPLUG = (
+    Phase("", 2),
+    Phase("before", 12),
+    Phase("away", 2, ("cpus away",)),
+    Phase("make", 4, ("queues running", "caches running")),
+    Phase("window", 60, ("cpus moving",)),
+    Phase("window-end", 0),
+    Phase("come", 4, ("cpus all",)),
+    *_at_rest("queues", "caches"),
+)
+
+_MEMORY = (
+    Phase("", 2),
+    Phase("before", 12),
+    Phase("fragment", 2, ("fragment pinned",)),
+    Phase("make", 2, ("memory running",)),
+    Phase("window", 60),
+    Phase("window-end", 0),
+    Phase("mend", 10, ("fragment 0",)),
+    *_at_rest("memory"),
+)
+
 _ENDURED = (Phase("", 2), Phase("load", 20), Phase("window", 120), Phase("window-end", 0), Phase("end", 2))
 
 
@@ -199,6 +224,8 @@ class Kind:
     loads: tuple[str, ...] = ()
     # The kind that it is besides, and something more: what goes wrong in that can go wrong in this.
     like: str = ""
+    # CPUs of its guest.
+    cpus: int = 2
 
 
 def _also(phase: Phase) -> tuple[Phase, ...]:
@@ -255,6 +282,8 @@ KINDS: Mapping[str, Kind] = {
     STORM: Kind(_STORM, Outcome.IMMUNE),
     TASKQS: Kind(_TASKQS, Outcome.HEALTHY),
     CACHES: Kind(_CACHES, Outcome.HEALTHY),
+    HOTPLUG: Kind(_HOTPLUG, Outcome.HEALTHY, cpus=4),
+    MEMORY: Kind(_MEMORY, Outcome.HEALTHY),
 }
 
 
@@ -443,7 +472,7 @@ def simulate(scenario: str, knobs: Knobs = GOOD) -> Run:
             "latency_bound_ms": LATENCY_BOUND_MS,
             "rate_hz": 20,
             "ram_mib": 512,
-            "cpus": 2,
+            "cpus": KINDS[scenario].cpus,
             "workload": simulation.workload(),
         },
         # The keys are those of that version.
@@ -605,8 +634,13 @@ class _Simulation:
         # The site's mask, where its thread is marked; and without the mark, where somebody is caught.
         self.storm_mask = 0xCC0 if knobs.stormed else 0xC00
         # What the work with taskqs, or with caches, has come to; and since when a client stands, 0: it does not.
-        self.queues = self.kinds = "none"
+        self.queues = self.kinds = self.memory = "none"
         self.work_rounds = self.stood_ns = 0
+        # Large pieces that came from vmalloc; which CPUs are to be there, and how many went and came.
+        self.fallen = 0
+        self.cpus = KINDS[scenario].cpus
+        self.cpus_wish = ""
+        self.went = self.came = 0
         self.loads = KINDS[scenario].loads
         self.txg = 20
         self.written = 0
@@ -716,7 +750,15 @@ class _Simulation:
                 self.stormed_ns = 0
             case "resume":
                 self.wanted = "running"
-            case "fragment 512":
+            case "memory running" | "memory loaded" | "memory emptied" | "memory gone":
+                self.memory = command.removeprefix("memory ")
+            case "cpus away" | "cpus moving" | "cpus all":
+                self.cpus_wish = command.removeprefix("cpus ")
+                self.went += (self.cpus - 1) * (self.cpus_wish == "away")
+                self.came += (self.cpus - 1) * (self.cpus_wish == "all")
+            case "fragment 0":
+                self.blocks = {"now": BLOCKS}
+            case "fragment 512" | "fragment pinned":
                 after = BLOCKS if self.knobs.unbroken else (44_497, *([0] * 10))
                 self.blocks = {"now": after, "before": BLOCKS, "after": after}
             case "hold" | "hold own":
@@ -749,7 +791,10 @@ class _Simulation:
             self.move_trap()
         if self.storms:
             self.move_storm()
-        self.work_rounds += "running" in (self.queues, self.kinds)
+        self.work_rounds += "running" in (self.queues, self.kinds, self.memory)
+        self.fallen += 4 * (self.memory == "running" and "after" in self.blocks and not self.knobs.unbroken)
+        self.went += self.tick % 2 * (self.cpus_wish == "moving")
+        self.came += self.tick % 2 * (self.cpus_wish == "moving")
         if self.within(self.knobs.standing):
             self.stood_ns = self.stood_ns or self.now_ns
         self.refused += 3 * (self.pressing and not self.within(self.knobs.relieved))
@@ -893,7 +938,7 @@ class _Simulation:
         if self.tick % 5 == 0:
             spent_ns = self.tick * PERIOD_NS
             times = {"run_ns": spent_ns - self.starved_ns, "wait_ns": self.starved_ns}
-            vcpus = [{"tid": 32_007 + cpu, **times} for cpu in range(2)]
+            vcpus = [{"tid": 32_007 + cpu, **times} for cpu in range(self.cpus)]
             self.record({"kind": "host", "vcpus": vcpus, "load1": 1.5})
 
     def read_source(self, source: str, render: Any) -> None:
@@ -992,6 +1037,8 @@ class _Simulation:
         lines += self.storm_lines() if self.is_storm else []
         lines += self.queue_lines() if self.queues != "none" else []
         lines += self.kind_lines() if self.kinds != "none" else []
+        lines += self.taker_lines() if self.memory != "none" else []
+        lines += self.cpus_lines() if self.cpus_wish else []
         lines += [f"mark {index} {time_ns} {name}" for index, (name, time_ns) in enumerate(self.marks)]
         return "\n".join(lines) + "\n"
 
@@ -1056,11 +1103,40 @@ class _Simulation:
     def promise_line(self, tag: str, at: str) -> str:
         return self.probe_line(tag, asked=9 * self.work_rounds, broken=0, saw=3, wanted=6) + f" at={at}"
 
+    def taker_lines(self) -> list[str]:
+        """The second one is marked, and is the one that stands, if one does."""
+        steps = [("-", 0), ("vmem", self.stood_ns) if self.stood_ns else ("-", 0)]
+        pieces = 8 * self.work_rounds
+        return [
+            *(
+                self.probe_line(
+                    f"taker {number}",
+                    pid=pid,
+                    rounds=self.work_rounds,
+                    since_ns=since_ns,
+                    marked=number,
+                    kmem_falls_back=1,
+                    kmem=pieces,
+                    kmem_back=self.fallen,
+                    vmem=pieces,
+                    vmem_back=self.fallen,
+                )
+                + f" state={self.memory} step={step}"
+                for number, (pid, (step, since_ns)) in enumerate(zip(TAKER_PIDS, steps, strict=True))
+            ),
+            *(self.promise_line(f"mpromise {name}", "kmem_alloc") for name in OF_MEMORY),
+        ]
+
+    def cpus_lines(self) -> list[str]:
+        online = {"away": 1, "moving": 1 + self.tick % self.cpus, "all": self.cpus}[self.cpus_wish]
+        counts = {"present": self.cpus, "online": online, "went": self.went, "came": self.came, "failed": 0}
+        return [self.probe_line("cpus", **counts).replace("cpus ", f"cpus state={self.cpus_wish} ", 1)]
+
     def kind_lines(self) -> list[str]:
         held = IN_HAND if self.kinds in ("running", "loaded") else 0
         counts = {"allocs": 50 * self.work_rounds + IN_HAND, "frees": 50 * self.work_rounds + IN_HAND - held}
         return [
-            self.probe_line("kinds", rounds=self.work_rounds, cpus=2, back=1) + f" state={self.kinds}",
+            self.probe_line("kinds", rounds=self.work_rounds, cpus=self.cpus, back=1) + f" state={self.kinds}",
             *(self.kind_line(name, *how, held=held, **counts) for name, how in WORK_KINDS.items()),
             *(self.promise_line(f"kpromise {name}", "slabprobe_k0") for name in OF_KINDS),
         ]

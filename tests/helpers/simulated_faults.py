@@ -87,6 +87,13 @@ FAULTS: Mapping[str, Knobs] = {
     "memory of caches is not given back": Knobs(
         garbled={"meminfo": (Span("gone"), "MemTotal:  406312 kB\nVmallocUsed:  90000 kB\n")}
     ),
+    # --- CPUs that come and go, and memory
+    "CPUs hardly move": _probe(Span("window", 2.8), "cpus.came", -28, "cpus.went"),
+    "a CPU does not come back": _probe(Span("window", 1.5), "cpus.failed", 2),
+    "memory is not in single pages": Knobs(unbroken=True),
+    "memory that is to be zeroed is not": _probe(_HALF, "mpromise cleared.broken", 1),
+    "vmem_alloc() does not come back": Knobs(standing=Span("window", 0.5)),
+    "memory is hardly asked for": _probe(Span("window", 2.8), "taker 0.rounds", -59),
     # --- the guest
     "console of another kernel": Knobs(console="[    0.000000] Linux version 5.10.0-46 (builder@example)\n"),
     "oops": Knobs(console=_OOPS),

@@ -13,17 +13,22 @@ from splvm.pytest_fixtures import RunResult
 
 pytestmark = pytest.mark.splvm_vm
 
-# The default suite has one kernel.
+# The default suite has one kernel, and of scenarios those whose guests have templates already.
 SHORT = "debian-12"
+SCENARIOS = ("taskqs", "caches", "hotplug", "memory")
+CELLS = [
+    pytest.param(scenario, kernel, marks=[pytest.mark.splvm_slow] * (kernel != SHORT or scenario in SCENARIOS[2:]))
+    for scenario in SCENARIOS
+    for kernel in KERNELS
+]
 
 
-@pytest.mark.parametrize("kernel", [pytest.param(it, marks=[pytest.mark.splvm_slow] * (it != SHORT)) for it in KERNELS])
-@pytest.mark.parametrize("scenario", ["taskqs", "caches"])
+@pytest.mark.parametrize(("scenario", "kernel"), CELLS)
 def test_packaged_build(run_scenario: Callable[..., RunResult], scenario: str, kernel: str) -> None:
     run_scenario(scenario, kernel=kernel, clock=Clock.VIRTUAL).must_be(Outcome.HEALTHY)
 
 
 @pytest.mark.splvm_slow
-@pytest.mark.parametrize("scenario", ["taskqs", "caches"])
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_packaged_build_in_real_time(run_scenario: Callable[..., RunResult], scenario: str) -> None:
     run_scenario(scenario, clock=Clock.REAL).must_be(Outcome.HEALTHY)

@@ -99,6 +99,7 @@ def _unlike_plan(plan: BisectPlan, run: CampaignRun, facts: Mapping[str, Any]) -
             ("the clock", parameters.get("clock", Clock.REAL), wish.clock),
             ("the window", parameters.get("window_s"), scenario.window_s if plan.window_s is None else plan.window_s),
             ("the memory", parameters.get("ram_mib"), max(wish.ram_mib, scenario.least_mib)),
+            ("the number of CPUs", parameters.get("cpus"), max(wish.cpus, scenario.least_cpus)),
         ]
     series = [each.sha256 for each in plan.candidates[1 : run.candidate + 1]] if plan.kind == "patches" else []
     # A commit's own source names it, and is compared below.

@@ -115,6 +115,7 @@ class BisectPlan:
             ("seed", self.seed, 0, MOST_SEED),
             ("window_s", 1 if self.window_s is None else self.window_s, 1, 3600),
             ("ram_mib", self.wish.ram_mib, 1, 1 << 20),
+            ("cpus", self.wish.cpus, 1, 1 << 10),
         )
         for name, value, least, most in bounds:
             if not least <= value <= most:

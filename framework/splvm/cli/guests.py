@@ -18,6 +18,7 @@ from splvm.cli.options import (
     AccelOption,
     ClockChoice,
     ClockOption,
+    CpusOption,
     DebugOption,
     DelayOption,
     DumpOption,
@@ -125,6 +126,7 @@ def run(
     repeat: RepeatOption = 1,
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
+    cpus: CpusOption = 2,
     accel: AccelOption = "auto",
     qemu: QemuOption = "auto",
     clock: ClockOption = ClockChoice.AUTO,
@@ -156,6 +158,7 @@ def run(
     wish = make_wish(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
+        cpus=cpus,
         clones=template,
         debug=debug,
         label=label,

@@ -54,6 +54,9 @@ class ClockChoice(StrEnum):
 # Runs that one command makes at most.
 MOST_RUNS = 100_000
 
+# CPUs that a guest has at most.
+MOST_CPUS = 8
+
 
 def finite(value: float | None) -> float | None:
     """Refuse `nan`: every comparison with it is false, so no bound would stop it."""
@@ -131,6 +134,9 @@ CampaignClockOption = Annotated[
     ),
 ]
 MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, max=1 << 20, metavar="MIB")]
+CpusOption = Annotated[
+    int, typer.Option(help="CPUs of the guest; a scenario may need more.", min=1, max=MOST_CPUS, metavar="N")
+]
 TemplateOption = Annotated[
     bool,
     typer.Option("--template/--no-template", help="Clone guests from a template, or boot each guest."),
@@ -203,10 +209,11 @@ def make_wish(
     label: str | None = None,
     qemu: str = "auto",
     clock: Clock = Clock.REAL,
+    cpus: int = 2,
 ) -> Wish:
     absolute = tuple(patch.absolute() for patch in (*(patches or ()), *([find_debug_header()] if debug else ())))
     line = check_label(label, spl, absolute)
-    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock)
+    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock, cpus)
 
 
 def pick_seed(seed: int | None, runs: int) -> int:

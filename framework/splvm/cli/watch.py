@@ -19,6 +19,7 @@ from splvm.cli.options import (
     AccelOption,
     ClockChoice,
     ClockOption,
+    CpusOption,
     DebugOption,
     DelayOption,
     DumpOption,
@@ -77,6 +78,7 @@ def watch(
     repeat: RepeatOption = 1,
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
+    cpus: CpusOption = 2,
     accel: AccelOption = "auto",
     qemu: QemuOption = "auto",
     clock: ClockOption = ClockChoice.AUTO,
@@ -108,6 +110,7 @@ def watch(
     wish = make_wish(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
+        cpus=cpus,
         clones=template,
         debug=debug,
         label=label,

@@ -20,6 +20,7 @@ from splvm.evidence.checks.accounting import (
     check_rows,
 )
 from splvm.evidence.checks.case import CACHE, Case, Check, Complaint, is_number
+from splvm.evidence.checks.comers import check_comers, good_hotplug
 from splvm.evidence.checks.complete import of_another_run
 from splvm.evidence.checks.consistent import check_consistent
 from splvm.evidence.checks.cputime import check_cpu
@@ -58,6 +59,13 @@ from splvm.evidence.checks.loadlevel import (
 from splvm.evidence.checks.longlived import check_costs, check_kept
 from splvm.evidence.checks.magazines import check_magazines
 from splvm.evidence.checks.marks import check_marks, check_mask, check_told
+from splvm.evidence.checks.memory import (
+    check_memory,
+    check_memory_falls_back,
+    check_memory_gone,
+    check_memory_promises,
+    good_memory,
+)
 from splvm.evidence.checks.onset import onset_s
 from splvm.evidence.checks.pressure import check_low, check_reserve
 from splvm.evidence.checks.progress import (
@@ -148,6 +156,11 @@ CHECKS: Mapping[str, Check] = {
     "kind-counts": check_kind_counts,
     "kinds-alone": check_kinds_alone,
     "kinds-gone": check_kinds_gone,
+    "comers": check_comers,
+    "memory": check_memory,
+    "memory-falls-back": check_memory_falls_back,
+    "memory-promises": check_memory_promises,
+    "memory-gone": check_memory_gone,
 }
 
 # Those that take words: what makes a check of them.
@@ -176,6 +189,8 @@ _PARKED = _WINDOW | {"audit", "audit-end", "final"}
 _RELEASED = _PARKED | {"release", "recovered"}
 _WENT_ON = {"threads", "progress", "latency", "read", "rows", "maximum", "audit", "woken", "drained"}
 _WORKED = {"make", "load", "loaded", "empty", "emptied", "destroy", "gone"}
+_QUEUES = {"queues", "queue-promises", "queue-counts", "queues-gone"}
+_KINDS = {"kinds", "kind-promises", "kind-counts", "kinds-gone"}
 _STUCK = _WENT_ON | {"stuck", "needed", "order", "recovered"}
 _TRAPPED = _WENT_ON | {"trap", "commits", "caught", "carried", "resolved", "recovered"}
 
@@ -199,11 +214,13 @@ GOODS: Mapping[str, Good] = {
         _WINDOW | {"hold", "release", "final"},
         {"storm", "storm-seen", "storm-safe", "storm-atomic"},
     ),
-    "queues": _good(good_queues, _WINDOW | _WORKED, {"queues", "queue-promises", "queue-counts", "queues-gone"}),
-    "kinds": _good(
-        good_kinds,
-        _WINDOW | _WORKED | {"before", "caught", "alone", "together"},
-        {"kinds", "kind-promises", "kind-counts", "kinds-alone", "kinds-gone"},
+    "queues": _good(good_queues, _WINDOW | _WORKED, _QUEUES),
+    "kinds": _good(good_kinds, _WINDOW | _WORKED | {"before", "caught", "alone", "together"}, _KINDS | {"kinds-alone"}),
+    "hotplug": _good(good_hotplug, _WINDOW | _WORKED | {"before", "away", "come"}, _QUEUES | _KINDS | {"comers"}),
+    "memory": _good(
+        good_memory,
+        _WINDOW | _WORKED | {"before", "fragment", "mend"},
+        {"memory", "memory-falls-back", "memory-promises", "memory-gone"},
     ),
     "endurance": _good(good_endurance, _WINDOW, (), "any-load", "unpulled"),
 }

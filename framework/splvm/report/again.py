@@ -19,6 +19,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--spl", ("spl", "source")),
     ("--accel", ("accelerator", "name")),
     ("--memory", ("parameters", "ram_mib")),
+    ("--cpus", ("parameters", "cpus")),
     ("--window", ("parameters", "window_s")),
     ("--rate", ("parameters", "rate_hz")),
     ("--threads", ("parameters", "workload", "threads")),
@@ -31,7 +32,10 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 # Those that `splvm storm` does not have.
-_OF_RUN = ("--rate", "--threads", "--objects", "--size", "--noio")
+_OF_RUN = ("--cpus", "--rate", "--threads", "--objects", "--size", "--noio")
+
+# Values that go without saying.
+_USUAL = (("--spl", "debian"), ("--cpus", 2))
 
 # Options of `splvm storm`: what a storm is set to, and the words for values that are not its own.
 _STORM: tuple[tuple[str, Mapping[int | None, tuple[str, ...]]], ...] = (
@@ -83,7 +87,7 @@ def reproducer(facts: Mapping[str, Any], *, paths: bool = False) -> str:
         if options and option in _OF_RUN:
             continue
         value = source_of(facts, paths=paths) if option == "--spl" else of(facts, *keys)
-        if isinstance(value, (str, int, float)) and (option, value) != ("--spl", "debian"):
+        if isinstance(value, (str, int, float)) and (option, value) not in _USUAL:
             words += [option, str(value)]
     delays = of(facts, "parameters", "delays")
     for delay in delays.split(",")[:64] if isinstance(delays, str) else ():

@@ -239,7 +239,7 @@ def own_parameters(scenario: Scenario, window_s: float) -> dict[str, str]:
     own = {
         "window_s": scenario.window_s,
         "ram_mib": max(usual.ram_mib, scenario.least_mib),
-        "cpus": usual.cpus,
+        "cpus": max(usual.cpus, scenario.least_cpus),
         "workload": asdict(scenario.workload(window_s)),
         **({"storm": {**asdict(scenario.storm), "only": list(scenario.storm.only)}} if scenario.storm else {}),
     }

@@ -77,6 +77,8 @@ class Wish:
     # `auto`, `host` or `suite:NAME`.
     qemu: str = "auto"
     clock: Clock = Clock.REAL
+    # Virtual CPUs of the guest.
+    cpus: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +206,12 @@ class Prepared(PreparedKernel):
         window_s = scenario.window_s if window_s is None else window_s
         loads = with_own(scenario.load, loads)
         machine, setup, facts = self.machine, "", self.facts()
-        machine = replace(machine, ram_mib=max(machine.ram_mib, scenario.least_mib))
+        machine = replace(
+            machine,
+            ram_mib=max(machine.ram_mib, scenario.least_mib),
+            cpus=max(machine.cpus, scenario.least_cpus),
+            append=(*machine.append, *scenario.words),
+        )
         workload = workload or scenario.workload(window_s)
         check_fits(workload, machine.ram_mib)
         if self.clock is Clock.VIRTUAL:
@@ -388,7 +395,9 @@ def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | 
         counting = find_counting_emulator(wish.qemu, kernel.vmlinuz, holder, store, deadline)
         accelerator = Accelerator("tcg", "virtual time counts instructions")
     initrds = (image.path / "initrd.cpio", login.path / "login.cpio")
-    machine = MachineSpec(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name, ram_mib=wish.ram_mib)
+    machine = MachineSpec(
+        *(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name), ram_mib=wish.ram_mib, cpus=wish.cpus
+    )
     return PreparedKernel(
         kernel, machine, keys, qemu, accelerator, wish.clones, store, apt, wish.clock, counting, holder
     )

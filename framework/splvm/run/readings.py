@@ -181,6 +181,29 @@ def kinds_at(state: str) -> Callable[[Reading], bool]:
     return lambda reading: reading.probe.kinds is not None and reading.probe.kinds.state == state
 
 
+def memory_at(state: str) -> Callable[[Reading], bool]:
+    """All threads that work with memory have come to a state."""
+    return lambda reading: reading.probe.memory is not None and reading.probe.memory.state == state
+
+
+def everything(*conditions: Callable[[Reading], bool]) -> Callable[[Reading], bool]:
+    return lambda reading: all(condition(reading) for condition in conditions)
+
+
+def work_at(state: str) -> Callable[[Reading], bool]:
+    """All clients of taskqs and all threads that work with caches have come to a state."""
+    return everything(queues_at(state), kinds_at(state))
+
+
+def one_cpu(reading: Reading) -> bool:
+    """All CPUs but the first are away."""
+    return reading.probe.cpus is not None and reading.probe.cpus.online == 1
+
+
+def all_cpus(reading: Reading) -> bool:
+    return reading.probe.cpus is not None and reading.probe.cpus.online == reading.probe.cpus.present
+
+
 def at_rest(reading: Reading) -> bool:
     return reading.probe.run.parked == reading.probe.config.threads
 

@@ -55,6 +55,7 @@ def wish_of(facts: Mapping[str, Any]) -> Wish:
         spl=str(spl.get("source", "")),
         patches=tuple(Path(str(it.get("path") or it.get("name"))) for it in spl.get("patches") or ()),
         ram_mib=int(parameters.get("ram_mib", Wish().ram_mib)),
+        cpus=int(parameters.get("cpus", Wish().cpus)),
         label="" if line in (PACKAGED, UNKNOWN) else line,
         clock=Clock.VIRTUAL,
     )

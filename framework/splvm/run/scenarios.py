@@ -161,3 +161,7 @@ class Scenario:
     load: str = ""
     # MiB that its guest has at least.
     least_mib: int = 0
+    # CPUs that its guest has at least.
+    least_cpus: int = 1
+    # Words for the command line of its guest's kernel.
+    words: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""SPL as its users have it: taskqs that are made, used and destroyed, and caches of every kind at once."""
+"""SPL as its users have it: taskqs that are made, used and destroyed, caches of every kind at once, and memory."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ _STATE_S = 3.0
 _LOOK_S = 0.7
 
 
-def _states(noun: str, at: readings.At) -> tuple[Step, ...]:
+def _states(at: readings.At, *nouns: str) -> tuple[Step, ...]:
     """From the window to the end: all is at rest with a known number of everything in hand, then empty, then gone."""
     return (
-        Step("load", (f"{noun} loaded",), at("loaded"), _STATE_S),
+        Step("load", _told(nouns, "loaded"), at("loaded"), _STATE_S),
         Step("loaded", (), readings.lasts(0.3), 2),
-        Step("empty", (f"{noun} emptied",), at("emptied"), _STATE_S),
+        Step("empty", _told(nouns, "emptied"), at("emptied"), _STATE_S),
         Step("emptied", (), readings.lasts(0.3), 2),
-        Step("destroy", (f"{noun} gone",), at("gone"), _STATE_S),
+        Step("destroy", _told(nouns, "gone"), at("gone"), _STATE_S),
         Step("gone", (), readings.lasts(_LOOK_S), 2),
         Step("end", (), readings.lasts(0.1), 1),
     )
+
+
+def _told(nouns: tuple[str, ...], state: str) -> tuple[str, ...]:
+    """The probe's commands for a state."""
+    return tuple(f"{noun} {state}" for noun in nouns)
 
 
 def _taskqs(window_s: float) -> tuple[Step, ...]:
@@ -32,7 +37,7 @@ def _taskqs(window_s: float) -> tuple[Step, ...]:
         Step("make", ("queues running",), readings.queues_at("running"), 5),
         Step("window", (), readings.lasts(window_s), window_s + 5),
         Step("window-end", (), readings.lasts(0), 1),
-        *_states("queues", readings.queues_at),
+        *_states(readings.queues_at, "queues"),
     )
 
 
@@ -47,7 +52,31 @@ def _caches(window_s: float) -> tuple[Step, ...]:
         Step("alone", (), readings.lasts(0.6), 2),
         Step("together", ("release",), readings.recovered, 5),
         Step("stop", ("stop",), readings.stopped, 5),
-        *_states("caches", readings.kinds_at),
+        *_states(readings.kinds_at, "caches"),
+    )
+
+
+def _hotplug(window_s: float) -> tuple[Step, ...]:
+    return (
+        Step("before", (), readings.lasts(_LOOK_S), 2),
+        Step("away", ("cpus away",), readings.one_cpu, 10),
+        Step("make", ("queues running", "caches running"), readings.work_at("running"), 10),
+        Step("window", ("cpus moving",), readings.lasts(window_s), window_s + 5),
+        Step("window-end", (), readings.lasts(0), 1),
+        Step("come", ("cpus all",), readings.all_cpus, 5),
+        *_states(readings.work_at, "queues", "caches"),
+    )
+
+
+def _memory(window_s: float) -> tuple[Step, ...]:
+    return (
+        Step("before", (), readings.lasts(_LOOK_S), 2),
+        Step("fragment", ("fragment pinned",), readings.in_single_pages, 20),
+        Step("make", ("memory running",), readings.memory_at("running"), 5),
+        Step("window", (), readings.lasts(window_s), window_s + 5),
+        Step("window-end", (), readings.lasts(0), 1),
+        Step("mend", ("fragment 0",), readings.lasts(0.5), 5),
+        *_states(readings.memory_at, "memory"),
     )
 
 
@@ -97,5 +126,36 @@ SCENARIOS = (
                 Outcome.HEALTHY, "a few emergency objects in a list are found as well as in a tree"
             ),
         },
+    ),
+    Scenario(
+        name="hotplug",
+        summary="taskqs and caches are made with one CPU, and used while others come and go",
+        steps=_hotplug,
+        window_s=3.0,
+        least_cpus=4,
+        rule=Rule(
+            required=clauses(f"phases before away make window window-end come {_REST}"),
+            checks=clauses(
+                "comers",
+                *("queues", "queue-promises", "queue-counts", "queues-gone"),
+                *("kinds", "kind-promises", "kind-counts", "kinds-gone"),
+            ),
+            good="hotplug",
+        ),
+        expects=Expectation(Outcome.HEALTHY, "each CPU finds what it needs, and how caches grow has no part in it"),
+    ),
+    Scenario(
+        name="memory",
+        summary="memory is asked for in every way, large pieces also while free memory lies in single pages",
+        steps=_memory,
+        window_s=2.0,
+        # Debian's kernels clear all memory that they give, so memory that is not zeroed would not show.
+        words=("init_on_alloc=0",),
+        rule=Rule(
+            required=clauses(f"phases before fragment make window window-end mend {_REST}"),
+            checks=clauses("memory", "memory-falls-back", "memory-promises", "memory-gone"),
+            good="memory",
+        ),
+        expects=Expectation(Outcome.HEALTHY, "caches have no part in it"),
     ),
 )

@@ -101,7 +101,7 @@ def test_a_scenario_by_itself_has_no_parameter_that_differs(name: str, window_s:
     length_s = window_s or scenario.window_s
     run = replace(changed(), scenario=scenario, window_s=length_s, workload=scenario.workload(length_s))
     run = replace(run, storm=scenario.storm)
-    machine = replace(run.guest.machine, ram_mib=max(512, scenario.least_mib))
+    machine = replace(run.guest.machine, ram_mib=max(512, scenario.least_mib), cpus=max(2, scenario.least_cpus))
     run = replace(run, guest=replace(run.guest, machine=machine))
     expected = {} if window_s is None else {"window": "11"}
     assert differing_parameters(run) == expected
@@ -110,7 +110,7 @@ def test_a_scenario_by_itself_has_no_parameter_that_differs(name: str, window_s:
         changed_storm = replace(run, storm=replace(scenario.storm, mark=0, only=("f+0x1",)))
         assert differing_parameters(changed_storm) == {**expected, "storm_mark": "0", "storm_only": "['f+0x1']"}
         return
-    if name in ("taskqs", "caches"):
+    if name in ("taskqs", "caches", "hotplug", "memory"):
         # So are these.
         return
     facts = {**_facts(run), "spl": {"source": "debian", "patches": [], "variant": "stock"}}

@@ -82,7 +82,12 @@ def _threads(case: Case) -> int | None:
 
 def _online(case: Case) -> int | None:
     """CPUs of the guest, as the probe counts them; older ones do not."""
-    told = [sample.value.magazine.cpus for sample in case.timeline.probe if sample.value.magazine is not None]
+    # Of those that go and come all are counted.
+    told = [
+        sample.value.magazine.cpus if sample.value.cpus is None else sample.value.cpus.present
+        for sample in case.timeline.probe
+        if sample.value.magazine is not None
+    ]
     return told[-1] if told else None
 
 

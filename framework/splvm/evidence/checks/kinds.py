@@ -215,21 +215,22 @@ def check_kinds_gone(case: Case) -> Iterator[Complaint]:
         if kind.held or kind.allocs != kind.frees:
             text = f"cache {kind.name[:40]}: the probe says that it holds {kind.held} objects of {kind.allocs}"
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text))
-    yield from _memory(case, files[-1])
+    # The cache of the critical threads is still there.
+    own_kib = sum((row.size or 0) // 1024 for row in files[-1].value.caches if row.name == CACHE)
+    yield from not_given_back(case, "when all caches had been destroyed", own_kib)
 
 
-def _memory(case: Case, file: Sample[SlabFile]) -> Iterator[Complaint]:
+def not_given_back(case: Case, when: str, own_kib: int = 0) -> Iterator[Complaint]:
+    """What vmalloc has more of at the end than before anything was made, but for `own_kib`, which is still in use."""
     readings = [(it, found) for it in case.timeline.other.get("meminfo", ()) if (found := _USED.search(it.value))]
     before = [(it, found) for it, found in readings if it.end_ns <= case.marks.get("make", 0)]
     after = [(it, found) for it, found in readings if it.start_ns >= case.marks["gone"]]
     if not before or not after:
         yield Complaint(Outcome.INCONCLUSIVE, Reason("nobody read how much memory vmalloc has, before and after"))
         return
-    # The cache of the critical threads is still there.
-    own = sum((row.size or 0) // 1024 for row in file.value.caches if row.name == CACHE)
-    more = int(after[-1][1][1]) - int(before[-1][1][1]) - own
+    more = int(after[-1][1][1]) - int(before[-1][1][1]) - own_kib
     if more > OF_OTHERS_KIB:
-        text = f"{more} KiB of vmalloc's memory were not given back when all caches had been destroyed"
+        text = f"{more} KiB of vmalloc's memory were not given back {when}"
         yield Complaint(Outcome.NO_RECOVERY, Reason(text, (before[-1][0].seq, after[-1][0].seq)))
 
 

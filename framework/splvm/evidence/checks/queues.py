@@ -15,8 +15,8 @@ from splvm.evidence.verdict import Outcome, Reason, Verdict
 # A step takes at most some tenths of a second; one that took so long, ns, never ends.
 STANDS_NS = 1_500_000_000
 
-# What the names of all threads of the probe's taskqs begin with (images/slabprobe/queues.c).
-THREADS = tuple(f"slabprobe_{name}" for name in ("one", "two", "dyn", "few", "temp"))
+# What the names of all threads of the probe's taskqs begin with (images/slabprobe/queues.c, caches.c).
+THREADS = tuple(f"slabprobe_{name}" for name in ("one", "two", "dyn", "few", "temp", "pct"))
 
 # Rounds that each client has to have made in the window.
 ROUNDS = 2
@@ -88,8 +88,11 @@ def check_queues_gone(case: Case) -> Iterator[Complaint]:
     if not tasks or not probes or probes[-1][1].state is not WorkState.GONE:
         yield Complaint(Outcome.INCONCLUSIVE, Reason("nobody looked after the taskqs were destroyed"))
         return
+    kinds = probes[-1][0].value.kinds
+    # The one that is made with the caches goes with them.
+    names = THREADS if kinds is None or kinds.state is WorkState.GONE else THREADS[:-1]
     for task in tasks[-1].value:
-        if task.comm.startswith(THREADS):
+        if task.comm.startswith(names):
             text = f"thread {task.comm} (pid {task.pid}) is still there although its taskq was destroyed"
             yield Complaint(Outcome.NO_RECOVERY, Reason(text, (tasks[-1].seq,)))
 

@@ -1,7 +1,7 @@
-"""The lines of the work with taskqs and caches: each status has those of the work that the probe does, and no others.
+"""The lines of the work with taskqs, caches and memory: a status has those of what the probe does, and no others.
 
 What is wrong is found by what a line says, so a line that is not there hides it. The tables are those of the probe
-(images/slabprobe/queues.c, caches.c).
+(images/slabprobe/queues.c, caches.c, memory.c).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from splvm.evidence.checks.case import Case, seconds
 from splvm.evidence.checks.nobody import unlisted
-from splvm.evidence.checks.promises import OF_KINDS, OF_QUEUES, RARE
+from splvm.evidence.checks.promises import OF_KINDS, OF_MEMORY, OF_QUEUES, RARE
 from splvm.evidence.formats.probestatus import ProbeStatus
 from splvm.evidence.formats.workstatus import Promise, Queues, WorkState
 from splvm.evidence.timeline import between
@@ -40,11 +40,15 @@ KINDS: Mapping[str, tuple[int, int, int, int]] = {
     "slabprobe_k6": (100, 0, 0, 1),
 }
 
+# Threads that take memory, and whether each is marked.
+TAKERS: Mapping[int, tuple[int]] = {0: (0,), 1: (1,)}
+
 # States of a client in which it has all of its taskqs; and when they are emptied, until it is told to destroy them.
 _MADE = frozenset({WorkState.RUNNING, WorkState.LOADED})
 
 # Counters of a cache that only grow.
 _GROW = ("allocs", "frees", "built", "torn_down")
+_TAKEN = ("rounds", "kmem", "kmem_back", "vmem", "vmem_back")
 _STATES = tuple(WorkState)
 # A client's thread (images/slabprobe/queues.c).
 _CLIENT = re.compile(r"slabprobe/q\d{1,9}")
@@ -54,7 +58,12 @@ def another_work(case: Case) -> Iterator[Reason]:
     """Each status has all lines of the work, from the first one that has any to the end; the first that has not."""
     seen: set[str] = set()
     for sample in case.timeline.probe:
-        told = {"taskqs": sample.value.queues is not None, "caches": sample.value.kinds is not None}
+        told = {
+            "taskqs": sample.value.queues is not None,
+            "caches": sample.value.kinds is not None,
+            "memory": sample.value.memory is not None,
+            "CPUs": sample.value.cpus is not None,
+        }
         seen |= {name for name, is_told in told.items() if is_told}
         lacking = [f"anything of the work with {name}" for name in sorted(seen) if not told[name]]
         lacking += _other_lines(sample.value, sample.end_ns <= case.marks.get("destroy", math.inf))
@@ -105,6 +114,9 @@ def _other_lines(status: ProbeStatus, is_before_the_end: bool) -> Iterator[str]:
         made = ((it.name, (it.size, it.align, it.wanted, it.builds)) for it in kinds.kinds)
         yield from _unlike("cache", made, KINDS)
         yield from _unlike("promise", ((it.name, ()) for it in kinds.promises), dict.fromkeys(OF_KINDS, ()))
+    if (memory := status.memory) is not None:
+        yield from _unlike("taker", ((it.index, (it.marked,)) for it in memory.takers), TAKERS)
+        yield from _unlike("promise", ((it.name, ()) for it in memory.promises), dict.fromkeys(OF_MEMORY, ()))
 
 
 def _other_queues(queues: Queues, is_before_the_end: bool) -> Iterator[str]:
@@ -145,6 +157,13 @@ def worked(status: ProbeStatus) -> dict[tuple[str | int, ...], int]:
         found |= {("kinds.state",): _STATES.index(kinds.state), ("kinds.rounds",): kinds.rounds}
         found |= {("kinds.back",): kinds.back}
         found |= {(name, " of cache ", it.name[:40]): getattr(it, name) for it in kinds.kinds for name in _GROW}
+    if (memory := status.memory) is not None:
+        promises += memory.promises
+        for taker in memory.takers:
+            found["state of taker ", taker.index] = _STATES.index(taker.state)
+            found |= {(name, " of taker ", taker.index): getattr(taker, name) for name in _TAKEN}
+    if (cpus := status.cpus) is not None:
+        found |= {("cpus.", name): getattr(cpus, name) for name in ("went", "came", "failed")}
     for name in ("asked", "broken"):
         found |= {(name, " of promise ", it.name[:40]): getattr(it, name) for it in promises}
     return found

@@ -11,7 +11,7 @@ from splvm.evidence.formats.explorestatus import Delayed, delayed_of
 from splvm.evidence.formats.statusfile import Line, parse_records, to_integer
 from splvm.evidence.formats.stormstatus import StormStatus, Watch, storm_of, watch_of
 from splvm.evidence.formats.stream import excerpt
-from splvm.evidence.formats.workstatus import Kinds, Queues, kinds_of, queues_of
+from splvm.evidence.formats.workstatus import Cpus, Kinds, Memory, Queues, cpus_of, kinds_of, memory_of, queues_of
 
 VERSION = 1
 
@@ -318,6 +318,8 @@ class ProbeStatus:
     # Nor do those of before the work with taskqs and caches, and it is told of only where there is some.
     queues: Queues | None = None
     kinds: Kinds | None = None
+    memory: Memory | None = None
+    cpus: Cpus | None = None
 
 
 def parse_probe(text: str) -> ProbeStatus:
@@ -354,6 +356,8 @@ def parse_probe(text: str) -> ProbeStatus:
         delayed=tuple(delayed_of(records.all("delayed"))),
         queues=queues_of(records) if records.has("client") else None,
         kinds=kinds_of(records) if records.has("kinds") else None,
+        memory=memory_of(records) if records.has("taker") else None,
+        cpus=cpus_of(records.only("cpus")) if records.has("cpus") else None,
     )
 
 

@@ -129,6 +129,55 @@ class Kinds:
     promises: tuple[Promise, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Taker:
+    """A thread that works with memory that is no object of a cache."""
+
+    index: int
+    pid: int
+    state: WorkState
+    rounds: int
+    # The step in which it is, and since when; empty and 0 between two.
+    step: str
+    since_ns: int
+    # Whether it is marked as threads that write back, and whether kmem_alloc() of this SPL falls back to vmalloc.
+    marked: int
+    kmem_falls_back: int
+    # Large pieces that kmem_alloc() and vmem_alloc() were asked for, and those of them that came from vmalloc.
+    kmem: int
+    kmem_back: int
+    vmem: int
+    vmem_back: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The work with memory that is no object of a cache."""
+
+    takers: tuple[Taker, ...]
+    promises: tuple[Promise, ...]
+
+    @property
+    def state(self) -> WorkState:
+        """That to which all threads have come."""
+        return min((taker.state for taker in self.takers), key=list(WorkState).index)
+
+
+@dataclass(frozen=True, slots=True)
+class Cpus:
+    """CPUs that go and come."""
+
+    # `all`, `away` (but the first) or `moving`.
+    state: str
+    # CPUs of the machine, and those that are online.
+    present: int
+    online: int
+    # How often one went, came, or did neither although it was to.
+    went: int
+    came: int
+    failed: int
+
+
 def queues_of(records: Records) -> Queues:
     """:raises EvidenceError: when a line lacks something."""
     clients = tuple(_client(line) for line in records.all("client"))
@@ -147,14 +196,29 @@ def kinds_of(records: Records) -> Kinds:
     return Kinds(_state(line), **line.numbers("rounds", "cpus", "back"), kinds=kinds, promises=promises)
 
 
-def _client(line: Line) -> Client:
-    step = line.texts("step")["step"]
-    return Client(
-        line.integer(0),
-        state=_state(line),
-        step="" if step == "-" else step,
-        **line.numbers("pid", "rounds", "since_ns"),
+def memory_of(records: Records) -> Memory:
+    """:raises EvidenceError: when a line lacks something."""
+    counts = ("marked", "kmem_falls_back", "kmem", "kmem_back", "vmem", "vmem_back")
+    takers = tuple(
+        Taker(it.integer(0), state=_state(it), step=_step(it), **it.numbers("pid", "rounds", "since_ns", *counts))
+        for it in records.all("taker")
     )
+    return Memory(takers, tuple(_promise(it) for it in records.all("mpromise")))
+
+
+def cpus_of(line: Line) -> Cpus:
+    """:raises EvidenceError: when the line lacks something."""
+    return Cpus(line.texts("state")["state"], **line.numbers("present", "online", "went", "came", "failed"))
+
+
+def _client(line: Line) -> Client:
+    numbers = line.numbers("pid", "rounds", "since_ns")
+    return Client(line.integer(0), state=_state(line), step=_step(line), **numbers)
+
+
+def _step(line: Line) -> str:
+    step = line.texts("step")["step"]
+    return "" if step == "-" else step
 
 
 def _state(line: Line) -> WorkState:

@@ -390,6 +390,14 @@ def test_thread_that_outlives_its_taskq() -> None:
     assert said(check_queues_gone, case(texts))[0][0] is Outcome.INCONCLUSIVE
 
 
+def test_the_taskq_of_the_caches_goes_with_them() -> None:
+    thread = THREAD.replace("slabprobe_temp", "slabprobe_pct")
+    assert said(check_queues_gone, case(threads=thread))[0][0] is Outcome.NO_RECOVERY
+    texts = changed(TEXTS, 21, "kinds state=gone", "kinds state=emptied")
+    assert said(check_queues_gone, case(texts, threads=thread)) == []
+    assert said(check_queues_gone, case(texts, threads=THREAD))[0][0] is Outcome.NO_RECOVERY
+
+
 def test_memory_that_is_not_given_back() -> None:
     """600 KiB more are there at the end: a slab of the cache under test has 512, and stacks of threads the rest."""
     assert said(check_kinds_gone, case(memory=MEMORY | {21: USED.format(6024)})) == []
@@ -430,7 +438,8 @@ def test_spl_of_before_may_sleep(facts: dict[str, Any], outcome: Outcome | None)
 def test_each_promise_of_the_probe_has_words() -> None:
     from places import PROJECT
 
-    sources = "".join((PROJECT / "images" / "slabprobe" / f"{name}.c").read_text() for name in ("queues", "caches"))
+    parts = ("queues", "caches", "memory")
+    sources = "".join((PROJECT / "images" / "slabprobe" / f"{name}.c").read_text() for name in parts)
     tables = [part.partition("};")[0] for part in sources.split("promises[NR_PROMISES] = {")[1:]]
     names = {line.split('"')[1] for table in tables for line in table.splitlines() if '= { "' in line}
     assert names == set(BROKEN)
