@@ -168,7 +168,7 @@ def obey(guest: Guest, refused: str = "", quick: int = 2) -> None:
                 bad = refused and words == refused
                 head = "errno=22" if bad else "ok"
                 data += guest.frame("ctl", "error" if bad else "data", f"{head} {number} {words}", ns)
-                assert kind in ("probe", "sysrq")
+                assert kind in ("probe", "sysrq", "run")
 
 
 def test_commands_and_the_end() -> None:
@@ -177,11 +177,17 @@ def test_commands_and_the_end() -> None:
         agent = LockStep(bell, lambda frame, path: frames.append((frame, path)), Deadline(LIMIT_S))
         assert agent.command("mark window", Deadline(LIMIT_S)) == 1_150_000_000
         agent.list_tasks("wt")
+        agent.run("mount -t proc none /proc", 1.0)
         assert agent.quit(Deadline(LIMIT_S))
         agent.let_in("KEY HOSTKEY")
     assert {path for _, path in frames} == {BELL}
     assert [frame.seq for frame, _ in frames] == list(range(len(frames)))
-    assert [frame.text for frame, _ in frames if frame.source == "ctl"] == ["ok #1 mark window", "ok #2 w", "ok #3 t"]
+    assert [frame.text for frame, _ in frames if frame.source == "ctl"] == [
+        "ok #1 mark window",
+        "ok #2 w",
+        "ok #3 t",
+        "ok #4 mount -t proc none /proc",
+    ]
     assert frames[-1][0].text.startswith("end ")
 
 
@@ -204,6 +210,15 @@ def test_a_command_that_is_refused() -> None:
         agent = LockStep(bell, lambda *_: None, Deadline(LIMIT_S))
         with pytest.raises(GuestCommandError, match=r"the probe refused 'hold': errno=22"):
             agent.command("hold", Deadline(LIMIT_S))
+
+
+def test_a_command_that_fails_in_a_shell() -> None:
+    with ringing(lambda guest: obey(guest, refused="false", quick=40)) as bell:
+        agent = LockStep(bell, lambda *_: None, Deadline(LIMIT_S))
+        with pytest.raises(GuestCommandError, match=r"the guest cannot run 'false': errno=22"):
+            agent.run("false", 10.0)
+        with pytest.raises(DeadlineExceeded, match=r"run true: not done after 1\.0 s"):
+            agent.run("true", 1.0)
 
 
 def test_a_command_that_is_never_answered() -> None:
