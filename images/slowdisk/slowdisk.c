@@ -5,9 +5,11 @@
  * memory that the guest allocates from; and a timer of the guest's answers, so
  * that nothing of the host's decides when.
  *
- * A disk serves one request after the other. Each takes a fixed time, and the
- * time of its bytes at the disk's speed. That holds whoever asks: a process,
- * kswapd, a kworker, a thread of ZFS. To serve a request needs no memory.
+ * A disk serves one request after the other. Each takes the time of its bytes
+ * at the disk's speed, and a fixed time besides if it does not begin where the
+ * last one ended. That holds whoever asks: a process, kswapd, a kworker, a
+ * thread of ZFS. If so many wait already as a queue of virtio_blk has, whoever
+ * asks waits too. To serve a request needs no memory.
  *
  * The disks lie one behind the other. They are /dev/vda, /dev/vdb and so on, as
  * those of virtio_blk in a guest that has disks of the host's.
@@ -24,6 +26,7 @@
 #include <linux/sizes.h>
 #include <linux/spinlock.h>
 #include <linux/version.h>
+#include <linux/wait.h>
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 18, 0)
 #include <linux/genhd.h>
 #endif
@@ -31,6 +34,8 @@
 #define MAX_DISKS	8
 /* Of one disk: itself, and its partitions. */
 #define MINORS		16
+/* Requests that wait at a disk, give or take one for each CPU. */
+#define MOST_WAITING	256
 
 static unsigned long at;
 module_param(at, ulong, 0444);
@@ -43,21 +48,30 @@ module_param_array(speed_mib, uint, &nr_speeds, 0444);
 MODULE_PARM_DESC(speed_mib, "speed of each disk, MiB/s");
 static unsigned int request_us[MAX_DISKS], nr_requests;
 module_param_array(request_us, uint, &nr_requests, 0444);
-MODULE_PARM_DESC(request_us, "what each request takes besides, us");
+MODULE_PARM_DESC(request_us, "what a request takes besides that is not where the last one ended, us");
 
 static struct disk {
 	struct gendisk *gendisk;
 	char *data;
 	u64 bytes_per_s, request_ns;
-	spinlock_t lock;
-	struct bio_list waiting;	/* under the lock; the first one is served */
-	struct hrtimer timer;		/* goes off when that is done */
+	spinlock_t lock;		/* of the next three */
+	struct bio_list waiting;	/* the first one is served */
+	unsigned int nr_waiting;
+	sector_t next;			/* where the last one that was begun ends */
+	struct hrtimer timer;		/* goes off when the first one is done */
+	wait_queue_head_t room;
 } disks[MAX_DISKS];
 static int major;
 
-static ktime_t service(const struct disk *disk, const struct bio *bio)
+/* Begins to serve it: how long it takes. */
+static ktime_t begin(struct disk *disk, const struct bio *bio)
 {
-	return ns_to_ktime(disk->request_ns + div64_u64((u64)bio->bi_iter.bi_size * NSEC_PER_SEC, disk->bytes_per_s));
+	u64 ns = div64_u64((u64)bio->bi_iter.bi_size * NSEC_PER_SEC, disk->bytes_per_s);
+
+	if (bio->bi_iter.bi_sector != disk->next)
+		ns += disk->request_ns;
+	disk->next = bio_end_sector(bio);
+	return ns_to_ktime(ns);
 }
 
 static enum hrtimer_restart served(struct hrtimer *timer)
@@ -68,11 +82,13 @@ static enum hrtimer_restart served(struct hrtimer *timer)
 
 	spin_lock_irqsave(&disk->lock, flags);
 	done = bio_list_pop(&disk->waiting);
+	disk->nr_waiting--;
 	next = bio_list_peek(&disk->waiting);
 	if (next)
 		/* From when this one was done, however late it is seen. */
-		hrtimer_forward_now(timer, service(disk, next));
+		hrtimer_forward_now(timer, begin(disk, next));
 	spin_unlock_irqrestore(&disk->lock, flags);
+	wake_up(&disk->room);
 	bio_endio(done);
 	return next ? HRTIMER_RESTART : HRTIMER_NORESTART;
 }
@@ -107,10 +123,12 @@ static void serve(struct disk *disk, struct bio *bio)
 		return;
 	}
 	move(disk, bio);
+	wait_event(disk->room, READ_ONCE(disk->nr_waiting) < MOST_WAITING);
 	spin_lock_irqsave(&disk->lock, flags);
 	if (bio_list_empty(&disk->waiting))
-		hrtimer_start(&disk->timer, service(disk, bio), HRTIMER_MODE_REL_SOFT);
+		hrtimer_start(&disk->timer, begin(disk, bio), HRTIMER_MODE_REL_SOFT);
 	bio_list_add(&disk->waiting, bio);
+	disk->nr_waiting++;
 	spin_unlock_irqrestore(&disk->lock, flags);
 }
 
@@ -204,6 +222,7 @@ static int make_disk(unsigned int i, resource_size_t start)
 	disk->request_ns = (u64)request_us[i] * NSEC_PER_USEC;
 	spin_lock_init(&disk->lock);
 	bio_list_init(&disk->waiting);
+	init_waitqueue_head(&disk->room);
 	set_up_timer(&disk->timer);
 	/* Memory that the kernel has for itself is no disk. */
 	if (region_intersects(start, len, IORESOURCE_SYSTEM_RAM, IORES_DESC_NONE) != REGION_DISJOINT)

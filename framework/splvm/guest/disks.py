@@ -35,8 +35,8 @@ class Disk:
     speed_mib: int | None = None
 
 
-# In virtual time nothing comes by itself: MiB/s of a disk whose speed nobody asks for, and us that each request to any
-# disk takes besides.
+# In virtual time nothing comes by itself: MiB/s of a disk whose speed nobody asks for, and us that a request to any
+# disk takes besides if it does not begin where the last one ended.
 USUAL_SPEED_MIB = 256
 REQUEST_US = 100
 

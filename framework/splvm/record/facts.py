@@ -47,7 +47,7 @@ class PoolFacts(TypedDict, total=False):
 
 
 class DiskFacts(TypedDict):
-    """A disk in virtual time: its size, its speed in MiB/s, and what each request takes besides."""
+    """A disk in virtual time: its size, its speed in MiB/s, and what a request elsewhere takes besides."""
 
     mib: Count
     speed_mib: Count
