@@ -215,7 +215,12 @@ def test_a_load_on_a_disk_of_memory(closed: Prepared, tmp_path: Path) -> None:
     assert 4 < written_mib / passed_s < 8.5
 
 
-CELLS = (("held-worker", "writeback", "debian-12"), ("held-worker", "writeback,lowmem", "debian-12"))
+CELLS = (
+    ("held-worker", "writeback", "debian-12"),
+    ("held-worker", "writeback,lowmem", "debian-12"),
+    ("zfs-held-worker", "", "debian-12"),
+    ("zvol-swap", "", "debian-12"),
+)
 
 
 @pytest.mark.splvm_slow
@@ -233,6 +238,16 @@ def test_the_same_seed_under_load(
     assert len(stops) > 5
     one.must_be_the_same_as(other)
     assert one.verdict.outcome in experiment.expected
+
+
+@pytest.mark.splvm_slow
+def test_two_stores_have_the_same_template_with_a_pool(closed: Prepared, tmp_path: Path) -> None:
+    """The pool is made by init, and all that it is made of is the guest's own."""
+    plan = closed.experiment(find_scenario("zfs-held-worker")).guest
+    kept = Templates.default().get(plan, Deadline(LIMIT_S))
+    made = Templates(Store(tmp_path / "store"), 1 << 32).get(plan, Deadline(LIMIT_S))
+    assert made.name == kept.name
+    assert file_hash(made.directory / "disk0") == file_hash(kept.directory / "disk0")
 
 
 @pytest.mark.splvm_slow
