@@ -20,7 +20,7 @@ from splvm.guest.lockstep import LockStep
 from splvm.guest.machine import MachineSpec
 
 # Loads that were run in virtual time, with one digest whenever a seed was run again (docs/determinism.md).
-CLOSED_LOADS = frozenset({"writeback", "lowmem", "zfs", "zvol-swap"})
+CLOSED_LOADS = frozenset({"writeback", "lowmem", "swap", "zfs", "zvol-swap"})
 
 # Seconds for setting up and starting all loads.
 SETUP_S = 60.0
