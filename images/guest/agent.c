@@ -29,15 +29,12 @@
 #include "agent.h"
 
 #define THREAD_STACK	(64 * 1024)
-#define COMMAND_LEN	200
+#define COMMAND_LEN	200	/* for the probe, and of what an answer repeats */
+#define LINE_LEN	4096
 #define MAX_INPUTS	2
 /* A pipe takes what it is given in pages, a port of virtio-serial in one piece. */
 #define PIPE_CHUNK	(16 * 1024)
 #define PORT_CHUNK	4096
-/* prctl(2), since Linux 5.6; older headers lack it. */
-#ifndef PR_SET_IO_FLUSHER
-#define PR_SET_IO_FLUSHER	57
-#endif
 
 struct settings settings = {
 	.rate = 20, .slow_every = 10, .ring_kib = 4096, .root = "", .realtime = true,
@@ -118,7 +115,7 @@ uint64_t last_due(uint64_t now, uint64_t every)
 struct input {
 	int fd, probe_fd;
 	size_t len;
-	char line[COMMAND_LEN + 64];
+	char line[LINE_LEN];
 };
 
 static struct input inputs[MAX_INPUTS];
@@ -237,6 +234,13 @@ static bool run_line(struct input *in)
 	} else if (in->len >= skip + 6 && !memcmp(in->line + skip, "sysrq ", 6)) {
 		skip += 6;
 		err = ask_sysrq(in->line + skip, in->len - skip);
+	} else if (in->len >= skip + 4 && !memcmp(in->line + skip, "run ", 4)) {
+		skip += 4;
+		err = E2BIG;
+		if (in->len < sizeof(in->line)) {
+			in->line[in->len] = '\0';
+			err = run_shell(in->line + skip);
+		}
 	}
 	answer(start_ns, err, in->line, number_len, skip, in->len);
 	return true;
@@ -410,7 +414,8 @@ void wait_for_start(void)
 
 static const char usage[] =
 	"usage: agent [options]\n"
-	"Streams samples of /proc; takes `[#N ]probe COMMAND` and `quit` on standard input.\n"
+	"Streams samples of /proc; takes `[#N ]probe COMMAND`, `[#N ]run COMMAND` for /bin/sh,\n"
+	"and `quit` on standard input.\n"
 	"  --rate HZ        ticks a second, 1 to 100 (20)\n"
 	"  --slow-every N   meminfo, pressure, vmstat and loadavg at every Nth tick (10)\n"
 	"  --ring KIB       memory for frames that wait to be written (4096)\n"

@@ -3,7 +3,8 @@
  * What the parts of the sampling agent share: agent.c makes the stream,
  * agent_sources.c what goes into it, agent_tasks.c what is said of tasks;
  * agent_clone.c has an agent wait in a template until a clone's harness calls;
- * agent_bell.c does all that in virtual time, in which there is no other way out.
+ * agent_bell.c does all that in virtual time, in which there is no other way out;
+ * agent_run.c runs commands of the host's.
  */
 #ifndef AGENT_H
 #define AGENT_H
@@ -21,6 +22,10 @@
 #define NR_SOURCES	14
 #define NR_READERS	(NR_SOURCES + 1)
 #define BELL_CHUNK	(16 * 1024)
+/* prctl(2), since Linux 5.6; older headers lack it. */
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER	57
+#endif
 
 struct settings {
 	unsigned long rate, slow_every, ring_kib;
@@ -101,6 +106,11 @@ bool attach(void);
 int set_up_bell(unsigned long address);
 /* Says on the console that all is set up, and comes back in a clone. */
 void wait_for_go(void);
+
+/* Starts /bin/sh as any other process, with the agent's standard error as its output. Gives its pid, or -1. */
+pid_t start_shell(const char *const argv[]);
+/* Has it run a command, and waits. 0, or the exit status; an errno if there is none. */
+int run_shell(const char *command);
 
 /* With the lock held. For a while after now, what is read is written at once. */
 void be_prompt(uint64_t now);

@@ -14,15 +14,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/io.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -39,10 +36,6 @@
 #define REST_NS		(NSEC_PER_SEC / 2)
 /* A seed is also that many turns of a loop, so that timers go off elsewhere in what the threads do. */
 #define MAX_TURNS	1000003
-
-#ifndef PR_SET_IO_FLUSHER
-#define PR_SET_IO_FLUSHER	57
-#endif
 
 static volatile struct {
 	uint32_t go, rate;	/* the host's */
@@ -95,18 +88,9 @@ static void be_frozen(void)
 /* Runs /bin/splvm-open, which lets the host in; the host has no more to say here. */
 static void open_network(const char *words)
 {
-	struct sched_param param = { 0 };
-	sigset_t none;
+	const char *argv[] = { "sh", "/bin/splvm-open", words, NULL };
 
-	if (fork())
-		return;
-	/* It is to be as any other process. */
-	sched_setscheduler(0, SCHED_OTHER, &param);
-	prctl(PR_SET_IO_FLUSHER, 0, 0, 0, 0);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	execl("/bin/sh", "sh", "/bin/splvm-open", words, NULL);
-	_exit(127);
+	start_shell(argv);
 }
 
 static void take_answer(void)

@@ -1,11 +1,12 @@
 """Runs in virtual time, one after the other: how many digests, schedules and verdicts they have. No test.
 
     .venv/bin/python tests/bench/samerun.py runs FILE [--kernel K,K] [--scenario S,S] [--seeds A..B] [--runs N]
-        [--stopped] [--busy N] [--window S] [--within S]
+        [--load L,L] [--stopped] [--busy N] [--window S] [--within S]
     .venv/bin/python tests/bench/samerun.py table FILE
 
 `runs` adds a line of JSON to FILE for each run, and leaves out runs that FILE has already: so it can be ended at any
-moment and called again. `--stopped` stops QEMU by SIGSTOP half of the time; `--busy` starts busy loops beside it.
+moment and called again. `--load` puts loads beside the scenario. `--stopped` stops QEMU by SIGSTOP half of the time;
+`--busy` starts busy loops beside it.
 `table` says for each kernel, scenario and seed what the runs came to, and how many schedules the seeds have. A schedule
 is all that readings say of states and context switches of threads.
 """
@@ -35,6 +36,7 @@ from splvm.deadline import Deadline
 from splvm.errors import HarnessError
 from splvm.record.reader import iterate_records, read_facts
 from splvm.run.experiment import Experiment, run_experiment
+from splvm.run.loads import parse_loads
 from splvm.run.prepare import Wish, prepare
 from splvm.scenarios.table import find_scenario
 
@@ -110,6 +112,7 @@ def run_once(experiment: Experiment, *, stopped: bool, busy: int) -> dict[str, A
             "digest": verdict.digest[:16],
             "schedule": schedule_of(out),
             "outcome": verdict.outcome.value,
+            "reasons": [reason.text for reason in verdict.reasons][:12],
             "expected": verdict.outcome in experiment.expected,
             "template": read_facts(out)["template"],
             "seconds": round(time.monotonic() - since, 1),
@@ -125,9 +128,12 @@ def do_runs(options: argparse.Namespace) -> None:
         prepared = prepare(Wish(kernel=kernel, accelerator="tcg", clock=Clock.VIRTUAL))
         for scenario in options.scenario.split(","):
             for seed in range(int(first), int(last or first) + 1):
-                case = {"kernel": kernel, "scenario": scenario, "seed": seed}
+                case = {"kernel": kernel, "scenario": scenario, "seed": seed, "loads": options.load}
                 case |= {"stopped": options.stopped, "busy": options.busy, "window_s": options.window}
-                experiment = prepared.experiment(find_scenario(scenario), window_s=options.window, seed=seed)
+                loads = parse_loads([options.load] if options.load else [])
+                experiment = prepared.experiment(
+                    find_scenario(scenario), window_s=options.window, seed=seed, loads=loads
+                )
                 for _ in range(options.runs - done[_case_of(case)]):
                     if until.expired:
                         return
@@ -141,7 +147,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _case_of(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[key] for key in ("kernel", "scenario", "seed", "stopped", "busy", "window_s"))
+    case = tuple(row[key] for key in ("kernel", "scenario", "seed", "stopped", "busy", "window_s"))
+    return (*case, row.get("loads", ""))
 
 
 def show_table(options: argparse.Namespace) -> None:
@@ -149,8 +156,9 @@ def show_table(options: argparse.Namespace) -> None:
     rows = _rows(options.file)
     same, cells = defaultdict(list), defaultdict(list)
     for row in rows:
-        same[row["kernel"], row["scenario"], row["window_s"], row["seed"]].append(row)
-        cells[row["kernel"], row["scenario"], row["window_s"]].append(row)
+        cell = (row["kernel"], row["scenario"], row.get("loads", ""), row["window_s"])
+        same[*cell, row["seed"]].append(row)
+        cells[cell].append(row)
     for case, runs in same.items():
         if len(runs) > 1:
             how = Counter("stopped" if r["stopped"] else f"busy {r['busy']}" if r["busy"] else "alone" for r in runs)
@@ -175,6 +183,7 @@ def main() -> None:
     parser.add_argument("--kernel", default=KERNELS)
     parser.add_argument("--scenario", default=SOUND)
     parser.add_argument("--seeds", default="1", metavar="A..B")
+    parser.add_argument("--load", default="", help="as of `splvm run`")
     parser.add_argument("--runs", type=int, default=20, help="of each seed")
     parser.add_argument("--stopped", action="store_true")
     parser.add_argument("--busy", type=int, default=0)

@@ -20,15 +20,16 @@ from leftovers import qemus_of
 from splvm.builds.kernels import KERNELS
 from splvm.clock import Clock
 from splvm.deadline import Deadline
-from splvm.errors import UsageError
+from splvm.errors import GuestCommandError, UsageError
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.guest.template import Templates
 from splvm.host.content import file_hash
 from splvm.host.store import Store
 from splvm.record.digest import first_difference
 from splvm.record.reader import iterate_records, read_evidence, read_facts
-from splvm.run.experiment import Experiment, run_experiment
-from splvm.run.prepare import Prepared
+from splvm.run.experiment import Dump, Experiment, run_experiment
+from splvm.run.loads import parse_loads
+from splvm.run.prepare import Prepared, check_closed
 from splvm.scenarios.judged import judge_evidence
 from splvm.scenarios.table import find_scenario
 
@@ -189,5 +190,72 @@ def test_a_build_that_stands_still_is_seen_to(prepare_spl: Callable[..., Prepare
 
 
 def test_what_needs_the_host_is_refused(closed: Prepared) -> None:
-    with pytest.raises(UsageError, match="zfs-held-worker cannot be run in virtual time yet: it needs load zfs"):
-        closed.experiment(find_scenario("zfs-held-worker"))
+    with pytest.raises(UsageError, match="grow-fails cannot be run in virtual time yet: it needs fault injection"):
+        check_closed(find_scenario("grow-fails"), (), 512, Dump.NEVER)
+    with pytest.raises(UsageError, match="held-worker cannot be run in virtual time yet: it needs load memcg"):
+        closed.experiment(find_scenario("held-worker"), loads=parse_loads(["memcg"]))
+
+
+# Disks and loads
+
+
+def test_a_load_on_a_disk_of_memory(closed: Prepared, tmp_path: Path) -> None:
+    """The disk is as fast as it is to be, and the guest has all of its own memory."""
+    loads = parse_loads(["writeback"])
+    experiment = closed.experiment(find_scenario("held-worker"), window_s=1.0, seed=7, loads=loads)
+    left = run(experiment, tmp_path / "run")
+    assert left.verdict.outcome is Outcome.PROGRESS
+    assert "load writeback was at" in " ".join(reason.text for reason in left.verdict.reasons)
+    assert b"slowdisk: vda: 256 MiB at 0x20000000, 8 MiB/s, 100 us a request" in left.console
+    timeline = read_evidence(left.directory).timeline
+    first, last = timeline.load[0], timeline.load[-1]
+    written_mib = (last.value.memory["written"] - first.value.memory["written"]) / 1024
+    passed_s = (last.start_ns - first.start_ns) / 1e9
+    # Pages of the mapped file are written one by one, and each takes 0.1 ms besides.
+    assert 4 < written_mib / passed_s < 8.5
+
+
+CELLS = (
+    ("held-worker", "writeback", "debian-12"),
+    ("held-worker", "writeback,lowmem", "debian-12"),
+    ("held-worker", "swap", "debian-12"),
+    ("zfs-held-worker", "", "debian-12"),
+    ("zvol-swap", "", "debian-12"),
+)
+
+
+@pytest.mark.splvm_slow
+@pytest.mark.parametrize(("scenario", "load", "kernel"), CELLS)
+def test_the_same_seed_under_load(
+    scenario: str, load: str, kernel: str, prepare_spl: Callable[..., Prepared], tmp_path: Path
+) -> None:
+    """Every byte is the same when QEMU is stopped half of the time."""
+    closed = prepare_spl(clock=Clock.VIRTUAL, accelerator="tcg", kernel=kernel)
+    loads = parse_loads([load] if load else [])
+    experiment = closed.experiment(find_scenario(scenario), seed=5, loads=loads)
+    one = run(experiment, tmp_path / "one")
+    with stopped_at_random(tmp_path) as stops:
+        other = run(experiment, tmp_path / "other")
+    assert len(stops) > 5
+    one.must_be_the_same_as(other)
+    assert one.verdict.outcome in experiment.expected
+
+
+@pytest.mark.splvm_slow
+def test_two_stores_have_the_same_template_with_a_pool(closed: Prepared, tmp_path: Path) -> None:
+    """The pool is made by init, and all that it is made of is the guest's own."""
+    plan = closed.experiment(find_scenario("zfs-held-worker")).guest
+    kept = Templates.default().get(plan, Deadline(LIMIT_S))
+    made = Templates(Store(tmp_path / "store"), 1 << 32).get(plan, Deadline(LIMIT_S))
+    assert made.name == kept.name
+    assert file_hash(made.directory / "disk0") == file_hash(kept.directory / "disk0")
+
+
+@pytest.mark.splvm_slow
+def test_a_load_that_the_guest_cannot_set_up(closed: Prepared, tmp_path: Path) -> None:
+    """It is trouble of the harness, in the guest's own words."""
+    (load,) = parse_loads(["writeback"])
+    unmade = replace(load, kind=replace(load.kind, disk="nothing"))
+    experiment = closed.experiment(find_scenario("held-worker"), window_s=1.0, seed=7, loads=(unmade,))
+    with pytest.raises(GuestCommandError, match=r"the guest cannot run .*splvm-load-setup writeback[\s\S]*mount:"):
+        run_experiment(experiment, tmp_path / "run")

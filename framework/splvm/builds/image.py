@@ -113,11 +113,21 @@ def build_login(store: Store, keys: SshKeys, deadline: Deadline) -> Artefact:
     return store.get("login", key, build, deadline=deadline, what="login for guests")
 
 
-def build_additions(store: Store, modules: Sequence[Path], deadline: Deadline) -> Artefact:
-    """Modules that init loads in a guest into which nobody could put them later, `additions.cpio`.
+def build_additions(
+    store: Store,
+    modules: Sequence[Path],
+    deadline: Deadline,
+    *,
+    values: Mapping[str, str] | None = None,
+    setup: str = "",
+) -> Artefact:
+    """What init does in a guest into which nobody could put anything later, `additions.cpio`.
 
-    :param modules: in the order of loading.
+    :param modules: modules that it loads, in the order of loading.
+    :param values: their parameters, by name of the module.
+    :param setup: a command that it runs when they are loaded; empty: none. A guest in which it fails ends.
     """
+    values = values or {}
 
     def build(tree: Path) -> None:
         with store.temporary() as work:
@@ -126,10 +136,20 @@ def build_additions(store: Store, modules: Sequence[Path], deadline: Deadline) -
                 (stage / name).mkdir(parents=True)
             for module in modules:
                 shutil.copyfile(module, stage / "lib/modules" / module.name)
-            (stage / "etc/splvm-modules").write_text("".join(f"{module.name}\n" for module in modules))
+            lines = (f"{module.name} {values.get(module.name, '')}".rstrip() for module in modules)
+            (stage / "etc/splvm-modules").write_text("".join(f"{line}\n" for line in lines))
+            if setup:
+                (stage / "etc/splvm-setup").write_text(f"{setup}\n")
             pack(stage, tree / "additions.cpio", deadline)
 
-    key = input_hash({"recipe": RECIPE, "modules": [{"name": path.name, "content": path} for path in modules]})
+    key = input_hash(
+        {
+            "recipe": RECIPE,
+            "modules": [{"name": path.name, "content": path} for path in modules],
+            **({"values": dict(values)} if values else {}),
+            **({"setup": setup} if setup else {}),
+        }
+    )
     return store.get("additions", key, build, deadline=deadline, what="modules for guests in virtual time")
 
 

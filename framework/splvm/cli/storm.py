@@ -357,7 +357,7 @@ def storm(
     if quick or site:
         reports = single_runs(weather, config, base, repeat=repeat, seed=first_seed, load=words)
     else:
-        # In virtual time a guest has no load.
+        # Not tried in virtual time.
         swap = "" if words or wish.clock is Clock.VIRTUAL else SWAPPING
         reports = [
             search_places(

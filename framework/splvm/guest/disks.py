@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,6 +31,32 @@ class Disk:
 
     mib: int
     content: Content = Content.NOTHING
+    # MiB/s; None: as fast as it comes.
+    speed_mib: int | None = None
+
+
+# In virtual time nothing comes by itself: MiB/s of a disk whose speed nobody asks for, and us that a request to any
+# disk takes besides if it does not begin where the last one ended.
+USUAL_SPEED_MIB = 256
+REQUEST_US = 100
+
+
+def slowdisk_values(disks: Sequence[Disk], at_mib: int) -> dict[str, list[int]]:
+    """The parameters of images/slowdisk/slowdisk.c, which makes disks of memory.
+
+    :param at_mib: where that memory begins, MiB.
+    """
+    return {
+        "at": [at_mib << 20],
+        "mib": [disk.mib for disk in disks],
+        "speed_mib": [disk.speed_mib or USUAL_SPEED_MIB for disk in disks],
+        "request_us": [REQUEST_US] * len(disks),
+    }
+
+
+# A file system has them for good. Equal disks make equal templates in virtual time, whose guests begin on that day.
+_UUID = "5b1e0000-0000-4000-8000-000000000001"
+_BORN_S = "1767225600"
 
 
 @contextmanager
@@ -50,8 +76,10 @@ def make_disk(disk: Disk, path: Path, deadline: Deadline) -> None:
     match disk.content:
         case Content.EXT4:
             # Tables are made now and not by a thread in the guest that writes them bit by bit.
-            options = ["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard", "-m", "0"]
-            argv = ["mke2fs", "-q", "-F", "-t", "ext4", *options, str(path)]
+            options = f"lazy_itable_init=0,lazy_journal_init=0,nodiscard,hash_seed={_UUID}"
+            # It goes by one of the two, whichever its version knows.
+            born = [f"{name}={_BORN_S}" for name in ("E2FSPROGS_FAKE_TIME", "SOURCE_DATE_EPOCH")]
+            argv = ["env", *born, "mke2fs", "-q", "-F", "-t", "ext4", "-U", _UUID, "-E", options, "-m", "0", str(path)]
             run(argv, deadline=deadline, what="a file system for a guest")
         case Content.PARTITION:
             with path.open("r+b") as file:

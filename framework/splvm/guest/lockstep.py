@@ -20,6 +20,9 @@ BELL = "bell"
 # Guest time in which a command is answered, ns.
 _ANSWER_NS = 20_000_000_000
 
+# What an error says of each kind of command.
+_REFUSED = {"probe": "the probe refused", "sysrq": "the kernel refused SysRq", "run": "the guest cannot run"}
+
 
 class LockStep:
     """The agent of a guest that is held at each bell.
@@ -58,7 +61,16 @@ class LockStep:
         for key in keys:
             self._ask(f"sysrq {key}")
 
-    def _ask(self, words: str) -> int:
+    def run(self, command: str, within_s: float) -> None:
+        """Have a shell of the guest's run a command. What it says is on the console.
+
+        :param within_s: seconds of the guest in which it has to end.
+        :raises GuestCommandError: when it fails.
+        :raises DeadlineExceeded: when it does not end.
+        """
+        self._ask(f"run {command}", int(within_s * 1e9))
+
+    def _ask(self, words: str, within_ns: int = _ANSWER_NS) -> int:
         self._commands += 1
         number = f"#{self._commands}"
         kind, _, command = words.partition(" ")
@@ -67,11 +79,11 @@ class LockStep:
         asked_ns = self._now_ns
         self._go_on(f"{number} {words}\n")
         while (reply := find_reply(self._replies, f"{number} {command}")) is None:
-            if self._now_ns - asked_ns > _ANSWER_NS:
-                raise DeadlineExceeded(words, _ANSWER_NS / 1e9)
+            if self._now_ns - asked_ns > within_ns:
+                raise DeadlineExceeded(words, within_ns / 1e9)
             self._go_on()
         if reply.what != "data":
-            raise GuestCommandError(f"the {kind} refused {command!r}: {reply.text.strip()}")
+            raise GuestCommandError(f"{_REFUSED[kind]} {command!r}: {reply.text.strip()}")
         return reply.end_ns
 
     def gone(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +28,9 @@ _COUNTED_CPU = "max,erms=off,fsrm=off,fsrs=off,fzrm=off,fsrc=off"
 BELL_PORT = 0x4F0
 SHARED_MIB = 1
 
-# MiB of memory up to which a q35 has all of it in one piece (hw/i386/pc_q35.c), so that its top is where its size says.
-MOST_CLOSED_MIB = 2048 - SHARED_MIB
+# MiB of memory and disks up to which a q35 has all of it in one piece, so that its top is where its size says: with
+# 0xb0000000 bytes and more it puts a part above 4 GiB (hw/i386/pc_q35.c).
+MOST_CLOSED_MIB = 2815 - SHARED_MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class MachineSpec:
     cpus: int = 2
     # Words added to the kernel's command line.
     append: tuple[str, ...] = ()
-    # Scratch disks: /dev/vda, /dev/vdb and so on.
+    # Scratch disks: /dev/vda, /dev/vdb and so on. In virtual time they are memory of the machine's behind `ram_mib`.
     disks: tuple[Disk, ...] = ()
     # Of a machine in virtual time there are only clones.
     clock: Clock = Clock.REAL
@@ -71,8 +72,16 @@ class Backing:
     def memory_args(self, ram_mib: int) -> list[str]:
         if self.memory is None:
             return []
+        return ["-object", self._file("ram0", ram_mib, self.memory)]
+
+    def closed_disk_args(self, disks: Sequence[Disk]) -> Iterator[str]:
+        """The disks as memory of the machine's."""
+        for number, (disk, path) in enumerate(zip(disks, self.disks, strict=True)):
+            yield from ("-object", self._file(f"disk{number}", disk.mib, path))
+
+    def _file(self, name: str, mib: int, path: Path) -> str:
         share = "on" if self.shared else "off"
-        return ["-object", f"memory-backend-file,id=ram0,size={ram_mib}M,share={share},mem-path={escaped(self.memory)}"]
+        return f"memory-backend-file,id={name},size={mib}M,share={share},mem-path={escaped(path)}"
 
     def disk_args(self) -> Iterator[str]:
         overlay = "off" if self.shared else "on"
@@ -167,14 +176,19 @@ def closed_args(
     """The command line of QEMU for a guest in virtual time, into which nothing comes from outside.
 
     Its network card is not looked for before the host is let in, and its console only speaks. SLIRP keeps no timer
-    without IPv6: one would cut the shares of instructions of the virtual CPUs.
+    without IPv6: one would cut the shares of instructions of the virtual CPUs. Its disks are memory that its kernel
+    leaves alone, between its own and that which is shared with the host.
 
     :param shared: the file of the memory that is shared with the host.
     :param console: the file that what the guest says is appended to.
     :param hold_fd: of the socket of the plugin that holds it where it is frozen.
     :param restored: the guest is not booted, its state is going to be read.
     """
-    line = f"{kernel_command_line(spec)} numa=off memmap={SHARED_MIB}M${spec.ram_mib}M splvm_bell={spec.ram_mib << 20}"
+    aside_mib = sum(disk.mib for disk in spec.disks)
+    bell = (spec.ram_mib + aside_mib) << 20
+    aside_mib += SHARED_MIB
+    line = f"{kernel_command_line(spec)} numa=off memmap={aside_mib}M${spec.ram_mib}M splvm_bell={bell}"
+    nodes = ("ram0", *(f"disk{number}" for number in range(len(spec.disks))), "shared")
     assert backing.memory is not None, "there are only clones"
     shared_args = f"memory-backend-file,id=shared,size={SHARED_MIB}M,share=on,mem-path={shared}"
     return [
@@ -185,10 +199,11 @@ def closed_args(
         *ICOUNT_ARGS,
         *("-cpu", _COUNTED_CPU),
         *("-smp", str(spec.cpus)),
-        *("-m", f"{spec.ram_mib + SHARED_MIB}M"),
+        *("-m", f"{spec.ram_mib + aside_mib}M"),
         *backing.memory_args(spec.ram_mib),
+        *backing.closed_disk_args(spec.disks),
         *("-object", shared_args),
-        *("-numa", "node,memdev=ram0", "-numa", "node,memdev=shared"),
+        *(word for node in nodes for word in ("-numa", f"node,memdev={node}")),
         # What its random instructions give, and the day on which it starts.
         *("-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"),
         *(["-incoming", "defer"] if restored else ["-kernel", str(spec.kernel), "-initrd", initrd, "-append", line]),

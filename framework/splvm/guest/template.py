@@ -136,7 +136,7 @@ class Templates:
         def build(tree: Path) -> None:
             with self._store.temporary() as logs:
                 if plan.machine.clock is Clock.VIRTUAL:
-                    freeze_closed(plan, Template(tree, "").backing(plan.machine, shared=True), tree, logs, deadline)
+                    freeze_closed(plan, _fresh_backing(plan, tree, deadline), tree, logs, deadline)
                 elif plan.modules:
                     _freeze_clone(self.get(plan.bare, deadline), plan, logs, tree, deadline)
                 else:
@@ -209,11 +209,17 @@ def _sweep(prefix: str) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _freeze_boot(plan: GuestPlan, logs: Path, tree: Path, deadline: Deadline) -> None:
+def _fresh_backing(plan: GuestPlan, tree: Path, deadline: Deadline) -> Backing:
+    """Memory and disks of a guest that is going to be booted and frozen."""
     backing = Template(tree, "").backing(plan.machine, shared=True)
     for disk, path in zip(plan.machine.disks, backing.disks, strict=True):
         path.touch()
         make_disk(disk, path, deadline)
+    return backing
+
+
+def _freeze_boot(plan: GuestPlan, logs: Path, tree: Path, deadline: Deadline) -> None:
+    backing = _fresh_backing(plan, tree, deadline)
     with start_guest(plan, logs, deadline, backing) as guest:
         _freeze(guest, tree, deadline)
 

@@ -46,6 +46,14 @@ class PoolFacts(TypedDict, total=False):
     parameters: dict[str, Any]
 
 
+class DiskFacts(TypedDict):
+    """A disk in virtual time: its size, its speed in MiB/s, and what a request elsewhere takes besides."""
+
+    mib: Count
+    speed_mib: Count
+    request_us: Count
+
+
 class _Sized(TypedDict):
     bytes: Count
 
@@ -153,6 +161,7 @@ class Facts(TypedDict, total=False):
     differs: dict[str, Any]
     parameters: Parameters
     loads: list[LoadFacts]
+    disks: list[DiskFacts]
     faults: dict[str, Count]
     kernel: KernelFacts
     spl: SplFacts

@@ -25,6 +25,10 @@ def describe_guest(facts: Mapping[str, Any]) -> Iterator[str]:
     parameters = _mapping(facts.get("parameters"))
     size = f"{code(parameters.get('ram_mib', '?'))} MiB of memory and {code(parameters.get('cpus', '?'))} CPUs"
     yield f"the guest has {size}; its root is an initramfs"
+    disks = facts.get("disks")
+    for disk in map(_mapping, disks if isinstance(disks, list) else ()):
+        speed = f"{code(disk.get('speed_mib'))} MiB/s and {code(disk.get('request_us'))} us a request"
+        yield f"a disk of {code(disk.get('mib'))} MiB is memory that was set aside, with {speed} (module slowdisk)"
     zfs = _mapping(facts.get("zfs"))
     pool = _mapping(zfs.get("pool"))
     if pool:

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from splvm.deadline import Deadline
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError, QemuLaunchError
 from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome, Verdict
-from splvm.guest.agent import Agent, start_agent
+from splvm.guest.agent import start_agent
 from splvm.guest.bell import Beginning
 from splvm.guest.guest import Guest
 from splvm.guest.guestplan import GuestPlan
+from splvm.guest.lockstep import LockStep
 from splvm.guest.machine import MachineSpec
 from splvm.guest.memorydump import DUMP_LIMIT_BYTES
 from splvm.guest.moment import MomentReached
@@ -43,7 +45,7 @@ from splvm.run.delays import TELL_COMMAND, Delay, watch_commands
 from splvm.run.delays import commands as delay_commands
 from splvm.run.hostwatch import host_facts, start_host_watch
 from splvm.run.live import LiveReadings
-from splvm.run.loads import Load, start_loads
+from splvm.run.loads import Load, start_closed_loads, start_loads
 from splvm.run.scenarios import LOAD_STEP, Faults, Scenario, Storm, Workload
 from splvm.run.starting import load_modules, start_any_guest
 from splvm.run.stepping import take_steps
@@ -290,10 +292,11 @@ def _run_guest(
 def _run_closed(
     experiment: Experiment, record: RunDirectory, deadline: Deadline, witness: Witness | None
 ) -> dict[str, Any]:
-    """The same in virtual time, where nobody disturbs a run and no load is beside it."""
+    """The same in virtual time, where nobody disturbs a run."""
     scenario, live = experiment.scenario, LiveReadings(record)
+    console = record.path / CONSOLE_FILE
 
-    def take(agent: Agent, list_tasks: Callable[[], None]) -> None:
+    def take(agent: LockStep, list_tasks: Callable[[], None]) -> None:
         def after(phase: str) -> None:
             if phase == "window-end" and live.stands_still:
                 list_tasks()
@@ -304,6 +307,10 @@ def _run_closed(
         with step(f"{scenario.name}: {scenario.summary}"):
             steps = scenario.steps(experiment.window_s)
             try:
+                if experiment.loads:
+                    machine, said = experiment.guest.machine, partial(console.read_text, errors="replace")
+                    start_closed_loads(agent, machine, experiment.loads, experiment.seed, said)
+                    steps = (LOAD_STEP, *steps)
                 take_steps(steps, agent, live, record, deadline, before=lambda _: None, after=after)
             except MomentReached:
                 # The step has not failed: it is as far as somebody wants to go.
@@ -318,7 +325,7 @@ def _run_closed(
     with start_closed_clone(experiment.guest, beginning, record, deadline, counter) as guest:
         outcome = drive(guest, record, live, take, deadline, witness)
     # QEMU has written it all, and has ended.
-    return {**outcome, "console_bytes": (record.path / CONSOLE_FILE).stat().st_size}
+    return {**outcome, "console_bytes": console.stat().st_size}
 
 
 def _first_commands(experiment: Experiment) -> tuple[str, ...]:

@@ -6,17 +6,21 @@ The table of loads is in evidence/loads.py, for what a load has to do is judged.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from splvm.deadline import Deadline
-from splvm.errors import UsageError, did_you_mean
+from splvm.errors import GuestCommandError, UsageError, did_you_mean
 from splvm.evidence.loads import LOADS, SWAP, LoadKind
-from splvm.guest.disks import Content, Disk
+from splvm.guest.disks import Content, Disk, slowdisk_values
 from splvm.guest.guest import Guest
+from splvm.guest.lockstep import LockStep
 from splvm.guest.machine import MachineSpec
+
+# Loads that were run in virtual time, with one digest whenever a seed was run again (docs/determinism.md).
+CLOSED_LOADS = frozenset({"writeback", "lowmem", "swap", "zfs", "zvol-swap"})
 
 # Seconds for setting up and starting all loads.
 SETUP_S = 60.0
@@ -129,28 +133,75 @@ def need_pool(loads: Sequence[Load]) -> bool:
 
 def with_disks(machine: MachineSpec, loads: Sequence[Load]) -> MachineSpec:
     """The machine with the disks of the loads, behind its own disks."""
-    disks = [Disk(load.values["disk_mib"], Content(load.kind.disk)) for load in loads if load.kind.disk is not None]
+    disks = [
+        Disk(load.values["disk_mib"], Content(load.kind.disk), load.values.get("speed_mib"))
+        for load in loads
+        if load.kind.disk is not None
+    ]
     return replace(machine, disks=(*machine.disks, *disks))
 
 
-def start_loads(guest: Guest, loads: Sequence[Load], seed: int, deadline: Deadline) -> None:
-    """Set up and start all loads. They run until the guest ends.
+def disks_mib(loads: Sequence[Load]) -> int:
+    """MiB of all disks of a guest under these loads."""
+    return sum(load.values.get("disk_mib", 0) for load in loads) + (_POOL_MIB if need_pool(loads) else 0)
 
-    :param guest: a guest whose machine is `with_disks` for them.
+
+def slowdisk_words(machine: MachineSpec) -> str:
+    """The parameters of slowdisk.ko, as insmod takes them."""
+    values = slowdisk_values(machine.disks, machine.ram_mib)
+    return " ".join(f"{name}={','.join(map(str, numbers))}" for name, numbers in values.items())
+
+
+def disk_facts(machine: MachineSpec) -> list[dict[str, int]]:
+    """What run.json says of the disks of a guest in virtual time, in their order."""
+    values = slowdisk_values(machine.disks, machine.ram_mib)
+    names = [name for name in values if name != "at"]
+    return [dict(zip(names, row, strict=True)) for row in zip(*(values[name] for name in names), strict=True)]
+
+
+def load_commands(machine: MachineSpec, loads: Sequence[Load], seed: int) -> tuple[str, ...]:
+    """The commands that set up and start all loads in a guest, one after the other.
+
+    :param machine: `with_disks` for them.
     :param seed: seed of their random numbers.
-    :raises GuestCommandError: when the guest cannot set up a load; it quotes the guest.
     """
     # Those of the loads are the last disks.
-    number = len(guest.spec.disks) - sum(load.kind.disk is not None for load in loads)
+    number = len(machine.disks) - sum(load.kind.disk is not None for load in loads)
     commands, words = [], []
     for load in loads:
         device = ""
         if load.kind.disk is not None:
             device = f"/dev/vd{chr(ord('a') + number)}"
-            if "speed_mib" in load.values:
-                guest.qemu.throttle(number, load.values["speed_mib"] << 20, deadline)
             number += 1
         commands.append(load.setup(device))
         words.append(load.words(device))
-    commands.append(shlex.join(["/bin/splvm-load", "--seed", str(seed), *words]))
-    guest.ssh.run(" && ".join(commands), deadline=deadline.sub(SETUP_S))
+    return (*commands, shlex.join(["/bin/splvm-load", "--seed", str(seed), *words]))
+
+
+def start_loads(guest: Guest, loads: Sequence[Load], seed: int, deadline: Deadline) -> None:
+    """Set up and start all loads in real time. They run until the guest ends.
+
+    :param guest: a guest whose machine is `with_disks` for them.
+    :param seed: seed of their random numbers.
+    :raises GuestCommandError: when the guest cannot set up a load; it quotes the guest.
+    """
+    for number, disk in enumerate(guest.spec.disks):
+        if disk.speed_mib is not None:
+            guest.qemu.throttle(number, disk.speed_mib << 20, deadline)
+    guest.ssh.run(" && ".join(load_commands(guest.spec, loads, seed)), deadline=deadline.sub(SETUP_S))
+
+
+def start_closed_loads(
+    agent: LockStep, machine: MachineSpec, loads: Sequence[Load], seed: int, console: Callable[[], str]
+) -> None:
+    """The same in virtual time, where the agent has a shell run the commands, and disks have their speed by themselves.
+
+    :param console: what the guest has said.
+    :raises GuestCommandError: when the guest cannot set up a load; it quotes the guest.
+    """
+    for command in load_commands(machine, loads, seed):
+        before = len(console())
+        try:
+            agent.run(command, SETUP_S)
+        except GuestCommandError as error:
+            raise GuestCommandError(f"{error.message}\n{console()[before:].strip()}") from error

@@ -14,6 +14,7 @@ from splvm.builds.hold import build_hold
 from splvm.builds.image import build_additions, build_image, build_login, make_keys
 from splvm.builds.kconfig import parse_config
 from splvm.builds.kernels import Kernel, KernelSpec, fetch_kernel, find_kernel
+from splvm.builds.module import build_module
 from splvm.builds.own import OwnKernel, find_own_kernel, take_kernel
 from splvm.builds.resolved import remember_kernel
 from splvm.builds.source import BuiltKernel, build_kernel, find_built_kernel
@@ -47,7 +48,19 @@ from splvm.run.expectations import growth_of, yardstick_of
 from splvm.run.expected import Yardstick
 from splvm.run.experiment import Dump, Experiment
 from splvm.run.fits import check_fits
-from splvm.run.loads import POOL_SETUP, Load, need_pool, pool_facts, with_disks, with_own, with_pool
+from splvm.run.loads import (
+    CLOSED_LOADS,
+    POOL_SETUP,
+    Load,
+    disk_facts,
+    disks_mib,
+    need_pool,
+    pool_facts,
+    slowdisk_words,
+    with_disks,
+    with_own,
+    with_pool,
+)
 from splvm.run.measurement import kernel_traits
 from splvm.run.scenarios import Scenario, Storm, Workload
 
@@ -216,7 +229,6 @@ class Prepared(PreparedKernel):
         check_fits(workload, machine.ram_mib)
         if self.clock is Clock.VIRTUAL:
             check_closed(scenario, loads, machine.ram_mib, dump)
-            machine = self._closed(machine, deadline=Deadline(PREPARE_BUDGET_S))
         if need_pool(loads):
             zfs = self.zfs(Deadline(PREPARE_BUDGET_S))
             facts = facts | {"zfs": zfs.facts() | {"pool": pool_facts()}}
@@ -228,11 +240,14 @@ class Prepared(PreparedKernel):
             expected = yardstick.outcomes
             facts = facts | ({"packaged": yardstick.to_json()} if yardstick.is_own else {})
         facts = facts | {"growth": growth_of(scenario, self.spl.variant, self.honours_flags)}
+        machine = with_disks(machine, loads)
         if self.clock is Clock.VIRTUAL:
-            # Its modules are a part of its root.
+            # Its modules and what it sets up are a part of its root.
+            machine = self._closed(machine, setup, Deadline(PREPARE_BUDGET_S))
             plan = GuestPlan(machine, self.keys, start=Start.LOADED)
+            facts = facts | ({"disks": disk_facts(machine)} if machine.disks else {})
         else:
-            plan = replace(self.plan, machine=with_disks(machine, loads), setup=setup)
+            plan = replace(self.plan, machine=machine, setup=setup)
         return Experiment(
             scenario,
             plan,
@@ -254,11 +269,20 @@ class Prepared(PreparedKernel):
             return storm
         return replace(storm, ops=UNPROTECTED_OPS)
 
-    def _closed(self, machine: MachineSpec, deadline: Deadline) -> MachineSpec:
-        """The machine of a guest in virtual time: its root has the modules and no keys."""
+    def _closed(self, machine: MachineSpec, setup: str, deadline: Deadline) -> MachineSpec:
+        """The machine of a guest in virtual time: its root has the modules and no keys.
+
+        :param setup: a command that its init runs when they are loaded.
+        """
         assert self.counting is not None
-        additions = build_additions(self.store, self.spl.modules, deadline)
-        initrds = (machine.initrds[0], additions.path / "additions.cpio")
+        modules, values = self.spl.modules, {}
+        if machine.disks:
+            slowdisk = build_module(self.store, self.kernel.root, "slowdisk", deadline).path / "slowdisk.ko"
+            modules = (slowdisk, *modules)
+            values = {slowdisk.name: slowdisk_words(machine)}
+        additions = build_additions(self.store, modules, deadline, values=values, setup=setup)
+        image, _, *more = machine.initrds
+        initrds = (image, additions.path / "additions.cpio", *more)
         return replace(
             machine,
             qemu=str(self.counting.path),
@@ -287,14 +311,17 @@ class Prepared(PreparedKernel):
 
 
 def lacks_for_virtual_time(scenario: Scenario, loads: Sequence[Load], ram_mib: int, dump: Dump) -> list[str]:
-    """What a run needs that would come from the host: a disk, a pool, a program that is started by SSH, a command of
-    QEMU's monitor. Nothing if the run can be made in virtual time.
+    """What a run needs that would come from the host, that nobody has tried, or that is too large. Nothing if the run
+    can be made in virtual time.
+
+    :param loads: those of the run; the scenario's own are added if they are not among them.
     """
-    ram_mib = max(ram_mib, scenario.least_mib)
-    lacking = [f"load {load.kind.name}" for load in loads]
+    loads = with_own(scenario.load, loads)
+    mib = max(ram_mib, scenario.least_mib) + disks_mib(loads)
+    lacking = [f"load {load.kind.name}" for load in loads if load.kind.name not in CLOSED_LOADS]
     lacking += ["fault injection"] if scenario.faults is not None else []
     lacking += ["a memory dump"] if dump is not Dump.NEVER else []
-    lacking += [f"{ram_mib} MiB of memory (at most {MOST_CLOSED_MIB})"] if ram_mib > MOST_CLOSED_MIB else []
+    lacking += [f"{mib} MiB of memory and disks (at most {MOST_CLOSED_MIB})"] if mib > MOST_CLOSED_MIB else []
     return lacking
 
 

@@ -26,6 +26,7 @@ from splvm.record.cellfacts import PACKAGED, UNKNOWN
 from splvm.record.digest import frame_texts, is_virtual
 from splvm.run.delays import parse_delay
 from splvm.run.experiment import Experiment, differing_facts
+from splvm.run.loads import parse_loads
 from splvm.run.prepare import Prepared, Wish
 from splvm.run.scenarios import Scenario, Storm, Workload
 
@@ -79,6 +80,7 @@ def experiment_of(facts: Mapping[str, Any], prepared: Prepared, scenario: Scenar
             window_s=parameters["window_s"],
             rate_hz=int(parameters["rate_hz"]),
             workload=workload,
+            loads=parse_loads([parameters["load"]]) if "load" in parameters else (),
             seed=parameters["seed"],
             storm=storm,
             watched=parameters.get("watched", ""),

@@ -65,6 +65,20 @@ def test_modules_in_the_order_of_loading(tmp_path: Path) -> None:
     assert archives[0].read_bytes() == archives[1].read_bytes()
 
 
+def test_parameters_of_modules_and_what_is_set_up(tmp_path: Path) -> None:
+    """They are a part of what the archive is known by."""
+    module = tmp_path / "slowdisk.ko"
+    module.write_bytes(b"code")
+    store, values = Store(tmp_path / "store"), {"slowdisk.ko": "at=1 mib=2,3"}
+    plain, with_values, with_setup = (
+        build_additions(store, (module,), Deadline(LIMIT_S), values=given, setup=setup)
+        for given, setup in (({}, ""), (values, ""), (values, "splvm-zfs pool /dev/vda1"))
+    )
+    assert content(with_values.path / "additions.cpio", "etc/splvm-modules") == b"slowdisk.ko at=1 mib=2,3\n"
+    assert content(with_setup.path / "additions.cpio", "etc/splvm-setup") == b"splvm-zfs pool /dev/vda1\n"
+    assert len({it.key for it in (plain, with_values, with_setup)}) == 3
+
+
 def test_keys_are_in_an_archive_of_their_own(tmp_path: Path) -> None:
     """dropbear takes no keys that others may write."""
     keys = SshKeys(tmp_path / "identity", tmp_path / "host_key.pub")

@@ -194,8 +194,8 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 def test_cells_in_virtual_time(lab: Lab, tmp_path: Path) -> None:
     """Those that can be; each build is made once for each clock."""
-    axes = Axes(scenarios=("nominal", "zfs-held-worker"), kernels=("debian-12",), variants=("stock",), clock="virtual")
-    cells = plan_cells(replace(axes, loads=("", "lowmem")))
+    axes = Axes(scenarios=("nominal", "zfs-arc-mlock"), kernels=("debian-12",), variants=("stock",), clock="virtual")
+    cells = plan_cells(replace(axes, loads=("", "memcg")))
     assert [dict(cell.parameters) for cell in cells] == [{"clock": "virtual"}, {}, {}, {}]
     assert str(cells[0]) == "nominal debian-12 stock clock=virtual"
     run_matrix(MatrixPlan.new(cells, 1), tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=lambda *_: None)

@@ -76,5 +76,5 @@ def test_what_may_be_run_in_virtual_time() -> None:
     for machine in (kvm, large, closed):
         assert not may_be_virtual(replace(base, guest=replace(base.guest, machine=machine)), clones=True)
     assert not may_be_virtual(replace(base, dump=Dump.ALWAYS), clones=True)
-    assert not may_be_virtual(replace(base, loads=parse_loads(["lowmem"])), clones=True)
+    assert not may_be_virtual(replace(base, loads=parse_loads(["memcg"])), clones=True)
     assert not may_be_virtual(replace(base, scenario=SCENARIOS["grow-fails"]), clones=True)

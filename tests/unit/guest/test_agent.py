@@ -190,6 +190,18 @@ def test_command_errors(start: Callable[..., Agent], proc: FakeProc) -> None:
     assert bytes(FILE_LEN) in [f.payload for f in agent.quit() if f.source == "probe"]
 
 
+def test_commands_for_a_shell(start: Callable[..., Agent], tmp_path: Path) -> None:
+    """Their output is not the stream's, and their exit status is told."""
+    agent = start()
+    made = tmp_path / "made"
+    agent.send(f"#1 run echo this is no frame; echo {'y' * 300} > {made}\n#2 run exit 3\nrun {'x' * 5000}\n")
+    assert agent.until_is("ctl", "data").payload.startswith(b"ok #1 echo this is no frame; echo yyy")
+    assert made.read_text() == f"{'y' * 300}\n"
+    assert agent.until_is("ctl", "error").payload == b"errno=3 #2 exit 3"
+    assert agent.until_is("ctl", "error").payload == b"errno=7 " + b"x" * 200
+    agent.quit()
+
+
 def test_overflow_is_counted(start: Callable[..., Agent]) -> None:
     agent = start("--ring", "4")
     agent.until_is("agent", "data")

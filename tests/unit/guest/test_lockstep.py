@@ -1,68 +1,20 @@
-"""The bell and lock-step, with a thread in the place of the guest: it writes to the port as QEMU does."""
+"""The bell and lock-step, with a thread in the place of the guest."""
 
 from __future__ import annotations
 
 import mmap
-import os
 import socket
 import struct
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 
 import pytest
 
+from ringing import LIMIT_S, obey, ringing
 from splvm.deadline import Deadline
 from splvm.errors import DeadlineExceeded, GuestCommandError, GuestLostError
 from splvm.evidence.formats.stream import Frame
 from splvm.guest import bell as bell_module
-from splvm.guest.bell import PAD, Beginning, Bell, open_bell
+from splvm.guest.bell import PAD, Beginning, open_bell
 from splvm.guest.lockstep import BELL, LockStep
-
-LIMIT_S = 30.0
-
-
-class Guest:
-    """QEMU's end: rings with some bytes of frames, and gives the answer that is there when it may go on."""
-
-    def __init__(self, sock: socket.socket, shared: int) -> None:
-        self.sock = sock
-        self.memory = mmap.mmap(os.dup(shared), 1 << 20)
-        self.seq = 0
-
-    def ring(self, data: bytes) -> str:
-        self.memory[65536 : 65536 + len(data)] = data
-        self.memory[8:12] = struct.pack("<I", len(data))
-        for _ in range(PAD):
-            self.sock.sendall(b"\0")
-        (length,) = struct.unpack("<I", self.memory[12:16])
-        return self.memory[4096 : 4096 + length].decode()
-
-    def frame(self, source: str, what: str, text: str, ns: int) -> bytes:
-        head = f"F {self.seq} {self.seq} {source} {what} {ns} {ns} {len(text)}\n"
-        self.seq += 1
-        return f"{head}{text}\n".encode()
-
-
-@contextmanager
-def ringing(act: Callable[[Guest], None]) -> Iterator[Bell]:
-    """A bell that `act` rings, in a thread."""
-    with open_bell() as (bell, there, shared):
-        guest = Guest(there, shared)
-
-        def run() -> None:
-            # The host goes while the guest rings.
-            with suppress(OSError):
-                act(guest)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            yield bell
-        finally:
-            there.shutdown(socket.SHUT_RDWR)
-            thread.join(LIMIT_S)
-            guest.memory.close()
 
 
 def test_the_guest_is_held_until_the_answer_is_there() -> None:
@@ -147,41 +99,23 @@ def test_a_guest_that_ends() -> None:
 # Lock-step
 
 
-def obey(guest: Guest, refused: str = "", quick: int = 2) -> None:
-    """The agent: answers a command some bells after it, and ends its stream when it is told to."""
-    ns = 1_000_000_000
-    data = guest.frame("agent", "data", "hello version=1", ns)
-    pending: list[tuple[int, str]] = []
-    while True:
-        said = guest.ring(data)
-        if said.startswith("open "):
-            return
-        ns += 50_000_000
-        data = guest.frame("loadavg", "data", "0.0", ns)
-        pending = [(left - 1, line) for left, line in pending] + [(quick, line) for line in said.splitlines()]
-        for left, line in pending:
-            number, _, command = line.partition(" ")
-            kind, _, words = command.partition(" ")
-            if left == 0 and line == "quit":
-                data += guest.frame("agent", "data", f"end frames={guest.seq} dropped=0", ns)
-            elif left == 0:
-                bad = refused and words == refused
-                head = "errno=22" if bad else "ok"
-                data += guest.frame("ctl", "error" if bad else "data", f"{head} {number} {words}", ns)
-                assert kind in ("probe", "sysrq")
-
-
 def test_commands_and_the_end() -> None:
     frames: list[tuple[Frame, str]] = []
     with ringing(obey) as bell:
         agent = LockStep(bell, lambda frame, path: frames.append((frame, path)), Deadline(LIMIT_S))
         assert agent.command("mark window", Deadline(LIMIT_S)) == 1_150_000_000
         agent.list_tasks("wt")
+        agent.run("mount -t proc none /proc", 1.0)
         assert agent.quit(Deadline(LIMIT_S))
         agent.let_in("KEY HOSTKEY")
     assert {path for _, path in frames} == {BELL}
     assert [frame.seq for frame, _ in frames] == list(range(len(frames)))
-    assert [frame.text for frame, _ in frames if frame.source == "ctl"] == ["ok #1 mark window", "ok #2 w", "ok #3 t"]
+    assert [frame.text for frame, _ in frames if frame.source == "ctl"] == [
+        "ok #1 mark window",
+        "ok #2 w",
+        "ok #3 t",
+        "ok #4 mount -t proc none /proc",
+    ]
     assert frames[-1][0].text.startswith("end ")
 
 
@@ -204,6 +138,15 @@ def test_a_command_that_is_refused() -> None:
         agent = LockStep(bell, lambda *_: None, Deadline(LIMIT_S))
         with pytest.raises(GuestCommandError, match=r"the probe refused 'hold': errno=22"):
             agent.command("hold", Deadline(LIMIT_S))
+
+
+def test_a_command_that_fails_in_a_shell() -> None:
+    with ringing(lambda guest: obey(guest, refused="false", quick=40)) as bell:
+        agent = LockStep(bell, lambda *_: None, Deadline(LIMIT_S))
+        with pytest.raises(GuestCommandError, match=r"the guest cannot run 'false': errno=22"):
+            agent.run("false", 10.0)
+        with pytest.raises(DeadlineExceeded, match=r"run true: not done after 1\.0 s"):
+            agent.run("true", 1.0)
 
 
 def test_a_command_that_is_never_answered() -> None:

@@ -63,6 +63,13 @@ def _is_digests(value: Any) -> bool:
     )
 
 
+def _are_disks(value: Any) -> bool:
+    names = ("mib", "speed_mib", "request_us")
+    return isinstance(value, list) and all(
+        isinstance(it, dict) and all(_is_count(it.get(name)) for name in names) for it in value
+    )
+
+
 def _is_table(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
 
@@ -100,6 +107,7 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
     "counts": (_is_counts, ("parameters.workload", "faults")),
     "named": (_is_named, ("spl.patches",)),
     "loads": (lambda value: _is_named(value) and all(_is_counts(it.get("values", {})) for it in value), ("loads",)),
+    "disks": (_are_disks, ("disks",)),
     "a table": (_is_table, ("spl.modules",)),
     "digests": (_is_digests, ("evidence",)),
 }

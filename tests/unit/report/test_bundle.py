@@ -1105,7 +1105,9 @@ def test_nothing_is_told_that_was_not_done(tmp_path: Path) -> None:
     text = hostile_text("x")
     assert "no disk" not in text and "makes the load" not in text
     load = {"name": "zvol-swap", "values": {"procs": 8}, "made": ["zfs create -V 600M tank/swap"]}
-    facts = {"loads": [load], "zfs": {"pool": pool_facts(), "tools": "2.1.11"}, "parameters": {"window_s": 20.0}}
+    facts: dict[str, Any] = {"loads": [load], "parameters": {"window_s": 20.0}}
+    facts |= {"zfs": {"pool": pool_facts(), "tools": "2.1.11"}}
+    facts |= {"disks": [{"mib": 2048, "speed_mib": 256, "request_us": 100}]}
     last = _timeline().probe[-1]
     marks = tuple(replace(last.value.marks[0], name=name, time_ns=int(at)) for name, at in MARKS)
     idle = replace(last.value, marks=marks, threads=tuple(replace(each, allocs=0) for each in last.value.threads))
@@ -1114,6 +1116,7 @@ def test_nothing_is_told_that_was_not_done(tmp_path: Path) -> None:
     for words in (
         "the window lasted 5.0 s of guest time of the 20 s that were asked for",
         "`zfs create -V 600M tank/swap`",
+        "a disk of `2048` MiB is memory that was set aside, with `256` MiB/s and `100` us a request",
         "`zpool create -f",
         "zfs_txg_timeout=1",
         "which does nothing in this scenario",

@@ -14,6 +14,7 @@ from splvm.evidence.expectation import Expectation
 from splvm.evidence.rule import Rule
 from splvm.evidence.verdict import Outcome
 from splvm.guest.closed import without_host_clock
+from splvm.guest.disks import Content, Disk
 from splvm.guest.machine import MOST_CLOSED_MIB, Backing, MachineSpec, closed_args
 from splvm.run.experiment import Dump
 from splvm.run.loads import parse_loads
@@ -32,17 +33,21 @@ NAMES: Any = {"initrd": "initrd", "qmp_fd": 5, "bell_fd": 6, "shared": "shared",
 SPEC = MachineSpec("qemu", Path("vmlinuz"), (Path("initrd.cpio"),), "tcg", clock=Clock.VIRTUAL)
 
 
-def test_a_scenario_that_needs_nothing_of_the_host() -> None:
-    check_closed(SCENARIO, (), MOST_CLOSED_MIB, Dump.NEVER)
+@pytest.mark.parametrize(("load", "ram_mib"), [("", MOST_CLOSED_MIB), ("writeback:disk_mib=2302,lowmem", 512)])
+def test_a_scenario_that_needs_nothing_of_the_host(load: str, ram_mib: int) -> None:
+    """Its loads count once, also when they are told again."""
+    check_closed(replace(SCENARIO, load=load), parse_loads([load] if load else []), ram_mib, Dump.NEVER)
 
 
 @pytest.mark.parametrize(
     ("scenario", "loads", "ram_mib", "dump", "what"),
     [
-        (SCENARIO, ("lowmem",), 512, Dump.NEVER, "load lowmem"),
+        (SCENARIO, ("lowmem,memcg",), 512, Dump.NEVER, r"load memcg\n"),
+        (replace(SCENARIO, load="arc-mlock"), (), 512, Dump.NEVER, r"load arc-mlock\n"),
         (replace(SCENARIO, faults=Faults(3)), (), 512, Dump.NEVER, "fault injection"),
         (SCENARIO, (), 512, Dump.TROUBLE, "a memory dump"),
-        (SCENARIO, (), 2048, Dump.NEVER, r"2048 MiB of memory \(at most 2047\)"),
+        (SCENARIO, (), 2815, Dump.NEVER, r"2815 MiB of memory and disks \(at most 2814\)"),
+        (SCENARIO, ("writeback:disk_mib=2303",), 512, Dump.NEVER, r"2815 MiB of memory and disks \(at most 2814\)"),
     ],
 )
 def test_what_is_refused(scenario: Scenario, loads: tuple[str, ...], ram_mib: int, dump: Dump, what: str) -> None:
@@ -91,6 +96,25 @@ def test_the_shared_memory_is_the_top_of_ram() -> None:
     assert argv[argv.index("-m") + 1] == "301M"
     nodes = [argv[at + 1] for at, word in enumerate(argv) if word == "-numa"]
     assert nodes == ["node,memdev=ram0", "node,memdev=shared"]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_disks_are_memory_that_the_kernel_leaves_alone(shared: bool) -> None:
+    """They lie between its own and the shared memory; only those of a template are written to their files."""
+    spec = replace(SPEC, ram_mib=300, disks=(Disk(64), Disk(100, Content.EXT4)))
+    argv = closed_args(spec, **NAMES, backing=Backing(Path("memory"), (Path("a,b"), Path("c")), shared))
+    (kernel,) = (argv[at + 1] for at, word in enumerate(argv) if word == "-append")
+    assert {"memmap=165M$300M", f"splvm_bell={464 << 20}"} <= set(kernel.split())
+    assert argv[argv.index("-m") + 1] == "465M"
+    objects = [argv[at + 1] for at, word in enumerate(argv) if word == "-object"]
+    share = "on" if shared else "off"
+    assert objects[1:3] == [
+        f"memory-backend-file,id=disk0,size=64M,share={share},mem-path=a,,b",
+        f"memory-backend-file,id=disk1,size=100M,share={share},mem-path=c",
+    ]
+    nodes = [argv[at + 1].removeprefix("node,memdev=") for at, word in enumerate(argv) if word == "-numa"]
+    assert nodes == ["ram0", "disk0", "disk1", "shared"]
+    assert "-drive" not in argv
 
 
 def test_a_template_is_frozen_where_a_plugin_holds_it() -> None:

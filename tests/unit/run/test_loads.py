@@ -5,14 +5,25 @@ from __future__ import annotations
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from splvm.deadline import Deadline
-from splvm.errors import UsageError
+from splvm.errors import GuestCommandError, UsageError
 from splvm.guest.disks import Content, Disk, make_disk
+from splvm.guest.lockstep import LockStep
 from splvm.guest.machine import MachineSpec
-from splvm.run.loads import parse_loads, with_disks, with_pool
+from splvm.run.loads import (
+    disk_facts,
+    disks_mib,
+    load_commands,
+    parse_loads,
+    slowdisk_words,
+    start_closed_loads,
+    with_disks,
+    with_pool,
+)
 from splvm.scenarios.table import SCENARIOS
 
 MACHINE = MachineSpec("qemu", Path("vmlinuz"), (Path("initrd"),), "tcg")
@@ -65,7 +76,7 @@ def test_disks_come_behind_those_that_are_there() -> None:
     loads = parse_loads(["lowmem,writeback:disk_mib=100,pagecache"])
     machine = with_disks(with_pool(MACHINE, Path("zfs")), loads)
     assert machine.initrds == (Path("initrd"), Path("zfs"))
-    assert machine.disks == (Disk(2048, Content.PARTITION), Disk(100, Content.EXT4), Disk(1024))
+    assert machine.disks == (Disk(2048, Content.PARTITION), Disk(100, Content.EXT4, 8), Disk(1024, speed_mib=64))
     assert with_disks(MACHINE, parse_loads(["lowmem"])) == replace(MACHINE)
 
 
@@ -74,6 +85,56 @@ def test_the_words_of_a_load_name_its_disk() -> None:
     assert load.words("/dev/vdb") == "memcg:device=/dev/vdb,group=/sys/fs/cgroup/load,limit_mib=32"
     setup = "/bin/splvm-load-setup memcg /dev/vdb limit_mib=32 speed_mib=64 disk_mib=1024"
     assert load.setup("/dev/vdb") == setup
+
+
+def test_commands_of_all_loads() -> None:
+    """Disks of loads come behind those that the machine has."""
+    loads = parse_loads(["lowmem,writeback,pagecache"])
+    *setups, start = load_commands(with_disks(with_pool(MACHINE, Path("zfs")), loads), loads, 7)
+    assert [setup.split()[1:3] for setup in setups] == [
+        ["lowmem", "-"],
+        ["writeback", "/dev/vdb"],
+        ["pagecache", "/dev/vdc"],
+    ]
+    assert start.startswith("/bin/splvm-load --seed 7 lowmem:")
+    assert "pagecache:device=/dev/vdc," in start
+
+
+# Disks in virtual time
+
+
+def test_what_the_module_of_disks_is_given() -> None:
+    """The memory of the disks is behind the guest's own; what has no speed of its own has the usual one."""
+    loads = parse_loads(["writeback:disk_mib=100,disk-swap"])
+    machine = with_disks(replace(MACHINE, ram_mib=640), loads)
+    assert slowdisk_words(machine) == f"at={640 << 20} mib=100,640 speed_mib=8,256 request_us=100,100"
+    assert disk_facts(machine) == [
+        {"mib": 100, "speed_mib": 8, "request_us": 100},
+        {"mib": 640, "speed_mib": 256, "request_us": 100},
+    ]
+    assert disks_mib(loads) == 740
+    assert disks_mib(parse_loads(["zvol-swap,lowmem"])) == 2048
+
+
+class Shell:
+    """An agent whose shell fails at a command, and says why."""
+
+    def __init__(self, fails: str) -> None:
+        self.fails, self.said, self.ran = fails, "[    1.0] booted\n", list[str]()
+
+    def run(self, command: str, within_s: float) -> None:
+        self.ran.append(command)
+        self.said += "mount: no such device\n" if self.fails in command else "all is well\n"
+        if self.fails in command:
+            raise GuestCommandError(f"the guest cannot run {command!r}: errno=1")
+
+
+def test_a_load_that_cannot_be_set_up_is_told_with_the_words_of_the_guest() -> None:
+    loads = parse_loads(["lowmem,writeback"])
+    shell = Shell("setup writeback")
+    with pytest.raises(GuestCommandError, match=r"errno=1\nmount: no such device$"):
+        start_closed_loads(cast(LockStep, shell), with_disks(MACHINE, loads), loads, 1, lambda: shell.said)
+    assert [command.split()[1] for command in shell.ran] == ["lowmem", "writeback"]
 
 
 # Disks

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from splvm.evidence.checks.asked import another_machine, another_rate, another_workload, parameters_of
 from splvm.evidence.checks.case import CACHE, Case, Complaint, is_count, is_number, seconds
+from splvm.evidence.checks.closedload import other_disks, set_up_otherwise
 from splvm.evidence.checks.complete import (
     another_beginning,
     another_console,
@@ -147,6 +148,8 @@ def _of_the_whole(case: Case) -> Iterator[Iterator[Reason]]:
     yield another_console(case)
     yield another_beginning(case)
     yield unread(case)
+    yield other_disks(case)
+    yield set_up_otherwise(case)
 
 
 def _console(case: Case) -> Iterator[Reason]:
