@@ -626,6 +626,7 @@ class _Simulation:
         self.is_organic = scenario == ORGANIC
         self.is_long = scenario == LONG
         self.is_storm, self.is_taskqs = scenario == STORM, scenario == TASKQS
+        self.has_clients = scenario in (TASKQS, HOTPLUG)
         # Whether transactions are made; how many shrinkers were asked; since when somebody is caught, 0: nobody is.
         self.storms = False
         self.storm_asked = self.storm_commits = self.stormed_ns = self.storm_let_go = 0
@@ -1311,7 +1312,7 @@ class _Simulation:
         for pid, name in zip(STORM_PIDS, ("slabprobe/tx", "slabprobe_tq"), strict=True) if self.is_storm else ():
             state, stack = ("D", _STORMED) if self.stormed_ns else ("S", _IDLES)
             text += f"task pid={pid} comm={name} state={state} voluntary=40 nonvoluntary=3\n{stack}"
-        for number, pid in enumerate(CLIENT_PIDS) if self.is_taskqs else ():
+        for number, pid in enumerate(CLIENT_PIDS) if self.has_clients else ():
             text += f"task pid={pid} comm=slabprobe/q{number} state=S voluntary=40 nonvoluntary=3\n{_IDLES}"
         return text + _MEMORY_TASK + "".join(self.thread_task(thread) for thread in self.threads)
 
