@@ -25,7 +25,7 @@ from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import UsageError
 from splvm.evidence.formats.gfpprobe import Way
-from splvm.evidence.formats.stormstatus import UNPROTECTED_OPS, USUAL_OPS
+from splvm.evidence.formats.stormstatus import USUAL_OPS, ops_without_marks
 from splvm.evidence.kerneltraits import KernelTraits
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guestplan import GuestPlan, Start
@@ -265,9 +265,9 @@ class Prepared(PreparedKernel):
 
     def _storm(self, storm: Storm | None) -> Storm | None:
         """The storm as asked for; of what it does by itself, what this build protects on this kernel."""
-        if storm is None or storm.ops != USUAL_OPS or self.spl.variant.marked or self.honours_flags():
+        if storm is None or storm.ops != USUAL_OPS or self.spl.variant.marked:
             return storm
-        return replace(storm, ops=UNPROTECTED_OPS)
+        return replace(storm, ops=ops_without_marks(honours=self.honours_flags()))
 
     def _closed(self, machine: MachineSpec, setup: str, deadline: Deadline) -> MachineSpec:
         """The machine of a guest in virtual time: its root has the modules and no keys.

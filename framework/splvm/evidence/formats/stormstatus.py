@@ -26,9 +26,18 @@ OPS = (
 )
 # What a storm does by itself.
 USUAL_OPS = (1 << OPS.index("taskq-dynamic")) - 1
-# ... where neither a mark nor a flag reaches the page tables of vmalloc(): a transaction that takes memory from there
-# deadlocks, and no emergency object stands in for kmem_alloc() and vmem_alloc().
-UNPROTECTED_OPS = USUAL_OPS & ~(1 << OPS.index("vmem"))
+
+
+def ops_without_marks(*, honours: bool) -> int:
+    """What a storm does by itself over a build whose threads are not marked: what flags and emergency objects protect.
+
+    Who makes threads for dynamic taskqs allocates with GFP_KERNEL, and a transaction that waits for a task waits for
+    that thread. And no emergency object stands in for kmem_alloc() and vmem_alloc().
+
+    :param honours: whether the kernel's vmalloc allocates page tables with the caller's flags.
+    """
+    left_out = ("taskq",) if honours else ("taskq", "vmem")
+    return USUAL_OPS & ~sum(1 << OPS.index(name) for name in left_out)
 
 
 @dataclass(frozen=True, slots=True)
