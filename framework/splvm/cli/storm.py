@@ -109,6 +109,9 @@ class By(StrEnum):
         return {By.RECLAIM: 1, By.SHRINKERS: 2, By.BOTH: 3}[self]
 
 
+# Verdicts of runs whose list of sites is not whole.
+NOT_WHOLE = frozenset({Outcome.CRASHED, Outcome.LOST, Outcome.INCONCLUSIVE})
+
 OutOption = Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")]
 
 
@@ -155,7 +158,8 @@ def sites(
     prepared = _prepare(wish)
     experiment = prepared.experiment(
         chosen,
-        expected=frozenset(Outcome),
+        # `judge` of the record ends as this command does.
+        expected=frozenset(Outcome) - NOT_WHOLE - BAD,
         window_s=window,
         loads=loads,
         seed=pick_seed(seed, 1),
@@ -208,7 +212,7 @@ def sites(
 def is_whole_list(outcome: Outcome, file: SitesFile, watch: Watch | None) -> bool:
     """Whether a list of sites has all that a run came by: the run came to its end, and nobody was blind meanwhile."""
     is_blind = watch is None or watch.lost > 0 or watch.blind > 0 or any(hook.is_blind for hook in file.hooks)
-    return not is_blind and outcome not in (Outcome.CRASHED, Outcome.LOST, Outcome.INCONCLUSIVE)
+    return not is_blind and outcome not in NOT_WHOLE
 
 
 def _reading_sites(texts: list[str]) -> Callable[[Guest, str], None]:

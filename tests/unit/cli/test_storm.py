@@ -6,6 +6,7 @@ import copy
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -62,7 +63,10 @@ def test_sites_says_how_the_run_ended(
             record["text"] = record["text"].replace(f" {name}=0 ", change)
     run.start_record(directory, {}).finish(run.facts["outcome"])
     verdict = Verdict(outcome, (Reason("the run ended so"),))
-    prepared = SimpleNamespace(spl=SimpleNamespace(modules=("spl.ko",)), experiment=lambda *_, **__: None)
+    wanted: dict[str, Any] = {}
+    prepared = SimpleNamespace(
+        spl=SimpleNamespace(modules=("spl.ko",)), experiment=lambda *_, **told: wanted.update(told)
+    )
     monkeypatch.setattr("splvm.cli.storm._prepare", lambda _: prepared)
     monkeypatch.setattr("splvm.cli.storm.find_calls", lambda _: (Call("nobody", 1, "kmalloc", 1),))
     monkeypatch.setattr("splvm.cli.storm.claim_directory", lambda *_: directory)
@@ -70,6 +74,7 @@ def test_sites_says_how_the_run_ended(
     done = CliRunner().invoke(app, ["sites"])
     assert done.exit_code == status, done.output
     assert said in done.output and f"{outcome} storm" in done.output
+    assert (outcome in wanted["expected"]) == (status == 0 or name != ""), "`judge` of the record ends so too"
     content = json.loads((directory / "sites.json").read_text())
     assert (content["verdict"], content["whole"]) == (outcome, said.startswith("never"))
 
