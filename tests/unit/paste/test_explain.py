@@ -489,3 +489,9 @@ def test_zeros_without_an_end_are_not_read_for_ever(piece: bytes) -> None:
     told = explain_streams([("endless", io.BufferedReader(stream))])
     assert told.findings and stream.given < MAX_UNPACKED // 8
     assert any("of it are zeros" in it.why for it in told.unread)
+
+
+@pytest.mark.parametrize("blank", ["\b\b", "\b \b", " \b"])
+def test_a_line_of_nothing_but_backspaces(blank: str) -> None:
+    """Such a line has a mark of a mail in front, and no word."""
+    assert explain(f"txg_sync_thread+0x190/0x200 [zfs]\n>{blank} ").findings == ()
