@@ -27,7 +27,21 @@ from typer.testing import CliRunner
 
 from judge_rows import ROWS
 from places import PROJECT
-from simulated import GOOD, HELD, KINDS, NOMINAL, STORM, TASKQS, Knobs, Run, Span, simulate, worker_text
+from simulated import (
+    GOOD,
+    HELD,
+    HOTPLUG,
+    KINDS,
+    MEMORY,
+    NOMINAL,
+    STORM,
+    TASKQS,
+    Knobs,
+    Run,
+    Span,
+    simulate,
+    worker_text,
+)
 from simulated_faults import FAULTS
 from splvm import cli
 from splvm.cli import app
@@ -56,9 +70,10 @@ SETTINGS = settings(deadline=None, derandomize=True, max_examples=60)
 DATA = PROJECT / "tests" / "data"
 
 # A run for each verdict: one in which nothing is wrong, or the first that has its fault.
+NO_THREADS = (TASKQS, STORM, MEMORY, HOTPLUG)
 VERDICTS: Mapping[Outcome, tuple[str, str]] = {
     # Where slabprobe's threads ask SPL for nothing, the reasons say it all.
-    **{row.outcome: (row.scenarios[0], row.fault) for row in reversed(ROWS) if row.scenarios[0] not in (TASKQS, STORM)},
+    **{row.outcome: (row.scenarios[0], row.fault) for row in reversed(ROWS) if row.scenarios[0] not in NO_THREADS},
     # The first one never came to its window.
     Outcome.INCONCLUSIVE: (HELD, "frames lost"),
     **{kind.best: (name, "") for name, kind in reversed([*KINDS.items()])},
