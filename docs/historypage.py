@@ -42,7 +42,7 @@ _HEAD = (
     "Found on the way, in a packaged build and not put back: `spl_kmem_cache_destroy()` waits for a growth that is "
     "under way on a wait queue that nobody wakes. A caller that timed out and took an emergency object may destroy the "
     "cache before the growth ends, and then waits for ever (2.3.9 on debian-13, in real time on a busy host; the code "
-    "is the same from 2.0 to master of November 2026). The scenarios wait for the growth themselves.",
+    "is the same from 2.0 to master of August 2026). The scenarios wait for the growth themselves.",
     "",
     "## Bugs that are put back",
     "",

@@ -25,7 +25,7 @@ from splvm.evidence.verdict import Outcome, Reason
 # timeouts, after which a transaction goes on, are a tenth of it.
 STANDS_NS = 1_000_000_000
 
-# A wait that began so shortly before the end of the window is none of the window's, if so many at its site have ended.
+# A wait that began so shortly before the end of the window is none of the window's, where commits have ended as many.
 PASSING_NS = 100_000_000
 _PASSED = 4
 
@@ -202,10 +202,14 @@ def storm_stands(case: Case) -> bool:
 
 
 def _is_passing(case: Case, wait: StormWait) -> bool:
-    """Whether a wait began as the window ended, at a site at which others were caught before and were let go."""
-    file = last_sites(case)
+    """Whether a wait began as the window ended, at a site at which commits have ended enough others."""
+    file, storm = last_sites(case), case.timeline.probe[-1].value.storm
     site = file.by_number.get(wait.site) if file is not None else None
-    return case.window[1] - wait.since_ns < PASSING_NS and site is not None and site.entered - site.waiting >= _PASSED
+    if site is None or storm is None:
+        return False
+    # Whom the end of the storm let go may have waited there.
+    ended = site.entered - site.waiting - storm.let_go
+    return case.window[1] - wait.since_ns < PASSING_NS and ended >= _PASSED
 
 
 def _caught(case: Case, sample: Sample[ProbeStatus], storm: StormStatus, wait: StormWait) -> Iterator[Complaint]:

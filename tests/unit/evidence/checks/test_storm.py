@@ -54,6 +54,9 @@ def test_a_deadlock_ends_the_window() -> None:
     ("began", "waits", "outcome"),
     [
         (0.95, 20, Outcome.IMMUNE),
+        (0.95, 4, Outcome.IMMUNE),
+        # The end of the storm let it go, and no commit did.
+        (0.95, 3, Outcome.INCONCLUSIVE),
         # Nobody came free there before, or it has waited for longer.
         (0.95, 0, Outcome.INCONCLUSIVE),
         (0.5, 20, Outcome.INCONCLUSIVE),
