@@ -73,9 +73,7 @@ static struct probe_promise promises[NR_PROMISES] = {
 };
 
 static struct worker {
-	struct task_struct *task;
-	unsigned int id;
-	enum probe_work reached;
+	struct probe_hand hand;
 	u64 rounds;
 } workers[NR_WORKERS];
 
@@ -231,7 +229,7 @@ static void turn_over(struct worker *w, struct kind *kind)
 	for (i = 0; i < NR_BATCH; i++)
 		taken[i] = take(kind, flags[(w->rounds + i) % ARRAY_SIZE(flags)]);
 	for (i = 0; i < NR_BATCH; i++)
-		give(kind, put_into_box(kind, w->rounds * NR_BATCH + w->id + i, taken[i]));
+		give(kind, put_into_box(kind, w->rounds * NR_BATCH + w->hand.id + i, taken[i]));
 }
 
 /* The kernel's own caches are asked where nobody may sleep at all; SPL's own sleep there in 2.0. */
@@ -276,9 +274,9 @@ static void use_kmem(struct worker *w)
 		memset(buf, 0x5a, sizes[i] * 4);
 		vmem_free(buf, sizes[i] * 4);
 	}
-	text = kmem_asprintf("%s/%u of %s", "worker", w->id, PROBE_NAME);
+	text = kmem_asprintf("%s/%u of %s", "worker", w->hand.id, PROBE_NAME);
 	probe_keep(&promises[TEXT], "kmem_asprintf", text && !strncmp(text, "worker/", 7) &&
-		   text[7] == '0' + w->id && !strcmp(text + 8, " of " PROBE_NAME), 1);
+		   text[7] == '0' + w->hand.id && !strcmp(text + 8, " of " PROBE_NAME), 1);
 	if (text)
 		kmem_strfree(text);
 }
@@ -323,7 +321,7 @@ static void run_scaled(void *arg)
 /* While CPUs come and go: another one in each round, which may be gone by then. */
 static void change_cpu(struct worker *w)
 {
-	unsigned int cpu, left = (w->id + w->rounds) % num_online_cpus();
+	unsigned int cpu, left = (w->hand.id + w->rounds) % num_online_cpus();
 
 	for_each_online_cpu(cpu)
 		if (!left--) {
@@ -340,20 +338,20 @@ static void work(struct worker *w)
 		change_cpu(w);
 	if (!cpumask_test_cpu(raw_smp_processor_id(), &made_with))
 		cpumask_set_cpu(raw_smp_processor_id(), &came);
-	if (!w->id && pct)
+	if (!w->hand.id && pct)
 		pct_given += taskq_dispatch(pct, run_scaled, NULL, TQ_SLEEP) != 0;
 	for (i = 0; i < NR_KINDS && READ_ONCE(wish) == PROBE_WORK_RUNNING; i++) {
-		struct kind *kind = &kinds[(i + w->id * 2) % NR_KINDS];
+		struct kind *kind = &kinds[(i + w->hand.id * 2) % NR_KINDS];
 
 		turn_over(w, kind);
 		if (!is_kvmem(kind))
 			take_atomically(kind);
-		if (w->rounds % 4 == w->id)
+		if (w->rounds % 4 == w->hand.id)
 			spl_kmem_cache_reap_now(kind->cache);
 		cond_resched();
 	}
 	use_kmem(w);
-	if (!w->id && w->rounds % 8 == 3)
+	if (!w->hand.id && w->rounds % 8 == 3)
 		make_and_destroy(w);
 	WRITE_ONCE(w->rounds, w->rounds + 1);
 	schedule_timeout_uninterruptible(1);
@@ -475,7 +473,7 @@ static bool others_are_at(enum probe_work state)
 	unsigned int i;
 
 	for (i = 1; i < NR_WORKERS; i++)
-		if (smp_load_acquire(&workers[i].reached) < state)
+		if (smp_load_acquire(&workers[i].hand.reached) < state)
 			return false;
 	return true;
 }
@@ -483,31 +481,31 @@ static bool others_are_at(enum probe_work state)
 /* The first worker does what is done once: it makes the caches before the others use them, and ends when they do not. */
 static void go_on(struct worker *w)
 {
-	enum probe_work next = w->reached + 1;
+	enum probe_work next = w->hand.reached + 1;
 
-	if (!w->id && next > PROBE_WORK_RUNNING && !others_are_at(next)) {
+	if (!w->hand.id && next > PROBE_WORK_RUNNING && !others_are_at(next)) {
 		schedule_timeout_uninterruptible(1);
 		return;
 	}
-	if (w->id && next == PROBE_WORK_RUNNING && smp_load_acquire(&workers[0].reached) < next) {
+	if (w->hand.id && next == PROBE_WORK_RUNNING && smp_load_acquire(&workers[0].hand.reached) < next) {
 		schedule_timeout_uninterruptible(1);
 		return;
 	}
-	if (!w->id && next == PROBE_WORK_RUNNING && !make_caches_without_a_cpu())
+	if (!w->hand.id && next == PROBE_WORK_RUNNING && !make_caches_without_a_cpu())
 		probe_keep(&promises[NOT_NULL], "kmem_cache_create", 0, 1);
 	/*
 	 * All CPUs are there now: the second worker is on the one that was away. The first
 	 * goes from one to the other at the end.
 	 */
-	if (w->id && next == PROBE_WORK_RUNNING)
-		set_cpus_allowed_ptr(current, cpumask_of((num_online_cpus() * NR_WORKERS - w->id) % num_online_cpus()));
-	if (!w->id && next == PROBE_WORK_LOADED)
+	if (w->hand.id && next == PROBE_WORK_RUNNING)
+		set_cpus_allowed_ptr(current, cpumask_of((num_online_cpus() * NR_WORKERS - w->hand.id) % num_online_cpus()));
+	if (!w->hand.id && next == PROBE_WORK_LOADED)
 		load_caches();
-	if (!w->id && next == PROBE_WORK_EMPTIED)
+	if (!w->hand.id && next == PROBE_WORK_EMPTIED)
 		empty_caches();
-	if (!w->id && next == PROBE_WORK_GONE)
+	if (!w->hand.id && next == PROBE_WORK_GONE)
 		destroy_caches();
-	smp_store_release(&w->reached, next);
+	smp_store_release(&w->hand.reached, next);
 }
 
 static int worker_thread(void *data)
@@ -515,9 +513,9 @@ static int worker_thread(void *data)
 	struct worker *w = data;
 
 	while (!kthread_should_stop()) {
-		if (w->reached < READ_ONCE(wish))
+		if (w->hand.reached < READ_ONCE(wish))
 			go_on(w);
-		else if (w->reached == PROBE_WORK_RUNNING)
+		else if (w->hand.reached == PROBE_WORK_RUNNING)
 			work(w);
 		else
 			schedule_timeout_idle(HZ / 50 + 1);
@@ -528,23 +526,16 @@ static int worker_thread(void *data)
 int probe_caches_want(enum probe_work state)
 {
 	unsigned int i;
+	int err = 0;
 
 	if (state <= wish)
 		return -EINVAL;
 	if (wish == PROBE_WORK_NONE)
 		probe_keep_observer();
 	WRITE_ONCE(wish, state);
-	for (i = 0; i < NR_WORKERS && !workers[i].task; i++) {
-		struct task_struct *task;
-
-		workers[i].id = i;
-		task = kthread_create(worker_thread, &workers[i], PROBE_NAME "/k%u", i);
-		if (IS_ERR(task))
-			return PTR_ERR(task);
-		workers[i].task = task;
-		wake_up_process(task);
-	}
-	return 0;
+	for (i = 0; i < NR_WORKERS && !err; i++)
+		err = probe_hand_start(&workers[i].hand, worker_thread, &workers[i], 'k', i);
+	return err;
 }
 
 void probe_caches_exit(void)
@@ -552,13 +543,8 @@ void probe_caches_exit(void)
 	unsigned int i;
 
 	WRITE_ONCE(wish, PROBE_WORK_GONE);
-	for (i = 0; i < NR_WORKERS; i++) {
-		if (!workers[i].task)
-			continue;
-		while (smp_load_acquire(&workers[i].reached) != PROBE_WORK_GONE)
-			schedule_timeout_uninterruptible(HZ / 10);
-		kthread_stop(workers[i].task);
-	}
+	for (i = 0; i < NR_WORKERS; i++)
+		probe_hand_stop(&workers[i].hand);
 }
 
 /* The type that SPL took, and the one that it is to take: by the flags, or by the size. */
@@ -589,7 +575,7 @@ void probe_caches_show(struct seq_file *m)
 	if (wish == PROBE_WORK_NONE)
 		return;
 	for (i = 0; i < NR_WORKERS; i++) {
-		least = min(least, smp_load_acquire(&workers[i].reached));
+		least = min(least, smp_load_acquire(&workers[i].hand.reached));
 		rounds += READ_ONCE(workers[i].rounds);
 	}
 	seq_printf(m, "kinds state=%s rounds=%llu cpus=%u back=%u\n", probe_work_name(least), rounds,

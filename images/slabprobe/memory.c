@@ -43,9 +43,7 @@ static struct probe_promise promises[NR_PROMISES] = {
 };
 
 static struct taker {
-	unsigned int id;
-	struct task_struct *task;
-	enum probe_work reached;
+	struct probe_hand hand;
 	u64 rounds;
 	const char *step;	/* NULL: between two */
 	u64 since_ns;
@@ -61,7 +59,7 @@ static DEFINE_SPINLOCK(atomic_lock);
 
 static bool is_marked(const struct taker *t)
 {
-	return t->id;
+	return t->hand.id;
 }
 
 /* kmem_alloc() falls back to vmalloc since 2.2 (OpenZFS bbcec73783). */
@@ -204,7 +202,7 @@ static void step_text(struct taker *t)
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(widths); i++) {
-		char *text = kmem_asprintf("%s of %u%*s", PROBE_NAME, t->id, widths[i], "|");
+		char *text = kmem_asprintf("%s of %u%*s", PROBE_NAME, t->hand.id, widths[i], "|");
 		char *copy = text ? kmem_strdup(text) : NULL;
 		size_t length = strlen(PROBE_NAME) + 5 + max(widths[i], 1);
 
@@ -267,13 +265,13 @@ static void go_on(struct taker *t)
 
 	begin(t, "rest");
 	for (i = 0; i < NR_HELD; i++) {
-		if (t->reached == PROBE_WORK_RUNNING)
+		if (t->hand.reached == PROBE_WORK_RUNNING)
 			t->held[i] = take(t, VMEM, LARGEST, KM_SLEEP, false);
-		if (t->reached == PROBE_WORK_LOADED)
+		if (t->hand.reached == PROBE_WORK_LOADED)
 			give(VMEM, t->held[i], LARGEST);
 	}
 	end(t);
-	smp_store_release(&t->reached, t->reached + 1);
+	smp_store_release(&t->hand.reached, t->hand.reached + 1);
 }
 
 static int taker_thread(void *data)
@@ -284,9 +282,9 @@ static int taker_thread(void *data)
 	if (is_marked(t))
 		cookie = spl_fstrans_mark();
 	while (!kthread_should_stop()) {
-		if (t->reached < READ_ONCE(wish))
+		if (t->hand.reached < READ_ONCE(wish))
 			go_on(t);
-		else if (t->reached == PROBE_WORK_RUNNING)
+		else if (t->hand.reached == PROBE_WORK_RUNNING)
 			take_steps(t);
 		else
 			schedule_timeout_idle(HZ / 50 + 1);
@@ -299,20 +297,14 @@ static int taker_thread(void *data)
 int probe_memory_want(enum probe_work state)
 {
 	unsigned int i;
+	int err = 0;
 
 	if (state <= wish)
 		return -EINVAL;
 	WRITE_ONCE(wish, state);
-	for (i = 0; i < NR_THREADS && !takers[i].task; i++) {
-		struct task_struct *task;
-
-		takers[i].id = i;
-		task = kthread_run(taker_thread, &takers[i], PROBE_NAME "/m%u", i);
-		if (IS_ERR(task))
-			return PTR_ERR(task);
-		takers[i].task = task;
-	}
-	return 0;
+	for (i = 0; i < NR_THREADS && !err; i++)
+		err = probe_hand_start(&takers[i].hand, taker_thread, &takers[i], 'm', i);
+	return err;
 }
 
 void probe_memory_exit(void)
@@ -320,13 +312,8 @@ void probe_memory_exit(void)
 	unsigned int i;
 
 	WRITE_ONCE(wish, PROBE_WORK_GONE);
-	for (i = 0; i < NR_THREADS; i++) {
-		if (!takers[i].task)
-			continue;
-		while (smp_load_acquire(&takers[i].reached) != PROBE_WORK_GONE)
-			schedule_timeout_uninterruptible(HZ / 10);
-		kthread_stop(takers[i].task);
-	}
+	for (i = 0; i < NR_THREADS; i++)
+		probe_hand_stop(&takers[i].hand);
 }
 
 void probe_memory_show(struct seq_file *m)
@@ -340,7 +327,7 @@ void probe_memory_show(struct seq_file *m)
 		const char *step = smp_load_acquire(&t->step);
 
 		seq_printf(m, "taker %u pid=%d state=%s rounds=%llu step=%s since_ns=%llu marked=%d kmem_falls_back=%d", i,
-			   t->task ? task_pid_nr(t->task) : 0, probe_work_name(smp_load_acquire(&t->reached)),
+			   t->hand.task ? task_pid_nr(t->hand.task) : 0, probe_work_name(smp_load_acquire(&t->hand.reached)),
 			   READ_ONCE(t->rounds), step ? step : "-", step ? READ_ONCE(t->since_ns) : 0, is_marked(t),
 			   kmem_falls_back());
 		seq_printf(m, " kmem=%llu kmem_back=%llu vmem=%llu vmem_back=%llu\n", READ_ONCE(t->asked[KMEM]),

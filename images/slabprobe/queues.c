@@ -79,9 +79,7 @@ struct job {
 };
 
 struct client {
-	unsigned int id;
-	struct task_struct *task;
-	enum probe_work reached;
+	struct probe_hand hand;
 	u64 rounds;
 	const char *step;	/* NULL: between two */
 	u64 since_ns;
@@ -496,7 +494,7 @@ static bool make_queues(struct client *c)
 	for (i = 0; i < NR_KINDS; i++) {
 		taskq_t *queue;
 
-		snprintf(c->names[i], sizeof(c->names[i]), "%s%u", kinds[i].name, c->id);
+		snprintf(c->names[i], sizeof(c->names[i]), "%s%u", kinds[i].name, c->hand.id);
 		queue = taskq_create(c->names[i], kinds[i].threads, minclsyspri, kinds[i].min, kinds[i].max,
 				     kinds[i].flags);
 		spin_lock(&queues_lock);
@@ -571,7 +569,7 @@ static void take_steps(struct client *c)
 
 	for (i = 0; i < ARRAY_SIZE(steps) && READ_ONCE(wish) == PROBE_WORK_RUNNING; i++) {
 		/* Each begins with another one, so that they do not go in step. */
-		unsigned int which = (i + c->id * 5) % ARRAY_SIZE(steps);
+		unsigned int which = (i + c->hand.id * 5) % ARRAY_SIZE(steps);
 
 		begin(c, steps[which].name);
 		steps[which].take(c);
@@ -585,7 +583,7 @@ static void take_steps(struct client *c)
 /* One state after the other; a step that never ends keeps it where it is. */
 static void go_on(struct client *c)
 {
-	switch (c->reached) {
+	switch (c->hand.reached) {
 	case PROBE_WORK_NONE:
 		begin(c, "create");
 		if (!make_queues(c))
@@ -604,7 +602,7 @@ static void go_on(struct client *c)
 		destroy_queues(c);
 	}
 	end(c);
-	smp_store_release(&c->reached, c->reached + 1);
+	smp_store_release(&c->hand.reached, c->hand.reached + 1);
 }
 
 static int client_thread(void *data)
@@ -612,9 +610,9 @@ static int client_thread(void *data)
 	struct client *c = data;
 
 	while (!kthread_should_stop()) {
-		if (c->reached < READ_ONCE(wish))
+		if (c->hand.reached < READ_ONCE(wish))
 			go_on(c);
-		else if (c->reached == PROBE_WORK_RUNNING)
+		else if (c->hand.reached == PROBE_WORK_RUNNING)
 			take_steps(c);
 		else
 			schedule_timeout_idle(HZ / 50 + 1);
@@ -625,20 +623,14 @@ static int client_thread(void *data)
 int probe_queues_want(enum probe_work state)
 {
 	unsigned int i;
+	int err = 0;
 
 	if (state <= wish)
 		return -EINVAL;
 	WRITE_ONCE(wish, state);
-	for (i = 0; i < NR_CLIENTS && !clients[i].task; i++) {
-		struct task_struct *task;
-
-		clients[i].id = i;
-		task = kthread_run(client_thread, &clients[i], PROBE_NAME "/q%u", i);
-		if (IS_ERR(task))
-			return PTR_ERR(task);
-		clients[i].task = task;
-	}
-	return 0;
+	for (i = 0; i < NR_CLIENTS && !err; i++)
+		err = probe_hand_start(&clients[i].hand, client_thread, &clients[i], 'q', i);
+	return err;
 }
 
 void probe_queues_exit(void)
@@ -646,13 +638,8 @@ void probe_queues_exit(void)
 	unsigned int i;
 
 	WRITE_ONCE(wish, PROBE_WORK_GONE);
-	for (i = 0; i < NR_CLIENTS; i++) {
-		if (!clients[i].task)
-			continue;
-		while (smp_load_acquire(&clients[i].reached) != PROBE_WORK_GONE)
-			schedule_timeout_uninterruptible(HZ / 10);
-		kthread_stop(clients[i].task);
-	}
+	for (i = 0; i < NR_CLIENTS; i++)
+		probe_hand_stop(&clients[i].hand);
 }
 
 static unsigned int length(const struct list_head *list)
@@ -695,7 +682,7 @@ void probe_queues_show(struct seq_file *m)
 		const char *step = smp_load_acquire(&c->step);
 
 		seq_printf(m, "client %u pid=%d state=%s rounds=%llu step=%s since_ns=%llu\n", i,
-			   c->task ? task_pid_nr(c->task) : 0, probe_work_name(smp_load_acquire(&c->reached)),
+			   c->hand.task ? task_pid_nr(c->hand.task) : 0, probe_work_name(smp_load_acquire(&c->hand.reached)),
 			   READ_ONCE(c->rounds), step ? step : "-", step ? READ_ONCE(c->since_ns) : 0);
 		spin_lock(&queues_lock);
 		for (k = 0; k < NR_KINDS; k++)

@@ -8,6 +8,7 @@
 #define SLABPROBE_WORK_H
 
 #include <linux/kernel.h>
+#include <linux/sched.h>
 #include <linux/seq_file.h>
 #include <linux/types.h>
 
@@ -59,6 +60,18 @@ static inline const char *probe_work_name(enum probe_work state)
 
 	return names[state];
 }
+
+/* A thread of such work. */
+struct probe_hand {
+	unsigned int id;
+	struct task_struct *task;
+	enum probe_work reached;	/* with release, as soon as it has come there */
+};
+
+/* work.c: does nothing if it was started; the caller holds the lock of main.c */
+int probe_hand_start(struct probe_hand *hand, int (*run)(void *), void *data, char letter, unsigned int id);
+/* ... waits until it has come to the last state, which the caller has asked for */
+void probe_hand_stop(struct probe_hand *hand);
 
 /* Which CPUs are there. */
 enum probe_cpus {
