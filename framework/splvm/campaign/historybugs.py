@@ -45,6 +45,8 @@ class Bug:
     # How it is put back: by a semantic patch of the table, by a variant, or by both.
     patch: str = ""
     variant: str = "stock"
+    # A semantic patch of the table that mends the source of today, where that has a bug which hides this one.
+    mend: str = ""
     # What notices it: the verdict, and what one of its reasons says, a regular expression.
     scenario: str = ""
     outcome: Outcome = Outcome.SUSPECT
@@ -64,7 +66,7 @@ class Bug:
 
     def patches(self) -> tuple[Path, ...]:
         """What is applied to the source beside the variant's own."""
-        return (find_images() / "history" / f"{self.patch}.cocci",) if self.patch else ()
+        return tuple(find_images() / "history" / f"{name}.cocci" for name in (self.mend, self.patch) if name)
 
     def without(self) -> Bug:
         """The row of its control: the same run without the bug."""

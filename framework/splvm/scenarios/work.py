@@ -149,8 +149,9 @@ SCENARIOS = (
         summary="memory is asked for in every way, large pieces also while free memory lies in single pages",
         steps=_memory,
         window_s=2.0,
-        # Debian's kernels clear all memory that they give, so memory that is not zeroed would not show.
-        words=("init_on_alloc=0",),
+        # Debian's kernels clear all memory that they give, so memory that is not zeroed would not show. And Linux 7, if
+        # it is asked to, looks at each page that is given or freed.
+        words=("init_on_alloc=0", "check_pages=1"),
         rule=Rule(
             required=clauses(f"phases before fragment make window window-end mend {_REST}"),
             checks=clauses("memory", "memory-falls-back", "memory-promises", "memory-gone"),
