@@ -47,11 +47,11 @@ _HEAD = (
     "And a bug that is not mended upstream: an unmarked thread calls `kmem_alloc(KM_SLEEP)`, `spl_kvmalloc()` gives "
     "`kvmalloc()` its flags with `__GFP_COMP`, and `kvmalloc()` hands them to vmalloc if memory lies in single pages. "
     "OpenZFS e5473afe18 took the flag away on the other way to vmalloc alone. Linux 7.2 takes larger blocks for "
-    "vmalloc and splits them; with `__GFP_COMP` they are compound pages, and their fields stay in pages that are used for "
-    "something else: `BUG: Bad page state ... page still charged to cgroup`, or without `check_pages=1` an oops in "
-    "`lruvec_stat_mod_folio()` of whoever gets such a page (3 of 24 runs). `splvm run memory --kernel debian-sid "
-    "--clock virtual` is `CRASHED` (6 of 6 seeds, SPL 2.4.4; master of August 2026 has the same call), and with `--spl-patch "
-    "images/history/kvmalloc-without-comp.cocci` `HEALTHY` (6 of 6).",
+    "vmalloc and splits them; with `__GFP_COMP` they are compound pages, and their fields stay in pages that are used "
+    "for something else: `BUG: Bad page state ... page still charged to cgroup`, or without `check_pages=1` an oops "
+    "in `lruvec_stat_mod_folio()` of whoever gets such a page (3 of 24 runs). `splvm run memory --kernel debian-sid "
+    "--clock virtual` is `CRASHED` (6 of 6 seeds, SPL 2.4.4; master of August 2026 has the same call), and with "
+    "`--spl-patch images/history/kvmalloc-without-comp.cocci` `HEALTHY` (6 of 6).",
     "",
     "## Bugs that are put back",
     "",

@@ -35,6 +35,7 @@ from splvm.cli import (
     replay,
     report,
     repro,
+    sites,
     storm,
     watch,
 )
@@ -91,7 +92,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "watch": watch.watch,
     "matrix": matrix.matrix,
     "storm": storm.storm,
-    "sites": storm.sites,
+    "sites": sites.sites,
     "repro": repro.repro,
     "bisect": bisect.bisect,
     "explore": explore.explore,

@@ -1,10 +1,10 @@
-"""Commands that ask where SPL allocates: `sites` lists it, `storm` has the kernel reclaim there."""
+"""The command that has the kernel reclaim where SPL allocates."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from splvm.builds.calls import Call, find_calls
-from splvm.campaign.places import HELPERS, Place, find_places, masks_of, places_json, why_unreached
+from splvm.campaign.places import HELPERS, masks_of
 from splvm.campaign.stormreport import Finding, Pass, StormReport, found_in, joined
 from splvm.campaign.stormruns import Run, Weather, find_only, search_places, single_runs
 from splvm.cli.options import (
@@ -46,43 +46,27 @@ from splvm.cli.options import (
     print_json,
     show_verdict,
 )
+from splvm.cli.sites import STORM, OutOption, Scope, prepare_told
 from splvm.clock import Clock
-from splvm.deadline import Deadline
-from splvm.errors import EvidenceError, UsageError, did_you_mean
-from splvm.evidence.formats.sites import SitesFile, parse_sites
-from splvm.evidence.formats.stormstatus import OPS, Watch
-from splvm.evidence.verdict import BAD, Outcome
-from splvm.guest.guest import Guest
-from splvm.log import step
-from splvm.record.reader import read_evidence, read_facts
+from splvm.errors import UsageError, did_you_mean
+from splvm.evidence.formats.stormstatus import OPS
+from splvm.evidence.verdict import Outcome
+from splvm.record.reader import read_facts
 from splvm.report.again import storm_options
 from splvm.report.summary import plain, verdict_line
 from splvm.report.tables import listing, tally_table
-from splvm.run.experiment import Experiment, run_until_fed
-from splvm.run.loads import need_pool, parse_loads, with_own
-from splvm.run.prepare import Prepared, Wish, prepare
+from splvm.run.experiment import Experiment
+from splvm.run.loads import parse_loads
+from splvm.run.prepare import Wish
 from splvm.run.scenarios import Storm
-from splvm.scenarios.table import SCENARIOS, find_scenario
+from splvm.scenarios.table import find_scenario
 
-STORM = "storm"
 REPORT_FILE = "storm.json"
-SITES_FILE = "sites.json"
-# The list as the probe has it.
-RAW_FILE = "sites.txt"
 
 # Seconds of the host after which `storm` begins no run that is not needed for a finding.
 _BUDGET_S = 50.0
 # The load of the run with swap. The storm itself has pages written, so it is a large one.
 SWAPPING = "zram:used_mib=96"
-# And in which a list is read.
-_READ_S = 30.0
-
-
-class Scope(StrEnum):
-    """Values of `--scope` and `--module`."""
-
-    SPL = "spl"
-    ZFS = "zfs"
 
 
 class Trap(StrEnum):
@@ -107,152 +91,6 @@ class By(StrEnum):
     @property
     def bits(self) -> int:
         return {By.RECLAIM: 1, By.SHRINKERS: 2, By.BOTH: 3}[self]
-
-
-# Verdicts of runs whose list of sites is not whole.
-NOT_WHOLE = frozenset({Outcome.CRASHED, Outcome.LOST, Outcome.INCONCLUSIVE})
-
-OutOption = Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")]
-
-
-def sites(
-    scenario: Annotated[
-        str, typer.Argument(help=f"Scenario that is run meanwhile: {', '.join(SCENARIOS)}.", metavar="[SCENARIO]")
-    ] = STORM,
-    module: Annotated[Scope, typer.Option(help="Module whose allocations are listed.")] = Scope.SPL,
-    load: LoadOption = None,
-    kernel: KernelOption = "debian-12",
-    variant: VariantOption = "stock",
-    spl: SplOption = "debian",
-    spl_patch: PatchOption = None,
-    debug: DebugOption = False,
-    seed: SeedOption = None,
-    memory: MemoryOption = 512,
-    accel: AccelOption = "auto",
-    qemu: QemuOption = "auto",
-    clock: ClockOption = ClockChoice.AUTO,
-    template: TemplateOption = True,
-    window: WindowOption = None,
-    out: OutOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List where SPL allocates: each chain of calls, with its masks, threads and sizes.
-
-    Nothing is reclaimed. Direct calls of the allocator that the run never reached are named too, by the module's
-    relocations. The exit status is 1 if the run ended badly or did not come to its end, or if allocations were missed:
-    then nobody knows what was never reached.
-    """
-    chosen = find_scenario(scenario)
-    loads = parse_loads(load or ())
-    if module is Scope.ZFS and not need_pool(with_own(chosen.load, loads)):
-        raise UsageError("--module zfs: a guest without a pool has no zfs.ko", hint="--load zfs gives it a pool")
-    wish = make_wish(
-        *(kernel, variant, spl, spl_patch, accel),
-        ram_mib=memory,
-        clones=template,
-        debug=debug,
-        qemu=qemu,
-        clock=clock.clock,
-    )
-    base = claim_directory(out, f"sites-{scenario}-{directory_id(kernel)}-{variant}")
-    prepared = _prepare(wish)
-    experiment = prepared.experiment(
-        chosen,
-        # `judge` of the record ends as this command does.
-        expected=frozenset(Outcome) - NOT_WHOLE - BAD,
-        window_s=window,
-        loads=loads,
-        seed=pick_seed(seed, 1),
-        # The storm's transactions without its reclaim.
-        storm=replace(chosen.storm, rate=0) if chosen.storm else None,
-        watched=module,
-    )
-    # Of zfs.ko nobody has the relocations at hand.
-    calls = find_calls(prepared.spl.modules[0]) if module is Scope.SPL else ()
-    texts: list[str] = []
-    verdict, directory = run_until_fed(experiment, base, on_phase=_reading_sites(texts))[-1]
-    timeline = read_evidence(directory).timeline
-    if texts:
-        # Whole, however long it is; the agent takes 64 KiB of it.
-        (directory / RAW_FILE).write_text(texts[-1])
-        file = parse_sites(texts[-1])
-    elif timeline.sites:
-        file = timeline.sites[-1].value
-    else:
-        raise EvidenceError(f"{directory}: nobody watched the allocator: {verdict.outcome} {verdict.reasons[0].text}")
-    places = find_places([file], calls)
-    watch = timeline.probe[-1].value.watch if timeline.probe else None
-    content = {
-        "schema_version": 1,
-        "verdict": verdict.outcome,
-        "reason": verdict.reasons[0].text,
-        # Whether what was not seen was not reached.
-        "whole": (is_whole := is_whole_list(verdict.outcome, file, watch)),
-        "module": module,
-        "kernel": read_facts(directory)["kernel"]["release"],
-        "directory": str(directory),
-        "hooks": [{"name": it.name, "blind": it.is_blind} for it in file.hooks],
-        "lost": watch.lost if watch else None,
-        "counts_locks": bool(watch and watch.preempt_count),
-        "places": places_json(places, file),
-    }
-    (directory / SITES_FILE).write_text(json.dumps(content, indent=1) + "\n")
-    if as_json:
-        print_json(content)
-    else:
-        _show_sites(places, file, is_whole=is_whole)
-        blind = [it.name for it in file.hooks if it.is_blind]
-        typer.echo(f"blind: {', '.join(blind) if blind else 'no function of the allocator'}; lost: {content['lost']}")
-        typer.echo(f"evidence: {directory}")
-        typer.echo(verdict_line(verdict, read_facts(directory)))
-    if not is_whole or verdict.outcome in BAD:
-        raise typer.Exit(1)
-
-
-def is_whole_list(outcome: Outcome, file: SitesFile, watch: Watch | None) -> bool:
-    """Whether a list of sites has all that a run came by: the run came to its end, and nobody was blind meanwhile."""
-    is_blind = watch is None or watch.lost > 0 or watch.blind > 0 or any(hook.is_blind for hook in file.hooks)
-    return not is_blind and outcome not in NOT_WHOLE
-
-
-def _reading_sites(texts: list[str]) -> Callable[[Guest, str], None]:
-    """What reads the list of sites when a run comes to its end; in virtual time nobody is let in, and nothing is read.
-
-    :param texts: gets the text.
-    """
-
-    def on_phase(guest: Guest, phase: str) -> None:
-        if phase == "end":
-            texts.append(guest.ssh.run("cat /proc/slabprobe_sites", deadline=Deadline(_READ_S)).stdout)
-
-    return on_phase
-
-
-def _show_sites(places: Sequence[Place], file: SitesFile, *, is_whole: bool) -> None:
-    rows = [
-        (
-            place.name,
-            site.thread,
-            site.calls,
-            f"{site.asked:#x}",
-            f"{site.effective:#x}",
-            file.may_enter(site),
-            "NOIO" if site.noio else "NOFS" if site.nofs else "-",
-            f"{site.least}-{site.most}" if site.most != site.least else site.most,
-            site.preempt,
-            " < ".join(site.chain[:-1]),
-        )
-        for place in places
-        for site in sorted(place.sites, key=lambda site: -site.calls)
-    ]
-    columns = ("place", "thread", "calls", "asked", "effective", "may enter", "mark", "bytes", "preempt", "chain")
-    make_console().print(listing(columns, rows))
-    missing = [place for place in places if not place.sites]
-    direct = sum(place.call is not None and place.call.is_direct for place in places)
-    typer.echo(f"{len(rows)} sites at {len(places) - len(missing)} places; {direct} direct calls of the allocator")
-    said = "never reached" if is_whole else "not seen"
-    for place in missing:
-        typer.echo(plain(f"{said}: {place.name} ({why_unreached(place, places)})"))
 
 
 def storm(
@@ -341,7 +179,7 @@ def storm(
     )
     at_once = count_jobs(jobs, memory)
     base = claim_directory(out, f"storm-{directory_id(kernel)}-{variant}")
-    prepared = _prepare(wish)
+    prepared = prepare_told(wish)
     calls = find_calls(prepared.spl.modules[0])
     config = replace(config, only=_find_places(site or (), calls))
     first_seed = pick_seed(seed, repeat)
@@ -407,11 +245,6 @@ def _show_worst(worst: Pass, base: Path) -> None:
     show_verdict(worst.verdict, worst.directory)
     typer.echo(f"evidence: {base}")
     typer.echo(verdict_line(worst.verdict, read_facts(worst.directory)))
-
-
-def _prepare(wish: Wish) -> Prepared:
-    with step(f"preparing {wish.kernel}, {wish.variant}"):
-        return prepare(wish)
 
 
 def find_ops(names: str | None) -> int:

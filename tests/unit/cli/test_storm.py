@@ -67,10 +67,10 @@ def test_sites_says_how_the_run_ended(
     prepared = SimpleNamespace(
         spl=SimpleNamespace(modules=("spl.ko",)), experiment=lambda *_, **told: wanted.update(told)
     )
-    monkeypatch.setattr("splvm.cli.storm._prepare", lambda _: prepared)
-    monkeypatch.setattr("splvm.cli.storm.find_calls", lambda _: (Call("nobody", 1, "kmalloc", 1),))
-    monkeypatch.setattr("splvm.cli.storm.claim_directory", lambda *_: directory)
-    monkeypatch.setattr("splvm.cli.storm.run_until_fed", lambda *_, **__: [(verdict, directory)])
+    monkeypatch.setattr("splvm.cli.sites.prepare_told", lambda _: prepared)
+    monkeypatch.setattr("splvm.cli.sites.find_calls", lambda _: (Call("nobody", 1, "kmalloc", 1),))
+    monkeypatch.setattr("splvm.cli.sites.claim_directory", lambda *_: directory)
+    monkeypatch.setattr("splvm.cli.sites.run_until_fed", lambda *_, **__: [(verdict, directory)])
     done = CliRunner().invoke(app, ["sites"])
     assert done.exit_code == status, done.output
     assert said in done.output and f"{outcome} storm" in done.output
