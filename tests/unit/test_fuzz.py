@@ -67,9 +67,10 @@ from splvm.guest.console import start_console
 from splvm.paste.answer import answer_lines
 from splvm.paste.cleaning import Cleaner
 from splvm.paste.explanation import explain
+from splvm.paste.labels import label_of
 from splvm.paste.moments import MAX_MOMENTS
 from splvm.paste.names import note_names
-from splvm.paste.plain import MAX_STEPS, Steps, column_of, label_of, steps_of
+from splvm.paste.plain import MAX_STEPS, Steps, column_of, steps_of
 from splvm.paste.prefixes import Line
 from splvm.paste.records import RecordReader
 from splvm.paste.redact import redact

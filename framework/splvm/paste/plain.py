@@ -16,6 +16,7 @@ from splvm.evidence.waiting.waitrows import IDLE, PAGE_WAITS, ROWS
 from splvm.evidence.waiting.waits import WAITERS, WaitReason
 from splvm.paste.cleaning import Cleaner
 from splvm.paste.frames import BOTTOM, frames_of
+from splvm.paste.labels import COUNTED, MAX_CHARS, NUMBERED, label_of
 from splvm.paste.prefixes import Line, Stripper
 
 # Lines of one stack, and the fewest.
@@ -23,10 +24,6 @@ MAX_STEPS = 64
 LEAST_STEPS = 3
 # The fewest locks of a thread that is shown on one line.
 LEAST_LOCKS = 2
-# Characters of a line.
-MAX_CHARS = 240
-# Characters of a line that says that a stack follows.
-_MAX_LABEL = 60
 # Characters of words in angles that stand for functions.
 MAX_ANGLES = 60
 # Characters of a remark, and how far to the right of its function it goes on in the next line.
@@ -106,20 +103,10 @@ _UNLOCKS = re.compile(
     r"(?:mutex|rw|rrw|rrm|spin|spa_config|rcu)_(?:exit|unlock|try\w+)\w*|up_(?:read|write)|\w*tryenter"
 )
 _SIDES = re.compile(r"(?<=\S)\s{2,}(?=[\w*#=-])")
-_LABEL = re.compile(
-    r"(?:[\s*#=~-]{0,40}(?:COMMAND: \"(?P<command>[^\"]{1,40})\"?"
-    r"|(?P<label>[A-Za-z_][\w/.:-]{0,30}(?: [A-Z0-9]{1,4}| (?:thread|process|task) ?\d{1,3})?))"
-    r"|[*=#-]{2,40} ?(?P<title>\w[\w /.-]{1,40}?))"
-    r"(?:[\s*#=:~-]|\((?:[^()]|\([^()]{0,40}\)){1,60}\)){0,60}$"
-)
-# A label that says that a stack follows, so that any function may sleep in it.
-_NUMBERED = re.compile(r"(?:process|thread|task|stack|trace|cpu|pid)(?:\b|[ #]?\d{1,3}\b)", re.IGNORECASE)
-# One that says so whatever the functions are, and how the one that sleeps may be called if nobody knows it.
-_COUNTED = re.compile(r"(?:\w{1,15} )?(?:process|thread|task) ?#?(?:\d{1,3}|[A-Z])", re.IGNORECASE)
+# How a function may be called that sleeps and that nobody knows.
 _SEEMS_ASLEEP = re.compile(r"\w*(?:_wait|_lock|wait_)\w*")
 # A function that nobody knows and that has no underscore: one only between others.
 _WORD = re.compile(r"[a-z][a-z0-9]{3,20}(?:\(\))?(?: \[\w{1,32}\])?$", re.ASCII)
-_TRACED = re.compile(r"\s{0,16}(?P<comm>\S.{0,15}?)-(?P<pid>\d{1,10})\s{1,12}\[\d{1,6}\].{0,80}<stack trace>$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,7 +324,7 @@ class Steps:
             len(self.steps) >= LEAST_STEPS
             and all(map(is_name, self.steps))
             and not any(map(_UNLOCKS.fullmatch, names))
-            and (bool(_NUMBERED.match(label_of(self.label)[0])) or not _SLEEPERS.isdisjoint(names))
+            and (bool(NUMBERED.match(label_of(self.label)[0])) or not _SLEEPERS.isdisjoint(names))
         )
 
 
@@ -358,27 +345,6 @@ def is_function(name: str) -> bool:
     return (name in _SLEEPERS and name not in IDLE) or len(name) > _COMM_CHARS
 
 
-def label_of(line: str) -> tuple[str, int | None]:
-    """What a line above a stack calls its thread, and its pid; empty if it says nothing."""
-    line = line[:MAX_CHARS]
-    if traced := _TRACED.match(line):
-        return traced["comm"], int(traced["pid"])
-    match = _LABEL.match(line)
-    if match is None:
-        return "", None
-    label = match["command"] or match["label"] or match["title"]
-    comm, _, pid = label.rpartition(":")
-    return (comm, int(pid)) if comm and pid.isdigit() else (label.rstrip(":."), None)
-
-
-def announces(message: str) -> bool:
-    """Whether a line says that a thread's stack follows, of whatever functions."""
-    if len(message) > _MAX_LABEL or (message[-1:] != ":" and not message.startswith("COMMAND: ")):
-        return False
-    match = _LABEL.match(message)
-    return match is not None and bool(match["command"] or _COUNTED.fullmatch(label_of(message)[0]))
-
-
 def stack_of(steps: Sequence[Step], label: str, *, sure: bool = False) -> PlainStack | None:
     """The stack that the lines are; None if they are none.
 
@@ -397,8 +363,8 @@ def stack_of(steps: Sequence[Step], label: str, *, sure: bool = False) -> PlainS
     frames = [name for step in path for name in (step.name, *reversed(step.through))]
     # What is called last may be a function that nobody knows.
     asleep = any(step.name in _SLEEPERS or _SEEMS_ASLEEP.fullmatch(step.name) for step in path)
-    counted = bool(_COUNTED.fullmatch(label)) and (remarks or (asleep and all(map(is_name, path))))
-    titled = sure or (bool(_NUMBERED.match(label)) and any(step.name in _SLEEPERS for step in path))
+    counted = bool(COUNTED.fullmatch(label)) and (remarks or (asleep and all(map(is_name, path))))
+    titled = sure or (bool(NUMBERED.match(label)) and any(step.name in _SLEEPERS for step in path))
     waits = inner.name in _SLEEPERS or bool(inner.remark) or (titled and all(map(is_name, path))) or counted
     begins = frames[-1] in BOTTOM or _ENTRY.fullmatch(frames[-1])
     if not waits or not (remarks or label or sure or any(it.marked for it in steps) or begins):

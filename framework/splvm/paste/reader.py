@@ -18,17 +18,16 @@ from typing import BinaryIO
 from splvm.errors import EvidenceError
 from splvm.paste.cleaning import MAX_LINE, Cleaner
 from splvm.paste.frames import TRACE, Frame, frames_of, head_of, loose_head
+from splvm.paste.labels import announces, label_of
 from splvm.paste.lines import Block, read_blocks
 from splvm.paste.logs import Log
 from splvm.paste.names import note_names
 from splvm.paste.plain import (
     Steps,
     act_of,
-    announces,
     column_of,
     is_bare,
     is_half_path,
-    label_of,
     path_of,
     steps_before,
     steps_of,

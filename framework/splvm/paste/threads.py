@@ -10,8 +10,9 @@ import re
 from splvm.evidence.waiting.waitedges import Basis, Owner
 from splvm.evidence.waiting.waits import WAITERS
 from splvm.paste.frames import BOTTOM, Frame, Head, loose_head
+from splvm.paste.labels import MAX_CHARS
 from splvm.paste.moments import MAX_LOCKS, MAX_MOMENTS, MAX_TASKS, USUAL_TIMEOUT_S, HeldLock, Moment, Thread
-from splvm.paste.plain import MAX_CHARS, PlainStack, heard, remark_beside
+from splvm.paste.plain import PlainStack, heard, remark_beside
 from splvm.paste.prefixes import Line
 from splvm.paste.reading import Reading
 

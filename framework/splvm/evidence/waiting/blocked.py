@@ -19,6 +19,15 @@ MAX_FRAMES = 64
 _NUMBERED = re.compile(r"(?:thread|stack|process|task|trace|cpu) \S{1,6}", re.IGNORECASE)
 
 
+def by_function(rows: Sequence[WaitRow]) -> dict[str, list[WaitRow]]:
+    """The rows of each function, in their order."""
+    table: dict[str, list[WaitRow]] = defaultdict(list)
+    for row in rows:
+        for function in row.functions:
+            table[function].append(row)
+    return table
+
+
 def wait_of(thread: TaskStack, table: dict[str, list[WaitRow]], roles: AbstractSet[Role]) -> Wait | None:
     """What the thread is blocked by, if it is: the row that fits the innermost function that has one."""
     if thread.state not in ("D", "R"):

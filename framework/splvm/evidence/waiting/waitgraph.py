@@ -17,13 +17,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from splvm.evidence.formats.stacks import TaskStack
-from splvm.evidence.waiting.blocked import MAX_FRAMES, RoleFinder, gives_besides, wait_of
+from splvm.evidence.waiting.blocked import MAX_FRAMES, RoleFinder, by_function, gives_besides, wait_of
 from splvm.evidence.waiting.closing import Candidate, Closing, Group
 from splvm.evidence.waiting.cycles import components, shortest_cycle
 from splvm.evidence.waiting.roles import ROLES, Role, RoleRow
 from splvm.evidence.waiting.waitedges import Basis, Closes, Edge, Owner, Wait
 from splvm.evidence.waiting.waitrows import IDLE, ROWS
-from splvm.evidence.waiting.waits import OWNED_LOCKS, WAITERS, WaitReason, WaitRow
+from splvm.evidence.waiting.waits import OWNED_LOCKS, TOLD_LOCKS, WAITERS, WaitReason, WaitRow
 from splvm.evidence.waiting.waitwords import plural_of, shown, verb_of
 
 # The pid of an owner that is not in the text.
@@ -117,15 +117,7 @@ class _Notes:
     suspended: bool
 
 
-def _by_function(rows: Sequence[WaitRow]) -> dict[str, list[WaitRow]]:
-    table: dict[str, list[WaitRow]] = defaultdict(list)
-    for row in rows:
-        for function in row.functions:
-            table[function].append(row)
-    return table
-
-
-_TABLE = _by_function(ROWS)
+_TABLE = by_function(ROWS)
 _FINDER = RoleFinder(ROLES)
 
 
@@ -141,7 +133,7 @@ class _Builder:
     ) -> None:
         self.threads = threads
         self.notes = notes
-        table = _TABLE if rows is ROWS else _by_function(rows)
+        table = _TABLE if rows is ROWS else by_function(rows)
         # How telling a thread is: the place of its first role in the table.
         self.ranks: dict[int, int] = {}
         self.titles: dict[int, str] = {}
@@ -235,7 +227,7 @@ class _Builder:
 
     def may_have(self, row: WaitRow, pid: int) -> bool:
         """Whether a reader of the stacks would take the thread for the one: not if both queue for a lock of a kind."""
-        return row.reason not in LOCKS or self.gives(row, pid)
+        return row.reason not in TOLD_LOCKS or self.gives(row, pid)
 
     def waits_for_itself(self, pid: int, row: WaitRow) -> bool:
         several = self.pools > 1 and row.reason is WaitReason.TXG
@@ -385,7 +377,7 @@ class _Builder:
             return waits, Closes.CHAIN
         if self.notes.devices and wait.row.kind == "I/O":
             return f"{waits}, which ends in a device: {self.notes.devices}", Closes.CHAIN
-        if not wait.row.holders or wait.reason in LOCKS:
+        if not wait.row.holders or wait.reason in TOLD_LOCKS:
             return waits, Closes.UNKNOWN
         others = [holder for holder in self.candidates(wait.row) if holder != pid]
         if wait.thread.state == "R":
@@ -503,7 +495,3 @@ class _Builder:
 
     def reaches(self, pid: int, after: Sequence[int]) -> bool:
         return after[0] in self.holders[pid] if after else not self.holders[pid]
-
-
-# Locks that stacks tell kinds of.
-LOCKS = OWNED_LOCKS - {WaitReason.ZFS_LOCK}

@@ -56,6 +56,8 @@ class WaitReason(enum.StrEnum):
 
 # Locks that have an owner.
 OWNED_LOCKS = frozenset((WaitReason.LOCK, WaitReason.ZVOL, WaitReason.RRW, WaitReason.CONFIG, WaitReason.ZFS_LOCK))
+# Those of which stacks tell kinds.
+TOLD_LOCKS = OWNED_LOCKS - {WaitReason.ZFS_LOCK}
 
 
 @dataclass(frozen=True, slots=True)
