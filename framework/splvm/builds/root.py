@@ -25,9 +25,11 @@ from splvm.host.confine import (
 )
 from splvm.host.content import input_hash
 from splvm.host.debian import PrivateApt
+from splvm.host.manifest import Verify
 from splvm.host.memo import Memo, stamps
+from splvm.host.owner import boot_id
 from splvm.host.process import Completed, as_root_args, run
-from splvm.host.store import Artefact, Store, Verify, boot_id, keep_room
+from splvm.host.store import Artefact, Store, keep_room
 from splvm.host.turns import take_turn
 
 # Change when what is made changes although no input does.

@@ -20,7 +20,8 @@ from pathlib import Path
 from splvm.builds.foreign import put_file
 from splvm.errors import BuildError, SetupError
 from splvm.host.content import read_entry, walk
-from splvm.host.store import Store, boot_id
+from splvm.host.owner import boot_id
+from splvm.host.store import Store
 from splvm.log import LOGGER
 
 

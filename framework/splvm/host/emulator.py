@@ -23,8 +23,9 @@ from splvm.host.content import file_hash, input_hash
 from splvm.host.debian import PrivateApt
 from splvm.host.memo import Memo
 from splvm.host.mirror import find_suite
+from splvm.host.owner import boot_id
 from splvm.host.process import run
-from splvm.host.store import Store, boot_id, hold_lock
+from splvm.host.store import Store, hold_lock
 from splvm.log import step
 
 RECIPE = 1

@@ -25,38 +25,27 @@ import re
 import shutil
 import stat
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from filelock import FileLock, Timeout
 
 from splvm.deadline import Deadline
 from splvm.errors import DeadlineExceeded, SetupError
-from splvm.host.content import Entry, read_entry, walk
+from splvm.host.content import walk
+from splvm.host.manifest import Verify, damage_of, read_manifest, write_manifest
+from splvm.host.owner import age_s, is_abandoned, scratch_name
 from splvm.host.process import as_root_args, run
 from splvm.log import LOGGER, note, step
 
-# How an artefact is checked before it is used:
-#   quick  every entry is there with its type, mode and size, and nothing else is; a file is hashed again only if its
-#          inode or a time stamp is not the one noted when it was last hashed, and all files are once per boot, since a
-#          power cut may lose what was written but not the names. 0.3 s for a build root with 24,000 entries.
-#   full   every file is hashed. Finds also what a failing disk has done to a file that nobody wrote.
-#   named  it is there. For trees whose name is wanted, and which are looked through before anything in them is.
-Verify: TypeAlias = Literal["quick", "full", "named"]
-
-SCHEMA_VERSION = 1
 _KIND = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _KEY = re.compile(r"[0-9a-f]{8,64}")
 _OWN = ("locks", "tmp", "damaged")
 # Other directories of this one that are no artefacts: debian.py and capabilities.py have theirs here.
 _RESERVED = {*_OWN, "apt", "host"}
 _KEEP_DAMAGED_S = 7 * 86400.0
-# Scratch whose owner cannot be looked up (another boot, another PID namespace or another host with the same directory).
-_KEEP_FOREIGN_S = 86400.0
 _REMOVE_S = 300.0
 # What a file system keeps for itself may be as much.
 _LEAST_ROOM_BYTES = 8 << 20
@@ -75,11 +64,6 @@ class Artefact:
     kind: str
     # Hash of what it was made from, see `input_hash`.
     key: str
-
-
-# Inode, modification and change time in ns. The change time cannot be set, so a file that was written and had its
-# modification time put back is seen as well.
-_Seen: TypeAlias = tuple[int, int, int]
 
 
 class Store:
@@ -130,7 +114,7 @@ class Store:
         with self._locked(kind, key, deadline, what):
             home = self._home(kind, key)
             if home.exists():
-                damage = _damage(home, verify)
+                damage = damage_of(home, verify)
                 if damage is None:
                     return Artefact(home / "tree", kind, key)
                 self._set_aside(home, kind, key, what, damage)
@@ -142,7 +126,7 @@ class Store:
                 build(tree)
                 if not any(tree.iterdir()):
                     raise SetupError(f"{what}: the build made nothing")
-                _write_manifest(scratch, kind, key)
+                write_manifest(scratch, kind, key)
                 home.parent.mkdir(exist_ok=True)
                 # `home` is not there: it was looked for, or moved away, under the lock.
                 scratch.rename(home)
@@ -151,7 +135,7 @@ class Store:
     def kept(self, kind: str, key: str, *, verify: Verify = "quick") -> Artefact | None:
         """The artefact if it is there and whole; nothing is built, moved or waited for."""
         home = self._home(kind, key)
-        if not home.exists() or _damage(home, verify) is not None:
+        if not home.exists() or damage_of(home, verify) is not None:
             return None
         return Artefact(home / "tree", kind, key)
 
@@ -161,7 +145,7 @@ class Store:
         :raises SetupError: when it is not there any more.
         """
         try:
-            entries = _read_manifest(artefact.path.parent)
+            entries = read_manifest(artefact.path.parent)
         except ValueError as reason:
             raise SetupError(f"{artefact.path}: {reason}") from reason
         lines = sorted((name, entry.type, entry.content) for name, entry in entries.items())
@@ -219,7 +203,7 @@ class Store:
 
         If the process is killed, the next one to open the store removes it.
         """
-        path = self.root / "tmp" / f"{_own_name()}-{uuid.uuid4().hex[:8]}"
+        path = self.root / "tmp" / scratch_name()
         with _explained(self.root):
             path.mkdir()
         try:
@@ -279,10 +263,10 @@ class Store:
         """Remove what dead processes left, and damaged artefacts that nobody has come to look at."""
         now = time.time()
         for path in (self.root / "tmp").iterdir():
-            if _is_abandoned(path, now):
+            if is_abandoned(path, now):
                 self._remove_or_tell(path)
         for path in (self.root / "damaged").iterdir():
-            if _age_s(path, now) > _KEEP_DAMAGED_S:
+            if age_s(path, now) > _KEEP_DAMAGED_S:
                 self._remove_or_tell(path)
 
     def _remove_or_tell(self, path: Path) -> None:
@@ -350,87 +334,6 @@ def _disk_bytes(home: Path) -> int:
     return 0
 
 
-def _write_manifest(home: Path, kind: str, key: str) -> None:
-    entries: dict[str, Entry] = {}
-    seen: dict[str, _Seen] = {}
-    for name, path, info in walk(home / "tree"):
-        entries[name] = read_entry(path, info)
-        seen[name] = _times(info)
-    lines = {name: [e.type, e.mode, e.size, e.content] for name, e in entries.items()}
-    # The manifest of the manifest, so that one cut short is not taken for a small artefact.
-    checksum = hashlib.sha256(json.dumps(lines).encode()).hexdigest()
-    head = {"schema_version": SCHEMA_VERSION, "kind": kind, "key": key, "sha256": checksum, "entries": lines}
-    (home / "manifest.json").write_text(json.dumps(head), encoding="utf-8")
-    _write_seen(home, seen)
-
-
-def _read_manifest(home: Path) -> dict[str, Entry]:
-    """:raises ValueError: when it is not there or not whole."""
-    try:
-        head = json.loads((home / "manifest.json").read_text(encoding="utf-8"))
-        lines = head["entries"]
-        named = (head["schema_version"], head["kind"], head["key"])
-        if named != (SCHEMA_VERSION, home.parent.name, home.name):
-            raise ValueError("its manifest is another artefact's")
-        if hashlib.sha256(json.dumps(lines).encode()).hexdigest() != head["sha256"]:
-            raise ValueError("its manifest was changed")
-        return {name: Entry(*line) for name, line in lines.items()}
-    except (OSError, KeyError, TypeError, UnicodeError, json.JSONDecodeError) as reason:
-        raise ValueError(f"its manifest cannot be read: {reason}") from reason
-
-
-def _write_seen(home: Path, seen: Mapping[str, _Seen]) -> None:
-    fresh = home / f"seen.{uuid.uuid4().hex}"
-    try:
-        fresh.write_text(json.dumps({"boot": boot_id(), "entries": seen}), encoding="utf-8")
-        fresh.replace(home / "seen.json")
-    except OSError:
-        # A full disk, or a cache that may only be read: files are simply hashed each time.
-        with suppress(OSError):
-            fresh.unlink()
-
-
-def _read_seen(home: Path) -> dict[str, _Seen]:
-    """What was noted in this boot; nothing is as good as anything else, it only costs time."""
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        head = json.loads((home / "seen.json").read_text(encoding="utf-8"))
-        if head["boot"] == boot_id():
-            return {name: tuple(times) for name, times in head["entries"].items()}
-    return {}
-
-
-def _damage(home: Path, verify: Verify) -> str | None:
-    """What is wrong with an artefact, None if nothing is."""
-    try:
-        if verify == "named":
-            return None if (home / "tree").is_dir() and (home / "manifest.json").is_file() else "it is not whole"
-        wanted = _read_manifest(home)
-        noted = {} if verify == "full" else _read_seen(home)
-        seen: dict[str, _Seen] = {}
-        for name, path, info in walk(home / "tree"):
-            entry = wanted.pop(name, None)
-            if entry is None:
-                return f"{name} is not part of it"
-            seen[name] = _times(info)
-            known = entry.content if seen[name] == noted.get(name) else None
-            if (found := read_entry(path, info, known)) != entry:
-                return f"{name} is {found}, was {entry}"
-        if wanted:
-            return f"{next(iter(wanted))} is missing"
-        if seen != noted:
-            _write_seen(home, seen)
-    except (OSError, ValueError) as reason:
-        return str(reason)
-    return None
-
-
-def _times(info: os.stat_result) -> _Seen:
-    if stat.S_ISDIR(info.st_mode):
-        # Only what is in it counts, and that is looked at anyway.
-        return (0, 0, 0)
-    return (info.st_ino, info.st_mtime_ns, info.st_ctime_ns)
-
-
 @contextmanager
 def _disk_full_explained(root: Path) -> Iterator[None]:
     try:
@@ -456,46 +359,6 @@ def _explained(root: Path) -> Iterator[None]:
             f"the directory of artefacts cannot be used: {reason}",
             hint="point SPLVM_CACHE to a directory of your own",
         ) from reason
-
-
-def boot_id() -> str:
-    """Changes with every start of the host."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-
-def _pid_space() -> str:
-    """8 hexadecimal digits that stand for this boot and this PID namespace: within them a PID means something."""
-    return hashlib.sha256(f"{boot_id()} {os.readlink('/proc/self/ns/pid')}".encode()).hexdigest()[:8]
-
-
-def _start_ticks(pid: int) -> int | None:
-    """When a process began, in clock ticks since the boot (proc(5), field 22 of stat); None if there is none."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # Field 2 is the name in parentheses, which may contain anything. A zombie owns nothing any more.
-    fields = text.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def _own_name() -> str:
-    return f"{_pid_space()}-{os.getpid()}-{_start_ticks(os.getpid())}"
-
-
-def _age_s(path: Path, now: float) -> float:
-    try:
-        return now - path.lstat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
-def _is_abandoned(path: Path, now: float) -> bool:
-    """Whether the process that made a scratch directory is gone."""
-    match = re.fullmatch(r"([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}", path.name)
-    if not match or match[1] != _pid_space():
-        return _age_s(path, now) > _KEEP_FOREIGN_S
-    return _start_ticks(int(match[2])) != int(match[3])
 
 
 def _unmount_below(path: Path) -> None:

@@ -14,6 +14,7 @@ from splvm.builds.root import BuildRoot, build_root
 from splvm.deadline import Deadline
 from splvm.errors import SetupError
 from splvm.host import store as store_module
+from splvm.host.manifest import Verify, damage_of
 from splvm.host.store import Store
 
 STATUS = Path("var/lib/dpkg/status")
@@ -44,13 +45,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How artefacts are checked."""
     seen: list[str] = []
-    damage = store_module._damage
+    damage = damage_of
 
-    def count(home: Path, verify: store_module.Verify) -> str | None:
+    def count(home: Path, verify: Verify) -> str | None:
         seen.append(verify)
         return damage(home, verify)
 
-    monkeypatch.setattr(store_module, "_damage", count)
+    monkeypatch.setattr(store_module, "damage_of", count)
     return seen
 
 

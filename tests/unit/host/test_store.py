@@ -19,8 +19,9 @@ from filelock import FileLock
 from places import PROJECT
 from splvm.deadline import Deadline
 from splvm.errors import DeadlineExceeded, SetupError
-from splvm.host import store as store_module
+from splvm.host import manifest, owner
 from splvm.host.content import Input, input_hash
+from splvm.host.manifest import Verify
 from splvm.host.store import Store, hold_lock
 
 ROOT = PROJECT
@@ -53,7 +54,7 @@ def builder() -> Builder:
     return Builder()
 
 
-def get(store: Store, build: Callable[[Path], None], verify: store_module.Verify = "quick") -> Path:
+def get(store: Store, build: Callable[[Path], None], verify: Verify = "quick") -> Path:
     return store.get("guest", KEY, build, deadline=Deadline(20), what="guest image", verify=verify).path
 
 
@@ -325,7 +326,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("verify", ["quick", "full"])
 def test_damaged_artefact_is_built_again(
-    store: Store, builder: Builder, damage: str, verify: store_module.Verify, caplog: pytest.LogCaptureFixture
+    store: Store, builder: Builder, damage: str, verify: Verify, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = get(store, builder)
     DAMAGES[damage](path)
@@ -375,7 +376,7 @@ def test_rot_is_found_by_full_and_after_a_boot(store: Store, builder: Builder, m
     rot(get(store, builder))
     assert store.kept("guest", KEY, verify="quick")
     assert store.kept("guest", KEY, verify="full") is None
-    monkeypatch.setattr(store_module, "boot_id", lambda: "another")
+    monkeypatch.setattr(manifest, "boot_id", lambda: "another")
     assert store.kept("guest", KEY, verify="quick") is None
 
 
@@ -414,7 +415,7 @@ def test_temporary_is_removed(store: Store) -> None:
 
 def test_scratch_of_the_dead_is_removed(store: Store) -> None:
     tmp = store.root / "tmp"
-    space, pid, start = store_module._own_name().split("-")
+    space, pid, start, _ = owner.scratch_name().split("-")
     with subprocess.Popen(["true"]) as process:
         process.wait()
     gone = [f"{space}-{process.pid}-{start}-00000000", f"{space}-{pid}-{int(start) + 1}-00000000"]
@@ -433,7 +434,7 @@ def test_scratch_of_the_dead_is_removed(store: Store) -> None:
 def test_zombie_owns_nothing() -> None:
     process = subprocess.Popen(["true"])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert store_module._start_ticks(process.pid) is None
+    assert owner._start_ticks(process.pid) is None
     process.wait()
 
 
