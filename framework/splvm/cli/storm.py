@@ -214,22 +214,27 @@ def storm(
             )
             for number in range(1, repeat + 1)
         ]
+    command = _Command(kernel, variant, spl, wish.patches, config, _other_options(wish, words, window))
+    if not _answer(reports, base, None if as_json else command):
+        raise typer.Exit(1)
+
+
+def _answer(reports: Sequence[StormReport], base: Path, command: _Command | None) -> bool:
+    """Write the report and show it, as JSON without a command; whether each time ended as expected."""
     report = joined(reports)
     wanted = frozenset(map(Outcome, read_facts(report.worst.directory)["expected"]))
+    odd = [it for it in reports if it.worst.verdict.outcome not in wanted]
     content = {**report.to_json(), "repeats": [_repeat_json(it) for it in reports]}
     (base / REPORT_FILE).write_text(json.dumps(content, indent=1, default=str) + "\n")
-    odd = [it for it in reports if it.worst.verdict.outcome not in wanted]
-    if as_json:
+    if command is None:
         print_json(content)
-    else:
-        repeating = _Command(kernel, variant, spl, wish.patches, config, _other_options(wish, words, window))
-        _show_report(report)
-        _show_findings(report, reports, repeating)
-        if repeat > 1:
-            make_console().print(tally_table([it.worst.verdict for it in reports], wanted))
-        _show_worst((joined(odd) if odd else reports[-1]).worst, base)
-    if odd:
-        raise typer.Exit(1)
+        return not odd
+    _show_report(report)
+    _show_findings(report, reports, command)
+    if len(reports) > 1:
+        make_console().print(tally_table([it.worst.verdict for it in reports], wanted))
+    _show_worst((joined(odd) if odd else reports[-1]).worst, base)
+    return not odd
 
 
 def _other_options(wish: Wish, loads: str, window: float | None) -> tuple[str, ...]:
