@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from splvm.campaign.planned import done_of, is_of_today
 from splvm.campaign.processes import JobResult
-from splvm.errors import EvidenceError, UsageError
+from splvm.errors import HarnessError, UsageError
 from splvm.evidence.verdict import Outcome
 from splvm.history.cell import Cell
 from splvm.record.cellfacts import UNKNOWN
@@ -165,6 +166,8 @@ def trouble_of(
             if word in words:
                 return f"{directory} is a copy of another run of the list"
             words.add(str(word))
+        elif is_of_today(facts):
+            return f"{directory} has no word of its own"
         if seed is not None and (facts.get("parameters") or {}).get("seed", seed) != seed:
             return f"{directory} has another seed than {seed}"
         damage = read_damage(directory, facts)
@@ -173,7 +176,7 @@ def trouble_of(
         if damage:
             return f"{directory}: {damage[0]}"
         otherwise = next(_otherwise(run, facts, directory), "")
-    except EvidenceError as error:
+    except HarnessError as error:
         return error.message
     except OSError as error:
         return f"{directory}: {error.strerror}"
@@ -189,17 +192,21 @@ def kernel_id(name: str) -> str:
 
 
 def _otherwise(run: CampaignRun, facts: Mapping[str, Any], directory: Path) -> Iterator[str]:
-    """What the list of runs says otherwise than a run's own record: somebody may have moved directories."""
+    """What the list of runs says otherwise than a run's own record: somebody may have moved directories.
+
+    What every run writes and a record lacks is otherwise too.
+    """
     cell, kernel, spl = run.cell, facts.get("kernel") or {}, facts.get("spl") or {}
-    parameters = facts.get("parameters") or {}
-    told = (
+    told = [
         ("the scenario", facts.get("scenario"), cell.scenario),
         ("the kernel", kernel.get("id"), kernel_id(cell.kernel)),
         ("the variant", spl.get("variant"), cell.variant),
-        ("the line", facts.get("line"), cell.line),
-        ("the load", parameters.get("load"), cell.loads),
-        ("the clock", parameters.get("clock"), dict(cell.parameters).get("clock")),
         ("the expected verdict", facts.get("expected"), sorted(run.expected)),
-        ("the verdict", judge_run(directory)[1].outcome if "scenario" in facts else None, run.outcome),
-    )
-    yield from (name for name, record, listed in told if record is not None and record != listed)
+    ]
+    if "line" in facts or is_of_today(facts):
+        told.append(("the line", facts.get("line"), cell.line))
+    yield from (name for name, record, listed in told if record != listed)
+    done = done_of(facts, cell.scenario, cell.loads, dict(cell.parameters))
+    yield from (name for name, record, listed in done if record != listed)
+    if judge_run(directory)[1].outcome != run.outcome:
+        yield "the verdict"

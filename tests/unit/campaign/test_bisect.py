@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from experiments import experiment, leave_record
+from experiments import believe_verdicts, experiment, facts_of, leave_record
 from places import PROJECT
 from splvm.builds.revisions import extract_revision, find_branch, list_revisions
 from splvm.builds.tree import SPL_DIR
@@ -74,23 +74,26 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         if wish.kernel in told.broken:
             raise told.broken[wish.kernel]
         modules = {"spl.ko": told.builds.get(wish.kernel, str(wish))}
-        made = experiment(kernel={"release": "6.1"}, spl={"modules": modules}, zfs=told.zfs.get(wish.kernel))
+        more = {"kernel": {"release": "6.1"}, "spl": {"modules": modules}, "zfs": told.zfs.get(wish.kernel)}
+        made = experiment(**facts_of(wish, **more))
 
         return SimpleNamespace(experiment=lambda *_, **__: made)
 
     def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
-            leave_record(job)
             number = int(job.out.parent.name[:3])
             told.asked.append(number)
             outcome = told.oracle(number)
-            if outcome is None:
+            verdict = None if outcome is None else Verdict(outcome, (Reason("why"),))
+            leave_record(job, verdict)
+            if verdict is None:
                 on_done(JobResult(job, (), 1.0, "no room"))
             else:
-                on_done(JobResult(job, ((Verdict(outcome, (Reason("why"),)), job.out),), 1.0))
+                on_done(JobResult(job, ((verdict, job.out),), 1.0))
 
     monkeypatch.setattr(bisect, "prepare", prepare)
     monkeypatch.setattr(bisect, "run_jobs", run_jobs)
+    believe_verdicts(monkeypatch)
     return told
 
 
@@ -405,7 +408,9 @@ def test_a_good_end_on_a_branch_of_a_release(tree: Path) -> None:
     assert [each.parted for each in found] == ["v1", "", "", ""]
 
 
-@pytest.mark.parametrize("spoil", ["gone", "changed", "swapped", "another verdict", "twice", "another build"])
+@pytest.mark.parametrize(
+    "spoil", ["gone", "changed", "swapped", "another verdict", "another workload", "no line", "twice", "another build"]
+)
 def test_runs_are_believed_by_their_evidence(world: SimpleNamespace, tmp_path: Path, spoil: str) -> None:
     world.oracle = steps(3)
     search = Bisection(plan(6), tmp_path)
@@ -417,10 +422,19 @@ def test_runs_are_believed_by_their_evidence(world: SimpleNamespace, tmp_path: P
             shutil.rmtree(one)
         case "changed":
             (one / "console.log").write_text("nothing happened")
-        case "swapped" | "another verdict":
+        case "swapped" | "another verdict" | "another workload" | "no line":
+            facts = json.loads((one / "run.json").read_text())
+            changes: dict[str, dict[str, Any]] = {
+                "swapped": {"scenario": "nominal"},
+                "another verdict": {"expected": ["SLOW"]},
+                "another workload": {"parameters": {**facts["parameters"], "workload": {"threads": 1}}},
+                "no line": {"line": None},
+            }
             shutil.rmtree(one)
-            facts = {"scenario": "nominal"} if spoil == "swapped" else {"expected": ["SLOW"]}
-            leave_record(Job("x", replace(experiment(), facts=facts), one))
+            kept = {name: facts[name] for name in facts if name not in ("outcome", "evidence", "seal")}
+            facts = {**kept, **changes[spoil]}
+            verdict = Verdict(search.tries[0].outcome or Outcome.LOST, (Reason("why"),))
+            leave_record(Job("x", replace(experiment(), facts=facts), one), verdict)
         case "another build":
             told = json.loads((tmp_path / "bisect.json").read_text())
             told["builds"][str(search.tries[0].candidate)] = "another"
@@ -578,7 +592,7 @@ def test_a_host_that_starves_guests_decides_nothing(
 
     def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
-            leave_record(job)
+            leave_record(job, starved)
             on_done(JobResult(job, ((starved, job.out),), 1.0))
 
     monkeypatch.setattr(bisect, "run_jobs", run_jobs)
@@ -587,7 +601,6 @@ def test_a_host_that_starves_guests_decides_nothing(
     search.run(1, lambda *_: None)
     assert search.undecided and not search.skipped and len(search.tries) == runs
     # Whoever goes on with it on a quiet host gets an answer.
-    monkeypatch.undo()
     again = read_bisection(tmp_path)
     assert not again.is_over and not again.undecided
 

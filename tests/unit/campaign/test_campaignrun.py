@@ -52,8 +52,23 @@ def test_what_the_list_says_otherwise(record: Path, run: CampaignRun, name: str)
     assert trouble_of(run, record, "night", words=set()) == f"{name} is not what {record} says"
 
 
-@pytest.mark.parametrize(("key", "value", "name"), [("load", "cpu", "the load"), ("clock", "virtual", "the clock")])
-def test_load_and_clock(tmp_path: Path, key: str, value: str, name: str) -> None:
+OTHER_PARAMETERS = [
+    ("load", "cpu", "the load"),
+    ("clock", "virtual", "the clock"),
+    ("window_s", 600.0, "the window"),
+    ("ram_mib", 4096, "the memory"),
+    ("cpus", 1, "the number of CPUs"),
+]
+
+
+@pytest.mark.parametrize("changes", [{"loads": "lowmem"}, {"parameters": (("clock", "virtual"),)}])
+def test_what_a_record_of_any_version_lacks(record: Path, changes: dict[str, Any]) -> None:
+    """It had no load, and was in real time."""
+    assert trouble_of(listed(**changes), record, "night", words=set()).endswith(f" is not what {record} says")
+
+
+@pytest.mark.parametrize(("key", "value", "name"), OTHER_PARAMETERS)
+def test_other_parameters(tmp_path: Path, key: str, value: object, name: str) -> None:
     run = simulate(HELD)
     parameters = {**run.facts["parameters"], key: value}
     run.start_record(tmp_path / "run", {"line": "mine", "parameters": parameters}).finish(run.facts["outcome"])
