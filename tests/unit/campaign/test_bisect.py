@@ -261,6 +261,50 @@ def test_it_goes_on_where_it_was(world: SimpleNamespace, tmp_path: Path) -> None
     assert world.asked[:before] == world.asked[before:], "the same questions as without the interruption"
 
 
+@pytest.mark.parametrize("at", [0, 1, -1])
+@pytest.mark.parametrize("more", ["", "-2"])
+def test_a_run_that_was_dropped_from_the_list(world: SimpleNamespace, tmp_path: Path, at: int, more: str) -> None:
+    """Nothing is started beside its evidence; one that was interrupted, or said nothing, is none."""
+    world.oracle = steps(3)
+    search = Bisection(plan(6), tmp_path)
+    search.run(1, lambda *_: None)
+    told = json.loads((tmp_path / "bisect.json").read_text())
+    dropped = search.directory_of(search.tries[at])
+    del told["runs"][at]
+    (tmp_path / "bisect.json").write_text(json.dumps(told))
+    dropped = dropped.rename(dropped.with_name(dropped.name + more))
+    with pytest.raises(EvidenceError, match=f"{dropped} is [A-Z]+, and not in the list; nothing was started"):
+        read_bisection(tmp_path)
+    verdict = json.loads((dropped / "verdict.json").read_text())
+    (dropped / "verdict.json").write_text(json.dumps(verdict | {"verdict": "INCONCLUSIVE"}))
+    assert len(read_bisection(tmp_path).tries) == len(search.tries) - 1
+    (dropped / "verdict.json").unlink()
+    assert len(read_bisection(tmp_path).tries) == len(search.tries) - 1
+
+
+def test_numbers_after_an_interruption_of_several_at_once(
+    world: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of three ended before the others did: their numbers are given again, and its own is not."""
+
+    def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
+        begun = [next(iter(jobs)) for _ in range(3)]
+        verdict = Verdict(Outcome.STALLED, (Reason("why"),))
+        leave_record(begun[1], verdict)
+        on_done(JobResult(begun[1], ((verdict, begun[1].out),), 1.0))
+        raise KeyboardInterrupt
+
+    world.oracle = steps(0)
+    with monkeypatch.context() as parallel, pytest.raises(KeyboardInterrupt):
+        parallel.setattr(bisect, "run_jobs", run_jobs)
+        Bisection(plan(6), tmp_path).run(3, lambda *_: None)
+    search = read_bisection(tmp_path)
+    assert [each.number for each in search.tries] == [2]
+    search.run(1, lambda *_: None)
+    again = read_bisection(tmp_path)
+    assert [each.number for each in again.tries] == [2, 1, *range(3, len(again.tries) + 1)]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
