@@ -6,16 +6,18 @@ of them has to be what they say. What a matrix and a search have in common is in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splvm.campaign.campaignrun import CampaignRun, build_of, kernel_id, trouble_of
-from splvm.campaign.planned import built_of, done_of, hashes_of, source_of
+from splvm.campaign.planned import built_of, done_of, hashes_of, records_below, source_of
 from splvm.campaign.repro import TROUBLES
-from splvm.errors import HarnessError
-from splvm.evidence.verdict import Outcome
+from splvm.errors import EvidenceError, HarnessError
+from splvm.evidence.verdict import Outcome, Verdict
+from splvm.log import note
 from splvm.record.cellfacts import flatten_parameters
 from splvm.record.names import VERDICT_FILE
 from splvm.record.reader import read_damage, read_facts
@@ -76,28 +78,52 @@ def _judged_all_the_same(search: Bisection, directory: Path) -> str:
 
 def _outcome_of(search: Bisection, directory: Path) -> Outcome | None:
     """What a record says; None if that is nothing of what is looked for."""
+    found = _ended(directory)
+    if found is None or (found.outcome.says_nothing and found.outcome not in search.plan.hits):
+        return None
+    return found.outcome
+
+
+def _ended(directory: Path) -> Verdict | None:
+    """The verdict on a run that came to its end; None of one that was interrupted, or whose record is not whole."""
     try:
         facts = read_facts(directory)
         if "scenario" not in facts or read_damage(directory, facts):
             return None
-        outcome = judge_run(directory)[1].outcome
+        verdict = judge_run(directory)[1]
     except (HarnessError, OSError):
         return None
-    return None if outcome.says_nothing and outcome not in search.plan.hits else outcome
+    # One that was interrupted says nothing, and got no verdict.
+    return verdict if not verdict.outcome.says_nothing or (directory / VERDICT_FILE).exists() else None
 
 
-def doubts_on_unlisted(search: Bisection, tries: Sequence[CampaignRun]) -> Iterator[str]:
-    """Runs beside those of the list that ended and say something: the list had them once.
+def with_unlisted(search: Bisection, tries: Sequence[CampaignRun]) -> list[CampaignRun]:
+    """The list with the runs that ended, and that it does not have: each by its own record, and in its order.
 
-    One that was interrupted has no verdict with it, or says nothing.
+    The search was killed before it wrote them down, or they were taken out. Numbers of those that the host starved are
+    added to the search's.
+
+    :raises EvidenceError: when another record is there that is no run of the search.
     """
+    found, used = list(tries), {each.number for each in tries}
     listed = {search.directory_of(each) for each in tries}
-    for number in range(len(search.plan.candidates)):
-        for directory in search.directories_of(number):
-            if directory in listed or not (directory / VERDICT_FILE).exists():
-                continue
-            if outcome := _outcome_of(search, directory):
-                yield f"{directory} is {outcome}, and not in the list"
+    places = {each: number for number in range(len(search.plan.candidates)) for each in search.directories_of(number)}
+    for directory in records_below(search.out):
+        if directory in listed or (verdict := _ended(directory)) is None:
+            continue
+        number = int(directory.name) if re.fullmatch(r"\d{3,9}", directory.name) else 0
+        if directory not in places or number < 1 or directory.name != f"{number:03}" or number in used:
+            raise EvidenceError(
+                f"{directory} is {verdict.outcome}, and no run of the search; nothing was started",
+                hint="move it elsewhere if it is not; or begin a new search",
+            )
+        note(f"run {number} has ended, and is not in the list: it is taken from {directory}")
+        used.add(number)
+        if verdict.is_starved:
+            search.starved.add(number)
+        at = next((at for at, each in enumerate(found) if each.number > number), len(found))
+        found.insert(at, CampaignRun.of_record(directory, verdict, number, places[directory]))
+    return found
 
 
 def _unlike_plan(plan: BisectPlan, run: CampaignRun, facts: Mapping[str, Any]) -> Iterator[str]:

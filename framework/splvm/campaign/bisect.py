@@ -24,7 +24,7 @@ from typing import Any
 
 from splvm.builds.owntree import find_tree
 from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, list_revisions
-from splvm.campaign.believed import doubts_on_plan, doubts_on_run, doubts_on_skipped, doubts_on_unlisted
+from splvm.campaign.believed import doubts_on_plan, doubts_on_run, doubts_on_skipped, with_unlisted
 from splvm.campaign.campaignrun import CampaignRun, cell_of, describe_build
 from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.campaign.quiet import QUIET_S, wait_until_quiet
@@ -482,14 +482,12 @@ def read_bisection(out: Path) -> Bisection:
             raise EvidenceError(f"{patch.id} has changed since the search began", hint="begin a new search")
     if len({each.number for each in tries}) < len(tries):
         raise EvidenceError(f"{path} is damaged: a run is listed twice", hint="begin a new search")
-    search = Bisection(plan, out, tries, dict(skipped), builds, starved)
+    tries = with_unlisted(blank := Bisection(plan, out, starved=starved), tries)
+    search = Bisection(plan, out, tries, dict(skipped), builds, blank.starved)
     words: set[str] = set()
     troubles = [f"run {each.number}: {trouble}" for each in tries if (trouble := doubts_on_run(search, each, words))]
     if troubles := [*doubts_on_plan(plan, builds), *troubles, *doubts_on_skipped(search, tries)]:
         raise EvidenceError(f"{path}: {troubles[0]}; nothing was started", hint="begin a new search")
-    if doubt := next(doubts_on_unlisted(search, tries), ""):
-        hint = "if the search was ended in the very moment in which this run was, move it elsewhere; or begin anew"
-        raise EvidenceError(f"{path}: {doubt}; nothing was started", hint=hint)
     return search
 
 

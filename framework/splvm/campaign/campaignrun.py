@@ -11,10 +11,10 @@ from typing import Any, TypedDict
 from splvm.campaign.planned import done_of, is_of_today
 from splvm.campaign.processes import JobResult
 from splvm.errors import HarnessError, UsageError
-from splvm.evidence.verdict import Outcome
+from splvm.evidence.verdict import Outcome, Verdict
 from splvm.history.cell import Cell
 from splvm.record.cellfacts import UNKNOWN
-from splvm.record.reader import read_damage, read_facts
+from splvm.record.reader import last_record_s, read_damage, read_facts
 from splvm.record.typedjson import from_json
 from splvm.run.experiment import Experiment, differing_parameters
 from splvm.run.prepare import find_any_kernel, spec_of
@@ -69,6 +69,24 @@ class CampaignRun:
             outcome, reason, onset_s = verdict.outcome, verdict.reasons[0].text, verdict.figures.get("onset_s")
         place = (candidate, result.machine, result.lost)
         return cls(cell, number, outcome, reason, directory, result.seconds, experiment.expected, onset_s, *place)
+
+    @classmethod
+    def of_record(cls, directory: Path, verdict: Verdict, number: int, candidate: int = 0) -> CampaignRun:
+        """The row of a run that nobody has written down, by its record alone."""
+        facts = read_facts(directory)
+        kernel, spl, parameters = (facts.get(name) or {} for name in ("kernel", "spl", "parameters"))
+        cell = Cell(
+            str(facts.get("scenario")),
+            str(kernel.get("id", "")),
+            str(spl.get("variant", "")),
+            str(parameters.get("load") or ""),
+            str(facts.get("line", UNKNOWN)),
+            tuple((str(name), str(value)) for name, value in (facts.get("differs") or {}).items()),
+        )
+        expected = frozenset(Outcome(each) for each in facts.get("expected") or ())
+        reason, seconds = verdict.reasons[0].text, last_record_s(directory) or 0.0
+        onset_s = verdict.figures.get("onset_s")
+        return cls(cell, number, verdict.outcome, reason, directory, seconds, expected, onset_s, candidate)
 
     def to_json(self) -> dict[str, Any]:
         """As matrix.json, repro.json and bisect.json have it."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from splvm.campaign.campaignrun import CampaignRun, trouble_of
-from splvm.campaign.planned import built_of, hashes_of, source_of
+from splvm.campaign.planned import built_of, hashes_of, records_below, source_of
 from splvm.campaign.processes import Job, JobResult, OnDone
 from splvm.clock import Clock
 from splvm.errors import EvidenceError, HarnessError, SetupError
@@ -181,10 +181,9 @@ def _outside_of_plan(
         f"run {run.number} of {run.cell} is not in the plan" for run in runs if (run.cell, run.number) not in places
     )
     own = {attempt for place in places.values() for attempt in _attempts(out / place, plan)}
-    # The latter does not go through links.
-    for path in sorted({*out.glob(f"*/{RUN_FILE}"), *out.glob(f"*/*/{RUN_FILE}"), *out.rglob(RUN_FILE)}):
-        if path.parent not in own and _is_of(path.parent, plan.batch):
-            yield f"{path.parent} is a run of this matrix, and not in the plan"
+    for directory in records_below(out):
+        if directory not in own and _is_of(directory, plan.batch):
+            yield f"{directory} is a run of this matrix, and not in the plan"
 
 
 def _built_otherwise(

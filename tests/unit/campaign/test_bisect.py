@@ -262,24 +262,53 @@ def test_it_goes_on_where_it_was(world: SimpleNamespace, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("at", [0, 1, -1])
-@pytest.mark.parametrize("more", ["", "-2"])
-def test_a_run_that_was_dropped_from_the_list(world: SimpleNamespace, tmp_path: Path, at: int, more: str) -> None:
-    """Nothing is started beside its evidence; one that was interrupted, or said nothing, is none."""
+def test_a_run_that_ended_and_is_not_in_the_list(world: SimpleNamespace, tmp_path: Path, at: int) -> None:
+    """Its row comes back by its record: a kill came between the two, or somebody has dropped it."""
     world.oracle = steps(3)
-    search = Bisection(plan(6), tmp_path)
-    search.run(1, lambda *_: None)
+    (search := Bisection(plan(6), tmp_path)).run(1, lambda *_: None)
     told = json.loads((tmp_path / "bisect.json").read_text())
     dropped = search.directory_of(search.tries[at])
     del told["runs"][at]
     (tmp_path / "bisect.json").write_text(json.dumps(told))
-    dropped = dropped.rename(dropped.with_name(dropped.name + more))
-    with pytest.raises(EvidenceError, match=f"{dropped} is [A-Z]+, and not in the list; nothing was started"):
-        read_bisection(tmp_path)
-    verdict = json.loads((dropped / "verdict.json").read_text())
-    (dropped / "verdict.json").write_text(json.dumps(verdict | {"verdict": "INCONCLUSIVE"}))
-    assert len(read_bisection(tmp_path).tries) == len(search.tries) - 1
+    again = read_bisection(tmp_path)
+    rows = [[each.to_json() | {"seconds": 0, "reason": ""} for each in them.tries] for them in (again, search)]
+    assert rows[0] == rows[1]
+    assert list(again.search.posterior()) == pytest.approx(list(search.search.posterior()))
+    # Also before its verdict was written.
     (dropped / "verdict.json").unlink()
-    assert len(read_bisection(tmp_path).tries) == len(search.tries) - 1
+    assert len(read_bisection(tmp_path).tries) == len(search.tries) - 1, "an empty record says nothing"
+
+
+def test_silent_runs_that_are_not_in_the_list_count_as_such(
+    world: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was starved too; where it would end is the same as without the kill."""
+    silent = Verdict(Outcome.INCONCLUSIVE, (Reason("why"),), starved="the host was busy")
+
+    def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
+        leave_record(next(iter(jobs)), silent)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(bisect, "run_jobs", run_jobs)
+        Bisection(plan(6), tmp_path).run(1, lambda *_: None)
+    again = read_bisection(tmp_path)
+    assert [each.outcome for each in again.tries] == [Outcome.INCONCLUSIVE]
+    assert again.starved == {1}
+
+
+@pytest.mark.parametrize("place", ["{at}-2", "a/b/c/001", "001", "000-k0/{listed}"])
+def test_a_record_in_a_place_that_is_no_run_of_the_search(world: SimpleNamespace, tmp_path: Path, place: str) -> None:
+    world.oracle = steps(3)
+    (search := Bisection(plan(6), tmp_path)).run(1, lambda *_: None)
+    each = next(each for each in search.tries if each.candidate)
+    at = search.directory_of(each).relative_to(tmp_path)
+    other = tmp_path / place.format(at=at, listed=at.name)
+    shutil.copytree(tmp_path / at, other)
+    with pytest.raises(EvidenceError, match=f"{other} is [A-Z]+, and no run of the search; nothing was started"):
+        read_bisection(tmp_path)
+    (other / "console.log").write_text("cut off")
+    assert len(read_bisection(tmp_path).tries) == len(search.tries)
 
 
 def test_numbers_after_an_interruption_of_several_at_once(
