@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from splvm import __version__
-from splvm.campaign import believed, campaignrun, matrix
+from splvm.campaign import believed, campaignrun, records
 from splvm.campaign.processes import Job
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.guest.guestplan import GuestPlan
@@ -66,5 +66,5 @@ def believe_verdicts(monkeypatch: Any) -> None:
         said = json.loads(kept.read_text())
         return evidence, Verdict(Outcome(said["verdict"]), (Reason("so it is"),), starved=said.get("starved") or "")
 
-    for module in (believed, campaignrun, matrix):
+    for module in (believed, campaignrun, records):
         monkeypatch.setattr(module, "judge_run", told)

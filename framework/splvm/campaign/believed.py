@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splvm.campaign.campaignrun import CampaignRun, build_of, kernel_id, trouble_of
-from splvm.campaign.planned import built_of, done_of, hashes_of, records_below, source_of
+from splvm.campaign.planned import built_of, done_of, hashes_of, source_of
+from splvm.campaign.records import ended_verdict, records_below
 from splvm.campaign.repro import TROUBLES
-from splvm.errors import EvidenceError, HarnessError
-from splvm.evidence.verdict import Outcome, Verdict
+from splvm.errors import EvidenceError
+from splvm.evidence.verdict import Outcome
 from splvm.log import note
 from splvm.record.cellfacts import flatten_parameters
-from splvm.record.names import VERDICT_FILE
-from splvm.record.reader import read_damage, read_facts
+from splvm.record.reader import read_facts
 from splvm.scenarios.judged import judge_run
 from splvm.scenarios.table import find_scenario
 
@@ -78,23 +78,10 @@ def _judged_all_the_same(search: Bisection, directory: Path) -> str:
 
 def _outcome_of(search: Bisection, directory: Path) -> Outcome | None:
     """What a record says; None if that is nothing of what is looked for."""
-    found = _ended(directory)
+    found = ended_verdict(directory)
     if found is None or (found.outcome.says_nothing and found.outcome not in search.plan.hits):
         return None
     return found.outcome
-
-
-def _ended(directory: Path) -> Verdict | None:
-    """The verdict on a run that came to its end; None of one that was interrupted, or whose record is not whole."""
-    try:
-        facts = read_facts(directory)
-        if "scenario" not in facts or read_damage(directory, facts):
-            return None
-        verdict = judge_run(directory)[1]
-    except (HarnessError, OSError):
-        return None
-    # One that was interrupted says nothing, and got no verdict.
-    return verdict if not verdict.outcome.says_nothing or (directory / VERDICT_FILE).exists() else None
 
 
 def with_unlisted(search: Bisection, tries: Sequence[CampaignRun]) -> list[CampaignRun]:
@@ -109,7 +96,7 @@ def with_unlisted(search: Bisection, tries: Sequence[CampaignRun]) -> list[Campa
     listed = {search.directory_of(each) for each in tries}
     places = {each: number for number in range(len(search.plan.candidates)) for each in search.directories_of(number)}
     for directory in records_below(search.out):
-        if directory in listed or (verdict := _ended(directory)) is None:
+        if directory in listed or (verdict := ended_verdict(directory)) is None:
             continue
         number = int(directory.name) if re.fullmatch(r"\d{3,9}", directory.name) else 0
         if directory not in places or number < 1 or directory.name != f"{number:03}" or number in used:

@@ -176,15 +176,14 @@ def trouble_of(
     :param directory: of the run, where it is now.
     :param batch: of the matrix.
     :param seed: that the run was to have; it is looked at where the record has one.
-    :param words: of the list's runs so far. That of this one is added.
+    :param words: of the runs that are believed so far. If this one is, its word is added.
     """
     try:
         facts = read_facts(directory)
-        if (word := facts.get("token")) is not None:
-            if word in words:
-                return f"{directory} is a copy of another run of the list"
-            words.add(str(word))
-        elif is_of_today(facts):
+        word = facts.get("token")
+        if word is not None and str(word) in words:
+            return f"{directory} is a copy of another run of the list"
+        if word is None and is_of_today(facts):
             return f"{directory} has no word of its own"
         if seed is not None and (facts.get("parameters") or {}).get("seed", seed) != seed:
             return f"{directory} has another seed than {seed}"
@@ -198,7 +197,11 @@ def trouble_of(
         return error.message
     except OSError as error:
         return f"{directory}: {error.strerror}"
-    return f"{otherwise} is not what {directory} says" if otherwise else ""
+    if otherwise:
+        return f"{otherwise} is not what {directory} says"
+    if word is not None:
+        words.add(str(word))
+    return ""
 
 
 def kernel_id(name: str) -> str:

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from splvm.campaign.campaignrun import CampaignRun, trouble_of
-from splvm.campaign.planned import built_of, hashes_of, records_below, source_of
+from splvm.campaign.planned import built_of, hashes_of, source_of
 from splvm.campaign.processes import Job, JobResult, OnDone
+from splvm.campaign.records import ended_verdict, is_bad, records_below
 from splvm.clock import Clock
 from splvm.errors import EvidenceError, HarnessError, SetupError
 from splvm.history.cell import Cell
@@ -37,7 +38,6 @@ from splvm.record.typedjson import from_json
 from splvm.run.experiment import Experiment, attempt_directory
 from splvm.run.loads import MOST_SEED, parse_loads
 from splvm.run.prepare import Prepared, Wish, prepare
-from splvm.scenarios.judged import judge_run
 from splvm.scenarios.table import find_scenario
 
 SCHEMA_VERSION = 3
@@ -163,6 +163,9 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
             note(f"{run.cell}, run {run.number}: it will run again, because {trouble}")
         else:
             kept.append(run)
+    taken = {(run.cell, run.number): run for run in _unlisted(kept, out, places, plan, words)}
+    kept = [*(run for run in kept if (run.cell, run.number) not in taken), *taken.values()]
+    _refuse(path, _bad_and_unlisted(kept, out, places, plan))
     _refuse(path, _built_otherwise(plan, kept, out, places))
     return plan, kept
 
@@ -243,10 +246,38 @@ def _find_trouble(
 
 
 def _is_starved(directory: Path) -> bool:
-    try:
-        return judge_run(directory)[1].is_starved
-    except EvidenceError:
-        return False
+    verdict = ended_verdict(directory)
+    return verdict is not None and verdict.is_starved
+
+
+def _unlisted(
+    kept: Sequence[CampaignRun],
+    out: Path,
+    places: Mapping[tuple[Cell, int], Path],
+    plan: MatrixPlan,
+    words: set[str],
+) -> Iterator[CampaignRun]:
+    """Runs of the plan that ended, and that the list does not have, or not as they are: each by its last attempt."""
+    for cell, number in missing(plan, kept):
+        attempts = _attempts(out / places[cell, number], plan)
+        there = [each for each in attempts if each.exists()]
+        verdict = ended_verdict(there[-1]) if there else None
+        if verdict is None or (verdict.is_starved and there[-1] != attempts[-1]):
+            continue
+        run = replace(CampaignRun.of_record(there[-1], verdict, number), cell=cell)
+        if not _find_trouble(run, out, places, plan, words):
+            note(f"{cell}, run {number}: it has ended, and is taken from {there[-1]}")
+            yield run
+
+
+def _bad_and_unlisted(
+    kept: Sequence[CampaignRun], out: Path, places: Mapping[tuple[Cell, int], Path], plan: MatrixPlan
+) -> Iterator[str]:
+    """Bad records of this matrix that do not count: to run them again would remove what they say."""
+    for cell, number in missing(plan, kept):
+        for directory in _attempts(out / places[cell, number], plan):
+            if is_bad(verdict := ended_verdict(directory)) and verdict is not None and _is_of(directory, plan.batch):
+                yield f"{directory} is {verdict.outcome}, and not as the list or the plan has that run"
 
 
 def missing(plan: MatrixPlan, done: Iterable[CampaignRun]) -> list[tuple[Cell, int]]:

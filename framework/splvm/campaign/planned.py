@@ -17,19 +17,12 @@ from splvm.errors import UsageError
 from splvm.evidence.formats.stormstatus import ops_without_marks
 from splvm.host.content import file_hash
 from splvm.record.cellfacts import flatten_parameters
-from splvm.record.names import RUN_FILE
 from splvm.run.experiment import own_parameters
 from splvm.run.loads import parse_loads, with_own
 from splvm.scenarios.table import find_scenario
 
 # Those that runs of all versions have, and what a scenario has by itself of them is what it always had.
 _CALLED = {"window": "the window", "memory": "the memory", "cpus": "the number of CPUs", "clock": "the clock"}
-
-
-def records_below(out: Path) -> list[Path]:
-    """The directories of all runs in that of a campaign, at any depth: what it comes to rests on each of them."""
-    # The latter does not go through links.
-    return sorted({each.parent for how in ("*/", "*/*/", "**/") for each in out.glob(f"{how}{RUN_FILE}")})
 
 
 def is_of_today(facts: Mapping[str, Any]) -> bool:

@@ -17,8 +17,6 @@ import pytest
 from typer.testing import CliRunner
 
 from experiments import believe_verdicts, experiment, facts_of, leave_record
-from simulated import HELD, simulate
-from simulated_faults import FAULTS
 from splvm.campaign import matrix as matrix_module
 from splvm.campaign import night as night_module
 from splvm.campaign import plan
@@ -276,7 +274,7 @@ def test_a_disk_that_is_full_in_the_middle(lab: Lab, tmp_path: Path, monkeypatch
         run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
     assert [path.name for path in tmp_path.glob("matrix.json*")] == ["matrix.json"]
     plan, done = read_matrix(tmp_path)
-    assert len(done) == 5
+    assert len(done) == 6, "the last one by its record: its row was not written"
     again = Lab(monkeypatch)
     runs = run_matrix(plan, tmp_path, runner=again.run_jobs, wish=Wish(), on_run=ignore, done=done)
     assert {(run.cell, run.number) for run in runs} == set(PLAN.todo)
@@ -301,10 +299,11 @@ SPOILT = [
     "another matrix",
     "moved",
     "another cell",
-    "verdict",
     "expected",
     "twice",
 ]
+# By its record the run is what the plan has, and so it counts.
+STILL_THERE = ("moved", "expected", "twice")
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
@@ -328,12 +327,6 @@ def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spo
             rewrite(place, batch="another")
         case "another cell" | "expected":
             rewrite(place, scenario="x") if spoil == "another cell" else rewrite(place, expected=["SLOW"])
-        case "verdict":
-            shutil.rmtree(place)
-            run = simulate(HELD, FAULTS["no fallback"])
-            kernel = {**run.facts["kernel"], "id": "debian-11"}
-            record = run.start_record(place, {"batch": PLAN.batch, "kernel": kernel})
-            record.finish(run.facts["outcome"])
         case "twice":
             listed = json.loads((out / "matrix.json").read_text())
             listed["runs"][3]["directory"] = listed["runs"][2]["directory"]
@@ -341,7 +334,7 @@ def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spo
         case "moved":
             out = out.rename(tmp_path / "elsewhere")
     plan, done = read_matrix(out)
-    assert len(done) == (16 if spoil == "moved" else 15)
+    assert len(done) == (16 if spoil in STILL_THERE else 15)
     lab.ran = []
     run_matrix(plan, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
     assert len(lab.ran) == 16 - len(done)
@@ -472,6 +465,53 @@ def test_a_run_beside_the_listed_one(lab: Lab, tmp_path: Path, name: str, spoil:
     runs = run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
     assert len(runs) == len(read_matrix(tmp_path)[1]) == len(plan.todo)
     assert not other.exists()
+
+
+CRASHED = Verdict(Outcome.CRASHED, (Reason("so it is"),))
+
+UNLISTED: dict[str, Callable[[Told], object]] = {
+    "dropped": lambda told: told["runs"].pop(3),
+    "trouble": lambda told: told["runs"][3].update(verdict=None, directory=None),
+    "another verdict": lambda told: told["runs"][3].update(verdict="PROGRESS"),
+    "another directory": lambda told: told["runs"][3].update(verdict="PROGRESS", directory="/elsewhere"),
+}
+
+
+@pytest.mark.parametrize("name", UNLISTED)
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_a_bad_run_that_the_list_does_not_have(lab: Lab, tmp_path: Path, name: str, repeat: int) -> None:
+    """It counts by its record, and is not overwritten; so does one of which a kill kept the row from being written."""
+    plan = replace(PLAN, repeat=repeat)
+    lab.outcomes = {str(plan.todo[3][0]): Outcome.CRASHED}
+    run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    path = tmp_path / "matrix.json"
+    UNLISTED[name](told := json.loads(path.read_text()))
+    path.write_text(json.dumps(told))
+    done = read_matrix(tmp_path)[1]
+    assert len(done) == len(plan.todo)
+    assert [run.outcome for run in done if (run.cell, run.number) == plan.todo[3]] == [Outcome.CRASHED]
+
+
+@pytest.mark.parametrize("beside", ["", "-2", "-3"])
+@pytest.mark.parametrize("batch", ["night", "another"])
+def test_a_bad_record_that_is_not_as_the_plan_has_it(lab: Lab, tmp_path: Path, beside: str, batch: str) -> None:
+    """Beside the listed run, or in its place: it is not overwritten."""
+    plan = replace(PLAN, repeat=1)
+    run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    place = tmp_path / plan.places()[plan.todo[3]]
+    other = place.with_name(f"{place.name}{beside}")
+    if beside:
+        shutil.copytree(place, other)
+    facts = json.loads((other / "run.json").read_text())
+    kept = {name: facts[name] for name in facts if name not in ("outcome", "evidence", "seal", "token")}
+    kept["parameters"] |= {"window_s": 9.0}
+    shutil.rmtree(other)
+    leave_record(Job("x", replace(experiment(), facts={**kept, "batch": batch}), other), CRASHED)
+    if batch == "another":
+        assert len(read_matrix(tmp_path)[1]) == len(plan.todo) - 1
+    else:
+        with pytest.raises(EvidenceError, match=f"{other} is CRASHED, and not as the list .*; nothing was started"):
+            read_matrix(tmp_path)
 
 
 @pytest.mark.parametrize(("first", "kept"), [("the host was busy", 1), ("", 0)])
