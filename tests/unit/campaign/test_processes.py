@@ -115,7 +115,7 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, number: int
     # Names of sockets are short.
     with tempfile.TemporaryDirectory(prefix="t") as temporary:
         env, silent = {**os.environ, "TMPDIR": temporary}, subprocess.DEVNULL
-        argv = [sys.executable, program]
+        argv = [sys.executable, str(program)]
         with subprocess.Popen(argv, stdout=silent, stderr=silent, env=env, start_new_session=True) as process:
             pids: list[int] = []
             while len(pids) < 4:
