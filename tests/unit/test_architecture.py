@@ -151,6 +151,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.history": "runs become rows of it",
         "splvm.run": "many of them",
         "splvm.scenarios": "by their names",
+        "splvm.__version__": "what a record lacks is a doubt if this version wrote it",
     },
     "splvm.cli": {
         **BASE,

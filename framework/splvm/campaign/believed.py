@@ -6,18 +6,21 @@ of them has to be what they say. What a matrix and a search have in common is in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splvm.campaign.campaignrun import CampaignRun, build_of, kernel_id, trouble_of
-from splvm.campaign.planned import built_of, hashes_of, source_of
+from splvm.campaign.planned import built_of, done_of, hashes_of, source_of
+from splvm.campaign.records import ended_verdict, records_below
 from splvm.campaign.repro import TROUBLES
-from splvm.clock import Clock
-from splvm.errors import HarnessError
-from splvm.record.reader import read_damage, read_facts
-from splvm.run.loads import parse_loads, with_own
+from splvm.errors import EvidenceError
+from splvm.evidence.verdict import Outcome
+from splvm.log import note
+from splvm.record.cellfacts import flatten_parameters
+from splvm.record.reader import read_facts
 from splvm.scenarios.judged import judge_run
 from splvm.scenarios.table import find_scenario
 
@@ -55,11 +58,11 @@ def doubts_on_run(search: Bisection, run: CampaignRun, words: set[str]) -> str:
     """
     directory = search.directory_of(run)
     if run.outcome is None:
-        return _judged_all_the_same(directory)
+        return _judged_all_the_same(search, directory)
     if trouble := trouble_of(run, directory, seed=search.plan.seed + run.number - 1, words=words):
         return trouble
     facts = read_facts(directory)
-    if "scenario" in facts and judge_run(directory)[1].is_starved != (run.number in search.starved):
+    if judge_run(directory)[1].is_starved != (run.number in search.starved):
         return f"whether the host starved its guest is not what {directory} says"
     if build_of(facts) != search.builds.get(run.candidate):
         return f"{directory} is of another build than {search.name(run.candidate)}"
@@ -67,40 +70,65 @@ def doubts_on_run(search: Bisection, run: CampaignRun, words: set[str]) -> str:
     return f"{otherwise} of {directory} is not that of the search" if otherwise else ""
 
 
-def _judged_all_the_same(directory: Path) -> str:
+def _judged_all_the_same(search: Bisection, directory: Path) -> str:
     """A run that came to nothing has left no record that says something."""
-    try:
-        facts = read_facts(directory)
-        if "scenario" not in facts or read_damage(directory, facts):
-            return ""
-        outcome = judge_run(directory)[1].outcome
-    except (HarnessError, OSError):
-        return ""
-    return "" if outcome.says_nothing else f"it came to nothing by the list, and is {outcome} by {directory}"
+    outcome = _outcome_of(search, directory)
+    return f"it came to nothing by the list, and is {outcome} by {directory}" if outcome else ""
+
+
+def _outcome_of(search: Bisection, directory: Path) -> Outcome | None:
+    """What a record says; None if that is nothing of what is looked for."""
+    found = ended_verdict(directory)
+    if found is None or (found.outcome.says_nothing and found.outcome not in search.plan.hits):
+        return None
+    return found.outcome
+
+
+def with_unlisted(search: Bisection, tries: Sequence[CampaignRun]) -> list[CampaignRun]:
+    """The list with the runs that ended, and that it does not have: each by its own record, and in its order.
+
+    The search was killed before it wrote them down, or they were taken out. Numbers of those that the host starved are
+    added to the search's.
+
+    :raises EvidenceError: when another record is there that is no run of the search.
+    """
+    found, used = list(tries), {each.number for each in tries}
+    listed = {search.directory_of(each) for each in tries}
+    places = {each: number for number in range(len(search.plan.candidates)) for each in search.directories_of(number)}
+    for directory in records_below(search.out):
+        if directory in listed or (verdict := ended_verdict(directory)) is None:
+            continue
+        number = int(directory.name) if re.fullmatch(r"\d{3,9}", directory.name) else 0
+        if directory not in places or number < 1 or directory.name != f"{number:03}" or number in used:
+            raise EvidenceError(
+                f"{directory} is {verdict.outcome}, and no run of the search; nothing was started",
+                hint="move it elsewhere if it is not; or begin a new search",
+            )
+        note(f"run {number} has ended, and is not in the list: it is taken from {directory}")
+        used.add(number)
+        if verdict.is_starved:
+            search.starved.add(number)
+        at = next((at for at, each in enumerate(found) if each.number > number), len(found))
+        found.insert(at, CampaignRun.of_record(directory, verdict, number, places[directory]))
+    return found
 
 
 def _unlike_plan(plan: BisectPlan, run: CampaignRun, facts: Mapping[str, Any]) -> Iterator[str]:
-    """What a run's record, or its row, has otherwise than the plan asks; what a record lacks is not looked at."""
+    """What a run's record, or its row, has otherwise than the plan asks."""
     candidate, wish, scenario = plan.candidates[run.candidate], plan.wish, find_scenario(plan.scenario)
     kernel, spl = facts.get("kernel") or {}, facts.get("spl") or {}
-    loads = ",".join(map(str, with_own(scenario.load, parse_loads([plan.load] if plan.load else []))))
+    given = {
+        "window_s": scenario.window_s if plan.window_s is None else plan.window_s,
+        "ram_mib": max(wish.ram_mib, scenario.least_mib),
+        "cpus": max(wish.cpus, scenario.least_cpus),
+        "clock": wish.clock,
+    }
     told: list[tuple[str, object, object]] = [
         ("the scenario", run.cell.scenario, plan.scenario),
-        ("the load", run.cell.loads, loads),
+        ("the kernel", kernel.get("id"), kernel_id(candidate.id if plan.kind == "kernels" else wish.kernel)),
+        ("the variant", spl.get("variant"), wish.variant),
+        *done_of(facts, plan.scenario, plan.load, flatten_parameters(given, None)),
     ]
-    if "id" in kernel:
-        told.append(("the kernel", kernel["id"], kernel_id(candidate.id if plan.kind == "kernels" else wish.kernel)))
-    if "variant" in spl:
-        told.append(("the variant", spl["variant"], wish.variant))
-    parameters = facts.get("parameters")
-    if isinstance(parameters, Mapping):
-        told += [
-            ("the load", parameters.get("load") or "", loads),
-            ("the clock", parameters.get("clock", Clock.REAL), wish.clock),
-            ("the window", parameters.get("window_s"), scenario.window_s if plan.window_s is None else plan.window_s),
-            ("the memory", parameters.get("ram_mib"), max(wish.ram_mib, scenario.least_mib)),
-            ("the number of CPUs", parameters.get("cpus"), max(wish.cpus, scenario.least_cpus)),
-        ]
     series = [each.sha256 for each in plan.candidates[1 : run.candidate + 1]] if plan.kind == "patches" else []
     # A commit's own source names it, and is compared below.
     source = None if plan.kind == "commits" else source_of(wish.spl)
@@ -119,4 +147,4 @@ def doubts_on_skipped(search: Bisection, tries: Sequence[CampaignRun]) -> Iterat
         if not enough and (silent or number in search.builds):
             yield f"{search.name(number)} is left out, and was built and can be asked"
         elif not enough:
-            yield from filter(None, map(_judged_all_the_same, search.directories_of(number)))
+            yield from filter(None, (_judged_all_the_same(search, each) for each in search.directories_of(number)))

@@ -11,6 +11,7 @@ One that was interrupted goes on from there.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -23,7 +24,7 @@ from typing import Any
 
 from splvm.builds.owntree import find_tree
 from splvm.builds.revisions import ALL_PATHS, SPL_PATHS, list_revisions
-from splvm.campaign.believed import doubts_on_plan, doubts_on_run, doubts_on_skipped
+from splvm.campaign.believed import doubts_on_plan, doubts_on_run, doubts_on_skipped, with_unlisted
 from splvm.campaign.campaignrun import CampaignRun, cell_of, describe_build
 from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.campaign.quiet import QUIET_S, wait_until_quiet
@@ -272,7 +273,9 @@ class Bisection:
             experiment = self._prepare(number)
             if experiment is None:
                 continue
-            count = len(self.tries) + len(self._begun) + 1
+            # An interruption leaves gaps where several ran at once.
+            used = {each.number for each in self.tries} | {int(path.name) for path in self._begun}
+            count = next(number for number in itertools.count(1) if number not in used)
             path = self.out / self._place(number) / f"{count:03}"
             # What an interrupted run has left.
             shutil.rmtree(path, ignore_errors=True)
@@ -479,7 +482,8 @@ def read_bisection(out: Path) -> Bisection:
             raise EvidenceError(f"{patch.id} has changed since the search began", hint="begin a new search")
     if len({each.number for each in tries}) < len(tries):
         raise EvidenceError(f"{path} is damaged: a run is listed twice", hint="begin a new search")
-    search = Bisection(plan, out, tries, dict(skipped), builds, starved)
+    tries = with_unlisted(blank := Bisection(plan, out, starved=starved), tries)
+    search = Bisection(plan, out, tries, dict(skipped), builds, blank.starved)
     words: set[str] = set()
     troubles = [f"run {each.number}: {trouble}" for each in tries if (trouble := doubts_on_run(search, each, words))]
     if troubles := [*doubts_on_plan(plan, builds), *troubles, *doubts_on_skipped(search, tries)]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
+from splvm.campaign.planned import done_of, is_of_today
 from splvm.campaign.processes import JobResult
-from splvm.errors import EvidenceError, UsageError
-from splvm.evidence.verdict import Outcome
+from splvm.errors import HarnessError, UsageError
+from splvm.evidence.verdict import Outcome, Verdict
 from splvm.history.cell import Cell
 from splvm.record.cellfacts import UNKNOWN
-from splvm.record.reader import read_damage, read_facts
+from splvm.record.reader import last_record_s, read_damage, read_facts
 from splvm.record.typedjson import from_json
 from splvm.run.experiment import Experiment, differing_parameters
 from splvm.run.prepare import find_any_kernel, spec_of
@@ -68,6 +69,24 @@ class CampaignRun:
             outcome, reason, onset_s = verdict.outcome, verdict.reasons[0].text, verdict.figures.get("onset_s")
         place = (candidate, result.machine, result.lost)
         return cls(cell, number, outcome, reason, directory, result.seconds, experiment.expected, onset_s, *place)
+
+    @classmethod
+    def of_record(cls, directory: Path, verdict: Verdict, number: int, candidate: int = 0) -> CampaignRun:
+        """The row of a run that nobody has written down, by its record alone."""
+        facts = read_facts(directory)
+        kernel, spl, parameters = (facts.get(name) or {} for name in ("kernel", "spl", "parameters"))
+        cell = Cell(
+            str(facts.get("scenario")),
+            str(kernel.get("id", "")),
+            str(spl.get("variant", "")),
+            str(parameters.get("load") or ""),
+            str(facts.get("line", UNKNOWN)),
+            tuple((str(name), str(value)) for name, value in (facts.get("differs") or {}).items()),
+        )
+        expected = frozenset(Outcome(each) for each in facts.get("expected") or ())
+        reason, seconds = verdict.reasons[0].text, last_record_s(directory) or 0.0
+        onset_s = verdict.figures.get("onset_s")
+        return cls(cell, number, verdict.outcome, reason, directory, seconds, expected, onset_s, candidate)
 
     def to_json(self) -> dict[str, Any]:
         """As matrix.json, repro.json and bisect.json have it."""
@@ -157,14 +176,15 @@ def trouble_of(
     :param directory: of the run, where it is now.
     :param batch: of the matrix.
     :param seed: that the run was to have; it is looked at where the record has one.
-    :param words: of the list's runs so far. That of this one is added.
+    :param words: of the runs that are believed so far. If this one is, its word is added.
     """
     try:
         facts = read_facts(directory)
-        if (word := facts.get("token")) is not None:
-            if word in words:
-                return f"{directory} is a copy of another run of the list"
-            words.add(str(word))
+        word = facts.get("token")
+        if word is not None and str(word) in words:
+            return f"{directory} is a copy of another run of the list"
+        if word is None and is_of_today(facts):
+            return f"{directory} has no word of its own"
         if seed is not None and (facts.get("parameters") or {}).get("seed", seed) != seed:
             return f"{directory} has another seed than {seed}"
         damage = read_damage(directory, facts)
@@ -173,11 +193,15 @@ def trouble_of(
         if damage:
             return f"{directory}: {damage[0]}"
         otherwise = next(_otherwise(run, facts, directory), "")
-    except EvidenceError as error:
+    except HarnessError as error:
         return error.message
     except OSError as error:
         return f"{directory}: {error.strerror}"
-    return f"{otherwise} is not what {directory} says" if otherwise else ""
+    if otherwise:
+        return f"{otherwise} is not what {directory} says"
+    if word is not None:
+        words.add(str(word))
+    return ""
 
 
 def kernel_id(name: str) -> str:
@@ -189,17 +213,21 @@ def kernel_id(name: str) -> str:
 
 
 def _otherwise(run: CampaignRun, facts: Mapping[str, Any], directory: Path) -> Iterator[str]:
-    """What the list of runs says otherwise than a run's own record: somebody may have moved directories."""
+    """What the list of runs says otherwise than a run's own record: somebody may have moved directories.
+
+    What every run writes and a record lacks is otherwise too.
+    """
     cell, kernel, spl = run.cell, facts.get("kernel") or {}, facts.get("spl") or {}
-    parameters = facts.get("parameters") or {}
-    told = (
+    told = [
         ("the scenario", facts.get("scenario"), cell.scenario),
         ("the kernel", kernel.get("id"), kernel_id(cell.kernel)),
         ("the variant", spl.get("variant"), cell.variant),
-        ("the line", facts.get("line"), cell.line),
-        ("the load", parameters.get("load"), cell.loads),
-        ("the clock", parameters.get("clock"), dict(cell.parameters).get("clock")),
         ("the expected verdict", facts.get("expected"), sorted(run.expected)),
-        ("the verdict", judge_run(directory)[1].outcome if "scenario" in facts else None, run.outcome),
-    )
-    yield from (name for name, record, listed in told if record is not None and record != listed)
+    ]
+    if "line" in facts or is_of_today(facts):
+        told.append(("the line", facts.get("line"), cell.line))
+    yield from (name for name, record, listed in told if record != listed)
+    done = done_of(facts, cell.scenario, cell.loads, dict(cell.parameters))
+    yield from (name for name, record, listed in done if record != listed)
+    if judge_run(directory)[1].outcome != run.outcome:
+        yield "the verdict"

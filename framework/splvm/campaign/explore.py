@@ -15,6 +15,7 @@ as few delays as still show it.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,13 +23,14 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from splvm.campaign.processes import Job, JobResult, run_jobs
+from splvm.campaign.records import ended_verdict, records_below
 from splvm.errors import EvidenceError, HarnessError, UsageError
 from splvm.evidence.formats.explorestatus import Delayed
 from splvm.evidence.verdict import Outcome
 from splvm.log import note
 from splvm.plainfile import MIB, read_plain
 from splvm.record.jsonfile import write_json
-from splvm.record.reader import read_console, read_damage, read_evidence, read_facts
+from splvm.record.reader import last_record_s, read_console, read_damage, read_evidence, read_facts
 from splvm.record.typedjson import from_json
 from splvm.run.delays import MOST_POINTS, Counts, Delay, chance_of_pair, draw, fewest, parse_counts, parse_delay
 from splvm.run.experiment import Experiment, run_experiment
@@ -38,6 +40,10 @@ from splvm.scenarios.judged import judge_run
 SCHEMA_VERSION = 1
 EXPLORE_FILE = "explore.json"
 _MOST_BYTES = 64 * MIB
+
+# Directories of runs.
+DRY = "dry"
+_SEED, _AGAIN = re.compile(r"seed-(\d{1,9})"), re.compile(r"seed-(\d{1,9})-again-\d+")
 
 # Findings of one verdict and reason that are brought down to fewer delays; more of the kind say nothing new.
 MOST_SHRUNK = 3
@@ -175,12 +181,51 @@ def read_exploration(new: Exploration) -> None:
     """Take over what an exploration that was interrupted has in its directory.
 
     Seeds that came to nothing are run again, and those of which the list says something else than their records or
-    their numbers. Each unexpected verdict is a finding, whatever the list of findings says.
+    their numbers. The record of a seed counts, in the list or not. Each unexpected verdict is a finding, whatever the
+    list of findings says.
 
     :raises UsageError: when it explored something else.
-    :raises EvidenceError: when its file cannot be read, or the run without delays is not what the file says.
+    :raises EvidenceError: when its file cannot be read, the run without delays is not what the file says, or a bad
+        record is there that is of none of its seeds.
     """
     path = new.out / EXPLORE_FILE
+    if _is_before_list(new.out):
+        note(f"{new.out} has no {EXPLORE_FILE} yet: the exploration begins with its run without delays")
+        return
+    told, seeds = _read_list(path)
+    fewest = {
+        row["seed"]: None if row["fewest"] is None else tuple(map(parse_delay, row["fewest"]))
+        for row in told["findings"]
+    }
+    if other := sorted(key for key in new.about if told["about"].get(key) != json.loads(json.dumps(new.about[key]))):
+        raise UsageError(f"{new.out} explored something else: {', '.join(other)} differ")
+    new.counts = Counts(told["points"]["hits"], told["points"]["blind"])
+    if new.counts.hits and (doubt := next(_doubts_on_dry(new), "")):
+        raise EvidenceError(f"{path}: {doubt}; nothing was started", hint="begin a new exploration")
+    for seed in seeds:
+        if seed.outcome in (None, Outcome.INCONCLUSIVE):
+            continue
+        if doubt := next(_doubts_on_seed(new, seed), ""):
+            note(f"seed {seed.number}: it will run again, because {doubt}")
+        else:
+            new.seeds[seed.number] = seed
+    new.seeds |= {seed.number: seed for seed in _unlisted(new)}
+    rows = {row["seed"]: row for row in told["findings"]}
+    found = [it for it in new.seeds.values() if not new.is_expected(it.outcome)]
+    if unfounded := sorted(rows.keys() - {it.number for it in (*seeds, *found) if not new.is_expected(it.outcome)}):
+        raise EvidenceError(f"{path} names a finding of seed {unfounded[0]}, and that seed has found nothing")
+    new.findings = [_finding_of(new, it, rows.get(it.number), fewest.get(it.number)) for it in found]
+    if doubt := next(_bad_and_unfound(new), ""):
+        raise EvidenceError(f"{path}: {doubt}; nothing was started", hint="move it elsewhere; or begin anew")
+
+
+def _is_before_list(out: Path) -> bool:
+    """Whether an exploration was ended before it wrote its list: there is at most its run without delays."""
+    return out.is_dir() and {each.name for each in out.iterdir()} <= {DRY}
+
+
+def _read_list(path: Path) -> tuple[_File, list[Seed]]:
+    """:raises EvidenceError: when it is none."""
     try:
         told = from_json(json.loads(read_plain(path, _MOST_BYTES)), _File)
         seeds = [
@@ -194,35 +239,46 @@ def read_exploration(new: Exploration) -> None:
             )
             for row in told["seeds"]
         ]
-        fewest = {
-            row["seed"]: None if row["fewest"] is None else tuple(map(parse_delay, row["fewest"]))
-            for row in told["findings"]
-        }
+        for row in told["findings"]:
+            tuple(map(parse_delay, row["fewest"] or ()))
     except (OSError, ValueError, UsageError) as error:
         raise EvidenceError(f"{path} is not the list of an exploration: {error}") from error
-    if other := sorted(key for key in new.about if told["about"].get(key) != json.loads(json.dumps(new.about[key]))):
-        raise UsageError(f"{new.out} explored something else: {', '.join(other)} differ")
-    new.counts = Counts(told["points"]["hits"], told["points"]["blind"])
-    if new.counts.hits and (doubt := next(_doubts_on_dry(new), "")):
-        raise EvidenceError(f"{path}: {doubt}; nothing was started", hint="begin a new exploration")
-    for seed in seeds:
-        if seed.outcome in (None, Outcome.INCONCLUSIVE):
+    return told, seeds
+
+
+def _unlisted(new: Exploration) -> Iterator[Seed]:
+    """Seeds whose run has ended with a finding, and which the list does not have, or not as their records are."""
+    for directory in records_below(new.out):
+        match = _SEED.fullmatch(directory.name)
+        if directory.parent != new.out or match is None or int(match[1]) in new.seeds:
             continue
-        if doubt := next(_doubts_on_seed(new, seed), ""):
-            note(f"seed {seed.number}: it will run again, because {doubt}")
-        else:
-            new.seeds[seed.number] = seed
-    rows = {row["seed"]: row for row in told["findings"]}
-    found = [it for it in new.seeds.values() if not new.is_expected(it.outcome)]
-    if unfounded := sorted(rows.keys() - {it.number for it in seeds if not new.is_expected(it.outcome)}):
-        raise EvidenceError(f"{path} names a finding of seed {unfounded[0]}, and that seed has found nothing")
-    new.findings = [_finding_of(new, it, rows.get(it.number), fewest.get(it.number)) for it in found]
+        verdict, number = ended_verdict(directory), int(match[1])
+        if verdict is None or new.is_expected(verdict.outcome):
+            continue
+        delays = draw(number, new.counts, new.depth)
+        seconds = last_record_s(directory) or 0.0
+        seed = Seed(number, verdict.outcome, verdict.reasons[0].text, delays, seconds, verdict.digest)
+        if not next(_judged_otherwise(new, seed, delays, directory), ""):
+            note(f"seed {number}: it has ended, and is taken from {directory}")
+            yield seed
+
+
+def _bad_and_unfound(new: Exploration) -> Iterator[str]:
+    """Bad records that are of no finding: to go on without them would give a better answer than they bear out."""
+    found = {it.seed.number for it in new.findings}
+    for directory in records_below(new.out):
+        match = _SEED.fullmatch(directory.name) or _AGAIN.fullmatch(directory.name)
+        if directory.parent == new.out and (directory.name == DRY or (match and int(match[1]) in found)):
+            continue
+        verdict = ended_verdict(directory)
+        if verdict is not None and not new.is_expected(verdict.outcome):
+            yield f"{directory} is {verdict.outcome}, and of no finding"
 
 
 def _doubts_on_dry(new: Exploration) -> Iterator[str]:
     """What the run without delays, by its record, has otherwise than the list says of it."""
-    yield from _unlike(replace(new.experiment, watched_points=new.places), new.out / "dry")
-    evidence, verdict = judge_run(new.out / "dry")
+    yield from _unlike(replace(new.experiment, watched_points=new.places), new.out / DRY)
+    evidence, verdict = judge_run(new.out / DRY)
     if verdict.outcome not in new.experiment.expected:
         yield f"the run without delays is {verdict.outcome}"
     if parse_counts(evidence.console) != new.counts:
@@ -296,7 +352,7 @@ def count_points(exploration: Exploration) -> None:
         raise UsageError(
             f"{len(exploration.places)} points: the probe takes {MOST_POINTS}", hint="--function names some of them"
         )
-    directory = exploration.out / "dry"
+    directory = exploration.out / DRY
     shutil.rmtree(directory, ignore_errors=True)
     verdict = run_experiment(replace(exploration.experiment, watched_points=exploration.places), directory)
     if verdict.outcome not in exploration.experiment.expected:

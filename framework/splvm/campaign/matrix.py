@@ -24,6 +24,7 @@ from typing import Any, TypedDict
 from splvm.campaign.campaignrun import CampaignRun, trouble_of
 from splvm.campaign.planned import built_of, hashes_of, source_of
 from splvm.campaign.processes import Job, JobResult, OnDone
+from splvm.campaign.records import ended_verdict, is_bad, records_below
 from splvm.clock import Clock
 from splvm.errors import EvidenceError, HarnessError, SetupError
 from splvm.history.cell import Cell
@@ -32,7 +33,7 @@ from splvm.plainfile import MIB, read_plain
 from splvm.record.cellfacts import PACKAGED
 from splvm.record.jsonfile import write_json
 from splvm.record.names import RUN_FILE
-from splvm.record.reader import read_facts
+from splvm.record.reader import read_facts, read_file
 from splvm.record.typedjson import from_json
 from splvm.run.experiment import Experiment, attempt_directory
 from splvm.run.loads import MOST_SEED, parse_loads
@@ -99,8 +100,8 @@ class MatrixPlan:
         if not 1 <= row["repeat"] <= _MOST_RUNS or not 0 <= row["seed"] <= MOST_SEED - row["repeat"]:
             raise ValueError(f"repeat and seed are {row['repeat']} and {row['seed']}")
         cells = tuple(Cell.from_json(cell) for cell in row["cells"])
-        if any(dict(cell.parameters).get("clock", Clock.REAL) not in tuple(Clock) for cell in cells):
-            raise ValueError("a clock that is none")
+        if any(cell.parameters not in ((), (("clock", Clock.VIRTUAL),)) for cell in cells):
+            raise ValueError("parameters that no matrix has")
         return cls(row["batch"], cells, row["repeat"], row["seed"], row["spl"], row["patches"])
 
     @property
@@ -162,6 +163,9 @@ def read_matrix(out: Path) -> tuple[MatrixPlan, list[CampaignRun]]:
             note(f"{run.cell}, run {run.number}: it will run again, because {trouble}")
         else:
             kept.append(run)
+    taken = {(run.cell, run.number): run for run in _unlisted(kept, out, places, plan, words)}
+    kept = [*(run for run in kept if (run.cell, run.number) not in taken), *taken.values()]
+    _refuse(path, _bad_and_unlisted(kept, out, places, plan))
     _refuse(path, _built_otherwise(plan, kept, out, places))
     return plan, kept
 
@@ -179,10 +183,10 @@ def _outside_of_plan(
     yield from (
         f"run {run.number} of {run.cell} is not in the plan" for run in runs if (run.cell, run.number) not in places
     )
-    own = {attempt for place in places.values() for attempt in _attempts(out / place)}
-    for path in (*out.glob(f"*/{RUN_FILE}"), *out.glob(f"*/*/{RUN_FILE}")):
-        if path.parent not in own and _batch_of(path.parent) == plan.batch:
-            yield f"{path.parent} is a run of this matrix, and not in the plan"
+    own = {attempt for place in places.values() for attempt in _attempts(out / place, plan)}
+    for directory in records_below(out):
+        if directory not in own and _is_of(directory, plan.batch):
+            yield f"{directory} is a run of this matrix, and not in the plan"
 
 
 def _built_otherwise(
@@ -199,16 +203,24 @@ def _built_otherwise(
                 yield f"{name} of {directory} is not that of the plan"
 
 
-def _batch_of(directory: Path) -> object:
+def _is_of(directory: Path, batch: str) -> bool:
+    """Whether a run is of a matrix. One that cannot be read, or is of another version, is if it names it."""
     try:
-        return read_facts(directory).get("batch")
+        return bool(read_facts(directory).get("batch") == batch)
     except EvidenceError:
-        return None
+        pass
+    try:
+        return batch.encode(errors="replace") in read_file(directory, RUN_FILE)
+    except OSError:
+        return False
 
 
-def _attempts(place: Path) -> list[Path]:
-    """Directories of a run and of what was done again of it."""
-    return [attempt_directory(place, number) for number in range(1, _ATTEMPTS + 1)]
+def _attempts(place: Path, plan: MatrixPlan) -> list[Path]:
+    """Directories of a run and of what is done again of it, if the host starves its guest.
+
+    Each of a series counts, also one that says nothing.
+    """
+    return [attempt_directory(place, number) for number in range(1, (_ATTEMPTS if plan.repeat == 1 else 1) + 1)]
 
 
 def _find_trouble(
@@ -222,9 +234,50 @@ def _find_trouble(
         return "it has no directory"
     # Its directory was named from wherever that was; an attempt has another name than the first.
     directory = (out / place).with_name(run.directory.name)
-    if directory not in _attempts(out / place):
+    attempts = _attempts(out / place, plan)
+    if directory not in attempts:
         return f"{directory} is no directory of this run"
+    at = attempts.index(directory)
+    if later := [each for each in attempts[at + 1 :] if each.exists()]:
+        return f"{later[-1]} is a later one"
+    if fed := [each for each in attempts[:at] if each.exists() and not _is_starved(each)]:
+        return f"{fed[0]} is an earlier one that the host did not starve"
     return trouble_of(run, directory, plan.batch, seed=plan.seed + run.number - 1, words=words)
+
+
+def _is_starved(directory: Path) -> bool:
+    verdict = ended_verdict(directory)
+    return verdict is not None and verdict.is_starved
+
+
+def _unlisted(
+    kept: Sequence[CampaignRun],
+    out: Path,
+    places: Mapping[tuple[Cell, int], Path],
+    plan: MatrixPlan,
+    words: set[str],
+) -> Iterator[CampaignRun]:
+    """Runs of the plan that ended, and that the list does not have, or not as they are: each by its last attempt."""
+    for cell, number in missing(plan, kept):
+        attempts = _attempts(out / places[cell, number], plan)
+        there = [each for each in attempts if each.exists()]
+        verdict = ended_verdict(there[-1]) if there else None
+        if verdict is None or (verdict.is_starved and there[-1] != attempts[-1]):
+            continue
+        run = replace(CampaignRun.of_record(there[-1], verdict, number), cell=cell)
+        if not _find_trouble(run, out, places, plan, words):
+            note(f"{cell}, run {number}: it has ended, and is taken from {there[-1]}")
+            yield run
+
+
+def _bad_and_unlisted(
+    kept: Sequence[CampaignRun], out: Path, places: Mapping[tuple[Cell, int], Path], plan: MatrixPlan
+) -> Iterator[str]:
+    """Bad records of this matrix that do not count: to run them again would remove what they say."""
+    for cell, number in missing(plan, kept):
+        for directory in _attempts(out / places[cell, number], plan):
+            if is_bad(verdict := ended_verdict(directory)) and verdict is not None and _is_of(directory, plan.batch):
+                yield f"{directory} is {verdict.outcome}, and not as the list or the plan has that run"
 
 
 def missing(plan: MatrixPlan, done: Iterable[CampaignRun]) -> list[tuple[Cell, int]]:
@@ -259,8 +312,6 @@ def run_matrix(
 
     keep()
     todo = missing(plan, runs)
-    # Each of a series counts, also one that says nothing; a single run is done again if the guest was starved.
-    attempts = _ATTEMPTS if plan.repeat == 1 else 1
     places = plan.places()
     ready: dict[Path, tuple[Cell, int, Experiment]] = {}
     experiments = dict(_prepare_all(dict.fromkeys(cell for cell, _ in todo), wish, plan))
@@ -272,10 +323,13 @@ def run_matrix(
             continue
         path = out / places[cell, number]
         # What an interrupted run has left.
-        for attempt in range(1, attempts + 1):
-            shutil.rmtree(attempt_directory(path, attempt), ignore_errors=True)
+        for attempt in _attempts(path, plan):
+            shutil.rmtree(attempt, ignore_errors=True)
         ready[path] = (cell, number, experiment)
-    jobs = [Job(str(cell), experiment.nth(n), path, attempts) for path, (cell, n, experiment) in ready.items()]
+    jobs = [
+        Job(str(cell), experiment.nth(n), path, len(_attempts(path, plan)))
+        for path, (cell, n, experiment) in ready.items()
+    ]
     runner(jobs, lambda result: take(CampaignRun.of(*ready[result.job.out], result), result))
     return runs
 

@@ -23,9 +23,10 @@ from typing import TypeVar
 
 from splvm.campaign.processes import RESERVE_MIB, Job, JobResult, run_jobs
 from splvm.deadline import Deadline
-from splvm.errors import EvidenceError
+from splvm.errors import EvidenceError, HarnessError
 from splvm.host.capabilities import find_accelerator, find_qemu
 from splvm.host.content import file_hash, input_hash
+from splvm.host.emulator import find_told_emulator
 from splvm.host.memory import available_mib
 from splvm.host.store import Store
 from splvm.record.names import DUMP_FILE
@@ -43,6 +44,8 @@ _MOST_LEVELS = 8
 
 # Seconds until it is known whether KVM can be used; the answer is kept.
 _PROBE_S = 60.0
+# And until a QEMU that is not the host's own is there.
+_QEMU_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,10 @@ def run_parcel(parcel: Parcel, worker: str, on_start: Callable[[], None] = lambd
 
     results: list[JobResult] = []
     experiment = map_paths(parcel.experiment, place)
-    qemu = str(find_qemu(store.root).path)
+    try:
+        qemu = _find_own_qemu(experiment, store)
+    except HarnessError as error:
+        return Delivery(worker, trouble=f"{parcel.title}: {error.message}", hint=error.hint)
     machine = dataclasses.replace(experiment.guest.machine, qemu=qemu)
     experiment = dataclasses.replace(experiment, guest=dataclasses.replace(experiment.guest, machine=machine))
     with store.temporary() as scratch:
@@ -210,6 +216,17 @@ def run_parcel(parcel: Parcel, worker: str, on_start: Callable[[], None] = lambd
         directories = [directory for _, directory in result.runs]
         archive = _pack(directories) if directories else b""
     return Delivery(worker, (), archive, len(directories), result.seconds, result.trouble, result.hint)
+
+
+def _find_own_qemu(experiment: Experiment, store: Store) -> str:
+    """Where this machine has the QEMU that the run is planned with: in virtual time it is seldom the host's own.
+
+    :raises HarnessError: when it has another one.
+    """
+    told = experiment.facts.get("qemu")
+    if not isinstance(told, Mapping):
+        return str(find_qemu(store.root).path)
+    return str(find_told_emulator(told, store, Deadline(_QEMU_S)).path)
 
 
 def _pack(directories: Iterable[Path]) -> bytes:

@@ -39,6 +39,9 @@ RESERVE_MIB = 512
 _GRACE_S = 120.0
 _END_S = 30.0
 
+# What ends a job's process, in order: its parent, and the terminal when it is closed.
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -133,11 +136,16 @@ def run_jobs(jobs: Iterable[Job], at_once: int, on_done: OnDone) -> None:
 
 
 def _start_fork_server() -> None:
-    """Start it, if it does not run, with a word of what it has to remove when it ends."""
+    """Start it, if it does not run, with a word of what it has to remove when it ends.
+
+    A terminal that is closed ends this process, and not the fork server before it has removed that.
+    """
     os.environ[forkend.DIRECTORY] = get_temp_dir()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         forkserver.ensure_running()
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.environ.pop(forkend.DIRECTORY, None)
 
 
@@ -199,7 +207,10 @@ def _child(job: Job, pipe: Connection) -> None:
     """Main function of a job's process."""
     # Ctrl-C goes to all processes of the terminal: this one is ended by the one that started it, in order, and once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end)
+    for number in _ENDING:
+        signal.signal(number, _end)
+    # The fork server has it blocked, and what this process starts would have it so too.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     Thread(target=_follow_parent, name="parent", daemon=True).start()
     setup_logging(-1)
     _tell(pipe, _run(job))
@@ -224,5 +235,6 @@ def _follow_parent() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + number)

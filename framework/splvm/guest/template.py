@@ -126,19 +126,21 @@ class Templates:
             (root / _OWNER).write_text(str(owner))
         return cls(store, min(_KEEP_MIB, int(available_mib() * _KEEP_SHARE)) << 20)
 
-    def get(self, plan: GuestPlan, deadline: Deadline) -> Template:
+    def get(self, plan: GuestPlan, deadline: Deadline, key: str = "") -> Template:
         """The template of a guest with the modules of the plan loaded and its command run; it is made if it is missing.
 
+        :param key: `template_key` of the plan, where it is known.
         :raises HarnessError: when it cannot be made.
         """
-        key = template_key(plan)
+        key = key or template_key(plan)
 
         def build(tree: Path) -> None:
             with self._store.temporary() as logs:
                 if plan.machine.clock is Clock.VIRTUAL:
                     freeze_closed(plan, _fresh_backing(plan, tree, deadline), tree, logs, deadline)
                 elif plan.modules:
-                    _freeze_clone(self.get(plan.bare, deadline), plan, logs, tree, deadline)
+                    with self.using(plan.bare, deadline) as base:
+                        _freeze_clone(base, plan, logs, tree, deadline)
                 else:
                     _freeze_boot(plan, logs, tree, deadline)
                 shutil.copyfile(logs / CONSOLE_FILE, tree / CONSOLE_FILE)
@@ -149,8 +151,15 @@ class Templates:
         self._store.trim("template", self._keep_bytes, used=key)
         return Template(kept.path, key, plan.modules, plan.setup, self._store.content(kept))
 
+    @contextmanager
+    def using(self, plan: GuestPlan, deadline: Deadline) -> Iterator[Template]:
+        """The same, and nobody removes it before the end of the block. A clone that has started needs it no longer."""
+        key = template_key(plan)
+        with self._store.using("template", key, deadline=deadline, what="template of a guest"):
+            yield self.get(plan, deadline, key)
+
     def forget(self, template: Template, deadline: Deadline) -> None:
-        """Remove a template that is of no use; the next `get` makes it anew."""
+        """Remove a template that is of no use; the next `get` makes it anew. One that somebody else uses stays."""
         self._store.forget("template", template.key, deadline=deadline, what="template of a guest")
 
 

@@ -66,6 +66,31 @@ def find_emulator(wanted: str, store: Store, deadline: Deadline) -> QemuProgram:
     return replace(find_qemu(store.root), reason="the host's own")
 
 
+def find_told_emulator(told: Mapping[str, str], store: Store, deadline: Deadline) -> QemuProgram:
+    """The QEMU that a plan of another machine names: what it says of a run is of that one.
+
+    :param told: `QemuProgram.facts()` there.
+    :raises SetupError: when this machine has another one, or cannot fetch it.
+    """
+    sha256, origin = str(told.get("sha256")), str(told.get("origin", "host"))
+    numbers = tuple(map(int, re.findall(r"\d+", str(told.get("version")))))
+    wanted = origin.partition(" ")[0]
+    if wanted.startswith(_SUITE_PREFIX):
+        for path in sorted((store.root / "qemu").glob(f"*/tree/{_PROGRAM}")):
+            kept = store.kept("qemu", path.parents[1].name)
+            if kept is not None and file_hash(kept.path / _PROGRAM) == sha256:
+                return QemuProgram(kept.path / _PROGRAM, numbers, sha256, origin, "the plan names it")
+    found = find_emulator(wanted, store, deadline)
+    if found.sha256 != sha256:
+        version = ".".join(map(str, found.version))
+        raise SetupError(
+            f"the run is planned with QEMU {told.get('version')} ({origin}), and this machine has another build: "
+            f"{version} ({found.origin})",
+            hint="bring both machines to the same packages",
+        )
+    return replace(found, reason="the plan names it")
+
+
 def find_counting_emulator(
     wanted: str, kernel_image: Path, plugin: Path, store: Store, deadline: Deadline
 ) -> QemuProgram:

@@ -6,6 +6,7 @@ Owns everything below one directory::
     <kind>/<key>/manifest.json   type, mode, size and SHA-256 of every entry of the tree
     <kind>/<key>/seen.json       inode and times of every entry when its content was last hashed, and the boot
     locks/<kind>-<key>.lock      held while an artefact is looked up or built
+    locks/<kind>-<key>.used      shared by those that it is not to be removed from
     tmp/<owner>-<random>/        scratch of a living process, artefacts under construction among it
     damaged/<kind>-<key>/        the last one that did not match its manifest, kept for a week
 
@@ -18,6 +19,7 @@ works on a copy or an overlay.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -32,7 +34,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from splvm.deadline import Deadline
+from splvm.deadline import Deadline, poll
 from splvm.errors import DeadlineExceeded, SetupError
 from splvm.host.content import walk
 from splvm.host.manifest import Verify, damage_of, read_manifest, write_manifest
@@ -151,12 +153,49 @@ class Store:
         lines = sorted((name, entry.type, entry.content) for name, entry in entries.items())
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
-    def forget(self, kind: str, key: str, *, deadline: Deadline, what: str) -> None:
-        """Remove an artefact, if it is there; the next `get` makes it anew."""
-        with self._locked(kind, key, deadline, what):
+    def forget(self, kind: str, key: str, *, deadline: Deadline, what: str) -> bool:
+        """Remove an artefact, if it is there and nobody uses it; the next `get` makes it anew.
+
+        :returns: False when it stays, because somebody uses it.
+        """
+        with self._locked(kind, key, deadline, what), self._used_file(kind, key) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                LOGGER.debug("%s %s stays: it is used", kind, key)
+                return False
             home = self._home(kind, key)
             if home.exists():
                 self.remove(home)
+        return True
+
+    @contextmanager
+    def using(self, kind: str, key: str, *, deadline: Deadline, what: str) -> Iterator[None]:
+        """Until the end of the block nobody forgets this artefact, in no process. Take it with `get` in the block.
+
+        :raises DeadlineExceeded: when another process takes too long to remove it.
+        """
+
+        def share() -> bool | None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            return True
+
+        with self._used_file(kind, key) as file:
+            poll(share, deadline, what)
+            yield
+
+    @contextmanager
+    def _used_file(self, kind: str, key: str) -> Iterator[int]:
+        self._home(kind, key)
+        with _explained(self.root):
+            file = os.open(self.root / "locks" / f"{kind}-{key}.used", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            yield file
+        finally:
+            os.close(file)
 
     def trim(self, kind: str, keep_bytes: int, *, used: str) -> None:
         """Remove artefacts of a kind until they take no more than `keep_bytes`; least recently used first.
@@ -174,8 +213,9 @@ class Store:
             if home.name == used:
                 continue
             with suppress(DeadlineExceeded):
-                self.forget(kind, home.name, deadline=Deadline(0), what="an artefact that was not used for long")
-                total -= sizes[home]
+                what = "an artefact that was not used for long"
+                if self.forget(kind, home.name, deadline=Deadline(0), what=what):
+                    total -= sizes[home]
 
     @contextmanager
     def workspace(self, kind: str, key: str) -> Iterator[Path | None]:

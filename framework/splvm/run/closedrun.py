@@ -67,16 +67,18 @@ def start_closed_clone(
     :raises HarnessError: when there can be none. It is not booted instead: a boot is no function of a seed.
     """
     templates = Templates.default()
-    template = templates.get(plan, deadline.sub(BOOT_S))
-    backing = template.backing(plan.machine, shared=False)
+    template = None
     with ExitStack() as stack:
         try:
-            guest = stack.enter_context(
-                start_closed(plan, backing, template.directory, beginning, record.path, deadline, counter)
-            )
+            with templates.using(plan, deadline.sub(BOOT_S)) as template:
+                backing, directory = template.backing(plan.machine, shared=False), template.directory
+                guest = stack.enter_context(
+                    start_closed(plan, backing, directory, beginning, record.path, deadline, counter)
+                )
         except HarnessError:
-            # It is of no use, and made anew for the next run.
-            templates.forget(template, deadline)
+            # Perhaps it is of no use. It is made anew for the next run, unless another run starts from it now.
+            if template is not None:
+                templates.forget(template, deadline)
             raise
         record.add_facts({"boots": 0, "template": template.name, "no_clone": ""})
         yield guest

@@ -61,11 +61,14 @@ def load_modules(guest: Guest, plan: GuestPlan, deadline: Deadline) -> None:
 
 def _clone(stack: ExitStack, plan: GuestPlan, logs: Path, deadline: Deadline) -> Guest:
     templates = Templates.default()
-    template = templates.get(plan, deadline.sub(BOOT_BUDGET_S[plan.machine.accelerator] + _TEMPLATE_S))
+    budget = deadline.sub(BOOT_BUDGET_S[plan.machine.accelerator] + _TEMPLATE_S)
+    template = None
     try:
-        return stack.enter_context(start_clone(template, plan, logs, deadline))
+        with templates.using(plan, budget) as template:
+            return stack.enter_context(start_clone(template, plan, logs, deadline))
     except HarnessError:
-        _put_aside(template, templates, logs, deadline)
+        if template is not None:
+            _put_aside(template, templates, logs, deadline)
         raise
 
 

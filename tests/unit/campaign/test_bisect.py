@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from experiments import experiment, leave_record
+from experiments import believe_verdicts, experiment, facts_of, leave_record
 from places import PROJECT
 from splvm.builds.revisions import extract_revision, find_branch, list_revisions
 from splvm.builds.tree import SPL_DIR
@@ -74,23 +74,26 @@ def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         if wish.kernel in told.broken:
             raise told.broken[wish.kernel]
         modules = {"spl.ko": told.builds.get(wish.kernel, str(wish))}
-        made = experiment(kernel={"release": "6.1"}, spl={"modules": modules}, zfs=told.zfs.get(wish.kernel))
+        more = {"kernel": {"release": "6.1"}, "spl": {"modules": modules}, "zfs": told.zfs.get(wish.kernel)}
+        made = experiment(**facts_of(wish, **more))
 
         return SimpleNamespace(experiment=lambda *_, **__: made)
 
     def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
-            leave_record(job)
             number = int(job.out.parent.name[:3])
             told.asked.append(number)
             outcome = told.oracle(number)
-            if outcome is None:
+            verdict = None if outcome is None else Verdict(outcome, (Reason("why"),))
+            leave_record(job, verdict)
+            if verdict is None:
                 on_done(JobResult(job, (), 1.0, "no room"))
             else:
-                on_done(JobResult(job, ((Verdict(outcome, (Reason("why"),)), job.out),), 1.0))
+                on_done(JobResult(job, ((verdict, job.out),), 1.0))
 
     monkeypatch.setattr(bisect, "prepare", prepare)
     monkeypatch.setattr(bisect, "run_jobs", run_jobs)
+    believe_verdicts(monkeypatch)
     return told
 
 
@@ -258,6 +261,79 @@ def test_it_goes_on_where_it_was(world: SimpleNamespace, tmp_path: Path) -> None
     assert world.asked[:before] == world.asked[before:], "the same questions as without the interruption"
 
 
+@pytest.mark.parametrize("at", [0, 1, -1])
+def test_a_run_that_ended_and_is_not_in_the_list(world: SimpleNamespace, tmp_path: Path, at: int) -> None:
+    """Its row comes back by its record: a kill came between the two, or somebody has dropped it."""
+    world.oracle = steps(3)
+    (search := Bisection(plan(6), tmp_path)).run(1, lambda *_: None)
+    told = json.loads((tmp_path / "bisect.json").read_text())
+    dropped = search.directory_of(search.tries[at])
+    del told["runs"][at]
+    (tmp_path / "bisect.json").write_text(json.dumps(told))
+    again = read_bisection(tmp_path)
+    rows = [[each.to_json() | {"seconds": 0, "reason": ""} for each in them.tries] for them in (again, search)]
+    assert rows[0] == rows[1]
+    assert list(again.search.posterior()) == pytest.approx(list(search.search.posterior()))
+    # Also before its verdict was written.
+    (dropped / "verdict.json").unlink()
+    assert len(read_bisection(tmp_path).tries) == len(search.tries) - 1, "an empty record says nothing"
+
+
+def test_silent_runs_that_are_not_in_the_list_count_as_such(
+    world: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was starved too; where it would end is the same as without the kill."""
+    silent = Verdict(Outcome.INCONCLUSIVE, (Reason("why"),), starved="the host was busy")
+
+    def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
+        leave_record(next(iter(jobs)), silent)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(bisect, "run_jobs", run_jobs)
+        Bisection(plan(6), tmp_path).run(1, lambda *_: None)
+    again = read_bisection(tmp_path)
+    assert [each.outcome for each in again.tries] == [Outcome.INCONCLUSIVE]
+    assert again.starved == {1}
+
+
+@pytest.mark.parametrize("place", ["{at}-2", "a/b/c/001", "001", "000-k0/{listed}"])
+def test_a_record_in_a_place_that_is_no_run_of_the_search(world: SimpleNamespace, tmp_path: Path, place: str) -> None:
+    world.oracle = steps(3)
+    (search := Bisection(plan(6), tmp_path)).run(1, lambda *_: None)
+    each = next(each for each in search.tries if each.candidate)
+    at = search.directory_of(each).relative_to(tmp_path)
+    other = tmp_path / place.format(at=at, listed=at.name)
+    shutil.copytree(tmp_path / at, other)
+    with pytest.raises(EvidenceError, match=f"{other} is [A-Z]+, and no run of the search; nothing was started"):
+        read_bisection(tmp_path)
+    (other / "console.log").write_text("cut off")
+    assert len(read_bisection(tmp_path).tries) == len(search.tries)
+
+
+def test_numbers_after_an_interruption_of_several_at_once(
+    world: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of three ended before the others did: their numbers are given again, and its own is not."""
+
+    def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
+        begun = [next(iter(jobs)) for _ in range(3)]
+        verdict = Verdict(Outcome.STALLED, (Reason("why"),))
+        leave_record(begun[1], verdict)
+        on_done(JobResult(begun[1], ((verdict, begun[1].out),), 1.0))
+        raise KeyboardInterrupt
+
+    world.oracle = steps(0)
+    with monkeypatch.context() as parallel, pytest.raises(KeyboardInterrupt):
+        parallel.setattr(bisect, "run_jobs", run_jobs)
+        Bisection(plan(6), tmp_path).run(3, lambda *_: None)
+    search = read_bisection(tmp_path)
+    assert [each.number for each in search.tries] == [2]
+    search.run(1, lambda *_: None)
+    again = read_bisection(tmp_path)
+    assert [each.number for each in again.tries] == [2, 1, *range(3, len(again.tries) + 1)]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -405,7 +481,9 @@ def test_a_good_end_on_a_branch_of_a_release(tree: Path) -> None:
     assert [each.parted for each in found] == ["v1", "", "", ""]
 
 
-@pytest.mark.parametrize("spoil", ["gone", "changed", "swapped", "another verdict", "twice", "another build"])
+@pytest.mark.parametrize(
+    "spoil", ["gone", "changed", "swapped", "another verdict", "another workload", "no line", "twice", "another build"]
+)
 def test_runs_are_believed_by_their_evidence(world: SimpleNamespace, tmp_path: Path, spoil: str) -> None:
     world.oracle = steps(3)
     search = Bisection(plan(6), tmp_path)
@@ -417,10 +495,19 @@ def test_runs_are_believed_by_their_evidence(world: SimpleNamespace, tmp_path: P
             shutil.rmtree(one)
         case "changed":
             (one / "console.log").write_text("nothing happened")
-        case "swapped" | "another verdict":
+        case "swapped" | "another verdict" | "another workload" | "no line":
+            facts = json.loads((one / "run.json").read_text())
+            changes: dict[str, dict[str, Any]] = {
+                "swapped": {"scenario": "nominal"},
+                "another verdict": {"expected": ["SLOW"]},
+                "another workload": {"parameters": {**facts["parameters"], "workload": {"threads": 1}}},
+                "no line": {"line": None},
+            }
             shutil.rmtree(one)
-            facts = {"scenario": "nominal"} if spoil == "swapped" else {"expected": ["SLOW"]}
-            leave_record(Job("x", replace(experiment(), facts=facts), one))
+            kept = {name: facts[name] for name in facts if name not in ("outcome", "evidence", "seal")}
+            facts = {**kept, **changes[spoil]}
+            verdict = Verdict(search.tries[0].outcome or Outcome.LOST, (Reason("why"),))
+            leave_record(Job("x", replace(experiment(), facts=facts), one), verdict)
         case "another build":
             told = json.loads((tmp_path / "bisect.json").read_text())
             told["builds"][str(search.tries[0].candidate)] = "another"
@@ -578,7 +665,7 @@ def test_a_host_that_starves_guests_decides_nothing(
 
     def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
-            leave_record(job)
+            leave_record(job, starved)
             on_done(JobResult(job, ((starved, job.out),), 1.0))
 
     monkeypatch.setattr(bisect, "run_jobs", run_jobs)
@@ -587,7 +674,6 @@ def test_a_host_that_starves_guests_decides_nothing(
     search.run(1, lambda *_: None)
     assert search.undecided and not search.skipped and len(search.tries) == runs
     # Whoever goes on with it on a quiet host gets an answer.
-    monkeypatch.undo()
     again = read_bisection(tmp_path)
     assert not again.is_over and not again.undecided
 

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from cluster_processes import another_qemu, cluster
 from experiments import experiment
 from splvm.campaign import cluster as module
+from splvm.campaign import parcel as parcel_module
 from splvm.campaign.cluster import Cluster, _pack_job, check_runs, parse_address
 from splvm.campaign.clusterkeys import find_security, make_keys
 from splvm.campaign.parcel import (
@@ -36,10 +37,14 @@ from splvm.campaign.parcel import (
     unpack_runs,
 )
 from splvm.campaign.processes import Job, JobResult
+from splvm.deadline import Deadline
 from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.guest.guestplan import GuestPlan
 from splvm.guest.ssh import SshKeys
+from splvm.host import emulator
+from splvm.host.capabilities import QemuProgram
 from splvm.host.content import file_hash
+from splvm.host.store import Store
 from splvm.record.writer import RunDirectory
 from splvm.run.experiment import Experiment, _facts
 from splvm.run.loads import parse_loads
@@ -117,6 +122,42 @@ def test_nothing_is_run_while_something_is_lacking(whole: Experiment, store: Pat
     began: list[int] = []
     delivery = run_parcel(parcel, "w", lambda: began.append(1))
     assert set(delivery.lacking) == set(files) and not began
+
+
+def run_with(told: dict[str, str], whole: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What a worker runs, or why it does not, of a run that is planned with this QEMU."""
+    ran: list[str] = []
+
+    def run_jobs(jobs: list[Job], at_once: int, on_done: Any) -> None:
+        ran.append(jobs[0].experiment.guest.machine.qemu)
+        on_done(JobResult(jobs[0], (), 1.0, "no such guest"))
+
+    monkeypatch.setattr(parcel_module, "run_jobs", run_jobs)
+    parcel, files = make_parcel(Job("title", replace(whole, facts={"qemu": told}), tmp_path / "out"))
+    for digest, path in files.items():
+        put_file(digest, path.name, path.read_bytes())
+    delivery = run_parcel(parcel, "w")
+    return ran[0] if ran else delivery.trouble
+
+
+def test_a_worker_starts_the_qemu_that_the_run_is_planned_with(
+    whole: Experiment, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plugin for virtual time is made for one QEMU, which is seldom the host's own."""
+
+    def build(tree: Path) -> None:
+        (tree / "qemu-system-x86_64").write_text("# the packages of trixie")
+
+    other = Store(store).get("qemu", "0" * 32, build, deadline=Deadline(20), what="QEMU").path / "qemu-system-x86_64"
+    told = {"version": "10.0.2", "sha256": file_hash(other), "origin": "suite:trixie 1:10.0.2", "reason": "x"}
+    assert run_with(told, whole, tmp_path, monkeypatch) == str(other)
+    another_qemu(tmp_path / "programs")
+    host = tmp_path / "programs" / "qemu-system-x86_64"
+    own = QemuProgram(host, (7, 2, 22), file_hash(host))
+    monkeypatch.setattr(emulator, "find_qemu", lambda *_: own)
+    assert run_with(own.facts(), whole, tmp_path, monkeypatch) == str(host)
+    said = run_with({**own.facts(), "sha256": "0" * 64}, whole, tmp_path, monkeypatch)
+    assert said.startswith("title: the run is planned with QEMU 7.2.22 (host), and this machine has another build")
 
 
 # What comes back.

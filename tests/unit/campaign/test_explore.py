@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -159,7 +160,7 @@ def test_a_list_that_is_not_that_of_its_dry_run(written: Exploration, name: str)
 AGAIN: dict[str, tuple[Callable[[Told], object], list[int], str]] = {
     "a finding that is none": (
         lambda told: [told["seeds"][1].update(verdict="PROGRESS"), told["findings"].clear()],
-        [1],
+        [1, 2],
         "seed-2 is STALLED, and not PROGRESS",
     ),
     "a finding without a record": (
@@ -167,8 +168,8 @@ AGAIN: dict[str, tuple[Callable[[Told], object], list[int], str]] = {
         [2],
         "the record of .*seed-1 cannot be read",
     ),
-    "another verdict": (lambda told: told["seeds"][1].update(verdict="CRASHED"), [1], "is STALLED, and not CRASHED"),
-    "another digest": (lambda told: told["seeds"][1].update(digest="e" * 64), [1], "its digest is not that of"),
+    "another verdict": (lambda told: told["seeds"][1].update(verdict="CRASHED"), [1, 2], "is STALLED, and not CRASHED"),
+    "another digest": (lambda told: told["seeds"][1].update(digest="e" * 64), [1, 2], "its digest is not that of"),
     "other delays": (
         lambda told: told["seeds"][0].update(delays=["f+0x1#1:100"]),
         [2],
@@ -187,7 +188,8 @@ def test_a_seed_of_which_the_list_is_not_believed(
     again = exploration(written.out)
     read_exploration(again)
     assert [*again.seeds] == left
-    assert [it.seed.number for it in again.findings] == [number for number in left if number == 2]
+    # By its record the second is a finding, whatever the list says.
+    assert [(it.seed.number, it.seed.outcome) for it in again.findings] == [(2, Outcome.STALLED)]
     assert re.search(f"it will run again, because .*{words}", caplog.text)
 
 
@@ -228,6 +230,53 @@ def test_a_list_that_is_none(written: Exploration, key: str, value: Any) -> None
         read_exploration(exploration(written.out))
 
 
-def test_no_list(tmp_path: Path) -> None:
+BESIDE = {
+    "its fewer delays": ("seed-2-again-1", "seed-2-again-1"),
+    "of a good seed": ("seed-2", "seed-1-again-1"),
+    "of no seed": ("seed-2", "seed-77"),
+    "elsewhere": ("seed-2", "a/b/seed-2"),
+    "another name": ("seed-2", "seed-2-copy"),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_a_bad_record_of_no_finding(written: Exploration, name: str) -> None:
+    """The list says nothing of it, or that its seed is good."""
+    source, place = BESIDE[name]
+    if source == place:
+        edit(written, lambda told: [told["seeds"][1].update(verdict="PROGRESS"), told["findings"].clear()])
+        shutil.rmtree(written.out / "seed-2")
+    else:
+        shutil.copytree(written.out / source, written.out / place)
+    with pytest.raises(EvidenceError, match=f"{place} is STALLED, and of no finding; nothing was started"):
+        read_exploration(exploration(written.out))
+    (written.out / place / "console.log").write_text("cut off")
+    read_exploration(exploration(written.out))
+
+
+def test_a_finding_that_is_not_in_the_list(written: Exploration) -> None:
+    """A kill came before its row, or somebody has dropped it."""
+    edit(written, lambda told: [told["seeds"].pop(1), told["findings"].clear()])
+    again = exploration(written.out)
+    read_exploration(again)
+    assert [(it.seed.number, it.seed.outcome, it.seed.digest) for it in again.findings] == [
+        (2, Outcome.STALLED, written.seeds[2].digest)
+    ]
+
+
+@pytest.mark.parametrize("there", [[], ["dry"]])
+def test_an_exploration_that_was_ended_before_its_list(tmp_path: Path, there: list[str]) -> None:
+    for name in there:
+        (tmp_path / name).mkdir()
+    again = exploration(tmp_path)
+    read_exploration(again)
+    assert not again.counts.hits and not again.seeds
+
+
+@pytest.mark.parametrize("there", ["seed-1", "notes", None])
+def test_no_list(tmp_path: Path, there: str | None) -> None:
+    if there:
+        (tmp_path / there).mkdir()
+    out = tmp_path if there else tmp_path / "missing"
     with pytest.raises(EvidenceError, match="is not the list of an exploration"):
-        read_exploration(exploration(tmp_path))
+        read_exploration(exploration(out))

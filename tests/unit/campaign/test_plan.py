@@ -8,15 +8,15 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from experiments import experiment, leave_record
-from simulated import HELD, simulate
-from simulated_faults import FAULTS
+from experiments import believe_verdicts, experiment, facts_of, leave_record
 from splvm.campaign import matrix as matrix_module
 from splvm.campaign import night as night_module
 from splvm.campaign import plan
@@ -29,6 +29,7 @@ from splvm.campaign.processes import Job, JobResult
 from splvm.cli import app
 from splvm.cli import matrix as matrix_command
 from splvm.errors import EvidenceError, SetupError, UsageError
+from splvm.evidence.formats.stormstatus import ops_without_marks
 from splvm.evidence.verdict import Outcome, Reason, Verdict
 from splvm.history.cell import Cell
 from splvm.history.database import History
@@ -38,7 +39,10 @@ from splvm.host.content import file_hash
 from splvm.pytest_fixtures import cells_of
 from splvm.run.buildline import find_line
 from splvm.run.experiment import Experiment
+from splvm.run.loads import with_own
 from splvm.run.prepare import Wish
+from splvm.run.scenarios import Scenario
+from splvm.scenarios.table import SCENARIOS
 
 SMALL = Axes(
     scenarios=("nominal", "held-worker"), kernels=("debian-11", "debian-12"), variants=("stock", "no-emergency")
@@ -164,27 +168,46 @@ class Lab:
         self.facts: dict[str, Any] = {}
         self.wishes: list[Wish] = []
         monkeypatch.setattr(matrix_module, "prepare", self.prepare)
+        believe_verdicts(monkeypatch)
 
-    def prepare(self, wish: Wish) -> Lab:
+    def prepare(self, wish: Wish) -> Any:
         self.wishes.append(wish)
         if wish.kernel in self.outcomes:
             raise SetupError(str(self.outcomes[wish.kernel]))
-        return self
+        return SimpleNamespace(experiment=partial(self.experiment, wish))
 
-    def experiment(self, scenario: Any, **wishes: Any) -> Experiment:
-        return replace(experiment(**self.facts), seed=wishes["seed"])
+    def experiment(self, wish: Wish, scenario: Scenario, **wishes: Any) -> Experiment:
+        made = experiment(**facts_of(wish, **self.facts))
+        machine = replace(
+            made.guest.machine,
+            clock=wish.clock,
+            ram_mib=max(wish.ram_mib, scenario.least_mib),
+            cpus=max(wish.cpus, scenario.least_cpus),
+        )
+        return replace(
+            made,
+            scenario=scenario,
+            guest=replace(made.guest, machine=machine),
+            window_s=scenario.window_s,
+            workload=scenario.workload(scenario.window_s),
+            storm=scenario.storm,
+            loads=with_own(scenario.load, wishes["loads"]),
+            seed=wishes["seed"],
+        )
 
     def run_jobs(self, jobs: Iterable[Job], on_done: Callable[[JobResult], None]) -> None:
         for job in jobs:
             if len(self.ran) == self.stop_after:
                 raise KeyboardInterrupt
             self.ran.append(job.title)
-            leave_record(job)
             outcome = self.outcomes.get(job.title, Outcome.PROGRESS)
             if not isinstance(outcome, Outcome):
+                leave_record(job)
                 on_done(JobResult(job, (), 2.0, outcome))
             else:
-                on_done(JobResult(job, ((Verdict(outcome, (Reason("so it is"),)), job.out),), 2.0))
+                verdict = Verdict(outcome, (Reason("so it is"),))
+                leave_record(job, verdict)
+                on_done(JobResult(job, ((verdict, job.out),), 2.0))
 
 
 @pytest.fixture
@@ -202,6 +225,8 @@ def test_cells_in_virtual_time(lab: Lab, tmp_path: Path) -> None:
     assert [wish.clock for wish in lab.wishes] == ["virtual", "real"]
     assert {cell.parameters for cell in plan_cells(replace(axes, clock=None))} == {()}
 
+
+Told = dict[str, Any]
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 PLAN = MatrixPlan("night", tuple(plan_cells(SMALL)), 2, 1)
@@ -244,16 +269,26 @@ def test_a_disk_that_is_full_in_the_middle(lab: Lab, tmp_path: Path, monkeypatch
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return write(path, *argv, **options)
 
-    monkeypatch.setattr(Path, "write_text", write_text)
-    with pytest.raises(SetupError, match=r"matrix\.json: No space left on device"):
+    with monkeypatch.context() as full, pytest.raises(SetupError, match=r"matrix\.json: No space left on device"):
+        full.setattr(Path, "write_text", write_text)
         run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
-    monkeypatch.undo()
     assert [path.name for path in tmp_path.glob("matrix.json*")] == ["matrix.json"]
     plan, done = read_matrix(tmp_path)
-    assert len(done) == 5
+    assert len(done) == 6, "the last one by its record: its row was not written"
     again = Lab(monkeypatch)
     runs = run_matrix(plan, tmp_path, runner=again.run_jobs, wish=Wish(), on_run=ignore, done=done)
     assert {(run.cell, run.number) for run in runs} == set(PLAN.todo)
+
+
+PROGRESS = Verdict(Outcome.PROGRESS, (Reason("so it is"),))
+
+
+def rewrite(place: Path, **changes: Any) -> None:
+    """Leave the record of a run again, sealed, with other facts; None: without it."""
+    facts = json.loads((place / "run.json").read_text())
+    shutil.rmtree(place)
+    kept = {name: facts[name] for name in facts if name not in ("outcome", "evidence", "seal")}
+    leave_record(Job("x", replace(experiment(), facts={**kept, **changes}), place), PROGRESS)
 
 
 SPOILT = [
@@ -264,10 +299,11 @@ SPOILT = [
     "another matrix",
     "moved",
     "another cell",
-    "verdict",
     "expected",
     "twice",
 ]
+# By its record the run is what the plan has, and so it counts.
+STILL_THERE = ("moved", "expected", "twice")
 
 
 @pytest.mark.parametrize("spoil", SPOILT)
@@ -282,29 +318,15 @@ def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spo
         case "copied":
             # In both lies one run; the latter is none more.
             for number in (2, 3):
-                at = out / PLAN.places()[PLAN.todo[number]]
-                facts = json.loads((at / "run.json").read_text())
-                shutil.rmtree(at)
-                kept = {name: facts[name] for name in facts if name not in ("outcome", "evidence", "seal")}
-                leave_record(Job("x", replace(experiment(), facts={**kept, "token": "0" * 16}), at))
+                rewrite(out / PLAN.places()[PLAN.todo[number]], token="0" * 16)
         case "no run.json":
             (place / "run.json").unlink()
         case "changed":
             (place / "console.log").write_text("nothing happened")
         case "another matrix":
-            shutil.rmtree(place)
-            job = Job("x", replace(experiment(), facts={"batch": "another"}), place)
-            leave_record(job)
+            rewrite(place, batch="another")
         case "another cell" | "expected":
-            facts = {"batch": PLAN.batch, **({"scenario": "x"} if spoil == "another cell" else {"expected": ["SLOW"]})}
-            shutil.rmtree(place)
-            leave_record(Job("x", replace(experiment(), facts=facts), place))
-        case "verdict":
-            shutil.rmtree(place)
-            run = simulate(HELD, FAULTS["no fallback"])
-            kernel = {**run.facts["kernel"], "id": "debian-11"}
-            record = run.start_record(place, {"batch": PLAN.batch, "kernel": kernel})
-            record.finish(run.facts["outcome"])
+            rewrite(place, scenario="x") if spoil == "another cell" else rewrite(place, expected=["SLOW"])
         case "twice":
             listed = json.loads((out / "matrix.json").read_text())
             listed["runs"][3]["directory"] = listed["runs"][2]["directory"]
@@ -312,11 +334,204 @@ def test_a_run_whose_evidence_is_gone_is_run_again(lab: Lab, tmp_path: Path, spo
         case "moved":
             out = out.rename(tmp_path / "elsewhere")
     plan, done = read_matrix(out)
-    assert len(done) == (16 if spoil == "moved" else 15)
+    assert len(done) == (16 if spoil in STILL_THERE else 15)
     lab.ran = []
     run_matrix(plan, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
     assert len(lab.ran) == 16 - len(done)
     assert len(read_matrix(out)[1]) == 16
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{name: None} for name in ("splvm", "scenario", "kernel", "spl", "line", "expected", "parameters", "token")]
+    + [
+        {"parameters": {name: value}}
+        for name, value in (
+            ("load", "lowmem"),
+            ("clock", "virtual"),
+            ("window_s", 4.0),
+            ("window_s", None),
+            ("ram_mib", 1024),
+            ("cpus", None),
+            ("delays", "f+0x1:1:2"),
+            ("workload", None),
+            ("workload", {"threads": 1}),
+        )
+    ],
+    ids=str,
+)
+def test_a_record_that_says_otherwise_or_nothing_is_run_again(lab: Lab, tmp_path: Path, change: dict[str, Any]) -> None:
+    """Whatever every run writes; only a record that names no version is taken for one of today."""
+    run_matrix(PLAN, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    place = tmp_path / PLAN.places()[PLAN.todo[3]]
+    if isinstance(told := change.get("parameters"), dict):
+        parameters = json.loads((place / "run.json").read_text())["parameters"] | told
+        change = {"parameters": {name: value for name, value in parameters.items() if value is not None}}
+    rewrite(place, **change)
+    assert len(read_matrix(tmp_path)[1]) == (16 if change == {"splvm": None} else 15)
+
+
+LISTED_OTHERWISE: dict[str, Callable[[Told], object]] = {
+    "clock": lambda cell: cell.update(parameters={"clock": "virtual"}),
+    "load": lambda cell: cell.update(loads="writeback"),
+    "line": lambda cell: cell.update(line="mine"),
+}
+
+
+@pytest.mark.parametrize("name", LISTED_OTHERWISE)
+def test_a_list_and_a_plan_that_were_edited_alike(lab: Lab, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "o"
+    out.mkdir()
+    cells = (Cell("storm", "debian-12", "stock"),)
+    run_matrix(MatrixPlan("night", cells, 3, 1), out, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    assert len(read_matrix(out)[1]) == 3
+    told = json.loads((out / "matrix.json").read_text())
+    for each in (*told["plan"]["cells"], *told["runs"]):
+        LISTED_OTHERWISE[name](each)
+    (out / "matrix.json").write_text(json.dumps(told))
+    place = next(iter(MatrixPlan.from_json(told["plan"]).places().values())).parent
+    (out / "storm-debian-12-stock").rename(out / place)
+    plan, done = read_matrix(out)
+    assert not done
+    # What is run then is what the plan asks for.
+    lab.ran = []
+    run_matrix(plan, out, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
+    assert len(lab.ran) == 3 and len(read_matrix(out)[1]) == 3
+
+
+@pytest.mark.parametrize("parameters", [{"window": "600"}, {"memory": "4096"}, {"clock": "real"}, {"clock": "x"}])
+def test_a_plan_with_parameters_that_no_matrix_has(tmp_path: Path, parameters: dict[str, str]) -> None:
+    told = MatrixPlan("night", (Cell("storm", "debian-12", "stock"),), 1, 1).to_json()
+    told["cells"][0]["parameters"] = parameters
+    (tmp_path / "matrix.json").write_text(json.dumps({"schema_version": 3, "plan": told, "runs": []}))
+    with pytest.raises(EvidenceError, match="is damaged: parameters that no matrix has"):
+        read_matrix(tmp_path)
+
+
+def test_what_scenarios_have_by_themselves_is_no_doubt(lab: Lab, tmp_path: Path) -> None:
+    """Loads, memory, windows, CPUs and virtual time, also where the cell does not name the scenario's own load."""
+    axes = Axes(scenarios=tuple(SCENARIOS), kernels=("debian-12",), variants=("stock", "unscoped"), clock="virtual")
+    cells = plan_cells(replace(axes, loads=("", "lowmem")))
+    cells += [Cell(cell.scenario, "debian-11", "stock") for cell in cells[: len(SCENARIOS)]]
+    plan = MatrixPlan("night", tuple(dict.fromkeys(cells)), 1, 1)
+    run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    assert len(read_matrix(tmp_path)[1]) == len(plan.cells)
+
+
+@pytest.mark.parametrize(("variant", "ops", "kept"), [("unscoped", 0, 1), ("stock", 0, 0), ("unscoped", 1, 0)])
+def test_a_storm_leaves_out_what_a_build_cannot_protect(
+    lab: Lab, tmp_path: Path, variant: str, ops: int, kept: int
+) -> None:
+    plan = MatrixPlan("night", (Cell("storm", "debian-12", variant),), 1, 1)
+    run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    place = tmp_path / plan.places()[plan.todo[0]]
+    parameters = json.loads((place / "run.json").read_text())["parameters"]
+    parameters["storm"]["ops"] = ops or ops_without_marks(honours=False)
+    rewrite(place, parameters=parameters)
+    assert len(read_matrix(tmp_path)[1]) == kept
+
+
+# How often each cell is run, where another run lies, and whether the listed one is then run again.
+BESIDE = {
+    "second": (1, "NAME-2", True),
+    "third": (1, "NAME-3", True),
+    "fourth": (1, "NAME-4", False),
+    "of a series": (2, "NAME-2", False),
+    "deep": (1, "a/b/c/001", False),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+@pytest.mark.parametrize("spoil", ["whole", "of another version", "torn"])
+def test_a_run_beside_the_listed_one(lab: Lab, tmp_path: Path, name: str, spoil: str) -> None:
+    """The last attempt is the one that counts; no other run of this matrix is in its directory."""
+    repeat, beside, again = BESIDE[name]
+    plan = replace(PLAN, repeat=repeat)
+    run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    place = tmp_path / plan.places()[plan.todo[3]]
+    other = tmp_path / beside if "/" in beside else place.with_name(beside.replace("NAME", place.name))
+    shutil.copytree(place, other)
+    told = json.loads((other / "run.json").read_text())
+    if spoil == "of another version":
+        (other / "run.json").write_text(json.dumps(told | {"schema_version": 99}))
+    elif spoil == "torn":
+        (other / "run.json").write_text(json.dumps(told)[:-1])
+    if not again:
+        with pytest.raises(EvidenceError, match=f"{other} is a run of this matrix, and not in the plan"):
+            read_matrix(tmp_path)
+        return
+    done = read_matrix(tmp_path)[1]
+    assert len(done) == len(plan.todo) - 1
+    runs = run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
+    assert len(runs) == len(read_matrix(tmp_path)[1]) == len(plan.todo)
+    assert not other.exists()
+
+
+CRASHED = Verdict(Outcome.CRASHED, (Reason("so it is"),))
+
+UNLISTED: dict[str, Callable[[Told], object]] = {
+    "dropped": lambda told: told["runs"].pop(3),
+    "trouble": lambda told: told["runs"][3].update(verdict=None, directory=None),
+    "another verdict": lambda told: told["runs"][3].update(verdict="PROGRESS"),
+    "another directory": lambda told: told["runs"][3].update(verdict="PROGRESS", directory="/elsewhere"),
+}
+
+
+@pytest.mark.parametrize("name", UNLISTED)
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_a_bad_run_that_the_list_does_not_have(lab: Lab, tmp_path: Path, name: str, repeat: int) -> None:
+    """It counts by its record, and is not overwritten; so does one of which a kill kept the row from being written."""
+    plan = replace(PLAN, repeat=repeat)
+    lab.outcomes = {str(plan.todo[3][0]): Outcome.CRASHED}
+    run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    path = tmp_path / "matrix.json"
+    UNLISTED[name](told := json.loads(path.read_text()))
+    path.write_text(json.dumps(told))
+    done = read_matrix(tmp_path)[1]
+    assert len(done) == len(plan.todo)
+    assert [run.outcome for run in done if (run.cell, run.number) == plan.todo[3]] == [Outcome.CRASHED]
+
+
+@pytest.mark.parametrize("beside", ["", "-2", "-3"])
+@pytest.mark.parametrize("batch", ["night", "another"])
+def test_a_bad_record_that_is_not_as_the_plan_has_it(lab: Lab, tmp_path: Path, beside: str, batch: str) -> None:
+    """Beside the listed run, or in its place: it is not overwritten."""
+    plan = replace(PLAN, repeat=1)
+    run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore)
+    place = tmp_path / plan.places()[plan.todo[3]]
+    other = place.with_name(f"{place.name}{beside}")
+    if beside:
+        shutil.copytree(place, other)
+    facts = json.loads((other / "run.json").read_text())
+    kept = {name: facts[name] for name in facts if name not in ("outcome", "evidence", "seal", "token")}
+    kept["parameters"] |= {"window_s": 9.0}
+    shutil.rmtree(other)
+    leave_record(Job("x", replace(experiment(), facts={**kept, "batch": batch}), other), CRASHED)
+    if batch == "another":
+        assert len(read_matrix(tmp_path)[1]) == len(plan.todo) - 1
+    else:
+        with pytest.raises(EvidenceError, match=f"{other} is CRASHED, and not as the list .*; nothing was started"):
+            read_matrix(tmp_path)
+
+
+@pytest.mark.parametrize(("first", "kept"), [("the host was busy", 1), ("", 0)])
+def test_a_run_that_was_starved_and_done_again(lab: Lab, tmp_path: Path, first: str, kept: int) -> None:
+    plan = MatrixPlan("night", PLAN.cells[:1], 1, 1)
+
+    def run_jobs(jobs: Iterable[Job], on_done: Callable[[JobResult], None]) -> None:
+        for job in jobs:
+            starved = Verdict(Outcome.INCONCLUSIVE, (Reason("busy"),), starved=first)
+            again = job.out.with_name(f"{job.out.name}-2")
+            leave_record(job, starved)
+            leave_record(replace(job, out=again), PROGRESS)
+            on_done(JobResult(job, ((starved, job.out), (PROGRESS, again)), 2.0))
+
+    run_matrix(plan, tmp_path, runner=run_jobs, wish=Wish(), on_run=ignore)
+    for _ in range(2):
+        done = read_matrix(tmp_path)[1]
+        assert len(done) == kept
+    run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)
+    assert len(lab.ran) == 1 - kept
 
 
 BUILD: dict[str, Any] = {
@@ -352,9 +567,6 @@ def test_a_matrix_does_not_go_on_with_another_build(lab: Lab, tmp_path: Path, no
         assert not lab.ran and read_matrix(tmp_path)[1] == done
     else:
         assert len(run_matrix(plan, tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=ignore, done=done)) == 16
-
-
-Told = dict[str, Any]
 
 
 def without_cell(told: Told, *, rows: bool) -> None:

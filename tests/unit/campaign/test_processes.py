@@ -103,9 +103,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, number: int) -> None:
-    """QEMU here is a program that says who started it, and then waits for its end."""
+    """QEMU here is a program that says who started it, and then waits for its end. A terminal hangs up on all."""
     fifo, qemu, out = tmp_path / "fifo", tmp_path / "qemu", tmp_path / "out"
     os.mkfifo(fifo)
     qemu.write_text(f"#!/bin/sh\necho $$ $PPID >{fifo}\nexec sleep 600\n")
@@ -115,12 +115,16 @@ def test_no_process_outlives_the_one_that_started_it(tmp_path: Path, number: int
     # Names of sockets are short.
     with tempfile.TemporaryDirectory(prefix="t") as temporary:
         env, silent = {**os.environ, "TMPDIR": temporary}, subprocess.DEVNULL
-        with subprocess.Popen([sys.executable, program], stdout=silent, stderr=silent, env=env) as process:
+        argv = [sys.executable, str(program)]
+        with subprocess.Popen(argv, stdout=silent, stderr=silent, env=env, start_new_session=True) as process:
             pids: list[int] = []
             while len(pids) < 4:
                 pids += map(int, fifo.read_text().split())
             pids += children_of(process.pid)
-            process.send_signal(number)
+            if number == signal.SIGHUP:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
         wait_for_end(pids)
         assert not list(Path(temporary).glob("pymp-*"))
     for name in "ab":

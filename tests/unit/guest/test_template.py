@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from splvm.clock import Clock
 from splvm.deadline import Deadline
-from splvm.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError
+from splvm.errors import BootError, DeadlineExceeded, GuestLostError, HarnessError, QemuLaunchError
 from splvm.guest import template as template_module
+from splvm.guest.bell import Beginning
 from splvm.guest.guest import Guest
 from splvm.guest.guestplan import GuestPlan, Start
 from splvm.guest.machine import Backing, MachineSpec, qemu_args
@@ -21,7 +23,9 @@ from splvm.guest.qemu import Qemu, start_qemu
 from splvm.guest.ssh import SshKeys
 from splvm.guest.template import Template, Templates, template_key
 from splvm.host.store import Store
-from splvm.run import starting
+from splvm.record.writer import RunDirectory
+from splvm.run import closedrun, starting
+from splvm.run.closedrun import start_closed_clone
 from splvm.run.starting import start_any_guest
 from tiny_guest import COUNT, make_spec, needs_qemu
 
@@ -312,6 +316,65 @@ def test_a_template_of_no_use_is_forgotten(
     assert not kept.path.exists()
     assert (tmp_path / "clone-qemu.log").exists()
     assert not (tmp_path / "qemu.log").exists()
+
+
+@pytest.mark.parametrize("clock", Clock)
+def test_a_clone_that_does_not_start_leaves_the_template_to_others(
+    clock: Clock,
+    keys: SshKeys,
+    counting: MachineSpec,
+    tmp_path: Path,
+    no_boot: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its QEMU was killed, say. A sibling that is just starting goes on; after that nobody has the template."""
+    plan = GuestPlan(replace(counting, clock=clock), SshKeys(tmp_path / "key", counting.kernel), start=Start.BASE)
+    templates, tried = Templates(Store(tmp_path / "store"), 1 << 20), list[bool]()
+
+    def freeze(plan: GuestPlan, *rest: Any) -> None:
+        tree, logs = (rest[1], rest[2]) if clock is Clock.VIRTUAL else (rest[1], rest[0])
+        (logs / "console.log").touch()
+        (tree / "state").touch()
+
+    @contextmanager
+    def start(*asked: Any) -> Iterator[Any]:
+        tried.append(True)
+        if len(tried) > 1:
+            raise QemuLaunchError(("qemu",), -9, "it was killed")
+        with suppress(QemuLaunchError):
+            begin("other")
+        kept.append((template_directory() / "state").exists())
+        yield object()
+
+    def template_directory() -> Path:
+        (home,) = (templates._store.root / "template").iterdir()
+        return home / "tree"
+
+    def begin(name: str) -> None:
+        (tmp_path / name).mkdir()
+        deadline = Deadline(LIMIT_S)
+        if clock is Clock.REAL:
+            with start_any_guest(plan, tmp_path / name, deadline):
+                return
+        record = RunDirectory(tmp_path / name / "run", {})
+        try:
+            with start_closed_clone(plan, Beginning(20, 1), record, deadline):
+                pass
+        finally:
+            record.finish({})
+
+    kept = list[bool]()
+    monkeypatch.setattr(Templates, "default", lambda: templates)
+    monkeypatch.setattr(template_module, "freeze_closed", freeze)
+    monkeypatch.setattr(template_module, "_freeze_boot", freeze)
+    monkeypatch.setattr(template_module, "_fresh_backing", lambda *_: None)
+    monkeypatch.setattr(starting, "start_clone", start)
+    monkeypatch.setattr(closedrun, "start_closed", start)
+    begin("first")
+    assert kept == [True]
+    with suppress(QemuLaunchError):
+        begin("last")
+    assert not list((templates._store.root / "template").iterdir())
 
 
 def test_a_name_stands_for_what_is_in_a_template(

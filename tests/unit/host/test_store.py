@@ -109,6 +109,34 @@ def test_one_that_is_being_looked_at_stays(store: Store) -> None:
     assert not path.exists()
 
 
+USER = """
+import sys
+from pathlib import Path
+from splvm.deadline import Deadline
+from splvm.host.store import Store
+with Store(Path(sys.argv[1])).using("template", "00000001", deadline=Deadline(20), what="a template"):
+    print("using", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_that_is_used_is_not_removed(store: Store) -> None:
+    """By this process and by another one; who uses it may be killed."""
+    path = fill(store, 1, 100)
+    with subprocess.Popen(
+        [sys.executable, "-c", USER, str(store.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "using\n"
+        with store.using("template", "00000001", deadline=Deadline(20), what="a template"):
+            assert not store.forget("template", "00000001", deadline=Deadline(20), what="a template")
+        assert not store.forget("template", "00000001", deadline=Deadline(20), what="a template")
+        store.trim("template", 0, used="00000002")
+        assert path.exists()
+        other.kill()
+    assert store.forget("template", "00000001", deadline=Deadline(20), what="a template")
+    assert not path.exists()
+
+
 # Keys
 
 
