@@ -433,10 +433,10 @@ REGISTRY = re.compile(
 PRIVATE = re.compile(r"(?<![\w.$})*\]-])/(?:" + "|".join(("work", "root", "home")) + r")/+[\w.{$-]")
 
 
-def tree() -> list[Path]:
-    """Every file that is, or could be, committed."""
+def tree(*which: str) -> list[Path]:
+    """Every file that is, or could be, committed; or other options of git ls-files."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        ["git", "ls-files", "-z", *(which or ("--cached", "--others", "--exclude-standard"))],
         cwd=ROOT,
         capture_output=True,
         timeout=60,
@@ -467,6 +467,18 @@ def test_no_registry_is_named() -> None:
 @needs_checkout
 def test_no_path_of_one_machine_is_named() -> None:
     assert sightings(PRIVATE) == []
+
+
+# All that stands at the top.
+TOP = {
+    *(".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "conftest.py", "docs"),
+    *("framework", "images", "kernel-config", "pyproject.toml", "splvm", "tests"),
+}
+
+
+@needs_checkout
+def test_no_stray_file_stands_at_the_top() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in tree("--cached")} - TOP == set()
 
 
 @needs_checkout
