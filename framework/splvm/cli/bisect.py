@@ -39,7 +39,7 @@ from splvm.cli.options import (
     print_json,
     with_usual_clock,
 )
-from splvm.clock import Clock, ClockChoice
+from splvm.clock import ClockChoice
 from splvm.errors import UsageError
 from splvm.log import note
 from splvm.ownpath import name_path
@@ -250,7 +250,7 @@ def paste(search: Bisection) -> list[str]:
     good, bad = plan.candidates[answer.first - 1], plan.candidates[answer.first]
     words = ["splvm", "repro", plan.scenario, "--kernel", plan.wish.kernel, "--variant", plan.wish.variant]
     words += ["--load", plan.load] if plan.load else []
-    words += ["--clock", plan.wish.clock] if plan.wish.clock is not Clock.REAL else []
+    words += ["--clock", plan.wish.clock]
     words += ["--hit", ",".join(sorted(plan.hits))] if plan.hits != HITS else []
     words += ["--spl", f"git:zfs@{good.id}", "--spl", f"git:zfs@{bad.id}"]
     told = search.tallies()
