@@ -12,3 +12,15 @@ class Clock(StrEnum):
     REAL = "real"
     # The number of its own instructions; nothing comes in from the host.
     VIRTUAL = "virtual"
+
+
+class ClockChoice(StrEnum):
+    """Values of `--clock`."""
+
+    AUTO = "auto"
+    REAL = "real"
+    VIRTUAL = "virtual"
+
+    @property
+    def clock(self) -> Clock:
+        return Clock.VIRTUAL if self is ClockChoice.VIRTUAL else Clock.REAL

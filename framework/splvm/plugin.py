@@ -122,10 +122,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     from splvm.errors import UsageError
     from splvm.pytest_fixtures import cells_of
+    from splvm.run.prepare import Wish
 
     option = metafunc.config.getoption
     try:
-        cells = cells_of(option("--splvm-cells"), option("--splvm-kernel"), option("--splvm-variant"))
+        wish = Wish(accelerator=option("--splvm-accel"), clones=not option("--splvm-no-template"))
+        cells = cells_of(option("--splvm-cells"), option("--splvm-kernel"), option("--splvm-variant"), wish)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from error
     metafunc.parametrize("splvm_cell", [_as_parameter(cell, number) for cell, number in cells])

@@ -16,7 +16,9 @@ import pytest
 
 from splvm.assets import find_debug_header
 from splvm.builds.variants import find_variant
+from splvm.campaign.matrix import clock_of_cell
 from splvm.campaign.plan import Axes, plan_cells, read_axes
+from splvm.clock import ClockChoice
 from splvm.deadline import Deadline
 from splvm.errors import HarnessError, UsageError
 from splvm.evidence.timeline import Timeline
@@ -26,11 +28,13 @@ from splvm.guest.guest import Guest
 from splvm.history.cell import Cell
 from splvm.host.capabilities import inspect_host
 from splvm.host.memory import available_mib
+from splvm.log import note
 from splvm.record.names import EVIDENCE_FILES, RUN_FILE
 from splvm.record.reader import read_facts
 from splvm.record.writer import RunDirectory
 from splvm.report.again import reproducer
 from splvm.report.summary import plain
+from splvm.run.clocks import Host, usual_clock
 from splvm.run.experiment import Dump, OnPhase, run_until_fed
 from splvm.run.live import LiveReadings
 from splvm.run.loads import parse_loads
@@ -62,17 +66,19 @@ def lacking(needed_mib: int | None) -> str:
     return "; ".join(problems)
 
 
-def cells_of(path: Path | None, kernel: str, variant: str) -> list[tuple[Cell, int | None]]:
+def cells_of(path: Path | None, kernel: str, variant: str, wish: Wish | None = None) -> list[tuple[Cell, int | None]]:
     """The cells that a test with `run_cell` is run for; each with its number if it is repeated.
 
     :param path: a TOML file of `matrix`; what it does not say is `kernel` and `variant`, in the scenarios that run on
         every kernel.
+    :param wish: how guests are started, which has a say in their clock; None: they have real time.
     :raises UsageError: when the file is none.
     """
     axes = read_axes(path, "--splvm-cells") if path else Axes()
     if axes.spl or axes.spl_patch or axes.debug or axes.label:
         raise UsageError(f"--splvm-cells {path}: --splvm-spl, --splvm-spl-patch and --splvm-debug choose the build")
-    cells = plan_cells(axes.over(Axes(scenarios=ANYWHERE, kernels=(kernel,), variants=(variant,))))
+    host = Host.of(wish) if wish and axes.clock in (None, ClockChoice.AUTO) else None
+    cells = plan_cells(axes.over(Axes(scenarios=ANYWHERE, kernels=(kernel,), variants=(variant,))), host)
     numbers = range(1, axes.repeat + 1) if axes.repeat and axes.repeat > 1 else [None]
     return [(cell, number) for cell in cells for number in numbers]
 
@@ -184,13 +190,15 @@ def scenario_runner(
         on_phase: OnPhase | None = None,
         **changes: Any,
     ) -> RunResult:
-        experiment = prepare_spl(**changes).experiment(
-            find_scenario(scenario),
-            window_s=window_s,
-            workload=workload,
-            dump=dump,
-            loads=parse_loads([load] if load else ()),
-        )
+        chosen, loads = find_scenario(scenario), parse_loads([load] if load else ())
+        prepared = prepare_spl(**changes)
+        # What looks at a guest in its run is something from outside.
+        if "clock" not in changes and on_phase is None:
+            host = Host(prepared.accelerator.name == "tcg", prepared.clones, prepared.machine.ram_mib)
+            usual = usual_clock(host, chosen, loads, prepared.kernel.spec.id, dump)
+            note(f"{scenario}: {usual}")
+            prepared = prepare_spl(**changes, clock=usual.clock)
+        experiment = prepared.experiment(chosen, window_s=window_s, workload=workload, dump=dump, loads=loads)
         verdict, evidence = run_until_fed(experiment, directory / f"run{next(numbers)}", on_phase=on_phase)[-1]
         # As `record_property` does, which warns of any form of JUnit's XML but an old one.
         properties.extend(_properties(verdict, evidence))
@@ -215,7 +223,8 @@ def cell_runner(cell: Cell, run_scenario: Callable[..., RunResult]) -> Callable[
     """The function that `run_cell` gives to a test."""
 
     def run() -> RunResult:
-        result = run_scenario(cell.scenario, kernel=cell.kernel, variant=cell.variant, load=cell.loads)
+        clock = clock_of_cell(cell)
+        result = run_scenario(cell.scenario, kernel=cell.kernel, variant=cell.variant, load=cell.loads, clock=clock)
         result.must_be(*sorted(result.expected))
         return result
 

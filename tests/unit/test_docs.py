@@ -16,9 +16,12 @@ import yaml
 from typer.main import get_command
 
 from places import PROJECT
+from splvm.campaign.matrix import clock_of_cell
 from splvm.campaign.plan import plan_cells, read_axes
 from splvm.cli import app
+from splvm.clock import Clock
 from splvm.history.knownissues import read_known
+from splvm.run.clocks import Host
 
 ROOT = PROJECT
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -117,6 +120,10 @@ def test_the_night_is_a_matrix(tmp_path: Path) -> None:
     path = tmp_path / "night.toml"
     path.write_text(block)
     assert len(plan_cells(read_axes(path))) == 36
+    # Under TCG one cell of each scenario is in real time besides.
+    cells = plan_cells(read_axes(path), Host(emulated=True))
+    real = [cell.scenario for cell in cells if clock_of_cell(cell) is Clock.REAL]
+    assert len(cells) == 39 and sorted(real) == ["held-worker", "nominal", "reclaim-cycle"]
 
 
 def test_known_issues_are_some(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from splvm.builds.owntree import find_tree
 from splvm.builds.spl import _build_spl_ko, _configure, find_source
 from splvm.builds.tree import SPL_DIR
 from splvm.builds.zfs import _build_modules
+from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.errors import BuildError, UsageError
 from splvm.evidence.verdict import Outcome
@@ -68,6 +69,9 @@ def test_source_that_is_none(prepare_spl: Callable[..., Prepared], tmp_path: Pat
         prepare_spl(spl=f"path:{tmp_path}")
 
 
+# A build that is run once is run in real time: in virtual time it would have a template of its own.
+
+
 @pytest.fixture
 def own_tree(spl: Prepared, tmp_path: Path) -> Path:
     """An OpenZFS tree of the user's: the packaged one, with an edit that breaks it."""
@@ -82,7 +86,7 @@ def own_tree(spl: Prepared, tmp_path: Path) -> Path:
 
 def test_own_source_is_judged_and_not_touched(run_scenario: Callable[..., RunResult], own_tree: Path) -> None:
     before = input_hash({"tree": own_tree})
-    result = run_scenario("held-worker", spl=f"path:{own_tree}")
+    result = run_scenario("held-worker", spl=f"path:{own_tree}", clock=Clock.REAL)
     result.must_be(Outcome.STALLED)
     assert input_hash({"tree": own_tree}) == before
 
@@ -95,7 +99,7 @@ def test_own_patch_mends_it(run_scenario: Callable[..., RunResult], own_tree: Pa
     at = next(i for i, line in enumerate(lines) if "60 * HZ" in line)
     context = [f" {lines[at - 1]}", f"-{lines[at]}", f"+{lines[at].replace('60 * HZ', 'HZ / 10')}", f" {lines[at + 1]}"]
     patch.write_text("\n".join([f"--- a/{source}", f"+++ b/{source}", f"@@ -{at},3 +{at},3 @@", *context]) + "\n")
-    run_scenario("held-worker", spl=f"path:{own_tree}", patches=(patch,)).must_be(Outcome.PROGRESS)
+    run_scenario("held-worker", spl=f"path:{own_tree}", patches=(patch,), clock=Clock.REAL).must_be(Outcome.PROGRESS)
 
 
 # Objects that a slab is to have, if nothing else is asked for.

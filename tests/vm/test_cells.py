@@ -32,7 +32,12 @@ def collected(result: pytest.RunResult) -> list[str]:
     return [line.partition("[")[2].rstrip("]") for line in result.outlines if "::test_cell[" in line]
 
 
-ALL = ["nominal-debian-12-stock", "held-worker-debian-12-stock", "held-worker-debian-12-no-emergency"]
+ALL = [
+    f"{name}-clock=virtual"
+    for name in ("nominal-debian-12-stock", "held-worker-debian-12-stock", "held-worker-debian-12-no-emergency")
+]
+# On a host with KVM they would have its time.
+NAMES = ("--splvm-accel", "tcg", "--collect-only", "-q")
 
 
 @pytest.mark.parametrize(
@@ -44,15 +49,19 @@ ALL = ["nominal-debian-12-stock", "held-worker-debian-12-stock", "held-worker-de
     ],
 )
 def test_cells_are_selected(project_of_a_user: pytest.Pytester, argv: list[str], names: list[str]) -> None:
-    result = project_of_a_user.runpytest_subprocess("--splvm-cells", "night.toml", "--collect-only", "-q", *argv)
+    result = project_of_a_user.runpytest_subprocess("--splvm-cells", "night.toml", *NAMES, *argv)
     assert sorted(collected(result)) == sorted(names)
 
 
 def test_without_a_file_the_options_say_which(project_of_a_user: pytest.Pytester) -> None:
-    result = project_of_a_user.runpytest_subprocess(
-        "--splvm-variant", "unscoped", "--collect-only", "-q", "-k", "cycle"
-    )
-    assert collected(result) == ["reclaim-cycle-debian-12-unscoped"]
+    result = project_of_a_user.runpytest_subprocess("--splvm-variant", "unscoped", *NAMES, "-k", "cycle")
+    assert collected(result) == ["reclaim-cycle-debian-12-unscoped-clock=virtual"]
+
+
+def test_a_clock_that_the_file_names(project_of_a_user: pytest.Pytester) -> None:
+    (project_of_a_user.path / "night.toml").write_text(f'clock = "real"\n{CELLS}')
+    result = project_of_a_user.runpytest_subprocess("--splvm-cells", "night.toml", *NAMES, "-k", "nominal")
+    assert collected(result) == ["nominal-debian-12-stock"]
 
 
 def test_a_fixture_of_that_name_stays_the_users(pytester: pytest.Pytester) -> None:

@@ -25,6 +25,8 @@ def bisect(
     project: Path, tree: Path, out: Path, commits: int, *argv: str
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     words = ["bisect", "held-worker", "--kernel", "debian-12", "--window", "2", "--spl", f"path:{tree}"]
+    # In virtual time each commit would have a template of its own.
+    words += ["--clock", "real"]
     words += ["--good", f"HEAD~{commits}", "--bad", "HEAD", "--out", str(out), *argv]
     done = subprocess.run(
         [sys.executable, "-m", "splvm", *words],

@@ -341,7 +341,7 @@ def _prepare_all(
     prepared: dict[tuple[str, str, str], Prepared | HarnessError] = {}
     wish = replace(wish, spl=plan.spl, patches=plan.patches)
     for cell in cells:
-        clock = Clock(dict(cell.parameters).get("clock", Clock.REAL))
+        clock = clock_of_cell(cell)
         key = (cell.kernel, cell.variant, clock)
         # What it was when the plan was made: a checkout may be on another branch by now.
         label = "" if cell.line == PACKAGED else cell.line
@@ -359,6 +359,11 @@ def _prepare_all(
         except HarnessError as error:
             prepared.setdefault(key, error)
             yield cell, error
+
+
+def clock_of_cell(cell: Cell) -> Clock:
+    """Its clock; a name without one means real time."""
+    return Clock(dict(cell.parameters).get("clock", Clock.REAL))
 
 
 def _check_builds(
@@ -398,18 +403,22 @@ def _parts(facts: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def grid(runs: Sequence[CampaignRun]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Heading and rows of a table: a row for each kernel, variant and load, a column for each scenario."""
+    """Heading and rows of a table: a row for each kernel, variant, load and clock, a column for each scenario."""
     scenarios = tuple(dict.fromkeys(run.cell.scenario for run in runs))
     builds = dict.fromkeys(replace(run.cell, scenario="") for run in runs)
     loaded = any(build.loads for build in builds)
+    timed = len({clock_of_cell(build) for build in builds}) > 1
     rows = [
         (
-            *((build.kernel, build.variant, build.loads) if loaded else (build.kernel, build.variant)),
+            *(build.kernel, build.variant),
+            *([build.loads] if loaded else []),
+            *([clock_of_cell(build)] if timed else []),
             *(_tally([run for run in runs if run.cell == replace(build, scenario=name)]) for name in scenarios),
         )
         for build in builds
     ]
-    return ("kernel", "variant", *(["load"] if loaded else []), *scenarios), rows
+    head = ("kernel", "variant", *(["load"] if loaded else []), *(["clock"] if timed else []))
+    return (*head, *scenarios), rows
 
 
 def _tally(runs: Sequence[CampaignRun]) -> str:

@@ -12,7 +12,8 @@ An axis is given on the command line or in a file of TOML::
     spl = "git:/srv/zfs@master"
     spl_patch = ["fix.patch"]
     debug = true
-    clock = "virtual"
+    clock = "auto"
+    also_real = ['kernel == "debian-12"']
     label = "nightly"
 
 Expressions are those of rule-engine (https://zerosteiner.github.io/rule-engine/syntax.html).
@@ -20,6 +21,7 @@ Expressions are those of rule-engine (https://zerosteiner.github.io/rule-engine/
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -27,10 +29,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splvm.builds.variants import find_variant
-from splvm.clock import Clock
+from splvm.clock import Clock, ClockChoice
 from splvm.deadline import interrupted_after
 from splvm.errors import DeadlineExceeded, UsageError, did_you_mean
 from splvm.history.cell import Cell
+from splvm.run.clocks import ClockWhy, Host, usual_clock
 from splvm.run.experiment import Dump
 from splvm.run.loads import parse_loads, with_own
 from splvm.run.prepare import Wish, find_any_kernel, lacks_for_virtual_time
@@ -65,8 +68,10 @@ class Axes:
     spl: str | None = None
     spl_patch: tuple[str, ...] | None = None
     debug: bool | None = None
-    # `virtual`: in each cell whose scenario can be run so.
+    # `virtual`: in each cell whose scenario can be run so. `auto`, or nothing: where it was tried as well.
     clock: str | None = None
+    # Expressions. Cells for which one holds are run in real time besides.
+    also_real: tuple[str, ...] | None = None
     label: str | None = None
 
     def over(self, other: Axes) -> Axes:
@@ -97,8 +102,8 @@ def read_axes(path: Path, option: str = "--file") -> Axes:
             if not isinstance(value, bool):
                 raise UsageError(f"{option} {path}: debug = {value!r}: it is true or false")
         elif name == "clock":
-            if value not in tuple(Clock):
-                raise UsageError(f"{option} {path}: clock = {value!r}: it is one of {', '.join(Clock)}")
+            if value not in tuple(ClockChoice):
+                raise UsageError(f"{option} {path}: clock = {value!r}: it is one of {', '.join(ClockChoice)}")
         elif name in ("spl", "label"):
             if not isinstance(value, str) or not value:
                 raise UsageError(f"{option} {path}: {name} = {value!r}: it is a string that is not empty")
@@ -108,10 +113,11 @@ def read_axes(path: Path, option: str = "--file") -> Axes:
     return Axes(**values)
 
 
-def plan_cells(axes: Axes) -> list[Cell]:
+def plan_cells(axes: Axes, host: Host | None = None) -> list[Cell]:
     """The cells, in the order in which they are run: one kernel after the other, each once.
 
     :param axes: scenarios, kernels and variants are there.
+    :param host: what has a say in the clock of cells for which none was named; None: they have real time.
     :raises UsageError: when a name stands for nothing, an expression is none, or nothing is left.
     """
     scenarios = [find_scenario(name).name for name in axes.scenarios or ()]
@@ -130,20 +136,47 @@ def plan_cells(axes: Axes) -> list[Cell]:
         for scenario in scenarios
     )
     left = [cell for cell in cells if _matches(cell, wanted, unwanted)]
-    if axes.clock == Clock.VIRTUAL:
-        left = [_in_virtual_time(cell) for cell in left]
     if not left:
         raise UsageError("no cell is left", hint=f"--include and --exclude leave out all {len(cells)} cells")
-    return left
+    besides = [_Expression("--also-real", text) for text in axes.also_real or ()]
+    return [each for cell in left for each in _with_clocks(cell, axes.clock, host, besides)]
 
 
-def _in_virtual_time(cell: Cell) -> Cell:
-    """The cell in virtual time, if its scenario can be run so; else as it is."""
+def _with_clocks(cell: Cell, clock: str | None, host: Host | None, besides: Sequence[_Expression]) -> Iterator[Cell]:
+    """The cell in the time that it is run in, and once more in real time if that is asked for besides."""
+    if clock_of(cell, clock, host).clock is Clock.VIRTUAL:
+        yield replace(cell, parameters=(*cell.parameters, ("clock", Clock.VIRTUAL)))
+        if not any(it.matches(cell) for it in besides):
+            return
+    yield cell
+
+
+def clock_of(cell: Cell, clock: str | None, host: Host | None) -> ClockWhy:
+    """The clock that a cell without one is run in.
+
+    :param clock: what was asked for; `virtual` holds where nothing is needed that comes from the host.
+    :param host: as `plan_cells` takes it.
+    """
     scenario = find_scenario(cell.scenario)
     loads = parse_loads([cell.loads] if cell.loads else [])
-    if lacks_for_virtual_time(scenario, loads, Wish().ram_mib, Dump.NEVER):
-        return cell
-    return replace(cell, parameters=(*cell.parameters, ("clock", Clock.VIRTUAL)))
+    if clock == ClockChoice.VIRTUAL:
+        lacking = lacks_for_virtual_time(scenario, loads, Wish().ram_mib, Dump.NEVER)
+        needs = f"{cell.scenario} needs {', '.join(lacking)}"
+        return ClockWhy(Clock.REAL, needs) if lacking else ClockWhy(Clock.VIRTUAL, "asked for")
+    if clock == ClockChoice.REAL or host is None:
+        return ClockWhy(Clock.REAL, "asked for")
+    return usual_clock(host, scenario, loads, cell.kernel)
+
+
+def tell_clocks(cells: Sequence[Cell], clock: str | None, host: Host | None) -> str:
+    """One line: how many cells have which clock, and why."""
+    counts = Counter[str]()
+    for cell in cells:
+        is_virtual = ("clock", Clock.VIRTUAL) in cell.parameters
+        why = clock_of(replace(cell, parameters=()), clock, host)
+        besides = ClockWhy(Clock.REAL, "asked for")
+        counts[str(why if is_virtual or why.clock is Clock.REAL else besides)] += 1
+    return "; ".join(f"{count} of {len(cells)} cells in {told}" for told, count in counts.items())
 
 
 def _matches(cell: Cell, wanted: Sequence[_Expression], unwanted: Sequence[_Expression]) -> bool:

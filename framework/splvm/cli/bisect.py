@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,8 +37,9 @@ from splvm.cli.options import (
     make_wish,
     pick_seed,
     print_json,
+    with_usual_clock,
 )
-from splvm.clock import Clock
+from splvm.clock import ClockChoice
 from splvm.errors import UsageError
 from splvm.log import note
 from splvm.ownpath import name_path
@@ -105,7 +107,7 @@ def bisect(
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
-    clock: CampaignClockOption = Clock.REAL,
+    clock: CampaignClockOption = ClockChoice.AUTO,
     template: TemplateOption = True,
     window: WindowOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
@@ -138,8 +140,11 @@ def bisect(
             ram_mib=memory,
             clones=template,
             debug=debug,
-            clock=clock,
+            clock=clock.clock,
         )
+        on = [each.id for each in candidates] if kind is ChangeKind.KERNELS else [wish.kernel]
+        asked = [replace(wish, kernel=each) for each in on]
+        wish = replace(wish, clock=with_usual_clock(asked, clock, find_scenario(scenario), loads)[0].clock)
         hits = frozenset(find_outcome(name, "--hit") for name in hit.split(","))
         given, first = ",".join(map(str, loads)), pick_seed(seed, most_runs)
         plan = BisectPlan(scenario, kind, candidates, wish, hits, confidence, most_runs, first, given, window)
@@ -245,7 +250,7 @@ def paste(search: Bisection) -> list[str]:
     good, bad = plan.candidates[answer.first - 1], plan.candidates[answer.first]
     words = ["splvm", "repro", plan.scenario, "--kernel", plan.wish.kernel, "--variant", plan.wish.variant]
     words += ["--load", plan.load] if plan.load else []
-    words += ["--clock", plan.wish.clock] if plan.wish.clock is not Clock.REAL else []
+    words += ["--clock", plan.wish.clock]
     words += ["--hit", ",".join(sorted(plan.hits))] if plan.hits != HITS else []
     words += ["--spl", f"git:zfs@{good.id}", "--spl", f"git:zfs@{bad.id}"]
     told = search.tallies()

@@ -16,7 +16,6 @@ from rich.text import Text
 from splvm.campaign.processes import Job, JobResult, fitting_jobs, run_jobs
 from splvm.cli.options import (
     AccelOption,
-    ClockChoice,
     ClockOption,
     CpusOption,
     DebugOption,
@@ -51,7 +50,7 @@ from splvm.cli.options import (
     show_error,
     show_verdict,
 )
-from splvm.clock import Clock
+from splvm.clock import Clock, ClockChoice
 from splvm.errors import HarnessError, UsageError
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.host.capabilities import check_programs

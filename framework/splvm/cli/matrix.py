@@ -15,8 +15,17 @@ from splvm.builds.kernels import KERNELS
 from splvm.builds.spl import check_inputs
 from splvm.builds.variants import VARIANTS
 from splvm.campaign.campaignrun import CampaignRun
-from splvm.campaign.matrix import SCHEMA_VERSION, MatrixPlan, Runner, grid, missing, read_matrix, run_matrix
-from splvm.campaign.plan import Axes, plan_cells, read_axes
+from splvm.campaign.matrix import (
+    SCHEMA_VERSION,
+    MatrixPlan,
+    Runner,
+    clock_of_cell,
+    grid,
+    missing,
+    read_matrix,
+    run_matrix,
+)
+from splvm.campaign.plan import Axes, plan_cells, read_axes, tell_clocks
 from splvm.campaign.processes import JobResult, run_jobs
 from splvm.cli.history import HistoryOption, history_place
 from splvm.cli.options import (
@@ -37,13 +46,14 @@ from splvm.cli.options import (
     make_wish,
     print_json,
 )
-from splvm.clock import Clock
+from splvm.clock import ClockChoice
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.history.cell import Cell
 from splvm.log import note, progress
 from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.run.buildline import find_line
+from splvm.run.clocks import Host
 from splvm.run.prepare import Wish
 from splvm.scenarios.table import ANYWHERE, SCENARIOS
 
@@ -107,11 +117,16 @@ def matrix(
     trust_network: TrustOption = False,
     accel: AccelOption = "auto",
     clock: Annotated[
-        Clock | None,
+        ClockChoice | None,
         typer.Option(
             help="Time of the guests: `virtual` is the number of the guest's instructions, in each cell whose scenario "
-            "can be run so; other cells stay in real time. By default `real`."
+            "can be run so; other cells stay in real time. `auto`, the default, is virtual time under TCG on this "
+            "machine, in cells whose scenario, loads and kernel were tried so."
         ),
+    ] = None,
+    also_real: Annotated[
+        list[str] | None,
+        typer.Option(help="Cells for which it holds are run in real time besides.", metavar="EXPR"),
     ] = None,
     template: TemplateOption = True,
     history: HistoryOption = None,
@@ -137,16 +152,17 @@ def matrix(
         spl_patch=tuple(map(str, spl_patch)) if spl_patch else None,
         debug=debug or None,
         clock=clock,
+        also_real=tuple(also_real) if also_real else None,
         label=label,
     )
     if resume is not None and (given != Axes() or file is not None or out is not None):
         raise UsageError("--resume goes on with the cells of the interrupted matrix; other cells cannot be named")
+    wish = Wish(accelerator=accel, clones=template)
     if resume:
         chosen, done = read_matrix(resume)
     else:
-        chosen, done = _make_plan(given, file), []
+        chosen, done = _make_plan(given, file, wish, on), []
     check_inputs(chosen.spl, chosen.patches)
-    wish = Wish(accelerator=accel, clones=template)
     todo = missing(chosen, done)
     # Only imported here: its libraries take as long as all the rest.
     from splvm.campaign.night import Keeper, estimate_s
@@ -199,19 +215,25 @@ def _place(
         yield cluster.guests, cluster.run
 
 
-def _make_plan(given: Axes, file: Path | None) -> MatrixPlan:
+def _make_plan(given: Axes, file: Path | None, common: Wish, on: str | None) -> MatrixPlan:
     """The plan of a new matrix.
 
+    :param common: what the guests of all cells have in common.
+    :param on: the cluster. Its workers may have another QEMU than this machine, or none for virtual time.
     :raises UsageError: when a name in `given` or `file` is unknown.
     """
     axes = given.over(read_axes(file) if file else Axes()).over(_DEFAULT)
+    if on and axes.clock == ClockChoice.VIRTUAL:
+        raise UsageError("virtual time is for guests of this machine, not for those of a cluster", hint="--clock real")
     patches = [Path(name) for name in axes.spl_patch or ()]
     wish = make_wish("", "", axes.spl or "debian", patches, "auto", debug=bool(axes.debug), label=axes.label)
     tree = check_inputs(wish.spl, wish.patches)
     # From here on the source has a whole path, for whoever resumes elsewhere.
     source = str(tree.name) if tree else wish.spl
     line = find_line(source, wish.patches, wish.label)
-    cells = [replace(cell, line=line) for cell in plan_cells(axes)]
+    host = Host.of(common) if on is None and axes.clock in (None, ClockChoice.AUTO) else None
+    cells = [replace(cell, line=line) for cell in plan_cells(axes, host)]
+    note(tell_clocks(cells, axes.clock, host))
     return MatrixPlan.new(cells, axes.repeat or 1, spl=source, patches=wish.patches)
 
 
@@ -231,8 +253,8 @@ def _show_plan(plan: MatrixPlan, todo: Sequence[tuple[Cell, int]], seconds: floa
             {"schema_version": SCHEMA_VERSION, "cells": rows, "repeat": plan.repeat, "estimate_s": round(seconds)}
         )
         return
-    rows_shown = [(cell.scenario, cell.kernel, cell.variant, cell.loads or "-") for cell in cells]
-    make_console().print(listing(("scenario", "kernel", "variant", "load"), rows_shown))
+    rows_shown = [(c.scenario, c.kernel, c.variant, c.loads or "-", clock_of_cell(c)) for c in cells]
+    make_console().print(listing(("scenario", "kernel", "variant", "load", "clock"), rows_shown))
 
 
 def _show_runs(plan: MatrixPlan, base: Path, runs: Sequence[CampaignRun], seconds: float, *, as_json: bool) -> None:

@@ -11,8 +11,8 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,30 +26,20 @@ from splvm.builds.own import FORM as OWN_KERNEL
 from splvm.builds.source import FORM as BUILT_KERNEL
 from splvm.builds.variants import VARIANTS
 from splvm.campaign.processes import fitting_jobs
-from splvm.clock import Clock
+from splvm.clock import Clock, ClockChoice
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome, Verdict
+from splvm.log import note
 from splvm.record.reader import read_facts
 from splvm.report.summary import plain, summarize
 from splvm.run.buildline import check_label
+from splvm.run.clocks import Host, common_clock, usual_clock
 from splvm.run.expected import remark_on
 from splvm.run.experiment import Dump
-from splvm.run.loads import MOST_SEED
+from splvm.run.loads import MOST_SEED, Load
 from splvm.run.prepare import Wish, find_any_kernel, spec_of
-
-
-class ClockChoice(StrEnum):
-    """Values of `--clock`."""
-
-    AUTO = "auto"
-    REAL = "real"
-    VIRTUAL = "virtual"
-
-    @property
-    def clock(self) -> Clock:
-        return Clock.VIRTUAL if self is ClockChoice.VIRTUAL else Clock.REAL
-
+from splvm.run.scenarios import Scenario
 
 # Runs that one command makes at most.
 MOST_RUNS = 100_000
@@ -127,10 +117,11 @@ DelayOption = Annotated[
     ),
 ]
 CampaignClockOption = Annotated[
-    Clock,
+    ClockChoice,
     typer.Option(
-        help="Time of the guests: `real`, or `virtual`, the number of the guest's instructions. Each further run of a "
-        "cell has the next seed."
+        help="Time of the guests: `real`, or `virtual`, the number of the guest's instructions; each further run has "
+        "the next seed. `auto` is virtual time under TCG, where it was tried for scenario, loads and kernel, and real "
+        "time elsewhere."
     ),
 ]
 MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", min=256, max=1 << 20, metavar="MIB")]
@@ -214,6 +205,20 @@ def make_wish(
     absolute = tuple(patch.absolute() for patch in (*(patches or ()), *([find_debug_header()] if debug else ())))
     line = check_label(label, spl, absolute)
     return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock, cpus)
+
+
+def with_usual_clock(
+    wishes: Sequence[Wish], choice: ClockChoice, scenario: Scenario, loads: Sequence[Load]
+) -> list[Wish]:
+    """The wishes of runs that are compared with each other, all with one clock: that of `--clock`.
+
+    One line says which it is if none was named, and why.
+    """
+    if choice is not ClockChoice.AUTO:
+        return [replace(wish, clock=choice.clock) for wish in wishes]
+    chosen = common_clock([usual_clock(Host.of(wish), scenario, loads, wish.kernel) for wish in wishes])
+    note(f"{scenario.name}: {chosen}")
+    return [replace(wish, clock=chosen.clock) for wish in wishes]
 
 
 def pick_seed(seed: int | None, runs: int) -> int:

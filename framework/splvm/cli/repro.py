@@ -33,8 +33,9 @@ from splvm.cli.options import (
     make_wish,
     pick_seed,
     print_json,
+    with_usual_clock,
 )
-from splvm.clock import Clock
+from splvm.clock import ClockChoice
 from splvm.errors import EvidenceError, HarnessError, UsageError
 from splvm.log import note, step
 from splvm.record.reader import read_facts
@@ -82,7 +83,7 @@ def repro(
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     accel: AccelOption = "auto",
-    clock: CampaignClockOption = Clock.REAL,
+    clock: CampaignClockOption = ClockChoice.AUTO,
     template: TemplateOption = True,
     window: WindowOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
@@ -114,10 +115,11 @@ def repro(
             clones=template,
             debug=debug,
             label=label,
-            clock=clock,
+            clock=clock.clock,
         )
         for name, build, source in names
     ]
+    wishes = with_usual_clock(wishes, clock, chosen, loads)
     base = claim_directory(out, f"repro-{scenario}")
     series = []
     for wish in wishes:

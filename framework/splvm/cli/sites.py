@@ -15,7 +15,6 @@ from splvm.builds.calls import find_calls
 from splvm.campaign.places import Place, find_places, places_json, why_unreached
 from splvm.cli.options import (
     AccelOption,
-    ClockChoice,
     ClockOption,
     DebugOption,
     JsonOption,
@@ -36,6 +35,7 @@ from splvm.cli.options import (
     pick_seed,
     print_json,
 )
+from splvm.clock import ClockChoice
 from splvm.deadline import Deadline
 from splvm.errors import EvidenceError, UsageError
 from splvm.evidence.formats.sites import SitesFile, parse_sites

@@ -19,7 +19,6 @@ from splvm.campaign.stormruns import Run, Weather, find_only, search_places, sin
 from splvm.cli.options import (
     MOST_RUNS,
     AccelOption,
-    ClockChoice,
     ClockOption,
     DebugOption,
     ExpectOption,
@@ -47,7 +46,7 @@ from splvm.cli.options import (
     show_verdict,
 )
 from splvm.cli.sites import STORM, OutOption, Scope, prepare_told
-from splvm.clock import Clock
+from splvm.clock import Clock, ClockChoice
 from splvm.errors import UsageError, did_you_mean
 from splvm.evidence.formats.stormstatus import OPS
 from splvm.evidence.verdict import Outcome

@@ -17,7 +17,6 @@ from splvm.builds.variants import find_variant
 from splvm.cli.guests import make_workload, may_be_virtual, run_series
 from splvm.cli.options import (
     AccelOption,
-    ClockChoice,
     ClockOption,
     CpusOption,
     DebugOption,
@@ -50,7 +49,7 @@ from splvm.cli.options import (
     pick_seed,
     show_error,
 )
-from splvm.clock import Clock
+from splvm.clock import Clock, ClockChoice
 from splvm.deadline import Deadline
 from splvm.errors import HarnessError, UsageError
 from splvm.evidence.verdict import Verdict

@@ -230,6 +230,17 @@ def find_accelerator(
     return Accelerator("tcg", f"KVM cannot be used: {trouble}")
 
 
+def is_emulated(wanted: str, store_root: Path, deadline: Deadline) -> bool:
+    """Whether guests run under TCG, by what can be known before there is a kernel for them.
+
+    :param wanted: "auto", "kvm" or "tcg".
+    :raises SetupError: when there is no QEMU to try KVM with.
+    """
+    if wanted != "auto" or _kvm_node_trouble() is not None:
+        return wanted != "kvm"
+    return find_accelerator(wanted, find_qemu(store_root), None, store_root, deadline).name == "tcg"
+
+
 def find_boot_trouble(
     qemu: QemuProgram,
     accel_args: Sequence[str],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
+from splvm.clock import Clock
 from splvm.history.schema import RunRow
 from splvm.record.cellfacts import PACKAGED
 from splvm.report.markdown import code
@@ -115,19 +116,20 @@ def _again(pair: Pair) -> Iterator[str]:
 
 
 # Parameters that `repro` has an option for.
-_OPTIONS = {"memory": "--memory", "window": "--window"}
+_OPTIONS = {"memory": "--memory", "window": "--window", "clock": "--clock"}
 
 
 def _command(pair: Pair) -> list[str]:
     """Empty if there is none."""
     sources = [_source(side.runs[-1]) for side in (pair.one, pair.other)]
     cell = pair.one.cell
-    parameters = dict(cell.parameters)
+    # A cell without a clock has real time.
+    parameters = {"clock": str(Clock.REAL), **dict(cell.parameters)}
     if not all(sources) or not parameters.keys() <= _OPTIONS.keys() or ":" in cell.kernel:
         return []
     words = ["splvm", "repro", cell.scenario, "--kernel", cell.kernel, "--variant", cell.variant]
     words += ["--load", cell.loads] if cell.loads else []
-    words += [word for name, value in parameters.items() for word in (_OPTIONS[name], value)]
+    words += [word for name, value in sorted(parameters.items()) for word in (_OPTIONS[name], value)]
     return words + [word for source in sources for word in ("--spl", source)]
 
 

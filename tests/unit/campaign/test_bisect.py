@@ -689,14 +689,26 @@ def test_waiting_for_a_quiet_host() -> None:
     assert not wait_until_quiet(0.0, host(*[90] * 1000))
 
 
-def test_an_answer_to_be_pasted(world: SimpleNamespace, tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "clock", "said"),
+    [
+        (("--accel", "tcg"), "virtual", "held-worker: virtual time: the same seed is the same run"),
+        (("--accel", "tcg", "--load", "memcg"), "real", "held-worker: real time: held-worker needs load memcg"),
+        (("--clock", "real"), "real", ""),
+        (("--clock", "virtual"), "virtual", ""),
+    ],
+)
+def test_an_answer_to_be_pasted(
+    world: SimpleNamespace, tree: Path, tmp_path: Path, options: tuple[str, ...], clock: str, said: str
+) -> None:
     world.oracle = steps(2)
-    argv = ["bisect", "held-worker", "--spl", f"path:{tree}", "--good", "HEAD~5", "--bad", "main"]
+    argv = ["bisect", "held-worker", "--spl", f"path:{tree}", "--good", "HEAD~5", "--bad", "main", *options]
     done = CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "o")])
     bad, good = (git(tree, "rev-parse", name) for name in ("HEAD~3", "HEAD~4"))
     assert f"{bad} is the first bad commit: change 3\n" in done.output
     (command,) = re.findall(r"clone of OpenZFS: (.*)\n", done.output)
-    assert command.endswith(f"--spl git:zfs@{good} --spl git:zfs@{bad}") and str(tree) not in command
+    assert command.endswith(f"--clock {clock} --spl git:zfs@{good} --spl git:zfs@{bad}") and str(tree) not in command
+    assert said in done.output and ("time: " in done.output) == bool(said)
 
 
 # The command.

@@ -22,9 +22,9 @@ from splvm.campaign import night as night_module
 from splvm.campaign import plan
 from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.keep import keep_batches
-from splvm.campaign.matrix import MatrixPlan, read_matrix, run_matrix
+from splvm.campaign.matrix import MatrixPlan, clock_of_cell, grid, read_matrix, run_matrix
 from splvm.campaign.night import Keeper, estimate_s
-from splvm.campaign.plan import Axes, plan_cells, read_axes
+from splvm.campaign.plan import Axes, plan_cells, read_axes, tell_clocks
 from splvm.campaign.processes import Job, JobResult
 from splvm.cli import app
 from splvm.cli import matrix as matrix_command
@@ -38,6 +38,7 @@ from splvm.history.schema import TROUBLE
 from splvm.host.content import file_hash
 from splvm.pytest_fixtures import cells_of
 from splvm.run.buildline import find_line
+from splvm.run.clocks import Host
 from splvm.run.experiment import Experiment
 from splvm.run.loads import with_own
 from splvm.run.prepare import Wish
@@ -128,7 +129,8 @@ def test_a_file_and_what_comes_before_it(tmp_path: Path) -> None:
         ('label = ""', "a string that is not empty", None),
         ('spl_patch = "x.patch"', "it is a list of strings", None),
         ("debug = 1", "it is true or false", None),
-        ('clock = "auto"', "it is one of real, virtual", None),
+        ('clock = "host"', "it is one of auto, real, virtual", None),
+        ('also_real = "load"', "it is a list of strings", None),
     ],
 )
 def test_a_file_that_is_none(tmp_path: Path, text: str, said: str, hint: str | None) -> None:
@@ -224,6 +226,50 @@ def test_cells_in_virtual_time(lab: Lab, tmp_path: Path) -> None:
     run_matrix(MatrixPlan.new(cells, 1), tmp_path, runner=lab.run_jobs, wish=Wish(), on_run=lambda *_: None)
     assert [wish.clock for wish in lab.wishes] == ["virtual", "real"]
     assert {cell.parameters for cell in plan_cells(replace(axes, clock=None))} == {()}
+
+
+@pytest.mark.parametrize("clock", [None, "auto"])
+def test_cells_for_which_no_clock_was_named(clock: str | None) -> None:
+    """They are in virtual time where that was tried; one line says how many, and why others are not."""
+    axes = replace(SMALL, scenarios=("nominal", "grow-fails"), variants=("stock",), clock=clock)
+    cells = plan_cells(axes, Host(emulated=True))
+    assert [clock_of_cell(cell) for cell in cells] == ["virtual", "real"] * 2
+    told = tell_clocks(cells, clock, Host(emulated=True))
+    assert told == (
+        "2 of 4 cells in virtual time: the same seed is the same run, and the load of this machine has no say; "
+        "2 of 4 cells in real time: grow-fails needs fault injection"
+    )
+    under_kvm = plan_cells(axes, Host(emulated=False))
+    assert {cell.parameters for cell in under_kvm} == {()}
+    assert tell_clocks(under_kvm, clock, Host(emulated=False)).endswith("real time: a guest under KVM has no other")
+    real = plan_cells(replace(axes, clock="real"), Host(emulated=True))
+    assert {cell.parameters for cell in real} == {()}
+    assert tell_clocks(real, "real", None) == "4 of 4 cells in real time: asked for"
+
+
+def test_cells_in_real_time_besides() -> None:
+    """A cell that is in real time anyway is there once."""
+    axes = replace(SMALL, scenarios=("nominal", "grow-fails"), variants=("stock",), also_real=('kernel =~ ".*12"',))
+    cells = plan_cells(axes, Host(emulated=True))
+    assert list(map(str, cells)) == [
+        "nominal debian-11 stock clock=virtual",
+        "grow-fails debian-11 stock",
+        "nominal debian-12 stock clock=virtual",
+        "nominal debian-12 stock",
+        "grow-fails debian-12 stock",
+    ]
+    assert "1 of 5 cells in real time: asked for" in tell_clocks(cells, None, Host(emulated=True))
+    with pytest.raises(UsageError, match="--also-real"):
+        plan_cells(replace(axes, also_real=("kernal",)), Host(emulated=True))
+
+
+def test_a_grid_tells_clocks_apart() -> None:
+    cells = [Cell("nominal", "debian-12", "stock", parameters=each) for each in ((), (("clock", "virtual"),))]
+    runs = [CampaignRun(cell, 1, Outcome.HEALTHY, "", None, 1.0, frozenset({Outcome.HEALTHY})) for cell in cells]
+    heading, rows = grid(runs)
+    assert heading == ("kernel", "variant", "clock", "nominal")
+    assert rows == [("debian-12", "stock", "real", "HEALTHY"), ("debian-12", "stock", "virtual", "HEALTHY")]
+    assert grid(runs[1:])[0] == ("kernel", "variant", "nominal")
 
 
 Told = dict[str, Any]

@@ -107,6 +107,14 @@ def test_the_comment(history: Path) -> None:
     assert [words[at + 1] for at, word in enumerate(words) if word == "--spl"] == [f"git:zfs@{BASE}", f"git:zfs@{HEAD}"]
 
 
+@pytest.mark.parametrize(("parameters", "clock"), [("", "real"), ("clock=virtual", "virtual")])
+def test_a_comparison_is_repeated_in_its_own_time(tmp_path: Path, parameters: str, clock: str) -> None:
+    with History(tmp_path / "h") as opened:
+        for at, revision, line, verdicts in ((0, BASE, "main", "PPPP"), (10, HEAD, "head", "SSSS")):
+            opened.add(build(at, revision, line, verdicts, parameters=parameters))
+    assert f" --clock {clock} --spl " in compare(tmp_path / "h", "main", "head", "--comment").stdout
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
