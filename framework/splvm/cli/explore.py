@@ -23,8 +23,10 @@ from splvm.campaign.explore import (
     run_seeds,
     shrink,
 )
+from splvm.cli.coverage import said_of_coverage
 from splvm.cli.guests import make_workload
 from splvm.cli.options import (
+    CoverageOption,
     DebugOption,
     ExpectOption,
     JobsOption,
@@ -57,6 +59,7 @@ from splvm.report.again import reproducer
 from splvm.report.rates import Rate
 from splvm.report.summary import plain
 from splvm.report.tables import listing
+from splvm.run.coverage import COVERAGE_FILE, read_coverage
 from splvm.run.delays import MOST_DEPTH
 from splvm.run.loads import MOST_SEED
 from splvm.run.prepare import PREPARE_BUDGET_S, prepare
@@ -91,6 +94,7 @@ def explore(
     jobs: JobsOption = "auto",
     memory: MemoryOption = 512,
     qemu: QemuOption = "auto",
+    coverage: CoverageOption = False,
     window: WindowOption = None,
     threads: ThreadsOption = None,
     objects: ObjectsOption = None,
@@ -122,6 +126,7 @@ def explore(
         label=label,
         qemu=qemu,
         clock=Clock.VIRTUAL,
+        cover=coverage,
     )
     at_once = count_jobs(jobs, memory)
     base = resume or claim_directory(out, f"explore-{scenario}-{directory_id(kernel)}-{variant}")
@@ -165,6 +170,8 @@ def explore(
         print_json(exploration.to_json())
     else:
         _show(exploration, points, time.monotonic() - began)
+    if coverage:
+        note(said_of_coverage(read_coverage([base / COVERAGE_FILE]), base))
     if exploration.findings:
         raise typer.Exit(1)
     if not exploration.judged:

@@ -14,10 +14,12 @@ import typer
 from rich.text import Text
 
 from splvm.campaign.processes import Job, JobResult, fitting_jobs, run_jobs
+from splvm.cli.coverage import said_of_coverage
 from splvm.cli.options import (
     AccelOption,
     ClockChoice,
     ClockOption,
+    CoverageOption,
     CpusOption,
     DebugOption,
     DelayOption,
@@ -60,6 +62,7 @@ from splvm.log import note, step
 from splvm.record.reader import read_facts
 from splvm.report.summary import verdict_line
 from splvm.report.tables import tally_table
+from splvm.run.coverage import gather_coverage
 from splvm.run.delays import parse_delay
 from splvm.run.experiment import Dump, Experiment, attempt_directory, run_until_fed
 from splvm.run.loads import parse_loads
@@ -131,6 +134,7 @@ def run(
     qemu: QemuOption = "auto",
     clock: ClockOption = ClockChoice.AUTO,
     delay: DelayOption = None,
+    coverage: CoverageOption = False,
     template: TemplateOption = True,
     window: WindowOption = None,
     rate: RateOption = 20,
@@ -155,6 +159,8 @@ def run(
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
     loads, delays = parse_loads(load or ()), tuple(map(parse_delay, delay or ()))
     workload = make_workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
+    if coverage and clock is not ClockChoice.VIRTUAL:
+        raise UsageError("--coverage: what is executed can be told in virtual time alone", hint="--clock virtual")
     wish = make_wish(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
@@ -164,6 +170,7 @@ def run(
         label=label,
         qemu=qemu,
         clock=clock.clock,
+        cover=coverage,
     )
     base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
@@ -190,6 +197,8 @@ def run(
 
     twin = in_virtual_time if clock is ClockChoice.AUTO and may_be_virtual(experiment, clones=template) else None
     verdict, directory = run_series(experiment, base, repeat, count_jobs(jobs, memory), twin)
+    if coverage:
+        typer.echo(said_of_coverage(gather_coverage(base), base))
     typer.echo(verdict_line(verdict, read_facts(directory)))
     if verdict.outcome not in experiment.expected:
         raise typer.Exit(1)

@@ -18,10 +18,12 @@ from splvm.campaign.campaignrun import CampaignRun
 from splvm.campaign.matrix import SCHEMA_VERSION, MatrixPlan, Runner, grid, missing, read_matrix, run_matrix
 from splvm.campaign.plan import Axes, plan_cells, read_axes
 from splvm.campaign.processes import JobResult, run_jobs
+from splvm.cli.coverage import said_of_coverage
 from splvm.cli.history import HistoryOption, history_place
 from splvm.cli.options import (
     MOST_RUNS,
     AccelOption,
+    CoverageOption,
     DebugOption,
     JobsOption,
     JsonOption,
@@ -44,6 +46,7 @@ from splvm.log import note, progress
 from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.run.buildline import find_line
+from splvm.run.coverage import gather_coverage
 from splvm.run.prepare import Wish
 from splvm.scenarios.table import ANYWHERE, SCENARIOS
 
@@ -113,6 +116,7 @@ def matrix(
             "can be run so; other cells stay in real time. By default `real`."
         ),
     ] = None,
+    coverage: CoverageOption = False,
     template: TemplateOption = True,
     history: HistoryOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
@@ -146,7 +150,9 @@ def matrix(
     else:
         chosen, done = _make_plan(given, file), []
     check_inputs(chosen.spl, chosen.patches)
-    wish = Wish(accelerator=accel, clones=template)
+    if coverage and on is not None:
+        raise UsageError("--coverage: what is executed can be told of runs on this machine alone")
+    wish = Wish(accelerator=accel, clones=template, cover=coverage)
     todo = missing(chosen, done)
     # Only imported here: its libraries take as long as all the rest.
     from splvm.campaign.night import Keeper, estimate_s
@@ -174,6 +180,8 @@ def matrix(
                 hint = f"{error.hint or 'mend it'}; then `splvm matrix --resume {base}` goes on"
                 raise SetupError(error.message, hint=hint) from error
         _show_runs(chosen, base, runs, time.monotonic() - start, as_json=as_json)
+        if coverage:
+            note(said_of_coverage(gather_coverage(base), base))
         try:
             keeper.end()
         except HarnessError as error:

@@ -137,6 +137,12 @@ MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", m
 CpusOption = Annotated[
     int, typer.Option(help="CPUs of the guest; a scenario may need more.", min=1, max=MOST_CPUS, metavar="N")
 ]
+CoverageOption = Annotated[
+    bool,
+    typer.Option(
+        "--coverage", help="Say which lines of SPL are executed, in coverage.info (lcov); for runs in virtual time."
+    ),
+]
 TemplateOption = Annotated[
     bool,
     typer.Option("--template/--no-template", help="Clone guests from a template, or boot each guest."),
@@ -210,10 +216,11 @@ def make_wish(
     qemu: str = "auto",
     clock: Clock = Clock.REAL,
     cpus: int = 2,
+    cover: bool = False,
 ) -> Wish:
     absolute = tuple(patch.absolute() for patch in (*(patches or ()), *([find_debug_header()] if debug else ())))
     line = check_label(label, spl, absolute)
-    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock, cpus)
+    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock, cpus, cover)
 
 
 def pick_seed(seed: int | None, runs: int) -> int:

@@ -147,7 +147,7 @@ def _run(
     with ExitStack() as stack:
         counter: Counter | None = None
         if moment is not None:
-            plugin = build_plugin(prepared.store, prepared.kernel.root, Deadline(PREPARE_BUDGET_S))
+            plugin = build_plugin(prepared.store, prepared.kernel.root, "moment", Deadline(PREPARE_BUDGET_S))
             counter = stack.enter_context(open_counter(plugin))
             counter.hold_at(moment.at_ns)
 
@@ -164,7 +164,7 @@ def _run(
                 _debug(guest, prepared, base, told["stopped"])
 
         try:
-            verdict = run_experiment(experiment, base, witness=Witness(hear, counter, stop))
+            verdict = run_experiment(experiment, base, witness=Witness(hear, counter, at_moment=stop))
         except MomentReached:
             return told
         except Differs:

@@ -16,11 +16,13 @@ from splvm.builds.calls import Call, find_calls
 from splvm.campaign.places import HELPERS, masks_of
 from splvm.campaign.stormreport import Finding, Pass, StormReport, found_in, joined
 from splvm.campaign.stormruns import Run, Weather, find_only, search_places, single_runs
+from splvm.cli.coverage import said_of_coverage
 from splvm.cli.options import (
     MOST_RUNS,
     AccelOption,
     ClockChoice,
     ClockOption,
+    CoverageOption,
     DebugOption,
     ExpectOption,
     JobsOption,
@@ -51,10 +53,12 @@ from splvm.clock import Clock
 from splvm.errors import UsageError, did_you_mean
 from splvm.evidence.formats.stormstatus import OPS
 from splvm.evidence.verdict import Outcome
+from splvm.log import note
 from splvm.record.reader import read_facts
 from splvm.report.again import storm_options
 from splvm.report.summary import plain, verdict_line
 from splvm.report.tables import listing, tally_table
+from splvm.run.coverage import gather_coverage
 from splvm.run.experiment import Experiment
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Wish
@@ -145,6 +149,7 @@ def storm(
     accel: AccelOption = "auto",
     qemu: QemuOption = "auto",
     clock: ClockOption = ClockChoice.AUTO,
+    coverage: CoverageOption = False,
     template: TemplateOption = True,
     window: WindowOption = None,
     expect: ExpectOption = None,
@@ -160,6 +165,8 @@ def storm(
     The exit status is 0 for the expected verdict, and 1 for another verdict, as that of `run`. With --repeat each time
     counts. A run that the host starved is made again in the same time: --clock auto is real time here.
     """
+    if coverage and clock is not ClockChoice.VIRTUAL:
+        raise UsageError("--coverage: what is executed can be told in virtual time alone", hint="--clock virtual")
     if scope is not Scope.SPL:
         raise UsageError("--scope zfs: storms over zfs.ko are not there yet", hint="`splvm sites --module zfs` is")
     chosen = find_scenario(STORM)
@@ -173,6 +180,7 @@ def storm(
         label=label,
         qemu=qemu,
         clock=clock.clock,
+        cover=coverage,
     )
     config = Storm(
         find_ops(ops), rate=one_in, trap=trap.bits, mark=int(not unmarked), helpers=int(helpers), how=by.bits
@@ -218,6 +226,8 @@ def storm(
     wanted = frozenset(map(Outcome, read_facts(report.worst.directory)["expected"]))
     content = {**report.to_json(), "repeats": [_repeat_json(it) for it in reports]}
     (base / REPORT_FILE).write_text(json.dumps(content, indent=1, default=str) + "\n")
+    if coverage:
+        note(said_of_coverage(gather_coverage(base), base))
     odd = [it for it in reports if it.worst.verdict.outcome not in wanted]
     if as_json:
         print_json(content)
