@@ -43,6 +43,7 @@ from splvm.cli.options import (
     ThreadsOption,
     VariantOption,
     WindowOption,
+    check_coverage,
     claim_directory,
     count_jobs,
     directory_id,
@@ -159,8 +160,7 @@ def run(
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
     loads, delays = parse_loads(load or ()), tuple(map(parse_delay, delay or ()))
     workload = make_workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
-    if coverage and clock is not ClockChoice.VIRTUAL:
-        raise UsageError("--coverage: what is executed can be told in virtual time alone", hint="--clock virtual")
+    check_coverage(clock, coverage=coverage)
     wish = make_wish(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
@@ -197,8 +197,6 @@ def run(
 
     twin = in_virtual_time if clock is ClockChoice.AUTO and may_be_virtual(experiment, clones=template) else None
     verdict, directory = run_series(experiment, base, repeat, count_jobs(jobs, memory), twin)
-    if coverage:
-        typer.echo(said_of_coverage(gather_coverage(base), base))
     typer.echo(verdict_line(verdict, read_facts(directory)))
     if verdict.outcome not in experiment.expected:
         raise typer.Exit(1)
@@ -242,6 +240,8 @@ def run_series(
             run_jobs([_again(experiment, base, results.pop()[0], twin)], 1, take)
     if repeat > 1:
         make_console().print(tally_table([verdict for verdict, _ in results], experiment.expected))
+    if experiment.cover is not None:
+        typer.echo(said_of_coverage(gather_coverage(base), base))
     odd = [result for result in results if result[0].outcome not in experiment.expected]
     return worst(odd) if odd else results[-1]
 

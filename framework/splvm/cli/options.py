@@ -223,6 +223,12 @@ def make_wish(
     return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock, cpus, cover)
 
 
+def check_coverage(clock: ClockChoice, *, coverage: bool) -> None:
+    """:raises UsageError: when lines that are executed are asked for in real time."""
+    if coverage and clock is not ClockChoice.VIRTUAL:
+        raise UsageError("--coverage: what is executed can be told in virtual time alone", hint="--clock virtual")
+
+
 def pick_seed(seed: int | None, runs: int) -> int:
     """The given seed, or a random seed below `MOST_SEED - runs`, so that each run can add its number."""
     return secrets.randbelow(MOST_SEED - runs) if seed is None else seed

@@ -38,6 +38,7 @@ from splvm.cli.options import (
     TemplateOption,
     VariantOption,
     WindowOption,
+    check_coverage,
     claim_directory,
     count_jobs,
     directory_id,
@@ -165,8 +166,7 @@ def storm(
     The exit status is 0 for the expected verdict, and 1 for another verdict, as that of `run`. With --repeat each time
     counts. A run that the host starved is made again in the same time: --clock auto is real time here.
     """
-    if coverage and clock is not ClockChoice.VIRTUAL:
-        raise UsageError("--coverage: what is executed can be told in virtual time alone", hint="--clock virtual")
+    check_coverage(clock, coverage=coverage)
     if scope is not Scope.SPL:
         raise UsageError("--scope zfs: storms over zfs.ko are not there yet", hint="`splvm sites --module zfs` is")
     chosen = find_scenario(STORM)

@@ -19,6 +19,7 @@ from splvm.cli.options import (
     AccelOption,
     ClockChoice,
     ClockOption,
+    CoverageOption,
     CpusOption,
     DebugOption,
     DelayOption,
@@ -42,6 +43,7 @@ from splvm.cli.options import (
     ThreadsOption,
     VariantOption,
     WindowOption,
+    check_coverage,
     claim_directory,
     count_jobs,
     directory_id,
@@ -83,6 +85,7 @@ def watch(
     qemu: QemuOption = "auto",
     clock: ClockOption = ClockChoice.AUTO,
     delay: DelayOption = None,
+    coverage: CoverageOption = False,
     template: TemplateOption = True,
     window: WindowOption = None,
     rate: RateOption = 20,
@@ -107,6 +110,7 @@ def watch(
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
     workload = make_workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
     first_seed = pick_seed(seed, repeat)
+    check_coverage(clock, coverage=coverage)
     wish = make_wish(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
@@ -116,6 +120,7 @@ def watch(
         label=label,
         qemu=qemu,
         clock=clock.clock,
+        cover=coverage,
     )
     find_variant(variant)
     own_tree = check_inputs(spl, wish.patches)
