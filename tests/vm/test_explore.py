@@ -116,6 +116,25 @@ def test_another_build_is_refused(stalled: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.splvm_slow
+def test_a_packed_run_on_a_machine_with_nothing_else(
+    stalled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty store takes nothing from elsewhere: the template is made of what the archive has, and is the same."""
+    archive = tmp_path / "stalled.replay.tar.gz"
+    splvm("bundle", "--replay", str(stalled), "--out", str(archive))
+    monkeypatch.setenv("SPLVM_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("SPLVM_TEMPLATES", str(tmp_path / "templates"))
+    splvm("replay", str(archive), status=2)
+    told = json.loads(splvm("replay", "--trust", str(archive), "--json", "--out", str(tmp_path / "again")))
+    assert told["is_same"] and not told["otherwise"]
+    assert told["digest"] == json.loads((stalled / "verdict.json").read_text())["digest"]
+    there = {path.name for path in (tmp_path / "empty").iterdir()}
+    assert not there & {"kernel", "qemu", "spl", "build-root", "apt"}
+    again = replay(archive, tmp_path / "moment", "--trust", "--until", "stall-5ms")
+    assert again["stopped"]["count"] > 1_000_000
+
+
+@pytest.mark.splvm_slow
 def test_gdb_at_the_stall(stalled: Path, tmp_path: Path) -> None:
     """A debugger that comes to the socket sees both CPUs, and the run ends when it goes."""
     out = tmp_path / "gdb"
