@@ -39,6 +39,14 @@ from splvm.run.loads import MOST_SEED
 from splvm.run.prepare import Wish, find_any_kernel, spec_of
 
 
+class Preempt(StrEnum):
+    """Values of `--preempt`, and of the kernel's own word."""
+
+    NONE = "none"
+    VOLUNTARY = "voluntary"
+    FULL = "full"
+
+
 class ClockChoice(StrEnum):
     """Values of `--clock`."""
 
@@ -137,6 +145,10 @@ MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", m
 CpusOption = Annotated[
     int, typer.Option(help="CPUs of the guest; a scenario may need more.", min=1, max=MOST_CPUS, metavar="N")
 ]
+PreemptOption = Annotated[
+    Preempt | None,
+    typer.Option(help="When the guest's kernel preempts itself; by default as it was built.", metavar="WHEN"),
+]
 CoverageOption = Annotated[
     bool,
     typer.Option(
@@ -217,10 +229,13 @@ def make_wish(
     clock: Clock = Clock.REAL,
     cpus: int = 2,
     cover: bool = False,
+    preempt: Preempt | None = None,
 ) -> Wish:
     absolute = tuple(patch.absolute() for patch in (*(patches or ()), *([find_debug_header()] if debug else ())))
     line = check_label(label, spl, absolute)
-    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock, cpus, cover)
+    return Wish(
+        kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock, cpus, cover, preempt or ""
+    )
 
 
 def check_coverage(clock: ClockChoice, *, coverage: bool) -> None:

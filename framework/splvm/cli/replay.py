@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,10 +21,11 @@ from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.diagnosis import parse_registers
 from splvm.guest.closed import ClosedGuest
 from splvm.guest.debugger import ModuleText, gdb_commands, serve_gdb, text_addresses, wait_for_session
+from splvm.guest.memorydump import dump_memory
 from splvm.guest.moment import Counter, MomentReached, Stop, open_counter
 from splvm.host.store import Store
 from splvm.log import note, step
-from splvm.record.names import REGISTERS_FILE, SAMPLES_FILE
+from splvm.record.names import DUMP_FILE, REGISTERS_FILE, SAMPLES_FILE
 from splvm.record.reader import iterate_records, read_digest, read_evidence, read_facts
 from splvm.report.summary import plain, verdict_line
 from splvm.run.closedrun import Witness
@@ -45,6 +47,7 @@ from splvm.scenarios.table import find_scenario
 
 _GDB_FILE = "gdb.commands"
 _COMMAND_S = 10.0
+_DUMP_S = 60.0
 
 
 def replay(
@@ -63,6 +66,10 @@ def replay(
     gdb: Annotated[
         bool, typer.Option("--gdb", help="At the moment of --until, open QEMU's gdb server and wait for gdb.")
     ] = False,
+    drgn: Annotated[
+        bool,
+        typer.Option("--drgn", help="At the moment of --until, dump the guest's memory, and say how drgn reads it."),
+    ] = False,
     anyway: Annotated[
         bool,
         typer.Option("--anyway", help="Run also if QEMU, kernel, modules, template or splvm are others, to the end."),
@@ -79,11 +86,14 @@ def replay(
     named. A run whose QEMU, kernel, modules, template or splvm are not there any more is refused (exit status 2). A
     packed run brings all of it along but splvm.
     """
-    if gdb and until is None:
-        raise UsageError("--gdb: a debugger needs a guest that stands", hint="for example --until stall-5ms --gdb")
+    if (gdb or drgn) and until is None:
+        raise UsageError(
+            f"--{'gdb' if gdb else 'drgn'}: a debugger needs a guest that stands",
+            hint="for example --until stall-5ms --gdb",
+        )
     with ExitStack() as stack:
         means = stack.enter_context(_packed(place, trust=trust)) if place.is_file() else _kept(place)
-        result = _replay(means, place, until, out, gdb=gdb, anyway=anyway)
+        result = _replay(means, place, until, out, gdb=gdb, drgn=drgn, anyway=anyway)
     _say(result, as_json=as_json)
     if result["difference"]:
         raise typer.Exit(1)
@@ -139,7 +149,7 @@ def _packed(archive: Path, *, trust: bool) -> Iterator[_Means]:
 
 
 def _replay(
-    means: _Means, place: Path, until: str | None, out: Path | None, *, gdb: bool, anyway: bool
+    means: _Means, place: Path, until: str | None, out: Path | None, *, gdb: bool, drgn: bool, anyway: bool
 ) -> dict[str, Any]:
     """Run it again, and tell what came of it.
 
@@ -161,7 +171,7 @@ def _replay(
         note(plain(line))
     base = claim_directory(out, f"replay-{experiment.scenario.name}")
     comparison = Comparison(iterate_records(directory / SAMPLES_FILE), go_on=anyway)
-    told = _run(means, base, comparison, moment, gdb=gdb)
+    told = _run(means, base, comparison, moment, gdb=gdb, drgn=drgn)
     digest = str(told.pop("digest", ""))
     difference = comparison.difference
     if moment is None and not difference:
@@ -193,6 +203,8 @@ def _say(result: dict[str, Any], *, as_json: bool) -> None:
         typer.echo(f"stopped {where}: {stopped['moment']}")
         for number, address in enumerate(stopped["addresses"]):
             typer.echo(f"CPU {number} is at {address:#x}")
+    if dump := result.get("dump"):
+        typer.echo(f"memory: {dump['size_bytes']} bytes; {shlex.join(dump['command'])}")
     if result["difference"]:
         typer.echo(plain(f"another run: {result['difference']}"))
     else:
@@ -201,7 +213,9 @@ def _say(result: dict[str, Any], *, as_json: bool) -> None:
     typer.echo(f"evidence: {result['directory']}")
 
 
-def _run(means: _Means, base: Path, comparison: Comparison, moment: Moment | None, *, gdb: bool) -> dict[str, Any]:
+def _run(
+    means: _Means, base: Path, comparison: Comparison, moment: Moment | None, *, gdb: bool, drgn: bool
+) -> dict[str, Any]:
     """Run it, and tell what came of it."""
     told: dict[str, Any] = {}
     with ExitStack() as stack:
@@ -219,6 +233,8 @@ def _run(means: _Means, base: Path, comparison: Comparison, moment: Moment | Non
             assert counter is not None and moment is not None
             stopped = counter.stop(guest.emulator, deadline)
             told["stopped"] = _look(guest, stopped, moment, base)
+            if drgn:
+                told["dump"] = _dump(guest, means, base)
             if gdb:
                 _debug(guest, means, base, told["stopped"])
 
@@ -245,6 +261,17 @@ def _look(guest: ClosedGuest, stopped: Stop, moment: Moment, base: Path) -> dict
         "count": stopped.count,
         "addresses": addresses,
     }
+
+
+def _dump(guest: ClosedGuest, means: _Means, base: Path) -> dict[str, Any]:
+    """Dump the memory of the guest, and tell by which command drgn reads it."""
+    dump = dump_memory(guest.emulator.qmp, base / DUMP_FILE, Deadline(_DUMP_S))
+    debug = [path for path in map(debug_file, means.modules) if path.is_file()]
+    symbols = [*([means.vmlinux] if means.vmlinux else []), *debug]
+    command = ["drgn", "-c", str(dump.path), *(word for path in symbols for word in ("-s", str(path)))]
+    if means.vmlinux is None:
+        note("drgn needs the kernel's symbols: `splvm build --symbols` fetches them")
+    return {"path": str(dump.path), "size_bytes": dump.size_bytes, "command": command}
 
 
 def _debug(guest: ClosedGuest, means: _Means, base: Path, stopped: dict[str, Any]) -> None:

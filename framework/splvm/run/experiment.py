@@ -223,6 +223,7 @@ def _done_to_guest(experiment: Experiment) -> dict[str, Any]:
         "window_s": experiment.window_s,
         "ram_mib": experiment.guest.machine.ram_mib,
         "cpus": experiment.guest.machine.cpus,
+        **({"preempt": experiment.guest.machine.preempt} if experiment.guest.machine.preempt else {}),
         **({"clock": Clock.VIRTUAL} if experiment.guest.machine.clock is Clock.VIRTUAL else {}),
         "workload": asdict(experiment.workload),
         **({"delays": ",".join(map(str, experiment.delays))} if experiment.delays else {}),

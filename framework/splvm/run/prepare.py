@@ -29,7 +29,7 @@ from splvm.evidence.formats.stormstatus import USUAL_OPS, ops_without_marks
 from splvm.evidence.kerneltraits import KernelTraits
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guestplan import GuestPlan, Start
-from splvm.guest.machine import MOST_CLOSED_MIB, MachineSpec
+from splvm.guest.machine import MOST_CLOSED_MIB, PREEMPT_WORD, MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.archive import ReleaseFile
 from splvm.host.capabilities import (
@@ -95,6 +95,8 @@ class Wish:
     cpus: int = 2
     # Say which lines of SPL are executed, of runs in virtual time.
     cover: bool = False
+    # When the kernel preempts itself, a value of its `preempt=`; empty: as it was built.
+    preempt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,11 +434,27 @@ def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | 
         accelerator = Accelerator("tcg", "virtual time counts instructions")
     initrds = (image.path / "initrd.cpio", login.path / "login.cpio")
     machine = MachineSpec(
-        *(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name), ram_mib=wish.ram_mib, cpus=wish.cpus
+        *(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name),
+        ram_mib=wish.ram_mib,
+        cpus=wish.cpus,
+        append=_preempt_words(kernel, wish.preempt),
     )
     return PreparedKernel(
         kernel, machine, keys, qemu, accelerator, wish.clones, store, apt, wish.clock, counting, holder
     )
+
+
+def _preempt_words(kernel: Kernel, preempt: str) -> tuple[str, ...]:
+    """:raises UsageError: when the kernel cannot be told."""
+    if not preempt:
+        return ()
+    config = parse_config((kernel.image.path / "config").read_text(errors="replace"))
+    if config.get("PREEMPT_DYNAMIC") != "y":
+        raise UsageError(
+            f"--preempt {preempt}: {kernel.spec.id} ({kernel.release}) preempts as it was built, it lacks "
+            "CONFIG_PREEMPT_DYNAMIC"
+        )
+    return (f"{PREEMPT_WORD}{preempt}",)
 
 
 def _check_clock(wish: Wish) -> None:

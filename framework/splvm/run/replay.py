@@ -57,6 +57,7 @@ def wish_of(facts: Mapping[str, Any]) -> Wish:
         patches=tuple(Path(str(it.get("path") or it.get("name"))) for it in spl.get("patches") or ()),
         ram_mib=int(parameters.get("ram_mib", Wish().ram_mib)),
         cpus=int(parameters.get("cpus", Wish().cpus)),
+        preempt=str(parameters.get("preempt", "")),
         label="" if line in (PACKAGED, UNKNOWN) else line,
         clock=Clock.VIRTUAL,
     )
