@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * A plugin of QEMU (TCG): counts the instructions of a guest whose time they are,
- * holds its CPUs at a moment, and notes which instructions of a range were
- * translated, which is to say: were about to be executed for the first time.
+ * and holds its CPUs at a moment.
  *
  * Nothing of it is seen by the guest, so a run with it is the run without it. All
  * virtual CPUs are one thread (-icount), so nothing here needs a lock. QEMU's own
@@ -69,12 +68,8 @@ static volatile struct shared {
 	uint64_t hold_at;	/* the host's: the clock at which the CPUs are held; 0: nowhere */
 	uint64_t held;		/* 1: they were */
 	uint64_t held_count;	/* count then, in front of the block that comes next */
-	uint64_t cover_start;	/* the host's: addresses of the range */
-	uint64_t cover_len;	/* at most COVER_LEN */
-	uint8_t cover[];	/* 1: an instruction that begins there was translated */
 } *shared;
 
-#define COVER_LEN (15 * 1024 * 1024)
 #define MAX_CPUS 64
 
 static uint64_t hold_count = UINT64_MAX;
@@ -169,11 +164,8 @@ static void translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 	*block = (struct block){ .start = qemu_plugin_tb_vaddr(tb), .insns = n };
 	for (i = 0; i < n; i++) {
 		struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
-		uint64_t start = qemu_plugin_insn_vaddr(insn), at = start - shared->cover_start;
-		uintptr_t after = start + qemu_plugin_insn_size(insn);
+		uintptr_t after = qemu_plugin_insn_vaddr(insn) + qemu_plugin_insn_size(insn);
 
-		if (at < shared->cover_len)
-			shared->cover[at] = 1;
 		if (rax && rdx && reads_clock(insn))
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, read_clock, NO_REGS, (void *)after);
 	}
@@ -213,7 +205,7 @@ int qemu_plugin_install(qemu_plugin_id_t id, const void *info, int argc, char **
 	}
 	if (fd < 0 || host < 0 || !insn_ns)
 		return -1;
-	shared = mmap(NULL, sizeof(*shared) + COVER_LEN, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
 	if (shared == MAP_FAILED)
 		return -1;

@@ -104,6 +104,7 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.evidence.expectation": "a variant says what is expected of it",
         "splvm.evidence.verdict": "and that is a verdict",
         "splvm.evidence.formats.sites": "a function has one name, with what a compiler adds and without",
+        "splvm.evidence.formats.lcov": "what of a module was executed has a form",
     },
     "splvm.dump": {
         **BASE,

@@ -46,6 +46,7 @@ from splvm.evidence.diagnosis import Condition, Signs, diagnose, parse_registers
 from splvm.evidence.formats.gfpprobe import parse_gfpprobe
 from splvm.evidence.formats.kerncomplaints import FindingKind
 from splvm.evidence.formats.kernlog import MAX_PER_KIND, scan_kernel_log
+from splvm.evidence.formats.lcov import parse_lcov
 from splvm.evidence.formats.loadstatus import parse_load
 from splvm.evidence.formats.merge import MAX_WAITING_FRAMES, Merger
 from splvm.evidence.formats.probestatus import parse_probe
@@ -552,6 +553,8 @@ def shipped() -> tuple[str, ...]:
     return tuple(form(lines) for form in {**PLAIN, **KERNEL, **RARE}.values())
 
 
+TRACEFILES = ["TN:a\nSF:a.c\nFN:1,b\nFNDA:1,b\nFNF:1\nFNH:1\nDA:1,1\nDA:2,0\nLF:2\nLH:1\nend_of_record\n"]
+
 PARSERS: tuple[Parser, ...] = (
     Parser(
         "explain", read_paste, None, field, ("INFO: task a:@ blocked for more than 120 seconds.\n", "[<0>] f+0x1/0x2\n")
@@ -615,6 +618,7 @@ PARSERS: tuple[Parser, ...] = (
     Parser(
         "parse_sites", parse_sites, EvidenceError, lambda: payloads("sites"), ("site @ ", "chain=a<b+0x1/0x2", "end\n")
     ),
+    Parser("parse_lcov", parse_lcov, EvidenceError, lambda: TRACEFILES, ("DA:@,1", "FN:1,a", "FNDA:@,b", "SF:", "TN:")),
     Parser("parse_load", parse_load, EvidenceError, lambda: payloads("load"), ("load @ ", "worker @ 0 ", "a=1 ")),
     Parser("parse_txgs", parse_txgs, EvidenceError, lambda: payloads("txgs"), ("9 @ C 0 0 0 0 0 0 0 0 0", TXG_HEADING)),
     Parser("parse_tasks", read_tasks, EvidenceError, lambda: payloads("tasks"), ("task pid=@ ", "[<0>] a.", "stack ")),

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from leftovers import qemus_of
+from places import PROJECT
 from splvm.clock import Clock
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.reader import find_digests, read_evidence
@@ -26,7 +27,7 @@ from splvm.scenarios.table import find_scenario
 pytestmark = pytest.mark.splvm_vm
 
 PATCHES = Path(__file__).parent.parent / "explored"
-HISTORY = Path(__file__).parent.parent / "history"
+HISTORY = PROJECT / "images" / "history"
 
 
 def splvm(*argv: str, status: int = 0, given: str | None = None) -> str:
@@ -115,6 +116,25 @@ def test_another_build_is_refused(stalled: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.splvm_slow
+def test_a_packed_run_on_a_machine_with_nothing_else(
+    stalled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty store takes nothing from elsewhere: the template is made of what the archive has, and is the same."""
+    archive = tmp_path / "stalled.replay.tar.gz"
+    splvm("bundle", "--replay", str(stalled), "--out", str(archive))
+    monkeypatch.setenv("SPLVM_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("SPLVM_TEMPLATES", str(tmp_path / "templates"))
+    splvm("replay", str(archive), status=2)
+    told = json.loads(splvm("replay", "--trust", str(archive), "--json", "--out", str(tmp_path / "again")))
+    assert told["is_same"] and not told["otherwise"]
+    assert told["digest"] == json.loads((stalled / "verdict.json").read_text())["digest"]
+    there = {path.name for path in (tmp_path / "empty").iterdir()}
+    assert not there & {"kernel", "qemu", "spl", "build-root", "apt"}
+    again = replay(archive, tmp_path / "moment", "--trust", "--until", "stall-5ms")
+    assert again["stopped"]["count"] > 1_000_000
+
+
+@pytest.mark.splvm_slow
 def test_gdb_at_the_stall(stalled: Path, tmp_path: Path) -> None:
     """A debugger that comes to the socket sees both CPUs, and the run ends when it goes."""
     out = tmp_path / "gdb"
@@ -130,6 +150,22 @@ def test_gdb_at_the_stall(stalled: Path, tmp_path: Path) -> None:
     assert replaying.returncode == 0
     assert len(re.findall(r"Thread 1\.\d", said)) >= 2, said
     assert "spl" in (out / "gdb.commands").read_text()
+
+
+@pytest.mark.splvm_slow
+def test_lines_that_were_executed(tmp_path: Path) -> None:
+    """The run with the plugin is the run without it, and tells what it did."""
+    argv = ("run", "held-worker", "--clock", "virtual", "--seed", "7", "--window", "1")
+    splvm(*argv, "--out", str(tmp_path / "plain"))
+    said = splvm(*argv, "--coverage", "--out", str(tmp_path / "covered"))
+    digests = [json.loads((tmp_path / name / "verdict.json").read_text())["digest"] for name in ("plain", "covered")]
+    assert digests[0] == digests[1]
+    assert re.search(r"executed: \d+ of \d+ functions and \d+ of \d+ lines", said)
+    told = json.loads(splvm("coverage", str(tmp_path / "covered"), "--json"))
+    reached = {it["function"]: it["scenarios"] for it in told["functions"]}
+    assert reached["spl_kmem_cache_alloc"] == reached["spl_emergency_alloc"] == ["held-worker"]
+    assert reached["taskq_cancel_id"] == []
+    assert 0 < told["lines_executed"] < told["lines_of"]
 
 
 def test_a_short_exploration(tmp_path: Path) -> None:

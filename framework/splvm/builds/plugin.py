@@ -1,4 +1,4 @@
-"""The plugin of QEMU that counts a guest's instructions and holds it at a moment, from images/plugin."""
+"""Plugins of QEMU from images/plugin: one counts a guest's instructions and holds it, one notes what is executed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from splvm.host.content import input_hash
 from splvm.host.store import Store
 
 RECIPE = 1
-_SOURCE, _NAME = "moment.c", "moment.so"
 _FLAGS = ("-shared", "-fPIC", "-fvisibility=hidden", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-std=gnu11")
 
 
-def build_plugin(store: Store, root: BuildRoot, deadline: Deadline) -> Path:
-    """The shared object. QEMU's own functions in it are found when QEMU loads it.
+def build_plugin(store: Store, root: BuildRoot, name: str, deadline: Deadline) -> Path:
+    """The shared object of NAME.c. QEMU's own functions in it are found when QEMU loads it.
 
     :raises BuildError: when it does not compile.
     """
-    sources = find_images() / "plugin"
-    key = input_hash({"recipe": RECIPE, "root": root.artefact.key, "sources": sources})
+    source = find_images() / "plugin" / f"{name}.c"
+    made = f"{name}.so"
+    key = input_hash({"recipe": RECIPE, "root": root.artefact.key, "source": source})
 
     def build(tree: Path) -> None:
         with store.temporary() as work:
-            shutil.copy2(sources / _SOURCE, work / _SOURCE)
-            argv = ["gcc", *_FLAGS, "-o", _NAME, _SOURCE]
-            root.run(argv, work=work, deadline=deadline, what=_NAME, log=fresh_log(store, f"plugin-{key[:12]}"))
-            shutil.copy2(work / _NAME, tree / _NAME)
+            shutil.copy2(source, work / source.name)
+            argv = ["gcc", *_FLAGS, "-o", made, source.name]
+            root.run(argv, work=work, deadline=deadline, what=made, log=fresh_log(store, f"plugin-{key[:12]}"))
+            shutil.copy2(work / made, tree)
 
-    return store.get("plugin", key, build, deadline=deadline, what="plugin of QEMU").path / _NAME
+    return store.get("plugin", key, build, deadline=deadline, what=f"plugin of QEMU, {made}").path / made

@@ -90,14 +90,12 @@ def find_points(store: Store, root: BuildRoot, module: Path, deadline: Deadline)
 
 
 def _disassembled(store: Store, root: BuildRoot, module: Path, key: str, deadline: Deadline) -> list[Point]:
+    text = disassemble(store, root, module, key, deadline)
+    points = list(choose(text, find_calls(module)))
+    if not debug_file(module).is_file():
+        return points
     log = fresh_log(store, f"points-{key[:12]}")
     with store.temporary() as work:
-        shutil.copy2(module, work / module.name)
-        argv = ["objdump", "--disassemble", "--no-show-raw-insn", "--section=.text", module.name]
-        text = root.run(argv, work=work, deadline=deadline, what=f"disassembling {module.name}", log=log).stdout
-        points = list(choose(text, find_calls(module)))
-        if not debug_file(module).is_file():
-            return points
         shutil.copy2(debug_file(module), work / "debug")
         starts = dict(_functions(text))
         addresses = [f"{starts[point.function] + point.offset:#x}" for point in points]
@@ -108,6 +106,18 @@ def _disassembled(store: Store, root: BuildRoot, module: Path, key: str, deadlin
         Point(point.function, point.offset, point.kind, point.what, source_line(line))
         for point, line in zip(points, lines, strict=True)
     ]
+
+
+def disassemble(store: Store, root: BuildRoot, module: Path, key: str, deadline: Deadline) -> str:
+    """The section .text of a module, as objdump prints it.
+
+    :param key: names the log.
+    """
+    log = fresh_log(store, f"disassembly-{key[:12]}")
+    with store.temporary() as work:
+        shutil.copy2(module, work / module.name)
+        argv = ["objdump", "--disassemble", "--no-show-raw-insn", "--section=.text", module.name]
+        return root.run(argv, work=work, deadline=deadline, what=f"disassembling {module.name}", log=log).stdout
 
 
 def source_line(told: str) -> str:
@@ -134,7 +144,7 @@ def choose(disassembly: str, calls: Sequence[Call]) -> Iterator[Point]:
         offset = call.offset if kind is Kind.UNLOCKED else call.offset - _CALL_BYTES
         if kind is not Kind.UNLOCKED or (call.function, offset) not in found:
             found[call.function, offset] = Point(call.function, offset, kind, call.callee)
-    for name, offset, instruction in _instructions(disassembly):
+    for _, name, offset, instruction in instructions(disassembly):
         is_atomic = instruction.startswith("lock ") or (instruction.startswith("xchg") and "(" in instruction)
         if is_atomic and not Call(name, 0, "", 0).is_of_init:
             found[name, offset] = Point(name, offset, Kind.ATOMIC, " ".join(instruction.split()))
@@ -150,11 +160,12 @@ def _functions(disassembly: str) -> Iterator[tuple[str, int]]:
     yield from ((match[2], int(match[1], 16)) for match in _FUNCTION.finditer(disassembly))
 
 
-def _instructions(disassembly: str) -> Iterator[tuple[str, int, str]]:
-    """Function, offset in it and text of each instruction."""
+def instructions(disassembly: str) -> Iterator[tuple[int, str, int, str]]:
+    """Address, function, offset in it and text of each instruction."""
     name, start = "", 0
     for line in disassembly.splitlines():
         if head := _FUNCTION.match(line):
             name, start = head[2], int(head[1], 16)
         elif name and (match := _INSTRUCTION.match(line)):
-            yield name, int(match[1], 16) - start, match[2].partition("#")[0].strip()
+            address = int(match[1], 16)
+            yield address, name, address - start, match[2].partition("#")[0].strip()

@@ -55,6 +55,8 @@ class Zfs:
     tools_version: str
     # What the modules are built of: its name, its version, and of a checkout its commit.
     source: SplSource
+    # Where the modules are.
+    directory: Path
 
     def facts(self) -> dict[str, object]:
         """What run.json says of it."""
@@ -95,7 +97,7 @@ def build_zfs(store: Store, apt: PrivateApt, kernel: Kernel, spl: SplBuild, dead
             pack(stage, tree / "zfs.cpio", deadline)
 
     image = store.get("zfs-image", key, build, deadline=deadline, what=f"ZFS for guests of {kernel.release}")
-    return Zfs(image.path / "zfs.cpio", tuple(order), version, spl.source)
+    return Zfs(image.path / "zfs.cpio", tuple(order), version, spl.source, modules.path)
 
 
 def _build_modules(store: Store, root: BuildRoot, spl: SplBuild, deadline: Deadline) -> Artefact:

@@ -6,6 +6,7 @@ Owns the directory of an exploration::
     dry               the run without delays, in which points are counted
     seed-N            the run of a seed whose verdict is not an expected one; the others are removed
     seed-N-again-M    runs of that finding: the same again, and with fewer delays
+    coverage.info     what of SPL the seeds have executed, if that was asked for
 
 One that was interrupted goes on from there, as far as its list is what the records beside it say: that of the dry run
 says what is explored, and each finding has its own. A finding is a seed and its delays: it is run again, and then with
@@ -32,6 +33,7 @@ from splvm.plainfile import MIB, read_plain
 from splvm.record.jsonfile import write_json
 from splvm.record.reader import last_record_s, read_console, read_damage, read_evidence, read_facts
 from splvm.record.typedjson import from_json
+from splvm.run.coverage import add_coverage
 from splvm.run.delays import MOST_POINTS, Counts, Delay, chance_of_pair, draw, fewest, parse_counts, parse_delay
 from splvm.run.experiment import Experiment, run_experiment
 from splvm.run.replay import made_otherwise
@@ -392,6 +394,7 @@ def run_seeds(
         number, delays = begun.pop(result.job.out)
         seed = _seed_of(result, number, delays)
         exploration.seeds[number] = seed
+        add_coverage(exploration.out, result.job.out)
         if exploration.is_expected(seed.outcome):
             if seed.outcome is not None and not seed.outcome.says_nothing:
                 shutil.rmtree(result.job.out, ignore_errors=True)

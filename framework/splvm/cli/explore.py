@@ -11,7 +11,11 @@ from typing import Annotated
 
 import typer
 
+from splvm.builds.changed import changed_functions, changed_lines
+from splvm.builds.lines import find_lines, read_lines
+from splvm.builds.owntree import OwnTree
 from splvm.builds.points import Point, find_points
+from splvm.builds.spl import check_inputs
 from splvm.campaign.explore import (
     EXPLORE_FILE,
     Exploration,
@@ -23,8 +27,11 @@ from splvm.campaign.explore import (
     run_seeds,
     shrink,
 )
+from splvm.cli.coverage import said_of_coverage
 from splvm.cli.guests import make_workload
 from splvm.cli.options import (
+    CoverageOption,
+    CpusOption,
     DebugOption,
     ExpectOption,
     JobsOption,
@@ -34,6 +41,7 @@ from splvm.cli.options import (
     MemoryOption,
     ObjectsOption,
     PatchOption,
+    PreemptOption,
     QemuOption,
     SplOption,
     ThreadsOption,
@@ -47,6 +55,7 @@ from splvm.cli.options import (
     make_wish,
     print_json,
 )
+from splvm.cli.sites import Scope
 from splvm.cli.storm import find_ops
 from splvm.clock import Clock
 from splvm.deadline import Deadline
@@ -57,9 +66,11 @@ from splvm.report.again import reproducer
 from splvm.report.rates import Rate
 from splvm.report.summary import plain
 from splvm.report.tables import listing
+from splvm.run.coverage import COVERAGE_FILE, read_coverage
 from splvm.run.delays import MOST_DEPTH
-from splvm.run.loads import MOST_SEED
-from splvm.run.prepare import PREPARE_BUDGET_S, prepare
+from splvm.run.experiment import Experiment
+from splvm.run.loads import MOST_SEED, need_pool
+from splvm.run.prepare import PREPARE_BUDGET_S, Prepared, prepare
 from splvm.run.scenarios import Scenario, Storm
 from splvm.scenarios.table import SCENARIOS, find_scenario
 
@@ -75,8 +86,19 @@ def explore(
     ] = 3,
     function: Annotated[
         list[str] | None,
-        typer.Option(help="Delay in this function of SPL alone; may be given again.", metavar="NAME"),
+        typer.Option(help="Delay in this function alone; may be given again.", metavar="NAME"),
     ] = None,
+    diff: Annotated[
+        str | None,
+        typer.Option(
+            help="Delay in those functions of SPL alone that are others than in this commit, with --spl path:DIR or "
+            "git:DIR@REV.",
+            metavar="REV",
+        ),
+    ] = None,
+    module: Annotated[
+        Scope, typer.Option(help="Module at whose instructions there are delays; `zfs` in a scenario with a pool.")
+    ] = Scope.SPL,
     ops: Annotated[
         str | None,
         typer.Option(help="What the transactions of a storm do, as `storm` takes it.", metavar="NAMES"),
@@ -90,7 +112,10 @@ def explore(
     label: LabelOption = None,
     jobs: JobsOption = "auto",
     memory: MemoryOption = 512,
+    cpus: CpusOption = 2,
+    preempt: PreemptOption = None,
     qemu: QemuOption = "auto",
+    coverage: CoverageOption = False,
     window: WindowOption = None,
     threads: ThreadsOption = None,
     objects: ObjectsOption = None,
@@ -112,16 +137,20 @@ def explore(
     if resume is not None and out is not None:
         raise UsageError("--resume goes on in its own directory; --out names another one")
     chosen, numbers = find_scenario(scenario), parse_seeds(seeds)
+    tree = _tree_of(spl, spl_patch or (), diff, module)
     window_s = _WINDOW_S if window is None else window
     storm = _storm(chosen, ops)
     workload = make_workload(chosen, window_s, threads=threads, objects=objects)
     wish = make_wish(
         *(kernel, variant, spl, spl_patch, "auto"),
         ram_mib=memory,
+        cpus=cpus,
+        preempt=preempt,
         debug=debug,
         label=label,
         qemu=qemu,
         clock=Clock.VIRTUAL,
+        cover=coverage,
     )
     at_once = count_jobs(jobs, memory)
     base = resume or claim_directory(out, f"explore-{scenario}-{directory_id(kernel)}-{variant}")
@@ -131,8 +160,9 @@ def explore(
         experiment = prepared.experiment(
             chosen, expected=expected, window_s=window_s, workload=workload, seed=numbers[0], storm=storm
         )
-        points = find_points(prepared.store, prepared.kernel.root, prepared.spl.modules[0], Deadline(PREPARE_BUDGET_S))
-    points = _of_functions(points, function or ())
+        points = _points_of(prepared, experiment, module)
+        names = [*(function or ()), *(_changed(prepared, tree, diff) if tree and diff else ())]
+    points = _of_functions(points, names)
     about = {
         "scenario": scenario,
         "kernel": kernel,
@@ -141,12 +171,16 @@ def explore(
         **made_of(experiment),
         "window_s": window_s,
         "workload": workload.command(),
-        "functions": sorted(function or ()),
+        "cpus": experiment.guest.machine.cpus,
+        "preempt": experiment.guest.machine.preempt,
+        "module": module,
+        "functions": sorted(names),
         **({"storm": storm.commands(0)} if storm else {}),
         "delays": delays,
         "expected": sorted(experiment.expected),
     }
-    exploration = Exploration(experiment, base, tuple(it.place for it in points), delays, about)
+    by_place = {(it.place if module is Scope.SPL else f"{module}:{it.place}"): it for it in points}
+    exploration = Exploration(experiment, base, tuple(by_place), delays, about)
     if resume is not None:
         read_exploration(exploration)
     if not exploration.counts.hits:
@@ -159,16 +193,67 @@ def explore(
         shrink(exploration, lambda line: note(plain(line)))
     except KeyboardInterrupt:
         note(f"`splvm explore {scenario} --resume {base}` with the same options goes on")
-        _show(exploration, points, time.monotonic() - began)
+        _show(exploration, by_place, time.monotonic() - began)
         raise
     if as_json:
         print_json(exploration.to_json())
     else:
-        _show(exploration, points, time.monotonic() - began)
+        _show(exploration, by_place, time.monotonic() - began)
+    if coverage:
+        note(said_of_coverage(read_coverage([base / COVERAGE_FILE]), base))
     if exploration.findings:
         raise typer.Exit(1)
     if not exploration.judged:
         raise typer.Exit(HarnessError.exit_status)
+
+
+def _tree_of(spl: str, patches: Sequence[Path], diff: str | None, module: Scope) -> OwnTree | None:
+    """The tree that --diff is asked of; None without it.
+
+    :raises UsageError: when its lines cannot be those of the module.
+    """
+    if diff is None:
+        return None
+    tree = check_inputs(spl, patches)
+    if tree is None or patches or module is not Scope.SPL:
+        raise UsageError(
+            f"--diff {diff}: it tells what of SPL has changed in a tree, without patches besides",
+            hint="--spl path:DIR, or --spl git:DIR@REV",
+        )
+    return tree
+
+
+def _changed(prepared: Prepared, tree: OwnTree, revision: str) -> list[str]:
+    """Functions of SPL that are others than in a commit.
+
+    :raises UsageError: when there is none.
+    """
+    deadline = Deadline(PREPARE_BUDGET_S)
+    lines = read_lines(find_lines(prepared.store, prepared.kernel.root, prepared.spl.modules[0], deadline))
+    names = changed_functions(lines, changed_lines(tree, revision))
+    of_points = {it.function.partition(".")[0] for it in _points_of_spl(prepared)}
+    if not names & of_points:
+        told = ", ".join(sorted(names)) or "no function"
+        raise UsageError(f"--diff {revision}: {told} of spl.ko has changed, and there is no point to delay at")
+    note(f"changed since {revision}: {', '.join(sorted(names & of_points))}")
+    return sorted(names & of_points)
+
+
+def _points_of(prepared: Prepared, experiment: Experiment, module: Scope) -> tuple[Point, ...]:
+    """:raises UsageError: when the guest does not have the module."""
+    if module is Scope.SPL:
+        return _points_of_spl(prepared)
+    if not need_pool(experiment.loads):
+        raise UsageError(
+            f"--module zfs: {experiment.scenario.name} has no pool", hint="`explore zfs-held-worker` has one"
+        )
+    deadline = Deadline(PREPARE_BUDGET_S)
+    path = prepared.zfs(deadline).directory / "zfs.ko"
+    return find_points(prepared.store, prepared.kernel.root, path, deadline)
+
+
+def _points_of_spl(prepared: Prepared) -> tuple[Point, ...]:
+    return find_points(prepared.store, prepared.kernel.root, prepared.spl.modules[0], Deadline(PREPARE_BUDGET_S))
 
 
 def parse_seeds(text: str) -> range:
@@ -198,7 +283,7 @@ def _of_functions(points: Sequence[Point], names: Sequence[str]) -> tuple[Point,
     for name in names:
         if name not in known:
             hint = did_you_mean(name, known) or f"there are: {', '.join(sorted(known))}"
-            raise UsageError(f"--function {name}: SPL has no point in such a function", hint=hint)
+            raise UsageError(f"--function {name}: there is no point in such a function", hint=hint)
     return tuple(it for it in points if not names or it.function.partition(".")[0] in names)
 
 
@@ -215,9 +300,8 @@ def _tell(seed: Seed) -> None:
     note(plain(f"{seed.outcome or 'TROUBLE'} seed {seed.number} {next(iter(seed.reason.splitlines()), '')}"))
 
 
-def _show(exploration: Exploration, points: Sequence[Point], seconds: float) -> None:
-    judged, by_place = exploration.judged, {it.place: it for it in points}
-    console = make_console()
+def _show(exploration: Exploration, by_place: dict[str, Point], seconds: float) -> None:
+    judged, console = exploration.judged, make_console()
     for finding in exploration.findings:
         for line in _described(finding, by_place):
             typer.echo(line)

@@ -14,9 +14,11 @@ import typer
 from rich.text import Text
 
 from splvm.campaign.processes import Job, JobResult, fitting_jobs, run_jobs
+from splvm.cli.coverage import said_of_coverage
 from splvm.cli.options import (
     AccelOption,
     ClockOption,
+    CoverageOption,
     CpusOption,
     DebugOption,
     DelayOption,
@@ -30,6 +32,7 @@ from splvm.cli.options import (
     NoioOption,
     ObjectsOption,
     PatchOption,
+    PreemptOption,
     QemuOption,
     RateOption,
     RepeatOption,
@@ -40,6 +43,7 @@ from splvm.cli.options import (
     ThreadsOption,
     VariantOption,
     WindowOption,
+    check_coverage,
     claim_directory,
     count_jobs,
     directory_id,
@@ -59,6 +63,7 @@ from splvm.log import note, step
 from splvm.record.reader import read_facts
 from splvm.report.summary import verdict_line
 from splvm.report.tables import tally_table
+from splvm.run.coverage import gather_coverage
 from splvm.run.delays import parse_delay
 from splvm.run.experiment import Dump, Experiment, attempt_directory, run_until_fed
 from splvm.run.loads import parse_loads
@@ -126,10 +131,12 @@ def run(
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     cpus: CpusOption = 2,
+    preempt: PreemptOption = None,
     accel: AccelOption = "auto",
     qemu: QemuOption = "auto",
     clock: ClockOption = ClockChoice.AUTO,
     delay: DelayOption = None,
+    coverage: CoverageOption = False,
     template: TemplateOption = True,
     window: WindowOption = None,
     rate: RateOption = 20,
@@ -154,15 +161,18 @@ def run(
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
     loads, delays = parse_loads(load or ()), tuple(map(parse_delay, delay or ()))
     workload = make_workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
+    check_coverage(clock, coverage=coverage)
     wish = make_wish(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
         cpus=cpus,
+        preempt=preempt,
         clones=template,
         debug=debug,
         label=label,
         qemu=qemu,
         clock=clock.clock,
+        cover=coverage,
     )
     base = claim_directory(out, f"{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
@@ -232,6 +242,8 @@ def run_series(
             run_jobs([_again(experiment, base, results.pop()[0], twin)], 1, take)
     if repeat > 1:
         make_console().print(tally_table([verdict for verdict, _ in results], experiment.expected))
+    if experiment.cover is not None:
+        typer.echo(said_of_coverage(gather_coverage(base), base))
     odd = [result for result in results if result[0].outcome not in experiment.expected]
     return worst(odd) if odd else results[-1]
 

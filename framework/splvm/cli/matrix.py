@@ -27,10 +27,12 @@ from splvm.campaign.matrix import (
 )
 from splvm.campaign.plan import Axes, plan_cells, read_axes, tell_clocks
 from splvm.campaign.processes import JobResult, run_jobs
+from splvm.cli.coverage import said_of_coverage
 from splvm.cli.history import HistoryOption, history_place
 from splvm.cli.options import (
     MOST_RUNS,
     AccelOption,
+    CoverageOption,
     DebugOption,
     JobsOption,
     JsonOption,
@@ -54,6 +56,7 @@ from splvm.report.summary import plain
 from splvm.report.tables import listing
 from splvm.run.buildline import find_line
 from splvm.run.clocks import Host
+from splvm.run.coverage import gather_coverage
 from splvm.run.prepare import Wish
 from splvm.scenarios.table import ANYWHERE, SCENARIOS
 
@@ -128,6 +131,7 @@ def matrix(
         list[str] | None,
         typer.Option(help="Cells for which it holds are run in real time besides.", metavar="EXPR"),
     ] = None,
+    coverage: CoverageOption = False,
     template: TemplateOption = True,
     history: HistoryOption = None,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
@@ -157,12 +161,14 @@ def matrix(
     )
     if resume is not None and (given != Axes() or file is not None or out is not None):
         raise UsageError("--resume goes on with the cells of the interrupted matrix; other cells cannot be named")
-    wish = Wish(accelerator=accel, clones=template)
+    wish = Wish(accelerator=accel, clones=template, cover=coverage)
     if resume:
         chosen, done = read_matrix(resume)
     else:
         chosen, done = _make_plan(given, file, wish, on), []
     check_inputs(chosen.spl, chosen.patches)
+    if coverage and on is not None:
+        raise UsageError("--coverage: what is executed can be told of runs on this machine alone")
     todo = missing(chosen, done)
     # Only imported here: its libraries take as long as all the rest.
     from splvm.campaign.night import Keeper, estimate_s
@@ -190,6 +196,8 @@ def matrix(
                 hint = f"{error.hint or 'mend it'}; then `splvm matrix --resume {base}` goes on"
                 raise SetupError(error.message, hint=hint) from error
         _show_runs(chosen, base, runs, time.monotonic() - start, as_json=as_json)
+        if coverage:
+            note(said_of_coverage(gather_coverage(base), base))
         try:
             keeper.end()
         except HarnessError as error:

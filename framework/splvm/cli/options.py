@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,15 @@ from splvm.run.experiment import Dump
 from splvm.run.loads import MOST_SEED, Load
 from splvm.run.prepare import Wish, find_any_kernel, spec_of
 from splvm.run.scenarios import Scenario
+
+
+class Preempt(StrEnum):
+    """Values of `--preempt`, and of the kernel's own word."""
+
+    NONE = "none"
+    VOLUNTARY = "voluntary"
+    FULL = "full"
+
 
 # Runs that one command makes at most.
 MOST_RUNS = 100_000
@@ -128,6 +138,16 @@ MemoryOption = Annotated[int, typer.Option(help="Memory of the guest in MiB.", m
 CpusOption = Annotated[
     int, typer.Option(help="CPUs of the guest; a scenario may need more.", min=1, max=MOST_CPUS, metavar="N")
 ]
+PreemptOption = Annotated[
+    Preempt | None,
+    typer.Option(help="When the guest's kernel preempts itself; by default as it was built.", metavar="WHEN"),
+]
+CoverageOption = Annotated[
+    bool,
+    typer.Option(
+        "--coverage", help="Say which lines of SPL are executed, in coverage.info (lcov); for runs in virtual time."
+    ),
+]
 TemplateOption = Annotated[
     bool,
     typer.Option("--template/--no-template", help="Clone guests from a template, or boot each guest."),
@@ -201,10 +221,20 @@ def make_wish(
     qemu: str = "auto",
     clock: Clock = Clock.REAL,
     cpus: int = 2,
+    cover: bool = False,
+    preempt: Preempt | None = None,
 ) -> Wish:
     absolute = tuple(patch.absolute() for patch in (*(patches or ()), *([find_debug_header()] if debug else ())))
     line = check_label(label, spl, absolute)
-    return Wish(kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock, cpus)
+    return Wish(
+        kernel, variant, spl, absolute, accel, ram_mib, refresh, clones, line, qemu, clock, cpus, cover, preempt or ""
+    )
+
+
+def check_coverage(clock: ClockChoice, *, coverage: bool) -> None:
+    """:raises UsageError: when lines that are executed are asked for in real time."""
+    if coverage and clock is not ClockChoice.VIRTUAL:
+        raise UsageError("--coverage: what is executed can be told in virtual time alone", hint="--clock virtual")
 
 
 def with_usual_clock(

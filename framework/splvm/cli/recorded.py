@@ -16,6 +16,7 @@ from splvm.cli.options import (
     print_json,
     summary_of,
 )
+from splvm.cli.replay import pack_for_replay
 from splvm.deadline import Deadline
 from splvm.dump.postmortem import describe_dump, examine_run
 from splvm.errors import DeadlineExceeded, EvidenceError, UsageError
@@ -33,6 +34,7 @@ from splvm.record.reader import iterate_records, read_evidence
 from splvm.report.bundle import write_bundle
 from splvm.report.summary import plain, verdict_line
 from splvm.report.tables import change_table, slab_table
+from splvm.run.pack import SUFFIX as PACK_SUFFIX
 from splvm.run.prepare import PREPARE_BUDGET_S
 from splvm.scenarios.judged import judge_run
 from splvm.scenarios.table import SCENARIOS
@@ -113,6 +115,13 @@ def bundle(
     ] = None,
     with_dump: Annotated[bool, typer.Option("--with-dump", help="Pack the dump of the guest's memory too.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay",
+            help="Pack a run in virtual time with QEMU, kernel, root, modules and probe instead, for `replay`.",
+        ),
+    ] = False,
     as_comment: Annotated[
         bool, typer.Option("--comment", help="Print a comment on the run, at most 40 lines of Markdown.")
     ] = False,
@@ -123,6 +132,9 @@ def bundle(
     """Pack a run for a bug report: one archive, and the text of an issue in the form that OpenZFS asks for."""
     if link and (not as_comment or not re.fullmatch(r"https?://[!-~]{1,500}", link)):
         raise UsageError(f"--link {link}: it is a URL for --comment", hint="for example --comment --link https://...")
+    if replay:
+        _pack(directory, out, force=force, other=with_dump or as_comment)
+        return
     evidence = read_evidence(directory)
     scenario, variant = SCENARIOS.get(str(evidence.facts.get("scenario"))), None
     if isinstance(spl := evidence.facts.get("spl"), dict):
@@ -143,6 +155,19 @@ def bundle(
     say(plain(f"issue: {made.issue}"))
     if as_comment:
         typer.echo(made.comment, nl=False)
+
+
+def _pack(directory: Path, out: Path | None, *, force: bool, other: bool) -> None:
+    if other:
+        raise UsageError("--replay packs a run for `replay`: --with-dump and --comment are for a bug report")
+    name = directory.name or directory.resolve().name
+    archive = out if out is not None else directory.with_name(f"{name}{PACK_SUFFIX}")
+    if not archive.name.endswith(PACK_SUFFIX):
+        raise UsageError(f"--out {archive}: the name of a packed run has to end in {PACK_SUFFIX}")
+    if archive.exists() and not force:
+        raise UsageError(f"{archive} is there already", hint="--force overwrites it")
+    size = pack_for_replay(directory, archive)
+    typer.echo(plain(f"archive: {archive} ({size} bytes); `splvm replay --trust {archive.name}` runs it again"))
 
 
 def examine(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,14 +21,17 @@ from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.diagnosis import parse_registers
 from splvm.guest.closed import ClosedGuest
 from splvm.guest.debugger import ModuleText, gdb_commands, serve_gdb, text_addresses, wait_for_session
+from splvm.guest.memorydump import dump_memory
 from splvm.guest.moment import Counter, MomentReached, Stop, open_counter
+from splvm.host.store import Store
 from splvm.log import note, step
-from splvm.record.names import REGISTERS_FILE, SAMPLES_FILE
+from splvm.record.names import DUMP_FILE, REGISTERS_FILE, SAMPLES_FILE
 from splvm.record.reader import iterate_records, read_digest, read_evidence, read_facts
 from splvm.report.summary import plain, verdict_line
 from splvm.run.closedrun import Witness
 from splvm.run.experiment import Experiment, run_experiment
-from splvm.run.prepare import PREPARE_BUDGET_S, Prepared, prepare
+from splvm.run.pack import open_pack, write_pack
+from splvm.run.prepare import PREPARE_BUDGET_S, prepare
 from splvm.run.replay import (
     Comparison,
     Differs,
@@ -41,10 +47,14 @@ from splvm.scenarios.table import find_scenario
 
 _GDB_FILE = "gdb.commands"
 _COMMAND_S = 10.0
+_DUMP_S = 60.0
 
 
 def replay(
-    directory: Annotated[Path, typer.Argument(help="Directory of a run in virtual time.", metavar="DIR")],
+    place: Annotated[
+        Path,
+        typer.Argument(help="Directory of a run in virtual time, or what `bundle --replay` made of it.", metavar="DIR"),
+    ],
     until: Annotated[
         str | None,
         typer.Option(
@@ -56,9 +66,16 @@ def replay(
     gdb: Annotated[
         bool, typer.Option("--gdb", help="At the moment of --until, open QEMU's gdb server and wait for gdb.")
     ] = False,
+    drgn: Annotated[
+        bool,
+        typer.Option("--drgn", help="At the moment of --until, dump the guest's memory, and say how drgn reads it."),
+    ] = False,
     anyway: Annotated[
         bool,
         typer.Option("--anyway", help="Run also if QEMU, kernel, modules, template or splvm are others, to the end."),
+    ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the QEMU that a packed run brings along, on this host, as you.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Directory for the evidence.", metavar="DIR")] = None,
     as_json: JsonOption = False,
@@ -66,37 +83,95 @@ def replay(
     """Run a recorded run in virtual time again, and compare each frame with the recorded one.
 
     The exit status is 0 if the run is the same, up to the moment of --until, and 1 if a frame differs; that frame is
-    named. A run whose QEMU, kernel, modules, template or splvm are not there any more is refused (exit status 2).
+    named. A run whose QEMU, kernel, modules, template or splvm are not there any more is refused (exit status 2). A
+    packed run brings all of it along but splvm.
     """
-    if gdb and until is None:
-        raise UsageError("--gdb: a debugger needs a guest that stands", hint="for example --until stall-5ms --gdb")
+    if (gdb or drgn) and until is None:
+        raise UsageError(
+            f"--{'gdb' if gdb else 'drgn'}: a debugger needs a guest that stands",
+            hint="for example --until stall-5ms --gdb",
+        )
+    with ExitStack() as stack:
+        means = stack.enter_context(_packed(place, trust=trust)) if place.is_file() else _kept(place)
+        result = _replay(means, place, until, out, gdb=gdb, drgn=drgn, anyway=anyway)
+    _say(result, as_json=as_json)
+    if result["difference"]:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """What a recorded run is run again with."""
+
+    # The recorded run.
+    record: Path
+    experiment: Experiment
+    # Makes the plugin that counts instructions.
+    counter: Callable[[], Path]
+    # The kernel with its symbols if they are there, SPL and the probe.
+    vmlinux: Path | None
+    modules: tuple[Path, ...]
+
+
+def _kept(directory: Path) -> _Means:
+    """What the store and the archives have."""
     facts = read_facts(directory)
-    recorded = read_evidence(directory)
-    if recorded.damage:
-        raise EvidenceError(f"{directory}: {plain(recorded.damage[0])}")
-    wish = wish_of(facts)
-    scenario = find_scenario(str(facts.get("scenario")))
-    moment = (
-        find_moment(until, recorded.timeline, first_frame_ns(iterate_records(directory / SAMPLES_FILE)))
-        if until
-        else None
-    )
+    wish, scenario = wish_of(facts), find_scenario(str(facts.get("scenario")))
     with step(f"preparing {wish.kernel}, {wish.variant}"):
         prepared = prepare(wish)
         prepared = with_recorded_qemu(prepared, facts, prepared.store)
         experiment = experiment_of(facts, prepared, scenario)
-    deadline = Deadline(PREPARE_BUDGET_S)
-    differing = otherwise(experiment, facts, deadline)
+    kernel, store = prepared.kernel, prepared.store
+    return _Means(
+        directory,
+        experiment,
+        lambda: build_plugin(store, kernel.root, "moment", Deadline(PREPARE_BUDGET_S)),
+        kept_symbols(store, kernel.release, kernel.version),
+        prepared.spl.modules,
+    )
+
+
+@contextmanager
+def _packed(archive: Path, *, trust: bool) -> Iterator[_Means]:
+    """What a packed run brings along."""
+    if not trust:
+        raise UsageError(
+            f"{archive} brings a QEMU along, which would run on this host as you",
+            hint="--trust runs it, if you trust whoever made the archive",
+        )
+    store = Store.default()
+    with ExitStack() as stack:
+        with step(f"unpacking {archive.name}"):
+            pack, keys = stack.enter_context(open_pack(archive, store))
+        facts = read_facts(pack.record)
+        experiment = pack.experiment(facts, find_scenario(str(facts.get("scenario"))), keys)
+        yield _Means(pack.record, experiment, lambda: pack.counter, None, pack.modules)
+
+
+def _replay(
+    means: _Means, place: Path, until: str | None, out: Path | None, *, gdb: bool, drgn: bool, anyway: bool
+) -> dict[str, Any]:
+    """Run it again, and tell what came of it.
+
+    :raises UsageError: when it would not be the same run.
+    """
+    directory, experiment = means.record, means.experiment
+    facts, recorded = read_facts(directory), read_evidence(directory)
+    if recorded.damage:
+        raise EvidenceError(f"{directory}: {plain(recorded.damage[0])}")
+    began_ns = first_frame_ns(iterate_records(directory / SAMPLES_FILE)) if until else 0
+    moment = find_moment(until, recorded.timeline, began_ns) if until else None
+    differing = otherwise(experiment, facts, Deadline(PREPARE_BUDGET_S))
     if differing and not anyway:
         raise UsageError(
-            "\n".join([f"{directory} cannot be replayed as it was:", *map(plain, differing)]),
+            "\n".join([f"{place} cannot be replayed as it was:", *map(plain, differing)]),
             hint="--anyway runs it, and names the first frame that differs",
         )
     for line in differing:
         note(plain(line))
-    base = claim_directory(out, f"replay-{scenario.name}")
+    base = claim_directory(out, f"replay-{experiment.scenario.name}")
     comparison = Comparison(iterate_records(directory / SAMPLES_FILE), go_on=anyway)
-    told = _run(experiment, prepared, base, comparison, moment, gdb=gdb)
+    told = _run(means, base, comparison, moment, gdb=gdb, drgn=drgn)
     digest = str(told.pop("digest", ""))
     difference = comparison.difference
     if moment is None and not difference:
@@ -104,9 +179,9 @@ def replay(
         then = read_digest(directory, facts)
         if not difference and digest != then:
             difference = "the frames are the same, and the consoles differ"
-    result = {
+    return {
         "schema_version": 1,
-        "replayed": str(directory),
+        "replayed": str(place),
         "directory": str(base),
         "is_same": not difference,
         "frames": comparison.frames,
@@ -115,9 +190,6 @@ def replay(
         "otherwise": differing,
         **told,
     }
-    _say(result, as_json=as_json)
-    if difference:
-        raise typer.Exit(1)
 
 
 def _say(result: dict[str, Any], *, as_json: bool) -> None:
@@ -131,6 +203,8 @@ def _say(result: dict[str, Any], *, as_json: bool) -> None:
         typer.echo(f"stopped {where}: {stopped['moment']}")
         for number, address in enumerate(stopped["addresses"]):
             typer.echo(f"CPU {number} is at {address:#x}")
+    if dump := result.get("dump"):
+        typer.echo(f"memory: {dump['size_bytes']} bytes; {shlex.join(dump['command'])}")
     if result["difference"]:
         typer.echo(plain(f"another run: {result['difference']}"))
     else:
@@ -140,15 +214,14 @@ def _say(result: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _run(
-    experiment: Experiment, prepared: Prepared, base: Path, comparison: Comparison, moment: Moment | None, *, gdb: bool
+    means: _Means, base: Path, comparison: Comparison, moment: Moment | None, *, gdb: bool, drgn: bool
 ) -> dict[str, Any]:
     """Run it, and tell what came of it."""
     told: dict[str, Any] = {}
     with ExitStack() as stack:
         counter: Counter | None = None
         if moment is not None:
-            plugin = build_plugin(prepared.store, prepared.kernel.root, Deadline(PREPARE_BUDGET_S))
-            counter = stack.enter_context(open_counter(plugin))
+            counter = stack.enter_context(open_counter(means.counter()))
             counter.hold_at(moment.at_ns)
 
         def hear(frame: Any) -> None:
@@ -160,11 +233,13 @@ def _run(
             assert counter is not None and moment is not None
             stopped = counter.stop(guest.emulator, deadline)
             told["stopped"] = _look(guest, stopped, moment, base)
+            if drgn:
+                told["dump"] = _dump(guest, means, base)
             if gdb:
-                _debug(guest, prepared, base, told["stopped"])
+                _debug(guest, means, base, told["stopped"])
 
         try:
-            verdict = run_experiment(experiment, base, witness=Witness(hear, counter, stop))
+            verdict = run_experiment(means.experiment, base, witness=Witness(hear, counter, at_moment=stop))
         except MomentReached:
             return told
         except Differs:
@@ -188,21 +263,43 @@ def _look(guest: ClosedGuest, stopped: Stop, moment: Moment, base: Path) -> dict
     }
 
 
-def _debug(guest: ClosedGuest, prepared: Prepared, base: Path, stopped: dict[str, Any]) -> None:
+def _dump(guest: ClosedGuest, means: _Means, base: Path) -> dict[str, Any]:
+    """Dump the memory of the guest, and tell by which command drgn reads it."""
+    dump = dump_memory(guest.emulator.qmp, base / DUMP_FILE, Deadline(_DUMP_S))
+    debug = [path for path in map(debug_file, means.modules) if path.is_file()]
+    symbols = [*([means.vmlinux] if means.vmlinux else []), *debug]
+    command = ["drgn", "-c", str(dump.path), *(word for path in symbols for word in ("-s", str(path)))]
+    if means.vmlinux is None:
+        note("drgn needs the kernel's symbols: `splvm build --symbols` fetches them")
+    return {"path": str(dump.path), "size_bytes": dump.size_bytes, "command": command}
+
+
+def _debug(guest: ClosedGuest, means: _Means, base: Path, stopped: dict[str, Any]) -> None:
     """Open the gdb server, write what gdb is to read, and wait until a debugger has come and gone."""
-    kernel = prepared.kernel
-    vmlinux = kept_symbols(prepared.store, kernel.release, kernel.version)
     addresses = text_addresses(guest.console.read_text(errors="replace"))
     modules = [
         ModuleText(debug_file(path) if debug_file(path).is_file() else path, addresses[path.stem])
-        for path in prepared.spl.modules
+        for path in means.modules
         if path.stem in addresses
     ]
     # The path of a unix socket may have 107 bytes, and that of the run may be longer.
     with tempfile.TemporaryDirectory(prefix="splvm-") as place:
         socket = Path(place) / "gdb"
         serve_gdb(guest.emulator, socket, Deadline(_COMMAND_S))
-        (base / _GDB_FILE).write_text(gdb_commands(socket, vmlinux, modules))
+        (base / _GDB_FILE).write_text(gdb_commands(socket, means.vmlinux, modules))
         note(f"the guest stands after {stopped['count']} instructions; in another terminal: gdb -x {base / _GDB_FILE}")
         note("it ends when gdb does, or with Ctrl-C here")
         wait_for_session(guest.emulator)
+
+
+def pack_for_replay(directory: Path, archive: Path) -> int:
+    """Pack a recorded run with all that it takes to run it again.
+
+    :returns: bytes of the archive.
+    :raises UsageError: when what it was made of is not there any more.
+    """
+    means = _kept(directory)
+    if differing := otherwise(means.experiment, read_facts(directory), Deadline(PREPARE_BUDGET_S)):
+        raise UsageError("\n".join([f"{directory} cannot be packed as it was:", *map(plain, differing)]))
+    with step(f"packing {archive.name}"):
+        return write_pack(archive, directory, means.experiment, means.counter(), means.modules)

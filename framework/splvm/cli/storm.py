@@ -16,10 +16,12 @@ from splvm.builds.calls import Call, find_calls
 from splvm.campaign.places import HELPERS, masks_of
 from splvm.campaign.stormreport import Finding, Pass, StormReport, found_in, joined
 from splvm.campaign.stormruns import Run, Weather, find_only, search_places, single_runs
+from splvm.cli.coverage import said_of_coverage
 from splvm.cli.options import (
     MOST_RUNS,
     AccelOption,
     ClockOption,
+    CoverageOption,
     DebugOption,
     ExpectOption,
     JobsOption,
@@ -35,6 +37,7 @@ from splvm.cli.options import (
     TemplateOption,
     VariantOption,
     WindowOption,
+    check_coverage,
     claim_directory,
     count_jobs,
     directory_id,
@@ -50,10 +53,12 @@ from splvm.clock import Clock, ClockChoice
 from splvm.errors import UsageError, did_you_mean
 from splvm.evidence.formats.stormstatus import OPS
 from splvm.evidence.verdict import Outcome
+from splvm.log import note
 from splvm.record.reader import read_facts
 from splvm.report.again import storm_options
 from splvm.report.summary import plain, verdict_line
 from splvm.report.tables import listing, tally_table
+from splvm.run.coverage import gather_coverage
 from splvm.run.experiment import Experiment
 from splvm.run.loads import parse_loads
 from splvm.run.prepare import Wish
@@ -144,6 +149,7 @@ def storm(
     accel: AccelOption = "auto",
     qemu: QemuOption = "auto",
     clock: ClockOption = ClockChoice.AUTO,
+    coverage: CoverageOption = False,
     template: TemplateOption = True,
     window: WindowOption = None,
     expect: ExpectOption = None,
@@ -159,6 +165,7 @@ def storm(
     The exit status is 0 for the expected verdict, and 1 for another verdict, as that of `run`. With --repeat each time
     counts. A run that the host starved is made again in the same time: --clock auto is real time here.
     """
+    check_coverage(clock, coverage=coverage)
     if scope is not Scope.SPL:
         raise UsageError("--scope zfs: storms over zfs.ko are not there yet", hint="`splvm sites --module zfs` is")
     chosen = find_scenario(STORM)
@@ -172,6 +179,7 @@ def storm(
         label=label,
         qemu=qemu,
         clock=clock.clock,
+        cover=coverage,
     )
     config = Storm(
         find_ops(ops), rate=one_in, trap=trap.bits, mark=int(not unmarked), helpers=int(helpers), how=by.bits
@@ -213,6 +221,8 @@ def storm(
             )
             for number in range(1, repeat + 1)
         ]
+    if coverage:
+        note(said_of_coverage(gather_coverage(base), base))
     command = _Command(kernel, variant, spl, wish.patches, config, _other_options(wish, words, window))
     if not _answer(reports, base, None if as_json else command):
         raise typer.Exit(1)

@@ -18,6 +18,7 @@ from splvm.cli.guests import make_workload, may_be_virtual, run_series
 from splvm.cli.options import (
     AccelOption,
     ClockOption,
+    CoverageOption,
     CpusOption,
     DebugOption,
     DelayOption,
@@ -31,6 +32,7 @@ from splvm.cli.options import (
     NoioOption,
     ObjectsOption,
     PatchOption,
+    PreemptOption,
     QemuOption,
     RateOption,
     RepeatOption,
@@ -41,6 +43,7 @@ from splvm.cli.options import (
     ThreadsOption,
     VariantOption,
     WindowOption,
+    check_coverage,
     claim_directory,
     count_jobs,
     directory_id,
@@ -78,10 +81,12 @@ def watch(
     jobs: JobsOption = "1",
     memory: MemoryOption = 512,
     cpus: CpusOption = 2,
+    preempt: PreemptOption = None,
     accel: AccelOption = "auto",
     qemu: QemuOption = "auto",
     clock: ClockOption = ClockChoice.AUTO,
     delay: DelayOption = None,
+    coverage: CoverageOption = False,
     template: TemplateOption = True,
     window: WindowOption = None,
     rate: RateOption = 20,
@@ -106,15 +111,18 @@ def watch(
     expected = frozenset({find_outcome(expect)}) if expect is not None else None
     workload = make_workload(chosen, window, threads=threads, objects=objects, size=size, noio=noio)
     first_seed = pick_seed(seed, repeat)
+    check_coverage(clock, coverage=coverage)
     wish = make_wish(
         *(kernel, variant, spl, spl_patch, accel),
         ram_mib=memory,
         cpus=cpus,
+        preempt=preempt,
         clones=template,
         debug=debug,
         label=label,
         qemu=qemu,
         clock=clock.clock,
+        cover=coverage,
     )
     find_variant(variant)
     own_tree = check_inputs(spl, wish.patches)

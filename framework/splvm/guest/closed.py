@@ -18,6 +18,7 @@ from pathlib import Path
 from splvm.deadline import Deadline, poll
 from splvm.errors import BootError, DeadlineExceeded, GuestLostError
 from splvm.guest.bell import Beginning, Bell, open_bell
+from splvm.guest.cover import Coverer
 from splvm.guest.guestplan import GuestPlan
 from splvm.guest.hold import open_hold
 from splvm.guest.machine import Backing, closed_args, escaped
@@ -122,6 +123,7 @@ def start_closed(
     logs: Path,
     deadline: Deadline,
     counter: Counter | None = None,
+    coverer: Coverer | None = None,
 ) -> Iterator[ClosedGuest]:
     """A clone that runs to its first bell; nothing of it is left after the block.
 
@@ -129,11 +131,12 @@ def start_closed(
     :param template: its directory. Its console is put in front of the clone's.
     :param logs: directory for console.log and qemu.log.
     :param counter: of its instructions; None: nobody counts them.
+    :param coverer: notes which of them are executed; None: nobody does.
     :raises QemuLaunchError: when QEMU does not run.
     :raises GuestLostError: when the template cannot be restored.
     """
     shutil.copyfile(template / CONSOLE_FILE, logs / CONSOLE_FILE)
-    with _started(plan, backing, logs, deadline, counter=counter) as guest:
+    with _started(plan, backing, logs, deadline, counter=counter, coverer=coverer) as guest:
         guest.bell.prepare((template / SHARED_FILE).read_bytes(), beginning)
         guest.emulator.restore(template / STATE_FILE, deadline, announce=False)
         yield guest
@@ -148,6 +151,7 @@ def _started(
     *,
     hold: socket.socket | None = None,
     counter: Counter | None = None,
+    coverer: Coverer | None = None,
 ) -> Iterator[ClosedGuest]:
     """QEMU with a guest that has not begun.
 
@@ -169,9 +173,10 @@ def _started(
             hold_fd=hold.fileno() if hold else None,
             restored=restored,
         )
-        argv += counter.args() if counter else []
-        plugins = (*([hold.fileno()] if hold else []), *(counter.inherited if counter else ()))
-        inherited = (there.fileno(), bell_there.fileno(), shared, initrd, *plugins)
+        plugins = [it for it in (counter, coverer) if it is not None]
+        argv += [word for plugin in plugins for word in plugin.args()]
+        theirs = [*([hold.fileno()] if hold else []), *(fd for plugin in plugins for fd in plugin.inherited)]
+        inherited = (there.fileno(), bell_there.fileno(), shared, initrd, *theirs)
         emulator = stack.enter_context(launch(argv, (here, there), inherited, logs / QEMU_FILE, deadline))
         # The other ends are QEMU's alone, so that its end is seen here.
         bell_there.close()

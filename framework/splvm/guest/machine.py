@@ -33,6 +33,10 @@ SHARED_MIB = 1
 MOST_CLOSED_MIB = 2815 - SHARED_MIB
 
 
+# Of the kernel's command line: when it preempts itself (CONFIG_PREEMPT_DYNAMIC).
+PREEMPT_WORD = "preempt="
+
+
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
     """What a guest's machine is made of."""
@@ -55,6 +59,12 @@ class MachineSpec:
     clock: Clock = Clock.REAL
     # The plugin of QEMU by which the template of such a machine is frozen, images/hold/hold.c.
     holder: Path | None = None
+
+    @property
+    def preempt(self) -> str:
+        """When its kernel preempts itself; empty: as it was built."""
+        words = (word.removeprefix(PREEMPT_WORD) for word in self.append if word.startswith(PREEMPT_WORD))
+        return next(words, "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,9 @@ from splvm.guest.qemu import Emulator
 # ns of an instruction: what -icount shift=3 says (ICOUNT_ARGS in host/emulator.py).
 INSTRUCTION_NS = 8
 
-# struct shared of images/plugin/moment.c: words of 64 bits, and then a byte for each address of the covered range.
-_COUNT, _CLOCK, _CLOCK_COUNT, _HOLD_AT, _HELD, _HELD_COUNT, _COVER_START, _COVER_LEN = range(0, 64, 8)
-_COVER_AT = 64
-_SHARED_BYTES = 16 << 20
-MOST_COVERED = _SHARED_BYTES - (1 << 20)
+# struct shared of images/plugin/moment.c: words of 64 bits.
+_COUNT, _CLOCK, _CLOCK_COUNT, _HOLD_AT, _HELD, _HELD_COUNT = range(0, 48, 8)
+_SHARED_BYTES = 48
 
 # Seconds until QEMU has taken the command that stops its CPUs, which it can only obey when they go on.
 _TAKEN_S = 0.1
@@ -114,22 +112,6 @@ class Counter:
         if count - held > 1024 or count < held:
             raise GuestLostError(f"the guest ran on for {count - held} instructions before it was stopped")
         return Stop(count, now_ns)
-
-    def cover(self, start: int, length: int) -> None:
-        """Note which instructions of a range of addresses are executed; to be called before the guest is let go.
-
-        :raises ValueError: when it is larger than `MOST_COVERED`.
-        """
-        if length > MOST_COVERED:
-            raise ValueError(f"a range of {length} bytes")
-        self._put(_COVER_START, start)
-        self._put(_COVER_LEN, length)
-
-    def covered(self) -> list[int]:
-        """Addresses in that range at which an instruction begins that was executed."""
-        start, length = self._word(_COVER_START), self._word(_COVER_LEN)
-        marks = self._memory[_COVER_AT : _COVER_AT + length]
-        return [start + at for at, mark in enumerate(marks) if mark]
 
     def _word(self, at: int) -> int:
         return int.from_bytes(self._memory[at : at + 8], "little")

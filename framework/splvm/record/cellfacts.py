@@ -24,7 +24,14 @@ _ODD = re.compile(r"[^\w./+:@~-]+", re.ASCII)
 
 # Parameters by their name in run.json, as the options are called that set them. Keys of the workload and of faults keep
 # their names. Others, such as rate, seed and the bound on the latency, say nothing of what is done to a guest.
-_NAMES = {"ram_mib": "memory", "cpus": "cpus", "window_s": "window", "clock": "clock", "delays": "delays"}
+_NAMES = {
+    "ram_mib": "memory",
+    "cpus": "cpus",
+    "preempt": "preempt",
+    "window_s": "window",
+    "clock": "clock",
+    "delays": "delays",
+}
 
 
 def line_of(source: str, patches: Sequence[str], *, branch: str = "", label: str = "") -> str:

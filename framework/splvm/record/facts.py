@@ -72,6 +72,7 @@ class Parameters(TypedDict, total=False):
     rate_hz: float
     ram_mib: Count
     cpus: Count
+    preempt: str
     load: str | None
     seed: Count
     clock: str

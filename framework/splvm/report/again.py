@@ -20,6 +20,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--accel", ("accelerator", "name")),
     ("--memory", ("parameters", "ram_mib")),
     ("--cpus", ("parameters", "cpus")),
+    ("--preempt", ("parameters", "preempt")),
     ("--window", ("parameters", "window_s")),
     ("--rate", ("parameters", "rate_hz")),
     ("--threads", ("parameters", "workload", "threads")),
@@ -32,7 +33,7 @@ _OPTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 # Those that `splvm storm` does not have.
-_OF_RUN = ("--cpus", "--rate", "--threads", "--objects", "--size", "--noio")
+_OF_RUN = ("--cpus", "--preempt", "--rate", "--threads", "--objects", "--size", "--noio")
 
 # Values that go without saying.
 _USUAL = (("--spl", "debian"), ("--cpus", 2))

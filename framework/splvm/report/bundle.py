@@ -6,19 +6,16 @@ whatever its entries point at, and no name of a member is a guest's.
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import os
 import stat
-import tarfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.figures import reading_times
@@ -27,9 +24,10 @@ from splvm.evidence.timeline import OTHERS, Evidence, Sample, Timeline
 from splvm.evidence.verdict import Verdict
 from splvm.evidence.waiting.tasklists import find_waiting
 from splvm.host.content import file_hash
-from splvm.plainfile import MIB, describe_kind, describe_size, open_plain
+from splvm.plainfile import MIB, describe_kind, describe_size
 from splvm.record.names import DUMP_FILE, EVIDENCE_FILES, SAMPLES_FILE, VERDICT_FILE
 from splvm.record.reader import most_bytes, read_file
+from splvm.record.tarball import write_tarball
 from splvm.report.blocked import last_in_window
 from splvm.report.comment import run_comment
 from splvm.report.issue import Contents, issue_text
@@ -291,7 +289,7 @@ def _write_both(
     scratch = {path: path.with_name(f".{uuid.uuid4().hex}.new") for path in (archive, issue)}
     try:
         with scratch[archive].open("xb") as file:
-            _write_archive(file, name, members, mtime)
+            write_tarball(file, name, members, mtime)
             size = file.tell()
         with scratch[issue].open("xb") as file:
             file.write(text)
@@ -303,26 +301,3 @@ def _write_both(
         for written in scratch.values():
             written.unlink(missing_ok=True)
     return size
-
-
-def _write_archive(file: BinaryIO, name: str, members: Mapping[str, bytes | Path], mtime: int) -> None:
-    with (
-        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
-    ):
-        for member in sorted(members):
-            content = members[member]
-            if isinstance(content, bytes):
-                _add(tar, f"{name}/{member}", io.BytesIO(content), len(content), mtime)
-                continue
-            with _reading(content):
-                source = open_plain(content)
-            with source:
-                _add(tar, f"{name}/{member}", source, os.fstat(source.fileno()).st_size, mtime)
-
-
-def _add(tar: tarfile.TarFile, name: str, content: BinaryIO, size: int, mtime: int) -> None:
-    """A member as it would be on any machine: an owner, a mode and a time that are not those of this one."""
-    info = tarfile.TarInfo(name)
-    info.size, info.mtime, info.mode = size, mtime, 0o644
-    tar.addfile(info, content)

@@ -20,6 +20,7 @@ from splvm.evidence.formats.kernlog import scan_kernel_log
 from splvm.evidence.formats.stream import Frame
 from splvm.guest.bell import Beginning
 from splvm.guest.closed import BOOT_S, ClosedGuest, start_closed
+from splvm.guest.cover import Coverer
 from splvm.guest.guestplan import GuestPlan
 from splvm.guest.lockstep import LockStep
 from splvm.guest.moment import Counter, MomentReached
@@ -51,16 +52,22 @@ class Witness:
     """Who looks on at a run in virtual time. Nothing that a witness does is seen by the guest."""
 
     # Called with each frame, while the guest is held at the bell that brought it.
-    hear: Callable[[Frame], None]
+    hear: Callable[[Frame], None] = lambda _: None
     # Counts the guest's instructions; None: nobody does.
     counter: Counter | None = None
+    # Notes what is executed; None: nobody does.
+    coverer: Coverer | None = None
     # Called when the counter holds the guest at a moment; the run ends there.
     at_moment: Callable[[ClosedGuest, Deadline], None] | None = None
 
 
 @contextmanager
 def start_closed_clone(
-    plan: GuestPlan, beginning: Beginning, record: RunDirectory, deadline: Deadline, counter: Counter | None = None
+    plan: GuestPlan,
+    beginning: Beginning,
+    record: RunDirectory,
+    deadline: Deadline,
+    witness: Witness | None = None,
 ) -> Iterator[ClosedGuest]:
     """A clone of the plan's template, which is made first if it is missing.
 
@@ -72,8 +79,9 @@ def start_closed_clone(
         try:
             with templates.using(plan, deadline.sub(BOOT_S)) as template:
                 backing, directory = template.backing(plan.machine, shared=False), template.directory
+                watched = (witness.counter, witness.coverer) if witness else (None, None)
                 guest = stack.enter_context(
-                    start_closed(plan, backing, directory, beginning, record.path, deadline, counter)
+                    start_closed(plan, backing, directory, beginning, record.path, deadline, *watched)
                 )
         except HarnessError:
             # Perhaps it is of no use. It is made anew for the next run, unless another run starts from it now.

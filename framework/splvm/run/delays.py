@@ -14,7 +14,7 @@ from random import Random
 
 from splvm.errors import EvidenceError, UsageError
 
-# The module whose instructions these are.
+# The module whose instructions these are, unless a place names another one before a colon.
 MODULE = "spl"
 # Microseconds of the guest, one of which each delay that is drawn has: so long that a thread on another CPU gets past a
 # few instructions, that a tick comes, and that work is done which waits for a sleeper.
@@ -28,15 +28,15 @@ MOST_DELAYS = 64
 MOST_DEPTH = MOST_DELAYS // max(IN_A_ROW)
 _COMMAND_BYTES = 180
 
-_DELAY = re.compile(r"([\w.]{1,70})\+(0x[0-9a-f]{1,6})#([1-9]\d{0,8}):([1-9]\d{0,4})")
-_TOLD = re.compile(r"slabprobe: point (?:\w+:)?([\w.]+\+0x[0-9a-f]+) hits=(\d+) err=(-?\d+)")
+_DELAY = re.compile(r"((?:zfs:)?[\w.]{1,70}\+0x[0-9a-f]{1,6})#([1-9]\d{0,8}):([1-9]\d{0,4})")
+_TOLD = re.compile(r"slabprobe: point (?:spl:)?((?:zfs:)?[\w.]+\+0x[0-9a-f]+) hits=(\d+) err=(-?\d+)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Delay:
     """One delay."""
 
-    # FUNCTION+0xOFFSET.
+    # FUNCTION+0xOFFSET, of another module than SPL zfs:FUNCTION+0xOFFSET.
     place: str
     # Counted from 1, over all threads.
     hit: int
@@ -53,13 +53,18 @@ def parse_delay(text: str) -> Delay:
         raise UsageError(
             f"{text}: it is no delay", hint="FUNCTION+OFFSET#HIT:US, for example spl_cache_grow_work+0x22c#3:1000"
         )
-    return Delay(f"{match[1]}+{match[2]}", int(match[3]), int(match[4]))
+    return Delay(match[1], int(match[2]), int(match[3]))
 
 
 def commands(delays: Sequence[Delay]) -> tuple[str, ...]:
     """What the probe is told before the first step."""
-    each = (f"explore delay {MODULE}:{it.place} {it.hit} {it.us}" for it in delays)
+    each = (f"explore delay {_named(it.place)} {it.hit} {it.us}" for it in delays)
     return (*each, "explore on") if delays else ()
+
+
+def _named(place: str) -> str:
+    """As the probe takes it: with its module."""
+    return place if ":" in place else f"{MODULE}:{place}"
 
 
 def watch_commands(places: Sequence[str]) -> tuple[str, ...]:
@@ -68,10 +73,10 @@ def watch_commands(places: Sequence[str]) -> tuple[str, ...]:
     def batches() -> Iterator[str]:
         line = "explore points"
         for place in places:
-            if len(line) + len(place) + len(MODULE) + 2 > _COMMAND_BYTES:
+            if len(line) + len(_named(place)) + 1 > _COMMAND_BYTES:
                 yield line
                 line = "explore points"
-            line += f" {MODULE}:{place}"
+            line += f" {_named(place)}"
         yield line
 
     return (*batches(), "explore on") if places else ()

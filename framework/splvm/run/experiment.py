@@ -26,6 +26,7 @@ from splvm.evidence.judge import judge
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.guest.agent import start_agent
 from splvm.guest.bell import Beginning
+from splvm.guest.closed import BOOT_S
 from splvm.guest.guest import Guest
 from splvm.guest.guestplan import GuestPlan
 from splvm.guest.lockstep import LockStep
@@ -41,6 +42,7 @@ from splvm.record.names import CONSOLE_FILE, HARNESS_FILE
 from splvm.record.reader import read_evidence
 from splvm.record.writer import RunDirectory
 from splvm.run.closedrun import Witness, drive, start_closed_clone
+from splvm.run.coverage import Cover, covering
 from splvm.run.delays import TELL_COMMAND, Delay, watch_commands
 from splvm.run.delays import commands as delay_commands
 from splvm.run.hostwatch import host_facts, start_host_watch
@@ -103,6 +105,8 @@ class Experiment:
     # Delays at instructions of SPL; or places that are counted, and told of at the end.
     delays: tuple[Delay, ...] = ()
     watched_points: tuple[str, ...] = ()
+    # To say which lines of SPL are executed; None: nobody asks. The guest sees nothing of it.
+    cover: Cover | None = None
 
     def nth(self, number: int) -> Experiment:
         """The same with the seed of a run in a series; that of the first is its own."""
@@ -219,6 +223,7 @@ def _done_to_guest(experiment: Experiment) -> dict[str, Any]:
         "window_s": experiment.window_s,
         "ram_mib": experiment.guest.machine.ram_mib,
         "cpus": experiment.guest.machine.cpus,
+        **({"preempt": experiment.guest.machine.preempt} if experiment.guest.machine.preempt else {}),
         **({"clock": Clock.VIRTUAL} if experiment.guest.machine.clock is Clock.VIRTUAL else {}),
         "workload": asdict(experiment.workload),
         **({"delays": ",".join(map(str, experiment.delays))} if experiment.delays else {}),
@@ -321,8 +326,13 @@ def _run_closed(
             agent.command(TELL_COMMAND, deadline)
 
     beginning = Beginning(experiment.rate_hz, experiment.seed)
-    counter = witness.counter if witness else None
-    with start_closed_clone(experiment.guest, beginning, record, deadline, counter) as guest:
+    with ExitStack() as stack:
+        if experiment.cover is not None:
+            looking_on = covering(
+                experiment.cover, experiment.guest, scenario.name, record.path, witness, deadline.sub(BOOT_S)
+            )
+            witness = stack.enter_context(looking_on)
+        guest = stack.enter_context(start_closed_clone(experiment.guest, beginning, record, deadline, witness))
         outcome = drive(guest, record, live, take, deadline, witness)
     # QEMU has written it all, and has ended.
     return {**outcome, "console_bytes": console.stat().st_size}

@@ -29,7 +29,7 @@ from splvm.evidence.formats.stormstatus import USUAL_OPS, ops_without_marks
 from splvm.evidence.kerneltraits import KernelTraits
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guestplan import GuestPlan, Start
-from splvm.guest.machine import MOST_CLOSED_MIB, MachineSpec
+from splvm.guest.machine import MOST_CLOSED_MIB, PREEMPT_WORD, MachineSpec
 from splvm.guest.ssh import SshKeys
 from splvm.host.archive import ReleaseFile
 from splvm.host.capabilities import (
@@ -44,6 +44,7 @@ from splvm.host.emulator import check_qemu_name, find_counting_emulator, find_em
 from splvm.host.store import Store
 from splvm.record.cellfacts import PACKAGED
 from splvm.run.buildline import find_line
+from splvm.run.coverage import Cover, prepare_cover
 from splvm.run.expectations import growth_of, yardstick_of
 from splvm.run.expected import Yardstick
 from splvm.run.experiment import Dump, Experiment
@@ -92,6 +93,10 @@ class Wish:
     clock: Clock = Clock.REAL
     # Virtual CPUs of the guest.
     cpus: int = 2
+    # Say which lines of SPL are executed, of runs in virtual time.
+    cover: bool = False
+    # When the kernel preempts itself, a value of its `preempt=`; empty: as it was built.
+    preempt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +151,8 @@ class Prepared(PreparedKernel):
     releases: tuple[ReleaseFile, ...] = ()
     # That runs of this build belong to.
     line: str = PACKAGED
+    # Whether its runs in virtual time say which lines of SPL are executed.
+    cover: bool = False
 
     @property
     def plan(self) -> GuestPlan:
@@ -261,7 +268,11 @@ class Prepared(PreparedKernel):
             seed,
             self._storm(storm or scenario.storm),
             watched or ("spl" if storm or scenario.storm else ""),
+            cover=self._cover() if self.cover and self.clock is Clock.VIRTUAL else None,
         )
+
+    def _cover(self) -> Cover:
+        return prepare_cover(self.store, self.kernel.root, self.spl.modules[:1], Deadline(PREPARE_BUDGET_S))
 
     def _storm(self, storm: Storm | None) -> Storm | None:
         """The storm as asked for; of what it does by itself, what this build protects on this kernel."""
@@ -392,7 +403,7 @@ def add_spl(base: PreparedKernel, source: SplSource, wish: Wish, deadline: Deadl
     releases = tuple(base.apt.releases())
     parts = {field.name: getattr(base, field.name) for field in fields(base)}
     line = find_line(source.name, wish.patches, wish.label)
-    return Prepared(**parts, spl=spl, releases=releases, line=line)
+    return Prepared(**parts, spl=spl, releases=releases, line=line, cover=wish.cover)
 
 
 def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | None = None) -> PreparedKernel:
@@ -423,11 +434,27 @@ def prepare_kernel(wish: Wish, store: Store | None = None, deadline: Deadline | 
         accelerator = Accelerator("tcg", "virtual time counts instructions")
     initrds = (image.path / "initrd.cpio", login.path / "login.cpio")
     machine = MachineSpec(
-        *(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name), ram_mib=wish.ram_mib, cpus=wish.cpus
+        *(str(qemu.path), kernel.vmlinuz, initrds, accelerator.name),
+        ram_mib=wish.ram_mib,
+        cpus=wish.cpus,
+        append=_preempt_words(kernel, wish.preempt),
     )
     return PreparedKernel(
         kernel, machine, keys, qemu, accelerator, wish.clones, store, apt, wish.clock, counting, holder
     )
+
+
+def _preempt_words(kernel: Kernel, preempt: str) -> tuple[str, ...]:
+    """:raises UsageError: when the kernel cannot be told."""
+    if not preempt:
+        return ()
+    config = parse_config((kernel.image.path / "config").read_text(errors="replace"))
+    if config.get("PREEMPT_DYNAMIC") != "y":
+        raise UsageError(
+            f"--preempt {preempt}: {kernel.spec.id} ({kernel.release}) preempts as it was built, it lacks "
+            "CONFIG_PREEMPT_DYNAMIC"
+        )
+    return (f"{PREEMPT_WORD}{preempt}",)
 
 
 def _check_clock(wish: Wish) -> None:

@@ -24,9 +24,9 @@ from splvm.host.content import file_hash
 from splvm.host.store import Store
 from splvm.record.cellfacts import PACKAGED, UNKNOWN
 from splvm.record.digest import frame_texts, is_virtual
-from splvm.run.delays import parse_delay
+from splvm.run.delays import Delay, parse_delay
 from splvm.run.experiment import Experiment, differing_facts
-from splvm.run.loads import parse_loads
+from splvm.run.loads import Load, parse_loads
 from splvm.run.prepare import Prepared, Wish
 from splvm.run.scenarios import Scenario, Storm, Workload
 
@@ -57,9 +57,48 @@ def wish_of(facts: Mapping[str, Any]) -> Wish:
         patches=tuple(Path(str(it.get("path") or it.get("name"))) for it in spl.get("patches") or ()),
         ram_mib=int(parameters.get("ram_mib", Wish().ram_mib)),
         cpus=int(parameters.get("cpus", Wish().cpus)),
+        preempt=str(parameters.get("preempt", "")),
         label="" if line in (PACKAGED, UNKNOWN) else line,
         clock=Clock.VIRTUAL,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was done to the guest of a recorded run."""
+
+    expected: frozenset[Outcome]
+    window_s: float
+    rate_hz: int
+    workload: Workload
+    loads: tuple[Load, ...]
+    seed: int
+    storm: Storm | None
+    watched: str
+    delays: tuple[Delay, ...]
+
+
+def asked_of(facts: Mapping[str, Any]) -> Asked:
+    """What its run.json says was done.
+
+    :raises EvidenceError: when it does not say so.
+    """
+    parameters = facts.get("parameters") or {}
+    try:
+        told = parameters.get("storm")
+        return Asked(
+            expected=frozenset(map(Outcome, facts.get("expected") or ())),
+            window_s=parameters["window_s"],
+            rate_hz=int(parameters["rate_hz"]),
+            workload=Workload(**parameters["workload"]),
+            loads=parse_loads([parameters["load"]]) if "load" in parameters else (),
+            seed=parameters["seed"],
+            storm=Storm(**{**told, "only": tuple(told["only"])}) if told else None,
+            watched=parameters.get("watched", ""),
+            delays=tuple(map(parse_delay, parameters["delays"].split(","))) if "delays" in parameters else (),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise EvidenceError(f"run.json does not say what was done: {error}") from error
 
 
 def experiment_of(facts: Mapping[str, Any], prepared: Prepared, scenario: Scenario) -> Experiment:
@@ -68,27 +107,19 @@ def experiment_of(facts: Mapping[str, Any], prepared: Prepared, scenario: Scenar
     :param prepared: of `wish_of(facts)`.
     :raises EvidenceError: when run.json does not say what was done.
     """
-    parameters = facts.get("parameters") or {}
-    try:
-        workload = Workload(**parameters["workload"])
-        told = parameters.get("storm")
-        storm = Storm(**{**told, "only": tuple(told["only"])}) if told else None
-        expected = frozenset(map(Outcome, facts.get("expected") or ()))
-        experiment = prepared.experiment(
-            scenario,
-            expected=expected,
-            window_s=parameters["window_s"],
-            rate_hz=int(parameters["rate_hz"]),
-            workload=workload,
-            loads=parse_loads([parameters["load"]]) if "load" in parameters else (),
-            seed=parameters["seed"],
-            storm=storm,
-            watched=parameters.get("watched", ""),
-        )
-        delays = tuple(map(parse_delay, parameters["delays"].split(","))) if "delays" in parameters else ()
-    except (KeyError, TypeError, ValueError) as error:
-        raise EvidenceError(f"run.json does not say what was done: {error}") from error
-    return replace(experiment, delays=delays)
+    asked = asked_of(facts)
+    experiment = prepared.experiment(
+        scenario,
+        expected=asked.expected,
+        window_s=asked.window_s,
+        rate_hz=asked.rate_hz,
+        workload=asked.workload,
+        loads=asked.loads,
+        seed=asked.seed,
+        storm=asked.storm,
+        watched=asked.watched,
+    )
+    return replace(experiment, delays=asked.delays)
 
 
 def with_recorded_qemu(prepared: Prepared, facts: Mapping[str, Any], store: Store) -> Prepared:

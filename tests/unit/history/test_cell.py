@@ -84,6 +84,7 @@ def changed(**changes: Any) -> Experiment:
         ({"window_s": 2.5}, {"window": "2.5"}),
         ({"window_s": 10.0}, {"window": "10"}),
         ({"machine": {"ram_mib": 1024, "cpus": 4}}, {"cpus": "4", "memory": "1024"}),
+        ({"machine": {"append": ("quiet", "preempt=full")}}, {"preempt": "full"}),
         ({"workload": {"size": 131072, "noio": 1}}, {"noio": "1", "size": "131072"}),
     ],
 )

@@ -860,7 +860,14 @@ def test_the_command_to_run_it_again() -> None:
     facts = {
         **FACTS,
         "argv": ["/a/path/splvm", "run", "nominal", "--out", "/tmp/x"],
-        "parameters": {"ram_mib": 768, "cpus": 4, "window_s": 2.5, "rate_hz": 10, "workload": workload},
+        "parameters": {
+            "ram_mib": 768,
+            "cpus": 4,
+            "preempt": "full",
+            "window_s": 2.5,
+            "rate_hz": 10,
+            "workload": workload,
+        },
         "spl": {
             "source": "path:/a/path/to my/zfs/",
             "variant": "no-emergency",
@@ -871,6 +878,7 @@ def test_the_command_to_run_it_again() -> None:
     assert params["scenario"] == HELD
     assert (params["kernel"], params["variant"], params["accel"]) == ("debian-12", "no-emergency", "tcg")
     assert (params["memory"], params["cpus"], params["window"], params["rate"]) == (768, 4, 2.5, 10)
+    assert params["preempt"] == "full" and "--preempt" not in reproducer(FACTS)
     assert "--cpus" not in reproducer(FACTS)
     assert (params["threads"], params["objects"], params["size"]) == (3, 16, 4096)
     assert params["spl"] == "path:zfs"

@@ -30,11 +30,13 @@ def test_a_delay_is_its_text() -> None:
     delay = Delay("spl_cache_grow_work+0x22c", 3, 1000)
     assert str(delay) == "spl_cache_grow_work+0x22c#3:1000"
     assert parse_delay(str(delay)) == delay
+    assert parse_delay("zfs:dmu_tx_assign+0x10#2:100") == Delay("zfs:dmu_tx_assign+0x10", 2, 100)
     assert parse_delay("spl_kmem_cache_reap_now.part.0+0x1#1:1").place == "spl_kmem_cache_reap_now.part.0+0x1"
 
 
 @pytest.mark.parametrize(
-    "text", ["", "f+0x1", "f+1#1:1", "f+0x1#0:1", "f+0x1#1:", "f+0x1#1:1\n", "f g+0x1#1:1", "f+0x1#1:-1"]
+    "text",
+    ["", "f+0x1", "f+1#1:1", "f+0x1#0:1", "f+0x1#1:", "f+0x1#1:1\n", "f g+0x1#1:1", "ext4:f+0x1#1:1", "f+0x1#1:-1"],
 )
 def test_what_is_no_delay(text: str) -> None:
     with pytest.raises(UsageError, match="it is no delay"):
@@ -44,6 +46,7 @@ def test_what_is_no_delay(text: str) -> None:
 def test_what_the_probe_is_told() -> None:
     assert commands([]) == ()
     assert commands([Delay("f+0x1", 2, 30)]) == ("explore delay spl:f+0x1 2 30", "explore on")
+    assert commands([Delay("zfs:f+0x1", 2, 30)])[0] == "explore delay zfs:f+0x1 2 30"
     places = [f"a_function_with_a_long_name_{number}+0x{number:x}" for number in range(100)]
     *points, last = watch_commands(places)
     assert last == "explore on"
@@ -54,10 +57,12 @@ def test_what_the_probe_is_told() -> None:
 def test_what_the_probe_says_of_its_points() -> None:
     console = (
         "[    9.1] slabprobe: point spl:f+0x1 hits=12 err=0\r\n[    9.1] slabprobe: point spl:g+0x2 hits=0 err=0\r\n"
-        "[    9.1] slabprobe: point spl:h.part.0+0xff hits=0 err=-22\r\n[    9.2] slabprobe: points end\r\n"
+        "[    9.1] slabprobe: point spl:h.part.0+0xff hits=0 err=-22\r\n"
+        "[    9.2] slabprobe: point zfs:f+0x1 hits=3 err=0\r\n[    9.2] slabprobe: points end\r\n"
     )
     counts = parse_counts(console)
-    assert (dict(counts.hits), dict(counts.blind), counts.total) == ({"f+0x1": 12}, {"h.part.0+0xff": -22}, 12)
+    assert dict(counts.hits) == {"f+0x1": 12, "zfs:f+0x1": 3} and counts.total == 15
+    assert dict(counts.blind) == {"h.part.0+0xff": -22}
     with pytest.raises(EvidenceError, match="did not say how often"):
         parse_counts(console.replace("points end", ""))
 

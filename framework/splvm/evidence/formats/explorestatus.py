@@ -13,7 +13,7 @@ from splvm.evidence.formats.statusfile import Line
 class Delayed:
     """A delay that came about."""
 
-    # FUNCTION+OFFSET, without the module.
+    # FUNCTION+OFFSET, with a module before it unless that is SPL.
     place: str
     # Who was delayed, on which CPU and when; which hit of the point it was, and for how long he was asked to wait.
     thread: str
@@ -34,4 +34,4 @@ def delayed_of(lines: Iterable[Line]) -> Iterator[Delayed]:
     for line in lines:
         texts = line.texts("point", "comm")
         numbers = line.numbers("pid", "cpu", "at_ns", "hit", "us", "slept")
-        yield Delayed(texts["point"].rpartition(":")[2], texts["comm"], **numbers)
+        yield Delayed(texts["point"].removeprefix("spl:"), texts["comm"], **numbers)
