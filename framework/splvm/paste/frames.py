@@ -73,6 +73,9 @@ BOTTOM = frozenset(
     ]
 )
 
+# lib/dump_stack.c: where a stack begins that a kernel prints of itself.
+DUMPERS = frozenset(("dump_stack", "dump_stack_lvl", "__dump_stack", "show_stack"))
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:

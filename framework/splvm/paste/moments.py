@@ -14,6 +14,7 @@ from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.waiting.waitedges import Basis, Owner, Wait
 from splvm.evidence.waiting.waitgraph import WaitGraph, build_graph, wait_alone
 from splvm.evidence.waiting.waits import OWNED_LOCKS, WAITERS, WaitReason
+from splvm.paste.frames import DUMPERS
 from splvm.paste.plain import PlainStack
 
 # Threads kept of all moments of a text, the first ones, and frames of a stack.
@@ -233,7 +234,7 @@ def _stack_of(thread: Thread, said: PlainStack | None) -> TaskStack:
         if said.lock and (wait is None or wait.reason not in OWNED_LOCKS):
             return TaskStack(thread.pid, thread.comm, "D", ("mutex_lock", *thread.stack))
         return stack
-    if thread.state == "?":
+    if thread.state == "?" and DUMPERS.isdisjoint(thread.stack[:1]):
         blocked = TaskStack(thread.pid, thread.comm, "D", thread.stack)
         if not thread.frames and thread.guesses and thread.guesses[0] not in WAITERS:
             # The rest of a stack, of which no line is certain.

@@ -24,6 +24,7 @@ _DOTS = re.compile(r"\W{0,12}(?:\.{3}|\N{HORIZONTAL ELLIPSIS}|8<|>8|\[\.\.\])\W{
 _GONE = re.compile(r"(?i)\b(?:omit|snip|skip|left out|truncat|cut\b(?! here)|delet|remov)")
 _HOLE = re.compile(r"\s{0,8}(?:\? )?[\w.]{1,80}/0x[0-9a-f]{1,8}(?: \[\w{1,40}\])?\s{0,4}", re.ASCII)
 _FEW = 5
+_CRASH_FORM = re.compile(r"#?\d{1,3}\s{1,2}\[")
 _NUMBER = re.compile(r"#?(\d{1,3})\s{1,2}\[?")
 
 
@@ -78,6 +79,17 @@ def is_pause(last: Line, line: Line) -> bool:
         return False
     then, now = last.clock_s, line.clock_s
     return then is not None and now is not None and abs(now - then) > MAX_PAUSE_S
+
+
+def is_torn(last: Line, line: Line) -> bool:
+    """Whether two frames of one stack cannot have been printed one after the other.
+
+    A CPU's clock goes on from frame to frame, and what prints a stack prints all of its frames in one form.
+    """
+    then, now = last.clock_s, line.clock_s
+    if then is not None and now is not None and now < then:
+        return True
+    return bool(_CRASH_FORM.match(last.message)) != bool(_CRASH_FORM.match(line.message))
 
 
 def is_prose(message: str) -> bool:
