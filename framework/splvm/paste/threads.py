@@ -247,7 +247,8 @@ class Threads:
         thread.mixed = True
         before = [it for it, _ in self.into.threads[-3:] if it is not thread and 0 <= thread.line - it.line < NEAR]
         for other in before[-1:]:
-            other.mixed = True
+            # One whose bottom came before has lost no frames.
+            other.mixed = other.mixed or not (other.ended and other.stack)
 
     def begin_bare(self, line: Line, kind: str, before: Line | None) -> Thread:
         """A stack that no line of the kernel's is said of; perhaps the line before it says whose it is."""

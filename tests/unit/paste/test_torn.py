@@ -113,3 +113,16 @@ def test_a_list_goes_on_behind_a_report_that_another_thread_prints_into_it() -> 
     found = explain(text)
     assert [it.source for it in found.moments] == ["sysrq-w"]
     assert {wait.thread.pid for wait in found.moments[0].graph.waits} == {5, 6, 99}
+
+
+IDLE = "dump_stack_lvl nmi_cpu_backtrace common_interrupt default_idle start_secondary secondary_startup_64_no_verify"
+
+
+def test_what_a_cpu_runs_tears_no_list_before_it() -> None:
+    """All names that a stack may end in are of it, and a thread whose stack is whole has lost none to it."""
+    device = "[  599.000001] blk_update_request: I/O error, dev sdq, sector 1\n"
+    ended = text_of("txg_sync", 7, lines(f"{SYNC} ret_from_fork"))
+    cpu = "[  600.200000] NMI backtrace for cpu 1\n[  600.200001] CPU: 1 PID: 0 Comm: swapper/1 Tainted: G OE\n"
+    found = explain(device + ended + cpu + "[  600.200002] Call Trace:\n" + "\n".join(lines(IDLE, 300)) + "\n")
+    assert found.closes is Closes.CHAIN
+    assert [it.comm for it in found.tasks] == ["txg_sync", "swapper/1"]
