@@ -24,6 +24,10 @@ MAX_FRAMES = 64
 MAX_MOMENTS = 256
 # Seconds between reports of one moment where none of them says how long its task was blocked.
 USUAL_TIMEOUT_S = 120
+# Seconds that khungtaskd takes at most for its reports of one round, which people paste in any order.
+SWEEP_S = 5.0
+# Stacks of which somebody shows a few only because they hang.
+FEW = 8
 # Locks kept of a list.
 MAX_LOCKS = 64
 
@@ -110,13 +114,16 @@ class Moment:
         if host and self.host and host != self.host:
             return False
         if clock_s is not None and self.clock_s is not None:
-            return 0 <= clock_s - self.clock_s < self.timeout_s and not again
+            return -SWEEP_S < clock_s - self.clock_s < self.timeout_s and not again
         return not again
 
     def graph(self, outage: Outage = NO_OUTAGE) -> WaitGraph:
         """Who waits for whom at this moment."""
         threads = [_stack_of(thread, self.said.get(pid)) for pid, thread in self.threads.items()]
         graph = self.build(threads, self.owners, outage)
+        if graph.closes is None and len(threads) <= FEW:
+            threads = [_asleep(it) for it in threads]
+            graph = self.build(threads, self.owners, outage)
         found = {**self.by_remarks(), **self.by_lock_lists(graph)}
         return self.build(threads, {**found, **self.owners}, outage) if found else graph
 
@@ -221,6 +228,12 @@ def _moved(before: Thread, after: Thread) -> bool:
 
 def _waits_for_a_lock(wait: Wait) -> bool:
     return wait.reason is WaitReason.LOCK
+
+
+def _asleep(stack: TaskStack) -> TaskStack:
+    """A thread of which no state is known as one that waits, if it sleeps."""
+    asleep = stack.state == "?" and not WAITERS.isdisjoint(stack.frames[:1])
+    return TaskStack(stack.pid, stack.comm, "D", stack.frames) if asleep else stack
 
 
 def _stack_of(thread: Thread, said: PlainStack | None) -> TaskStack:

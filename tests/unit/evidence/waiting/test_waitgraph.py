@@ -16,6 +16,7 @@ from places import PROJECT
 from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.formats.sysrq import DumpKind, parse_sysrq
 from splvm.evidence.waiting.blocked import MAX_FRAMES
+from splvm.evidence.waiting.kernellocks import KERNEL_WAITS, KernelWait, Way
 from splvm.evidence.waiting.roles import ROLES, TASKQS, Role, RoleRow
 from splvm.evidence.waiting.waitedges import Basis, Closes, Owner
 from splvm.evidence.waiting.waitgraph import MAX_EDGES, WaitGraph, build_graph
@@ -1163,6 +1164,39 @@ CASES: dict[str, Case] = {
 }
 # Without one of several that lead back the others still do.
 SEVERAL = ("two that lead back", "two pools, both of which are stuck")
+
+
+def kernel_case(it: KernelWait) -> Case:
+    """One thread that waits for a thing outside of ZFS, and one that has it and sleeps in a function nobody knows."""
+    asked, held = it.asked_by.split()[0], it.held_in.split()[0]
+    inner = {Way.OWN: "", Way.LOCK: "__mutex_lock", Way.WORK: "__flush_work"}[it.way]
+    waiter = thread(601, "waiter", f"{ASLEEP} {inner} {asked} f")
+    holder = thread(602, "holder", f"{ASLEEP} new_function {held} f")
+    return Case(
+        (waiter, holder),
+        {601: R(it.reason), 602: R.UNKNOWN},
+        {(601, 602)},
+        chain=(601, 602),
+        says=f"for {it.noun} of holder (pid 602)",
+        closes=Closes.UNKNOWN,
+    )
+
+
+CASES |= {f"kernel: {it.role}": kernel_case(it) for it in KERNEL_WAITS}
+CASES["a page that its reader writes back"] = Case(
+    (
+        thread(
+            603,
+            "reader",
+            f"{ASLEEP} folio_wait_bit_common __folio_lock extent_write_cache_pages btrfs_writepages"
+            " btrfs_start_ordered_extent btrfs_do_readpage btrfs_read_folio filemap_read_folio",
+        ),
+    ),
+    {603: R.PAGE},
+    {(603, 603)},
+    cycle=(603,),
+    says="waits in folio_wait_bit_common for its own page",
+)
 CYCLIC = [name for name, case in CASES.items() if case.cycle and name not in SEVERAL]
 
 
