@@ -250,6 +250,18 @@ ROWS: tuple[WaitRow, ...] = (
         kind="memory",
     ),
     WaitRow(
+        WaitReason.DEVICE,
+        "the I/O of a buffer",
+        names("__wait_on_buffer"),
+        (),
+        "journal_finish_inode_data_buffers() and journal_wait_on_commit_record(), fs/jbd2/commit.c;"
+        " fs/jbd2/checkpoint.c; __sync_dirty_buffer(), fs/buffer.c: who waits has handed it to the device itself",
+        asked_by=names(
+            "jbd2_journal_commit_transaction journal_wait_on_commit_record jbd2_log_do_checkpoint jbd2_write_superblock"
+            " jbd2_journal_update_sb_errno jbd2_journal_update_sb_log_tail __sync_dirty_buffer sync_dirty_buffer"
+        ),
+    ),
+    WaitRow(
         WaitReason.PAGE,
         "the page",
         PAGE_WAITS | names("__wait_on_buffer __lock_buffer migration_entry_wait_on_locked"),

@@ -1183,6 +1183,17 @@ def kernel_case(it: KernelWait) -> Case:
 
 
 CASES |= {f"kernel: {it.role}": kernel_case(it) for it in KERNEL_WAITS}
+CASES["a buffer of a journal, which no thread has"] = Case(
+    (
+        thread(604, "jbd2/sda1-8", f"{ASLEEP} __wait_on_buffer jbd2_journal_commit_transaction kjournald2 {KTHREAD}"),
+        thread(605, "kworker/u8:5", f"{ASLEEP} out_of_line_wait_on_bit do_get_write_access ext4_writepages wb_workfn"),
+    ),
+    {604: R.DEVICE, 605: R.JOURNAL},
+    {(605, 604)},
+    chain=(605, 604),
+    says="which waits in __wait_on_buffer for the I/O of a buffer: may close",
+    closes=Closes.UNKNOWN,
+)
 CASES["a page that its reader writes back"] = Case(
     (
         thread(
