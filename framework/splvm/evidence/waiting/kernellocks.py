@@ -16,6 +16,7 @@ class Way(enum.Enum):
     OWN = enum.auto()  # in functions of the thing's own
     LOCK = enum.auto()  # for a mutex, a semaphore or a rwlock
     WORK = enum.auto()  # until a work is at its end
+    SELF = enum.auto()  # as OWN, and who has it waits for itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ KERNEL_WAITS: tuple[KernelWait, ...] = (
         "queue_attr_store queue_wc_store queue_ra_store queue_requests_store queue_wb_lat_store elevator_switch"
         " elevator_change elv_iosched_store blk_mq_update_nr_hw_queues __blk_mq_update_nr_hw_queues"
         " blk_mq_update_tag_set_shared blk_mq_exit_queue del_gendisk scsi_device_quiesce nvme_dev_disable"
-        " nvme_start_freeze loop_set_status loop_clr_fd nbd_config_put dm_table_set_restrictions rbd_dev_refresh"
+        " nvme_start_freeze nvme_update_disk_info"
+        " loop_set_status loop_clr_fd nbd_config_put dm_table_set_restrictions rbd_dev_refresh"
         " blkcg_activate_policy blk_queue_start_drain wbt_set_min_lat blk_iolatency_try_init ioc_qos_write"
         " blk_mq_freeze_queue_wait",
         "blk_mq_unfreeze_queue",
@@ -76,7 +78,8 @@ KERNEL_WAITS: tuple[KernelWait, ...] = (
         _FREEZES,
         "blk_mq_timeout_work blk_zone_wplug_bio_work blk_mq_submit_bio __submit_bio dm_submit_bio md_submit_bio"
         " md_handle_request blk_mq_run_hw_queue blk_mq_dispatch_rq_list scsi_queue_rq blk_mq_run_work_fn"
-        " __blk_flush_plug blk_mq_requeue_work nvme_timeout scsi_timeout loop_process_work nbd_handle_reply",
+        " __blk_flush_plug blk_mq_requeue_work nvme_timeout scsi_timeout loop_process_work nbd_handle_reply"
+        " nvme_ns_head_make_request nvme_ns_head_submit_bio",
         "",
         "blk_mq_freeze_queue_wait(), block/blk-mq.c, until q_usage_counter is 0: requests, bios, and who looks at them"
         " count in it, blk_mq_timeout_work() and blk_mq_submit_bio()",
@@ -106,6 +109,26 @@ KERNEL_WAITS: tuple[KernelWait, ...] = (
         "queue_limits_start_update blk_mq_freeze_queue blk_mq_freeze_queue_nomemsave queue_wc_store",
         "limits_lock, block/blk-settings.c and blk-sysfs.c, since 6.9: who changes limits has it from"
         " queue_limits_start_update() to queue_limits_commit_update()",
+    ),
+    KernelWait(
+        "nvme_ana_lock",
+        "lock",
+        "the lock of a controller's log of paths",
+        Way.LOCK,
+        "nvme_read_ana_log nvme_parse_ana_log nvme_mpath_add_disk",
+        "nvme_parse_ana_log",
+        "",
+        "ana_lock, drivers/nvme/host/multipath.c",
+    ),
+    KernelWait(
+        "nvme_head",
+        "lock",
+        "the lock of the paths to a name space",
+        Way.LOCK,
+        "nvme_update_ns_ana_state nvme_mpath_set_live",
+        "nvme_mpath_set_live",
+        "",
+        "lock of struct nvme_ns_head, drivers/nvme/host/multipath.c, until June 2020 also while a disk is added",
     ),
     KernelWait(
         "dm_bufio",
@@ -227,6 +250,16 @@ KERNEL_WAITS: tuple[KernelWait, ...] = (
         "",
         "scrubs_running and scrubs_paused, fs/btrfs/scrub.c",
     ),
+    KernelWait(
+        "bcache_allocator",
+        "references",
+        "a bucket of bcache",
+        Way.SELF,
+        "bch_bucket_alloc",
+        "bch_allocator_thread",
+        "",
+        "bucket_wait, drivers/md/bcache/alloc.c: bch_allocator_thread() makes buckets free",
+    ),
     # ext4, and what is listed as files
     KernelWait(
         "mb_cache",
@@ -292,6 +325,24 @@ KERNEL_WAITS: tuple[KernelWait, ...] = (
                 "blk_mq_timeout_work",
                 "blk_sync_queue nvme_sync_io_queues nvme_sync_queues blk_cleanup_queue blk_mq_cancel_work_sync",
                 "timeout_work, block/blk-mq.c; nvme_sync_io_queues(), drivers/nvme/host/core.c, waits for it",
+            ),
+            (
+                "nvme_scan",
+                "nvme_scan_work",
+                "nvme_remove_namespaces nvme_stop_ctrl",
+                "scan_work, drivers/nvme/host/core.c",
+            ),
+            (
+                "nvme_ana",
+                "nvme_ana_work",
+                "nvme_mpath_stop nvme_stop_ctrl",
+                "ana_work, drivers/nvme/host/multipath.c",
+            ),
+            (
+                "nvme_delete",
+                "nvme_do_delete_ctrl nvme_delete_ctrl_work",
+                "nvme_delete_ctrl_sync",
+                "delete_work, drivers/nvme/host/core.c",
             ),
             (
                 "xfs_cil",

@@ -59,18 +59,18 @@ _MODULE = names("request_module __request_module call_modprobe")
 def kernel_row(it: KernelWait) -> WaitRow:
     """The row of a wait for something outside of ZFS."""
     asked = names(it.asked_by)
-    functions = {Way.OWN: asked, Way.LOCK: _LOCK, Way.WORK: _WORK}[it.way]
+    functions = {Way.LOCK: _LOCK, Way.WORK: _WORK}.get(it.way, asked)
     return WaitRow(
         WaitReason(it.reason),
         it.noun,
         functions,
         (Role(it.role), *map(Role, it.also)),
         it.source,
-        top=it.way is Way.OWN,
+        top=functions is asked,
         # A work that waits for its own end does so for ever.
-        own=it.way is Way.WORK,
+        own=it.way in (Way.WORK, Way.SELF),
         of=None,
-        asked_by=frozenset() if it.way is Way.OWN else asked,
+        asked_by=frozenset() if functions is asked else asked,
         kind=it.role,
     )
 
@@ -451,6 +451,28 @@ ROWS: tuple[WaitRow, ...] = (
         (),
         "pipe_wait() until 5.4, then rd_wait and wr_wait of pipe_read() and pipe_write(), fs/pipe.c",
         top=True,
+    ),
+    WaitRow(
+        WaitReason.INODE,
+        "the inode",
+        names("inode_wait_for_writeback __inode_wait_for_writeback"),
+        (Role.FLUSHER,),
+        "inode_wait_for_writeback(), fs/fs-writeback.c, until writeback_sb_inodes() is done with the inode: who evicts"
+        " it within that waits for itself",
+        own=True,
+        of=Role.FLUSHER,
+        within=names("writeback_sb_inodes __writeback_single_inode"),
+    ),
+    WaitRow(
+        WaitReason.DEVICE,
+        "a path to the disk",
+        names("do_read_cache_page read_cache_page do_read_cache_folio"),
+        (Role.NVME_ANA, Role.NVME_DELETE),
+        "nvme_ns_head_submit_bio(), drivers/nvme/host/multipath.c, keeps I/O until a path is there, nvme_ana_work(), or"
+        " none may come, nvme_do_delete_ctrl(); device_add_disk() reads the table of partitions",
+        top=True,
+        within=names("nvme_mpath_set_live"),
+        kind="a path",
     ),
     WaitRow(
         WaitReason.INODE,

@@ -1169,7 +1169,7 @@ SEVERAL = ("two that lead back", "two pools, both of which are stuck")
 def kernel_case(it: KernelWait) -> Case:
     """One thread that waits for a thing outside of ZFS, and one that has it and sleeps in a function nobody knows."""
     asked, held = it.asked_by.split()[0], it.held_in.split()[0]
-    inner = {Way.OWN: "", Way.LOCK: "__mutex_lock", Way.WORK: "__flush_work"}[it.way]
+    inner = {Way.LOCK: "__mutex_lock", Way.WORK: "__flush_work"}.get(it.way, "")
     waiter = thread(601, "waiter", f"{ASLEEP} {inner} {asked} f")
     holder = thread(602, "holder", f"{ASLEEP} new_function {held} f")
     return Case(
@@ -1183,6 +1183,23 @@ def kernel_case(it: KernelWait) -> Case:
 
 
 CASES |= {f"kernel: {it.role}": kernel_case(it) for it in KERNEL_WAITS}
+CASES["an inode that its writer evicts"] = Case(
+    (thread(606, "kworker/u8:6", f"{ASLEEP} inode_wait_for_writeback evict writeback_sb_inodes wb_workfn"),),
+    {606: R.INODE},
+    {(606, 606)},
+    cycle=(606,),
+    says="waits in inode_wait_for_writeback for its own inode",
+)
+CASES["a path that another work finds"] = Case(
+    (
+        thread(607, "kworker/u8:7", f"{ASLEEP} do_read_cache_page add_disk nvme_mpath_set_live nvme_parse_ana_log"),
+        thread(608, "kworker/u8:8", f"{ASLEEP} __mutex_lock nvme_read_ana_log nvme_ana_work process_one_work"),
+    ),
+    {607: R.DEVICE, 608: R.LOCK},
+    {(607, 608), (608, 607)},
+    cycle=(607, 608),
+    says="waits in do_read_cache_page for a path to the disk",
+)
 CASES["a buffer of a journal, which no thread has"] = Case(
     (
         thread(604, "jbd2/sda1-8", f"{ASLEEP} __wait_on_buffer jbd2_journal_commit_transaction kjournald2 {KTHREAD}"),
