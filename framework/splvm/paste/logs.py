@@ -26,7 +26,7 @@ from splvm.paste.frames import BOTTOM, DUMPERS, MARK, TRACE, Frame, Head, frames
 from splvm.paste.moments import HeldLock
 from splvm.paste.prefixes import Line, Stripper
 from splvm.paste.reading import Reading
-from splvm.paste.seams import Seam, is_torn, lacks_lines
+from splvm.paste.seams import Seam, is_of_crash, is_torn, lacks_lines
 from splvm.paste.threads import BARE, Threads
 
 # Reports of hung tasks after which the kernel prints no more of them (kernel.hung_task_warnings).
@@ -169,7 +169,10 @@ class Log:
         if frames:
             self.part(line)
             last, thread = self.seam(line).last, self.threads.open.get(line.caller)
-            if thread is not None and thread.stack and last is not None and is_torn(last, line):
+            torn = thread is not None and thread.stack and last is not None and is_torn(last, line)
+            # No kernel numbers its frames.
+            foreign = thread is not None and thread.kind not in BARE and is_of_crash(line)
+            if thread is not None and (torn or foreign):
                 self.threads.mix(thread)
             self.seam(line).take(line)
             self.bottom = frames[-1].function in BOTTOM

@@ -92,7 +92,12 @@ def is_torn(last: Line, line: Line) -> bool:
     then, now = last.clock_s, line.clock_s
     if then is not None and now is not None and now < then:
         return True
-    return bool(_CRASH_FORM.match(last.message)) != bool(_CRASH_FORM.match(line.message))
+    return is_of_crash(last) != is_of_crash(line)
+
+
+def is_of_crash(line: Line) -> bool:
+    """Whether a frame is numbered, as crash(8) prints it."""
+    return _CRASH_FORM.match(line.message) is not None
 
 
 def is_prose(message: str) -> bool:

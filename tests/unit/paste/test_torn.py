@@ -40,6 +40,10 @@ TORN = {
     "another form": [*WHOLE[:5], " #3 [ffff88040e1b3b98] tank_read at ffffffffa0412999 [tank]", *WHOLE[5:]],
 }
 
+TORN["another form alone"] = [
+    f" #{at} [ffff88040e1b3b{at:02x}] {name} at ffffffffa0412999 [tank]" for at, name in enumerate(SELF.split())
+]
+
 
 @pytest.mark.parametrize("frames", TORN.values(), ids=TORN.keys())
 def test_a_torn_stack_closes_nothing(frames: list[str]) -> None:
