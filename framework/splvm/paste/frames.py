@@ -11,7 +11,8 @@ import functools
 import re
 from dataclasses import dataclass
 
-_NAME = r"\.?(?P<function>[A-Za-z_$][\w$]{0,255})(?:\.[\w.$]{1,255})?"
+# Behind a name may be the marks of compilers: copies, and jump tables of kernels with CFI.
+_NAME = r"\.?(?P<function>[A-Za-z_$][\w$]{0,255})(?:\.[\w.$]{1,255})?(?:\[jt\])?"
 # Of the last line of a text the number may be cut off.
 _OFFSET = r"\+(?:0x[0-9a-f]{0,16}|\d{1,7}(?![\w.]))(?:/(?:0x?)?[0-9a-f]{0,16})?"
 # Module with its build id, source position, what powerpc and s390 add, and a remark behind an arrow.
@@ -24,7 +25,9 @@ _FRAME = re.compile(
     rf"(?:<[#/A-Z]{{2,8}}>\s{{0,8}})?{_ADDRESS}{{0,2}}(?P<guess>\?\s)?{_NAME}{_OFFSET}\)?{_AFTER}", re.ASCII
 )
 # crash: ` #1 [ffffc90000] schedule at ffffffff81512345 [zfs]`; git takes lines with the sign for comments
-_CRASH = re.compile(rf"#?\d{{1,3}}\s{{0,2}}\[[0-9a-f]{{1,18}}\] {_NAME}(?:\+\w{{1,18}})? at [0-9a-f]{{1,18}}", re.ASCII)
+_CRASH = re.compile(
+    rf"#?\d{{1,3}}\s{{0,2}}\[[0-9a-f]{{1,18}}\] {_NAME}(?:\+\w{{1,18}})? at(?: [0-9a-f]{{1,18}}|$)", re.ASCII
+)
 # drgn: `#3  zio_wait (./module/zfs/zio.c:123:4)`, `#3  at 0xf (zio_wait+0x1/0x2) in zio_wait at zio.c:123`
 _DRGN = re.compile(
     rf"#\d{{1,3}}\s{{1,4}}(?:at 0x[0-9a-f]{{1,16}} \([^)]{{1,160}}\) in |0x[0-9a-f]{{1,16}} in )?{_NAME}"
@@ -67,11 +70,20 @@ BOTTOM = frozenset(
         "__ret_from_fork",
         "start_secondary",
         "secondary_startup_64",
+        "secondary_startup_64_no_verify",
+        "common_startup_64",
+        "rest_init",
+        "start_kernel",
+        "x86_64_start_reservations",
+        "x86_64_start_kernel",
         "system_call",
         "sysenter_dispatch",
         "cstar_dispatch",
     ]
 )
+
+# lib/dump_stack.c: where a stack begins that a kernel prints of itself.
+DUMPERS = frozenset(("dump_stack", "dump_stack_lvl", "__dump_stack", "show_stack"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,7 @@ def frames_of(message: str) -> tuple[Frame, ...] | None:
     """The frames that a line consists of; empty for one that belongs to a stack and names none; None for another."""
     if message[:1] == "#":
         if match := _CRASH.match(message) or _DRGN.match(message):
-            return (Frame(match["function"]),)
+            return (Frame(_name(match)),)
         return None
     if "+" in message:
         if message.count("+0x") > 1 and (several := _SEVERAL.findall(message)) and len(several) > 1:
@@ -96,17 +108,28 @@ def frames_of(message: str) -> tuple[Frame, ...] | None:
             if not re.search(r"[a-z]{3,}", re.sub(r"\[[^\]]{0,160}\]|<[^>]{0,20}>|Call [Tt]race", "", rest)):
                 return tuple(Frame(name, bool(guess)) for guess, name in several)
         if match := _FRAME.match(message):
-            return (Frame(match["function"], match["guess"] is not None),)
+            return (Frame(_name(match), match["guess"] is not None),)
     if ".c:" in message or ".h:" in message or ".S:" in message:
         if _INLINE.match(message):
             return ()
         if match := _DECODED.match(message):
-            return (Frame(match["function"], match["guess"] is not None),)
+            return (Frame(_name(match), match["guess"] is not None),)
     if " at ffff" in message and message[:1].isdecimal() and (match := _CRASH.match(message)):
-        return (Frame(match["function"]),)
+        return (Frame(_name(match)),)
     if message[:1] == "[" and _ADDRESS_ONLY.match(message):
         return ()
     return None
+
+
+# Copies that a tracer of Oracle's kernels makes.
+_COPY = re.compile(r"__dta_(\w+?)_\d{1,6}")
+
+
+def _name(match: re.Match[str]) -> str:
+    """The function that a frame names."""
+    name = match["function"]
+    copy = _COPY.fullmatch(name) if name.startswith("__dta_") else None
+    return copy[1] if copy else name
 
 
 _ADDRESS_ONLY = re.compile(
@@ -141,7 +164,8 @@ _HUNG = re.compile(
     r"(?P<seconds>\d{1,9})?",
     re.ASCII,
 )
-_TASK = re.compile(r"task:(?P<comm>.{1,64}?)\s{1,20}state:(?P<state>[A-Za-z?])", re.ASCII)
+# What shows a log as a page may lose the letter.
+_TASK = re.compile(r"task:(?P<comm>.{1,64}?)\s{1,20}state(?::(?P<state>[A-Za-z?])|(?=\s{1,20}stack: ?\d))", re.ASCII)
 _TASK_PID = re.compile(r"\bpid: {0,12}(\d{1,10})\b", re.ASCII)
 _OLD_TASK = re.compile(
     r"(?P<comm>\S.{0,30}?)\s{1,16}(?P<state>[RSDTtZXIPKW?])(?:\s{1,8}running task|\s{1,8}[0-9a-f]{8,16})?"
@@ -181,7 +205,7 @@ def head_of(message: str) -> Head | None:
         return Head("hung", int(match["pid"]), match["comm"], "D", seconds)
     if first == "t" and (match := _TASK.match(message)):
         pid = _TASK_PID.search(message, match.end())
-        return Head("task", int(pid[1]) if pid else None, match["comm"].strip(), match["state"])
+        return Head("task", int(pid[1]) if pid else None, match["comm"].strip(), match["state"] or "?")
     if first == "C" and (match := _CPU.match(message)):
         return Head("cpu", int(match["pid"]), match["comm"].strip(), "R")
     if first == "P":
@@ -267,6 +291,8 @@ _SENTENCE = re.compile(
     r"(?:holds|holding|has|is|waits|waiting|wants|tries|trying|takes|taking|blocks)\b",
     re.IGNORECASE | re.ASCII,
 )
+# What stands before a number and is a place in a program.
+_SOURCE_FILES = (".c", ".h", ".S", ".rs")
 
 
 def loose_head(line: str) -> Head | None:
@@ -282,6 +308,8 @@ def loose_head(line: str) -> Head | None:
             found = match.groupdict()
             if (found.get("comm") or "").lower() in _COUNTED:
                 return Head("stack", None, f"{found['comm']} {found['pid']}", "?")
+            if (found.get("comm") or "").endswith(_SOURCE_FILES):
+                return None
             comm = found.get("comm") or (found.get("command") or "").rpartition("/")[2].rstrip(":")[:_COMM_CHARS]
             return Head("stack", int(found["pid"]), comm, found.get("state") or "?")
     return None

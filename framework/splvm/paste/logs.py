@@ -22,11 +22,11 @@ from splvm.paste.findings import (
     is_own_answer,
     single_finding,
 )
-from splvm.paste.frames import BOTTOM, MARK, TRACE, Frame, Head, frames_of, head_of, program_counter
+from splvm.paste.frames import BOTTOM, DUMPERS, MARK, TRACE, Frame, Head, frames_of, head_of, program_counter
 from splvm.paste.moments import HeldLock
 from splvm.paste.prefixes import Line, Stripper
 from splvm.paste.reading import Reading
-from splvm.paste.seams import Seam, lacks_lines
+from splvm.paste.seams import Seam, is_of_crash, is_torn, lacks_lines
 from splvm.paste.threads import BARE, Threads
 
 # Reports of hung tasks after which the kernel prints no more of them (kernel.hung_task_warnings).
@@ -59,8 +59,6 @@ _ACCOUNT = re.compile(r"(?P<what>owner of|waiters on) mutex (?P<address>0x[0-9a-
 _FORMAT = re.compile(r"%[-0-9.*]{0,6}(?:l{0,2}[duxi]|s|p[A-Z]?)(?![\w%])")
 _HOLDS = re.compile(r"\d{1,3} locks? held by (?P<comm>.{1,60}?)/(?P<pid>\d{1,10})[:.,]?(?!\S)", re.ASCII)
 _HELD = re.compile(r"#\d{1,3}:\s{1,4}(?P<address>[0-9a-f]{8,16})\s{1,4}\((?P<name>[^)]{1,120})\)", re.ASCII)
-# lib/dump_stack.c: where a stack begins that a kernel prints of itself.
-DUMPERS = frozenset(("dump_stack", "dump_stack_lvl", "__dump_stack", "show_stack"))
 # Stacks that a person asked for, by the kind of what says whose each is.
 _BY_HAND = frozenset(("stack", "crash", "sdb"))
 
@@ -170,6 +168,12 @@ class Log:
     def take_frames(self, line: Line, frames: tuple[Frame, ...]) -> None:
         if frames:
             self.part(line)
+            last, thread = self.seam(line).last, self.threads.open.get(line.caller)
+            torn = thread is not None and thread.stack and last is not None and is_torn(last, line)
+            # No kernel numbers its frames.
+            foreign = thread is not None and thread.kind not in BARE and is_of_crash(line)
+            if thread is not None and (torn or foreign):
+                self.threads.mix(thread)
             self.seam(line).take(line)
             self.bottom = frames[-1].function in BOTTOM
             if self.complaints.is_quoted(line):

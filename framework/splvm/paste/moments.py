@@ -14,6 +14,7 @@ from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.waiting.waitedges import Basis, Owner, Wait
 from splvm.evidence.waiting.waitgraph import WaitGraph, build_graph, wait_alone
 from splvm.evidence.waiting.waits import OWNED_LOCKS, WAITERS, WaitReason
+from splvm.paste.frames import DUMPERS
 from splvm.paste.plain import PlainStack
 
 # Threads kept of all moments of a text, the first ones, and frames of a stack.
@@ -23,6 +24,10 @@ MAX_FRAMES = 64
 MAX_MOMENTS = 256
 # Seconds between reports of one moment where none of them says how long its task was blocked.
 USUAL_TIMEOUT_S = 120
+# Seconds that khungtaskd takes at most for its reports of one round, which people paste in any order.
+SWEEP_S = 5.0
+# Stacks of which somebody shows a few only because they hang.
+FEW = 8
 # Locks kept of a list.
 MAX_LOCKS = 64
 
@@ -109,13 +114,16 @@ class Moment:
         if host and self.host and host != self.host:
             return False
         if clock_s is not None and self.clock_s is not None:
-            return 0 <= clock_s - self.clock_s < self.timeout_s and not again
+            return -SWEEP_S < clock_s - self.clock_s < self.timeout_s and not again
         return not again
 
     def graph(self, outage: Outage = NO_OUTAGE) -> WaitGraph:
         """Who waits for whom at this moment."""
         threads = [_stack_of(thread, self.said.get(pid)) for pid, thread in self.threads.items()]
         graph = self.build(threads, self.owners, outage)
+        if graph.closes is None and len(threads) <= FEW:
+            threads = [_asleep(it) for it in threads]
+            graph = self.build(threads, self.owners, outage)
         found = {**self.by_remarks(), **self.by_lock_lists(graph)}
         return self.build(threads, {**found, **self.owners}, outage) if found else graph
 
@@ -222,6 +230,12 @@ def _waits_for_a_lock(wait: Wait) -> bool:
     return wait.reason is WaitReason.LOCK
 
 
+def _asleep(stack: TaskStack) -> TaskStack:
+    """A thread of which no state is known as one that waits, if it sleeps."""
+    asleep = stack.state == "?" and not WAITERS.isdisjoint(stack.frames[:1])
+    return TaskStack(stack.pid, stack.comm, "D", stack.frames) if asleep else stack
+
+
 def _stack_of(thread: Thread, said: PlainStack | None) -> TaskStack:
     """The thread as the graph takes it: one of which no state is known counts as blocked if its stack says so.
 
@@ -233,7 +247,7 @@ def _stack_of(thread: Thread, said: PlainStack | None) -> TaskStack:
         if said.lock and (wait is None or wait.reason not in OWNED_LOCKS):
             return TaskStack(thread.pid, thread.comm, "D", ("mutex_lock", *thread.stack))
         return stack
-    if thread.state == "?":
+    if thread.state == "?" and DUMPERS.isdisjoint(thread.stack[:1]):
         blocked = TaskStack(thread.pid, thread.comm, "D", thread.stack)
         if not thread.frames and thread.guesses and thread.guesses[0] not in WAITERS:
             # The rest of a stack, of which no line is certain.

@@ -21,9 +21,13 @@ _LEFT_OUT = re.compile(r"omit|snip|skip|left out|truncat|cut\b|same as|repeat", 
 _SENTENCE = 4
 # A line that stands for others: dots or scissors alone, or a few words that say so. The last is a frame with a hole.
 _DOTS = re.compile(r"\W{0,12}(?:\.{3}|\N{HORIZONTAL ELLIPSIS}|8<|>8|\[\.\.\])\W{0,12}")
-_GONE = re.compile(r"(?i)\b(?:omit|snip|skip|left out|truncat|cut\b(?! here)|delet|remov)")
+# Words of a person's, and no part of a function's or a file's name.
+_GONE = re.compile(
+    r"(?i)(?<![\w/])(?:(?:omit|snip|skip|left out|truncat|delet|remov)[a-z]{0,6}|cut(?! here))(?![\w/(+])"
+)
 _HOLE = re.compile(r"\s{0,8}(?:\? )?[\w.]{1,80}/0x[0-9a-f]{1,8}(?: \[\w{1,40}\])?\s{0,4}", re.ASCII)
 _FEW = 5
+_CRASH_FORM = re.compile(r"#?\d{1,3}\s{1,2}\[")
 _NUMBER = re.compile(r"#?(\d{1,3})\s{1,2}\[?")
 
 
@@ -78,6 +82,22 @@ def is_pause(last: Line, line: Line) -> bool:
         return False
     then, now = last.clock_s, line.clock_s
     return then is not None and now is not None and abs(now - then) > MAX_PAUSE_S
+
+
+def is_torn(last: Line, line: Line) -> bool:
+    """Whether two frames of one stack cannot have been printed one after the other.
+
+    A CPU's clock goes on from frame to frame, and what prints a stack prints all of its frames in one form.
+    """
+    then, now = last.clock_s, line.clock_s
+    if then is not None and now is not None and now < then:
+        return True
+    return is_of_crash(last) != is_of_crash(line)
+
+
+def is_of_crash(line: Line) -> bool:
+    """Whether a frame is numbered, as crash(8) prints it."""
+    return _CRASH_FORM.match(line.message) is not None
 
 
 def is_prose(message: str) -> bool:

@@ -25,6 +25,13 @@ HEAD_LINES = 8
 NO_END = "its end is not in the text"
 # Stacks that no line of the kernel's is said of, and how kernels before 5.2 end them.
 BARE = frozenset(("stack", "drgn", "crash", "sdb"))
+# What puts a thread to sleep; these three of Linux before 3.16 let a device go on first, which may sleep itself.
+_SLEEPERS = WAITERS - {"sync_page", "sync_page_killable", "sync_buffer"}
+# What these call and may sleep in: requests are handed to devices, a mutex is taken again, a CPU is interrupted.
+_BEFORE_SLEEP = re.compile(
+    r"\w*(?:plug|unplug|mutex|rwsem|rt_spin|rtlock|interrupt|irq|intr|sysvec|exc_|preempt|retint|page_fault|spl_panic)"
+    r"|sched_submit_work|io_schedule_prepare|down_|wq_worker|io_wq_worker"
+)
 _ALL_ONES = re.compile(r"0xf{8,16}\s*$")
 _SOURCES = {"crash": "crash", "drgn": "drgn", "sdb": "drgn"}
 
@@ -41,6 +48,8 @@ class Threads:
         self.hung: Moment | None = None
         # Where the list of tasks that comes is from; empty outside of one.
         self.sysrq = ""
+        # Who prints it, if that is said.
+        self.lister: str | None = None
         # The mutex that a debugger tells of: its address, and whether its owner comes, or who waits for it.
         self.account: tuple[str, bool] | None = None
         self.owner_of: dict[str, Thread] = {}
@@ -130,6 +139,9 @@ class Threads:
 
     def moment_of_kernel(self, line: Line, thread: Thread, blocked_s: int, *, within_report: bool) -> Moment:
         hung = thread.kind == "hung"
+        if hung and self.moment is not None and self.is_printed_within(line):
+            self.moment.reported.add(thread.pid)
+            return self.moment
         source = "hung-task" if hung or within_report or self.reports else "tasks"
         moment = self.moment
         if hung and moment is not None and moment.source == "stacks":
@@ -150,6 +162,10 @@ class Threads:
         self.hung = moment if source == "hung-task" else self.hung
         return moment
 
+    def is_printed_within(self, line: Line) -> bool:
+        """Whether a line is not of who prints the list of tasks, which goes on behind it."""
+        return bool(self.sysrq) and None not in (line.caller, self.lister) and line.caller != self.lister
+
     def is_again(self, pid: int, blocked_s: int, line: Line) -> bool:
         """Whether the kernel complains of a thread anew, and the text does not only repeat itself."""
         return line.clock_s is not None or blocked_s != self.last_hung.get(pid, blocked_s)
@@ -167,6 +183,7 @@ class Threads:
     def begin_list(self, source: str, line: Line, cut: str = "") -> None:
         """A list of tasks comes; `source` is empty for another answer to a key of SysRq."""
         self.close()
+        self.lister = line.caller
         self.sysrq, self.moment = source, self.begin_moment(source, line) if source else None
         if self.moment is not None and cut:
             self.moment.cut = cut
@@ -208,13 +225,8 @@ class Threads:
             if thread is not None:
                 # What was left out may have been the rest of this stack, and the head of the next one.
                 thread.mixed = thread.mixed or thread.torn
-                if (
-                    frame.function == "__schedule"
-                    and thread.frames
-                    and not frame.guess
-                    and frame.function in thread.frames
-                ):
-                    # A thread goes to sleep once only: what follows is another stack, or mixed with it.
+                if sleeps_twice(thread, frame):
+                    # What follows is another stack, or mixed with it.
                     self.mix(thread)
                 thread.add(frame.function, guess=frame.guess)
                 thread.ended = thread.ended or (frame.function in BOTTOM and not frame.guess)
@@ -235,7 +247,8 @@ class Threads:
         thread.mixed = True
         before = [it for it, _ in self.into.threads[-3:] if it is not thread and 0 <= thread.line - it.line < NEAR]
         for other in before[-1:]:
-            other.mixed = True
+            # One whose bottom came before has lost no frames.
+            other.mixed = other.mixed or not (other.ended and other.stack)
 
     def begin_bare(self, line: Line, kind: str, before: Line | None) -> Thread:
         """A stack that no line of the kernel's is said of; perhaps the line before it says whose it is."""
@@ -328,6 +341,15 @@ def sleeps_anew(thread: Thread, frame: Frame) -> bool:
     if thread.kind not in BARE or frame.guess or frame.function not in WAITERS:
         return False
     return bool(thread.frames) and not WAITERS.issuperset(thread.frames)
+
+
+def sleeps_twice(thread: Thread, frame: Frame) -> bool:
+    """Whether a frame that puts a thread to sleep comes where it sleeps already: it does that once, and innermost."""
+    if frame.guess or not thread.frames or frame.function not in _SLEEPERS:
+        return False
+    if frame.function == "__schedule" and frame.function in thread.frames:
+        return True
+    return thread.frames[-1] not in WAITERS and not _BEFORE_SLEEP.match(thread.frames[-1])
 
 
 def is_headed(thread: Thread, before: Line | None) -> bool:

@@ -60,7 +60,8 @@ def _match(
 ) -> tuple[WaitRow | None, int]:
     for at in range(top, len(frames)):
         for row in table.get(frames[at], ()):
-            if row.fallback or (row.top and at != top) or (running and not row.running):
+            # What ends a wait that has a name is that only for who waits there, and not further in.
+            if row.fallback or ((row.top or row.named) and at != top) or (running and not row.running):
                 continue
             if row.of is not None and row.of not in roles:
                 continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from splvm.evidence.waiting.kernellocks import KERNEL_WAITS
 from splvm.evidence.waiting.zfslocks import LOCKS
 
 
@@ -69,6 +70,35 @@ class Role(enum.StrEnum):
     OBJSET_FIND = "objset_find"
     TX_CALLBACK = "tx_callback"
     SPL_TASKQ = "spl_taskq"
+    # Of Linux outside of ZFS, see kernellocks.py.
+    FREEZER = "freezer"
+    IN_QUEUE = "in_queue"
+    TAG_SET = "tag_set"
+    QUEUE_LIMITS = "queue_limits"
+    NVME_ANA_LOCK = "nvme_ana_lock"
+    NVME_HEAD = "nvme_head"
+    DM_BUFIO = "dm_bufio"
+    LOOP = "loop"
+    RAID_BARRIER = "raid_barrier"
+    RAID_RETRY = "raid_retry"
+    BTRFS_RANGE = "btrfs_range"
+    BTRFS_COMMIT = "btrfs_commit"
+    BTRFS_HANDLE = "btrfs_handle"
+    BTRFS_ORDERED = "btrfs_ordered"
+    SCRUB_PAUSER = "scrub_pauser"
+    SCRUBBER = "scrubber"
+    MB_CACHE = "mb_cache"
+    KERNFS = "kernfs"
+    XFS_BUFFER = "xfs_buffer"
+    XFS_LOG = "xfs_log"
+    XFS_INODEGC = "xfs_inodegc"
+    BLK_TIMEOUT = "blk_timeout"
+    NVME_SCAN = "nvme_scan"
+    NVME_ANA = "nvme_ana"
+    NVME_DELETE = "nvme_delete"
+    BCACHE_ALLOCATOR = "bcache_allocator"
+    XFS_CIL = "xfs_cil"
+    GFS2_GLOCK = "gfs2_glock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +362,7 @@ ROLES: tuple[RoleRow, ...] = (
             (Role.SPL_TASKQ, r"spl_(?:system_task|delay_taskq|dynamic_tas).*", "spl-taskq.c"),
         )
     ),
+    *(RoleRow(Role(it.role), it.source, functions=names(it.held_in), before=names(it.before)) for it in KERNEL_WAITS),
     RoleRow(
         Role.KTHREADD,
         "kthreadd(), kernel/kthread.c: the thread that makes all others",

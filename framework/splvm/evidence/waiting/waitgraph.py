@@ -416,7 +416,7 @@ class _Builder:
         """Why what looks like a cycle is none for sure."""
         mixed = [pid for pid in steps if pid in self.notes.mixed]
         if mixed:
-            return f"the stacks of {' and '.join(map(self.name, mixed[:MAX_NAMED]))} may be mixed with others"
+            return self.tell_mixed(mixed)
         if any(self.is_doubted(self.waits[pid].row) for pid in steps if pid not in self.notes.owners):
             return f"but it need not be a lock: {self.notes.devices}"
         if vague := next((pid for pid in steps if self.waits[pid].row.vague and pid not in self.notes.owners), None):
@@ -451,9 +451,10 @@ class _Builder:
         if not self.threads:
             return "there are no threads"
         nobody = f"none of the {len(self.threads)} threads is blocked"
-        mixed = self.mixed()
-        names = " and ".join(map(self.name, mixed[:MAX_NAMED]))
-        return f"{nobody}, but the stacks of {names} may be mixed with others: may close" if mixed else nobody
+        return f"{nobody}, but {self.tell_mixed(mixed)}: may close" if (mixed := self.mixed()) else nobody
+
+    def tell_mixed(self, mixed: Sequence[int]) -> str:
+        return f"the stacks of {' and '.join(map(self.name, mixed[:MAX_NAMED]))} may be mixed with others"
 
     def mixed(self) -> list[int]:
         """The threads whose stacks may have frames of others."""
@@ -474,6 +475,8 @@ class _Builder:
             sentence += f" {plural_of(end) if more else end}"
         if closes is Closes.UNKNOWN:
             return f"{sentence}: may close, {self.what_is_missing(chain[-1])}", closes
+        if mixed := self.mixed():
+            return f"{sentence}: may close, {self.tell_mixed(mixed)}", Closes.UNKNOWN
         lock = next((pid for pid in self.waits if self.ends_in_a_lock(pid) and pid not in chain), None)
         if lock is None:
             return f"{sentence}: a chain, not a cycle", closes

@@ -5,6 +5,7 @@ A wait that is new is one row of `ROWS`, which says where in the source it is; w
 
 from __future__ import annotations
 
+from splvm.evidence.waiting.kernellocks import KERNEL_WAITS, KernelWait, Way
 from splvm.evidence.waiting.roles import RANGE_LOCKS, SWAP_IN, SWAP_SUBMIT, TASKQS, Role, names
 from splvm.evidence.waiting.waits import DIRECT_RECLAIM, PAGE_FAULT, SHRINKERS, WaitReason, WaitRow
 from splvm.evidence.waiting.zfslocks import LOCKS, How
@@ -48,7 +49,31 @@ _RRW = names(
     " rrm_enter_write"
 )
 _CONFIG = names("spa_config_enter spa_config_enter_impl spa_config_enter_mmp spa_config_enter_priority spa_vdev_enter")
+_WORK = names(
+    "__flush_work flush_work flush_delayed_work cancel_work_sync __cancel_work_sync __cancel_work_timer"
+    " cancel_delayed_work_sync __flush_workqueue flush_workqueue drain_workqueue destroy_workqueue kthread_flush_work"
+)
 _MODULE = names("request_module __request_module call_modprobe")
+
+
+def kernel_row(it: KernelWait) -> WaitRow:
+    """The row of a wait for something outside of ZFS."""
+    asked = names(it.asked_by)
+    functions = {Way.LOCK: _LOCK, Way.WORK: _WORK}.get(it.way, asked)
+    return WaitRow(
+        WaitReason(it.reason),
+        it.noun,
+        functions,
+        (Role(it.role), *map(Role, it.also)),
+        it.source,
+        top=functions is asked,
+        # A work that waits for its own end does so for ever.
+        own=it.way in (Way.WORK, Way.SELF),
+        of=None,
+        asked_by=frozenset() if functions is asked else asked,
+        kind=it.role,
+    )
+
 
 # The innermost function that is in a row decides; of several rows with it, the first.
 ROWS: tuple[WaitRow, ...] = (
@@ -214,6 +239,31 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.PAGE,
         "the page",
+        PAGE_WAITS,
+        (Role.PAGE,),
+        "btrfs_do_readpage(), fs/btrfs/extent_io.c, has the page that it reads, and writes back what it finds of it"
+        " that is not at its end, btrfs_lock_and_flush_ordered_range(), ordered-data.c",
+        own=True,
+        of=Role.PAGE,
+        within=names("btrfs_do_readpage"),
+        asked_by=names("extent_write_cache_pages"),
+        kind="memory",
+    ),
+    WaitRow(
+        WaitReason.DEVICE,
+        "the I/O of a buffer",
+        names("__wait_on_buffer"),
+        (),
+        "journal_finish_inode_data_buffers() and journal_wait_on_commit_record(), fs/jbd2/commit.c;"
+        " fs/jbd2/checkpoint.c; __sync_dirty_buffer(), fs/buffer.c: who waits has handed it to the device itself",
+        asked_by=names(
+            "jbd2_journal_commit_transaction journal_wait_on_commit_record jbd2_log_do_checkpoint jbd2_write_superblock"
+            " jbd2_journal_update_sb_errno jbd2_journal_update_sb_log_tail __sync_dirty_buffer sync_dirty_buffer"
+        ),
+    ),
+    WaitRow(
+        WaitReason.PAGE,
+        "the page",
         PAGE_WAITS | names("__wait_on_buffer __lock_buffer migration_entry_wait_on_locked"),
         (Role.ZVOL, Role.PAGE, Role.FLUSHER, Role.KSWAPD, Role.KCOMPACTD, Role.SWAP_USER),
         "folio_wait_bit_common(), mm/filemap.c (wait_on_page_bit_common() before 5.16); fs/buffer.c; mm/migrate.c",
@@ -319,6 +369,7 @@ ROWS: tuple[WaitRow, ...] = (
         for again in ([True, False] if lock.again else [False])
         if lock.how is How.LOCK
     ),
+    *map(kernel_row, KERNEL_WAITS),
     WaitRow(
         WaitReason.LOCK,
         "a lock",
@@ -400,6 +451,28 @@ ROWS: tuple[WaitRow, ...] = (
         (),
         "pipe_wait() until 5.4, then rd_wait and wr_wait of pipe_read() and pipe_write(), fs/pipe.c",
         top=True,
+    ),
+    WaitRow(
+        WaitReason.INODE,
+        "the inode",
+        names("inode_wait_for_writeback __inode_wait_for_writeback"),
+        (Role.FLUSHER,),
+        "inode_wait_for_writeback(), fs/fs-writeback.c, until writeback_sb_inodes() is done with the inode: who evicts"
+        " it within that waits for itself",
+        own=True,
+        of=Role.FLUSHER,
+        within=names("writeback_sb_inodes __writeback_single_inode"),
+    ),
+    WaitRow(
+        WaitReason.DEVICE,
+        "a path to the disk",
+        names("do_read_cache_page read_cache_page do_read_cache_folio"),
+        (Role.NVME_ANA, Role.NVME_DELETE),
+        "nvme_ns_head_submit_bio(), drivers/nvme/host/multipath.c, keeps I/O until a path is there, nvme_ana_work(), or"
+        " none may come, nvme_do_delete_ctrl(); device_add_disk() reads the table of partitions",
+        top=True,
+        within=names("nvme_mpath_set_live"),
+        kind="a path",
     ),
     WaitRow(
         WaitReason.INODE,
@@ -538,16 +611,9 @@ ROWS: tuple[WaitRow, ...] = (
     WaitRow(
         WaitReason.WORKQUEUE,
         "the work of a workqueue",
-        names("__flush_work flush_work __flush_workqueue flush_workqueue drain_workqueue kthread_flush_work"),
+        _WORK,
         (),
         "__flush_work() and __flush_workqueue(), kernel/workqueue.c",
-    ),
-    WaitRow(
-        WaitReason.DEVICE,
-        "the device's queue, which is frozen",
-        names("blk_mq_freeze_queue_wait blk_queue_enter __bio_queue_enter bio_queue_enter"),
-        (),
-        "mq_freeze_wq of blk_queue_enter(), block/blk-core.c: until it is thawed, or other requests are at their end",
     ),
     WaitRow(
         WaitReason.DEVICE,

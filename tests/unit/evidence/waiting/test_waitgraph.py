@@ -16,6 +16,7 @@ from places import PROJECT
 from splvm.evidence.formats.stacks import TaskStack
 from splvm.evidence.formats.sysrq import DumpKind, parse_sysrq
 from splvm.evidence.waiting.blocked import MAX_FRAMES
+from splvm.evidence.waiting.kernellocks import KERNEL_WAITS, KernelWait, Way
 from splvm.evidence.waiting.roles import ROLES, TASKQS, Role, RoleRow
 from splvm.evidence.waiting.waitedges import Basis, Closes, Owner
 from splvm.evidence.waiting.waitgraph import MAX_EDGES, WaitGraph, build_graph
@@ -1163,6 +1164,67 @@ CASES: dict[str, Case] = {
 }
 # Without one of several that lead back the others still do.
 SEVERAL = ("two that lead back", "two pools, both of which are stuck")
+
+
+def kernel_case(it: KernelWait) -> Case:
+    """One thread that waits for a thing outside of ZFS, and one that has it and sleeps in a function nobody knows."""
+    asked, held = it.asked_by.split()[0], it.held_in.split()[0]
+    inner = {Way.LOCK: "__mutex_lock", Way.WORK: "__flush_work"}.get(it.way, "")
+    waiter = thread(601, "waiter", f"{ASLEEP} {inner} {asked} f")
+    holder = thread(602, "holder", f"{ASLEEP} new_function {held} f")
+    return Case(
+        (waiter, holder),
+        {601: R(it.reason), 602: R.UNKNOWN},
+        {(601, 602)},
+        chain=(601, 602),
+        says=f"for {it.noun} of holder (pid 602)",
+        closes=Closes.UNKNOWN,
+    )
+
+
+CASES |= {f"kernel: {it.role}": kernel_case(it) for it in KERNEL_WAITS}
+CASES["an inode that its writer evicts"] = Case(
+    (thread(606, "kworker/u8:6", f"{ASLEEP} inode_wait_for_writeback evict writeback_sb_inodes wb_workfn"),),
+    {606: R.INODE},
+    {(606, 606)},
+    cycle=(606,),
+    says="waits in inode_wait_for_writeback for its own inode",
+)
+CASES["a path that another work finds"] = Case(
+    (
+        thread(607, "kworker/u8:7", f"{ASLEEP} do_read_cache_page add_disk nvme_mpath_set_live nvme_parse_ana_log"),
+        thread(608, "kworker/u8:8", f"{ASLEEP} __mutex_lock nvme_read_ana_log nvme_ana_work process_one_work"),
+    ),
+    {607: R.DEVICE, 608: R.LOCK},
+    {(607, 608), (608, 607)},
+    cycle=(607, 608),
+    says="waits in do_read_cache_page for a path to the disk",
+)
+CASES["a buffer of a journal, which no thread has"] = Case(
+    (
+        thread(604, "jbd2/sda1-8", f"{ASLEEP} __wait_on_buffer jbd2_journal_commit_transaction kjournald2 {KTHREAD}"),
+        thread(605, "kworker/u8:5", f"{ASLEEP} out_of_line_wait_on_bit do_get_write_access ext4_writepages wb_workfn"),
+    ),
+    {604: R.DEVICE, 605: R.JOURNAL},
+    {(605, 604)},
+    chain=(605, 604),
+    says="which waits in __wait_on_buffer for the I/O of a buffer: may close",
+    closes=Closes.UNKNOWN,
+)
+CASES["a page that its reader writes back"] = Case(
+    (
+        thread(
+            603,
+            "reader",
+            f"{ASLEEP} folio_wait_bit_common __folio_lock extent_write_cache_pages btrfs_writepages"
+            " btrfs_start_ordered_extent btrfs_do_readpage btrfs_read_folio filemap_read_folio",
+        ),
+    ),
+    {603: R.PAGE},
+    {(603, 603)},
+    cycle=(603,),
+    says="waits in folio_wait_bit_common for its own page",
+)
 CYCLIC = [name for name, case in CASES.items() if case.cycle and name not in SEVERAL]
 
 
