@@ -145,27 +145,26 @@ SHORT = {
     ("storm", "stock"),
 }
 
-# Those with faults take a kernel that is built from source, and such builds take minutes.
 
-
-def need_pool_of(cell: tuple[str, str]) -> bool:
+def has_pool(cell: tuple[str, str]) -> bool:
     """Whether the guests of a cell have a ZFS pool."""
     return need_pool(with_own(SCENARIOS[cell[0]].load, ()))
 
 
+# Those with faults take a kernel that is built from source, and such builds take minutes.
 FAULTY = [cell for cell in EXPECTED if SCENARIOS[cell[0]].faults]
 FAULTS_KERNEL = "built:faults"
 
 
 # Of the default suite, in the time that they have by default: virtual time under TCG.
-USUAL = [pytest.param(*cell, {}, id="-".join(cell)) for cell in EXPECTED if cell in SHORT and not need_pool_of(cell)]
+USUAL = [pytest.param(*cell, {}, id="-".join(cell)) for cell in EXPECTED if cell in SHORT and not has_pool(cell)]
 
 # The whole table in real time. A template with a pool takes as long in virtual time as several runs.
 REAL = [
     pytest.param(
         *(*cell, {"clock": Clock.REAL}),
         id="-".join((*cell, "real")),
-        marks=[pytest.mark.splvm_slow] * (cell not in SHORT or not need_pool_of(cell)),
+        marks=[pytest.mark.splvm_slow] * (cell not in SHORT or not has_pool(cell)),
     )
     for cell in EXPECTED
 ]
