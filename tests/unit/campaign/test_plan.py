@@ -235,7 +235,7 @@ def test_cells_in_real_time_besides() -> None:
         "nominal debian-12 stock",
         "grow-fails debian-12 stock",
     ]
-    assert "1 of 5 cells in real time: asked for" in tell_clocks(cells, None, Host(emulated=True))
+    assert "1 of 5 cells in real time: asked for by --also-real" in tell_clocks(cells, None, Host(emulated=True))
     with pytest.raises(UsageError, match="--also-real"):
         plan_cells(replace(axes, also_real=("kernal",)), Host(emulated=True))
 
