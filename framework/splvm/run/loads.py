@@ -22,7 +22,9 @@ from splvm.guest.machine import MachineSpec
 # Loads that were run in virtual time, with one digest whenever a seed was run again, and the kernels of those runs
 # (docs/determinism.md).
 CLOSED_LOADS: Mapping[str, frozenset[str]] = {
-    name: frozenset({"debian-12"}) for name in ("writeback", "lowmem", "swap", "zfs", "zvol-swap")
+    **dict.fromkeys(("writeback", "lowmem"), frozenset({"debian-12", "debian-13", "debian-sid"})),
+    "swap": frozenset({"debian-11", "debian-12", "debian-13"}),
+    **dict.fromkeys(("zfs", "zvol-swap"), frozenset({"debian-12"})),
 }
 
 # Seconds for setting up and starting all loads.
