@@ -22,7 +22,7 @@ TCG = Host(emulated=True)
 
 
 @pytest.mark.parametrize("kernel", ["debian-11", "debian-12", "debian-13", "debian-sid"])
-@pytest.mark.parametrize("scenario", ["nominal", "held-worker", "reclaim-cycle", "storm"])
+@pytest.mark.parametrize("scenario", ["nominal", "held-worker", "reclaim-cycle", "long-lived", "fragmented", "storm"])
 def test_virtual_time_where_it_was_tried(scenario: str, kernel: str) -> None:
     assert usual_clock(TCG, find_scenario(scenario), (), kernel).clock is Clock.VIRTUAL
 
@@ -37,6 +37,7 @@ def test_virtual_time_where_it_was_tried(scenario: str, kernel: str) -> None:
         (TCG, "grow-fails", "", "debian-12", Dump.NEVER, "grow-fails needs fault injection"),
         (TCG, "hotplug", "", "debian-12", Dump.NEVER, "hotplug: a CPU that spins"),
         (TCG, "nominal", "memcg", "debian-12", Dump.NEVER, "nominal needs load memcg"),
+        (TCG, "reclaim-organic", "", "debian-13", Dump.NEVER, "reclaim-organic was not tried in virtual time on"),
         (TCG, "nominal", "", "built:kasan", Dump.NEVER, "nominal was not tried in virtual time on built:kasan"),
         (TCG, "nominal", "lowmem", "built:kasan", Dump.NEVER, "nominal was not tried in virtual time on built:kasan"),
         (TCG, "ext4-mmap", "", "debian-12", Dump.NEVER, "ext4-mmap was not tried in virtual time on debian-12"),
