@@ -8,10 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from foreign_suite import ASKED, outcomes, run_suite
+from splvm.pytest_fixtures import scenario_runner
+from splvm.run.experiment import Dump
 
 OLD = ("kernel", "variant", "spl", "spl-patch", "cells", "accel", "no-template", "require-vm", "run-slow")
 
@@ -179,3 +183,36 @@ def test_memory_without_a_number_is_told(pytester: pytest.Pytester, words: str) 
     )
     told = pytester.runpytest_subprocess().stdout.str()
     assert "the marker splvm_memory takes MiB" in told and "IndexError" not in told and "TypeError" not in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "clocks"),
+    [
+        ({}, {}, [None, "virtual"]),
+        ({"load": "memcg"}, {}, [None, "real"]),
+        ({"dump": Dump.TROUBLE}, {}, [None, "real"]),
+        ({}, {"clock": "real"}, ["real"]),
+        ({"on_phase": lambda guest, phase: None}, {}, [None]),
+    ],
+)
+def test_the_clock_of_a_scenario(
+    tmp_path: Path, arguments: dict[str, Any], changes: dict[str, Any], clocks: list[str | None]
+) -> None:
+    """Virtual time where it was tried, unless the test names a clock or looks at its guest."""
+    asked = []
+
+    class Enough(Exception):
+        pass
+
+    def begin(*_: object, **__: object) -> None:
+        raise Enough
+
+    def prepare_spl(**wanted: Any) -> Any:
+        asked.append(wanted.get("clock"))
+        kernel = SimpleNamespace(spec=SimpleNamespace(id="debian-12"))
+        parts = {"accelerator": SimpleNamespace(name="tcg"), "machine": SimpleNamespace(ram_mib=512), "kernel": kernel}
+        return SimpleNamespace(clones=True, experiment=begin, **parts)
+
+    with pytest.raises(Enough):
+        scenario_runner(prepare_spl, tmp_path, [])("held-worker", **arguments, **changes)
+    assert asked == clocks

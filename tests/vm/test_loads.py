@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from splvm.builds.kernels import KERNELS
+from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome
@@ -111,6 +112,6 @@ def test_a_disk_that_writes_nothing_back_is_a_standstill(run_scenario: Callable[
 def test_a_target_that_cannot_be_reached_is_named(
     run_scenario: Callable[..., RunResult], load: str, reason: str
 ) -> None:
-    result = run_scenario("held-worker", load=load)
+    result = run_scenario("held-worker", load=load, clock=Clock.REAL)
     result.must_be(Outcome.INCONCLUSIVE)
     assert re.match(reason, result.verdict.reasons[0].text), result.verdict.reasons

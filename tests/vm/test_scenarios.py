@@ -11,11 +11,13 @@ import pytest
 
 from splvm.assets import find_images
 from splvm.builds.variants import VARIANTS
+from splvm.clock import Clock
 from splvm.errors import EvidenceError
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.pytest_fixtures import RunResult
 from splvm.record.names import EVIDENCE_FILES
 from splvm.record.reader import read_evidence
+from splvm.run.loads import need_pool, with_own
 from splvm.run.prepare import Prepared
 from splvm.run.scenarios import Workload
 from splvm.scenarios.judged import judge_evidence as judge
@@ -143,25 +145,43 @@ SHORT = {
     ("storm", "stock"),
 }
 
+
+def has_pool(cell: tuple[str, str]) -> bool:
+    """Whether the guests of a cell have a ZFS pool."""
+    return need_pool(with_own(SCENARIOS[cell[0]].load, ()))
+
+
 # Those with faults take a kernel that is built from source, and such builds take minutes.
 FAULTY = [cell for cell in EXPECTED if SCENARIOS[cell[0]].faults]
 FAULTS_KERNEL = "built:faults"
 
 
+# Of the default suite, in the time that they have by default: virtual time under TCG.
+USUAL = [pytest.param(*cell, {}, id="-".join(cell)) for cell in EXPECTED if cell in SHORT and not has_pool(cell)]
+
+# The whole table in real time. A template with a pool takes as long in virtual time as several runs.
+REAL = [
+    pytest.param(
+        *(*cell, {"clock": Clock.REAL}),
+        id="-".join((*cell, "real")),
+        marks=[pytest.mark.splvm_slow] * (cell not in SHORT or not has_pool(cell)),
+    )
+    for cell in EXPECTED
+]
+
+
 @pytest.mark.splvm_vm
-@pytest.mark.parametrize(
-    ("scenario", "variant"),
-    [pytest.param(*cell, id="-".join(cell), marks=[pytest.mark.splvm_slow] * (cell not in SHORT)) for cell in EXPECTED],
-)
+@pytest.mark.parametrize(("scenario", "variant", "clock"), [*USUAL, *REAL])
 def test_verdict_is_the_expected_one(
     run_scenario: Callable[..., RunResult],
     prepare_spl: Callable[..., Prepared],
     pytestconfig: pytest.Config,
     scenario: str,
     variant: str,
+    clock: dict[str, Clock],
 ) -> None:
     kernel = FAULTS_KERNEL if (scenario, variant) in FAULTY else pytestconfig.getoption("--splvm-kernel")
-    result = run_scenario(scenario, variant=variant, kernel=kernel)
+    result = run_scenario(scenario, variant=variant, kernel=kernel, **clock)
     (outcome,) = prepare_spl(variant=variant, kernel=kernel).expected(SCENARIOS[scenario])
     result.must_be(outcome)
     check_reasons(scenario, result.verdict)
@@ -191,7 +211,7 @@ def test_without_flags_and_marks_no_kernel_is_immune(
 ) -> None:
     """The control for IMMUNE where vmalloc honours its flags: there are none that it could honour."""
     variants = find_images() / "spl" / "variants"
-    result = run_scenario(scenario, patches=tuple(variants / f"{name}.cocci" for name in patches))
+    result = run_scenario(scenario, patches=tuple(variants / f"{name}.cocci" for name in patches), clock=Clock.REAL)
     result.must_be(outcome)
     check_reasons(scenario, result.verdict)
 
@@ -222,14 +242,14 @@ def check_service(figures: Mapping[str, Any], *, has_worker: bool) -> None:
 @pytest.mark.parametrize("size_kib", [32, 64, 128, 256, 512, 1024])
 def test_emergency_objects_may_be_large(run_scenario: Callable[..., RunResult], size_kib: int) -> None:
     workload = Workload(objects=8, size=size_kib * 1024, noio=1)
-    run_scenario("held-worker", workload=workload).must_be(Outcome.PROGRESS)
+    run_scenario("held-worker", workload=workload, clock=Clock.REAL).must_be(Outcome.PROGRESS)
 
 
 @pytest.mark.splvm_vm
 @pytest.mark.splvm_slow
 def test_no_emergency_object_is_larger_than_the_largest_block(run_scenario: Callable[..., RunResult]) -> None:
     """The control for large objects."""
-    result = run_scenario("held-worker", workload=Workload(objects=2, size=8 << 20), window_s=2.0)
+    result = run_scenario("held-worker", workload=Workload(objects=2, size=8 << 20), window_s=2.0, clock=Clock.REAL)
     result.must_be(Outcome.STALLED)
     assert result.verdict.reasons[0].text == (
         "no emergency object can be had: 8192 KiB are more than the page allocator's largest block, 4096 KiB"
@@ -241,7 +261,8 @@ def test_no_emergency_object_is_larger_than_the_largest_block(run_scenario: Call
 @pytest.mark.parametrize(("noio", "outcome"), [(0, Outcome.PROGRESS), (1, Outcome.STALLED)])
 def test_who_makes_large_blocks(run_scenario: Callable[..., RunResult], noio: int, outcome: Outcome) -> None:
     """Compaction does, and GFP_NOIO keeps it from its caller (try_to_compact_pages(), mm/compaction.c)."""
-    result = run_scenario("fragmented", workload=Workload(objects=8, size=262_144, noio=noio))
+    workload = Workload(objects=8, size=262_144, noio=noio)
+    result = run_scenario("fragmented", workload=workload, clock=Clock.REAL)
     result.must_be(outcome)
     text = "\n".join(reason.text for reason in result.verdict.reasons)
     assert ("nobody made blocks for objects of 256 KiB (order 6)" in text) == bool(noio), text

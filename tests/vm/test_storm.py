@@ -141,7 +141,7 @@ def test_flags_alone_do(run_scenario: Callable[..., RunResult], kernel: str, out
 @pytest.mark.splvm_slow
 def test_a_mark_that_the_kernel_does_not_know(run_scenario: Callable[..., RunResult]) -> None:
     """SPL's own flags go by it; page tables on 5.10 do not: those of a large kmem_alloc() in a transaction deadlock."""
-    result = run_scenario("storm", kernel="debian-11", patches=(HERE / "mark-unknown.patch",))
+    result = run_scenario("storm", kernel="debian-11", patches=(HERE / "mark-unknown.patch",), clock=Clock.REAL)
     # Whether a new page table is needed within the window is chance.
     result.must_be(Outcome.STALLED, Outcome.SUSPECT)
     text = " | ".join(reason.text for reason in result.verdict.reasons)

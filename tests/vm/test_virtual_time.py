@@ -221,8 +221,7 @@ def test_a_load_on_a_disk_of_memory(closed: Prepared, tmp_path: Path) -> None:
 
 CELLS = (
     ("held-worker", "writeback", "debian-12"),
-    ("held-worker", "writeback,lowmem", "debian-12"),
-    ("held-worker", "swap", "debian-12"),
+    *(("held-worker", load, kernel) for load in ("writeback,lowmem", "swap") for kernel in KERNELS),
     ("zfs-held-worker", "", "debian-12"),
     ("zvol-swap", "", "debian-12"),
 )

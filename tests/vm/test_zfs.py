@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guest import Guest
@@ -55,7 +56,7 @@ def test_a_pool_whose_disk_stands_still_is_told(run_scenario: Callable[..., RunR
 @pytest.mark.splvm_slow
 @pytest.mark.parametrize("scenario", WHATEVER_SPL)
 def test_reports_of_hangs(run_scenario: Callable[..., RunResult], scenario: str) -> None:
-    result = run_scenario(scenario)
+    result = run_scenario(scenario, clock=Clock.REAL)
     expected = {WHATEVER_SPL[scenario].outcome}
     # A guest that stands still with all of its memory taken may not even let the agent go on.
     result.must_be(*expected, *({Outcome.LOST} if Outcome.STALLED in expected else ()))

@@ -174,7 +174,7 @@ def tell_clocks(cells: Sequence[Cell], clock: str | None, host: Host | None) -> 
     for cell in cells:
         is_virtual = ("clock", Clock.VIRTUAL) in cell.parameters
         why = clock_of(replace(cell, parameters=()), clock, host)
-        besides = ClockWhy(Clock.REAL, "asked for")
+        besides = ClockWhy(Clock.REAL, "asked for by --also-real")
         counts[str(why if is_virtual or why.clock is Clock.REAL else besides)] += 1
     return "; ".join(f"{count} of {len(cells)} cells in {told}" for told, count in counts.items())
 

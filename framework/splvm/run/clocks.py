@@ -20,6 +20,17 @@ REAL_SCENARIOS: Mapping[str, str] = {
     "hotplug": "a CPU that spins with interrupts off takes twenty times as long in virtual time",
 }
 
+_EVERY = frozenset(KERNELS)
+
+# Kernels on which a scenario was run in virtual time and came to what is expected of it (docs/determinism.md).
+TRIED: Mapping[str, frozenset[str]] = {
+    **dict.fromkeys(("nominal", "held-worker", "reclaim-cycle", "long-lived", "fragmented", "storm"), _EVERY),
+    **dict.fromkeys(("taskqs", "caches", "memory"), _EVERY),
+    # On debian-13 a caller waited for 1004 ms, and 1000 ms are the bound.
+    "reclaim-organic": _EVERY - {"debian-13"},
+    **dict.fromkeys(("zfs-held-worker", "zvol-swap"), frozenset({"debian-12"})),
+}
+
 _SOUND = "the same seed is the same run, and the load of this machine has no say"
 # Seconds for trying KVM, once in each boot of the host.
 _TRIAL_S = 60.0
@@ -78,8 +89,8 @@ def _against(host: Host, scenario: Scenario, loads: Sequence[Load], kernel: str,
         yield f"{scenario.name} needs {', '.join(lacking)}"
     if scenario.name in REAL_SCENARIOS:
         yield f"{scenario.name}: {REAL_SCENARIOS[scenario.name]}"
-    if kernel not in KERNELS:
-        yield f"virtual time was not tried with {kernel}"
+    if kernel not in TRIED.get(scenario.name, ()):
+        yield f"{scenario.name} was not tried in virtual time on {kernel}, or came to something else there"
     for load in with_own(scenario.load, loads):
         if kernel not in CLOSED_LOADS.get(load.kind.name, ()):
             yield f"the load {load.kind.name} was not tried in virtual time on {kernel}"

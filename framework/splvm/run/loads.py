@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from splvm.builds.kernels import KERNELS
 from splvm.deadline import Deadline
 from splvm.errors import GuestCommandError, UsageError, did_you_mean
 from splvm.evidence.loads import LOADS, SWAP, LoadKind
@@ -22,7 +23,8 @@ from splvm.guest.machine import MachineSpec
 # Loads that were run in virtual time, with one digest whenever a seed was run again, and the kernels of those runs
 # (docs/determinism.md).
 CLOSED_LOADS: Mapping[str, frozenset[str]] = {
-    name: frozenset({"debian-12"}) for name in ("writeback", "lowmem", "swap", "zfs", "zvol-swap")
+    **dict.fromkeys(("writeback", "lowmem", "swap"), frozenset(KERNELS)),
+    **dict.fromkeys(("zfs", "zvol-swap"), frozenset({"debian-12"})),
 }
 
 # Seconds for setting up and starting all loads.

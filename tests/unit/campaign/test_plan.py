@@ -258,7 +258,7 @@ def test_cells_in_real_time_besides() -> None:
         "nominal debian-12 stock",
         "grow-fails debian-12 stock",
     ]
-    assert "1 of 5 cells in real time: asked for" in tell_clocks(cells, None, Host(emulated=True))
+    assert "1 of 5 cells in real time: asked for by --also-real" in tell_clocks(cells, None, Host(emulated=True))
     with pytest.raises(UsageError, match="--also-real"):
         plan_cells(replace(axes, also_real=("kernal",)), Host(emulated=True))
 
@@ -891,3 +891,14 @@ def test_an_expression_that_takes_for_ever(monkeypatch: pytest.MonkeyPatch) -> N
     axes = Axes(("nominal",), ("debian-12",), ("stock",), exclude=(f'"{"a" * 40}" =~ "(a|a)*b"',))
     with pytest.raises(UsageError, match="takes longer than"):
         plan_cells(axes)
+
+
+def test_a_cluster_has_real_time(tmp_path: Path) -> None:
+    """Its workers may have another QEMU than this machine."""
+    axes = replace(SMALL, scenarios=("nominal",), variants=("stock",))
+    here, there = (matrix_command._make_plan(axes, None, Wish(accelerator="tcg"), on) for on in (None, "dask://x:1"))
+    assert {clock_of_cell(cell) for cell in here.cells} == {"virtual"}
+    assert {clock_of_cell(cell) for cell in there.cells} == {"real"}
+    argv = ["matrix", "--on", "dask://localhost:1", "--clock", "virtual", "--out", str(tmp_path / "out")]
+    assert "not for those of a cluster" in str(CliRunner().invoke(app, argv).exception)
+    assert not list(tmp_path.iterdir())

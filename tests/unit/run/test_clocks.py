@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from splvm.builds.kernels import KERNELS
 from splvm.clock import Clock
 from splvm.deadline import Deadline
+from splvm.evidence.loads import LOADS
 from splvm.host import capabilities
 from splvm.host.capabilities import is_emulated
-from splvm.run.clocks import ClockWhy, Host, common_clock, usual_clock
+from splvm.run.clocks import REAL_SCENARIOS, TRIED, ClockWhy, Host, common_clock, usual_clock
 from splvm.run.experiment import Dump
-from splvm.run.loads import parse_loads
-from splvm.scenarios.table import find_scenario
+from splvm.run.loads import CLOSED_LOADS, parse_loads
+from splvm.scenarios.table import SCENARIOS, find_scenario
 
 TCG = Host(emulated=True)
 
@@ -35,9 +37,10 @@ def test_virtual_time_where_it_was_tried(scenario: str, kernel: str) -> None:
         (TCG, "grow-fails", "", "debian-12", Dump.NEVER, "grow-fails needs fault injection"),
         (TCG, "hotplug", "", "debian-12", Dump.NEVER, "hotplug: a CPU that spins"),
         (TCG, "nominal", "memcg", "debian-12", Dump.NEVER, "nominal needs load memcg"),
-        (TCG, "nominal", "", "built:kasan", Dump.NEVER, "virtual time was not tried with built:kasan"),
-        (TCG, "nominal", "lowmem", "built:kasan", Dump.NEVER, "virtual time was not tried with built:kasan"),
-        (TCG, "zfs-held-worker", "", "debian-12-x", Dump.NEVER, "virtual time was not tried with debian-12-x"),
+        (TCG, "reclaim-organic", "", "debian-13", Dump.NEVER, "reclaim-organic was not tried in virtual time on"),
+        (TCG, "nominal", "", "built:kasan", Dump.NEVER, "nominal was not tried in virtual time on built:kasan"),
+        (TCG, "nominal", "lowmem", "built:kasan", Dump.NEVER, "nominal was not tried in virtual time on built:kasan"),
+        (TCG, "ext4-mmap", "", "debian-12", Dump.NEVER, "ext4-mmap was not tried in virtual time on debian-12"),
     ],
 )
 def test_real_time_and_why(host: Host, scenario: str, loads: str, kernel: str, dump: Dump, why: str) -> None:
@@ -67,3 +70,10 @@ def test_before_there_is_a_kernel(wanted: str, emulated: bool, tmp_path: Path, m
     """A host without /dev/kvm needs no QEMU to say so."""
     monkeypatch.setattr(capabilities, "_KVM", str(tmp_path / "kvm"))
     assert is_emulated(wanted, tmp_path, Deadline(1)) is emulated
+
+
+def test_what_was_tried_is_there() -> None:
+    assert TRIED.keys() | REAL_SCENARIOS.keys() <= SCENARIOS.keys()
+    assert not TRIED.keys() & REAL_SCENARIOS.keys()
+    assert {kernel for kernels in (*TRIED.values(), *CLOSED_LOADS.values()) for kernel in kernels} <= KERNELS.keys()
+    assert CLOSED_LOADS.keys() <= LOADS.keys()
