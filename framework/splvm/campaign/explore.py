@@ -45,8 +45,6 @@ _MOST_BYTES = 64 * MIB
 MOST_SHRUNK = 3
 # Runs for that, of each.
 MOST_RUNS = 40
-# Seeds that are tried for a good run without delays.
-MOST_DRY = 5
 
 
 @dataclass(slots=True)
@@ -225,26 +223,12 @@ def read_exploration(new: Exploration) -> None:
 
 def _doubts_on_dry(new: Exploration) -> Iterator[str]:
     """What the run without delays, by its record, has otherwise than the list says of it."""
-    yield from _unlike(_dry(new, _dry_seed(new)), new.out / "dry")
+    yield from _unlike(replace(new.experiment, watched_points=new.places), new.out / "dry")
     evidence, verdict = judge_run(new.out / "dry")
     if verdict.outcome not in new.experiment.expected:
         yield f"the run without delays is {verdict.outcome}"
     if parse_counts(evidence.console) != new.counts:
         yield "the counts of points are not those of the run without delays"
-
-
-def _dry_seed(new: Exploration) -> int:
-    """The seed of the run without delays, if it is one that is tried; else the first of them."""
-    first = new.experiment.seed
-    try:
-        told = (read_facts(new.out / "dry").get("parameters") or {}).get("seed")
-    except (EvidenceError, OSError):
-        return first
-    return next((seed for seed in range(first, first + MOST_DRY) if seed == told), first)
-
-
-def _dry(exploration: Exploration, seed: int) -> Experiment:
-    return replace(exploration.experiment, seed=seed, watched_points=exploration.places)
 
 
 def _doubts_on_seed(new: Exploration, seed: Seed) -> Iterator[str]:
@@ -305,29 +289,25 @@ def made_of(experiment: Experiment) -> dict[str, Any]:
 
 
 def count_points(exploration: Exploration) -> None:
-    """The run without delays, in which the points are counted: that of the first seed with an expected verdict.
+    """The run without delays, in which the points are counted.
 
-    :raises EvidenceError: when there is none: then there is nothing to explore.
+    :raises EvidenceError: when its verdict is not an expected one: then there is nothing to explore yet.
     :raises UsageError: when there are more points than the probe takes.
     """
     if len(exploration.places) > MOST_POINTS:
         raise UsageError(
             f"{len(exploration.places)} points: the probe takes {MOST_POINTS}", hint="--function names some of them"
         )
-    directory, first = exploration.out / "dry", exploration.experiment.seed
-    for seed in range(first, first + MOST_DRY):
-        shutil.rmtree(directory, ignore_errors=True)
-        verdict = run_experiment(_dry(exploration, seed), directory)
-        if verdict.outcome in exploration.experiment.expected:
-            exploration.counts = parse_counts(read_console(directory))
-            exploration.write()
-            return
-        note(f"without a delay seed {seed} is {verdict.outcome}: {verdict.reasons[0].text}")
-    raise EvidenceError(
-        f"the runs without delays of {MOST_DRY} seeds are none as expected, the last one is {verdict.outcome}: "
-        f"{verdict.reasons[0].text}",
-        hint=f"see {directory}; what shows without a delay is for `splvm run --clock virtual` and `replay`",
-    )
+    directory = exploration.out / "dry"
+    shutil.rmtree(directory, ignore_errors=True)
+    verdict = run_experiment(replace(exploration.experiment, watched_points=exploration.places), directory)
+    if verdict.outcome not in exploration.experiment.expected:
+        raise EvidenceError(
+            f"the run without delays is {verdict.outcome}: {verdict.reasons[0].text}",
+            hint=f"see {directory}; what shows without a delay is for `splvm run --clock virtual` and `replay`",
+        )
+    exploration.counts = parse_counts(read_console(directory))
+    exploration.write()
 
 
 OnSeed = Callable[[Seed], None]

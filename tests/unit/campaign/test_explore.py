@@ -13,9 +13,9 @@ import pytest
 
 from experiments import experiment
 from simulated import HELD, Knobs, Run, simulate
-from splvm.campaign.explore import EXPLORE_FILE, Exploration, Finding, Seed, count_points, made_of, read_exploration
+from splvm.campaign.explore import EXPLORE_FILE, Exploration, Finding, Seed, made_of, read_exploration
 from splvm.errors import EvidenceError, UsageError
-from splvm.evidence.verdict import Outcome, Verdict
+from splvm.evidence.verdict import Outcome
 from splvm.run.delays import Counts, draw
 from splvm.run.experiment import Experiment
 from splvm.run.scenarios import Workload
@@ -86,28 +86,6 @@ def test_it_goes_on_with_what_it_had(written: Exploration) -> None:
     assert again.to_json() == written.to_json()
     assert [it.number for it in again.judged] == [1, 2]
     assert [again.is_expected(it.outcome) for it in again.seeds.values()] == [True, False]
-
-
-def test_points_are_counted_in_the_first_good_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug that shows now and then without a delay does not keep an exploration from its delays."""
-    made, asked_for = exploration(tmp_path), []
-
-    def run(of: Experiment, out: Path) -> Verdict:
-        asked_for.append(of.seed)
-        leave(out.parent, out.name, of, GOOD_RUN if of.seed == good else BAD_RUN)
-        return judge_run(out)[1]
-
-    monkeypatch.setattr("splvm.campaign.explore.run_experiment", run)
-    first = made.experiment.seed
-    good = first + 2
-    count_points(made)
-    assert asked_for == [first, first + 1, good] and made.counts == COUNTS
-    again = exploration(tmp_path)
-    read_exploration(again)
-    assert again.counts == COUNTS
-    good = -1
-    with pytest.raises(EvidenceError, match="runs without delays of 5 seeds are none as expected"):
-        count_points(exploration(tmp_path))
 
 
 def test_a_finding_that_the_list_leaves_out(written: Exploration) -> None:
