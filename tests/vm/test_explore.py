@@ -168,6 +168,51 @@ def test_lines_that_were_executed(tmp_path: Path) -> None:
     assert 0 < told["lines_executed"] < told["lines_of"]
 
 
+@pytest.mark.splvm_slow
+def test_a_dump_and_a_shell_at_a_moment(stalled: Path, tmp_path: Path) -> None:
+    """What stood still stands still for whoever looks, and the loop keeps the guest's clock from leaping."""
+    told = replay(stalled, tmp_path / "dump", "--until", "stall+500ms", "--drgn")
+    assert (tmp_path / "dump" / "memory.kdump").stat().st_size == told["dump"]["size_bytes"] > 1 << 20
+    look = (
+        "from drgn.helpers.linux.pid import for_each_task\n"
+        "for task in for_each_task(prog):\n"
+        "    if b'slabprobe' in task.comm.string_(): print(prog.stack_trace(task))\n"
+    )
+    session = (*told["dump"]["command"][:-1], "-q", told["dump"]["command"][-1])
+    seen = subprocess.run(session, input=look + "\n", capture_output=True, text=True, timeout=300, check=False).stdout
+    assert "spl_kmem_cache_alloc" in seen and "spl-kmem-cache.c" in seen
+    argv = ("replay", str(stalled), "--until", "stall+500ms", "--shell", "--out", str(tmp_path / "shell"))
+    said = splvm(*argv, given="cat /proc/slabprobe; echo again; sleep 1; cat /proc/slabprobe\n")
+    first, again = (re.findall(r"alloc_since_ns=([1-9]\d*)", part) for part in said.split("again\n"))
+    assert first and first == again
+    assert not qemus_of(tmp_path)
+
+
+@pytest.mark.splvm_slow
+def test_points_of_zfs(tmp_path: Path) -> None:
+    """They are counted in a guest with a pool, and delayed at."""
+    out = tmp_path / "explored"
+    aim = ("--module", "zfs", "--function", "txg_sync_thread", "--function", "txg_wait_synced_impl")
+    told = json.loads(splvm("explore", "zfs-held-worker", *aim, "--seeds", "1", "--json", "--out", str(out)))
+    assert told["n"] > 0 and all(place.startswith("zfs:txg_") for place in told["points"]["hits"])
+    (seed,) = told["seeds"]
+    assert seed["verdict"] == "PROGRESS" and all(it.startswith("zfs:") for it in seed["delays"])
+
+
+@pytest.mark.splvm_slow
+def test_one_cpu_and_full_preemption(tmp_path: Path) -> None:
+    out = tmp_path / "explored"
+    argv = ("explore", "nominal", "--cpus", "1", "--preempt", "full", "--seeds", "1..2", "--coverage", "--json")
+    told = json.loads(splvm(*argv, "--out", str(out)))
+    assert [it["verdict"] for it in told["seeds"]] == ["HEALTHY", "HEALTHY"]
+    assert told["about"]["cpus"] == 1 and told["about"]["preempt"] == "full"
+    parameters = json.loads((out / "dry" / "run.json").read_text())["parameters"]
+    assert (parameters["cpus"], parameters["preempt"]) == (1, "full")
+    # The records of good seeds are gone, what they have executed is not.
+    covered = json.loads(splvm("coverage", str(out), "--json"))
+    assert covered["functions_executed"] > 20
+
+
 def test_a_short_exploration(tmp_path: Path) -> None:
     """Points are counted, delays that a seed has drawn come about, and stock bears them."""
     out = tmp_path / "explored"

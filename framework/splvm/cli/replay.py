@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.diagnosis import parse_registers
 from splvm.guest.closed import ClosedGuest
 from splvm.guest.debugger import ModuleText, gdb_commands, serve_gdb, text_addresses, wait_for_session
+from splvm.guest.lockstep import LockStep
 from splvm.guest.memorydump import dump_memory
 from splvm.guest.moment import Counter, MomentReached, Stop, open_counter
 from splvm.host.store import Store
@@ -28,7 +30,7 @@ from splvm.log import note, step
 from splvm.record.names import DUMP_FILE, REGISTERS_FILE, SAMPLES_FILE
 from splvm.record.reader import iterate_records, read_digest, read_evidence, read_facts
 from splvm.report.summary import plain, verdict_line
-from splvm.run.closedrun import Witness
+from splvm.run.closedrun import Witness, let_in_early
 from splvm.run.experiment import Experiment, run_experiment
 from splvm.run.pack import open_pack, write_pack
 from splvm.run.prepare import PREPARE_BUDGET_S, prepare
@@ -43,9 +45,11 @@ from splvm.run.replay import (
     wish_of,
     with_recorded_qemu,
 )
+from splvm.run.shell import run_ssh
 from splvm.scenarios.table import find_scenario
 
 _GDB_FILE = "gdb.commands"
+_DRGN_FILE = "drgn_session.py"
 _COMMAND_S = 10.0
 _DUMP_S = 60.0
 
@@ -68,7 +72,10 @@ def replay(
     ] = False,
     drgn: Annotated[
         bool,
-        typer.Option("--drgn", help="At the moment of --until, dump the guest's memory, and say how drgn reads it."),
+        typer.Option("--drgn", help="At the moment of --until, dump the guest's memory for a session of drgn."),
+    ] = False,
+    shell: Annotated[
+        bool, typer.Option("--shell", help="At the moment of --until, let the guest go on, and open a shell in it.")
     ] = False,
     anyway: Annotated[
         bool,
@@ -86,14 +93,14 @@ def replay(
     named. A run whose QEMU, kernel, modules, template or splvm are not there any more is refused (exit status 2). A
     packed run brings all of it along but splvm.
     """
-    if (gdb or drgn) and until is None:
-        raise UsageError(
-            f"--{'gdb' if gdb else 'drgn'}: a debugger needs a guest that stands",
-            hint="for example --until stall-5ms --gdb",
-        )
+    asked = [name for name, it in (("--gdb", gdb), ("--drgn", drgn), ("--shell", shell)) if it]
+    if asked and until is None:
+        raise UsageError(f"{asked[0]}: it needs a guest that stands", hint=f"for example --until stall-5ms {asked[0]}")
+    if gdb and shell:
+        raise UsageError("--gdb and --shell: the guest goes on in one way")
     with ExitStack() as stack:
         means = stack.enter_context(_packed(place, trust=trust)) if place.is_file() else _kept(place)
-        result = _replay(means, place, until, out, gdb=gdb, drgn=drgn, anyway=anyway)
+        result = _replay(means, place, until, out, gdb=gdb, drgn=drgn, with_shell=shell, anyway=anyway)
     _say(result, as_json=as_json)
     if result["difference"]:
         raise typer.Exit(1)
@@ -149,7 +156,15 @@ def _packed(archive: Path, *, trust: bool) -> Iterator[_Means]:
 
 
 def _replay(
-    means: _Means, place: Path, until: str | None, out: Path | None, *, gdb: bool, drgn: bool, anyway: bool
+    means: _Means,
+    place: Path,
+    until: str | None,
+    out: Path | None,
+    *,
+    gdb: bool,
+    drgn: bool,
+    with_shell: bool,
+    anyway: bool,
 ) -> dict[str, Any]:
     """Run it again, and tell what came of it.
 
@@ -171,7 +186,7 @@ def _replay(
         note(plain(line))
     base = claim_directory(out, f"replay-{experiment.scenario.name}")
     comparison = Comparison(iterate_records(directory / SAMPLES_FILE), go_on=anyway)
-    told = _run(means, base, comparison, moment, gdb=gdb, drgn=drgn)
+    told = _run(means, base, comparison, moment, gdb=gdb, drgn=drgn, with_shell=with_shell)
     digest = str(told.pop("digest", ""))
     difference = comparison.difference
     if moment is None and not difference:
@@ -214,7 +229,7 @@ def _say(result: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _run(
-    means: _Means, base: Path, comparison: Comparison, moment: Moment | None, *, gdb: bool, drgn: bool
+    means: _Means, base: Path, comparison: Comparison, moment: Moment | None, *, gdb: bool, drgn: bool, with_shell: bool
 ) -> dict[str, Any]:
     """Run it, and tell what came of it."""
     told: dict[str, Any] = {}
@@ -225,16 +240,21 @@ def _run(
             counter.hold_at(moment.at_ns)
 
         def hear(frame: Any) -> None:
+            if "stopped" in told:
+                # It is another run from here on.
+                return
             comparison.hear(frame)
             if counter is not None:
                 counter.hear(frame.end_ns)
 
-        def stop(guest: ClosedGuest, deadline: Deadline) -> None:
+        def stop(guest: ClosedGuest, agent: LockStep, deadline: Deadline) -> None:
             assert counter is not None and moment is not None
             stopped = counter.stop(guest.emulator, deadline)
             told["stopped"] = _look(guest, stopped, moment, base)
             if drgn:
                 told["dump"] = _dump(guest, means, base)
+            if with_shell:
+                _open_shell(guest, agent, base, deadline)
             if gdb:
                 _debug(guest, means, base, told["stopped"])
 
@@ -264,14 +284,29 @@ def _look(guest: ClosedGuest, stopped: Stop, moment: Moment, base: Path) -> dict
 
 
 def _dump(guest: ClosedGuest, means: _Means, base: Path) -> dict[str, Any]:
-    """Dump the memory of the guest, and tell by which command drgn reads it."""
-    dump = dump_memory(guest.emulator.qmp, base / DUMP_FILE, Deadline(_DUMP_S))
-    debug = [path for path in map(debug_file, means.modules) if path.is_file()]
-    symbols = [*([means.vmlinux] if means.vmlinux else []), *debug]
-    command = ["drgn", "-c", str(dump.path), *(word for path in symbols for word in ("-s", str(path)))]
+    """Dump the memory of the guest, and write what opens it in a session of drgn.
+
+    :raises SetupError: when the kernel's symbols are not there.
+    """
     if means.vmlinux is None:
-        note("drgn needs the kernel's symbols: `splvm build --symbols` fetches them")
+        raise SetupError("drgn needs the kernel's debug symbols", hint="`splvm build --symbols` fetches them")
+    dump = dump_memory(guest.emulator.qmp, base / DUMP_FILE, Deadline(_DUMP_S))
+    debug = [str(path) for path in map(debug_file, means.modules) if path.is_file()]
+    opened = f"open_dump({str(dump.path.absolute())!r}, {str(means.vmlinux)!r}, {debug!r})"
+    session = base / _DRGN_FILE
+    session.write_text(
+        f"from drgn.helpers.linux import *\nfrom splvm.dump.dumpreader import open_dump\n\nprog = {opened}\n"
+    )
+    command = [sys.executable, "-i", str(session)]
     return {"path": str(dump.path), "size_bytes": dump.size_bytes, "command": command}
+
+
+def _open_shell(guest: ClosedGuest, agent: LockStep, base: Path, deadline: Deadline) -> None:
+    """Let the guest go on, and wait until somebody has left the shell."""
+    with let_in_early(guest, agent, deadline) as port:
+        note("the guest goes on, and ends with the shell. What its threads hold stays held. Where it idles, its clock")
+        note("leaps; a loop of the lowest priority keeps it from idling")
+        run_ssh(guest.keys, port, base)
 
 
 def _debug(guest: ClosedGuest, means: _Means, base: Path, stopped: dict[str, Any]) -> None:

@@ -145,6 +145,16 @@ def read_dump(dump: str, vmlinux: str, debug_files: Sequence[str]) -> dict[str, 
     }
 
 
+def open_dump(dump: str, vmlinux: str, debug_files: Sequence[str]) -> Program:
+    """A dump for a session of drgn, with its symbols.
+
+    :raises UnreadableError: when it cannot be read.
+    """
+    prog = _open(dump, _find_note(dump))
+    _load_symbols(prog, vmlinux, debug_files, Problems())
+    return prog
+
+
 def _open(dump: str, note: bytes | str) -> Program:
     # A dump of QEMU's does not say what machine it is of in a way that libkdumpfile understands.
     prog = Program(Platform(Architecture.X86_64), vmcoreinfo=note)

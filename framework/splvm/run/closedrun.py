@@ -39,6 +39,9 @@ _REGISTERS_S = 5.0
 _OUTSIDE_S = 100.0
 _STANDING_S = 30.0
 
+# The lowest priority of the guest's takes nothing from anybody; busybox has nice.
+_BUSY = "nice -n 19 sh -c 'while :; do :; done' < /dev/null > /dev/null 2>&1 &"
+
 # One command, for each costs a tenth of a second: the run's word, the slab file, and SPL's parameters.
 _BETWEEN = "splvm: parameters\n"
 _FROM_OUTSIDE = (
@@ -58,7 +61,26 @@ class Witness:
     # Notes what is executed; None: nobody does.
     coverer: Coverer | None = None
     # Called when the counter holds the guest at a moment; the run ends there.
-    at_moment: Callable[[ClosedGuest, Deadline], None] | None = None
+    at_moment: Callable[[ClosedGuest, LockStep, Deadline], None] | None = None
+
+
+@contextmanager
+def let_in_early(guest: ClosedGuest, agent: LockStep, deadline: Deadline) -> Iterator[int]:
+    """Let a guest that was stopped at a moment go on, and the host in; it does not idle meanwhile.
+
+    Its threads are left as they are: what is held stays held.
+
+    :returns: the port of the host's that leads to its sshd.
+    :raises GuestLostError: when it does not answer.
+    """
+    guest.emulator.go_on(deadline)
+    if not agent.quit(deadline):
+        raise GuestLostError("the agent did not finish its stream: no end came")
+    agent.let_in(guest.let_in_words())
+    with guest.ssh(deadline) as ssh:
+        # Its clock would leap to the next timer, and again, faster than anybody can type.
+        ssh.run(_BUSY, deadline=deadline)
+        yield guest.emulator.ssh_port(deadline)
 
 
 @contextmanager
@@ -122,7 +144,7 @@ def drive(
         agent.let_in(guest.let_in_words())
     except MomentReached:
         if witness is not None and witness.at_moment is not None:
-            witness.at_moment(guest, deadline)
+            witness.at_moment(guest, agent, deadline)
         raise
     except (GuestLostError, DeadlineExceeded, EvidenceError) as error:
         LOGGER.debug("lost: %s", error)
