@@ -39,7 +39,7 @@ from splvm.cli import (
     storm,
     watch,
 )
-from splvm.cli.options import show_error, without_empty_directories
+from splvm.cli.options import show_error, with_own_directories
 from splvm.errors import HarnessError, UsageError
 from splvm.extras import missing_package
 from splvm.log import LOGGER, setup_logging
@@ -117,7 +117,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
 # Arguments of `test` are pytest's.
 _SETTINGS: Mapping[str, dict[str, Any]] = {"test": {"allow_extra_args": True, "ignore_unknown_options": True}}
 for _name, _command in COMMANDS.items():
-    app.command(_name, context_settings=_SETTINGS.get(_name))(without_empty_directories(_command))
+    app.command(_name, context_settings=_SETTINGS.get(_name))(with_own_directories(_command))
 app.add_typer(history.app, name="history")
 app.add_typer(cluster.app, name="cluster")
 

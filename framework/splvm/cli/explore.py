@@ -39,6 +39,7 @@ from splvm.cli.options import (
     ThreadsOption,
     VariantOption,
     WindowOption,
+    claim_again,
     claim_directory,
     count_jobs,
     directory_id,
@@ -124,6 +125,8 @@ def explore(
         clock=Clock.VIRTUAL,
     )
     at_once = count_jobs(jobs, memory)
+    if resume is not None:
+        claim_again(resume)
     base = resume or claim_directory(out, f"explore-{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
         prepared = prepare(wish)

@@ -30,6 +30,7 @@ from splvm.cli.options import (
     PatchOption,
     TemplateOption,
     TrustOption,
+    claim_again,
     claim_directory,
     count_jobs,
     kernel_names,
@@ -142,6 +143,8 @@ def matrix(
     if resume is not None and (given != Axes() or file is not None or out is not None):
         raise UsageError("--resume goes on with the cells of the interrupted matrix; other cells cannot be named")
     if resume:
+        if not plan:
+            claim_again(resume)
         chosen, done = read_matrix(resume)
     else:
         chosen, done = _make_plan(given, file), []

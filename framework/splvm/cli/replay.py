@@ -81,6 +81,7 @@ def replay(
         if until
         else None
     )
+    base = claim_directory(out, f"replay-{scenario.name}")
     with step(f"preparing {wish.kernel}, {wish.variant}"):
         prepared = prepare(wish)
         prepared = with_recorded_qemu(prepared, facts, prepared.store)
@@ -94,7 +95,6 @@ def replay(
         )
     for line in differing:
         note(plain(line))
-    base = claim_directory(out, f"replay-{scenario.name}")
     comparison = Comparison(iterate_records(directory / SAMPLES_FILE), go_on=anyway)
     told = _run(experiment, prepared, base, comparison, moment, gdb=gdb)
     digest = str(told.pop("digest", ""))
