@@ -41,6 +41,7 @@ from splvm.cli.options import (
 from splvm.clock import Clock
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.history.cell import Cell
+from splvm.host.capabilities import check_accelerator
 from splvm.log import note, progress
 from splvm.report.summary import plain
 from splvm.report.tables import listing
@@ -149,6 +150,7 @@ def matrix(
     else:
         chosen, done = _make_plan(given, file), []
     check_inputs(chosen.spl, chosen.patches)
+    check_accelerator(accel)
     wish = Wish(accelerator=accel, clones=template)
     todo = missing(chosen, done)
     # Only imported here: its libraries take as long as all the rest.

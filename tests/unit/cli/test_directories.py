@@ -139,3 +139,9 @@ def test_a_plan_is_shown_while_another_command_goes_on() -> None:
     error = CliRunner().invoke(app, ["matrix", "--resume", "mine", "--plan"]).exception
     os.close(held)
     assert isinstance(error, EvidenceError) and "has no matrix.json" in str(error)
+
+
+def test_a_plan_with_an_accelerator_that_does_not_exist() -> None:
+    argv = ["matrix", "--scenario", "held-worker", "--kernel", "debian-12", "--accel", "nosuch", "--plan"]
+    error = CliRunner().invoke(app, argv).exception
+    assert isinstance(error, UsageError) and "nosuch" in str(error)
