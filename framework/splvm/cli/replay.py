@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +21,7 @@ from splvm.evidence.diagnosis import parse_registers
 from splvm.guest.closed import ClosedGuest
 from splvm.guest.debugger import ModuleText, gdb_commands, serve_gdb, text_addresses, wait_for_session
 from splvm.guest.moment import Counter, MomentReached, Stop, open_counter
+from splvm.host.store import Store
 from splvm.log import note, step
 from splvm.record.names import REGISTERS_FILE, SAMPLES_FILE
 from splvm.record.reader import iterate_records, read_digest, read_evidence, read_facts
@@ -41,6 +44,7 @@ from splvm.scenarios.table import find_scenario
 
 _GDB_FILE = "gdb.commands"
 _COMMAND_S = 10.0
+_MOST_SOCKET_BYTES = 107
 
 
 def replay(
@@ -188,6 +192,19 @@ def _look(guest: ClosedGuest, stopped: Stop, moment: Moment, base: Path) -> dict
     }
 
 
+@contextmanager
+def _socket(store: Store) -> Iterator[Path]:
+    """The path of a socket, in the store, where the next splvm removes it if this one is killed.
+
+    The path of a unix socket may have 107 bytes, and that of the run may be longer, and seldom the store's.
+    """
+    with ExitStack() as stack:
+        path = stack.enter_context(store.temporary()) / "gdb"
+        if len(os.fsencode(path)) > _MOST_SOCKET_BYTES:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splvm-"))) / "gdb"
+        yield path
+
+
 def _debug(guest: ClosedGuest, prepared: Prepared, base: Path, stopped: dict[str, Any]) -> None:
     """Open the gdb server, write what gdb is to read, and wait until a debugger has come and gone."""
     kernel = prepared.kernel
@@ -198,9 +215,7 @@ def _debug(guest: ClosedGuest, prepared: Prepared, base: Path, stopped: dict[str
         for path in prepared.spl.modules
         if path.stem in addresses
     ]
-    # The path of a unix socket may have 107 bytes, and that of the run may be longer.
-    with tempfile.TemporaryDirectory(prefix="splvm-") as place:
-        socket = Path(place) / "gdb"
+    with _socket(prepared.store) as socket:
         serve_gdb(guest.emulator, socket, Deadline(_COMMAND_S))
         (base / _GDB_FILE).write_text(gdb_commands(socket, vmlinux, modules))
         note(f"the guest stands after {stopped['count']} instructions; in another terminal: gdb -x {base / _GDB_FILE}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from splvm.cli import COMMANDS as ALL_COMMANDS
 from splvm.cli import app, guests, replay, watch
 from splvm.errors import BuildError, EvidenceError, UsageError
 from splvm.host.claim import hold_directory
+from splvm.host.store import Store
 
 COMMANDS = (("run", "held-worker"), ("demo",), ("watch", "held-worker"))
 
@@ -145,3 +147,15 @@ def test_a_plan_with_an_accelerator_that_does_not_exist() -> None:
     argv = ["matrix", "--scenario", "held-worker", "--kernel", "debian-12", "--accel", "nosuch", "--plan"]
     error = CliRunner().invoke(app, argv).exception
     assert isinstance(error, UsageError) and "nosuch" in str(error)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_the_socket_of_a_debugger_is_in_the_store_if_its_path_fits(deep: bool) -> None:
+    """What is there when a command is killed goes with the next one."""
+    # The directory of the test may be long.
+    with tempfile.TemporaryDirectory(prefix="s") as short:
+        root = Path(short, *(["d" * 50] * 2 if deep else []), "store")
+        with replay._socket(Store(root)) as path:
+            assert (root / "tmp" in path.parents) != deep
+            assert path.parent.is_dir() and len(os.fsencode(path)) <= 107
+        assert not path.parent.exists()
