@@ -6,14 +6,16 @@ import gc
 import os
 import signal
 import sys
-from io import TextIOWrapper
+from contextlib import suppress
 from typing import NoReturn
+
+from splvm.streams import mend_streams
 
 
 def main() -> NoReturn:
     """Entry point. Ctrl-C before there is anything to be taken down ends the process as it ends any other program."""
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    _mend_streams()
+    answer = mend_streams()
     # What is imported stays; looking through it for what does not takes a tenth of the time.
     gc.disable()
     from splvm import cli
@@ -30,6 +32,14 @@ def main() -> NoReturn:
         # It came between the two.
         _end_calmly()
         sys.exit(128 + signal.SIGINT)
+    except SystemExit as end:
+        # Python would end with 120 if it could not write the rest.
+        with suppress(OSError):
+            sys.stdout.flush()
+        status = answer.status(end.code)
+        if answer.trouble:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), answer.fileno())
+        sys.exit(status)
 
 
 def _end_calmly() -> None:
@@ -39,26 +49,6 @@ def _end_calmly() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _mend_streams() -> None:
-    """See to it that there are three streams, and that what is written can be.
-
-    One that is closed would be the number of the next file that is opened, and that would get what was meant for it. A
-    terminal that is not UTF-8 gets escapes, and so does a name of a file that is not.
-    """
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        try:
-            os.fstat(number)
-        except OSError:
-            # The lowest number that is free is this one.
-            os.open(os.devnull, os.O_RDWR)
-            os.set_inheritable(number, True)
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ printed, so that the framework stays silent when it is used as a library.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -91,7 +92,7 @@ def setup_logging(verbose: int = 0, logfile: Path | None = None) -> None:
     handlers: list[logging.Handler] = [human]
     if logfile is not None:
         logfile.parent.mkdir(parents=True, exist_ok=True)
-        to_file = logging.FileHandler(logfile, encoding="utf-8", errors="backslashreplace")
+        to_file = LogFile(logfile, encoding="utf-8", errors="backslashreplace")
         to_file.setLevel(logging.DEBUG)
         to_file.setFormatter(logging.Formatter("%(asctime)s %(threadName)s %(levelname)s %(message)s"))
         handlers.append(to_file)
@@ -186,6 +187,14 @@ class _HumanHandler(logging.Handler):
             _BOARD.console.print(text, soft_wrap=True, highlight=False)
         except Exception:
             self.handleError(record)
+
+
+class LogFile(logging.FileHandler):
+    """Writes to a file. A line for which the disk has no room is left out: whoever needs the disk says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def _style(record: logging.LogRecord, kind: str | None) -> str:

@@ -194,7 +194,8 @@ ALLOWED: Mapping[str, Mapping[str, str]] = {
         "splvm.history": "and of their parameters",
         "splvm.run": "what is asked for",
     },
-    "splvm.__main__": {"splvm.cli": "python -m splvm"},
+    "splvm.streams": {},
+    "splvm.__main__": {"splvm.cli": "python -m splvm", "splvm.streams": "before anything is written"},
 }
 
 # What the package itself offers, by name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pty
@@ -15,7 +16,8 @@ import pytest
 
 from places import PROJECT
 from splvm import log
-from splvm.log import LOGGER, note, setup_logging, step
+from splvm.log import LOGGER, end_logging, note, setup_logging, step
+from splvm.run.experiment import _harness_log
 
 ROOT = PROJECT
 
@@ -210,3 +212,17 @@ with log.step("x"):
     os.close(slave)
     os.close(master)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("of_a_run", [False, True])
+def test_a_log_file_on_a_full_disk_shows_no_traceback(
+    of_a_run: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").symlink_to("/dev/full")
+    setup_logging(logfile=None if of_a_run else tmp_path / "log")
+    with contextlib.suppress(OSError), _harness_log(tmp_path / "log") if of_a_run else contextlib.nullcontext():
+        note("something")
+    with contextlib.suppress(OSError):
+        end_logging()
+    said = capsys.readouterr().err
+    assert "something" in said and "Traceback" not in said and "Logging error" not in said

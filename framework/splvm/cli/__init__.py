@@ -1,13 +1,12 @@
 """The command line. Results go to stdout, everything else to stderr.
 
 Exit status: 0 as expected, 1 another verdict or evidence that cannot be read, 2 usage, 3 trouble of the harness or the
-host, 130 and 143 when ended by Ctrl-C and SIGTERM.
+host, 130 and 143 when ended by Ctrl-C and SIGTERM. `__main__` makes it 3 or 141 where the answer could not be written.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import sys
 import traceback
@@ -40,7 +39,7 @@ from splvm.cli import (
     storm,
     watch,
 )
-from splvm.cli.options import show_error, without_empty_directories
+from splvm.cli.options import show_error, with_own_directories
 from splvm.errors import HarnessError, UsageError
 from splvm.extras import missing_package
 from splvm.log import LOGGER, setup_logging
@@ -119,7 +118,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
 # Arguments of `test` are pytest's.
 _SETTINGS: Mapping[str, dict[str, Any]] = {"test": {"allow_extra_args": True, "ignore_unknown_options": True}}
 for _name, _command in COMMANDS.items():
-    app.command(_name, context_settings=_SETTINGS.get(_name))(without_empty_directories(_command))
+    app.command(_name, context_settings=_SETTINGS.get(_name))(with_own_directories(_command))
 app.add_typer(history.app, name="history")
 app.add_typer(cluster.app, name="cluster")
 
@@ -132,14 +131,6 @@ def _end_on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
 
 # Trouble of a disk, which may come wherever something is written.
 _DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-
-
-def _give_up_output() -> None:
-    """What cannot be written is not tried once more when the process ends: Python 3.11.2 would end with 120 for it."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> NoReturn:
@@ -165,6 +156,5 @@ def main() -> NoReturn:
         hint = "is there room?" if error.errno in _DISK else "can it be read and written?"
         LOGGER.debug("%s", traceback.format_exc())
         show_error(HarnessError(f"{error.filename or 'a file'}: {error.strerror or error}", hint=hint))
-        _give_up_output()
         sys.exit(HarnessError.exit_status)
     raise AssertionError("a typer application exits")

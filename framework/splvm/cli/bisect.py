@@ -28,6 +28,7 @@ from splvm.cli.options import (
     SplOption,
     TemplateOption,
     WindowOption,
+    claim_again,
     claim_directory,
     count_jobs,
     find_outcome,
@@ -126,6 +127,7 @@ def bisect(
     if resume is not None:
         if scenario or good or bad or kernel or series or out:
             raise UsageError("--resume goes on with the interrupted search; it takes no scenario and no range")
+        claim_again(resume)
         search = read_bisection(resume)
     else:
         if scenario is None:

@@ -47,6 +47,7 @@ from splvm.cli.options import (
     ThreadsOption,
     VariantOption,
     WindowOption,
+    claim_again,
     claim_directory,
     count_jobs,
     directory_id,
@@ -153,6 +154,8 @@ def explore(
         cover=coverage,
     )
     at_once = count_jobs(jobs, memory)
+    if resume is not None:
+        claim_again(resume)
     base = resume or claim_directory(out, f"explore-{scenario}-{directory_id(kernel)}-{variant}")
     with step(f"preparing {kernel}, {variant}"):
         prepared = prepare(wish)

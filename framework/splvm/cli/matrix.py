@@ -41,6 +41,7 @@ from splvm.cli.options import (
     PatchOption,
     TemplateOption,
     TrustOption,
+    claim_again,
     claim_directory,
     count_jobs,
     kernel_names,
@@ -51,6 +52,7 @@ from splvm.cli.options import (
 from splvm.clock import ClockChoice
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.history.cell import Cell
+from splvm.host.capabilities import check_accelerator
 from splvm.log import note, progress
 from splvm.report.summary import plain
 from splvm.report.tables import listing
@@ -163,12 +165,15 @@ def matrix(
         raise UsageError("--resume goes on with the cells of the interrupted matrix; other cells cannot be named")
     wish = Wish(accelerator=accel, clones=template, cover=coverage)
     if resume:
+        if not plan:
+            claim_again(resume)
         chosen, done = read_matrix(resume)
     else:
         chosen, done = _make_plan(given, file, wish, on), []
     check_inputs(chosen.spl, chosen.patches)
     if coverage and on is not None:
         raise UsageError("--coverage: what is executed can be told of runs on this machine alone")
+    check_accelerator(accel)
     todo = missing(chosen, done)
     # Only imported here: its libraries take as long as all the rest.
     from splvm.campaign.night import Keeper, estimate_s

@@ -31,6 +31,7 @@ from splvm.clock import Clock, ClockChoice
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.evidence.loads import LOADS
 from splvm.evidence.verdict import Outcome, Verdict
+from splvm.host.claim import hold_directory, holder_of
 from splvm.log import note
 from splvm.record.reader import read_facts
 from splvm.report.summary import plain, summarize
@@ -299,18 +300,13 @@ def kernel_names(values: Iterable[str]) -> list[str]:
 def claim_directory(out: Path | None, name: str) -> Path:
     """A directory of this run's own: `out`, or a new directory below ./runs with the time in its name.
 
-    A directory that was made here and is still empty when the command ends is removed.
+    No other command gets it until this one ends. A directory that was made here and is still empty then is removed.
 
-    :raises UsageError: when `out` is there and not empty.
+    :raises UsageError: when `out` is there and not empty, or another command has it.
     """
     if out is not None:
         try:
-            if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
-                hint = "name a directory that is new or empty"
-                raise UsageError(f"--out {out}: it is there and not an empty directory", hint=hint)
-            if not out.exists():
-                out.mkdir(parents=True)
-                _CLAIMED.append(out)
+            _claim_named(out)
         except OSError as error:
             raise UsageError(f"--out {out}: {error.strerror}") from error
         return out
@@ -320,16 +316,52 @@ def claim_directory(out: Path | None, name: str) -> Path:
         with suppress(FileExistsError):
             path.mkdir(parents=True)
             _CLAIMED.append(path)
+            _hold(path, "--out")
             return path
     raise SetupError("cannot make a directory below ./runs")
 
 
-# Directories that the command under way has made for its runs.
+def claim_again(directory: Path) -> None:
+    """Have the directory of a campaign that was interrupted to oneself. Without one, whoever reads it says so.
+
+    :raises UsageError: when another command has it.
+    """
+    with suppress(OSError):
+        _hold(directory, "--resume")
+
+
+def _claim_named(out: Path) -> None:
+    is_taken = UsageError(
+        f"--out {out}: it is there and not an empty directory", hint="name a directory that is new or empty"
+    )
+    if os.path.lexists(out) and not out.is_dir():
+        raise is_taken
+    with suppress(FileExistsError):
+        out.mkdir(parents=True)
+        _CLAIMED.append(out)
+    # Only then is what lies in it of a command that has ended.
+    _hold(out, "--out")
+    if any(out.iterdir()):
+        raise is_taken
+
+
+def _hold(directory: Path, option: str) -> None:
+    held = hold_directory(directory)
+    if held is None:
+        raise UsageError(
+            f"{option} {directory}: {plain(holder_of(directory))} works in it",
+            hint="wait until that has ended, or name another directory",
+        )
+    _HELD.append(held)
+
+
+# Directories that the command under way has made for its runs, and descriptors of those that it holds.
 _CLAIMED: list[Path] = []
+_HELD: list[int] = []
 
 
-def without_empty_directories(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which at its end removes every directory that it claimed and left empty."""
+def with_own_directories(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, which at its end lets go of its directories, and removes those that it made and left empty."""
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
@@ -340,6 +372,8 @@ def without_empty_directories(command: Callable[..., None]) -> Callable[..., Non
                 # rmdir(2) takes nothing that is not empty.
                 with suppress(OSError):
                     _CLAIMED.pop().rmdir()
+            while _HELD:
+                os.close(_HELD.pop())
 
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import tempfile
@@ -52,6 +53,7 @@ _GDB_FILE = "gdb.commands"
 _DRGN_FILE = "drgn_session.py"
 _COMMAND_S = 10.0
 _DUMP_S = 60.0
+_MOST_SOCKET_BYTES = 107
 
 
 def replay(
@@ -99,8 +101,12 @@ def replay(
     if gdb and shell:
         raise UsageError("--gdb and --shell: the guest goes on in one way")
     with ExitStack() as stack:
-        means = stack.enter_context(_packed(place, trust=trust)) if place.is_file() else _kept(place)
-        result = _replay(means, place, until, out, gdb=gdb, drgn=drgn, with_shell=shell, anyway=anyway)
+        packed = stack.enter_context(_packed(place, trust=trust)) if place.is_file() else None
+        directory = place if packed is None else packed.record
+        moment = _moment_of(directory, until)
+        base = claim_directory(out, f"replay-{find_scenario(str(read_facts(directory).get('scenario'))).name}")
+        means = packed or _kept(directory)
+        result = _replay(means, place, base, moment, gdb=gdb, drgn=drgn, with_shell=shell, anyway=anyway)
     _say(result, as_json=as_json)
     if result["difference"]:
         raise typer.Exit(1)
@@ -155,11 +161,24 @@ def _packed(archive: Path, *, trust: bool) -> Iterator[_Means]:
         yield _Means(pack.record, experiment, lambda: pack.counter, None, pack.modules)
 
 
+def _moment_of(directory: Path, until: str | None) -> Moment | None:
+    """The moment of a record at which its replay is to stop.
+
+    :raises EvidenceError: when the record is damaged.
+    """
+    recorded = read_evidence(directory)
+    if recorded.damage:
+        raise EvidenceError(f"{directory}: {plain(recorded.damage[0])}")
+    if until is None:
+        return None
+    return find_moment(until, recorded.timeline, first_frame_ns(iterate_records(directory / SAMPLES_FILE)))
+
+
 def _replay(
     means: _Means,
     place: Path,
-    until: str | None,
-    out: Path | None,
+    base: Path,
+    moment: Moment | None,
     *,
     gdb: bool,
     drgn: bool,
@@ -171,11 +190,7 @@ def _replay(
     :raises UsageError: when it would not be the same run.
     """
     directory, experiment = means.record, means.experiment
-    facts, recorded = read_facts(directory), read_evidence(directory)
-    if recorded.damage:
-        raise EvidenceError(f"{directory}: {plain(recorded.damage[0])}")
-    began_ns = first_frame_ns(iterate_records(directory / SAMPLES_FILE)) if until else 0
-    moment = find_moment(until, recorded.timeline, began_ns) if until else None
+    facts = read_facts(directory)
     differing = otherwise(experiment, facts, Deadline(PREPARE_BUDGET_S))
     if differing and not anyway:
         raise UsageError(
@@ -184,7 +199,6 @@ def _replay(
         )
     for line in differing:
         note(plain(line))
-    base = claim_directory(out, f"replay-{experiment.scenario.name}")
     comparison = Comparison(iterate_records(directory / SAMPLES_FILE), go_on=anyway)
     told = _run(means, base, comparison, moment, gdb=gdb, drgn=drgn, with_shell=with_shell)
     digest = str(told.pop("digest", ""))
@@ -309,6 +323,19 @@ def _open_shell(guest: ClosedGuest, agent: LockStep, base: Path, deadline: Deadl
         run_ssh(guest.keys, port, base)
 
 
+@contextmanager
+def _socket(store: Store) -> Iterator[Path]:
+    """The path of a socket, in the store, where the next splvm removes it if this one is killed.
+
+    The path of a unix socket may have 107 bytes, and that of the run may be longer, and seldom the store's.
+    """
+    with ExitStack() as stack:
+        path = stack.enter_context(store.temporary()) / "gdb"
+        if len(os.fsencode(path)) > _MOST_SOCKET_BYTES:
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="splvm-"))) / "gdb"
+        yield path
+
+
 def _debug(guest: ClosedGuest, means: _Means, base: Path, stopped: dict[str, Any]) -> None:
     """Open the gdb server, write what gdb is to read, and wait until a debugger has come and gone."""
     addresses = text_addresses(guest.console.read_text(errors="replace"))
@@ -317,9 +344,7 @@ def _debug(guest: ClosedGuest, means: _Means, base: Path, stopped: dict[str, Any
         for path in means.modules
         if path.stem in addresses
     ]
-    # The path of a unix socket may have 107 bytes, and that of the run may be longer.
-    with tempfile.TemporaryDirectory(prefix="splvm-") as place:
-        socket = Path(place) / "gdb"
+    with _socket(Store.default()) as socket:
         serve_gdb(guest.emulator, socket, Deadline(_COMMAND_S))
         (base / _GDB_FILE).write_text(gdb_commands(socket, means.vmlinux, modules))
         note(f"the guest stands after {stopped['count']} instructions; in another terminal: gdb -x {base / _GDB_FILE}")

@@ -41,6 +41,8 @@ _ANSWER_S = 120.0
 _CONNECT_ARGS: dict[str, dict[str, Any]] = {
     name: {"connect_timeout": _CONNECT_S} for name in ("postgresql", "mysql", "mariadb")
 }
+# A database of SQLite begins with a head of so many bytes (sqlite.org/fileformat.html).
+_LEAST_BYTES = 100
 # What to do about what SQLite says.
 _HINTS = (
     ("not a database", "this file is something else, and was left as it is; name a history with --history"),
@@ -443,6 +445,9 @@ def _make_engine(where: str | Path, *, create: bool = True) -> Engine:
                     f"there is no history at {url.database}",
                     hint="`splvm matrix` and `splvm history import DIR` make one; --history names another",
                 )
+            if path.is_file() and 0 < path.stat().st_size < _LEAST_BYTES:
+                # SQLite takes a file of one byte for an empty one, and would write over it.
+                raise SetupError(f"--history {where}: file is not a database", hint=_HINTS[0][1])
             path.parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(url, connect_args=_CONNECT_ARGS.get(url.get_backend_name(), {}))
     except (ArgumentError, NoSuchModuleError) as error:

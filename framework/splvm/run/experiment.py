@@ -36,7 +36,7 @@ from splvm.guest.moment import MomentReached
 from splvm.guest.monitor import Monitor
 from splvm.host.store import Store
 from splvm.host.turns import take_turn
-from splvm.log import LOGGER, note, step
+from splvm.log import LOGGER, LogFile, note, step
 from splvm.record.cellfacts import differing, flatten_parameters
 from splvm.record.names import CONSOLE_FILE, HARNESS_FILE
 from splvm.record.reader import read_evidence
@@ -256,7 +256,7 @@ def own_parameters(scenario: Scenario, window_s: float) -> dict[str, str]:
 @contextmanager
 def _harness_log(path: Path) -> Iterator[None]:
     """Keep what the harness logs from this thread and those it starts; other runs have logs of their own."""
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8", errors="backslashreplace")
+    handler = LogFile(path, mode="w", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     handler.setLevel(logging.DEBUG)
     owner = threading.get_ident()

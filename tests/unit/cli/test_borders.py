@@ -319,8 +319,77 @@ def test_streams_that_are_closed_or_full(tmp_path: Path, redirection: str) -> No
     line = f'"{sys.executable}" -m splvm variants {redirection}'
     done = subprocess.run(["sh", "-c", line], capture_output=True, env=env, timeout=60)
     assert b"Traceback" not in done.stdout + done.stderr
-    assert done.returncode == (3 if "full" in redirection else 0), done.stderr
+    assert done.returncode == (0 if redirection in ("<&-", "2>&-") else 3), done.stderr
     done.stdout.decode("ascii")
+
+
+# Each way to lose what a command writes, as a list of (stream, what it is), and the status of a command that ends well.
+_LOST = {
+    "read": ([], 0),
+    "closed": ([(1, "closed")], 3),
+    "full": ([(1, "full")], 3),
+    "the reader has gone": ([(1, "gone")], 141),
+    "both are full": ([(1, "full"), (2, "full")], 3),
+    "both are closed": ([(1, "closed"), (2, "closed")], 3),
+    "both readers have gone": ([(1, "gone"), (2, "gone")], 141),
+    "messages: closed": ([(2, "closed")], 0),
+    "messages: full": ([(2, "full")], 0),
+    "messages: the reader has gone": ([(2, "gone")], 0),
+}
+# Runs each command with streams like that, in a process of its own. A status goes to a pipe, with what was written.
+_TRY = """
+import json, os, sys
+from splvm import __main__ as entry, cli
+told = []
+for argv, all_ways in json.loads(sys.argv[1]):
+    for ways in all_ways:
+        pid = os.fork()
+        if not pid:
+            sys.argv = ["splvm", *argv]
+            os.dup2(os.open("out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+            os.dup2(os.open("err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+            for number, way in ways:
+                if way == "full":
+                    os.dup2(os.open("/dev/full", os.O_WRONLY), number)
+                if way == "gone":
+                    read, write = os.pipe()
+                    os.dup2(write, number)
+                    os.close(read)
+            for number, way in ways:
+                if way == "closed":
+                    os.close(number)
+            entry.main()
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        told.append([status, open("out").read(), open("err").read()])
+print(json.dumps(told))
+"""
+
+
+def test_an_answer_that_nobody_can_read_has_another_status(whole: Path, tmp_path: Path) -> None:
+    """Whatever prints it, and whatever that does about the error; messages that nobody can read change nothing."""
+    commands = [
+        # An option that ends at once, help, a panel of rich, what is written beside the answer.
+        *(["--version"], ["variants", "--help"], ["judge", str(whole)], ["bundle", str(whole), "--force"]),
+    ]
+    env = {**os.environ, "SPLVM_CACHE": str(tmp_path / "store"), "SPLVM_HISTORY": str(tmp_path / "h.sqlite")}
+    few = ("closed", "the reader has gone", "messages: the reader has gone")
+    todo = [(command, name) for command in commands for name in (_LOST if "judge" in command else few)]
+    argv = [sys.executable, "-c", _TRY, json.dumps([(command, [_LOST[name][0]]) for command, name in todo])]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, check=True, timeout=300)
+    for (command, name), (status, out, err) in zip(todo, json.loads(done.stdout), strict=True):
+        ways, wanted = _LOST[name]
+        assert status == wanted, (command, name, err)
+        assert "Traceback" not in err and "Logging error" not in err, (command, name, err)
+        assert bool(out) == (wanted == 0), (command, name)
+        if ways == [(1, "closed")]:
+            assert "stdout: it is closed" in err
+
+
+def test_a_bad_end_keeps_its_status_where_nothing_was_to_be_written(tmp_path: Path) -> None:
+    commands, ways = [["judge", "nowhere"], ["nosuch"]], [[(1, "closed"), (2, "full")], [(1, "gone"), (2, "gone")]]
+    argv = [sys.executable, "-c", _TRY, json.dumps([(command, ways) for command in commands])]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, check=True, timeout=300)
+    assert [status for status, *_ in json.loads(done.stdout)] == [1, 1, 2, 2]
 
 
 def test_ctrl_c_while_it_begins() -> None:

@@ -212,3 +212,13 @@ def test_a_damaged_history_is_said_and_not_touched(tmp_path: Path, damage: Calla
         History(path)
     assert path.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["h.sqlite"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 15, 99, 100, 512])
+@pytest.mark.parametrize("create", [False, True])
+def test_a_small_file_of_somebody_elses_is_left_as_it_is(tmp_path: Path, size: int, create: bool) -> None:
+    path = tmp_path / "mine"
+    path.write_bytes(b"x" * size)
+    with pytest.raises(SetupError), History(path, create=create) as history:
+        history.last_batch()
+    assert path.read_bytes() == b"x" * size
