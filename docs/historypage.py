@@ -43,8 +43,8 @@ _HEAD = (
     "",
     "What was seen on 2026-12-01 (loads of 5 to 8): each of the 14, and 500e95c, was noticed for the reason of its row "
     "in the last run of it, most in virtual time; 36e4f18883, cce83ba and a4134da2b2 in real time alone. Ten rows of "
-    "taskqs that were there before were noticed again in both clocks. Stock: 26 of 26 runs of `taskqs`, `caches`, "
-    "`hotplug` and `memory` in real time on debian-11 and debian-12 were `HEALTHY`. The other rows were not run again.",
+    "taskqs that were there before were noticed again in both clocks. Stock: 44 of 44 runs of `taskqs`, `caches`, "
+    "`hotplug` and `memory` in real time on debian-11 to -13 were `HEALTHY`. The other rows were not run again.",
     "",
     "What was seen on 2026-11-30, before that, beside other work (loads of 7 to 10), three runs of each row: 36 of the "
     "37 rows were noticed for the reason of their row in each run that came to a verdict. Two runs of e5473afe18 of "
