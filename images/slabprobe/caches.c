@@ -20,8 +20,10 @@
 #include <linux/kthread.h>
 #include <linux/mm.h>
 #include <linux/sched.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/swap.h>
+#include <linux/uaccess.h>
 
 #include "slabprobe.h"
 #include "work.h"
@@ -29,7 +31,9 @@
 #define NR_WORKERS	3
 #define NR_BOX		12	/* objects in hand of each kind */
 #define NR_BATCH	4
-#define NR_MORE		40	/* of the first kind, that nobody may wait for */
+#define NR_MORE		160	/* of a kind, that nobody may wait for */
+#define NR_EMERGENCY	8	/* of these, emergency objects that are enough */
+#define HUGE_SIZE	SZ_16M
 #define SLAB_LIMIT	16384	/* up to this SPL takes the kernel's own caches by itself */
 #define BUILT		0x6275696c74ULL
 #define TORN_DOWN	0x746f726eULL
@@ -43,6 +47,7 @@ static struct kind {
 	spinlock_t lock;	/* of the box */
 	void *box[NR_BOX];
 	atomic_t held, emergency;
+	atomic_t most_emergency;	/* that there were at once */
 	atomic64_t allocs, frees, built, torn_down;
 } kinds[] = {
 	{ .name = PROBE_NAME "_k0", .size = 65536, .flags = KMC_KVMEM, .builds = true },
@@ -56,7 +61,10 @@ static struct kind {
 
 #define NR_KINDS	ARRAY_SIZE(kinds)
 
-enum { ALIGNED, WHOLE, CONSTRUCTED, NOT_NULL, NO_SLEEP, COMPOUND, ZEROED, TEXT, RECLAIMED, SCALED, SENT, NR_PROMISES };
+enum {
+	ALIGNED, WHOLE, CONSTRUCTED, NOT_NULL, NO_SLEEP, COMPOUND, OWN_PAGES, ZEROED, TEXT, RECLAIMED, SCALED, FOR_CPUS,
+	SENT, OWN_MAGAZINE, INTERRUPTS, NR_PROMISES,
+};
 
 static struct probe_promise promises[NR_PROMISES] = {
 	[ALIGNED] = { "aligned" },
@@ -65,11 +73,15 @@ static struct probe_promise promises[NR_PROMISES] = {
 	[NOT_NULL] = { "not-null" },		/* who may sleep gets one */
 	[NO_SLEEP] = { "no-sleep" },		/* who may not sleep does not */
 	[COMPOUND] = { "compound" },		/* the pages of an emergency object: networks take references */
+	[OWN_PAGES] = { "own-pages" },		/* of an emergency object: none of kmalloc()'s slabs */
 	[ZEROED] = { "zeroed" },
 	[TEXT] = { "text" },
 	[RECLAIMED] = { "reclaimed" },		/* reclaim is told of the pages of a slab that is freed */
+	[FOR_CPUS] = { "for-cpus" },		/* of such a taskq: a thread at least for each CPU */
 	[SENT] = { "sent" },			/* what the network has of an object stays when that is given back */
 	[SCALED] = { "scaled" },		/* each task ran of a taskq whose threads come and go with CPUs */
+	[OWN_MAGAZINE] = { "own-magazine" },	/* of another CPU nobody touches it */
+	[INTERRUPTS] = { "irqs-stay-off" },	/* where they were off before */
 };
 
 static struct worker {
@@ -78,7 +90,8 @@ static struct worker {
 } workers[NR_WORKERS];
 
 static enum probe_work wish = PROBE_WORK_NONE;
-static void *more[NR_MORE];
+static struct kind * const more_of[] = { &kinds[0], &kinds[3] };
+static void *more[ARRAY_SIZE(more_of)][NR_MORE];
 static taskq_t *pct;	/* with as many threads as there are CPUs */
 static u64 pct_given;
 static atomic64_t pct_ran;
@@ -149,6 +162,14 @@ static bool is_emergency(const struct kind *kind, const void *obj)
 	return is_kvmem(kind) && !is_vmalloc_addr(obj);
 }
 
+static void raise(atomic_t *most, int now)
+{
+	int before = atomic_read(most);
+
+	while (before < now && !atomic_try_cmpxchg(most, &before, now))
+		;
+}
+
 static void look_at(struct kind *kind, void *obj)
 {
 	size_t align = kind->align ? kind->align : SPL_KMEM_CACHE_ALIGN;
@@ -156,11 +177,15 @@ static void look_at(struct kind *kind, void *obj)
 	probe_keep(&promises[ALIGNED], kind->name, (unsigned long)obj & (align - 1), 0);
 	if (kind->builds)
 		probe_keep(&promises[CONSTRUCTED], kind->name, *(u64 *)obj == (BUILT ^ (unsigned long)obj), 1);
+	/* Users of SPL copy what they hold to user space, which the kernel lets them of such objects alone. */
+	if (!is_kvmem(kind))
+		check_object_size(obj, kind->size, true);
 	if (!is_emergency(kind, obj))
 		return;
-	atomic_inc(&kind->emergency);
+	raise(&kind->most_emergency, atomic_inc_return(&kind->emergency));
 	if (kind->size > PAGE_SIZE)
 		probe_keep(&promises[COMPOUND], kind->name, !!PageCompound(virt_to_page(obj)), 1);
+	probe_keep(&promises[OWN_PAGES], kind->name, !!PageSlab(virt_to_head_page(obj)), 0);
 }
 
 static void *take(struct kind *kind, int flags)
@@ -189,6 +214,34 @@ static u64 last_word(const struct kind *kind, const void *obj)
 	return kind->size > PAGE_SIZE && PageCompound(virt_to_page(obj)) ? *(const u64 *)last : 0;
 }
 
+/* Whether the cache may have one on this CPU without giving slabs back, for which it may sleep. */
+static bool has_room(const struct kind *kind, const void *obj)
+{
+	const spl_kmem_magazine_t *magazine;
+
+	if (!is_kvmem(kind))
+		return true;
+	magazine = kind->cache->skc_mag[raw_smp_processor_id()];
+	return !is_emergency(kind, obj) && magazine->skm_avail < magazine->skm_size;
+}
+
+/* As those do that are called with interrupts off; if that cannot be, as all others. */
+static void give_back(struct kind *kind, void *obj)
+{
+	unsigned long flags;
+	bool given;
+
+	local_irq_save(flags);
+	given = has_room(kind, obj);
+	if (given) {
+		spl_kmem_cache_free(kind->cache, obj);
+		probe_keep(&promises[INTERRUPTS], kind->name, !!irqs_disabled(), 1);
+	}
+	local_irq_restore(flags);
+	if (!given)
+		spl_kmem_cache_free(kind->cache, obj);
+}
+
 static void give(struct kind *kind, void *obj)
 {
 	bool sent;
@@ -203,7 +256,7 @@ static void give(struct kind *kind, void *obj)
 	sent = word && probe_send(obj + round_down(kind->size, 8) - 8);
 	atomic64_inc(&kind->frees);
 	atomic_dec(&kind->held);
-	spl_kmem_cache_free(kind->cache, obj);
+	give_back(kind, obj);
 	if (sent)
 		probe_keep(&promises[SENT], kind->name, probe_receive() == word, 1);
 }
@@ -292,6 +345,17 @@ static void settle(spl_kmem_cache_t *cache)
 		schedule_timeout_uninterruptible(1);
 }
 
+/* SPL takes objects of up to 32 MiB; none is taken here. */
+static void make_huge(void)
+{
+	static char name[] = PROBE_NAME "_kh";
+	spl_kmem_cache_t *cache = spl_kmem_cache_create(name, HUGE_SIZE, 0, NULL, NULL, NULL, NULL, NULL, 0);
+
+	probe_keep(&promises[NOT_NULL], "kmem_cache_create", cache != NULL, 1);
+	if (cache)
+		spl_kmem_cache_destroy(cache);
+}
+
 /* While the other caches are in use. */
 static void make_and_destroy(struct worker *w)
 {
@@ -301,6 +365,7 @@ static void make_and_destroy(struct worker *w)
 	void *taken[NR_BATCH];
 	unsigned int i;
 
+	make_huge();
 	kind.cache = spl_kmem_cache_create(name, kind.size, 0, construct, tear_down, NULL, &kind, NULL, kind.flags);
 	probe_keep(&promises[NOT_NULL], "kmem_cache_create", kind.cache != NULL, 1);
 	if (!kind.cache)
@@ -377,17 +442,55 @@ static bool make_caches(void)
 	return true;
 }
 
-/* Each box is full; and of the first kind so many are asked for without waiting that some are emergency objects. */
+/* Since 2.1 (OpenZFS 60a4c7d2a2). */
+static bool threads_follow_cpus(void)
+{
+	unsigned int major = 0, minor = 0;
+
+	return sscanf(ZFS_META_VERSION, "%u.%u", &major, &minor) == 2 && (major > 2 || (major == 2 && minor >= 1));
+}
+
+/* Each box is full; and of some kinds so many are asked for without waiting that some are emergency objects. */
 static void load_caches(void)
 {
 	struct kind *kind;
-	unsigned int i;
+	unsigned int i, of;
 
 	for (kind = kinds; kind < kinds + NR_KINDS; kind++)
 		for (i = 0; i < NR_BOX; i++)
 			give(kind, put_into_box(kind, i, take(kind, KM_SLEEP)));
-	for (i = 0; i < NR_MORE; i++)
-		more[i] = take(&kinds[0], KM_NOSLEEP);
+	for (of = 0; of < ARRAY_SIZE(more_of); of++)
+		for (i = 0; i < NR_MORE && atomic_read(&more_of[of]->emergency) < NR_EMERGENCY; i++)
+			more[of][i] = take(more_of[of], KM_NOSLEEP);
+	if (pct && threads_follow_cpus()) {
+		/* One may just be made for the CPU that came last. */
+		for (i = 0; i < 50 && READ_ONCE(pct->tq_nthreads) < num_online_cpus(); i++)
+			schedule_timeout_uninterruptible(HZ / 50 + 1);
+		of = num_online_cpus();
+		probe_keep(&promises[FOR_CPUS], "taskq_create", min_t(unsigned int, READ_ONCE(pct->tq_nthreads), of), of);
+	}
+}
+
+/* One at least is in the magazine of each CPU. */
+static void fill_magazines(struct kind *kind)
+{
+	unsigned int cpu;
+
+	for_each_online_cpu(cpu) {
+		set_cpus_allowed_ptr(current, cpumask_of(cpu));
+		give(kind, take(kind, KM_SLEEP));
+	}
+	settle(kind->cache);
+}
+
+static unsigned int in_other_magazines(const struct kind *kind, unsigned int own)
+{
+	unsigned int cpu, sum = 0;
+
+	for_each_online_cpu(cpu)
+		if (cpu != own)
+			sum += READ_ONCE(kind->cache->skc_mag[cpu]->skm_avail);
+	return sum;
 }
 
 /* What is in a magazine goes back from its own CPU alone. */
@@ -395,14 +498,21 @@ static void reap_everywhere(struct kind *kind)
 {
 	struct reclaim_state told = { 0 };
 	unsigned long *pages = (unsigned long *)&told;	/* the first member, whatever its name */
-	unsigned long slabs = kind->cache->skc_slab_total;
+	unsigned long slabs;
 	unsigned int cpu;
 
+	if (is_kvmem(kind))
+		fill_magazines(kind);
+	slabs = kind->cache->skc_slab_total;
 	for_each_online_cpu(cpu) {
+		unsigned int others = is_kvmem(kind) ? in_other_magazines(kind, cpu) : 0;
+
 		set_cpus_allowed_ptr(current, cpumask_of(cpu));
 		current->reclaim_state = &told;
 		spl_kmem_cache_reap_now(kind->cache);
 		current->reclaim_state = NULL;
+		if (others)
+			probe_keep(&promises[OWN_MAGAZINE], kind->name, in_other_magazines(kind, cpu), others);
 	}
 	set_cpus_allowed_ptr(current, cpu_online_mask);
 	slabs -= kind->cache->skc_slab_total;
@@ -416,12 +526,13 @@ static void reap_everywhere(struct kind *kind)
 static void empty_caches(void)
 {
 	struct kind *kind;
-	unsigned int i;
+	unsigned int i, of;
 
-	for (i = 0; i < NR_MORE; i++) {
-		give(&kinds[0], more[i]);
-		more[i] = NULL;
-	}
+	for (of = 0; of < ARRAY_SIZE(more_of); of++)
+		for (i = 0; i < NR_MORE; i++) {
+			give(more_of[of], more[of][i]);
+			more[of][i] = NULL;
+		}
 	for (kind = kinds; kind < kinds + NR_KINDS; kind++) {
 		for (i = 0; i < NR_BOX; i++)
 			give(kind, put_into_box(kind, i, NULL));
@@ -563,7 +674,8 @@ static void show_kind(struct seq_file *m, struct kind *kind)
 		magazine = kind->cache->skc_mag_size;
 	}
 	spin_unlock(&caches_lock);
-	seq_printf(m, " in_slab=%u magazine=%u\n", in_slab, magazine);
+	seq_printf(m, " in_slab=%u magazine=%u most_emergency=%d\n", in_slab, magazine,
+		   atomic_read(&kind->most_emergency));
 }
 
 void probe_caches_show(struct seq_file *m)

@@ -55,6 +55,7 @@ static unsigned int wait_commits;
 static atomic64_t commits = ATOMIC64_INIT(0);
 static atomic64_t carried = ATOMIC64_INIT(0);
 static atomic64_t tables, induced, sprung, declined, entered, waited, let_go;
+static atomic64_t reserves;	/* page tables of a growth that might be made of these */
 static atomic_t waiting = ATOMIC_INIT(0);
 static pid_t trap_pid;
 static u64 trap_since_ns, trap_released_ns;
@@ -123,6 +124,8 @@ static int slabprobe_pte_alloc_kernel(pmd_t *pmd)
 	struct probe_grower *grower = find_grower();
 	int err;
 
+	if (grower && READ_ONCE(trap) != PROBE_TRAP_OFF && current->flags & PF_MEMALLOC)
+		atomic64_inc(&reserves);
 	if (grower && trap_is_set()) {
 		atomic64_inc(&tables);
 		grower->asked = false;
@@ -323,11 +326,11 @@ void probe_cycle_show(struct seq_file *m)
 		   modes[READ_ONCE(trap)], READ_ONCE(spent), atomic64_read(&tables),
 		   atomic64_read(&induced), atomic64_read(&sprung),
 		   atomic64_read(&declined), atomic64_read(&entered));
-	seq_printf(m, " waited=%lld let_go=%lld waiting=%d pid=%d since_ns=%llu released_ns=%llu gfp=%#x\n",
+	seq_printf(m, " waited=%lld let_go=%lld waiting=%d pid=%d since_ns=%llu released_ns=%llu gfp=%#x reserves=%lld\n",
 		   atomic64_read(&waited), atomic64_read(&let_go),
 		   atomic_read(&waiting), READ_ONCE(trap_pid),
 		   READ_ONCE(trap_since_ns), READ_ONCE(trap_released_ns),
-		   (__force unsigned int)READ_ONCE(asked_gfp));
+		   (__force unsigned int)READ_ONCE(asked_gfp), atomic64_read(&reserves));
 	seq_printf(m, "tx commits=%lld carried=%lld ballast=%u ballast_kib=%llu\n",
 		   atomic64_read(&commits), atomic64_read(&carried),
 		   READ_ONCE(nr_ballast), READ_ONCE(ballast_bytes) >> 10);

@@ -32,7 +32,7 @@
 #define LARGER		300000
 #define LARGEST		SZ_2M	/* more than kmalloc() is asked for */
 
-enum { NOT_NULL, NO_SLEEP, ZEROED, WHOLE, TEXT, NR_PROMISES };
+enum { NOT_NULL, NO_SLEEP, ZEROED, WHOLE, TEXT, MARK, NR_PROMISES };
 
 static struct probe_promise promises[NR_PROMISES] = {
 	[NOT_NULL] = { "given" },	/* who may sleep gets some */
@@ -40,6 +40,7 @@ static struct probe_promise promises[NR_PROMISES] = {
 	[ZEROED] = { "cleared" },
 	[WHOLE] = { "kept" },		/* what was written to it */
 	[TEXT] = { "same-text" },
+	[MARK] = { "mark" },		/* it is taken back by whom it was set first */
 };
 
 static struct taker {
@@ -218,6 +219,27 @@ static void step_text(struct taker *t)
 	}
 }
 
+static bool has_mark(void)
+{
+	return current->flags & PF_MEMALLOC_NOIO;
+}
+
+/* A mark within a mark, as where a transaction calls what marks itself. */
+static void step_mark(struct taker *t)
+{
+	bool before = has_mark();
+	fstrans_cookie_t outer = spl_fstrans_mark(), inner = spl_fstrans_mark();
+
+	/* There are builds whose mark does nothing; what comes of that is asked elsewhere. */
+	bool works = has_mark();
+
+	spl_fstrans_unmark(inner);
+	if (works)
+		probe_keep(&promises[MARK], "spl_fstrans_unmark-within", has_mark(), 1);
+	spl_fstrans_unmark(outer);
+	probe_keep(&promises[MARK], "spl_fstrans_unmark", has_mark(), before);
+}
+
 static const struct {
 	const char *name;
 	void (*take)(struct taker *t);
@@ -229,6 +251,7 @@ static const struct {
 	{ "nosleep", step_nosleep },
 	{ "atomic", step_atomic },
 	{ "text", step_text },
+	{ "mark", step_mark },
 };
 
 static void begin(struct taker *t, const char *step)

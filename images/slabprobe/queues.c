@@ -12,9 +12,15 @@
 #include <sys/timer.h>
 
 #include <linux/atomic.h>
+#include <linux/cpumask.h>
+#include <linux/delay.h>
 #include <linux/err.h>
+#include <linux/irqflags.h>
 #include <linux/ktime.h>
+#include <linux/random.h>
 #include <linux/sched.h>
+#include <linux/sched/prio.h>
+#include <linux/sched/task.h>
 #include <linux/wait.h>
 
 #include "slabprobe.h"
@@ -26,6 +32,9 @@
 #define DEPTH		3	/* tasks that wait for the task that they dispatch */
 #define DYN_THREADS	(DEPTH + 1)
 #define FAR_AWAY	(600 * HZ)
+#define HURRY_NS	(20 * NSEC_PER_MSEC)	/* of each round are for tasks that follow each other closely */
+#define NR_EXPIRIES	3
+#define SPIN_NS		(500 * NSEC_PER_USEC)	/* at most for one of these, before it is slept for */
 
 enum kind { ONE, TWO, DYN, FEW, NR_KINDS };
 
@@ -34,16 +43,18 @@ static const struct {
 	const char *name;
 	int threads, min, max;
 	unsigned int flags;
+	pri_t priority;
 } kinds[NR_KINDS] = {
-	[ONE] = { PROBE_NAME "_one", 1, 8, 1000, TASKQ_PREPOPULATE },
-	[TWO] = { PROBE_NAME "_two", 2, 16, 1000, TASKQ_PREPOPULATE },
-	[DYN] = { PROBE_NAME "_dyn", DYN_THREADS, 4, 1000, TASKQ_PREPOPULATE | TASKQ_DYNAMIC },
-	[FEW] = { PROBE_NAME "_few", 1, 1, 2, TASKQ_PREPOPULATE },
+	[ONE] = { PROBE_NAME "_one", 1, 8, 1000, TASKQ_PREPOPULATE, minclsyspri },
+	[TWO] = { PROBE_NAME "_two", 2, 16, 1000, TASKQ_PREPOPULATE, defclsyspri },
+	[DYN] = { PROBE_NAME "_dyn", DYN_THREADS, 4, 1000, TASKQ_PREPOPULATE | TASKQ_DYNAMIC, minclsyspri },
+	[FEW] = { PROBE_NAME "_few", 1, 1, 2, TASKQ_PREPOPULATE, maxclsyspri },
 };
 
 enum {
 	DISPATCHED, RAN_ONCE, WAIT, WAIT_EMPTY, WAIT_ID, OUTSTANDING, OUTSTANDING_ENDS, ORDER, DELAY, CANCEL,
-	CANCELLED, NOQUEUE, ENTRY, MEMBER, JOURNAL, ROOM, DESTROY, NR_PROMISES,
+	CANCELLED, NOQUEUE, ENTRY, SHOWN, MEMBER, JOURNAL, PRIORITY, ROOM, ROOM_SLEEPS, DESTROY, INTERRUPTS, AS_MADE,
+	COUNTED, NR_PROMISES,
 };
 
 static struct probe_promise promises[NR_PROMISES] = {
@@ -60,10 +71,16 @@ static struct probe_promise promises[NR_PROMISES] = {
 	[CANCELLED] = { "cancelled" },		/* what was cancelled does not run */
 	[NOQUEUE] = { "noqueue" },		/* accepted if a thread is idle, or one more may be made */
 	[ENTRY] = { "entry" },			/* of the caller's own: SPL forgets it before the task runs */
+	[SHOWN] = { "shown" },			/* nor does /proc/spl/taskq look at it then */
 	[MEMBER] = { "member" },
 	[JOURNAL] = { "journal" },		/* journal_info is left to filesystems */
+	[PRIORITY] = { "priority" },		/* threads have that of their taskq */
 	[ROOM] = { "room" },			/* TQ_NOSLEEP fails where there is no entry */
+	[ROOM_SLEEPS] = { "room-sleeps" },	/* who waits for an entry leaves the CPU to others */
 	[DESTROY] = { "destroy" },		/* all that was dispatched has run */
+	[INTERRUPTS] = { "irqs-off" },		/* where they were off before a dispatch */
+	[AS_MADE] = { "as-made" },		/* priority, entries and flags */
+	[COUNTED] = { "counted" },		/* kstats of a taskq at rest */
 };
 
 struct client;
@@ -91,6 +108,9 @@ struct client {
 	bool chain_ends;
 	taskq_ent_t entry;
 	bool entry_is_lost;
+	struct task_struct *worker;	/* that ran a task of a taskq that is gone */
+	bool busy;			/* a task of its keeps a CPU from going idle */
+	u64 hurried;			/* how often a task has run that follows another one closely */
 	/* At rest: what each queue has to show. */
 	unsigned int running[NR_KINDS], pending[NR_KINDS], front[NR_KINDS], later[NR_KINDS];
 };
@@ -119,6 +139,12 @@ static int cancel(taskq_t *queue, taskqid_t id)
 	return cancel_id(queue, id, 1);
 }
 
+/* Of a task that never was: nothing is found, and nobody waits. */
+static void cancel_nothing(struct client *c)
+{
+	(void) cancel(c->queues[TWO], ULONG_MAX);
+}
+
 static void make_job(struct client *c, unsigned int i, taskq_t *queue)
 {
 	c->jobs[i] = (struct job) { .client = c, .queue = queue };
@@ -141,6 +167,7 @@ static void ask_inside(struct job *job)
 {
 	probe_keep(&promises[MEMBER], "task", taskq_member(job->queue, current), 1);
 	probe_keep(&promises[JOURNAL], "task", current->journal_info != NULL, 0);
+	probe_keep(&promises[PRIORITY], "taskq", task_nice(current), PRIO_TO_NICE(job->queue->tq_pri));
 }
 
 static void run_job(void *arg)
@@ -394,7 +421,16 @@ static void step_noqueue(struct client *c)
 static void run_entry(void *arg)
 {
 	struct job *job = arg;
+	taskq_thread_t *thread;
+	unsigned long flags;
+	bool shown = false;
 
+	/* What /proc/spl/taskq shows of threads that are busy. */
+	spin_lock_irqsave(&job->queue->tq_lock, flags);
+	list_for_each_entry(thread, &job->queue->tq_active_list, tqt_active_list)
+		shown |= thread->tqt_task == &job->client->entry;
+	spin_unlock_irqrestore(&job->queue->tq_lock, flags);
+	probe_keep(&promises[SHOWN], "taskq_dispatch_ent", shown, 0);
 	taskq_init_ent(&job->client->entry);
 	run_job(job);
 }
@@ -419,14 +455,30 @@ static void step_entry(struct client *c)
 	spin_unlock_irqrestore(&queue->tq_lock, flags);
 }
 
+/* Whether this SPL is of a version or a later one. */
+static bool is_since(unsigned int major, unsigned int minor)
+{
+	unsigned int own[2] = { 0 };
+
+	return sscanf(ZFS_META_VERSION, "%u.%u", &own[0], &own[1]) == 2 &&
+	       (own[0] > major || (own[0] == major && own[1] >= minor));
+}
+
 /* There are two entries for more tasks than that: who may sleep waits until one is free. */
 static void step_room(struct client *c)
 {
 	unsigned int i;
 
 	make_jobs(c, c->queues[FEW]);
-	for (i = 0; i < 4; i++)
+	for (i = 0; i < 4; i++) {
+		unsigned int before = ran(c, 0, 4);
+		unsigned long sleeps = current->nvcsw;
+
 		dispatch(c, i, run_nap, TQ_SLEEP);
+		/* Both entries were taken when it was called, and one is not any more: it was waited for. */
+		if (i >= 2 && before == i - 2 && ran(c, 0, 4) > before && is_since(2, 3))
+			probe_keep(&promises[ROOM_SLEEPS], "full", current->nvcsw > sleeps, 1);
+	}
 	taskq_wait(c->queues[FEW]);
 	probe_keep(&promises[WAIT], "full", ran(c, 0, 4), 4);
 	close_gate(c, 4);
@@ -436,9 +488,137 @@ static void step_room(struct client *c)
 	taskq_wait(c->queues[FEW]);
 }
 
+static void run_hurry(void *arg)
+{
+	struct client *c = arg;
+
+	WRITE_ONCE(c->hurried, c->hurried + 1);
+}
+
+/*
+ * One task after the other, each just when the thread has done the last one and goes to
+ * sleep. A wake-up that gets lost there leaves it asleep: the client waits for ever.
+ */
+static void step_hurry(struct client *c)
+{
+	u64 until = ktime_get_ns() + HURRY_NS, done = c->hurried;
+	u32 random = get_random_u32();
+	taskqid_t id;
+
+	probe_linger(true);
+	do {
+		u64 wanted = ++done, spin = ktime_get_ns() + SPIN_NS;
+
+		id = taskq_dispatch(c->queues[ONE], run_hurry, c, TQ_SLEEP);
+		if (!id)
+			break;
+		while (READ_ONCE(c->hurried) != wanted && ktime_get_ns() < spin)
+			cpu_relax();
+		if (READ_ONCE(c->hurried) != wanted)
+			taskq_wait_id(c->queues[ONE], id);
+		if (READ_ONCE(c->hurried) != wanted)
+			break;
+		/* From nothing to some tens of us, as long as threads of a guest take for it. */
+		random = random * 1664525 + 1013904223;
+		ndelay((random >> 8) % (1000U << (random >> 29)));
+		cond_resched();
+	} while (ktime_get_ns() < until);
+	probe_linger(false);
+	taskq_wait_id(c->queues[ONE], id);
+	probe_keep(&promises[WAIT_ID], "hurry", READ_ONCE(c->hurried), done);
+}
+
+/* The next one, from a CPU on. */
+static unsigned int cpu_after(unsigned int cpu)
+{
+	cpu = cpumask_next(cpu, cpu_online_mask);
+	return cpu < nr_cpu_ids ? cpu : cpumask_first(cpu_online_mask);
+}
+
+/* Linux since 6.9 has timers of a CPU that idles go off on another one. */
+static void run_busy(void *arg)
+{
+	struct client *c = arg;
+	u64 until = ktime_get_ns() + 50 * NSEC_PER_MSEC;
+
+	while (READ_ONCE(c->busy) && ktime_get_ns() < until)
+		cond_resched();
+}
+
+/*
+ * A delayed task is cancelled on one CPU just when its timer goes off on another one.
+ * Before 2.4 that is a crash (OpenZFS 36e4f18883), so it is not asked there.
+ */
+static void step_expire(struct client *c)
+{
+	unsigned int i;
+
+	if (!is_since(2, 4))
+		return;
+	probe_linger(true);
+	for (i = 0; i < NR_EXPIRIES; i++) {
+		unsigned int cpu = raw_smp_processor_id();
+		u64 spin = ktime_get_ns() + 20 * NSEC_PER_MSEC;
+		unsigned long due;
+		int said;
+
+		make_jobs(c, c->queues[TWO]);
+		set_cpus_allowed_ptr(current, cpumask_of(cpu));
+		due = jiffies + 3;
+		c->ids[0] = taskq_dispatch_delay(c->queues[TWO], run_job, &c->jobs[0], TQ_SLEEP, due);
+		set_cpus_allowed_ptr(current, cpumask_of(cpu_after(cpu)));
+		WRITE_ONCE(c->busy, true);
+		(void) taskq_dispatch(c->queues[ONE], run_busy, c, TQ_SLEEP);
+		while (time_before(READ_ONCE(jiffies), due) && ktime_get_ns() < spin)
+			cpu_relax();
+		ndelay(get_random_u32() % (64U << (get_random_u32() % 11)));
+		said = cancel(c->queues[TWO], c->ids[0]);
+		WRITE_ONCE(c->busy, false);
+		taskq_wait(c->queues[TWO]);
+		if (said)
+			probe_keep(&promises[WAIT], "taskq_cancel_id", atomic_read(&c->jobs[0].ran), 1);
+		else
+			probe_keep(&promises[CANCELLED], "due", atomic_read(&c->jobs[0].ran), 0);
+	}
+	probe_linger(false);
+	set_cpus_allowed_ptr(current, cpu_online_mask);
+	taskq_wait(c->queues[ONE]);
+}
+
+/* As a function that the end of I/O calls. */
+static void step_irqs(struct client *c)
+{
+	unsigned long flags;
+	bool are_off[2];
+
+	make_jobs(c, c->queues[TWO]);
+	local_irq_save(flags);
+	dispatch(c, 0, run_job, TQ_NOSLEEP);
+	are_off[0] = irqs_disabled();
+	local_irq_restore(flags);
+	local_irq_save(flags);
+	if (c->ids[0])
+		cancel_nothing(c);
+	are_off[1] = irqs_disabled();
+	local_irq_restore(flags);
+	taskq_wait(c->queues[TWO]);
+	probe_keep(&promises[INTERRUPTS], "taskq_dispatch", are_off[0], 1);
+	probe_keep(&promises[INTERRUPTS], "taskq_cancel_id", are_off[1], 1);
+	probe_keep(&promises[WAIT], "taskq_dispatch", ran(c, 0, 1), c->jobs[0].due);
+}
+
 static void step_member(struct client *c)
 {
 	probe_keep(&promises[MEMBER], "outside", taskq_member(c->queues[ONE], current), 0);
+}
+
+static void run_last(void *arg)
+{
+	struct job *job = arg;
+
+	get_task_struct(current);
+	job->client->worker = current;
+	run_nap(job);
 }
 
 /* A thread may just be made for it when it goes. */
@@ -453,9 +633,14 @@ static void step_life(struct client *c)
 		return;
 	make_jobs(c, queue);
 	for (i = 0; i < 4; i++)
-		dispatch(c, i, i ? run_job : run_nap, TQ_SLEEP);
+		dispatch(c, i, i ? run_job : run_last, TQ_SLEEP);
 	taskq_destroy(queue);
 	probe_keep(&promises[DESTROY], "taskq_destroy", ran(c, 0, 4), 4);
+	if (c->worker) {
+		probe_keep(&promises[MEMBER], "after-its-end", taskq_member(queue, c->worker), 0);
+		put_task_struct(c->worker);
+		c->worker = NULL;
+	}
 	queue = taskq_create(PROBE_NAME "_temp", DYN_THREADS, minclsyspri, 2, 100, TASKQ_DYNAMIC);
 	if (!queue)
 		return;
@@ -484,6 +669,9 @@ static const struct {
 	{ "entry", step_entry },
 	{ "room", step_room },
 	{ "member", step_member },
+	{ "hurry", step_hurry },
+	{ "irqs", step_irqs },
+	{ "expire", step_expire },
 	{ "create_destroy", step_life },
 };
 
@@ -495,13 +683,17 @@ static bool make_queues(struct client *c)
 		taskq_t *queue;
 
 		snprintf(c->names[i], sizeof(c->names[i]), "%s%u", kinds[i].name, c->hand.id);
-		queue = taskq_create(c->names[i], kinds[i].threads, minclsyspri, kinds[i].min, kinds[i].max,
+		queue = taskq_create(c->names[i], kinds[i].threads, kinds[i].priority, kinds[i].min, kinds[i].max,
 				     kinds[i].flags);
 		spin_lock(&queues_lock);
 		c->queues[i] = queue;
 		spin_unlock(&queues_lock);
 		if (!queue)
 			return false;
+		probe_keep(&promises[AS_MADE], "priority", queue->tq_pri, kinds[i].priority);
+		probe_keep(&promises[AS_MADE], "mina", queue->tq_minalloc, kinds[i].min);
+		probe_keep(&promises[AS_MADE], "maxa", queue->tq_maxalloc, kinds[i].max);
+		probe_keep(&promises[AS_MADE], "flags", queue->tq_flags, kinds[i].flags | TASKQ_ACTIVE);
 	}
 	return true;
 }
@@ -580,6 +772,32 @@ static void take_steps(struct client *c)
 	schedule_timeout_uninterruptible(1);
 }
 
+/* What kstats of a taskq say where it is known, since 2.3. */
+static void look_at_counters(struct client *c)
+{
+#ifdef SPL_TASKQ_SUMS
+	unsigned int i;
+
+	for (i = 0; i < NR_KINDS; i++) {
+		taskq_sums_t *sums = &c->queues[i]->tq_sums;
+		const char *at = kinds[i].name;
+
+		probe_keep(&promises[COUNTED], at, wmsum_value(&sums->tqs_threads_active), c->running[i]);
+		probe_keep(&promises[COUNTED], at, wmsum_value(&sums->tqs_tasks_pending), c->pending[i]);
+		probe_keep(&promises[COUNTED], at, wmsum_value(&sums->tqs_tasks_priority), c->front[i]);
+		probe_keep(&promises[COUNTED], at, wmsum_value(&sums->tqs_tasks_delayed), c->later[i]);
+		probe_keep(&promises[COUNTED], at, wmsum_value(&sums->tqs_tasks_total),
+			   c->pending[i] + c->front[i] + c->later[i]);
+		probe_keep(&promises[COUNTED], at, wmsum_value(&sums->tqs_tasks_executed),
+			   wmsum_value(&sums->tqs_tasks_executed_normal) + wmsum_value(&sums->tqs_tasks_executed_priority));
+		probe_keep(&promises[COUNTED], at, wmsum_value(&sums->tqs_tasks_dispatched) +
+			   wmsum_value(&sums->tqs_tasks_dispatched_delayed),
+			   wmsum_value(&sums->tqs_tasks_executed) + wmsum_value(&sums->tqs_tasks_cancelled) +
+			   wmsum_value(&sums->tqs_tasks_total) + c->running[i]);
+	}
+#endif
+}
+
 /* One state after the other; a step that never ends keeps it where it is. */
 static void go_on(struct client *c)
 {
@@ -592,10 +810,12 @@ static void go_on(struct client *c)
 	case PROBE_WORK_RUNNING:
 		begin(c, "load");
 		load_queues(c);
+		look_at_counters(c);
 		break;
 	case PROBE_WORK_LOADED:
 		begin(c, "empty");
 		empty_queues(c);
+		look_at_counters(c);
 		break;
 	default:
 		begin(c, "destroy");
@@ -627,6 +847,8 @@ int probe_queues_want(enum probe_work state)
 
 	if (state <= wish)
 		return -EINVAL;
+	if (wish == PROBE_WORK_NONE)
+		probe_linger_init();
 	WRITE_ONCE(wish, state);
 	for (i = 0; i < NR_CLIENTS && !err; i++)
 		err = probe_hand_start(&clients[i].hand, client_thread, &clients[i], 'q', i);
@@ -640,6 +862,7 @@ void probe_queues_exit(void)
 	WRITE_ONCE(wish, PROBE_WORK_GONE);
 	for (i = 0; i < NR_CLIENTS; i++)
 		probe_hand_stop(&clients[i].hand);
+	probe_linger_exit();
 }
 
 static unsigned int length(const struct list_head *list)

@@ -10,7 +10,7 @@
  * shrinkers are registered, sites.c where SPL allocates, storm.c reclaim there,
  * ops.c what its transactions do, explore.c delays at instructions of SPL,
  * queues.c, caches.c and memory.c SPL as its users have it, cpus.c which CPUs are
- * there, sent.c objects on the network.
+ * there, sent.c objects on the network, linger.c races of taskqs.
  * cache.c, ops.c, queues.c, caches.c and memory.c alone see SPL headers.
  */
 #ifndef SLABPROBE_H

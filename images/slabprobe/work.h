@@ -100,6 +100,11 @@ bool probe_send(const u64 *word);
 u64 probe_receive(void);
 void probe_send_exit(void);
 
+/* linger.c: races of taskqs are made wide while somebody wishes it */
+void probe_linger_init(void);
+void probe_linger_exit(void);
+void probe_linger(bool on);
+
 /* cpus.c: likewise */
 enum probe_cpus probe_cpus_find(const char *name);
 int probe_cpus_want(enum probe_cpus state);

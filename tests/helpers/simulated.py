@@ -1148,6 +1148,7 @@ class _Simulation:
         made = {"size": size, "align": align, "wanted": wanted, "builds": builds}
         built = {"built": builds * counts["allocs"], "torn_down": builds * counts["frees"]}
         held = {"in_slab": PER_SLAB * wanted, "magazine": 16 * wanted}
+        held |= {"most_emergency": IN_EMERGENCY * (name == "slabprobe_k0") * (self.kinds != "none")}
         return self.probe_line(f"kind {name}", **made, emergency=emergency, **counts, **built, **held)
 
     def kind_rows(self) -> list[str]:
@@ -1156,10 +1157,11 @@ class _Simulation:
             return []
         used = 16 if self.kinds != "emptied" else 0
         rows = []
-        for name, (size, _, wanted, _) in WORK_KINDS.items():
+        for name, (size, align, wanted, _) in WORK_KINDS.items():
             slabs, most = -(-used // PER_SLAB), IN_EMERGENCY * (name == "slabprobe_k0")
             emergency = most * bool(used)
-            sizes = {"flags": KVMEM, "size": slabs * SLAB_SIZE, "alloc": used * size, "slabsize": SLAB_SIZE}
+            bytes_of_slab = PER_SLAB * (size + align + 32) + 64
+            sizes = {"flags": KVMEM, "size": slabs * bytes_of_slab, "alloc": used * size, "slabsize": bytes_of_slab}
             slab = {"slab.total": slabs, "slab.alloc": slabs, "slab.max": 2}
             objects = {"object.total": slabs * PER_SLAB + emergency, "object.alloc": used, "object.max": 16}
             rest = {"emergency.dlock": 0, "emergency.alloc": emergency, "emergency.max": most}
@@ -1215,6 +1217,7 @@ class _Simulation:
             "since_ns": self.since_ns,
             "released_ns": self.released_ns,
             "gfp": 0xD00 if self.is_declined else 0xDC0,
+            "reserves": 0,
         }
 
     def load_text(self) -> str:

@@ -24,6 +24,11 @@ OWN = frozenset(["spl", "zfs", "zavl", "znvpair", "zcommon", "zunicode", "zlua",
 # What the kernel says when the harness has sent it an NMI (unknown_nmi_error(), arch/x86/kernel/nmi.c).
 NMI_PANIC = "Kernel panic - not syncing: NMI: Not continuing"
 
+# What SPL prints for a kmem_alloc() that it takes for too large (spl_kmem_alloc_impl(), spl-kmem.c), and bytes up to
+# which none is: sixteen pages, at most 64 KiB (spl_kmem_alloc_warn).
+_LARGE = re.compile(r"Large kmem_alloc\((\d{1,10}), 0x")
+_NOT_LARGE = 64 * 1024
+
 # Complaints that are told beside a verdict, at most.
 _TOLD = 3
 
@@ -116,6 +121,10 @@ def check_warned(case: Case) -> Iterator[Complaint]:
         elif _may_be_own(finding):
             text = f"the kernel warned, and whether SPL is in the stack is not known, which is torn: {_quote(finding)}"
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text))
+    early = [int(size) for size in _LARGE.findall(case.evidence.console) if int(size) <= _NOT_LARGE]
+    if early:
+        text = f"SPL warned {len(early)} times of a large kmem_alloc(), of {early[0]} bytes, and {_NOT_LARGE} are right"
+        yield Complaint(Outcome.SUSPECT, Reason(text))
 
 
 def _may_be_own(finding: Finding) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from splvm.evidence.checks.case import CACHE, Case, Complaint, seconds
@@ -16,6 +16,10 @@ from splvm.evidence.verdict import Outcome, Reason, Verdict
 
 # Rounds that all threads together have to have made in the window.
 ROUNDS = 20
+
+# Bytes that SPL keeps of a slab or of an object are fewer; and threads that take objects (images/slabprobe/caches.c).
+_HEAD = 128
+_WORKERS = 3
 
 # KiB of vmalloc's memory that may have come meanwhile: stacks of threads, 16 KiB each.
 OF_OTHERS_KIB = 512
@@ -157,8 +161,33 @@ def _numbers(kind: Kind, kinds: Kinds, row: CacheRow) -> Iterator[str]:
     most = least + kinds.cpus * kind.magazine if kinds.state is WorkState.LOADED else least
     if not least <= used <= most:
         yield f"the slab file has {used} objects in use; at least {least} and at most {most} are right"
-    if (row.slab.alloc or 0) > slabs or (row.emergency.max or 0) < kind.emergency:
-        yield f"the slab file has {row.slab.alloc} slabs in use of {slabs}, and a maximum of {row.emergency.max}"
+    most_used = row.object.max or 0
+    yield from _bounds(
+        (
+            ("slabs in use", row.slab.alloc, -(-used // max(1, kind.in_slab)), min(slabs, used)),
+            ("slabs in use at most", row.slab.max, -(-most_used // max(1, kind.in_slab)), most_used),
+            ("objects in use at most", row.object.max, used, max(used, kind.allocs) + kinds.cpus * kind.magazine),
+            ("bytes of a slab", row.slabsize, kind.in_slab * kind.size, _slab_bytes(kind)),
+            *_of_emergency(kind, row),
+        )
+    )
+
+
+def _slab_bytes(kind: Kind) -> int:
+    """What a slab takes at most: its head, and each object with what SPL keeps of it, all aligned."""
+    return _HEAD + kind.align + kind.in_slab * (kind.size + 2 * kind.align + _HEAD)
+
+
+def _of_emergency(kind: Kind, row: CacheRow) -> Iterator[tuple[str, int | None, int, int]]:
+    """The probe counts one after SPL, and takes it back before SPL: each thread may have one between."""
+    if kind.most_emergency >= 0:
+        yield ("emergency objects at most", row.emergency.max, kind.most_emergency, kind.most_emergency + _WORKERS)
+
+
+def _bounds(rows: Iterable[tuple[str, int | None, int, int]]) -> Iterator[str]:
+    for what, shown, least, most in rows:
+        if shown is None or not least <= shown <= most:
+            yield f"the slab file has {'no number' if shown is None else shown} of {what}; {least} to {most} are right"
 
 
 def _differences(pairs: tuple[tuple[str, int | None, int], ...]) -> Iterator[str]:

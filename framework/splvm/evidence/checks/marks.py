@@ -95,6 +95,13 @@ def check_marks(case: Case) -> Iterator[Complaint]:
 
 def check_mask(case: Case) -> Iterator[Complaint]:
     """The trap was asked with a mask that allows neither I/O nor filesystems, where SPL promises that."""
+    used = [sample for sample in case.timeline.probe if sample.value.trap.reserves]
+    if used:
+        text = (
+            f"{used[-1].value.trap.reserves} page tables of the growth were asked for as PF_MEMALLOC, which may use up "
+            "the reserves of memory"
+        )
+        yield Complaint(Outcome.SUSPECT, Reason(text, (used[-1].seq,)))
     bits, growth = _bits(case), case.evidence.facts.get("growth")
     if bits is None or not isinstance(growth, Mapping) or growth.get("noio") is not True:
         return

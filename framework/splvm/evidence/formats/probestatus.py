@@ -110,6 +110,8 @@ class Trap:
     released_ns: int = 0
     # The GFP mask with which the shrinker was asked last.
     gfp: int = 0
+    # Page tables of a growth that were asked for by a thread that may use the reserves of memory (PF_MEMALLOC).
+    reserves: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,7 +394,7 @@ def _trap(line: Line) -> Trap:
     counters = ("tables", "induced", "sprung", "declined", "entered", "waited", "let_go", "waiting")
     values = line.numbers("spent", *counters, "pid", "since_ns", "released_ns", "gfp")
     spent = values.pop("spent")
-    return Trap(mode=TrapMode(mode), spent=spent != 0, **values)
+    return Trap(mode=TrapMode(mode), spent=spent != 0, **values, **line.later(reserves=0))
 
 
 def _fail(line: Line) -> Fail:

@@ -113,6 +113,8 @@ class Kind:
     # Objects in a slab and in a magazine at most; 0 where the kernel's own allocator backs the cache.
     in_slab: int
     magazine: int
+    # The most emergency objects that were in hand at once; -1 where an older probe did not count.
+    most_emergency: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,10 @@ def kinds_of(records: Records) -> Kinds:
     """:raises EvidenceError: when a line lacks something."""
     line = records.only("kinds")
     made = ("size", "align", "wanted", "builds", "held", "emergency", "allocs", "frees", "built", "torn_down")
-    kinds = tuple(Kind(it.word(0), **it.numbers(*made, "in_slab", "magazine")) for it in records.all("kind"))
+    kinds = tuple(
+        Kind(it.word(0), **it.numbers(*made, "in_slab", "magazine"), **it.later(most_emergency=-1))
+        for it in records.all("kind")
+    )
     promises = tuple(_promise(it) for it in records.all("kpromise"))
     return Kinds(_state(line), **line.numbers("rounds", "cpus", "back"), kinds=kinds, promises=promises)
 

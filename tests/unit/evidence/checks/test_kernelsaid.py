@@ -78,6 +78,15 @@ def test_no_good_verdict_beside_a_warning_of_spl(kind: str) -> None:
     assert judged(text_of("unexpected-gfp-vmalloc"), kind).outcome is Outcome.SUSPECT
 
 
+@pytest.mark.parametrize(("size", "outcome"), [(60000, Outcome.SUSPECT), (65537, Outcome.PROGRESS)])
+def test_spl_warns_of_large_pieces_alone(size: int, outcome: Outcome) -> None:
+    said = f"[   12.000000] Large kmem_alloc({size}, 0x1), please file an issue at:\n"
+    verdict = judged(said)
+    assert verdict.outcome is outcome
+    if outcome is Outcome.SUSPECT:
+        assert verdict.reasons[0].text.startswith(f"SPL warned 1 times of a large kmem_alloc(), of {size} bytes")
+
+
 def test_a_benign_warning_is_not_even_told() -> None:
     verdict = judged(LOGS["benign"])
     assert verdict.outcome is Outcome.PROGRESS

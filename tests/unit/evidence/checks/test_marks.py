@@ -206,3 +206,10 @@ def test_growths_that_nobody_tells(kind: str, tag: str) -> None:
     verdict = judged(run)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert any("the probe does not tell" in reason.text for reason in verdict.reasons), verdict.reasons
+
+
+def test_reserves_of_memory_are_not_for_a_growth() -> None:
+    skewed = Knobs(skews=(Skew("probe", {"trap.reserves": 7}, Span("window")),))
+    verdict = judged(modern(DECLINED, skewed))
+    assert verdict.outcome is Outcome.SUSPECT
+    assert verdict.reasons[0].text.startswith("7 page tables of the growth were asked for as PF_MEMALLOC")

@@ -68,9 +68,9 @@ qpromise order asked={rounds}0 broken=0
 KINDS_TEXT = """\
 kinds state={state} rounds={rounds} cpus=2 back=1
 kind slabprobe_k0 size=65536 align=0 wanted=1 builds=1 held={held} emergency={few} allocs={allocs} \
-frees={frees} built={allocs} torn_down={frees} in_slab=8 magazine=16
+frees={frees} built={allocs} torn_down={frees} in_slab=8 magazine=16 most_emergency={few}
 kind slabprobe_k6 size=100 align=0 wanted=0 builds=0 held={held} emergency=0 allocs={allocs} frees={frees} \
-built=0 torn_down=0 in_slab=0 magazine=0
+built=0 torn_down=0 in_slab=0 magazine=0 most_emergency=0
 kpromise whole asked={rounds}0 broken=0
 kpromise compound asked=0 broken=0
 kpromise no-sleep asked=1 broken=0
@@ -184,6 +184,38 @@ ALL = (
 @pytest.mark.parametrize("clock", ["virtual", "real"])
 def test_nothing_is_wrong(check: Check, clock: str) -> None:
     assert said(check, case(clock=clock)) == []
+
+
+# Columns of the slab file that have numbers at rest, by their place; those of the deadlock counter and the flags have
+# rules of their own (held-worker).
+COLUMNS = dict(
+    enumerate(["size", "alloc", "slabsize", "objsize", "slabs", "used", "most", "objects", "inuse", "mostobj"], start=2)
+) | {
+    13: "emergency",
+    14: "mostemerg",
+}
+
+
+@pytest.mark.parametrize("number", [0, 10**9])
+@pytest.mark.parametrize("column", COLUMNS, ids=COLUMNS.get)
+def test_each_column_of_the_slab_file_is_asked(column: int, number: int) -> None:
+    own, rest = FULL.split("\n", 1)
+    words = own.split()
+    words[column] = str(number)
+    found = said(check_kind_counts, case(files={**FILES, 13: f"{' '.join(words)}\n{rest}"}))
+    assert any(told == "MISCOUNTED" and "slabprobe_k0" in text for told, text in found), found
+
+
+@pytest.mark.parametrize("name", ["act", "nthr", "spwn", "maxt", "cura", "active", "pend", "prio", "delay"])
+def test_each_number_of_a_taskq_is_asked(name: str) -> None:
+    """At one of the two states, at which it is known."""
+    old = {
+        at: text.partition("queue slabprobe_one0")[2].partition("\n")[0] for at, text in TEXTS.items() if at in (13, 17)
+    }
+    texts = dict(TEXTS)
+    for at, row in old.items():
+        texts[at] = texts[at].replace(row, re.sub(rf" {name}=\d+", f" {name}=77", row))
+    assert any(told == "MISCOUNTED" for told, _ in said(check_queue_counts, case(texts)))
 
 
 def test_states_come_in_their_order() -> None:
