@@ -10,6 +10,7 @@ import pytest
 
 from splvm.clock import Clock
 from splvm.deadline import Deadline
+from splvm.errors import GuestCommandError
 from splvm.evidence.verdict import Outcome
 from splvm.guest.guest import Guest
 from splvm.guest.guestplan import Start
@@ -39,6 +40,8 @@ def test_each_guest_has_a_pool_of_its_own(spl: Prepared, tmp_path: Path, start: 
             said = guest.ssh.run(look, deadline=deadline).stdout.split()
             # What the first one wrote the second one does not have.
             assert said == ["ONLINE", "here"]
+            with pytest.raises(GuestCommandError, match=r"(?s)cannot .*zpool is zfs-2.*, zfs.ko is zfs-2"):
+                guest.ssh.run("splvm-zfs pool /dev/null", deadline=deadline)
 
 
 def test_a_pool_whose_disk_stands_still_is_told(run_scenario: Callable[..., RunResult]) -> None:

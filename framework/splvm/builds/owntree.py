@@ -12,7 +12,7 @@ from pathlib import Path
 from splvm.builds.revisions import ask_git, extract_revision, find_revision
 from splvm.builds.tree import SPL_DIR
 from splvm.deadline import Deadline
-from splvm.errors import UsageError
+from splvm.errors import UsageError, did_you_mean
 from splvm.host.content import input_hash
 from splvm.host.store import Store
 from splvm.ownpath import absolute, name_path
@@ -53,8 +53,19 @@ def read_tree_name(text: str) -> TreeName:
     """
     name = parse_tree_name(text)
     if name is None:
-        raise UsageError(f"--spl {text}: not a source; it is {FORMS}")
+        raise UsageError(f"--spl {text}: not a source; it is {FORMS}", hint=_nearly(text))
     return name
+
+
+def _nearly(text: str) -> str | None:
+    """A hint for what has none of the forms; None if it is like none."""
+    kind, colon, rest = text.partition(":")
+    if not colon and absolute(text).is_dir():
+        return f"did you mean path:{text}?"
+    if kind == TreeKind.COMMIT and "@" not in rest:
+        return f"a revision is missing: git:{rest or 'DIR'}@HEAD, for example"
+    known = [TreeKind.PATH, TreeKind.COMMIT, TreeKind.PULL] if colon else [TreeKind.PACKAGED]
+    return did_you_mean(kind, [it.value for it in known if it != kind])
 
 
 def find_tree(text: str) -> OwnTree | None:
@@ -127,6 +138,8 @@ def _find_commit(name: TreeName) -> OwnTree:
 
 def _find_pull(name: TreeName) -> OwnTree:
     clone, ref = _clone(name), f"refs/pull/{name.revision}/head"
+    if ask_git(clone, "rev-parse", "--git-dir").exit_code:
+        raise UsageError(f"--spl {name}: {CLONE_VARIABLE} names {clone}, which is no git repository")
     try:
         commit, _ = find_revision(clone, ref)
     except UsageError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from splvm.builds.tree import ALL_PARTS, CONFIGURE_INPUTS, SPL_PARTS
 from splvm.deadline import Deadline
-from splvm.errors import SetupError, UsageError
+from splvm.errors import SetupError, UsageError, did_you_mean
 from splvm.host.process import Completed, run
 from splvm.log import note
 
@@ -142,8 +143,20 @@ def _resolve(tree: Path, name: str) -> str:
     done = ask_git(tree, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     words = done.stdout.split()
     if done.exit_code or not words:
-        raise UsageError(f"{name}: no commit of {tree}: {done.tail.strip() or 'git does not know it'}")
+        raise UsageError(
+            f"{name}: no commit of {tree}: {done.tail.strip() or 'git does not know it'}", hint=_nearly(tree, name)
+        )
     return words[-1]
+
+
+def _nearly(tree: Path, name: str) -> str | None:
+    """A hint with the branches and tags that are spelled nearly like the one in a revision; None if there is none."""
+    # What follows the name says how far from it the commit is.
+    end = re.search(r"[~^]|@\{", name)
+    base = name[: end.start()] if end else name
+    where = ("refs/heads", "refs/tags", "refs/remotes")
+    known = ask_git(tree, "for-each-ref", "--format=%(refname:short)", *where).stdout.split()
+    return None if base in known else did_you_mean(base, known)
 
 
 def _git_args(tree: Path) -> list[str | Path]:

@@ -25,8 +25,8 @@ SCHEMA_VERSION = 1
 _CELL_RUNS = 10_000
 
 _NAME = (
-    "Name of a build: its line (such as a branch or pr:N), a version of SPL, or the beginning of its commit or of the "
-    "hash of spl.ko."
+    "Name of a build: its line (such as a branch or pr:N), its name for --spl, a variant, a version of SPL, or the "
+    "beginning of its commit or of the hash of spl.ko or zfs.cpio."
 )
 
 
@@ -41,9 +41,9 @@ def compare(
 ) -> None:
     """Put two builds of the history side by side: how often each was as expected, and what their figures were.
 
-    They are compared wherever both ran the same scenario and variant on the same kernel, under the same loads and with
-    the same parameters. A name that stands for several builds stands for the newest. The exit status is 1 if they have
-    nothing in common.
+    They are compared wherever both ran the same scenario on the same kernel, under the same loads and with the same
+    parameters: builds of the same variant, or of two variants where no variant ran in both. A name that stands for
+    several builds stands for the newest. The exit status is 1 if they have nothing in common.
     """
     from splvm.history.database import History
     from splvm.site.compare import named_pairs
@@ -76,7 +76,12 @@ def _nothing(cells: Sequence[Recent], *names: str) -> EvidenceError:
         if not any(is_named(side, name) for side in builds):
             hint = did_you_mean(name, known) or "`splvm history show` names builds"
             raise EvidenceError(f"{name}: the history has no build of that name", hint=plain(hint))
-    return EvidenceError(f"{' and '.join(names)} never ran the same scenario and variant on the same kernel")
+    one, other = ({side.name for side in builds if is_named(side, name)} for name in names)
+    if same := one & other:
+        return EvidenceError(f"{' and '.join(names)} stand for the same build: {plain(min(same))}")
+    return EvidenceError(
+        f"{' and '.join(names)} never ran the same scenario on the same kernel with the same parameters"
+    )
 
 
 def _show(pair: Pair) -> None:

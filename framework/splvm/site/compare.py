@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from itertools import combinations, groupby
 from statistics import median
@@ -20,6 +21,7 @@ from splvm.history.schema import ZFS, RunRow
 from splvm.record.cellfacts import PACKAGED
 from splvm.report.rates import Rate, chance_of_difference
 from splvm.site.looks import ORDER, by_name
+from splvm.treename import parse_tree_name
 
 # Pairs that a page shows at most.
 MOST_PAIRS = 300
@@ -97,27 +99,43 @@ def pairs(cells: Sequence[Recent], figures: Sequence[tuple[str, str, str]]) -> I
 def named_pairs(
     cells: Sequence[Recent], one: str, other: str, figures: Sequence[tuple[str, str, str]]
 ) -> Iterator[Pair]:
-    """Two builds by name, wherever both ran the same variant in the same scenario, on the same kernel and so on.
+    """Two builds by name, wherever both ran in the same scenario, on the same kernel and so on.
 
-    :param one: a line, a version of SPL, or the beginning of a commit or of the hash of spl.ko; of several builds that
-        it stands for the newest is taken.
+    They are of one variant, if any variant ran in both. A build is never compared with itself.
+
+    :param one: a line, a variant, a version of SPL, a name of `--spl`, or the beginning of a commit or of the hash of
+        spl.ko or zfs.cpio; of several builds that it stands for the newest is taken.
     """
-    ran = sorted((each for each in cells if each.cell.is_known), key=lambda each: _alike(each.cell))
-    for _, group in groupby(ran, key=lambda each: _alike(each.cell)):
+    ran = sorted((each for each in cells if each.cell.is_known), key=lambda each: _where(each.cell))
+    for _, group in groupby(ran, key=lambda each: _where(each.cell)):
         sides = [side for each in group for side in _builds(each)]
-        found = [_newest(side for side in sides if is_named(side, name)) for name in (one, other)]
-        if found[0] is not None and found[1] is not None:
-            yield _compare(found[0], found[1], figures)
+        named = [[side for side in sides if is_named(side, name)] for name in (one, other)]
+        variants = sorted({side.cell.variant for side in named[0]} & {side.cell.variant for side in named[1]})
+        met = [[[it for it in ones if it.cell.variant == variant] for ones in named] for variant in variants]
+        found = [pair for ones, others in met if (pair := _newest(ones, others))]
+        if not found:
+            names = {side.name for side in named[0]}
+            found = list(filter(None, [_newest(named[0], [side for side in named[1] if side.name not in names])]))
+        for pair in found:
+            yield _compare(*pair, figures)
 
 
 def is_named(side: Side, name: str) -> bool:
     """Whether a name stands for a build."""
     begins = re.fullmatch("[0-9a-f]{7,64}", name) is not None
-    return any(
-        name in (run.line, run.spl_version)
-        or (begins and (run.revision.startswith(name) or run.modules.get("spl.ko", "").startswith(name)))
+    source = parse_tree_name(name)
+    lines = {name, *([source.line if source.is_own else PACKAGED] if source else ())}
+    return side.cell.variant == name or any(
+        run.line in lines
+        or run.spl_version == name
+        or (begins and any(it.startswith(name) for it in (run.revision, *_made(run))))
         for run in side.runs
     )
+
+
+def _made(run: RunRow) -> list[str]:
+    """Hashes of what a build is told by."""
+    return [run.modules[name] for name in ("spl.ko", ZFS) if run.modules.get(name)]
 
 
 def list_builds(cells: Sequence[Recent]) -> list[Side]:
@@ -128,16 +146,18 @@ def list_builds(cells: Sequence[Recent]) -> list[Side]:
 def names_of(side: Side) -> set[str]:
     """What a build may be called, hashes by their beginning."""
     run = side.runs[-1]
-    names = (run.line, run.spl_version, run.revision[:12], run.modules.get("spl.ko", "")[:12])
+    names = (run.line, run.variant, run.spl_version, run.revision[:12], *(made[:12] for made in _made(run)))
     return set(filter(None, names))
 
 
-def _newest(sides: Iterator[Side]) -> Side | None:
-    return max(sides, key=lambda side: side.runs[-1].started, default=None)
+def _newest(ones: Sequence[Side], others: Sequence[Side]) -> tuple[Side, Side] | None:
+    """The newest of either; None if one has none, or it is the same build."""
+    one, other = (max(sides, key=_last, default=None) for sides in (ones, others))
+    return None if one is None or other is None or one is other else (one, other)
 
 
-def _alike(cell: Cell) -> tuple[str, ...]:
-    return *_where(cell), cell.variant
+def _last(side: Side) -> datetime:
+    return side.runs[-1].started
 
 
 def _where(cell: Cell) -> tuple[str, ...]:
@@ -162,7 +182,7 @@ def _side(cell: Cell, name: str, runs: Sequence[RunRow]) -> Side:
 
 
 def _digest(run: RunRow) -> str:
-    hashes = [run.modules[name][:8] for name in ("spl.ko", ZFS) if run.modules.get(name)]
+    hashes = [made[:8] for made in _made(run)]
     return f"({' '.join(hashes)})" if hashes else ""
 
 

@@ -43,7 +43,7 @@ def _build(side: Side) -> str:
     run = side.runs[-1]
     patches = f" with {', '.join(run.patches)}" if run.patches else ""
     tree = f" [{run.tree}]" if run.tree else ""
-    return code(f"{run.line}{tree}, SPL {run.spl_version}{patches}")
+    return code(f"{run.line}{tree}, SPL {run.spl_version} {run.variant}{patches}")
 
 
 def _modules(side: Side) -> dict[str, str]:
@@ -55,9 +55,14 @@ def _table(pairs: Sequence[Pair]) -> Iterator[str]:
     yield "--- | --- | --- | ---"
     for pair in sorted(pairs, key=_chance)[:_MOST_CELLS]:
         verdicts = (_verdicts(side) for side in (pair.one, pair.other))
-        yield " | ".join((code(f"{pair.where} {pair.one.cell.variant}"), *verdicts, _p(pair.p)))
+        variants = " and ".join(_variants(pair))
+        yield " | ".join((code(f"{pair.where} {variants}"), *verdicts, _p(pair.p)))
     if len(pairs) > _MOST_CELLS:
         yield f"and {len(pairs) - _MOST_CELLS} more cells with no smaller p | | |"
+
+
+def _variants(pair: Pair) -> list[str]:
+    return list(dict.fromkeys(side.cell.variant for side in (pair.one, pair.other)))
 
 
 def _verdicts(side: Side) -> str:
@@ -127,7 +132,12 @@ def _command(pair: Pair) -> list[str]:
     parameters = {"clock": str(Clock.REAL), **dict(cell.parameters)}
     if not all(sources) or not parameters.keys() <= _OPTIONS.keys() or ":" in cell.kernel:
         return []
-    words = ["splvm", "repro", cell.scenario, "--kernel", cell.kernel, "--variant", cell.variant]
+    variants = _variants(pair)
+    # `repro` runs each source with each variant.
+    if len(variants) > 1 and sources[0] != sources[1]:
+        return []
+    sources = list(dict.fromkeys(sources))
+    words = ["splvm", "repro", cell.scenario, "--kernel", cell.kernel, "--variant", ",".join(variants)]
     words += ["--load", cell.loads] if cell.loads else []
     words += [word for name, value in sorted(parameters.items()) for word in (_OPTIONS[name], value)]
     return words + [word for source in sources for word in ("--spl", source)]

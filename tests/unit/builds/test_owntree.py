@@ -109,6 +109,12 @@ def test_a_commit_and_a_clean_checkout_of_it_are_the_same_build(tree: Path, tmp_
         ("git:{tree}@old", "is not OpenZFS 2.0 or later"),
         ("git:{tree}/module@main", "module/ of a repository, and not its top"),
         ("git:{tree}/none@main", "main: no commit of"),
+        ("git:{tree}@mian", "hint: did you mean main?"),
+        ("git:{bare}@odl~2", "hint: did you mean old?"),
+        ("git:{tree}", "hint: a revision is missing: git:{tree}@HEAD, for example"),
+        ("gti:{tree}@main", "hint: did you mean git?"),
+        ("{tree}", "hint: did you mean path:{tree}?"),
+        ("debain", "hint: did you mean debian?"),
         ("git:{tree}", "it is `debian`, `path:DIR`, `git:DIR@REV` or `pr:N`"),
         ("path:{bare}", "hint: it is a bare repository: git:{bare}@REV"),
         ("pr:8", "hint: git -C {tree} fetch https://github.com/openzfs/zfs refs/pull/8/head:refs/pull/8/head"),
@@ -126,6 +132,12 @@ def test_what_there_is_not(tree: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_no_clone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPLVM_OPENZFS", raising=False)
     with pytest.raises(UsageError, match="hint: export SPLVM_OPENZFS=DIR"):
+        find_tree("pr:8")
+
+
+def test_the_named_clone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLVM_OPENZFS", str(tmp_path))
+    with pytest.raises(UsageError, match=f"SPLVM_OPENZFS names {tmp_path}, which is no git repository"):
         find_tree("pr:8")
 
 

@@ -67,6 +67,31 @@ def test_any_two_builds_by_name(history: Path) -> None:
     assert [each["revision"] for each in by_module[0]["builds"]] == [BASE, HEAD]
 
 
+def test_two_variants_by_name(history: Path) -> None:
+    with History(history) as opened:
+        opened.add(build(70, "", "packaged", "SSS", variant="unscoped", tree=""))
+        opened.add(build(80, "", "packaged", "PPP", tree=""))
+    (pair,) = json.loads(compare(history, "unscoped", "stock", "--json").stdout)["pairs"][:1]
+    assert [it["verdicts"][0] for it in pair["builds"]] == ["STALLED", "PROGRESS"]
+    text = compare(history, "unscoped", "debian", "--comment").stdout
+    assert "`held-worker debian-12 unscoped and stock` | STALLED 3 of 3 | PROGRESS 3 of 3" in text
+    assert "--variant unscoped,stock --spl debian\n" in text
+    # Of builds that ran the same variant no other is looked at.
+    assert "unscoped" not in compare(history, "debian", "pr:7", "--comment").stdout
+
+
+@pytest.mark.parametrize("names", [("git:/any/zfs@main", "pr:7"), ("path:/any/main", "7" * 12)])
+def test_builds_by_their_names_for_spl_and_by_zfs(history: Path, names: tuple[str, str]) -> None:
+    with History(history) as opened:
+        opened.add(build(90, HEAD, "pr:7", "P", modules={"spl.ko": "5" * 64, "zfs.cpio": "7" * 64}))
+    assert compare(history, *names).exit_code == 0
+
+
+def test_a_build_and_itself(history: Path) -> None:
+    error = compare(history, "pr:7", HEAD[:12]).exception
+    assert isinstance(error, EvidenceError) and "stand for the same build: stock line=pr:7" in str(error)
+
+
 def test_the_table(history: Path) -> None:
     done = compare(history, BASE, "pr:7")
     assert done.exit_code == 0
@@ -121,6 +146,7 @@ def test_a_comparison_is_repeated_in_its_own_time(tmp_path: Path, parameters: st
         ({"tree": "5d6e7f8 x, dirty"}, "No command repeats it"),
         ({"patches": ["x.patch"]}, "No command repeats it"),
         ({"parameters": "threads=4"}, "never ran the same"),
+        ({"variant": "unscoped"}, "No command repeats it"),
         ({"modules": {"spl.ko": "1" * 64, "slabprobe.ko": "2" * 64}}, "Both have the same modules"),
         ({"tree": HOSTILE, "spl_version": HOSTILE}, "against"),
     ],
