@@ -146,11 +146,12 @@ def bisect(
         )
         on = [each.id for each in candidates] if kind is ChangeKind.KERNELS else [wish.kernel]
         asked = [replace(wish, kernel=each) for each in on]
-        wish = replace(wish, clock=with_usual_clock(asked, clock, find_scenario(scenario), loads)[0].clock)
         hits = frozenset(find_outcome(name, "--hit") for name in hit.split(","))
+        base = claim_directory(out, f"bisect-{scenario}")
+        wish = replace(wish, clock=with_usual_clock(asked, clock, find_scenario(scenario), loads)[0].clock)
         given, first = ",".join(map(str, loads)), pick_seed(seed, most_runs)
         plan = BisectPlan(scenario, kind, candidates, wish, hits, confidence, most_runs, first, given, window)
-        search = Bisection(plan, claim_directory(out, f"bisect-{scenario}"))
+        search = Bisection(plan, base)
     count = len(search.plan.candidates)
     note(
         f"{search.plan.scenario}: {count} {search.plan.kind}, {len(search.tries)} runs so far, evidence in {search.out}"

@@ -164,12 +164,12 @@ def matrix(
     if resume is not None and (given != Axes() or file is not None or out is not None):
         raise UsageError("--resume goes on with the cells of the interrupted matrix; other cells cannot be named")
     wish = Wish(accelerator=accel, clones=template, cover=coverage)
-    if resume:
-        if not plan:
-            claim_again(resume)
-        chosen, done = read_matrix(resume)
-    else:
-        chosen, done = _make_plan(given, file, wish, on), []
+    base = resume or out
+    if not plan and resume:
+        claim_again(resume)
+    elif not plan and out:
+        claim_directory(out, "matrix")
+    chosen, done = read_matrix(resume) if resume else (_make_plan(given, file, wish, on), [])
     check_inputs(chosen.spl, chosen.patches)
     if coverage and on is not None:
         raise UsageError("--coverage: what is executed can be told of runs on this machine alone")
@@ -186,7 +186,7 @@ def matrix(
         if plan:
             _show_plan(chosen, todo, seconds, as_json=as_json)
             return
-        base = resume or claim_directory(out, "matrix")
+        base = base or claim_directory(None, "matrix")
         keeper, start = Keeper(opened, chosen.batch, len(chosen.todo)), time.monotonic()
         with progress(len(todo), "runs") as show:
             tell = _teller(len(todo), seconds, show)

@@ -119,8 +119,8 @@ def repro(
         )
         for name, build, source in names
     ]
-    wishes = with_usual_clock(wishes, clock, chosen, loads)
     base = claim_directory(out, f"repro-{scenario}")
+    wishes = with_usual_clock(wishes, clock, chosen, loads)
     series = []
     for wish in wishes:
         source = wish.spl if len(sources) > 1 else ""

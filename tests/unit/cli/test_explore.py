@@ -39,7 +39,7 @@ def test_what_is_refused(commandline: CommandLine, argv: list[str], message: str
     ("argv", "message"),
     [
         ((), "this run was in real time, and nothing makes it again"),
-        (("--gdb",), "a debugger needs a guest that stands"),
+        (("--gdb",), "--gdb: it needs a guest that stands"),
     ],
 )
 def test_what_is_not_replayed(commandline: CommandLine, argv: tuple[str, ...], message: str, tmp_path: Path) -> None:
