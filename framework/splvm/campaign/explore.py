@@ -359,8 +359,8 @@ def count_points(exploration: Exploration) -> None:
     verdict = run_experiment(replace(exploration.experiment, watched_points=exploration.places), directory)
     if verdict.outcome not in exploration.experiment.expected:
         raise EvidenceError(
-            f"the run without delays is {verdict.outcome}: {verdict.reasons[0].text}",
-            hint=f"see {directory}; what shows without a delay is for `splvm run --clock virtual` and `replay`",
+            f"the run without delays is {verdict.outcome} already: {verdict.reasons[0].text}",
+            hint=f"this is a finding of seed {exploration.experiment.seed}; `splvm replay {directory}` runs it again",
         )
     exploration.counts = parse_counts(read_console(directory))
     exploration.write()
