@@ -746,8 +746,8 @@ def test_what_is_asked_in_vain(argv: list[str], said: str, tmp_path: Path, monke
 )
 def test_the_last_line(world: SimpleNamespace, tmp_path: Path, first_bad: int, status: int, last: str) -> None:
     world.oracle = steps(first_bad)
-    argv = ["bisect", "held-worker", "--kernel", "debian-11,debian-12,debian-13", "--out", str(tmp_path / "o")]
-    done = CliRunner().invoke(app, argv)
+    argv = ["bisect", "held-worker", "--kernel", "debian-11,debian-12,debian-13", "--clock", "real"]
+    done = CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "o")])
     assert done.exit_code == status, done.output
     assert re.search(last, done.stdout.rstrip().splitlines()[-1])
     done = CliRunner().invoke(app, ["bisect", "--resume", str(tmp_path / "o"), "--json"])

@@ -81,7 +81,15 @@ _KINDS: Mapping[str, tuple[Callable[[Any], bool], tuple[str, ...]]] = {
         (
             *("scenario", "started", "batch", "splvm", "seal", "line", "kernel.id", "kernel.release", "kernel.package"),
             *("spl.source", "spl.version", "spl.variant", "qemu.version", "accelerator.name", "host.system"),
-            *("outcome.kind", "parameters.clock", "parameters.delays", "zfs.source", "zfs.version", "zfs.tools"),
+            *(
+                "outcome.kind",
+                "parameters.clock",
+                "parameters.preempt",
+                "parameters.delays",
+                "zfs.source",
+                "zfs.version",
+                "zfs.tools",
+            ),
             *(f"{part}.git.{name}" for part in ("spl", "zfs") for name in ("commit", "branch", "describe", "dirty")),
         ),
     ),

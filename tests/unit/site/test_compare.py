@@ -75,7 +75,7 @@ def test_two_variants_by_name(history: Path) -> None:
     assert [it["verdicts"][0] for it in pair["builds"]] == ["STALLED", "PROGRESS"]
     text = compare(history, "unscoped", "debian", "--comment").stdout
     assert "`held-worker debian-12 unscoped and stock` | STALLED 3 of 3 | PROGRESS 3 of 3" in text
-    assert "--variant unscoped,stock --spl debian\n" in text
+    assert "--variant unscoped,stock --clock real --spl debian\n" in text
     # Of builds that ran the same variant no other is looked at.
     assert "unscoped" not in compare(history, "debian", "pr:7", "--comment").stdout
 
