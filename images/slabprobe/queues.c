@@ -621,6 +621,16 @@ static void run_last(void *arg)
 	run_nap(job);
 }
 
+/* taskq_thread() tells taskq_destroy() that it goes, then forgets its taskq, then exits. It is given a second. */
+static bool is_exiting(struct task_struct *task)
+{
+	unsigned int i;
+
+	for (i = 0; i < HZ && !(READ_ONCE(task->flags) & PF_EXITING); i++)
+		schedule_timeout_uninterruptible(1);
+	return READ_ONCE(task->flags) & PF_EXITING;
+}
+
 /* A thread may just be made for it when it goes. */
 static void step_life(struct client *c)
 {
@@ -637,7 +647,8 @@ static void step_life(struct client *c)
 	taskq_destroy(queue);
 	probe_keep(&promises[DESTROY], "taskq_destroy", ran(c, 0, 4), 4);
 	if (c->worker) {
-		probe_keep(&promises[MEMBER], "after-its-end", taskq_member(queue, c->worker), 0);
+		if (is_exiting(c->worker))
+			probe_keep(&promises[MEMBER], "after-its-end", taskq_member(queue, c->worker), 0);
 		put_task_struct(c->worker);
 		c->worker = NULL;
 	}
