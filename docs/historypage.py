@@ -34,8 +34,8 @@ _HEAD = (
     "([formats.md](formats.md)).",
     "",
     "14 rows were added on 2026-12-01. Bugs were chosen by their place in upstream's history, their reasons were "
-    "written down, and each was run once with the scenarios of the day before in mind; what each of them lacked was "
-    "built as something that SPL promises, or as a bound of a number. Two reasons were written anew after the first "
+    "written down, and each was run once. What the scenarios lacked to notice a bug was added to them, "
+    "as a promise of SPL or as a bound of a number. Two reasons were written anew after the first "
     "run: cb81c0c was missed, because a stack without `WARNING` counts as nothing, and since then SPL must not warn of "
     "less than 64 KiB; and 0194e4a named another cache, because the kernel merges them. 0bb43ca and 36e4f18883 were "
     "missed, two runs and three: the steps `hurry` and `expire` keep a thread for 150 us just before it goes to sleep, "

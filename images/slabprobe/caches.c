@@ -514,7 +514,7 @@ static void reap_everywhere(struct kind *kind)
 		if (others)
 			probe_keep(&promises[OWN_MAGAZINE], kind->name, in_other_magazines(kind, cpu), others);
 	}
-	set_cpus_allowed_ptr(current, cpu_online_mask);
+	set_cpus_allowed_ptr(current, cpu_possible_mask);
 	slabs -= kind->cache->skc_slab_total;
 	/* Others, such as the kernel's own caches, tell of theirs as well. */
 	if (is_kvmem(kind) && slabs)

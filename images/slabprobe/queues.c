@@ -475,9 +475,9 @@ static void step_room(struct client *c)
 		unsigned long sleeps = current->nvcsw;
 
 		dispatch(c, i, run_nap, TQ_SLEEP);
-		/* Both entries were taken when it was called, and one is not any more: it was waited for. */
-		if (i >= 2 && before == i - 2 && ran(c, 0, 4) > before && is_since(2, 3))
-			probe_keep(&promises[ROOM_SLEEPS], "full", current->nvcsw > sleeps, 1);
+		/* Both entries were taken: one has come free, or it was waited for. */
+		if (i >= 2 && before == i - 2 && is_since(2, 3))
+			probe_keep(&promises[ROOM_SLEEPS], "full", current->nvcsw > sleeps || ran(c, 0, 4) > before, 1);
 	}
 	taskq_wait(c->queues[FEW]);
 	probe_keep(&promises[WAIT], "full", ran(c, 0, 4), 4);
@@ -510,22 +510,28 @@ static void step_hurry(struct client *c)
 		u64 wanted = ++done, spin = ktime_get_ns() + SPIN_NS;
 
 		id = taskq_dispatch(c->queues[ONE], run_hurry, c, TQ_SLEEP);
-		if (!id)
+		probe_keep(&promises[DISPATCHED], "hurry", id != 0, 1);
+		if (!id) {
+			done--;
 			break;
+		}
 		while (READ_ONCE(c->hurried) != wanted && ktime_get_ns() < spin)
 			cpu_relax();
-		if (READ_ONCE(c->hurried) != wanted)
+		if (READ_ONCE(c->hurried) != wanted) {
 			taskq_wait_id(c->queues[ONE], id);
-		if (READ_ONCE(c->hurried) != wanted)
-			break;
+			probe_keep(&promises[WAIT_ID], "hurry", READ_ONCE(c->hurried), wanted);
+			if (READ_ONCE(c->hurried) != wanted)
+				break;
+		}
 		/* From nothing to some tens of us, as long as threads of a guest take for it. */
 		random = random * 1664525 + 1013904223;
 		ndelay((random >> 8) % (1000U << (random >> 29)));
 		cond_resched();
 	} while (ktime_get_ns() < until);
 	probe_linger(false);
-	taskq_wait_id(c->queues[ONE], id);
-	probe_keep(&promises[WAIT_ID], "hurry", READ_ONCE(c->hurried), done);
+	/* No task runs into the next step. */
+	taskq_wait(c->queues[ONE]);
+	probe_keep(&promises[WAIT], "hurry", READ_ONCE(c->hurried), done);
 }
 
 /* The next one, from a CPU on. */
@@ -581,7 +587,7 @@ static void step_expire(struct client *c)
 			probe_keep(&promises[CANCELLED], "due", atomic_read(&c->jobs[0].ran), 0);
 	}
 	probe_linger(false);
-	set_cpus_allowed_ptr(current, cpu_online_mask);
+	set_cpus_allowed_ptr(current, cpu_possible_mask);
 	taskq_wait(c->queues[ONE]);
 }
 

@@ -37,6 +37,9 @@ def parse_diff(text: str) -> dict[str, set[int]]:
     for line in text.splitlines():
         if named := _FILE.match(line):
             file = named[1]
+        elif line.startswith("+++ /dev/null"):
+            # It was removed: no line of it is left.
+            file = ""
         elif file and (hunk := _HUNK.match(line)):
             first, count = int(hunk[1]), int(hunk[2] or 1)
             lines.setdefault(file, set()).update(range(first, first + count) if count else (first, first + 1))

@@ -25,7 +25,7 @@ from typing import Any, TypedDict
 
 from splvm.campaign.processes import Job, JobResult, run_jobs
 from splvm.campaign.records import ended_verdict, records_below
-from splvm.errors import EvidenceError, HarnessError, UsageError
+from splvm.errors import EvidenceError, HarnessError, SetupError, UsageError
 from splvm.evidence.formats.explorestatus import Delayed
 from splvm.evidence.verdict import Outcome
 from splvm.log import note
@@ -192,6 +192,11 @@ def read_exploration(new: Exploration) -> None:
     """
     path = new.out / EXPLORE_FILE
     if _is_before_list(new.out):
+        verdict = ended_verdict(new.out / DRY)
+        if verdict is not None and not new.is_expected(verdict.outcome):
+            raise EvidenceError(
+                f"{new.out / DRY} is {verdict.outcome}; nothing was started", hint="keep it, and begin anew elsewhere"
+            )
         note(f"{new.out} has no {EXPLORE_FILE} yet: the exploration begins with its run without delays")
         return
     told, seeds = _read_list(path)
@@ -357,6 +362,10 @@ def count_points(exploration: Exploration) -> None:
     directory = exploration.out / DRY
     shutil.rmtree(directory, ignore_errors=True)
     verdict = run_experiment(replace(exploration.experiment, watched_points=exploration.places), directory)
+    if verdict.outcome.says_nothing and verdict.outcome not in exploration.experiment.expected:
+        raise SetupError(
+            f"the run without delays says nothing: {verdict.reasons[0].text}", hint="--resume runs it again"
+        )
     if verdict.outcome not in exploration.experiment.expected:
         raise EvidenceError(
             f"the run without delays is {verdict.outcome} already: {verdict.reasons[0].text}",
@@ -395,13 +404,13 @@ def run_seeds(
         number, delays = begun.pop(result.job.out)
         seed = _seed_of(result, number, delays)
         exploration.seeds[number] = seed
-        add_coverage(exploration.out, result.job.out)
-        if exploration.is_expected(seed.outcome):
-            if seed.outcome is not None and not seed.outcome.says_nothing:
-                shutil.rmtree(result.job.out, ignore_errors=True)
-        else:
+        is_good = exploration.is_expected(seed.outcome)
+        if not is_good:
             exploration.findings.append(Finding(seed, directory=str(result.job.out)))
         exploration.write()
+        add_coverage(exploration.out, result.job.out)
+        if is_good and seed.outcome is not None and not seed.outcome.says_nothing:
+            shutil.rmtree(result.job.out, ignore_errors=True)
         on_seed(seed)
 
     run_jobs(jobs(), at_once, take)

@@ -163,8 +163,10 @@ def clock_of(cell: Cell, clock: str | None, host: Host | None) -> ClockWhy:
         lacking = lacks_for_virtual_time(scenario, loads, Wish().ram_mib, Dump.NEVER)
         needs = f"{cell.scenario} needs {', '.join(lacking)}"
         return ClockWhy(Clock.REAL, needs) if lacking else ClockWhy(Clock.VIRTUAL, "asked for")
-    if clock == ClockChoice.REAL or host is None:
+    if clock == ClockChoice.REAL:
         return ClockWhy(Clock.REAL, "asked for")
+    if host is None:
+        return ClockWhy(Clock.REAL, "guests of a cluster have no other")
     return usual_clock(host, scenario, loads, cell.kernel)
 
 

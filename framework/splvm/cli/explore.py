@@ -202,7 +202,7 @@ def explore(
         print_json(exploration.to_json())
     else:
         _show(exploration, by_place, time.monotonic() - began)
-    if coverage:
+    if coverage and (base / COVERAGE_FILE).exists():
         note(said_of_coverage(read_coverage([base / COVERAGE_FILE]), base))
     if exploration.findings:
         raise typer.Exit(1)

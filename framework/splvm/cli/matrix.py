@@ -49,7 +49,7 @@ from splvm.cli.options import (
     make_wish,
     print_json,
 )
-from splvm.clock import ClockChoice
+from splvm.clock import Clock, ClockChoice
 from splvm.errors import HarnessError, SetupError, UsageError
 from splvm.history.cell import Cell
 from splvm.host.capabilities import check_accelerator
@@ -173,6 +173,9 @@ def matrix(
     check_inputs(chosen.spl, chosen.patches)
     if coverage and on is not None:
         raise UsageError("--coverage: what is executed can be told of runs on this machine alone")
+    virtual = sum(clock_of_cell(cell) is Clock.VIRTUAL for cell in chosen.cells)
+    if coverage and not virtual:
+        raise UsageError("--coverage: no cell is in virtual time", hint="--clock virtual")
     check_accelerator(accel)
     todo = missing(chosen, done)
     # Only imported here: its libraries take as long as all the rest.
@@ -202,7 +205,7 @@ def matrix(
                 raise SetupError(error.message, hint=hint) from error
         _show_runs(chosen, base, runs, time.monotonic() - start, as_json=as_json)
         if coverage:
-            note(said_of_coverage(gather_coverage(base), base))
+            note(f"{said_of_coverage(gather_coverage(base), base)}, of the {virtual} cells in virtual time")
         try:
             keeper.end()
         except HarnessError as error:

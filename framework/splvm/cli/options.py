@@ -315,8 +315,8 @@ def claim_directory(out: Path | None, name: str) -> Path:
         path = Path("runs") / (f"{stamp}-{name}" + (f"-{number}" if number else ""))
         with suppress(FileExistsError):
             path.mkdir(parents=True)
-            _CLAIMED.append(path)
             _hold(path, "--out")
+            _CLAIMED.append(path)
             return path
     raise SetupError("cannot make a directory below ./runs")
 
@@ -336,11 +336,14 @@ def _claim_named(out: Path) -> None:
     )
     if os.path.lexists(out) and not out.is_dir():
         raise is_taken
+    is_new = False
     with suppress(FileExistsError):
         out.mkdir(parents=True)
-        _CLAIMED.append(out)
+        is_new = True
     # Only then is what lies in it of a command that has ended.
     _hold(out, "--out")
+    if is_new:
+        _CLAIMED.append(out)
     if any(out.iterdir()):
         raise is_taken
 

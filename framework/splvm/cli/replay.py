@@ -106,6 +106,9 @@ def replay(
         moment = _moment_of(directory, until)
         base = claim_directory(out, f"replay-{find_scenario(str(read_facts(directory).get('scenario'))).name}")
         means = packed or _kept(directory)
+        if drgn and means.vmlinux is None:
+            hint = "replay the run that was packed, where it is" if packed else "`splvm build --symbols` fetches them"
+            raise SetupError("drgn needs the kernel's debug symbols", hint=hint)
         result = _replay(means, place, base, moment, gdb=gdb, drgn=drgn, with_shell=shell, anyway=anyway)
     _say(result, as_json=as_json)
     if result["difference"]:
@@ -278,7 +281,7 @@ def _run(
             return told
         except Differs:
             return told
-    if moment is not None:
+    if moment is not None and not comparison.difference:
         raise SetupError(f"the run has ended, and {moment.what} did not come at {moment.at_ns / 1e9:.6f} s")
     facts = read_facts(base)
     return {"verdict": verdict.outcome, "line": verdict_line(verdict, facts), "digest": verdict.digest}
@@ -298,12 +301,7 @@ def _look(guest: ClosedGuest, stopped: Stop, moment: Moment, base: Path) -> dict
 
 
 def _dump(guest: ClosedGuest, means: _Means, base: Path) -> dict[str, Any]:
-    """Dump the memory of the guest, and write what opens it in a session of drgn.
-
-    :raises SetupError: when the kernel's symbols are not there.
-    """
-    if means.vmlinux is None:
-        raise SetupError("drgn needs the kernel's debug symbols", hint="`splvm build --symbols` fetches them")
+    """Dump the memory of the guest, and write what opens it in a session of drgn."""
     dump = dump_memory(guest.emulator.qmp, base / DUMP_FILE, Deadline(_DUMP_S))
     debug = [str(path) for path in map(debug_file, means.modules) if path.is_file()]
     opened = f"open_dump({str(dump.path.absolute())!r}, {str(means.vmlinux)!r}, {debug!r})"
@@ -357,7 +355,9 @@ def pack_for_replay(directory: Path, archive: Path) -> int:
 
     :returns: bytes of the archive.
     :raises UsageError: when what it was made of is not there any more.
+    :raises EvidenceError: when the record is damaged.
     """
+    _moment_of(directory, None)
     means = _kept(directory)
     if differing := otherwise(means.experiment, read_facts(directory), Deadline(PREPARE_BUDGET_S)):
         raise UsageError("\n".join([f"{directory} cannot be packed as it was:", *map(plain, differing)]))

@@ -46,7 +46,7 @@ class Condition(StrEnum):
 
     @property
     def is_lost(self) -> bool:
-        """Whether the guest itself is lost, and not merely the view of it."""
+        """Whether the guest is lost by itself: no lost view of it, and no signal of the host to QEMU."""
         return self not in (Condition.STARVED, Condition.AGENT_GONE, Condition.QEMU_KILLED)
 
 

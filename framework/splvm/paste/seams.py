@@ -15,6 +15,7 @@ from splvm.paste.prefixes import Line
 
 # Seconds that may lie between two frames of one stack: slow consoles take some, and clocks may be set.
 MAX_PAUSE_S = 10.0
+_HOUR_S = 3600.0
 # Words of a sentence, and remarks about what was left out of a stack.
 _WORD = re.compile(r"(?<![\w+/.])[A-Za-z]{2,}(?![\w+/])")
 _LEFT_OUT = re.compile(r"omit|snip|skip|left out|truncat|cut\b|same as|repeat", re.IGNORECASE)
@@ -90,7 +91,8 @@ def is_torn(last: Line, line: Line) -> bool:
     A CPU's clock goes on from frame to frame, and what prints a stack prints all of its frames in one form.
     """
     then, now = last.clock_s, line.clock_s
-    if then is not None and now is not None and now < then:
+    # Hours back are midnight, or the end of a month, by a stamp that has no more of the date.
+    if then is not None and now is not None and 0 < then - now < _HOUR_S:
         return True
     return is_of_crash(last) != is_of_crash(line)
 

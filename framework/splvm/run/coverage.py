@@ -23,6 +23,7 @@ from splvm.guest.debugger import text_addresses
 from splvm.guest.guestplan import GuestPlan
 from splvm.guest.template import Templates
 from splvm.host.store import Store
+from splvm.log import note
 from splvm.plainfile import MIB, read_plain
 from splvm.record.names import RUN_FILE
 from splvm.run.closedrun import Witness
@@ -59,7 +60,8 @@ def covering(
     :param witness: who looks on besides.
     :raises EvidenceError: when the guest did not say where the text of a module is.
     """
-    console = Templates.default().get(plan, deadline).console.read_text(errors="replace")
+    with Templates.default().using(plan, deadline) as template:
+        console = template.console.read_text(errors="replace")
     bases, modules = text_addresses(console), {name: read_lines(path) for name, path in cover_of.lines}
     if missing := sorted(modules.keys() - bases.keys()):
         raise EvidenceError(f"the guest did not say where the text of {', '.join(missing)} is")
@@ -68,8 +70,12 @@ def covering(
     length = max(bases[name] + lengths[name] for name in modules) - start
     with open_coverer(cover_of.plugin, start, length) as coverer:
         yield replace(witness or Witness(), coverer=coverer)
-        parts = [cover(lines, coverer.marks(bases[name], lengths[name])) for name, lines in modules.items()]
-    write_coverage(out, {test: merge(parts)})
+        try:
+            parts = [cover(lines, coverer.marks(bases[name], lengths[name])) for name, lines in modules.items()]
+            write_coverage(out, {test: merge(parts)})
+        except (EvidenceError, OSError) as error:
+            # The verdict on the run stays what it is.
+            note(f"there is no coverage: {error}")
 
 
 def write_coverage(directory: Path, tests: Mapping[str, Coverage]) -> None:

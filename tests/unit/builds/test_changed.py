@@ -30,6 +30,11 @@ def test_lines_of_a_diff() -> None:
     assert parse_diff("") == {}
 
 
+def test_a_file_that_was_removed() -> None:
+    removed = "--- a/module/b.c\n+++ /dev/null\n@@ -1,2 +0,0 @@\n-gone\n-gone\n"
+    assert parse_diff(DIFF.partition("+++ b/no")[0] + removed) == {"module/a.c": {3, 4}}
+
+
 def test_functions_of_lines() -> None:
     inlined = (Frame("small", "a.h", 7), Frame("large", "a.c", 30))
     instructions = (

@@ -273,6 +273,13 @@ def test_an_exploration_that_was_ended_before_its_list(tmp_path: Path, there: li
     assert not again.counts.hits and not again.seeds
 
 
+def test_a_bad_run_without_delays_is_kept(tmp_path: Path) -> None:
+    made = exploration(tmp_path)
+    leave(tmp_path, "dry", replace(made.experiment, watched_points=PLACES), BAD_RUN)
+    with pytest.raises(EvidenceError, match="dry is STALLED; nothing was started"):
+        read_exploration(made)
+
+
 @pytest.mark.parametrize("there", ["seed-1", "notes", None])
 def test_no_list(tmp_path: Path, there: str | None) -> None:
     if there:

@@ -6,6 +6,8 @@ import pytest
 
 from splvm.evidence.waiting.waitedges import Closes
 from splvm.paste.explanation import Explanation, explain
+from splvm.paste.prefixes import Line
+from splvm.paste.seams import is_torn
 
 # A thread of the pipeline that waits for itself: a cycle of one thread.
 SELF = "__schedule schedule cv_wait_common __cv_wait txg_wait_open dmu_tx_wait zio_execute taskq_thread kthread"
@@ -130,3 +132,16 @@ def test_what_a_cpu_runs_tears_no_list_before_it() -> None:
     found = explain(device + ended + cpu + "[  600.200002] Call Trace:\n" + "\n".join(lines(IDLE, 300)) + "\n")
     assert found.closes is Closes.CHAIN
     assert [it.comm for it in found.tasks] == ["txg_sync", "swapper/1"]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "torn"),
+    [
+        ("Nov 30 23:59:59", "Dec  1 00:00:00", False),
+        ("Nov 29 23:59:59", "Nov 30 00:00:00", False),
+        ("Nov 30 12:00:09", "Nov 30 12:00:08", True),
+    ],
+)
+def test_midnight_and_a_new_month_tear_nothing(then: str, now: str, torn: bool) -> None:
+    frames = [Line(f" {name}+0x1/0x2", time) for name, time in (("schedule", then), ("zio_wait", now))]
+    assert is_torn(*frames) is torn

@@ -56,7 +56,7 @@ KERNEL_WAITS: tuple[KernelWait, ...] = (
     KernelWait(
         "freezer",
         "device",
-        "the device's queue, which is frozen,",
+        "the device's frozen queue",
         Way.OWN,
         _ENTERS,
         "queue_attr_store queue_wc_store queue_ra_store queue_requests_store queue_wb_lat_store elevator_switch"

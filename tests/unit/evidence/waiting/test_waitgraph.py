@@ -1429,6 +1429,11 @@ def test_every_function_of_a_row(row: WaitRow, function: str) -> None:
     assert [wait.reason for wait in found] == ([] if row.reason is R.IDLE else [row.reason])
 
 
+@pytest.mark.parametrize("wait", KERNEL_WAITS, ids=lambda wait: wait.reason)
+def test_nouns_go_on_in_a_sentence(wait: KernelWait) -> None:
+    assert not wait.noun.endswith(",")
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.reason)
 def test_every_row_is_needed(row: WaitRow) -> None:
     others = [each for each in ROWS if each is not row]
