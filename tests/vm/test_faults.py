@@ -132,7 +132,7 @@ FAULTS = [
         slow=True,
     ),
     *(
-        Fault("qemu-killed", signal_qemu(signal.SIGKILL), when, (Outcome.INCONCLUSIVE,), ("killed on the host",), slow)
+        Fault("qemu-killed", signal_qemu(signal.SIGKILL), when, (Outcome.LOST,), ("QEMU ended with status -9",), slow)
         for when, slow in (("window", False), ("release", True))
     ),
     Fault(

@@ -14,11 +14,6 @@ STARVED_SHARE = 0.4
 # Seconds of waiting below which there is nothing to divide.
 STARVED_AT_LEAST_S = 0.2
 
-# Statuses of a QEMU that SIGHUP, SIGINT, SIGKILL (as out of memory) or SIGTERM ended, and what QEMU says of a signal
-# that it hears (qemu_system_killed(), softmmu/runstate.c). By its own faults it ends with other signals.
-_KILLED = frozenset({-1, -2, -9, -15})
-_TERMINATED = "terminating on signal"
-
 
 class Condition(StrEnum):
     """How a guest is, or what has become of it."""
@@ -27,8 +22,6 @@ class Condition(StrEnum):
     CRASHED = "crashed"
     # QEMU has ended without a word of the guest's kernel.
     QEMU_GONE = "qemu gone"
-    # Somebody on the host, or its kernel for want of memory, has ended QEMU by a signal.
-    QEMU_KILLED = "qemu killed"
     # QEMU is there, and does not answer: stopped by a signal, or stuck.
     QEMU_STOPPED = "qemu stopped"
     # QEMU answers, and says that the virtual CPUs do not run.
@@ -46,8 +39,8 @@ class Condition(StrEnum):
 
     @property
     def is_lost(self) -> bool:
-        """Whether the guest is lost by itself: no lost view of it, and no signal of the host to QEMU."""
-        return self not in (Condition.STARVED, Condition.AGENT_GONE, Condition.QEMU_KILLED)
+        """Whether the guest itself is lost, and not merely the view of it."""
+        return self not in (Condition.STARVED, Condition.AGENT_GONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +67,6 @@ class Signs:
     panic: str = ""
     # QEMU's status once it has ended, and the letter of its state in /proc.
     exit_code: int | None = None
-    # The last lines of QEMU's own log.
-    qemu_said: str = ""
     process_state: str = ""
     # `running`, `paused`, ... by QMP; empty when it does not answer.
     qmp_status: str | None = None
@@ -116,11 +107,6 @@ def diagnose(signs: Signs) -> Diagnosis:
 
 _RULES: tuple[tuple[Condition, Callable[[Signs], bool], Callable[[Signs], str]], ...] = (
     (Condition.CRASHED, lambda s: bool(s.panic), lambda s: f"the kernel said: {s.panic}{_exit(s)}"),
-    (
-        Condition.QEMU_KILLED,
-        lambda s: s.exit_code in _KILLED or (s.exit_code is not None and _TERMINATED in s.qemu_said),
-        lambda s: f"QEMU ended with status {s.exit_code}: it was killed on the host, by no fault of the guest",
-    ),
     (Condition.QEMU_GONE, lambda s: s.exit_code is not None, lambda s: f"QEMU ended with status {s.exit_code}"),
     (
         Condition.QEMU_STOPPED,

@@ -127,7 +127,7 @@ class Monitor:
         ended = guest.qemu.exit_code()
         if ended is not None:
             self._hear_out(deadline)
-            return Signs(panic=guest.console.panic_title() or "", exit_code=ended, qemu_said=guest.qemu.log_tail())
+            return Signs(panic=guest.console.panic_title() or "", exit_code=ended)
         state = read_state(guest.qemu.process.pid)
         if state in ("T", "t"):
             return Signs(process_state=state)

@@ -198,7 +198,5 @@ def _look_into(guest: ClosedGuest, record: RunDirectory, error: HarnessError) ->
             cpus = parse_registers(registers)
         except HarnessError as trouble:
             LOGGER.debug("registers: %s", trouble)
-    qemu_said = guest.emulator.log_tail() if ended is not None else ""
-    panic = panics[0] if panics else ""
-    found = diagnose(Signs(panic, ended, qemu_said=qemu_said, qmp_status="running", cpus=cpus))
+    found = diagnose(Signs(panic=panics[0] if panics else "", exit_code=ended, qmp_status="running", cpus=cpus))
     return {"kind": "lost", "condition": found.condition, "detail": f"{error.message}; {found.text}"}

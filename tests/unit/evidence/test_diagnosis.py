@@ -14,12 +14,7 @@ ON = CpuSign(1, 0xFFFFFFFF81A17A0B, interrupts=True, halted=True)
 ROWS = [
     (Signs(panic="Kernel panic - not syncing: x", exit_code=0), Condition.CRASHED, "QEMU ended with status 0"),
     (Signs(panic="Kernel panic - not syncing: x", qmp_status="running"), Condition.CRASHED, "panic"),
-    (Signs(exit_code=-9), Condition.QEMU_KILLED, "status -9: it was killed on the host"),
-    (Signs(exit_code=-15), Condition.QEMU_KILLED, "status -15: it was killed"),
-    (Signs(exit_code=0, qemu_said="qemu: terminating on signal 15 from pid 7 (x)"), Condition.QEMU_KILLED, "status 0"),
-    (Signs(exit_code=0), Condition.QEMU_GONE, "status 0"),
-    (Signs(exit_code=-11), Condition.QEMU_GONE, "status -11"),
-    (Signs(exit_code=-6, qemu_said="assertion failed"), Condition.QEMU_GONE, "status -6"),
+    (Signs(exit_code=-9), Condition.QEMU_GONE, "status -9"),
     (Signs(process_state="T"), Condition.QEMU_STOPPED, "state T"),
     (Signs(process_state="S", qmp_status=""), Condition.QEMU_STOPPED, "does not answer on its monitor"),
     (Signs(process_state="S", qmp_status="paused"), Condition.CPUS_STOPPED, "paused"),
@@ -52,11 +47,7 @@ def test_a_cpu_that_takes_interrupts_is_no_freeze_of_all() -> None:
 
 
 def test_what_is_lost() -> None:
-    assert {c for c in Condition if not c.is_lost} == {
-        Condition.STARVED,
-        Condition.AGENT_GONE,
-        Condition.QEMU_KILLED,
-    }
+    assert {c for c in Condition if not c.is_lost} == {Condition.STARVED, Condition.AGENT_GONE}
 
 
 @pytest.mark.parametrize(

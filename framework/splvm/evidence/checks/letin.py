@@ -33,7 +33,7 @@ def misplaced(evidence: Evidence) -> Iterator[Reason]:
         yield Reason(f"{name}, and the guest said {size} bytes")
         return
     rest = evidence.console[len(evidence.closed) :]
-    if outcome.get("condition") in (Condition.CRASHED, Condition.QEMU_GONE, Condition.QEMU_KILLED) and rest.strip():
+    if outcome.get("condition") in (Condition.CRASHED, Condition.QEMU_GONE) and rest.strip():
         yield Reason(f"{name}, and a guest that had ended said more")
     if early := _BEFORE.search(rest):
         yield Reason(f"{name}, and `{early[0][:60]}` comes after it")
