@@ -25,7 +25,8 @@ from splvm.scenarios.judged import judge_run
 from splvm.scenarios.table import find_scenario
 
 if TYPE_CHECKING:
-    from splvm.campaign.bisect import Bisection, BisectPlan
+    from splvm.campaign.bisect import Bisection
+    from splvm.campaign.candidates import BisectPlan
 
 _BASE = "without a patch"
 

@@ -24,9 +24,10 @@ from typing import Any, TypedDict
 from splvm.campaign.campaignrun import CampaignRun, trouble_of
 from splvm.campaign.planned import built_of, hashes_of, source_of
 from splvm.campaign.processes import Job, JobResult, OnDone
-from splvm.campaign.records import ended_verdict, is_bad, records_below
+from splvm.campaign.records import ended_verdict, records_below
 from splvm.clock import Clock
 from splvm.errors import EvidenceError, HarnessError, SetupError
+from splvm.evidence.verdict import BAD
 from splvm.history.cell import Cell
 from splvm.log import note, step
 from splvm.plainfile import MIB, read_plain
@@ -276,7 +277,8 @@ def _bad_and_unlisted(
     """Bad records of this matrix that do not count: to run them again would remove what they say."""
     for cell, number in missing(plan, kept):
         for directory in _attempts(out / places[cell, number], plan):
-            if is_bad(verdict := ended_verdict(directory)) and verdict is not None and _is_of(directory, plan.batch):
+            verdict = ended_verdict(directory)
+            if verdict is not None and verdict.outcome in BAD and _is_of(directory, plan.batch):
                 yield f"{directory} is {verdict.outcome}, and not as the list or the plan has that run"
 
 

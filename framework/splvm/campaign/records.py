@@ -33,8 +33,3 @@ def ended_verdict(directory: Path) -> Verdict | None:
         return None
     # One that was interrupted says nothing, and got no verdict.
     return verdict if not verdict.outcome.says_nothing or (directory / VERDICT_FILE).exists() else None
-
-
-def is_bad(verdict: Verdict | None) -> bool:
-    """Whether a record says something that is not good."""
-    return verdict is not None and not verdict.outcome.is_good and not verdict.outcome.says_nothing

@@ -52,8 +52,9 @@ from splvm.scenarios.table import SCENARIOS, find_scenario
 from splvm.treename import TreeKind
 
 if TYPE_CHECKING:
-    from splvm.campaign.bisect import Bisection, Candidate, ChangeKind
+    from splvm.campaign.bisect import Bisection
     from splvm.campaign.campaignrun import CampaignRun
+    from splvm.campaign.candidates import Candidate, ChangeKind
     from splvm.campaign.search import Answer
 
 _MOST_RUNS = 500
@@ -121,7 +122,8 @@ def bisect(
     checks that the good end is good and the bad end is bad. The exit status is 0 if the change was found, and 1 if not.
     """
     # They come with SciPy, which takes as long as all the rest.
-    from splvm.campaign.bisect import Bisection, BisectPlan, ChangeKind, read_bisection
+    from splvm.campaign.bisect import Bisection, read_bisection
+    from splvm.campaign.candidates import BisectPlan, ChangeKind
 
     at_once = count_jobs(jobs, memory)
     if resume is not None:
@@ -181,7 +183,7 @@ def _find_candidates(
     :param paths: of commits.
     :raises UsageError: when the options name no candidates, or more than one kind.
     """
-    from splvm.campaign.bisect import Candidate, ChangeKind, find_commits, find_patches
+    from splvm.campaign.candidates import Candidate, ChangeKind, find_commits, find_patches
 
     asked = [
         name

@@ -12,8 +12,9 @@ import pytest
 
 from simulated import HELD, simulate
 from splvm.campaign.believed import doubts_on_plan, doubts_on_run
-from splvm.campaign.bisect import Bisection, BisectPlan, Candidate, ChangeKind, read_bisection
+from splvm.campaign.bisect import Bisection, read_bisection
 from splvm.campaign.campaignrun import CampaignRun, build_of
+from splvm.campaign.candidates import BisectPlan, Candidate, ChangeKind
 from splvm.campaign.repro import HITS
 from splvm.errors import EvidenceError
 from splvm.evidence.verdict import Outcome

@@ -22,7 +22,8 @@ from places import PROJECT
 from splvm.builds.revisions import extract_revision, find_branch, list_revisions
 from splvm.builds.tree import SPL_DIR
 from splvm.campaign import bisect
-from splvm.campaign.bisect import Bisection, BisectPlan, Candidate, ChangeKind, find_patches, read_bisection
+from splvm.campaign.bisect import Bisection, read_bisection
+from splvm.campaign.candidates import BisectPlan, Candidate, ChangeKind, find_commits, find_patches
 from splvm.campaign.processes import Job, JobResult
 from splvm.campaign.quiet import wait_until_quiet
 from splvm.campaign.repro import HITS
@@ -607,7 +608,7 @@ def test_a_commit_is_taken_out_and_the_checkout_left_alone(tree: Path, tmp_path:
 def test_commits_are_built_from_a_tree_of_their_own(world: SimpleNamespace, tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    candidates = bisect.find_commits(tree, "HEAD~5", "main", pool=False)
+    candidates = find_commits(tree, "HEAD~5", "main", pool=False)
     world.oracle = steps(2)
     search = Bisection(plan(6, kind=ChangeKind.COMMITS, candidates=candidates, wish=Wish(spl=f"path:{tree}")), out)
     search.run(1, lambda *_: None)
@@ -624,16 +625,16 @@ def test_commits_of_a_pool_may_touch_any_module(tree: Path) -> None:
         git(tree, "add", "-A")
         git(tree, "commit", "-q", "-m", name)
     where = (tree, "HEAD~2", "HEAD")
-    assert [each.changes for each in bisect.find_commits(*where, pool=True)] == [True, True, True]
+    assert [each.changes for each in find_commits(*where, pool=True)] == [True, True, True]
     with pytest.raises(UsageError, match="no commit of the range touches"):
-        bisect.find_commits(*where, pool=False)
+        find_commits(*where, pool=False)
 
 
 def test_commits_of_other_files(tree: Path) -> None:
-    found = bisect.find_commits(tree, "HEAD~5", "main", pool=False, paths=["README.md"])
+    found = find_commits(tree, "HEAD~5", "main", pool=False, paths=["README.md"])
     assert [each.changes for each in found] == [True, True, False, True, True, False]
     with pytest.raises(UsageError, match=r"touches nothing\.c(.|\n)*--paths names other files"):
-        bisect.find_commits(tree, "HEAD~5", "main", pool=False, paths=["nothing.c"])
+        find_commits(tree, "HEAD~5", "main", pool=False, paths=["nothing.c"])
 
 
 def test_commits_that_configure_sees_alike(tree: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from oddfiles import ANY_JSON, ODD_VALUES
 from splvm.campaign import bisect as bisect_module
-from splvm.campaign.bisect import BisectPlan, Candidate, ChangeKind, read_bisection
+from splvm.campaign.bisect import read_bisection
+from splvm.campaign.candidates import BisectPlan, Candidate, ChangeKind
 from splvm.campaign.matrix import MatrixPlan, read_matrix
 from splvm.campaign.repro import HITS
 from splvm.cli.bisect import _is_found, _show, _tell
