@@ -11,8 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from splvm.evidence.waiting.iorows import PAGE_WAITS
 from splvm.evidence.waiting.roles import RANGE_LOCKS, ROLES
-from splvm.evidence.waiting.waitrows import IDLE, PAGE_WAITS, ROWS
+from splvm.evidence.waiting.waitrows import IDLE, ROWS
 from splvm.evidence.waiting.waits import WAITERS, WaitReason
 from splvm.paste.cleaning import Cleaner
 from splvm.paste.frames import BOTTOM, frames_of
