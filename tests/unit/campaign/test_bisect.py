@@ -3,104 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-import subprocess
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from experiments import believe_verdicts, experiment, facts_of, leave_record
-from places import PROJECT
-from splvm.builds.revisions import extract_revision, find_branch, list_revisions
-from splvm.builds.tree import SPL_DIR
+from bisectlab import broken, found, plan, steps
+from experiments import experiment, leave_record
 from splvm.campaign import bisect
 from splvm.campaign.bisect import Bisection, read_bisection
-from splvm.campaign.candidates import BisectPlan, Candidate, ChangeKind, find_commits, find_patches
+from splvm.campaign.candidates import Candidate, ChangeKind, find_commits, find_patches
 from splvm.campaign.processes import Job, JobResult
 from splvm.campaign.quiet import wait_until_quiet
-from splvm.campaign.repro import HITS
 from splvm.campaign.search import Search
-from splvm.cli import app
 from splvm.cli.bisect import _last_line
-from splvm.deadline import Deadline
-from splvm.errors import BuildError, EvidenceError, HarnessError, SetupError, UsageError
+from splvm.errors import EvidenceError, SetupError
 from splvm.evidence.verdict import Outcome, Reason, Verdict
-from splvm.run.buildline import find_line
 from splvm.run.prepare import Wish
-
-CACHE = SPL_DIR / "spl-kmem-cache.c"
-# Outcome of a run of a candidate; None is trouble.
-Oracle = Callable[[int], Outcome | None]
-
-
-def plan(count: int, **changes: Any) -> BisectPlan:
-    candidates = tuple(Candidate(f"k{number}", f"k{number}") for number in range(count))
-    base: dict[str, Any] = {"hits": HITS, "confidence": 0.95, "most_runs": 200, "seed": 1}
-    return BisectPlan(
-        **{
-            "scenario": "held-worker",
-            "kind": ChangeKind.KERNELS,
-            "candidates": candidates,
-            "wish": Wish(),
-            **base,
-            **changes,
-        }
-    )
-
-
-def steps(first_bad: int) -> Oracle:
-    return lambda number: Outcome.STALLED if number >= first_bad else Outcome.PROGRESS
-
-
-def broken(*names: str) -> dict[str, HarnessError]:
-    """Kernels for which nothing compiles."""
-    return dict.fromkeys(names, BuildError("spl.ko", "error: expected ';'\nmore", None))
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What stands for builds and guests: `oracle`, `builds` by the wish's kernel, and what was `asked` and built."""
-    told = SimpleNamespace(oracle=steps(0), builds={}, zfs={}, asked=[], built=[], broken={})
-
-    def prepare(wish: Wish) -> Any:
-        told.built.append(wish)
-        if wish.kernel in told.broken:
-            raise told.broken[wish.kernel]
-        modules = {"spl.ko": told.builds.get(wish.kernel, str(wish))}
-        more = {"kernel": {"release": "6.1"}, "spl": {"modules": modules}, "zfs": told.zfs.get(wish.kernel)}
-        made = experiment(**facts_of(wish, **more))
-
-        return SimpleNamespace(experiment=lambda *_, **__: made)
-
-    def run_jobs(jobs: Iterable[Job], at_once: int, on_done: Callable[[JobResult], None]) -> None:
-        for job in jobs:
-            number = int(job.out.parent.name[:3])
-            told.asked.append(number)
-            outcome = told.oracle(number)
-            verdict = None if outcome is None else Verdict(outcome, (Reason("why"),))
-            leave_record(job, verdict)
-            if verdict is None:
-                on_done(JobResult(job, (), 1.0, "no room"))
-            else:
-                on_done(JobResult(job, ((verdict, job.out),), 1.0))
-
-    monkeypatch.setattr(bisect, "prepare", prepare)
-    monkeypatch.setattr(bisect, "run_jobs", run_jobs)
-    believe_verdicts(monkeypatch)
-    return told
-
-
-def found(search: Bisection) -> tuple[int, int] | None:
-    answer = search.answer
-    return (answer.first, answer.last) if answer else None
 
 
 def test_the_first_bad_one_is_found(world: SimpleNamespace, tmp_path: Path) -> None:
@@ -394,95 +317,6 @@ def test_patches_of_a_series(world: SimpleNamespace, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [(None, "No such file"), ("# nothing\n", "there is no patch"), ("gone.patch\n", "No such file")]
-)
-def test_a_series_that_is_none(tmp_path: Path, text: str | None, said: str) -> None:
-    path = tmp_path / "series"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(UsageError, match=said):
-        find_patches(path)
-
-
-# Commits.
-
-
-def git(tree: Path, *argv: str) -> str:
-    identity = ("-c", "user.name=t", "-c", "user.email=t@localhost")
-    done = subprocess.run(
-        ["git", "-C", str(tree), *identity, *argv], capture_output=True, text=True, timeout=60, check=True
-    )
-    return done.stdout.strip()
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """Commits that touch SPL, nothing of it, and a merge."""
-    top = tmp_path / "zfs"
-    (top / SPL_DIR).mkdir(parents=True)
-    git(top, "init", "-q", "-b", "main")
-    for number in range(6):
-        path = top / (CACHE if number in (0, 3) else "README.md")
-        path.write_text(str(number))
-        git(top, "add", "-A")
-        git(top, "commit", "-q", "-m", f"change {number}")
-    git(top, "checkout", "-q", "-b", "side", "HEAD~2")
-    (top / CACHE).write_text("side")
-    git(top, "commit", "-q", "-a", "-m", "aside")
-    git(top, "checkout", "-q", "main")
-    git(top, "merge", "-q", "--no-ff", "-m", "merged", "side")
-    git(top, "branch", "alone", git(top, "commit-tree", "-m", "alone", "main^{tree}"))
-    return top
-
-
-def test_commits_of_a_range(tree: Path) -> None:
-    git(tree, "config", "log.showSignature", "true")
-    found = list_revisions(tree, "HEAD~5", "main")
-    assert [(each.title, each.touches) for each in found] == [
-        ("change 1", True),
-        ("change 2", False),
-        ("change 3", True),
-        ("change 4", False),
-        ("change 5", False),
-        ("merged", True),
-    ]
-    assert found[-1].sha == git(tree, "rev-parse", "main")
-
-
-@pytest.mark.parametrize(
-    ("good", "bad", "said"),
-    [
-        ("nowhere", "main", "nowhere: no commit of"),
-        ("--help", "main", "--help: no commit of"),
-        ("main", "HEAD~3", "does not come before the bad one"),
-        ("main", "main", "does not come before the bad one"),
-        ("side", "main", "following first parents from main does not come by it"),
-        ("alone", "main", "no commit in common"),
-    ],
-)
-def test_a_range_that_is_none(tree: Path, good: str, bad: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        list_revisions(tree, good, bad)
-
-
-def test_no_checkout(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no commit of"):
-        list_revisions(tmp_path, "a", "b")
-
-
-def test_a_good_end_on_a_branch_of_a_release(tree: Path) -> None:
-    """Tags of releases lie on branches; the search begins where the branch left."""
-    git(tree, "checkout", "-q", "-b", "release", "main~3")
-    git(tree, "commit", "-q", "--allow-empty", "-m", "release")
-    git(tree, "tag", "v1")
-    git(tree, "checkout", "-q", "main")
-    found = list_revisions(tree, "v1", "main")
-    assert found[0].sha == git(tree, "rev-parse", "main~3")
-    assert [each.title for each in found] == ["change 3", "change 4", "change 5", "merged"]
-    assert [each.parted for each in found] == ["v1", "", "", ""]
-
-
-@pytest.mark.parametrize(
     "spoil", ["gone", "changed", "swapped", "another verdict", "another workload", "no line", "twice", "another build"]
 )
 def test_runs_are_believed_by_their_evidence(world: SimpleNamespace, tmp_path: Path, spoil: str) -> None:
@@ -541,70 +375,6 @@ def test_where_the_good_end_parted_is_asked_first(
     assert "parted" not in caplog.text
 
 
-def test_a_commit_is_taken_out_to_a_relative_path(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    extract_revision(tree, git(tree, "rev-parse", "HEAD"), Path("runs/x"), Deadline(60))
-    assert (tmp_path / "runs" / "x" / CACHE).read_text() == "side"
-    # A bare repository is as good as a checkout.
-    git(tmp_path, "clone", "-q", "--bare", str(tree), "bare")
-    extract_revision(tmp_path / "bare", "main", Path("runs/y"), Deadline(60))
-    assert (tmp_path / "runs" / "y" / CACHE).read_text() == "side"
-
-
-def test_of_the_test_suite_a_commit_has_its_makefiles(tree: Path, tmp_path: Path) -> None:
-    (tree / "tests" / "deep").mkdir(parents=True)
-    for name in ("Makefile.am", "deep/Makefile.am", "deep/data.gz"):
-        (tree / "tests" / name).write_text("x")
-    git(tree, "add", "-A")
-    git(tree, "commit", "-q", "-m", "tests")
-    extract_revision(tree, "main", tmp_path / "x", Deadline(60))
-    there = {str(path.relative_to(tmp_path / "x" / "tests")) for path in (tmp_path / "x" / "tests").rglob("*.*")}
-    assert there == {"Makefile.am", "deep/Makefile.am"}
-
-
-def test_a_checkout_of_somebody_else_runs_nothing_of_its_own(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mark, traces = tmp_path / "mark", tmp_path / "traces"
-    traces.mkdir()
-    traces.chmod(0o777)
-    git(tree, "config", "core.fsmonitor", f"touch {mark}; false")
-    # git makes this file, so it belongs to whom git ran as.
-    monkeypatch.setenv("GIT_TRACE", str(traces / "trace"))
-    with reachable(tmp_path):
-        if os.geteuid() == 0:
-            subprocess.run(["chown", "-R", "nobody:", tree], check=True)
-            # Whom git refuses, unless it is told.
-            subprocess.run(["chown", "daemon:", tree / ".git"], check=True)
-        assert len(list_revisions(tree, "HEAD~5", "main")) == 6
-        extract_revision(tree, "main", tmp_path / "x", Deadline(60))
-    assert (tmp_path / "x" / CACHE).is_file() and not mark.exists()
-    assert (traces / "trace").owner() == tree.owner()
-
-
-@contextmanager
-def reachable(path: Path) -> Iterator[None]:
-    """Let others into pytest's directory, which is its user's alone."""
-    closed = (each for each in (path, *path.parents) if each.stat().st_mode & 0o055 != 0o055)
-    modes = {each: each.stat().st_mode for each in closed}
-    try:
-        for each, mode in modes.items():
-            each.chmod(mode | 0o055)
-        yield
-    finally:
-        for each, mode in modes.items():
-            each.chmod(mode)
-
-
-def test_a_commit_is_taken_out_and_the_checkout_left_alone(tree: Path, tmp_path: Path) -> None:
-    (tree / CACHE).write_text("not committed")
-    before = (git(tree, "status", "--porcelain"), sorted(path.name for path in (tree / ".git").iterdir()))
-    extract_revision(tree, git(tree, "rev-parse", "HEAD~4"), tmp_path / "to" / "x", Deadline(60))
-    assert (tmp_path / "to" / "x" / CACHE).read_text() == "0"
-    assert [path.name for path in (tmp_path / "to").iterdir()] == ["x"]
-    assert before == (git(tree, "status", "--porcelain"), sorted(path.name for path in (tree / ".git").iterdir()))
-
-
 def test_commits_are_built_from_a_tree_of_their_own(world: SimpleNamespace, tree: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -615,36 +385,6 @@ def test_commits_are_built_from_a_tree_of_their_own(world: SimpleNamespace, tree
     assert found(search) == (2, 2)
     assert search.name(2) == f"{candidates[2].id[:12]} change 3"
     assert {wish.spl for wish in world.built} == {f"git:{tree}@{candidates[n].id}" for n in set(world.asked)}
-
-
-def test_commits_of_a_pool_may_touch_any_module(tree: Path) -> None:
-    """Of SPL alone nothing is changed by what is somewhere else in OpenZFS."""
-    for name in ("module/zfs/arc.c", "module/zfs/dbuf.c"):
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_text("x")
-        git(tree, "add", "-A")
-        git(tree, "commit", "-q", "-m", name)
-    where = (tree, "HEAD~2", "HEAD")
-    assert [each.changes for each in find_commits(*where, pool=True)] == [True, True, True]
-    with pytest.raises(UsageError, match="no commit of the range touches"):
-        find_commits(*where, pool=False)
-
-
-def test_commits_of_other_files(tree: Path) -> None:
-    found = find_commits(tree, "HEAD~5", "main", pool=False, paths=["README.md"])
-    assert [each.changes for each in found] == [True, True, False, True, True, False]
-    with pytest.raises(UsageError, match=r"touches nothing\.c(.|\n)*--paths names other files"):
-        find_commits(tree, "HEAD~5", "main", pool=False, paths=["nothing.c"])
-
-
-def test_commits_that_configure_sees_alike(tree: Path) -> None:
-    (tree / "config").mkdir()
-    (tree / "config" / "kernel.m4").write_text("x")
-    git(tree, "add", "-A")
-    git(tree, "commit", "-q", "-m", "a check")
-    (tree / CACHE).write_text("after")
-    git(tree, "commit", "-q", "-a", "-m", "after")
-    assert [each.config for each in list_revisions(tree, "main~3", "main")] == [0, 0, 1, 1]
 
 
 def test_of_candidates_that_tell_about_as_much_a_configured_one_is_asked() -> None:
@@ -688,124 +428,3 @@ def test_waiting_for_a_quiet_host() -> None:
 
     assert wait_until_quiet(5.0, host(90, 80, 10))
     assert not wait_until_quiet(0.0, host(*[90] * 1000))
-
-
-@pytest.mark.parametrize(
-    ("options", "clock", "said"),
-    [
-        (("--accel", "tcg"), "virtual", "held-worker: virtual time: the same seed is the same run"),
-        (("--accel", "tcg", "--load", "memcg"), "real", "held-worker: real time: held-worker needs load memcg"),
-        (("--clock", "real"), "real", ""),
-        (("--clock", "virtual"), "virtual", ""),
-    ],
-)
-def test_an_answer_to_be_pasted(
-    world: SimpleNamespace, tree: Path, tmp_path: Path, options: tuple[str, ...], clock: str, said: str
-) -> None:
-    world.oracle = steps(2)
-    argv = ["bisect", "held-worker", "--spl", f"path:{tree}", "--good", "HEAD~5", "--bad", "main", *options]
-    done = CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "o")])
-    bad, good = (git(tree, "rev-parse", name) for name in ("HEAD~3", "HEAD~4"))
-    assert f"{bad} is the first bad commit: change 3\n" in done.output
-    (command,) = re.findall(r"clone of OpenZFS: (.*)\n", done.output)
-    assert command.endswith(f"--clock {clock} --spl git:zfs@{good} --spl git:zfs@{bad}") and str(tree) not in command
-    assert said in done.output and ("time: " in done.output) == bool(said)
-
-
-# The command.
-
-
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
-        ([], "there is no SCENARIO"),
-        (["held-worker"], "nothing to be searched"),
-        (["held-worker", "--kernel", "debian-11,debian-12", "--series", "x"], "--series and --kernel to be searched"),
-        (["held-worker", "--good", "a"], "both --good and --bad are needed"),
-        (["held-worker", "--good", "a", "--bad", "b"], "commits are those of a git checkout"),
-        (["no-such", "--series", "x"], "no-such"),
-        (["held-worker", "--series", "x"], "--series x: "),
-        (["held-worker", "--resume", "x"], "--resume goes on with the interrupted search"),
-        (["held-worker", "--kernel", "debian-11,debian-12", "--hit", "NONE"], "no such verdict"),
-    ],
-)
-def test_what_is_asked_in_vain(argv: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["bisect", *argv])
-    assert isinstance(done.exception, UsageError)
-    assert said in str(done.exception)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("first_bad", "status", "last"),
-    [
-        (1, 0, r"FIRST_BAD 0\.9\d\d runs=\d+ debian-12$"),
-        (0, 1, r"GOOD_END_IS_BAD 0\.9\d\d runs=\d+$"),
-        (9, 1, r"BAD_END_IS_GOOD 0\.9\d\d runs=\d+$"),
-    ],
-)
-def test_the_last_line(world: SimpleNamespace, tmp_path: Path, first_bad: int, status: int, last: str) -> None:
-    world.oracle = steps(first_bad)
-    argv = ["bisect", "held-worker", "--kernel", "debian-11,debian-12,debian-13", "--clock", "real"]
-    done = CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "o")])
-    assert done.exit_code == status, done.output
-    assert re.search(last, done.stdout.rstrip().splitlines()[-1])
-    done = CliRunner().invoke(app, ["bisect", "--resume", str(tmp_path / "o"), "--json"])
-    assert done.exit_code == status
-    assert json.loads(done.stdout)["schema_version"] == 2
-
-
-def test_undecided(world: SimpleNamespace, tmp_path: Path) -> None:
-    world.oracle = steps(1)
-    argv = ["bisect", "held-worker", "--kernel", "debian-11,debian-12,debian-13", "--most-runs", "2"]
-    done = CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "o")])
-    assert done.exit_code == 1
-    assert "UNDECIDED runs=2 likeliest" in done.stdout.splitlines()[-1]
-
-
-def test_the_branch_of_a_tree(tree: Path, tmp_path: Path) -> None:
-    git(tree, "checkout", "-q", "-b", "fix/idle")
-    assert find_branch(tree) == find_line(f"path:{tree}", ()) == "fix/idle"
-    # What is only within a checkout is on no branch of its own.
-    assert find_branch(tree / SPL_DIR) == find_branch(tmp_path) == ""
-    git(tree, "checkout", "-q", "--detach")
-    assert find_branch(tree) == "" and find_line(f"path:{tree}", ()) == "zfs"
-    (tree / ".git" / "HEAD").write_text("junk")
-    assert find_branch(tree) == ""
-
-
-DOCUMENTS = ("docs/howto.md",)
-
-
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_the_documented_example(
-    world: SimpleNamespace, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: str
-) -> None:
-    """As it is typed, on a repository in which the tag of the release lies on a branch; its directory is relative."""
-    (line,) = re.findall(r"(?m)^\./splvm (bisect .*--good .*)$", (PROJECT / document).read_text(encoding="utf-8"))
-    git(tree, "branch", "-m", "main", "master")
-    git(tree, "checkout", "-q", "-b", "zfs-2.3-release", "master~5")
-    git(tree, "commit", "-q", "--allow-empty", "-m", "Tag zfs-2.3.0")
-    git(tree, "tag", "zfs-2.3.0")
-    git(tree, "checkout", "-q", "master")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    world.oracle = steps(2)
-    done = CliRunner().invoke(app, line.split())
-    assert done.exit_code == 0, done.output
-    sha = git(tree, "rev-parse", "master~3")
-    assert re.search(rf"^FIRST_BAD 0\.\d+ runs=\d+ {sha[:12]} change 3$", done.output.splitlines()[-1])
-
-
-@pytest.mark.parametrize("name", ["git:{tree}@main", "git:{tree}@HEAD@{{0}}", "pr:7", "path:{tree} --bad main"])
-def test_the_bad_end_is_in_the_name(
-    world: SimpleNamespace, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    git(tree, "update-ref", "refs/pull/7/head", "main")
-    monkeypatch.setenv("SPLVM_OPENZFS", str(tree))
-    world.oracle = steps(2)
-    argv = ["bisect", "held-worker", "--good", "HEAD~5", "--spl", *name.format(tree=tree).split()]
-    done = CliRunner().invoke(app, [*argv, "--out", str(tmp_path / "o")])
-    assert done.exit_code == 0, done.output
-    assert done.output.splitlines()[-1].endswith("change 3")
