@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from modern import modern
-from simulated import KINDS, Run
+from simulated import Run
+from simulated_kinds import KINDS
 from splvm import __version__
 from splvm.evidence.checks.loadlevel import on_pool
 from splvm.record.cellfacts import differing, flatten_parameters

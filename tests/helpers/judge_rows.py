@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulated import (
+from simulated_kinds import (
     ARC,
     CACHES,
     CYCLE,

@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
-from simulated import CYCLE, GOOD, ORGANIC, Knobs, Record, Run, simulate
+from simulated import Run, simulate
+from simulated_guest import GOOD, Knobs, Record
+from simulated_kinds import CYCLE, ORGANIC
 
 # Marks of a thread of SPL's taskq, and of one that has lost PF_MEMALLOC_NOIO, as seen on Debian 12's 6.1.
 MARKED, UNMARKED = 0x288040, 0x208040

@@ -12,7 +12,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from simulated import GOOD, NOMINAL, simulate
+from simulated import simulate
+from simulated_guest import GOOD
+from simulated_kinds import NOMINAL
 from splvm.record.names import EVIDENCE_FILES, RUN_FILE, TAKEN_FILES, VERDICT_FILE
 
 SECRET = "this is of another file of this host"

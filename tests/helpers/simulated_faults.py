@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from simulated import (
+from simulated_guest import Knobs, Skew, Span
+from simulated_texts import (
     CELLS,
     DEADLOCKED,
     GROWING,
@@ -14,9 +15,6 @@ from simulated import (
     SLAB_HEADER,
     TRAP_STACK,
     WORKER_SWITCHES,
-    Knobs,
-    Skew,
-    Span,
     slab_row,
     worker_text,
 )

@@ -37,8 +37,11 @@ from hypothesis import strategies as st
 import splvm.evidence
 from pasteforms import KERNEL, PLAIN, RARE
 from places import PROJECT
-from simulated import BASE_NS, HELD, LOADED, NOMINAL, POOL, STORM, TXG_HEADING, Knobs, simulate
+from simulated import simulate
 from simulated_faults import FAULTS
+from simulated_guest import Knobs
+from simulated_kinds import HELD, LOADED, NOMINAL, POOL, STORM
+from simulated_texts import BASE_NS, TXG_HEADING
 from splvm.deadline import Deadline
 from splvm.dump.postmortem import describe_dump, parse_report
 from splvm.errors import EvidenceError

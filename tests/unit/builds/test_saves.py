@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from simulated import HELD, simulate
+from simulated import simulate
+from simulated_kinds import HELD
 from splvm.builds.saves import Save, Watch
 from splvm.builds.spl import _gather
 from splvm.builds.tree import ALL_PARTS, SPL_DIR, find_inputs, inputs_key

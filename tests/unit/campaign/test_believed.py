@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from simulated import HELD, simulate
+from simulated import simulate
+from simulated_kinds import HELD
 from splvm.campaign.believed import doubts_on_plan, doubts_on_run
 from splvm.campaign.bisect import Bisection, read_bisection
 from splvm.campaign.campaignrun import CampaignRun, build_of

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from simulated import HELD, simulate
+from simulated import simulate
+from simulated_kinds import HELD
 from splvm.campaign.campaignrun import CampaignRun, trouble_of
 from splvm.evidence.verdict import Outcome
 from splvm.history.cell import Cell

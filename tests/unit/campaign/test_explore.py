@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from experiments import experiment
-from simulated import HELD, Knobs, Run, simulate
+from simulated import Run, simulate
+from simulated_guest import Knobs
+from simulated_kinds import HELD
 from splvm.campaign.explore import EXPLORE_FILE, Exploration, Finding, Seed, made_of, read_exploration
 from splvm.errors import EvidenceError, UsageError
 from splvm.evidence.verdict import Outcome

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from simulated import STORM, Knobs, Span, simulate
+from simulated import simulate
+from simulated_guest import Knobs, Span
+from simulated_kinds import STORM
 from splvm.campaign.stormruns import caught_site
 
 

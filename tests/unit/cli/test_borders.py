@@ -22,7 +22,9 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from oddfiles import FILES, KINDS, SECRET, a_run, holes, link
 from places import PROJECT
-from simulated import GOOD, HELD, NOMINAL, simulate
+from simulated import simulate
+from simulated_guest import GOOD
+from simulated_kinds import HELD, NOMINAL
 from splvm.campaign.keep import find_runs, read_run
 from splvm.cli import app
 from splvm.cli.guests import worst

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from commandline import CommandLine
-from simulated import HELD, simulate
+from simulated import simulate
+from simulated_kinds import HELD
 from splvm.builds.points import Kind, Point
 from splvm.campaign.explore import Finding, Seed
 from splvm.cli.explore import _described, parse_seeds

@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from commandline import CommandLine
-from simulated import STORM, simulate
+from simulated import simulate
+from simulated_kinds import STORM
 from splvm.builds.calls import Call
 from splvm.campaign.stormreport import Finding, Pass, StormReport
 from splvm.cli import app

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from current import TOKEN, current
-from simulated import HELD, KINDS, NOMINAL, Record, Run, simulate
+from simulated import Run, simulate
+from simulated_guest import Record
+from simulated_kinds import HELD, KINDS, NOMINAL
 from splvm.evidence.timeline import Evidence
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.evidence.waiting.tasklists import find_waiting

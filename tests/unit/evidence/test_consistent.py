@@ -9,29 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from simulated import (
-    CACHES,
-    CYCLE,
-    DEADLOCKED,
-    GROWING,
-    HELD,
-    KINDS,
-    KVMEM,
-    LOADED,
-    LONG,
-    NOMINAL,
-    ORGANIC,
-    POOL,
-    SPARE,
-    STORM,
-    TASKQS,
-    ZVOL,
-    Knobs,
-    Record,
-    Run,
-    Span,
-    simulate,
-)
+from simulated import Run, simulate
+from simulated_guest import Knobs, Record, Span
+from simulated_kinds import CACHES, CYCLE, HELD, KINDS, LOADED, LONG, NOMINAL, ORGANIC, POOL, SPARE, STORM, TASKQS, ZVOL
+from simulated_texts import DEADLOCKED, GROWING, KVMEM
 from splvm.errors import EvidenceError
 from splvm.evidence.sources import read_frame
 from splvm.evidence.verdict import Outcome, Verdict

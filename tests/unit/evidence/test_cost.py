@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from simulated import NOMINAL, Knobs, Record, simulate
+from simulated import simulate
+from simulated_guest import Knobs, Record
+from simulated_kinds import NOMINAL
 from splvm.evidence.cost import Cost, cost_of_objects, cpu_rate
 from splvm.evidence.timeline import HostReading, Timeline
 

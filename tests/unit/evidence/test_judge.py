@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 import splvm.evidence.judge as judge_module
 from judge_rows import HARMLESS, ROWS, STARVED, Row
 from places import PROJECT
-from simulated import (
-    CONSOLE,
+from simulated import simulate
+from simulated_faults import FAULTS
+from simulated_guest import GOOD, Knobs, Record
+from simulated_kinds import (
     CYCLE,
     DECLINED,
     FRAGMENTED,
-    GOOD,
     GROW,
     HELD,
     KINDS,
@@ -32,18 +33,10 @@ from simulated import (
     NOMINAL,
     ORGANIC,
     POOL,
-    SIZE,
-    SLAB_HEADER,
     SPARE,
-    WORKER_PID,
-    Knobs,
-    Record,
-    kernel_row,
     scenario_of,
-    simulate,
-    slab_row,
 )
-from simulated_faults import FAULTS
+from simulated_texts import CONSOLE, SIZE, SLAB_HEADER, WORKER_PID, kernel_row, slab_row
 from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import Case, Check, Complaint
 from splvm.evidence.checks.large import order_of

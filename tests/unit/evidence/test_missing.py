@@ -11,20 +11,9 @@ from typing import Any
 import pytest
 
 from current import current, keys_of
-from simulated import (
-    CYCLE,
-    DECLINED,
-    HELD,
-    KINDS,
-    LONG,
-    NOMINAL,
-    ORGANIC,
-    POOL,
-    SPARE,
-    Record,
-    Run,
-    simulate,
-)
+from simulated import Run, simulate
+from simulated_guest import Record
+from simulated_kinds import CYCLE, DECLINED, HELD, KINDS, LONG, NOMINAL, ORGANIC, POOL, SPARE
 from splvm.errors import EvidenceError
 from splvm.evidence.formats.probestatus import Config
 from splvm.evidence.loads import LOADS

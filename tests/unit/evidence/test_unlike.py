@@ -10,7 +10,9 @@ from dataclasses import replace
 import pytest
 
 from current import current
-from simulated import CACHES, DECLINED, HELD, LOADED, NOMINAL, POOL, STORM, TASKQS, Knobs, Record, Run, Span, simulate
+from simulated import Run, simulate
+from simulated_guest import Knobs, Record, Span
+from simulated_kinds import CACHES, DECLINED, HELD, LOADED, NOMINAL, POOL, STORM, TASKQS
 from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import Case
 from splvm.evidence.checks.nobody import grown_by_nobody

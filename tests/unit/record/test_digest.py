@@ -14,7 +14,8 @@ import pytest
 
 from commandline import CommandLine
 from modern import LET_IN
-from simulated import HELD, Run, simulate
+from simulated import Run, simulate
+from simulated_kinds import HELD
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.record.digest import digest_of, first_difference
 from splvm.record.jsonfile import write_json

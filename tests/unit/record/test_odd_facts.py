@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oddfiles import ANY_JSON, ODD_VALUES, a_run
-from simulated import HELD
+from simulated_kinds import HELD
 from splvm.campaign.keep import keep_result
 from splvm.cli.options import summary_of
 from splvm.errors import EvidenceError

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from simulated import GOOD, HELD, NOMINAL, Knobs, simulate
+from simulated import simulate
 from simulated_faults import FAULTS
+from simulated_guest import GOOD, Knobs
+from simulated_kinds import HELD, NOMINAL
 from splvm.errors import EvidenceError, SetupError, UsageError
 from splvm.evidence.formats.stream import Frame, What
 from splvm.evidence.verdict import Outcome, Verdict

@@ -27,22 +27,11 @@ from typer.testing import CliRunner
 
 from judge_rows import ROWS
 from places import PROJECT
-from simulated import (
-    GOOD,
-    HELD,
-    HOTPLUG,
-    KINDS,
-    MEMORY,
-    NOMINAL,
-    STORM,
-    TASKQS,
-    Knobs,
-    Run,
-    Span,
-    simulate,
-    worker_text,
-)
+from simulated import Run, simulate
 from simulated_faults import FAULTS
+from simulated_guest import GOOD, Knobs, Span
+from simulated_kinds import HELD, HOTPLUG, KINDS, MEMORY, NOMINAL, STORM, TASKQS
+from simulated_texts import worker_text
 from splvm import cli
 from splvm.cli import app
 from splvm.errors import EvidenceError, UsageError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from simulated import STORM, simulate
+from simulated import simulate
+from simulated_kinds import STORM
 from splvm.report.done import describe_window
 
 

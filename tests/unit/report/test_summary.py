@@ -8,7 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from simulated import HELD, POOL, simulate
+from simulated import simulate
+from simulated_kinds import HELD, POOL
 from splvm.report.summary import summarize
 from splvm.scenarios.judged import judge_evidence as judge
 

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from places import PROJECT
-from simulated import CYCLE, DECLINED, LONG, WORKER_PID, Knobs, Span, simulate
+from simulated import simulate
+from simulated_guest import Knobs, Span
+from simulated_kinds import CYCLE, DECLINED, LONG
+from simulated_texts import WORKER_PID
 from splvm.builds.variants import VARIANTS
 from splvm.evidence.checks.longlived import BATCHES_AT_LEAST, FIRST, STEP, levels
 from splvm.evidence.checks.trap import CARRIED_AT_LEAST, PATH, missing_part

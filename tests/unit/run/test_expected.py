@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulated import CYCLE, simulate
+from simulated import simulate
+from simulated_kinds import CYCLE
 from splvm.builds.variants import VARIANTS
 from splvm.evidence.verdict import Outcome
 from splvm.run.expectations import expected_outcomes, yardstick_of

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from simulated import BASE_NS, HELD, PERIOD_NS, simulate
+from simulated import simulate
 from simulated_faults import FAULTS
+from simulated_kinds import HELD
+from simulated_texts import BASE_NS, PERIOD_NS
 from splvm.clock import Clock
 from splvm.errors import UsageError
 from splvm.evidence.formats.stream import Frame, What

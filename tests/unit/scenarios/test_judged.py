@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from simulated import HELD, KINDS, LOADED, NOMINAL, Knobs, scenario_of, simulate
+from simulated import simulate
 from simulated_faults import FAULTS
+from simulated_guest import Knobs
+from simulated_kinds import HELD, KINDS, LOADED, NOMINAL, scenario_of
 from splvm.errors import EvidenceError
 from splvm.evidence.judge import ALWAYS, CHECKS, GOODS, IN_WINDOW, LAST, MADE, check_rule, judge
 from splvm.evidence.rule import Rule, clause, clauses, parse_rule

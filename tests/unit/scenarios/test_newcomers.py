@@ -104,14 +104,14 @@ def files(tree: Path) -> Iterator[tuple[str, bytes]]:
 def test_a_scenario_that_is_composed_takes_three_files(copy: Path) -> None:
     before = dict(files(copy))
     replace_end(copy / "framework/splvm/scenarios/held.py", ")\n", SCENARIO)
-    simulated = copy / "tests/helpers/simulated.py"
+    simulated = copy / "tests/helpers/simulated_kinds.py"
     kinds = simulated.read_text().index("KINDS: Mapping")
     text = simulated.read_text()
     end = text.index("\n}\n", kinds) + 1
     simulated.write_text(text[:end] + KIND + text[end + 2 :])
     (copy / "CHANGELOG.md").write_text((copy / "CHANGELOG.md").read_text() + "- New: scenario `held-longer`.\n")
     touched = [name for name, content in files(copy) if before.get(name) != content]
-    assert touched == ["CHANGELOG.md", "framework/splvm/scenarios/held.py", "tests/helpers/simulated.py"]
+    assert touched == ["CHANGELOG.md", "framework/splvm/scenarios/held.py", "tests/helpers/simulated_kinds.py"]
     check(copy, *SUITE)
     check(copy, "tests/unit/evidence/test_judge.py", "-k", "held-longer")
     assert "| held-longer | " in (copy / "docs/reference.md").read_text()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from modern import in_virtual_time, modern
-from simulated import LOADED
+from simulated_kinds import LOADED
 from splvm.evidence.checks.case import Case
 from splvm.evidence.checks.closedload import other_disks, set_up_otherwise
 from splvm.evidence.timeline import Evidence, Timeline

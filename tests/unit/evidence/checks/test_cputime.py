@@ -7,7 +7,8 @@ import re
 import pytest
 
 from modern import RunNs, in_virtual_time, modern
-from simulated import CACHES, HELD, NOMINAL, Knobs, Skew, Span
+from simulated_guest import Knobs, Skew, Span
+from simulated_kinds import CACHES, HELD, NOMINAL
 from splvm.evidence.checks.case import Case, Complaint
 from splvm.evidence.checks.cputime import check_cpu
 from splvm.evidence.verdict import Outcome

@@ -7,8 +7,11 @@ from dataclasses import replace
 import pytest
 
 from modern import modern
-from simulated import HELD, NOMINAL, SLAB_SIZE, Knobs, Skew, simulate
+from simulated import simulate
 from simulated_faults import FAULTS
+from simulated_guest import Knobs, Skew
+from simulated_kinds import HELD, NOMINAL
+from simulated_texts import SLAB_SIZE
 from splvm.evidence.checks.accounting import check_recovered
 from splvm.evidence.checks.case import Case, Complaint
 from splvm.evidence.checks.growths import NS_PER_MIB, TIMEOUT_NS, takes_long

@@ -8,8 +8,11 @@ from dataclasses import replace
 import pytest
 
 from places import DATA
-from simulated import CONSOLE, CYCLE, HELD, NOMINAL, Knobs, simulate
+from simulated import simulate
 from simulated_faults import FAULTS
+from simulated_guest import Knobs
+from simulated_kinds import CYCLE, HELD, NOMINAL
+from simulated_texts import CONSOLE
 from splvm.evidence.checks.kernelsaid import OWN, ROWS, Effect, is_own, row_of
 from splvm.evidence.formats.kerncomplaints import FindingKind
 from splvm.evidence.formats.kernlog import scan_kernel_log

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from simulated import NOMINAL, simulate
+from simulated import simulate
+from simulated_kinds import NOMINAL
 from splvm.evidence.checks.case import Case
 from splvm.evidence.checks.magazines import check_magazines
 from splvm.evidence.formats.probestatus import Growth, Magazine, ProbeStatus

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import pytest
 
 from modern import MARKED, bare, in_virtual_time, marked, modern
-from simulated import CYCLE, DECLINED, HELD, NOMINAL, ORGANIC, STORM, Knobs, Run, Skew, Span, simulate
+from simulated import Run, simulate
+from simulated_guest import Knobs, Skew, Span
+from simulated_kinds import CYCLE, DECLINED, HELD, NOMINAL, ORGANIC, STORM
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.scenarios.judged import judge_evidence as judge
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from places import PROJECT
-from simulated import HOTPLUG, MEMORY, Run, simulate
+from simulated import Run, simulate
+from simulated_kinds import HOTPLUG, MEMORY
 from splvm.errors import EvidenceError
 from splvm.evidence.checks.promises import OF_MEMORY
 from splvm.evidence.checks.worksaid import TAKERS

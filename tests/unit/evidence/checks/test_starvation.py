@@ -9,8 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from simulated import HELD, NOMINAL, Knobs, Record, Skew, Span, simulate, worker_text
+from simulated import simulate
 from simulated_faults import FAULTS
+from simulated_guest import Knobs, Record, Skew, Span
+from simulated_kinds import HELD, NOMINAL
+from simulated_texts import worker_text
 from splvm.evidence.timeline import Evidence, Timeline
 from splvm.evidence.verdict import Outcome, Verdict
 from splvm.scenarios.judged import judge_evidence as judge

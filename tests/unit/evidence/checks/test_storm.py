@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from simulated import STORM, Knobs, Span, simulate
+from simulated import simulate
+from simulated_guest import Knobs, Span
+from simulated_kinds import STORM
 from splvm.evidence.checks.storm import swapped_out
 from splvm.evidence.timeline import Sample
 from splvm.evidence.verdict import Outcome, Verdict

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from simulated import HELD, NOMINAL, Knobs, Span, simulate
+from simulated import simulate
 from simulated_faults import FAULTS
+from simulated_guest import Knobs, Span
+from simulated_kinds import HELD, NOMINAL
 from splvm.evidence.checks.case import Case, Complaint
 from splvm.evidence.checks.timeouts import CROWD, because_in_time, check_quiet
 from splvm.evidence.timeline import Evidence

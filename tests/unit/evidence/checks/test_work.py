@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from simulated import NOMINAL, simulate
+from simulated import simulate
+from simulated_kinds import NOMINAL
 from splvm.errors import EvidenceError
 from splvm.evidence.checks.case import Case, Check, Complaint
 from splvm.evidence.checks.kinds import (
@@ -496,7 +497,7 @@ def test_promises_are_those_of_each_part_of_the_probe() -> None:
 def test_taskqs_are_those_of_the_probe() -> None:
     from places import PROJECT
 
-    source = (PROJECT / "images" / "slabprobe" / "queues.c").read_text()
+    source = "".join((PROJECT / "images" / "slabprobe" / name).read_text() for name in ("queues.h", "queues.c"))
     numbers = {name: int(value) for name, value in re.findall(r"^#define (\w+)\s+(\d+)\b", source, re.MULTILINE)}
     numbers["DYN_THREADS"] = numbers["DEPTH"] + 1
     told = {}
