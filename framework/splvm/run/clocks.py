@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from splvm.builds.kernels import KERNELS
 from splvm.clock import Clock
 from splvm.deadline import Deadline
 from splvm.host.capabilities import is_emulated
 from splvm.host.store import Store
 from splvm.run.experiment import Dump
-from splvm.run.loads import CLOSED_LOADS, Load, with_own
+from splvm.run.loads import CLOSED_LOADS, TRIED_KERNELS, Load, with_own
 from splvm.run.prepare import Wish, lacks_for_virtual_time
 from splvm.run.scenarios import Scenario
 
@@ -20,14 +19,12 @@ REAL_SCENARIOS: Mapping[str, str] = {
     "hotplug": "a CPU that spins with interrupts off takes twenty times as long in virtual time",
 }
 
-_EVERY = frozenset(KERNELS)
-
 # Kernels on which a scenario was run in virtual time and came to what is expected of it (docs/determinism.md).
 TRIED: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(("nominal", "held-worker", "reclaim-cycle", "long-lived", "fragmented", "storm"), _EVERY),
-    **dict.fromkeys(("taskqs", "caches", "memory"), _EVERY),
+    **dict.fromkeys(("nominal", "held-worker", "reclaim-cycle", "long-lived", "fragmented", "storm"), TRIED_KERNELS),
+    **dict.fromkeys(("taskqs", "caches", "memory"), TRIED_KERNELS),
     # On debian-13 a caller waited for 1004 ms, and 1000 ms are the bound.
-    "reclaim-organic": _EVERY - {"debian-13"},
+    "reclaim-organic": TRIED_KERNELS - {"debian-13"},
     **dict.fromkeys(("zfs-held-worker", "zvol-swap"), frozenset({"debian-12"})),
 }
 

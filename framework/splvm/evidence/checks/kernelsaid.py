@@ -123,7 +123,8 @@ def check_warned(case: Case) -> Iterator[Complaint]:
             yield Complaint(Outcome.INCONCLUSIVE, Reason(text))
     early = [int(size) for size in _LARGE.findall(case.evidence.console) if int(size) <= _NOT_LARGE]
     if early:
-        text = f"SPL warned {len(early)} times of a large kmem_alloc(), of {early[0]} bytes, and {_NOT_LARGE} are right"
+        times = "once" if len(early) == 1 else f"{len(early)} times"
+        text = f"SPL warned {times} of a large kmem_alloc(), of {early[0]} bytes, and {_NOT_LARGE} are right"
         yield Complaint(Outcome.SUSPECT, Reason(text))
 
 

@@ -87,7 +87,7 @@ def test_spl_warns_of_large_pieces_alone(size: int, outcome: Outcome) -> None:
     verdict = judged(said)
     assert verdict.outcome is outcome
     if outcome is Outcome.SUSPECT:
-        assert verdict.reasons[0].text.startswith(f"SPL warned 1 times of a large kmem_alloc(), of {size} bytes")
+        assert verdict.reasons[0].text.startswith(f"SPL warned once of a large kmem_alloc(), of {size} bytes")
 
 
 def test_a_benign_warning_is_not_even_told() -> None:
